@@ -1,0 +1,1 @@
+"""Floor 4: the processes: command line, supervisor, registry, promotion, gateway, inference server."""

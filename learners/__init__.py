@@ -1,0 +1,1 @@
+"""Floor 2: from stored transitions to a candidate adapter: snapshots, objectives, packing, training."""

@@ -1,0 +1,157 @@
+"""The contracts on the wire: what agents publish on `ratchet.events`, and what Ratchet publishes for itself.
+
+Agents import nothing of Ratchet but this module. Unknown fields are refused, so that a typo is a dead letter and not a
+silent loss.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+
+from streams.ids import content_id, uuid7
+
+
+class Record(BaseModel):
+    """Frozen, strict about its fields, and compact as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True, by_alias=True).encode()
+
+
+class Message(Record):
+    """One message of a chat, as the OpenAI API has it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Task(Record):
+    """What an episode attempts. `task_id` decides alone whether it is held out of training."""
+
+    environment: str
+    task_id: str = Field(min_length=1)
+    seed: int = 0
+
+
+class Actor(Record):
+    """Who chose the action; `adapter` is the served model's name when a policy did."""
+
+    kind: Literal["policy", "expert", "human"]
+    adapter: str | None = None
+
+
+class Envelope(Record):
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    event_id: str = Field(default_factory=uuid7, min_length=1)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class StepEvent(Envelope):
+    """One step of an episode: the exact messages the actor saw, what it did, and what came back.
+
+    `observation` is the content of the user message that the next state ends with.
+    """
+
+    kind: Literal["step"] = "step"
+    episode_id: str = Field(min_length=1)
+    step: int = Field(ge=0)
+    agent: str
+    principal: str
+    recorded_at: AwareDatetime = Field(default_factory=_now)
+    task: Task
+    messages: tuple[Message, ...] = Field(min_length=1)
+    action: Message
+    observation: str
+    done: bool = False
+    actor: Actor
+
+
+class OutcomeEvent(Envelope):
+    """A verifier's verdict on an episode."""
+
+    kind: Literal["outcome"] = "outcome"
+    episode_id: str = Field(min_length=1)
+    verifier: str
+    success: bool
+    score: float
+    evidence: dict[str, Any] = Field(default_factory=dict)
+    recorded_at: AwareDatetime = Field(default_factory=_now)
+
+
+class RetractionEvent(Envelope):
+    """A principal's data must leave every later training set."""
+
+    kind: Literal["retraction"] = "retraction"
+    principal: str
+    reason: str
+    recorded_at: AwareDatetime = Field(default_factory=_now)
+
+
+Event: TypeAlias = Annotated[StepEvent | OutcomeEvent | RetractionEvent, Field(discriminator="kind")]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class RecordedStep(Record):
+    """An action at one state of an episode, and what came back when it happened."""
+
+    action: str
+    observation: str
+
+
+class BranchRequest(Envelope):
+    """A trusted episode whose every state is to be branched."""
+
+    kind: Literal["branch_request"] = "branch_request"
+    episode_id: str
+    task: Task
+    opening: tuple[Message, ...]
+    steps: tuple[RecordedStep, ...] = Field(min_length=1)
+
+    def state(self, step: int) -> tuple[Message, ...]:
+        """The messages the actor saw before its action number `step`."""
+        messages = list(self.opening)
+        for recorded in self.steps[:step]:
+            messages.append(Message(role="assistant", content=recorded.action))
+            messages.append(Message(role="user", content=recorded.observation))
+        return tuple(messages)
+
+
+class Alternative(Record):
+    """An action the trusted actor did not take, and what the sandbox answered."""
+
+    action: str
+    observation: str
+    done: bool
+    score: float
+    source: Literal["policy", "valid_actions"]
+
+
+class BranchResult(Envelope):
+    """What became of one state of a branch request. `requested` counts the alternatives proposed for it.
+
+    A state that could not be restored exactly yields no alternatives: `fidelity` is `dropped` and `reason` says why.
+    """
+
+    kind: Literal["branch_result"] = "branch_result"
+    request_id: str
+    episode_id: str
+    task: Task
+    step: int = Field(ge=0)
+    requested: int = Field(ge=0)
+    fidelity: Literal["sandbox_exact", "sandbox_replayed", "dropped"]
+    reason: str = ""
+    policy: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+
+    @staticmethod
+    def id_for(request_id: str, step: int) -> str:
+        """A request that is worked twice gives results of the same id, which the store keeps once."""
+        return content_id("branch_result", request_id, str(step))

@@ -1,0 +1,38 @@
+"""Which tasks the loop may learn from. Decided by a keyed hash of the task id alone, so nothing can drift."""
+
+import hashlib
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Split(StrEnum):
+    """`selection` tasks judge every candidate; `confirmation` tasks are kept for the rare last word."""
+
+    TRAIN = "train"
+    SELECTION = "selection"
+    CONFIRMATION = "confirmation"
+
+
+class HoldoutSettings(BaseModel):
+    """How tasks are divided. Changing any of these makes every earlier figure incomparable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str = Field(default="ratchet", min_length=1, description="Key of the hash; keep it secret from task authors.")
+    selection: float = Field(default=0.3, ge=0, le=1, description="Share of tasks that gates are played on.")
+    confirmation: float = Field(default=0.1, ge=0, le=1, description="Share of tasks kept for confirmation.")
+
+    def split(self, task_id: str) -> Split:
+        """The split of a task.
+
+        >>> HoldoutSettings(selection=0, confirmation=0).split("twc/train/17").value
+        'train'
+        """
+        digest = hashlib.blake2b(task_id.encode(), key=self.key.encode()[:64], digest_size=8).digest()
+        position = int.from_bytes(digest) / 2**64
+        if position < self.selection:
+            return Split.SELECTION
+        if position < self.selection + self.confirmation:
+            return Split.CONFIRMATION
+        return Split.TRAIN
