@@ -1,0 +1,148 @@
+"""TextWorldExpress (eight text games, Java) as an environment. Loaded by the sandbox worker through its entry point.
+
+Sessions of one process share one Java virtual machine: a machine takes a second to start and some 80 MB, a session
+next to nothing. One thread at a time may use them.
+"""
+
+import json
+from functools import cache
+from typing import Any
+
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.protocol import Py4JError
+from textworld_express.constants import BASEPATH, GAME_NAMES, JAR_PATH
+
+from streams.errors import SandboxError
+from streams.events import Task
+from streams.ids import content_id
+from streams.sandboxes.environment import Capabilities, Observation, Restore
+from streams.sandboxes.java import java_executable
+
+ENVIRONMENT = "textworld_express"
+
+# One room and two objects: an episode is about six actions long, which a small model can learn in minutes.
+GAME_PARAMETERS = {"twc": "numLocations=1,numItemsToPutAway=2,includeDoors=0,limitInventorySize=0"}
+
+# Its gold paths begin with it, and it says again what the first observation said.
+_REDUNDANT_ACTION = "look around"
+
+# Many machines run side by side, so each gets one core's worth of compiler and collector threads.
+_JVM_OPTIONS = ["-Xms32m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:ActiveProcessorCount=1", "-XX:-UsePerfData"]
+
+
+@cache
+def _jvm() -> JavaGateway:
+    port, process = launch_gateway(
+        classpath=JAR_PATH,
+        javaopts=_JVM_OPTIONS,
+        java_path=str(java_executable()),
+        cwd=BASEPATH,  # the simulator reads its word lists relative to its working directory
+        die_on_exit=True,
+        return_proc=True,
+    )
+    return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port), java_process=process)
+
+
+@cache
+def _seeds() -> dict[str, frozenset[int]]:
+    """The seeds of the folds that may be played."""
+    server = _jvm().jvm.textworldexpress.runtime.PythonInterface()
+    return {"train": frozenset(server.getSeedsTrain()), "dev": frozenset(server.getSeedsDev())}
+
+
+class TextWorldExpress:
+    """One session. A task's id is `<game>/<fold>/<seed>`, such as `twc/train/17`; its fold is `train` or `dev`.
+
+    The third fold, `test`, is reserved: no task of it is ever begun or listed.
+    """
+
+    capabilities = Capabilities(restore=Restore.REPLAY, deterministic=True, side_effects=False)
+
+    def __init__(self) -> None:
+        self._server: Any = _jvm().jvm.textworldexpress.runtime.PythonInterface()
+        self._game = ""
+        self._task_id = ""
+        self._state: dict[str, Any] = {}
+
+    def reset(self, task: Task) -> Observation:
+        """Begin the task. The text is the game's description, an empty line and the first observation."""
+        return self._begin(task, gold=False)
+
+    def step(self, action: str) -> Observation:
+        if not self._state:
+            raise SandboxError("a step was asked of a session that has no task. Remedy: reset it first.")
+        if action == "help":
+            # As the simulator's own Python package, which agents play through: the simulator never sees this word.
+            return self._observed(self._server.getTaskDescription())
+        self._state = self._read(self._server.stepJSON(action))
+        return self._observed(self._state["observation"])
+
+    def valid_actions(self) -> list[str]:
+        return sorted(self._state["validActions"])
+
+    def fingerprint(self) -> str:
+        """A hash of the task and all the simulator shows of its state: room, inventory, valid actions and score."""
+        shown = {**self._state, "observation": "", "validActions": self.valid_actions()}
+        return content_id(self._task_id, json.dumps(shown, sort_keys=True))
+
+    def demonstration(self, task: Task) -> list[str]:
+        """The actions of the simulator's own solution of `task`, without those that do nothing."""
+        self._begin(task, gold=True)
+        return [action for action in self._server.getGoldActionSequence() if action != _REDUNDANT_ACTION]
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        """The tasks of a fold in the order of their seeds, without those that begin like an earlier one.
+
+        Many seeds give the same game, and a game met in training must not be met again in an evaluation.
+        """
+        if fold not in _seeds():
+            raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Remedy: use train or dev.")
+        tasks: dict[str, Task] = {}
+        for seed in sorted(_seeds()[fold]):
+            task = Task(environment=ENVIRONMENT, task_id=f"{game}/{fold}/{seed}", seed=seed)
+            tasks.setdefault(self.reset(task).text, task)
+        return tuple(tasks.values())
+
+    def close(self) -> None:
+        """Forget the session's state. The Java virtual machine ends with the process."""
+        self._server, self._state = None, {}
+
+    def _begin(self, task: Task, *, gold: bool) -> Observation:
+        game, fold, seed = self._parse(task)
+        if game != self._game:
+            refusal = self._server.load(game, GAME_PARAMETERS.get(game, ""))
+            if refusal:
+                raise SandboxError(f"TextWorldExpress does not load the game {game!r}: {refusal}")
+            self._game = game
+        try:
+            generated = self._server.generateNewGameJSON(seed, fold, gold)
+        except Py4JError as error:
+            raise SandboxError(f"TextWorldExpress could not generate {task.task_id}: {error}") from error
+        self._task_id, self._state = task.task_id, self._read(generated)
+        first = self._state["observation"].strip()
+        return Observation(f"{self._server.getTaskDescription()}\n\n{first}", self._score(), False, False)
+
+    def _parse(self, task: Task) -> tuple[str, str, int]:
+        game, fold, seed = (*task.task_id.split("/"), "", "", "")[:3]
+        if task.task_id.count("/") != 2 or not seed.isdecimal() or game not in GAME_NAMES:
+            raise SandboxError(
+                f"{task.task_id!r} is no task of TextWorldExpress. "
+                f"Remedy: name it <game>/<fold>/<seed>, with a game of {', '.join(GAME_NAMES)}."
+            )
+        if int(seed) not in _seeds().get(fold, ()):
+            raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
+        return game, fold, int(seed)
+
+    def _observed(self, text: str) -> Observation:
+        score, success = self._score(), bool(self._state["tasksuccess"])
+        done = success or bool(self._state["taskfailure"]) or score >= 1.0
+        return Observation(f"{text.strip()} [score {score:.2f}]", score, done, success)
+
+    def _score(self) -> float:
+        # Some games take points away; the contract's score runs from 0 to 1.
+        return min(1.0, max(0.0, float(self._state["score"])))
+
+    @staticmethod
+    def _read(answer: str) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(answer)
+        return state
