@@ -1,0 +1,33 @@
+"""What the processes of one machine need of each other: to end with their parent, and a port to meet on."""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when the process that started it ends, however it ends.
+
+    `parent` is the id of the process that did the starting; with it, a parent that is already gone is noticed too.
+    Does nothing but on Linux. The signal follows the *thread* that started the process: it must be a lasting one.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if parent is not None and os.getppid() != parent:
+        # It died before the request was made, so no signal will come.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on. Another process may take it first; whoever binds it finds out."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

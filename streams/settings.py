@@ -1,0 +1,42 @@
+"""Settings of the stream floor; `daemon/config.py` composes them into the whole configuration."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class KafkaSettings(BaseModel):
+    """Where the log is and how it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap: str = Field(
+        default="", description="Addresses host:port, comma-separated; empty starts the embedded broker on loopback."
+    )
+    partitions: int = Field(default=4, ge=1, description="Partitions of each topic that is created.")
+    replication: int = Field(default=1, ge=1, description="Replicas of each topic that is created.")
+    events_topic: str = Field(default="ratchet.events", description="What agents publish.")
+    branches_topic: str = Field(default="ratchet.branches", description="Episodes whose states are to be branched.")
+    transitions_topic: str = Field(default="ratchet.transitions", description="What became of each state.")
+    dead_letters_topic: str = Field(default="ratchet.dead-letters", description="What could not be read.")
+    group_prefix: str = Field(default="ratchet", description="Consumer groups are named PREFIX-ROLE.")
+    session_timeout_s: float = Field(
+        default=10.0, gt=0, description="Silence after which a worker is dead; Tansu delays joins by about this much."
+    )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return (self.events_topic, self.branches_topic, self.transitions_topic, self.dead_letters_topic)
+
+
+class StoreSettings(BaseModel):
+    """The DuckDB file and the HTTP interface of the process that writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(default=Path(".ratchet/store.duckdb"), description="The DuckDB file; one process writes it.")
+    host: str = Field(default="127.0.0.1", description="Where the query API listens. It has no authentication.")
+    port: int = Field(default=8401, ge=0, le=65535, description="Port of the query API.")
+    batch: int = Field(default=1000, ge=1, description="Most records of one topic in one transaction.")
+    batch_s: float = Field(default=0.5, gt=0, description="Longest wait, in seconds, for a batch to fill.")
+    memory: str = Field(default="1GB", description="DuckDB's memory limit.")

@@ -1,0 +1,76 @@
+"""The topics of the log: made when a role starts, measured when somebody wants to know that nothing is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from streams.errors import BrokerError
+from streams.settings import KafkaSettings
+
+BOOTSTRAP_TIMEOUT_MS = 15_000
+
+
+def create_topics(kafka: KafkaSettings) -> None:
+    """Make the topics that do not exist yet. Raises `BrokerError` when the cluster cannot be reached or refuses."""
+    with _admin(kafka.bootstrap) as admin:
+        for topic in kafka.topics:
+            try:
+                admin.create_topics(
+                    [NewTopic(topic, num_partitions=kafka.partitions, replication_factor=kafka.replication)],
+                    wait_for_metadata=True,
+                )
+            except TopicAlreadyExistsError:
+                continue
+
+
+def cluster_id(bootstrap: str) -> str:
+    """The cluster's own name for itself: another id under the same address means another log.
+
+    Raises `BrokerError` when the cluster cannot be reached.
+    """
+    with _admin(bootstrap) as admin:
+        return str(admin.describe_cluster()["cluster_id"])
+
+
+def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
+    """Per partition of `topic`, the offset that the next record will get.
+
+    Raises `BrokerError` when the cluster cannot be reached or has no such topic.
+    """
+    with _errors_explained(bootstrap):
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap.removeprefix("kafka://"), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS
+        )
+        try:
+            partitions = consumer.partitions_for_topic(topic)
+            if not partitions:
+                raise BrokerError(f"the cluster at {bootstrap} has no topic {topic}; start the record role once")
+            ends = consumer.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+        finally:
+            consumer.close()
+    return {partition.partition: offset for partition, offset in ends.items()}
+
+
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
+    with _errors_explained(bootstrap):
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap.removeprefix("kafka://"), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS
+        )
+        try:
+            yield admin
+        finally:
+            admin.close()
+
+
+@contextmanager
+def _errors_explained(bootstrap: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(
+            f"the Kafka cluster at {bootstrap} did not answer or refused: {error!r}; check RATCHET_KAFKA__BOOTSTRAP"
+        ) from error
