@@ -1,5 +1,6 @@
 """The topics of the log: made when a role starts, measured when somebody wants to know that nothing is missing."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from streams.errors import BrokerError
 from streams.settings import KafkaSettings
 
 BOOTSTRAP_TIMEOUT_MS = 15_000
+FETCH_TIMEOUT_S = 15.0
 
 
 def create_topics(kafka: KafkaSettings) -> None:
@@ -42,16 +44,32 @@ def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
     """
     with _errors_explained(bootstrap):
         consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap.removeprefix("kafka://"), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS
+            bootstrap_servers=bootstrap.removeprefix("kafka://"),
+            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+            group_id=None,
+            enable_auto_commit=False,
         )
         try:
-            partitions = consumer.partitions_for_topic(topic)
-            if not partitions:
+            found = consumer.partitions_for_topic(topic)
+            if not found:
                 raise BrokerError(f"the cluster at {bootstrap} has no topic {topic}; start the record role once")
-            ends = consumer.end_offsets([TopicPartition(topic, partition) for partition in partitions])
+            partitions = [TopicPartition(topic, partition) for partition in found]
+            return _high_watermarks(consumer, partitions)
         finally:
             consumer.close()
-    return {partition.partition: offset for partition, offset in ends.items()}
+
+
+def _high_watermarks(consumer: KafkaConsumer, partitions: list[TopicPartition]) -> dict[int, int]:
+    # Tansu's ListOffsets counts its last batch as one record; what a fetch reports is right on every broker.
+    consumer.assign(partitions)
+    consumer.seek_to_end(*partitions)
+    deadline = time.monotonic() + FETCH_TIMEOUT_S
+    while time.monotonic() < deadline:
+        consumer.poll(timeout_ms=100, max_records=1)
+        ends = {partition.partition: consumer.highwater(partition) for partition in partitions}
+        if None not in ends.values():
+            return ends
+    raise BrokerError(f"{partitions[0].topic}: no end offsets within {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
 
 
 @contextmanager
