@@ -61,3 +61,16 @@ class Environment(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class TaskSource(Protocol):
+    """What an environment that brings its own tasks offers besides."""
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        """Tasks that differ from their first observation on. Raises `SandboxError` for a reserved fold."""
+        ...
+
+    def demonstration(self, task: Task) -> list[str]:
+        """Actions that solve `task`."""
+        ...

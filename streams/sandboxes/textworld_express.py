@@ -60,6 +60,7 @@ class TextWorldExpress:
 
     def __init__(self) -> None:
         self._server: Any = _jvm().jvm.textworldexpress.runtime.PythonInterface()
+        _seeds()  # slow the first time, and a reset has less time than an opening
         self._game = ""
         self._task_id = ""
         self._state: dict[str, Any] = {}

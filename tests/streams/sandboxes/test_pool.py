@@ -1,0 +1,168 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streams.errors import ConfigurationError, SandboxError
+from streams.events import Task
+from streams.sandboxes.pool import SandboxPool
+
+PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
+
+
+def group_members(pid: int) -> list[int]:
+    """The living processes of the process group `pid`; a zombie is dead."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        if int(group) == pid and state != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def variables_of(pid: int) -> set[str]:
+    return {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line}
+
+
+def eventually_gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(group_members(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+async def test_a_replay_gives_what_single_steps_give(task: Task) -> None:
+    async with SandboxPool("textworld_express") as pool, pool.session() as one, pool.session() as other:
+        stepped = [await one.reset(task), *[await one.step(action) for action in PLAY]]
+        assert list(await other.replay(task, PLAY)) == stepped
+        assert await other.valid_actions() == await one.valid_actions()
+        assert await other.fingerprint() == await one.fingerprint()
+
+
+async def test_the_tasks_of_a_fold_and_their_demonstrations_come_from_the_sandbox() -> None:
+    async with SandboxPool("textworld_express") as pool:
+        tasks = await pool.tasks("coin", "train")
+        actions = await pool.demonstration(tasks[0])
+        async with pool.session() as session:
+            assert (await session.replay(tasks[0], actions))[-1].success
+        with pytest.raises(SandboxError, match="reserved"):
+            await pool.tasks("coin", "test")
+
+
+async def test_a_refusal_does_not_end_the_session(task: Task) -> None:
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        with pytest.raises(SandboxError, match="reserved"):
+            await session.reset(Task(environment="textworld_express", task_id="twc/test/1"))
+        assert not (await session.reset(task)).done
+
+
+async def test_many_sessions_share_few_processes(task: Task) -> None:
+    async with SandboxPool("textworld_express", size=2) as pool:
+
+        async def play() -> tuple[str, ...]:
+            async with pool.session() as session:
+                return tuple(observation.text for observation in await session.replay(task, PLAY))
+
+        seen = await asyncio.gather(*[play() for _ in range(20)])
+        assert len(set(seen)) == 1
+        assert len(pool.pids) == 2
+
+
+async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -> None:
+    async with SandboxPool("textworld_express") as pool:
+        async with pool.session() as session:
+            await session.reset(task)
+            (victim,) = pool.pids
+            os.kill(victim, signal.SIGKILL)
+            for _ in range(2):
+                with pytest.raises(SandboxError, match="died during step"):
+                    await session.step("look around")
+        assert eventually_gone([victim])
+        async with pool.session() as session:
+            assert not (await session.reset(task)).done
+        assert pool.pids != (victim,)
+
+
+async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> None:
+    async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
+        async with pool.session() as session:
+            await session.reset(task)
+            (stuck,) = pool.pids
+            os.kill(stuck, signal.SIGSTOP)
+            with pytest.raises(SandboxError, match=r"longer than 4 s"):
+                await session.step("look around")
+        assert eventually_gone([stuck])
+        async with pool.session() as session:
+            assert not (await session.reset(task)).done
+
+
+async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task: Task) -> None:
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        await session.reset(task)
+        (pid,) = pool.pids
+        os.kill(pid, signal.SIGSTOP)
+        impatient = asyncio.create_task(session.step("take dirty white shirt"))
+        await asyncio.sleep(0.2)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+        os.kill(pid, signal.SIGCONT)
+        assert (await session.step("inventory")).text.startswith("Inventory:")
+
+
+async def test_nothing_of_the_parents_variables_is_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_SECRET", "hunter2")
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        await session.reset(task)
+        members = group_members(pool.pids[0])
+        assert len(members) == 2  # the worker and its Java virtual machine
+        for member in members:
+            assert variables_of(member) <= {"PATH", "LANG", "HOME", "TMPDIR"}
+
+
+async def test_no_process_and_no_folder_is_left_when_the_pool_ends(task: Task) -> None:
+    async with SandboxPool("textworld_express", size=2) as pool, pool.session() as one, pool.session() as other:
+        await asyncio.gather(one.reset(task), other.reset(task))
+        pids = list(pool.pids)
+        folders = [Path(os.readlink(f"/proc/{pid}/cwd")) for pid in pids]
+        assert len(pids) == 2
+    assert eventually_gone(pids)
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_a_sandbox_ends_with_a_parent_that_is_killed() -> None:
+    program = """
+import asyncio
+from streams.events import Task
+from streams.sandboxes.pool import SandboxPool
+
+async def main():
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        await session.reset(Task(environment="textworld_express", task_id="twc/train/17"))
+        print(pool.pids[0], flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        sandbox = int(parent.stdout.readline())
+        assert len(group_members(sandbox)) == 2
+        parent.kill()
+    assert eventually_gone([sandbox])
+
+
+async def test_an_environment_that_is_not_installed_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not installed"):
+        async with SandboxPool("production"):
+            pass
