@@ -1,0 +1,167 @@
+"""Which adapters there are, what became of each, and which one serves. Promotion and the learner go through it.
+
+Everything lives in two files of the home folder. `refs.json` says who serves; its refs change together, in one atomic
+write. `audit.jsonl` says all else: an adapter's state is what its last entry says, and a served name carries the number
+of the entry that gave it, so that no name can come twice.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from daemon.audit import Action, AuditLog, Deed, Entry, LockedLog
+from daemon.lifecycle import State, check
+from daemon.schemas import BASE, Adapter, CycleReport, Schema
+from streams.errors import PromotionError, RatchetError
+from streams.files import write_atomically
+
+AUDIT_FILE = "audit.jsonl"
+REFS_FILE = "refs.json"
+
+
+class RegistryError(RatchetError):
+    """The registry's files cannot be read, or contradict each other."""
+
+
+class Refs(Schema):
+    """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference."""
+
+    champion: Adapter = BASE
+    previous: Adapter = BASE
+    anchor: Adapter = BASE
+
+
+class Registry:
+    """The registry in the folder `home`. Several processes may use it at once."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.audit = AuditLog(home / AUDIT_FILE)
+
+    def refs(self) -> Refs:
+        """Raises `RegistryError` when the file is damaged; without a file, the base model is everything."""
+        path = self.home / REFS_FILE
+        try:
+            return Refs.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Refs()
+        except ValidationError as error:
+            raise RegistryError(f"{path} is damaged: restore it from what {AUDIT_FILE} says ({error})") from error
+
+    def state(self, adapter: str) -> State | None:
+        """What `adapter` is now; None for one that was never entered."""
+        return _states(self.audit.read()).get(adapter)
+
+    def enter(self, adapter: str, state: State, actor: str, reason: str) -> Entry:
+        """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
+
+        What serves changes by promotion and rollback only.
+        """
+        if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
+            raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
+        with self.audit.locked() as log:
+            check(adapter, _states(log.read()).get(adapter), state)
+            return log.append(Deed(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state))
+
+    def name(self, adapter: str, actor: str, reason: str) -> str:
+        """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
+        entry = self.audit.append(Deed(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
+        return f"ratchet-{entry.sequence}-{adapter[:12]}"
+
+    def check_may_serve(self, adapter: str) -> None:
+        """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
+        if adapter == self.refs().champion:
+            raise PromotionError(f"{adapter[:12]} already serves")
+        if adapter != BASE:
+            check(adapter, self.state(adapter), State.SERVING)
+
+    def promote(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed."""
+        with self.audit.locked() as log:
+            old = self.refs()
+            new = old.model_copy(update={"champion": adapter, "previous": old.champion})
+            self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
+            return new
+
+    def roll_back(self, to: str, actor: str, reason: str) -> Refs:
+        """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed."""
+        with self.audit.locked() as log:
+            old = self.refs()
+            new = old.model_copy(update={"champion": to, "previous": _predecessor(log.read(), to)})
+            self._exchange(log, old, new, Action.ROLLED_BACK, State.ROLLED_BACK, actor, reason)
+            return new
+
+    def reconcile(self, actor: str) -> None:
+        """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
+        with self.audit.locked() as log:
+            champion = self.refs().champion
+            reason = "an exchange was interrupted by a crash"
+            for adapter, state in _states(log.read()).items():
+                if adapter == champion and state is not State.SERVING:
+                    deed = Deed(
+                        actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=State.SERVING
+                    )
+                    log.append(deed)
+                elif adapter != champion and state is State.SERVING:
+                    deed = Deed(
+                        actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=State.RETIRED
+                    )
+                    log.append(deed)
+
+    def record_failure(self, adapter: str, actor: str, reason: str) -> None:
+        """Record that `adapter` was to serve and could not; its state stays what it was."""
+        self.audit.append(Deed(actor=actor, action=Action.PROMOTION_FAILED, subject=adapter, reason=reason))
+
+    def record_cycle(self, report: CycleReport, actor: str) -> Entry:
+        """Record a finished cycle."""
+        return self.audit.append(
+            Deed(actor=actor, action=Action.CYCLE, subject=report.adapter, reason=report.reason, cycle=report)
+        )
+
+    def _exchange(
+        self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
+    ) -> None:
+        states = _states(log.read())
+        if new.champion != BASE:
+            check(new.champion, states.get(new.champion), State.SERVING)
+        if old.champion != BASE:
+            check(old.champion, states.get(old.champion), leaves_as)
+        self._write(new)
+        try:
+            log.append(
+                Deed(
+                    actor=actor,
+                    action=action,
+                    subject=new.champion,
+                    reason=reason,
+                    state=None if new.champion == BASE else State.SERVING,
+                    replaced=old.champion,
+                )
+            )
+        except OSError:
+            self._write(old)
+            raise
+        if old.champion != BASE:
+            log.append(Deed(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as))
+
+    def _write(self, refs: Refs) -> None:
+        write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _states(entries: Iterable[Entry]) -> dict[str, State]:
+    return {entry.subject: entry.state for entry in entries if entry.state is not None}
+
+
+def _predecessor(entries: list[Entry], adapter: str) -> str:
+    """What served before `adapter` was last promoted and may serve again; `base` where nothing may."""
+    states = _states(entries)
+    met = False
+    for entry in reversed(entries):
+        if entry.action is not Action.PROMOTED:
+            continue
+        met = met or entry.subject == adapter
+        before = entry.replaced or BASE
+        if met and (before == BASE or (before != adapter and states[before] is State.RETIRED)):
+            return before
+    return BASE

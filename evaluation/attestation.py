@@ -1,0 +1,83 @@
+"""Proof that what is served is what was trained. Promotion calls `attest` between loading an adapter and serving it.
+
+A stale or no-op adapter is the field's most reported silent failure: training seems to work and the served model never
+changes. The trainer records the log-probabilities of probe prompts under the trained model; the server must reproduce
+them, and must be nearer to them than to the bare base model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from evaluation.settings import ProbeSettings
+from streams.errors import PromotionError
+from streams.policy import PolicyClient
+
+PROBES_FILE = "probes.json"
+
+
+class Probes(BaseModel):
+    """The content of an adapter's `probes.json`.
+
+    `logprobs` holds, for each prompt, the log-probability in nats of each token but the first under the trained model.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: tuple[str, ...] = Field(min_length=1)
+    logprobs: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _every_prompt_has_its_logprobs(self) -> Self:
+        if len(self.prompts) != len(self.logprobs) or not all(self.logprobs):
+            raise ValueError("every prompt needs the log-probabilities of its tokens")
+        return self
+
+    @classmethod
+    def read(cls, adapter_folder: Path) -> Self:
+        """Raises `PromotionError` when the adapter has no readable record of its trainer."""
+        path = adapter_folder / PROBES_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise PromotionError(f"{path} cannot be read, so the adapter cannot be attested; train it anew") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """Mean absolute differences per token, in nats: served to recorded, and served to the base model."""
+
+    deviation: float
+    effect: float
+
+
+async def attest(policy: PolicyClient, served: str, base: str, probes: Probes, settings: ProbeSettings) -> Attestation:
+    """Prove that the model `served` is the trained one and not `base` in disguise.
+
+    Raises `PromotionError` when the served log-probabilities differ from the trainer's by more than the tolerance, or
+    are no nearer to them than to the base model's (a no-op, or another adapter), and `PolicyError` as the client does.
+    """
+    to_record: list[float] = []
+    to_base: list[float] = []
+    for prompt, recorded in zip(probes.prompts, probes.logprobs, strict=True):
+        now = await policy.prompt_logprobs(served, prompt)
+        bare = await policy.prompt_logprobs(base, prompt)
+        if len(now) != len(recorded):
+            raise PromotionError(
+                f"{served} scores {len(now)} tokens of a probe where its trainer scored {len(recorded)}: "
+                "server and trainer do not use the same tokenizer"
+            )
+        to_record += [abs(a - b) for a, b in zip(now, recorded, strict=True)]
+        to_base += [abs(a - b) for a, b in zip(now, bare, strict=True)]
+    proof = Attestation(deviation=sum(to_record) / len(to_record), effect=sum(to_base) / len(to_base))
+    figures = f"{proof.deviation:.3f} nats per token from its trainer's record, {proof.effect:.3f} from {base}"
+    # `not <=` rather than `>`: a NaN proves nothing.
+    if not proof.deviation <= settings.tolerance:
+        raise PromotionError(
+            f"{served} is not the adapter that was trained: it is {figures}, allowed are {settings.tolerance:g}"
+        )
+    if not proof.deviation < proof.effect:
+        raise PromotionError(f"{served} is a no-op or another adapter: it is {figures}")
+    return proof

@@ -1,0 +1,116 @@
+"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does whoever measures an adapter.
+
+The tasks of a chunk are played in lockstep: the requests of one turn are sent at once and awaited together. The server
+batches that best, and what is batched with what depends on the tasks and not on timing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from evaluation.settings import RolloutSettings
+from streams.events import Message, Task
+from streams.policy import PolicyClient
+from streams.sandboxes.environment import Observation
+from streams.sandboxes.harness import ChatHarness
+from streams.sandboxes.pool import SandboxPool, SandboxSession
+
+# How an environment's answer begins when it did not understand the action. Asking for the valid actions instead would
+# cost a call per step, and its list leaves out actions that the simulator does understand.
+NOT_UNDERSTOOD = "Unknown action"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One played episode. `score` runs from 0 to 1; `invalid_actions` counts those that were not understood."""
+
+    task_id: str
+    success: bool
+    score: float
+    steps: int
+    invalid_actions: int
+    actions: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Episode:
+    task: Task
+    session: SandboxSession
+    messages: tuple[Message, ...]
+    last: Observation
+    actions: list[str] = field(default_factory=list)
+    invalid_actions: int = 0
+
+    def rollout(self) -> Rollout:
+        return Rollout(
+            task_id=self.task.task_id,
+            success=self.last.success,
+            score=self.last.score,
+            steps=len(self.actions),
+            invalid_actions=self.invalid_actions,
+            actions=tuple(self.actions),
+        )
+
+
+async def play(
+    tasks: Sequence[Task],
+    model: str,
+    policy: PolicyClient,
+    pool: SandboxPool,
+    harness: ChatHarness,
+    settings: RolloutSettings,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Rollout]:
+    """Play each task once with the served `model`; the rollouts come in the order of `tasks`.
+
+    `on_progress` is told the episodes finished so far and the episodes in all. Raises `PolicyError` and `SandboxError`:
+    a task that could not be played to its end has no rollout, and neither has the list it is in.
+    """
+    rollouts: list[Rollout] = []
+    for start in range(0, len(tasks), settings.concurrency):
+        chunk = tasks[start : start + settings.concurrency]
+
+        def report(finished: int, before: int = start) -> None:
+            if on_progress is not None:
+                on_progress(before + finished, len(tasks))
+
+        rollouts += await _play_chunk(chunk, model, policy, pool, harness, settings, report)
+    return rollouts
+
+
+async def _play_chunk(
+    tasks: Sequence[Task],
+    model: str,
+    policy: PolicyClient,
+    pool: SandboxPool,
+    harness: ChatHarness,
+    settings: RolloutSettings,
+    report: Callable[[int], None],
+) -> list[Rollout]:
+    async with AsyncExitStack() as sessions:
+        episodes = []
+        for task in tasks:
+            session = await sessions.enter_async_context(pool.session())
+            first = await session.reset(task)
+            episodes.append(_Episode(task, session, harness.opening(first.text), first))
+        live = episodes
+        for _ in range(harness.max_steps):
+            await asyncio.gather(*(_take_turn(episode, model, policy, harness, settings) for episode in live))
+            live = [episode for episode in live if not episode.last.done]
+            report(len(episodes) - len(live))
+            if not live:
+                break
+    report(len(episodes))
+    return [episode.rollout() for episode in episodes]
+
+
+async def _take_turn(
+    episode: _Episode, model: str, policy: PolicyClient, harness: ChatHarness, settings: RolloutSettings
+) -> None:
+    (reply,) = await policy.chat(model, episode.messages, settings.sampling)
+    action = harness.parse(reply.text)
+    episode.last = await episode.session.step(action)
+    episode.actions.append(action)
+    episode.invalid_actions += episode.last.text.startswith(NOT_UNDERSTOOD)
+    episode.messages = harness.extend(episode.messages, action, episode.last.text)
