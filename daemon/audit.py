@@ -92,7 +92,7 @@ class AuditLog:
     def append(self, deed: Deed) -> Entry:
         """Add `deed`. When this returns, the entry is on disk."""
         with self.locked() as log:
-            return log.append(deed)
+            return log.append(deed)[0]
 
     def read(self) -> list[Entry]:
         """All entries, oldest first. Raises `AuditError` for a line that is none; `verify` checks the chain."""
@@ -132,29 +132,35 @@ class LockedLog:
         self._file.seek(0)
         return _parse(self._file.read() or b"")
 
-    def append(self, deed: Deed) -> Entry:
-        """Add `deed`. When this returns, the entry is on disk. A write that fails leaves the log as it was."""
+    def append(self, *deeds: Deed) -> list[Entry]:
+        """Add `deeds` in one write. When this returns, they are on disk; when it raises, the log is as it was."""
         self._file.seek(0)
         # The log grows by a few lines a cycle, so reading it whole to find its end costs nothing worth saving.
         content = self._file.read() or b""
         complete = content.rfind(b"\n") + 1
         last = _parse(content)[-1:]
-        fields = deed.model_dump(mode="json", exclude_none=True) | {
-            "sequence": last[0].sequence + 1 if last else 1,
-            "at": datetime.now(UTC).isoformat(),
-            "previous": last[0].hash if last else GENESIS,
-        }
-        entry = fields | {"hash": _hash(fields)}
-        line = json.dumps(entry, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        sequence, previous = (last[0].sequence, last[0].hash) if last else (0, GENESIS)
+        entries, lines = [], b""
+        for deed in deeds:
+            sequence += 1
+            fields = deed.model_dump(mode="json", exclude_none=True) | {
+                "sequence": sequence,
+                "at": datetime.now(UTC).isoformat(),
+                "previous": previous,
+            }
+            previous = _hash(fields)
+            line = fields | {"hash": previous}
+            lines += json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+            entries.append(Entry.model_validate(line))
         self._file.truncate(complete)
         try:
-            if self._file.write(line) != len(line):
-                raise OSError(f"the disk took only a part of an entry of {self._file.name!r}")
+            if self._file.write(lines) != len(lines):
+                raise OSError(f"the disk took only a part of what was to be added to {self._file.name!r}")
             os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(complete)
             raise
-        return Entry.model_validate(entry)
+        return entries
 
 
 def _hash(fields: dict[str, object]) -> str:

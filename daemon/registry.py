@@ -39,6 +39,10 @@ class Registry:
         self.home = home
         self.audit = AuditLog(home / AUDIT_FILE)
 
+    def adapter_folder(self, adapter: str) -> Path:
+        """Where the adapter of that digest lies."""
+        return self.home / "adapters" / adapter
+
     def refs(self) -> Refs:
         """Raises `RegistryError` when the file is damaged; without a file, the base model is everything."""
         path = self.home / REFS_FILE
@@ -62,12 +66,16 @@ class Registry:
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
             check(adapter, _states(log.read()).get(adapter), state)
-            return log.append(Deed(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state))
+            return log.append(Deed(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state))[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        entry = self.audit.append(Deed(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
-        return f"ratchet-{entry.sequence}-{adapter[:12]}"
+        return _name(self.audit.append(Deed(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+
+    def names_given_by(self, actor: str) -> frozenset[str]:
+        """Every name that `actor` ever asked for."""
+        entries = self.audit.read()
+        return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
 
     def check_may_serve(self, adapter: str) -> None:
         """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
@@ -96,18 +104,18 @@ class Registry:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
         with self.audit.locked() as log:
             champion = self.refs().champion
-            reason = "an exchange was interrupted by a crash"
-            for adapter, state in _states(log.read()).items():
-                if adapter == champion and state is not State.SERVING:
-                    deed = Deed(
-                        actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=State.SERVING
-                    )
-                    log.append(deed)
-                elif adapter != champion and state is State.SERVING:
-                    deed = Deed(
-                        actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=State.RETIRED
-                    )
-                    log.append(deed)
+            states = _states(log.read())
+            amends = {other: State.RETIRED for other, state in states.items() if state is State.SERVING}
+            amends.pop(champion, None)
+            if champion != BASE and states.get(champion) is not State.SERVING:
+                amends[champion] = State.SERVING
+            reason = "a crash came between the refs and the audit log"
+            log.append(
+                *(
+                    Deed(actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=state)
+                    for adapter, state in amends.items()
+                )
+            )
 
     def record_failure(self, adapter: str, actor: str, reason: str) -> None:
         """Record that `adapter` was to serve and could not; its state stays what it was."""
@@ -127,26 +135,31 @@ class Registry:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
             check(old.champion, states.get(old.champion), leaves_as)
+        deeds = [
+            Deed(
+                actor=actor,
+                action=action,
+                subject=new.champion,
+                reason=reason,
+                state=None if new.champion == BASE else State.SERVING,
+                replaced=old.champion,
+            )
+        ]
+        if old.champion != BASE:
+            deeds.append(Deed(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as))
         self._write(new)
         try:
-            log.append(
-                Deed(
-                    actor=actor,
-                    action=action,
-                    subject=new.champion,
-                    reason=reason,
-                    state=None if new.champion == BASE else State.SERVING,
-                    replaced=old.champion,
-                )
-            )
+            log.append(*deeds)
         except OSError:
             self._write(old)
             raise
-        if old.champion != BASE:
-            log.append(Deed(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as))
 
     def _write(self, refs: Refs) -> None:
         write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _name(entry: Entry) -> str:
+    return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
 
 
 def _states(entries: Iterable[Entry]) -> dict[str, State]:
