@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from streams.errors import ConfigurationError
 
@@ -98,7 +98,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     config = model.config
     # A model loaded from GGUF refuses to be saved while it remembers that it was quantised.
     del config.quantization_config
-    plain = LlamaForCausalLM(config).to(torch.bfloat16)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
     embedded_tokenizer_files(folder)

@@ -1,0 +1,79 @@
+"""A chat as tokens, message by message, equal byte for byte to what the server makes of it.
+
+The special token that opens each message also separates the tokenizer's words, so messages that are tokenised one by
+one and concatenated are the tokens of the whole chat. That holds for templates in which a message's rendering does not
+depend on its neighbours; `ChatTokenizer` refuses any other at its start.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from streams.errors import ConfigurationError
+from streams.events import Message
+
+
+@dataclass(frozen=True, slots=True)
+class MessageTokens:
+    """A message's tokens; `content` is the half-open range of what its author wrote, the end-of-turn token included."""
+
+    ids: tuple[int, ...]
+    content: tuple[int, int]
+
+
+class ChatTokenizer:
+    """Tokenises chats of one base model."""
+
+    def __init__(self, base: Path) -> None:
+        """Raises `ConfigurationError` when the chat template cannot be rendered message by message."""
+        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        self._seen: dict[Message, MessageTokens] = {}
+        self._check()
+
+    def message(self, message: Message) -> MessageTokens:
+        cached = self._seen.get(message)
+        if cached is None:
+            cached = self._seen[message] = self._tokenise(message)
+        return cached
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The whole chat as the server renders it, without a prompt for the next reply."""
+        return self._render([message.model_dump() for message in messages])
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a rendered text; the template has put in every special token already."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _tokenise(self, message: Message) -> MessageTokens:
+        # A leading system message keeps templates from adding one of their own.
+        system = {"role": "system", "content": "-"}
+        before = self._render([system])
+        whole = self._render([system, message.model_dump()])
+        text = whole[len(before) :] if message.role != "system" else self._render([message.model_dump()])
+        head, tail = text.split(message.content, 1) if message.content else (text, "")
+        ids = self.encode(text)
+        end = len(ids) - len(self.encode(tail)) + self._end_of_turn_length(tail)
+        return MessageTokens(tuple(ids), (len(self.encode(head)), end))
+
+    def _end_of_turn_length(self, tail: str) -> int:
+        ids = self.encode(tail)
+        return ids.index(self._tokenizer.eos_token_id) + 1 if self._tokenizer.eos_token_id in ids else 0
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False))
+
+    def _check(self) -> None:
+        chat = [
+            Message(role="system", content="Rules."),
+            Message(role="user", content="You see a desk.\n\nIt is closed."),
+            Message(role="assistant", content="open desk"),
+            Message(role="user", content="Done. [score 0.50]"),
+        ]
+        by_message = [token for message in chat for token in self.message(message).ids]
+        if by_message != self.encode(self.text(chat)):
+            raise ConfigurationError(
+                f"the chat template of {self._tokenizer.name_or_path} renders a message differently in context, "
+                "so episodes cannot be packed: choose another base model"
+            )

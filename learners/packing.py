@@ -1,0 +1,144 @@
+"""An episode and all its branches as one sequence: the trunk is computed once, a branch attends to the trunk up to its
+state and to itself.
+
+The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
+sequence of its own. Objectives say which tokens count; the trainer runs the result through a stock Transformers model
+with a four-dimensional attention bias.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from learners.chat import ChatTokenizer
+from learners.trajectories import Trajectory
+from streams.events import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each kind of token counts in the loss."""
+
+    actions: float = 0.0
+    observations: float = 0.0
+    branch_observations: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens; `parent_end` is the index of the token they continue from, -1 for the trunk."""
+
+    start: int
+    stop: int
+    parent_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A packed episode.
+
+    Shapes: `ids` and `positions` (length,), `bias` (1, 1, length, length) additive; `targets`, `predictors` and
+    `weights` (counted tokens,): token `targets[k]` is predicted from position `predictors[k]` of the sequence.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    bias: torch.Tensor
+    targets: torch.Tensor
+    predictors: torch.Tensor
+    weights: torch.Tensor
+
+    @property
+    def length(self) -> int:
+        return int(self.ids.numel())
+
+
+class TreePacker:
+    """Packs trajectories for one base model into at most `max_length` tokens; branches that do not fit are left out."""
+
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int, dtype: torch.dtype = torch.float32) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._dtype = dtype
+
+    def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
+        sequence = _Sequence()
+        state_ends: list[int] = []
+        for message in trajectory.opening:
+            sequence.append(self._tokenizer, message, 0.0)
+        for step in trajectory.steps:
+            state_ends.append(len(sequence.ids) - 1)
+            sequence.append(self._tokenizer, Message(role="assistant", content=step.action), weights.actions)
+            sequence.append(self._tokenizer, Message(role="user", content=step.observation), weights.observations)
+        sequence.close_segment()
+        if weights.branch_observations:
+            for branch in trajectory.branches:
+                chat = (
+                    Message(role="assistant", content=branch.action),
+                    Message(role="user", content=branch.observation),
+                )
+                length = sum(len(self._tokenizer.message(message).ids) for message in chat)
+                if len(sequence.ids) + length > self._max_length:
+                    break
+                sequence.open_segment(state_ends[branch.step])
+                sequence.append(self._tokenizer, chat[0], 0.0)
+                sequence.append(self._tokenizer, chat[1], weights.branch_observations)
+                sequence.close_segment()
+        return sequence.tree(self._dtype)
+
+
+class _Sequence:
+    """A tree under construction."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._positions: list[int] = []
+        self._weights: list[float] = []
+        self._segments: list[Segment] = []
+        self._start = 0
+        self._parent_end = -1
+
+    def open_segment(self, parent_end: int) -> None:
+        self._start, self._parent_end = len(self.ids), parent_end
+
+    def close_segment(self) -> None:
+        self._segments.append(Segment(self._start, len(self.ids), self._parent_end))
+
+    def append(self, tokenizer: ChatTokenizer, message: Message, weight: float) -> None:
+        tokens = tokenizer.message(message)
+        begin, end = tokens.content
+        first = self._parent_end + 1 + len(self.ids) - self._start
+        self.ids.extend(tokens.ids)
+        self._positions.extend(range(first, first + len(tokens.ids)))
+        self._weights.extend(weight if begin <= index < end else 0.0 for index in range(len(tokens.ids)))
+
+    def tree(self, dtype: torch.dtype) -> Tree:
+        counted = [index for index, weight in enumerate(self._weights) if weight]
+        return Tree(
+            ids=torch.tensor(self.ids),
+            positions=torch.tensor(self._positions),
+            bias=attention_bias(self._segments, dtype),
+            targets=torch.tensor(counted, dtype=torch.long),
+            predictors=torch.tensor(predictors(self._segments, counted), dtype=torch.long),
+            weights=torch.tensor([self._weights[index] for index in counted]),
+        )
+
+
+def attention_bias(segments: Sequence[Segment], dtype: torch.dtype) -> torch.Tensor:
+    """0 where a token may look, the lowest number of `dtype` elsewhere; shape (1, 1, length, length)."""
+    length = segments[-1].stop
+    allowed = torch.zeros(length, length, dtype=torch.bool)
+    for segment in segments:
+        rows = slice(segment.start, segment.stop)
+        allowed[rows, : segment.parent_end + 1] = True
+        own = segment.stop - segment.start
+        allowed[rows, rows] = torch.ones(own, own, dtype=torch.bool).tril()
+    bias = torch.zeros(length, length, dtype=dtype)
+    return bias.masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
+
+
+def predictors(segments: Iterable[Segment], counted: Sequence[int]) -> list[int]:
+    """For each counted token the index of the token that it follows in its own branch."""
+    before = {segment.start: segment.parent_end for segment in segments}
+    return [before.get(index, index - 1) for index in counted]

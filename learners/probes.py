@@ -1,0 +1,33 @@
+"""The trainer's record of what the trained model says, against which promotion attests what is served."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from learners.chat import ChatTokenizer
+from learners.trajectories import Trajectory
+
+PROBES_FILE = "probes.json"
+_PROBES = 4
+
+
+def write_probes(adapted: PeftModel, base: Path, trajectories: Sequence[Trajectory], output: Path) -> None:
+    """Write probes.json into `output`: per prompt the log-probability, in nats, of each token but the first.
+
+    The model is merged in float32 and cast back, as a server does that merges, so that rounding is the same.
+    """
+    tokenizer = ChatTokenizer(base)
+    merged = copy.deepcopy(adapted).float().merge_and_unload().to(next(adapted.get_base_model().parameters()).dtype)
+    prompts = [tokenizer.text(trajectory.opening) for trajectory in trajectories[:_PROBES]]
+    logprobs = []
+    for prompt in prompts:
+        ids = torch.tensor(tokenizer.encode(prompt))
+        with torch.inference_mode():
+            scores = merged(input_ids=ids[None]).logits[0, :-1].float().log_softmax(dim=-1)
+        logprobs.append([round(value, 6) for value in scores.gather(1, ids[1:, None])[:, 0].tolist()])
+    output.mkdir(parents=True, exist_ok=True)
+    (output / PROBES_FILE).write_text(json.dumps({"prompts": prompts, "logprobs": logprobs}))

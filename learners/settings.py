@@ -1,0 +1,64 @@
+"""The learner's settings and the one document that a training process is started with."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraSettings(_Frozen):
+    """The adapter's shape."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1, description="The update is scaled by alpha / rank.")
+    layers: int | None = Field(
+        default=None, ge=1, description="How many of the upper layers are adapted; all by default. Fewer train faster."
+    )
+
+
+class Stage(_Frozen):
+    """One pass of a curriculum: so many updates of one objective."""
+
+    objective: Literal["imitation", "world_model"]
+    updates: int = Field(ge=1)
+    trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
+
+
+class LearnerSettings(_Frozen):
+    """How a candidate is trained."""
+
+    stages: tuple[Stage, ...] = (
+        Stage(objective="world_model", updates=40),
+        Stage(objective="imitation", updates=120),
+    )
+    lora: LoraSettings = LoraSettings()
+    learning_rate: float = Field(default=5e-4, gt=0, description="Peak; warmed up over 5 updates, then linear to zero.")
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=2048, ge=64, description="Longest packed episode in tokens.")
+    threads: int = Field(default=2, ge=1)
+    min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
+
+
+class TrainingJob(_Frozen):
+    """Everything a training process needs to know; the process writes the adapter into `output`."""
+
+    base: Path
+    snapshot: Path
+    output: Path
+    parent: Path | None = Field(default=None, description="Adapter folder to continue from.")
+    settings: LearnerSettings
+    seed: int = 0
+
+
+class Progress(_Frozen):
+    """One line of a training process's output, after each update. `loss` is in nats per counted token."""
+
+    objective: str
+    update: int
+    updates: int
+    loss: float
+    tokens: int

@@ -1,0 +1,239 @@
+"""Snapshots: the immutable training set of one cycle, as Parquet files and a manifest.
+
+Built from the store *as of* a sequence, so the same sequence always gives the same snapshot. Tasks outside the train
+split never get in: the builder asks for the split itself, whatever the store says about an episode.
+"""
+
+import os
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from learners.base_model import file_sha256
+from learners.trajectories import Branch, Trajectory
+from streams.errors import TrainingError
+from streams.events import Message, RecordedStep
+from streams.holdout import HoldoutSettings, Split
+from streams.ids import content_id
+from streams.store_client import StoreClient
+
+_EPISODES = "episodes.parquet"
+_BRANCHES = "branches.parquet"
+_MANIFEST = "manifest.json"
+_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+_STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
+
+_EPISODE_SCHEMA = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("task_id", pa.string()),
+        ("actor_kind", pa.string()),
+        ("adapter", pa.string()),
+        ("opening", pa.string()),
+        ("steps", pa.string()),
+    ]
+)
+_BRANCH_SCHEMA = pa.schema(
+    [
+        ("episode_id", pa.string()),
+        ("step", pa.int32()),
+        ("action", pa.string()),
+        ("observation", pa.string()),
+        ("source", pa.string()),
+        ("fidelity", pa.string()),
+    ]
+)
+
+
+class SnapshotManifest(BaseModel):
+    """What a snapshot holds and where it came from. `offsets` are the next offsets, by `topic/partition`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    snapshot_id: str
+    as_of: int
+    offsets: dict[str, int]
+    episodes: dict[str, int]
+    steps: int
+    branches: int
+    holdout: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    folder: Path
+    manifest: SnapshotManifest
+
+
+async def build_snapshot(
+    store: StoreClient, holdout: HoldoutSettings, home: Path, as_of: int | None = None
+) -> Snapshot:
+    """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
+
+    A trajectory that several episodes share is kept once: repeating it would only weigh it more.
+
+    Raises:
+        TrainingError: nothing in the store may be learned from yet.
+        StoreError: the store does not answer.
+    """
+    if as_of is None:
+        as_of = int((await store.query(_LATEST_SQL))["sequence"][0].as_py())
+    steps = (await store.query(_STEPS_SQL.format(as_of=as_of))).to_pylist()
+    branches = (await store.query(_BRANCHES_SQL.format(as_of=as_of))).to_pylist()
+    trajectories = assemble(steps, branches, holdout)
+    if not trajectories:
+        raise TrainingError(
+            "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
+        )
+    offsets = (await store.query("SELECT topic, partition, next FROM offsets ORDER BY ALL")).to_pylist()
+    positions = {f"{row['topic']}/{row['partition']}": int(row["next"]) for row in offsets}
+    return write_snapshot(trajectories, holdout, home, as_of, positions)
+
+
+def assemble(
+    steps: Sequence[Mapping[str, Any]], branches: Sequence[Mapping[str, Any]], holdout: HoldoutSettings
+) -> list[Trajectory]:
+    """Trajectories from stored rows; steps of tasks that are held out are left behind."""
+    episodes: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in steps:
+        if holdout.split(row["task_id"]) is Split.TRAIN:
+            episodes[row["episode_id"]].append(row)
+    found: dict[str, list[Branch]] = defaultdict(list)
+    for row in branches:
+        found[row["episode_id"]].append(
+            Branch(row["step"], row["action"], row["observation"], row["source"], row["fidelity"])
+        )
+    kept: dict[str, Trajectory] = {}
+    for episode_id, rows in episodes.items():
+        first = rows[0]
+        identity = content_id(first["task_id"], first["messages"], *(row["action"] for row in rows))
+        kept.setdefault(
+            identity,
+            Trajectory(
+                episode_id=episode_id,
+                task_id=first["task_id"],
+                opening=_MESSAGES.validate_json(first["messages"]),
+                steps=tuple(RecordedStep(action=row["action"], observation=row["observation"]) for row in rows),
+                branches=tuple(found[episode_id]),
+                actor_kind=first["actor_kind"],
+                adapter=first["adapter"],
+            ),
+        )
+    return list(kept.values())
+
+
+def write_snapshot(
+    trajectories: Sequence[Trajectory], holdout: HoldoutSettings, home: Path, as_of: int, offsets: dict[str, int]
+) -> Snapshot:
+    """Write trajectories as a snapshot into `home`/<snapshot id>. The same content is written once.
+
+    Raises `TrainingError` when a trajectory is of a task that is held out.
+    """
+    leaked = [trajectory.task_id for trajectory in trajectories if holdout.split(trajectory.task_id) is not Split.TRAIN]
+    if leaked:
+        raise TrainingError(f"tasks {', '.join(leaked[:3])} are held out and must never be trained on")
+    home.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
+    try:
+        pq.write_table(_episode_table(trajectories), scratch / _EPISODES)
+        pq.write_table(_branch_table(trajectories), scratch / _BRANCHES)
+        files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
+        settings = content_id(holdout.model_dump_json())
+        manifest = SnapshotManifest(
+            snapshot_id=content_id(str(as_of), settings, *files.values()),
+            as_of=as_of,
+            offsets=offsets,
+            episodes=dict(Counter(trajectory.actor_kind for trajectory in trajectories)),
+            steps=sum(len(trajectory.steps) for trajectory in trajectories),
+            branches=sum(len(trajectory.branches) for trajectory in trajectories),
+            holdout=settings,
+            files=files,
+        )
+        (scratch / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
+        folder = home / manifest.snapshot_id
+        if not folder.exists():
+            os.replace(scratch, folder)
+        return Snapshot(folder, manifest)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_trajectories(folder: Path) -> list[Trajectory]:
+    """The trajectories of a snapshot. Raises `TrainingError` when a file is not the one the manifest names."""
+    manifest = SnapshotManifest.model_validate_json((folder / _MANIFEST).read_bytes())
+    for name, digest in manifest.files.items():
+        if file_sha256(folder / name) != digest:
+            raise TrainingError(f"{folder / name} has changed since the snapshot was made: build it again")
+    branches: dict[str, list[Branch]] = defaultdict(list)
+    for row in pq.read_table(folder / _BRANCHES).to_pylist():
+        branches[row.pop("episode_id")].append(Branch(**row))
+    return [
+        Trajectory(
+            episode_id=row["episode_id"],
+            task_id=row["task_id"],
+            opening=_MESSAGES.validate_json(row["opening"]),
+            steps=_STEPS.validate_json(row["steps"]),
+            branches=tuple(branches[row["episode_id"]]),
+            actor_kind=row["actor_kind"],
+            adapter=row["adapter"],
+        )
+        for row in pq.read_table(folder / _EPISODES).to_pylist()
+    ]
+
+
+def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
+    rows = [
+        {
+            "episode_id": trajectory.episode_id,
+            "task_id": trajectory.task_id,
+            "actor_kind": trajectory.actor_kind,
+            "adapter": trajectory.adapter,
+            "opening": _MESSAGES.dump_json(trajectory.opening).decode(),
+            "steps": _STEPS.dump_json(trajectory.steps).decode(),
+        }
+        for trajectory in trajectories
+    ]
+    return pa.Table.from_pylist(rows, schema=_EPISODE_SCHEMA)
+
+
+def _branch_table(trajectories: Sequence[Trajectory]) -> pa.Table:
+    rows = [
+        {"episode_id": trajectory.episode_id, **asdict(branch)}
+        for trajectory in trajectories
+        for branch in trajectory.branches
+    ]
+    return pa.Table.from_pylist(rows, schema=_BRANCH_SCHEMA)
+
+
+_LATEST_SQL = """
+    SELECT coalesce(max(sequence), 0) AS sequence
+    FROM (
+        SELECT sequence FROM transitions
+        UNION ALL SELECT sequence FROM trusted
+        UNION ALL SELECT sequence FROM retractions
+    )
+"""
+
+_STEPS_SQL = """
+    SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter
+    FROM transitions SEMI JOIN (SELECT episode_id FROM trusted WHERE sequence <= {as_of}) USING (episode_id)
+    WHERE origin = 'production' AND sequence <= {as_of}
+      AND principal NOT IN (SELECT principal FROM retractions WHERE sequence <= {as_of})
+    ORDER BY episode_id, step
+"""
+
+_BRANCHES_SQL = """
+    SELECT DISTINCT ON (transition_id) episode_id, step, action, observation, source, fidelity
+    FROM transitions
+    WHERE origin = 'branch' AND sequence <= {as_of}
+    ORDER BY episode_id, step, transition_id
+"""

@@ -1,0 +1,139 @@
+"""The training process: `python -m learners.trainer JOB.json` trains one LoRA adapter.
+
+It runs apart from everything that serves, so that its memory and its failures are its own. Each update prints one
+`Progress` line; the last thing written is the adapter, so a folder without `adapter_model.safetensors` is no adapter.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from learners.chat import ChatTokenizer
+from learners.objectives import OBJECTIVES
+from learners.packing import Tree, TreePacker
+from learners.probes import write_probes
+from learners.settings import LoraSettings, Progress, TrainingJob
+from learners.snapshots import read_trajectories
+from learners.trajectories import Trajectory
+from streams.errors import RatchetError, TrainingError
+from streams.processes import die_with_parent
+
+_ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_WARM_UP_UPDATES = 5
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively, else float32, which is then faster."""
+    flags = Path("/proc/cpuinfo")
+    native = flags.is_file() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:
+    """The base model with a fresh adapter, or with `parent` to be trained on. Adapter weights are float32."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa")
+    if parent is not None:
+        return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+    depth = model.config.num_hidden_layers
+    layers = None if lora.layers is None else list(range(max(0, depth - lora.layers), depth))
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=_ADAPTED,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+    return cast(PeftModel, get_peft_model(model, config))
+
+
+def tree_loss(model: LlamaForCausalLM, tree: Tree) -> torch.Tensor:
+    """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
+    hidden = model.model(
+        input_ids=tree.ids[None],
+        attention_mask=tree.bias,
+        position_ids=tree.positions[None],
+        use_cache=False,
+    ).last_hidden_state[0]
+    # Only counted tokens go through the output layer, which is a fifth of a small model.
+    logits = model.lm_head(hidden[tree.predictors]).float()
+    losses = cross_entropy(logits, tree.ids[tree.targets], reduction="none")
+    return (losses * tree.weights).sum()
+
+
+def batches(trajectories: Sequence[Trajectory], size: int, generator: torch.Generator) -> Iterator[list[Trajectory]]:
+    """Endless batches; every trajectory is seen once before any is seen again."""
+    pool: list[int] = []
+    while True:
+        batch: list[Trajectory] = []
+        while len(batch) < size:
+            if not pool:
+                pool = torch.randperm(len(trajectories), generator=generator).tolist()
+            batch.append(trajectories[pool.pop()])
+        yield batch
+
+
+def train(job: TrainingJob) -> None:
+    """Run the stages in order and write the adapter. Raises `TrainingError` when there is nothing to learn from."""
+    torch.set_num_threads(job.settings.threads)
+    torch.manual_seed(job.seed)
+    generator = torch.Generator().manual_seed(job.seed)
+    dtype = compute_dtype()
+    trajectories = read_trajectories(job.snapshot)
+    packer = TreePacker(ChatTokenizer(job.base), job.settings.max_length, dtype)
+    adapted = adapted_model(job.base, job.settings.lora, job.parent, dtype)
+    adapted.train()
+    model = cast(LlamaForCausalLM, adapted.get_base_model())
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=job.settings.learning_rate, weight_decay=0.0)
+    updates = sum(stage.updates for stage in job.settings.stages)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda done: min((done + 1) / _WARM_UP_UPDATES, (updates - done) / updates)
+    )
+    done = 0
+    for stage in job.settings.stages:
+        objective = OBJECTIVES[stage.objective]
+        usable = [trajectory for trajectory in trajectories if objective.applies(trajectory)]
+        if not usable:
+            raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {stage.objective} could learn from")
+        order = batches(usable, stage.trajectories, generator)
+        for _ in range(stage.updates):
+            trees = [objective.pack(trajectory, packer) for trajectory in next(order)]
+            weight = float(sum(tree.weights.sum() for tree in trees))
+            loss = 0.0
+            for tree in trees:
+                part = tree_loss(model, tree) / weight
+                part.backward()
+                loss += part.item()
+            torch.nn.utils.clip_grad_norm_(parameters, job.settings.max_gradient_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            done += 1
+            tokens = sum(tree.length for tree in trees)
+            progress = Progress(objective=objective.name, update=done, updates=updates, loss=loss, tokens=tokens)
+            print(progress.model_dump_json(), flush=True)
+    adapted.eval()
+    write_probes(adapted, job.base, trajectories, job.output)
+    adapted.save_pretrained(str(job.output))
+
+
+def main() -> int:
+    die_with_parent()
+    job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
+    try:
+        train(job)
+    except RatchetError as error:
+        print(json.dumps({"error": str(error)}), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""What training works on: a trusted episode with everything that branching found out beside it."""
+
+from dataclasses import dataclass
+
+from streams.events import Message, RecordedStep
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An alternative at state `step` of a trajectory, and the observation it led to."""
+
+    step: int
+    action: str
+    observation: str
+    source: str
+    fidelity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """An episode as one growing chat. State i is `opening` plus the first i steps."""
+
+    episode_id: str
+    task_id: str
+    opening: tuple[Message, ...]
+    steps: tuple[RecordedStep, ...]
+    branches: tuple[Branch, ...] = ()
+    actor_kind: str = "expert"
+    adapter: str | None = None
