@@ -1,0 +1,151 @@
+"""The agent as a process, over a real broker. The model is a list of replies: they are the input of these tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from kafka import KafkaConsumer
+
+from streams.broker import EmbeddedBroker
+from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
+from streams.processes import free_port
+from streams.sandboxes.harness import ChatHarness
+from streams.sandboxes.pool import SandboxPool
+from streams.settings import KafkaSettings
+from streams.topics import create_topics, end_offsets
+
+AGENT = [sys.executable, str(Path(__file__).parents[2] / "examples" / "textworld_agent.py")]
+REPLIES = [" take dirty white shirt \nand run", "help", "Sing!", "open washing machine", "inventory"]
+
+
+class ScriptedModel(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        turn = sum(message["role"] == "assistant" for message in body["messages"])
+        reply = {"role": "assistant", "content": REPLIES[turn % len(REPLIES)]}
+        answer = {"model": "ratchet-1-abc", "choices": [{"message": reply, "finish_reason": "stop"}]}
+        payload = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests look at the events."""
+
+
+@pytest.fixture
+def model_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ScriptedModel) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def bootstrap() -> Iterator[str]:
+    with EmbeddedBroker() as broker:
+        create_topics(KafkaSettings(bootstrap=broker.bootstrap))
+        yield broker.bootstrap
+
+
+def run_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*AGENT, *arguments], capture_output=True, text=True, timeout=100, check=False)
+
+
+def published(bootstrap: str) -> list[tuple[bytes, Event]]:
+    consumer = KafkaConsumer(
+        "ratchet.events", bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=15_000
+    )
+    wanted = sum(end_offsets(bootstrap, "ratchet.events").values())
+    records = [next(consumer) for _ in range(wanted)]
+    consumer.close()
+    return [(record.key, EVENT.validate_json(record.value)) for record in records]
+
+
+async def test_its_chats_are_the_harnesss_byte_for_byte(bootstrap: str, model_url: str) -> None:
+    ran = run_agent("--tasks", "twc/train/17", "--bootstrap", bootstrap, "--base-url", model_url, "--max-steps", "7")
+    assert ran.returncode == 0, ran.stderr
+    steps = [event for _, event in published(bootstrap) if isinstance(event, StepEvent)]
+    assert [step.step for step in steps] == list(range(7))
+    harness = ChatHarness()
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        messages = harness.opening((await session.reset(steps[0].task)).text)
+        for step in steps:
+            assert step.messages == messages
+            action = harness.parse(REPLIES[step.step % len(REPLIES)])
+            answer = await session.step(action)
+            assert (step.action.content, step.observation, step.done) == (action, answer.text, answer.done)
+            messages = harness.extend(messages, action, answer.text)
+
+
+def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(bootstrap: str, model_url: str) -> None:
+    ran = run_agent(
+        *("--tasks", "twc/train/1,twc/dev/10001", "--bootstrap", bootstrap),
+        *("--base-url", model_url, "--max-steps", "3"),
+    )
+    assert json.loads(ran.stdout) == {
+        "episodes": 2,
+        "successes": 0,
+        "mean_score": 0.0,
+        "steps": 6,
+        "events": 8,
+        "models": {"ratchet-1-abc": 6},
+    }
+    for key, event in published(bootstrap):
+        assert isinstance(event, StepEvent | OutcomeEvent)
+        assert key == event.episode_id.encode()
+        if isinstance(event, StepEvent):
+            assert event.actor.kind == "policy"
+            assert event.actor.adapter == "ratchet-1-abc"
+
+
+def test_the_expert_solves_its_tasks_without_a_model(bootstrap: str, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.write_text("twc/train/1\ntwc/train/17\n")
+    ran = run_agent("--role", "expert", "--tasks-file", str(tasks), "--bootstrap", bootstrap)
+    summary = json.loads(ran.stdout)
+    assert (summary["episodes"], summary["successes"], summary["models"]) == (2, 2, {})
+    events = [event for _, event in published(bootstrap)]
+    assert sum(isinstance(event, OutcomeEvent) and event.success for event in events) == 2
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    assert {step.actor.kind for step in steps} == {"expert"}
+    assert "look around" not in {step.action.content for step in steps}
+    assert {step.task for step in steps} >= {Task(environment="textworld_express", task_id="twc/train/17", seed=17)}
+
+
+def test_a_model_that_does_not_answer_is_a_clear_failure(bootstrap: str) -> None:
+    ran = run_agent("--tasks", "twc/train/1", "--bootstrap", bootstrap, "--base-url", f"http://127.0.0.1:{free_port()}")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("textworld_agent: the model at http://127.0.0.1:")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_task_of_the_reserved_fold_is_wrong_usage() -> None:
+    ran = run_agent("--tasks", "twc/test/20001", "--bootstrap", "127.0.0.1:1")
+    assert ran.returncode == 2
+    assert "fold train or dev" in ran.stderr
+
+
+def test_an_interrupt_ends_it_cleanly(bootstrap: str, model_url: str) -> None:
+    tasks = ",".join(f"twc/train/{seed}" for seed in range(1000))
+    arguments = ["--tasks", tasks, "--bootstrap", bootstrap, "--base-url", model_url]
+    with subprocess.Popen(
+        [*AGENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as agent:
+        while not sum(end_offsets(bootstrap, "ratchet.events").values()):
+            assert agent.poll() is None
+        os.killpg(agent.pid, signal.SIGINT)
+        stdout, stderr = agent.communicate(timeout=60)
+    assert (agent.returncode, stdout) == (1, "")
+    assert stderr == "textworld_agent: interrupted; the events until now are published\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(agent.pid, 0)
