@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.gate import Verdict
+from streams.store_status import StoreStatus
 
 # An adapter is named by its SHA-256, the base model without an adapter by the word `base`.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -58,3 +59,27 @@ class Change(Schema):
     from_name: str
     to_name: str
     seconds: float
+
+
+class StatusReport(Schema):
+    """What serves, and how the loop stands.
+
+    `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
+    where that is not known. So is `store` while the store does not answer. The newest cycle comes last.
+    """
+
+    alias: str
+    champion: Adapter
+    previous: Adapter
+    anchor: Adapter
+    served: str | None
+    in_flight: int
+    served_models: tuple[str, ...] | None
+    store: StoreStatus | None
+    cycles: tuple[CycleReport, ...]
+
+
+class Failure(Schema):
+    """The body of every refusal of the control API: what happened, to what, and what to do."""
+
+    error: str

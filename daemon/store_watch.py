@@ -1,0 +1,50 @@
+"""What the store holds and how far it is behind the log, asked for now and then and kept for status and metrics."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from streams.errors import BrokerError, StoreError
+from streams.settings import KafkaSettings
+from streams.store_client import StoreClient
+from streams.store_status import StoreStatus
+from streams.topics import end_offsets
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class StoreWatch:
+    """`status` is the last that was seen, `up` whether the store answered when last asked.
+
+    `lag` holds, per topic and partition, the records of the log that are not stored yet.
+    """
+
+    client: StoreClient
+    kafka: KafkaSettings
+    status: StoreStatus | None = None
+    up: bool = False
+    lag: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    async def refresh(self) -> None:
+        """Ask the store and the broker. That one of them is away is what this is to notice, so it does not raise."""
+        try:
+            # The log first: a record that comes in between must not make the store seem ahead of it.
+            ends = {topic: await asyncio.to_thread(end_offsets, self.kafka.bootstrap, topic) for topic in self._topics}
+            self.status = await self.client.status()
+        except (StoreError, BrokerError) as error:
+            if self.up:
+                log.warning("the store or the broker is away", error=str(error))
+            self.up = False
+            return
+        self.up = True
+        self.lag = {
+            (topic, partition): max(0, end - self.status.positions.get(topic, {}).get(partition, 0))
+            for topic, partitions in ends.items()
+            for partition, end in partitions.items()
+        }
+
+    @property
+    def _topics(self) -> tuple[str, str]:
+        return (self.kafka.events_topic, self.kafka.transitions_topic)
