@@ -11,6 +11,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from streams.ids import content_id, uuid7
 
+# The store keeps numbers in 32 and 64 bits; a larger one must be a dead letter and not the end of the writer.
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
 
 class Record(BaseModel):
     """Frozen, strict about its fields, and compact as JSON."""
@@ -33,7 +37,7 @@ class Task(Record):
 
     environment: str
     task_id: str = Field(min_length=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Actor(Record):
@@ -62,7 +66,7 @@ class StepEvent(Envelope):
 
     kind: Literal["step"] = "step"
     episode_id: str = Field(min_length=1)
-    step: int = Field(ge=0)
+    step: Count
     agent: str
     principal: str
     recorded_at: AwareDatetime = Field(default_factory=_now)
@@ -144,8 +148,8 @@ class BranchResult(Envelope):
     request_id: str
     episode_id: str
     task: Task
-    step: int = Field(ge=0)
-    requested: int = Field(ge=0)
+    step: Count
+    requested: Count
     fidelity: Literal["sandbox_exact", "sandbox_replayed", "dropped"]
     reason: str = ""
     policy: str = ""

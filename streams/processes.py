@@ -1,5 +1,6 @@
-"""What the processes of one machine need of each other: to end with their parent, and a port to meet on."""
+"""What processes of one machine need of each other: to end with their parent or when told, and a port to meet on."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -31,3 +32,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets. Call it on the running event loop of the main thread."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,53 @@
+"""The Faust app of the record role: from the log into the store, and from the store's outbox back to the log."""
+
+import asyncio
+from collections.abc import Callable
+
+import faust
+import structlog
+
+from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.faust_worker import build_app, consume, publish
+from streams.log import Received
+from streams.settings import KafkaSettings, StoreSettings
+from streams.store import Store
+
+log = structlog.get_logger()
+
+OUTBOX_BATCH = 500
+
+
+def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings) -> faust.App:
+    """An app that reads the events and transitions topics into `store`, beginning where the store left off.
+
+    A batch is acknowledged when its transaction is committed and what follows from it is published.
+    """
+    app = build_app("record", kafka, positions=store.positions)
+    publishing = asyncio.Lock()
+
+    async def drain_outbox() -> None:
+        # One at a time: the outbox has one cursor, and the order of messages matters.
+        async with publishing:
+            while pending := await asyncio.to_thread(store.pending, OUTBOX_BATCH):
+                await publish(app, [entry.message for entry in pending])
+                await asyncio.to_thread(store.published, pending[-1].sequence)
+
+    def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
+        async def handle(records: list[Received]) -> None:
+            appended = await asyncio.to_thread(lambda: store.append([decode(received) for received in records]))
+            if appended.dead_letters or appended.duplicates:
+                log.warning(
+                    "not every record was stored",
+                    topic=topic,
+                    dead_letters=appended.dead_letters,
+                    duplicates=appended.duplicates,
+                )
+            await drain_outbox()
+
+        consume(app, topic, handle, batch=settings.batch, within_s=settings.batch_s)
+
+    record(kafka.events_topic, decode_event)
+    record(kafka.transitions_topic, decode_branch_result)
+    # What a crash left between a commit and its publication goes out before anything else happens.
+    app.task(drain_outbox)
+    return app

@@ -1,0 +1,104 @@
+"""The record role: one process that consumes the log, owns the store, and answers questions about it over HTTP."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import uvicorn
+from fastapi import FastAPI, HTTPException, Response
+from pydantic import BaseModel, ConfigDict
+
+from streams.errors import ConfigurationError, StoreError
+from streams.faust_worker import run
+from streams.holdout import HoldoutSettings
+from streams.processor import build_processor
+from streams.settings import KafkaSettings, StoreSettings
+from streams.store import Store
+from streams.store_status import StoreStatus, status
+from streams.topics import cluster_id, create_topics, end_offsets
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+
+
+class Query(BaseModel):
+    """One SELECT over the tables of the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sql: str
+
+
+def build_api(store: Store) -> FastAPI:
+    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`."""
+    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
+
+    @api.post("/query")
+    def query(body: Query) -> Response:
+        try:
+            table = store.query(body.sql)
+        except StoreError as error:
+            raise HTTPException(400, str(error)) from error
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Response(sink.getvalue().to_pybytes(), media_type=ARROW_STREAM)
+
+    @api.get("/status")
+    def report() -> StoreStatus:
+        return status(store)
+
+    return api
+
+
+async def serve(kafka: KafkaSettings, settings: StoreSettings, holdout: HoldoutSettings, stop: asyncio.Event) -> None:
+    """Run the record role until `stop` is set or this task is cancelled.
+
+    `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
+    end with an error and be started again, which loses nothing.
+    """
+    await asyncio.to_thread(create_topics, kafka)
+    store = await asyncio.to_thread(Store.open, settings, holdout, kafka)
+    try:
+        await asyncio.to_thread(_adopt_log, store, kafka)
+        await _serve(store, kafka, settings, stop)
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+def _adopt_log(store: Store, kafka: KafkaSettings) -> None:
+    ends = {
+        (topic, partition): offset
+        for topic in (kafka.events_topic, kafka.transitions_topic)
+        for partition, offset in end_offsets(kafka.bootstrap, topic).items()
+    }
+    store.adopt_log(cluster_id(kafka.bootstrap), ends)
+
+
+async def _serve(store: Store, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event) -> None:
+    server = _Server(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
+    answering = asyncio.create_task(server.serve([_listen(settings)]))
+    try:
+        await run(build_processor(store, kafka, settings), stop)
+    finally:
+        server.should_exit = True
+        await answering
+
+
+def _listen(settings: StoreSettings) -> socket.socket:
+    # uvicorn would end the process itself when the port is taken.
+    try:
+        return socket.create_server((settings.host, settings.port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"the query API cannot listen on {settings.host}:{settings.port}: {error}; set RATCHET_STORE__PORT"
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

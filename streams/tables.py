@@ -1,0 +1,87 @@
+"""The store's tables as Arrow schemas: the DDL, the inserts and the documentation of every column.
+
+All are append-only but `offsets`. `sequence` is unique over all tables and grows, so that any state of the store can be
+asked for *as of* a sequence.
+"""
+
+import pyarrow as pa
+
+_TIME = pa.timestamp("us")  # UTC; DuckDB needs an extension for anything with a zone
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(list(columns.items()))
+
+
+_SEQUENCE = {"sequence": pa.int64()}
+_ORIGIN = {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
+
+TABLES: dict[str, pa.Schema] = {
+    # Every event as it came, once. `payload` is its JSON.
+    "events": _schema(
+        **_SEQUENCE,
+        event_id=pa.string(),
+        kind=pa.string(),
+        episode_id=pa.string(),
+        **_ORIGIN,
+        recorded_at=_TIME,
+        payload=pa.string(),
+    ),
+    "outcomes": _schema(
+        **_SEQUENCE,
+        event_id=pa.string(),
+        episode_id=pa.string(),
+        verifier=pa.string(),
+        success=pa.bool_(),
+        score=pa.float64(),
+        evidence=pa.string(),
+    ),
+    # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
+    "transitions": _schema(
+        **_SEQUENCE,
+        transition_id=pa.string(),
+        origin=pa.string(),
+        episode_id=pa.string(),
+        step=pa.int32(),
+        environment=pa.string(),
+        task_id=pa.string(),
+        seed=pa.int64(),
+        messages=pa.string(),
+        action=pa.string(),
+        observation=pa.string(),
+        done=pa.bool_(),
+        actor_kind=pa.string(),
+        adapter=pa.string(),
+        fidelity=pa.string(),
+        score=pa.float64(),
+        source=pa.string(),
+        principal=pa.string(),
+    ),
+    # One row per state that was to be branched, whatever became of it.
+    "branches": _schema(
+        **_SEQUENCE,
+        result_id=pa.string(),
+        request_id=pa.string(),
+        episode_id=pa.string(),
+        step=pa.int32(),
+        requested=pa.int32(),
+        executed=pa.int32(),
+        fidelity=pa.string(),
+        reason=pa.string(),
+        policy=pa.string(),
+    ),
+    # Episodes that may be learned from, each once; `split` is that of the episode's task.
+    "trusted": _schema(**_SEQUENCE, episode_id=pa.string(), split=pa.string()),
+    "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),
+    "dead_letters": _schema(**_SEQUENCE, **_ORIGIN, error=pa.string()),
+    # Records whose event was stored before, under another offset.
+    "duplicates": _schema(**_SEQUENCE, **_ORIGIN, event_id=pa.string()),
+    # Offsets that the log did not give: `expected` was next, `found` came.
+    "gaps": _schema(**_SEQUENCE, topic=pa.string(), partition=pa.int32(), expected=pa.int64(), found=pa.int64()),
+    # Messages decided on in a transaction and published after it. `headers` is a JSON object.
+    "outbox": _schema(**_SEQUENCE, topic=pa.string(), key=pa.binary(), value=pa.binary(), headers=pa.string()),
+    # The clusters that were read, one after the other.
+    "logs": _schema(**_SEQUENCE, cluster_id=pa.string()),
+    # What comes next: of each partition, and (topic 'outbox') of the outbox by sequence.
+    "offsets": _schema(topic=pa.string(), partition=pa.int32(), next=pa.int64()),
+}

@@ -1,0 +1,51 @@
+"""Which episodes may be learned from, and what is asked of the branch workers about them. Pure; the store calls it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streams.events import BranchRequest, Message, RecordedStep, Task
+from streams.ids import content_id
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """A production step as the store has it."""
+
+    step: int
+    task: Task
+    messages: tuple[Message, ...]
+    action: str
+    observation: str
+    actor_kind: str
+
+
+def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
+    """Whether an episode that was judged with `successes` is an expert's, a human's, or verified.
+
+    A single policy step makes the episode the policy's, and a single failed verdict outweighs any success.
+    """
+    if not steps or not successes:
+        return False
+    return all(step.actor_kind in ("expert", "human") for step in steps) or all(successes)
+
+
+def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchRequest | None:
+    """The request to branch every state of the episode, or None unless it is one growing chat of one task.
+
+    `steps` are in order of `step`. The same episode always gives a request of the same id.
+    """
+    messages = steps[0].messages
+    for number, step in enumerate(steps):
+        if step.step != number or step.messages != messages or step.task != steps[0].task:
+            return None
+        messages += (
+            Message(role="assistant", content=step.action),
+            Message(role="user", content=step.observation),
+        )
+    return BranchRequest(
+        event_id=content_id("branch_request", episode_id),
+        episode_id=episode_id,
+        task=steps[0].task,
+        opening=steps[0].messages,
+        steps=tuple(RecordedStep(action=step.action, observation=step.observation) for step in steps),
+    )

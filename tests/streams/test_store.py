@@ -1,0 +1,340 @@
+"""The store keeps each event once, whatever the log repeats, and decides what is learned from."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.errors import StoreError
+from streams.events import (
+    Actor,
+    Alternative,
+    BranchRequest,
+    BranchResult,
+    Event,
+    Message,
+    OutcomeEvent,
+    RetractionEvent,
+    StepEvent,
+    Task,
+)
+from streams.holdout import HoldoutSettings, Split
+from streams.ids import content_id
+from streams.log import Received
+from streams.settings import KafkaSettings
+from streams.store import Appended, Store
+from streams.store_status import status
+
+KAFKA = KafkaSettings()
+HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.0)
+
+
+def task(split: Split = Split.TRAIN) -> Task:
+    seed = next(seed for seed in range(100) if HOLDOUT.split(f"twc/train/{seed}") is split)
+    return Task(environment="textworld_express", task_id=f"twc/train/{seed}", seed=seed)
+
+
+def episode(
+    name: str,
+    actor: Literal["policy", "expert", "human"] = "expert",
+    *,
+    success: bool = True,
+    split: Split = Split.TRAIN,
+) -> list[Event]:
+    """Two steps of one growing chat, and the verdict."""
+    messages: tuple[Message, ...] = (Message(role="user", content="You are in a kitchen."),)
+    events: list[Event] = []
+    for number in range(2):
+        step = StepEvent(
+            event_id=f"{name}-{number}",
+            episode_id=name,
+            step=number,
+            agent="assistant",
+            principal=f"tenant/{name}",
+            task=task(split),
+            messages=messages,
+            action=Message(role="assistant", content=f"go {number}"),
+            observation=f"You went {number}.",
+            done=number == 1,
+            actor=Actor(kind=actor),
+        )
+        events.append(step)
+        messages += (step.action, Message(role="user", content=step.observation))
+    verdict = OutcomeEvent(event_id=f"{name}-end", episode_id=name, verifier="game", success=success, score=1.0)
+    return [*events, verdict]
+
+
+def records(events: Sequence[Event], start: int = 0, partition: int = 0) -> list[Decoded]:
+    """The events as they come out of one partition, from offset `start`."""
+    return [raw(event.to_json(), offset, partition) for offset, event in enumerate(events, start)]
+
+
+def raw(value: bytes | None, offset: int = 0, partition: int = 0) -> Decoded:
+    return decode_event(Received(KAFKA.events_topic, partition, offset, b"key", value))
+
+
+def result(episode_id: str, offset: int = 0) -> Decoded:
+    request_id = content_id("branch_request", episode_id)
+    record = BranchResult(
+        event_id=BranchResult.id_for(request_id, 1),
+        request_id=request_id,
+        episode_id=episode_id,
+        task=task(),
+        step=1,
+        requested=3,
+        fidelity="sandbox_exact",
+        policy="base",
+        alternatives=(
+            Alternative(action="jump", observation="You jump.", done=False, score=0.5, source="policy"),
+            Alternative(action="wait", observation="You wait.", done=False, score=0.5, source="valid_actions"),
+        ),
+    )
+    return decode_branch_result(Received(KAFKA.transitions_topic, 0, offset, b"key", record.to_json()))
+
+
+def column(store: Store, sql: str) -> list[Any]:
+    return list(store.query(sql).column(0).to_pylist())
+
+
+def requests(store: Store) -> list[BranchRequest]:
+    messages = [pending.message for pending in store.pending(100)]
+    return [BranchRequest.model_validate_json(m.value) for m in messages if m.topic == KAFKA.branches_topic]
+
+
+def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
+    assert store.append(records(episode("a"))) == Appended(stored=3, trusted=1)
+    assert column(store, "SELECT event_id FROM events ORDER BY sequence") == ["a-0", "a-1", "a-end"]
+    assert column(store, "SELECT action FROM transitions WHERE origin = 'production' ORDER BY step") == ["go 0", "go 1"]
+    assert column(store, "SELECT success FROM outcomes") == [True]
+    assert store.positions() == {(KAFKA.events_topic, 0): 3}
+
+
+def test_records_below_the_watermark_are_dropped(store: Store) -> None:
+    store.append(records(episode("a")))
+    assert store.append(records([*episode("a"), *episode("b")])) == Appended(stored=3, replayed=3, trusted=1)
+    assert status(store).duplicates == 0
+
+
+def test_an_event_under_a_second_offset_is_counted_and_not_stored_again(store: Store) -> None:
+    store.append(records(episode("a")))
+    twice = [*episode("a"), *episode("b"), *episode("b")]
+    assert store.append(records(twice, start=3)) == Appended(stored=3, duplicates=6, trusted=1)
+    assert status(store).events == {"outcome": 2, "step": 4}
+    assert status(store).duplicates == 6
+
+
+def test_sequences_are_unique_over_all_tables_and_continue_after_reopening(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append(records(episode("a")))
+    before = store.sequence
+    store = open_store()
+    assert store.sequence == before
+    store.append([*records(episode("b"), start=3), raw(b"{", offset=6)])
+    tables = ("events", "outcomes", "transitions", "trusted", "dead_letters", "outbox")
+    sequences = column(store, " UNION ALL ".join(f"SELECT sequence FROM {name}" for name in tables))
+    assert len(set(sequences)) == len(sequences) == store.sequence
+
+
+def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
+    store.append(records(episode("a")))
+    with pytest.raises(StoreError, match="read again from 3"):
+        store.append(records(episode("b"), start=4))
+    assert status(store).events == {"outcome": 1, "step": 2}
+    assert store.append(records(episode("b"), start=3)).stored == 3
+
+
+def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: Callable[[], Store]) -> None:
+    open_store().append(records(episode("a")))
+    store = open_store()
+    assert store.append(records(episode("b"), start=5)).stored == 3
+    assert status(store).gaps == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (b"{not json", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (None, "no value"),
+        (b'{"schema":2,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
+        (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "resaon"),
+        (b'{"schema":1,"kind":"surprise"}', "surprise"),
+        (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
+    ],
+)
+def test_what_cannot_be_read_becomes_a_dead_letter(store: Store, value: bytes | None, error: str) -> None:
+    assert store.append([raw(value)]) == Appended(dead_letters=1)
+    (letter,) = (pending.message for pending in store.pending(10))
+    assert (letter.topic, letter.key, letter.value) == (KAFKA.dead_letters_topic, b"key", value or b"")
+    assert error in letter.headers["error"]
+    assert (letter.headers["topic"], letter.headers["partition"], letter.headers["offset"]) == (
+        KAFKA.events_topic,
+        "0",
+        "0",
+    )
+    assert column(store, "SELECT error FROM dead_letters") == [letter.headers["error"]]
+
+
+def test_a_dead_letter_never_outgrows_what_a_broker_accepts(store: Store) -> None:
+    store.append([raw(b"x" * 1_000_000)])
+    (letter,) = (pending.message for pending in store.pending(10))
+    assert len(letter.value) < 600_000
+    assert letter.headers["truncated_from"] == "1000000"
+
+
+@pytest.mark.parametrize(
+    ("events", "trusted", "requested"),
+    [
+        (episode("a", "expert"), {"train": 1}, ["a"]),
+        (episode("a", "human", success=False), {"train": 1}, ["a"]),
+        (episode("a", "policy"), {"train": 1}, ["a"]),
+        (episode("a", "policy", success=False), {}, []),
+        (episode("a", "policy")[:2], {}, []),
+        (episode("a", "expert", split=Split.SELECTION), {"selection": 1}, []),
+        ([episode("a")[1], episode("a")[2]], {}, []),
+    ],
+    ids=[
+        "an expert's",
+        "a human's, whatever the verdict",
+        "a verified success",
+        "a failure",
+        "not judged",
+        "held out",
+        "without its first step",
+    ],
+)
+def test_only_trusted_training_episodes_are_branched(
+    store: Store, events: list[Event], trusted: dict[str, int], requested: list[str]
+) -> None:
+    store.append(records(events))
+    assert status(store).trusted == trusted
+    assert [request.episode_id for request in requests(store)] == requested
+
+
+def test_a_request_can_restore_every_state_that_the_actor_saw(store: Store) -> None:
+    events = episode("a")
+    store.append(records(events))
+    (request,) = requests(store)
+    assert request.event_id == content_id("branch_request", "a")
+    for step in events[:2]:
+        assert isinstance(step, StepEvent)
+        assert request.state(step.step) == step.messages
+
+
+def test_a_verdict_may_come_before_the_steps_and_in_another_batch(store: Store) -> None:
+    first, second, verdict = episode("a")
+    store.append(records([verdict], partition=1))
+    store.append(records([first]))
+    assert requests(store) == []
+    store.append(records([second], start=1))
+    assert [request.episode_id for request in requests(store)] == ["a"]
+
+
+def test_an_episode_is_requested_once_however_often_it_is_judged(store: Store) -> None:
+    store.append(records(episode("a")))
+    again = OutcomeEvent(event_id="again", episode_id="a", verifier="judge", success=True, score=1.0)
+    store.append(records([again], start=3))
+    assert len(requests(store)) == 1
+    assert status(store).trusted == {"train": 1}
+
+
+def test_a_history_that_was_rewritten_is_not_one_growing_chat(store: Store) -> None:
+    first, second, verdict = episode("a")
+    assert isinstance(second, StepEvent)
+    rewritten = second.model_copy(update={"messages": second.messages[1:]})
+    store.append(records([first, rewritten, verdict]))
+    assert status(store).trusted == {}
+    assert requests(store) == []
+
+
+def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
+    store.append(records(episode("a")))
+    store.append([result("a"), result("a", offset=1)])
+    counts = status(store)
+    assert counts.transitions == {"branch": 2, "production": 2}
+    assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)
+    assert counts.duplicates == 1
+    rows = store.query("SELECT * FROM transitions WHERE origin = 'branch' ORDER BY sequence").to_pylist()
+    assert [(row["action"], row["source"], row["adapter"]) for row in rows] == [
+        ("jump", "policy", "base"),
+        ("wait", "valid_actions", None),
+    ]
+    assert {row["principal"] for row in rows} == {"tenant/a"}
+    assert {(row["fidelity"], row["step"], row["messages"]) for row in rows} == {("sandbox_exact", 1, None)}
+
+
+def test_retractions_are_kept(store: Store) -> None:
+    store.append(records([RetractionEvent(principal="tenant/a", reason="asked")]))
+    assert column(store, "SELECT principal FROM retractions") == ["tenant/a"]
+
+
+def test_the_outbox_is_handed_out_in_order_until_it_is_marked(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append([*records(episode("a")), raw(b"{", offset=3), *records(episode("b"), start=4)])
+    pending = store.pending(10)
+    assert [entry.message.topic for entry in pending] == [
+        KAFKA.dead_letters_topic,
+        KAFKA.branches_topic,
+        KAFKA.branches_topic,
+    ]
+    store.published(pending[0].sequence)
+    store = open_store()
+    assert store.pending(10) == pending[1:]
+    assert status(store).outbox_pending == 2
+    store.published(pending[2].sequence)
+    assert store.pending(10) == []
+
+
+def test_another_log_under_the_same_address_is_read_from_its_beginning(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.adopt_log("first", {})
+    store.append(records(episode("a")))
+    store = open_store()
+    store.adopt_log("first", {(KAFKA.events_topic, 0): 3})
+    assert store.positions() == {(KAFKA.events_topic, 0): 3}
+    store.adopt_log("second", {(KAFKA.events_topic, 0): 9})
+    assert store.positions() == {(KAFKA.events_topic, 0): 0}
+    assert store.append(records([*episode("a"), *episode("b")])) == Appended(stored=3, duplicates=3, trusted=1)
+
+
+def test_a_partition_that_ends_before_what_was_read_is_read_again(store: Store) -> None:
+    store.adopt_log("cluster", {})
+    store.append(records(episode("a")))
+    store.adopt_log("cluster", {(KAFKA.events_topic, 0): 2})
+    assert store.positions() == {(KAFKA.events_topic, 0): 0}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM events",
+        "INSERT INTO outcomes SELECT * FROM outcomes",
+        "CREATE TABLE mine AS SELECT 1",
+        "SELECT 1; DROP TABLE events",
+        "COPY events TO 'events.parquet'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM 'store.duckdb'",
+        "ATTACH 'other.duckdb'",
+        "SET enable_external_access = true",
+        "CHECKPOINT",
+        "SELEC 1",
+        "",
+    ],
+)
+def test_queries_only_read_and_only_the_store(store: Store, sql: str) -> None:
+    with pytest.raises(StoreError):
+        store.query(sql)
+
+
+def test_a_second_process_cannot_open_the_file(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from streams.holdout import HoldoutSettings\n"
+        "from streams.settings import KafkaSettings, StoreSettings; from streams.store import Store\n"
+        "Store.open(StoreSettings(path=Path(sys.argv[1])), HoldoutSettings(), KafkaSettings())"
+    )
+    second = subprocess.run([sys.executable, "-c", script, tmp_path / "store.duckdb"], capture_output=True, text=True)
+    assert "only one process may have it open" in second.stderr
