@@ -125,7 +125,7 @@ def train(job: TrainingJob) -> None:
 
 
 def main() -> int:
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     job = TrainingJob.model_validate_json(Path(sys.argv[1]).read_text())
     try:
         train(job)

@@ -1,0 +1,123 @@
+"""The adapter store: `adapters/<sha256>/`, immutable folders named by what they hold.
+
+The digest covers the weights, the configuration, the probes and the manifest, so provenance cannot be changed behind an
+adapter's back. The gate's report joins the folder later and is not part of the digest.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from learners.base_model import base_digest, file_sha256
+from learners.settings import LearnerSettings, TrainingJob
+from learners.snapshots import SnapshotManifest
+from streams.errors import TrainingError
+from streams.files import sync_folder
+
+MANIFEST = "manifest.json"
+_WEIGHTS = "adapter_model.safetensors"
+_CONTENT = ("adapter_config.json", _WEIGHTS, "probes.json", MANIFEST)
+
+
+class AdapterManifest(BaseModel):
+    """Where an adapter came from. `parent` is the digest of the adapter it was trained on from, None for the base."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parent: str | None
+    base: str
+    base_digest: str
+    snapshot: SnapshotManifest
+    settings: LearnerSettings
+    seed: int
+    code_version: str = Field(default_factory=lambda: version("ratchetd"))
+    trained_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    note: str = ""
+
+
+class AdapterStore:
+    """The adapters below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def folder(self, digest: str) -> Path:
+        return self._folder / digest
+
+    def add(self, trained: Path, manifest: AdapterManifest) -> str:
+        """Take over a trained adapter and return its digest. Raises `TrainingError` when a file is missing."""
+        missing = [name for name in _CONTENT[:-1] if not (trained / name).is_file()]
+        if missing:
+            raise TrainingError(f"{trained} is no trained adapter: it lacks {', '.join(missing)}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".adding-", dir=self._folder))
+        try:
+            for name in _CONTENT[:-1]:
+                shutil.copy2(trained / name, scratch / name)
+            (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+            (scratch / "README.md").write_text(_card(manifest))
+            digest = adapter_digest(scratch)
+            for path in scratch.iterdir():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            scratch.chmod(0o755)
+            if not self.folder(digest).exists():
+                os.replace(scratch, self.folder(digest))
+                sync_folder(self._folder)
+            return digest
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def manifest(self, digest: str) -> AdapterManifest:
+        """Raises `TrainingError` when there is no such adapter or its files are not those of its digest."""
+        folder = self.folder(digest)
+        if not folder.is_dir():
+            raise TrainingError(f"there is no adapter {digest} in {self._folder}")
+        if adapter_digest(folder) != digest:
+            raise TrainingError(f"{folder} is damaged: its files are not those that its name stands for")
+        return AdapterManifest.model_validate_json((folder / MANIFEST).read_bytes())
+
+
+def adapter_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files that make an adapter."""
+    digest = hashlib.sha256()
+    for name in sorted(_CONTENT):
+        digest.update(f"{name}:{file_sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def manifest_of(job: TrainingJob, snapshot: SnapshotManifest, parent: str | None, note: str = "") -> AdapterManifest:
+    """The manifest of the adapter that `job` trained on `snapshot`."""
+    return AdapterManifest(
+        parent=parent,
+        base=job.base.name,
+        base_digest=base_digest(job.base),
+        snapshot=snapshot,
+        settings=job.settings,
+        seed=job.seed,
+        note=note,
+    )
+
+
+def _card(manifest: AdapterManifest) -> str:
+    episodes = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.snapshot.episodes.items()))
+    stages = ", then ".join(f"{stage.updates} updates of {stage.objective}" for stage in manifest.settings.stages)
+    return "\n".join(
+        [
+            f"# LoRA adapter for {manifest.base}",
+            "",
+            f"Trained by Ratchet {manifest.code_version} on {manifest.trained_at:%Y-%m-%d %H:%M} UTC: {stages}.",
+            "",
+            f"- trained on from: {manifest.parent or 'the base model'}",
+            f"- snapshot: {manifest.snapshot.snapshot_id}",
+            f"- trusted episodes: {episodes}; {manifest.snapshot.branches} branches",
+            *([f"- note: {manifest.note}"] if manifest.note else []),
+            "",
+        ]
+    )
