@@ -20,18 +20,21 @@ from streams.policy import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.sandboxes.worker import registered_environments
 from streams.settings import KafkaSettings
+from streams.topics import create_topics
 
 log = structlog.get_logger()
 
-ROLE = "brancher"
+ROLE = "branch"
 _BATCH_WAIT_S = 0.5
 
 
 async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event) -> None:
-    """Work until `stop` is set. The topics must exist.
+    """Work until `stop` is set or this task is cancelled.
 
-    Raises `BrokerError` when the cluster fails; what was not acknowledged is then done by whoever is started next.
+    `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
+    end with an error and be started again, and does again what it had not acknowledged.
     """
+    await asyncio.to_thread(create_topics, kafka)
     async with AsyncExitStack() as stack:
         policy = await stack.enter_async_context(PolicyClient(branching.policy_url))
         pools = {
