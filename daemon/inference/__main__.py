@@ -1,0 +1,66 @@
+"""`python -m daemon.inference --model FOLDER --port N`: the embedded inference server. The supervisor starts it."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+import structlog
+from pydantic import ValidationError
+
+from daemon.inference.settings import InferenceSettings
+from streams.errors import ConfigurationError
+from streams.processes import die_with_parent
+
+
+def main() -> int:
+    """Serve until a signal; the exit status is 0 then, 2 for wrong usage, 1 if the server cannot start."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    try:
+        settings = _settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        print(f"--{option}: {first['msg']}", file=sys.stderr)
+        return 2
+    # Threads that spin while they wait take the cores from the learner and the sandboxes. Torch reads this when it
+    # is imported, and so it is not imported before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from transformers.utils import logging as transformers_logging
+
+    from daemon.inference.server import serve
+
+    transformers_logging.disable_progress_bar()
+    try:
+        serve(settings)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settings() -> InferenceSettings:
+    parser = argparse.ArgumentParser(prog="python -m daemon.inference", description=__doc__)
+    for name, field in InferenceSettings.model_fields.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            required=field.is_required(),
+            default=argparse.SUPPRESS,
+            help=field.description,
+        )
+    return InferenceSettings.model_validate(vars(parser.parse_args()))
+
+
+def _end(signum: int, frame: object) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""The engine: one thread that runs every loaded model in turn, and the adapters that come and go meanwhile.
+
+The HTTP server submits sequences to it and hears of their progress through their listeners.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from daemon.inference.runner import Counters, Runner
+from daemon.inference.sequence import Sequence
+from daemon.inference.settings import InferenceSettings
+from daemon.inference.weights import compute_dtype, load_weights
+from streams.errors import ConfigurationError, RatchetError
+
+log = structlog.get_logger()
+
+
+class RequestRefused(RatchetError):
+    """A request cannot be served; `status` is its HTTP status and `code` the word that programs may act upon."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that answers to `name`; `root` is its folder and `parent` its base model's name, None for the base."""
+
+    name: str
+    root: Path
+    parent: str | None
+    runner: Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the engine has done since its start, in tokens, and what it has to do now, in replies."""
+
+    prefilled: int
+    reused: int
+    decoded: int
+    active: int
+    waiting: int
+
+
+class Engine:
+    """Loads the base model at once; `start` begins to serve it.
+
+    Raises:
+        ConfigurationError: the folder holds no model that can be served.
+    """
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        torch.set_num_threads(settings.threads)
+        self._settings = settings
+        self._dtype = compute_dtype(settings.dtype)
+        tokenizer = AutoTokenizer.from_pretrained(settings.model, local_files_only=True)
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise ConfigurationError(
+                f"the tokenizer in {settings.model} has no tokenizer.json: convert it to a fast one"
+            )
+        self.tokenizer = tokenizer
+        model = load_weights(settings.model, None, self._dtype)
+        longest = getattr(model.config, "max_position_embeddings", settings.max_length)
+        self.max_length = min(settings.max_length, longest)
+        self.stop_tokens = _stop_tokens(model)
+        self._counters = Counters()
+        base = LoadedModel(settings.served_name, settings.model, None, self._runner(model))
+        self._models = {base.name: base}
+        self._base = base
+        self._names_used = {base.name}
+        self._closing: set[str] = set()
+        self._changed = threading.Condition()
+        self._loading = threading.Lock()
+        self._arrived: list[tuple[Runner, Sequence]] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        log.info("inference engine started", model=str(self._base.root), dtype=str(self._dtype))
+
+    def close(self) -> None:
+        """End the thread after its current forward pass; every unfinished sequence hears that it is cancelled."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def models(self) -> list[LoadedModel]:
+        with self._changed:
+            return [model for model in self._models.values() if model.name not in self._closing]
+
+    def load(self) -> Load:
+        with self._changed:
+            runners = [model.runner for model in self._models.values()]
+            return Load(
+                prefilled=self._counters.prefilled,
+                reused=self._counters.reused,
+                decoded=self._counters.decoded,
+                active=sum(runner.active_count for runner in runners),
+                waiting=len(self._arrived) + sum(runner.waiting_count for runner in runners),
+            )
+
+    def submit(self, name: str, sequences: Iterable[Sequence]) -> None:
+        """Have `sequences` computed by the model called `name`.
+
+        Raises:
+            RequestRefused: no such model, too much waits already, or the engine has ended.
+        """
+        added = list(sequences)
+        with self._changed:
+            if self._stopping or not self.alive:
+                raise RequestRefused(503, "unavailable", "the server is stopping; try another or try again later")
+            model = self._models.get(name)
+            if model is None or name in self._closing:
+                raise RequestRefused(404, "model_not_found", f"the model {name!r} is not loaded; see GET /v1/models")
+            waiting = len(self._arrived) + sum(
+                other.runner.waiting_count + other.runner.active_count for other in self._models.values()
+            )
+            if waiting + len(added) > self._settings.max_waiting:
+                raise RequestRefused(
+                    429, "overloaded", f"{waiting} replies are under way or waiting already; try again later"
+                )
+            self._arrived += [(model.runner, sequence) for sequence in added]
+            self._changed.notify_all()
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load the adapter in `folder` under `name`. Takes seconds, while the engine serves on.
+
+        Raises:
+            RequestRefused: the name was used before, or the folder holds no adapter of the base model.
+        """
+        with self._changed:
+            if name in self._names_used:
+                raise RequestRefused(
+                    400, "name_used", f"the name {name!r} is or was in use, and a name is never used twice"
+                )
+            self._names_used.add(name)
+        try:
+            with self._loading:
+                model = load_weights(self._settings.model, folder, self._dtype)
+        except ConfigurationError as error:
+            with self._changed:
+                self._names_used.discard(name)  # nothing was ever served under it
+            raise RequestRefused(400, "bad_adapter", str(error)) from error
+        with self._changed:
+            self._models[name] = LoadedModel(name, folder, self._base.name, self._runner(model))
+        log.info("adapter loaded", adapter=name, folder=str(folder))
+
+    def unload_adapter(self, name: str) -> None:
+        """Refuse new requests to the adapter, wait until those in flight are answered, and free its memory.
+
+        Raises:
+            RequestRefused: no adapter of that name is loaded.
+        """
+        with self._changed:
+            model = self._models.get(name)
+            if model is None or model is self._base or name in self._closing:
+                raise RequestRefused(404, "adapter_not_found", f"no adapter called {name!r} is loaded")
+            self._closing.add(name)
+            self._changed.wait_for(lambda: self._stopping or self._idle(model.runner))
+            del self._models[name]
+            self._closing.remove(name)
+        log.info("adapter unloaded", adapter=name)
+
+    def _runner(self, model: PreTrainedModel) -> Runner:
+        return Runner(
+            model,
+            slots=self._settings.slots,
+            max_length=self.max_length,
+            prefill_budget=self._settings.prefill_budget,
+            counters=self._counters,
+        )
+
+    def _run(self) -> None:
+        try:
+            while (runners := self._next_runners()) is not None:
+                for runner in runners:
+                    runner.step()
+        finally:
+            # Whatever ended the thread, nobody is left waiting for an answer.
+            with self._changed:
+                self._stopping = True
+                for runner, sequence in self._arrived:
+                    runner.add(sequence)
+                self._arrived.clear()
+                for model in self._models.values():
+                    model.runner.cancel_all()
+                self._changed.notify_all()
+
+    def _next_runners(self) -> list[Runner] | None:
+        """Hand what has arrived to its runners and return those with work; waits for some, None at the end."""
+        with self._changed:
+            while True:
+                if self._stopping:
+                    return None
+                for runner, sequence in self._arrived:
+                    runner.add(sequence)
+                self._arrived.clear()
+                if self._closing:
+                    self._changed.notify_all()
+                runners = [model.runner for model in self._models.values() if not model.runner.idle]
+                if runners:
+                    return runners
+                self._changed.wait()
+
+    def _idle(self, runner: Runner) -> bool:
+        return runner.idle and all(other is not runner for other, _ in self._arrived)
+
+
+def _stop_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """The tokens that end a reply, of the generation settings or else of the model's own."""
+    settings = model.generation_config
+    ends = settings.eos_token_id if settings is not None else None
+    if ends is None:
+        ends = model.config.eos_token_id
+    if ends is None:
+        return frozenset()
+    return frozenset(ends if isinstance(ends, list) else [ends])

@@ -1,0 +1,243 @@
+"""From a request to the sequences that answer it, and from their updates to the reply. The HTTP routes call it."""
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from daemon.inference.engine import Engine, RequestRefused
+from daemon.inference.schemas import (
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatDelta,
+    ChatLogprobs,
+    ChatReply,
+    ChatRequest,
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionReply,
+    CompletionRequest,
+    PromptDetails,
+    TokenLogprob,
+    Usage,
+)
+from daemon.inference.sequence import Sequence, Update
+from daemon.inference.slots import Tokens
+from streams.events import Message
+from streams.policy import Sampling
+
+
+class Answer:
+    """The sequences of one request and what they have told so far. Made and used on the event loop."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        self.created = int(time.time())
+        self.sequences: list[Sequence] = []
+        self._loop = asyncio.get_running_loop()
+        self._told: asyncio.Queue[tuple[int, Update]] = asyncio.Queue()
+
+    def listener(self, index: int) -> Callable[[Update], None]:
+        def listen(update: Update) -> None:
+            self._loop.call_soon_threadsafe(self._told.put_nowait, (index, update))
+
+        return listen
+
+    async def updates(self) -> AsyncIterator[tuple[int, Update]]:
+        """The index of a sequence and its update, in the order they come, until every sequence has finished.
+
+        Raises:
+            RequestRefused: the engine ended meanwhile.
+        """
+        unfinished = len(self.sequences)
+        while unfinished:
+            index, update = await self._told.get()
+            if update.finish_reason == "cancelled":
+                raise RequestRefused(503, "unavailable", "the server stopped before the reply was complete")
+            unfinished -= update.finish_reason is not None
+            yield index, update
+
+    async def finals(self) -> list[Update]:
+        """The last update of each sequence, which is its only one unless it streams."""
+        last = {index: update async for index, update in self.updates()}
+        return [last[index] for index in range(len(self.sequences))]
+
+    def cancel(self) -> None:
+        for sequence in self.sequences:
+            sequence.cancelled = True
+
+
+def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
+    """Submit `request` to the engine.
+
+    Raises:
+        RequestRefused: the prompt is too long, or the engine refuses it.
+    """
+    messages = [message.model_dump() for message in request.messages]
+    text = cast(str, engine.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    # The template has written the special tokens already.
+    prompt = _encode(engine.tokenizer, text, special=False)
+    wanted = request.max_completion_tokens or request.max_tokens
+    sampling = _sampling(request, _room(engine, prompt, wanted))
+    return _submit(engine, request, prompt, sampling, stream=request.stream, logprobs=request.logprobs)
+
+
+def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
+    """Submit `request` to the engine.
+
+    Raises:
+        RequestRefused: the prompt is too long, the combination of fields is not served, or the engine refuses it.
+    """
+    prompt = _encode(engine.tokenizer, request.prompt, special=True)
+    if request.echo != (request.max_tokens == 0):
+        raise RequestRefused(400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only")
+    if request.echo:
+        _room(engine, prompt, 0)
+        return _submit(engine, request, prompt, None, stream=False, logprobs=False)
+    sampling = _sampling(request, _room(engine, prompt, request.max_tokens))
+    return _submit(engine, request, prompt, sampling, stream=False, logprobs=request.logprobs is not None)
+
+
+def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: list[Update]) -> ChatReply:
+    choices = [
+        ChatChoice(
+            index=index,
+            message=Message(role="assistant", content=update.text),
+            logprobs=_chat_logprobs(engine.tokenizer, update) if request.logprobs else None,
+            finish_reason=str(update.finish_reason),
+        )
+        for index, update in enumerate(updates)
+    ]
+    usage = _usage(answer, updates)
+    return ChatReply(
+        id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=choices, usage=usage
+    )
+
+
+async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> AsyncIterator[ChatChunk]:
+    """The reply piece by piece; the first piece of each choice carries the role, the last its finish reason."""
+
+    def chunk(index: int, delta: ChatDelta, logprobs: ChatLogprobs | None, finish_reason: str | None) -> ChatChunk:
+        choice = ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
+        return ChatChunk(id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=[choice])
+
+    for index in range(request.n):
+        yield chunk(index, ChatDelta(role="assistant", content=""), None, None)
+    async for index, update in answer.updates():
+        logprobs = _chat_logprobs(engine.tokenizer, update) if request.logprobs else None
+        yield chunk(index, ChatDelta(content=update.text), logprobs, update.finish_reason)
+
+
+def completion_reply(
+    engine: Engine, request: CompletionRequest, answer: Answer, updates: list[Update]
+) -> CompletionReply:
+    choices = []
+    for index, update in enumerate(updates):
+        tokens, values = list(update.tokens), list[float | None](update.logprobs)
+        if request.echo:
+            tokens, values = answer.sequences[index].prompt.tolist(), [None, *update.prompt_logprobs]
+        words = [_word(engine.tokenizer, token) for token in tokens]
+        offsets = itertools.accumulate((len(word) for word in words[:-1]), initial=0)
+        logprobs = CompletionLogprobs(tokens=words, token_logprobs=values, text_offset=list(offsets))
+        choices.append(
+            CompletionChoice(
+                index=index,
+                text=request.prompt if request.echo else update.text,
+                logprobs=logprobs if request.logprobs is not None else None,
+                finish_reason=str(update.finish_reason),
+            )
+        )
+    usage = _usage(answer, updates)
+    return CompletionReply(
+        id=f"cmpl-{answer.id}", created=answer.created, model=request.model, choices=choices, usage=usage
+    )
+
+
+def _submit(
+    engine: Engine,
+    request: ChatRequest | CompletionRequest,
+    prompt: Tokens,
+    sampling: Sampling | None,
+    *,
+    stream: bool,
+    logprobs: bool,
+) -> Answer:
+    answer = Answer()
+    for index in range(request.n):
+        own = sampling
+        if sampling is not None and sampling.seed is not None:
+            # Samples of one request must differ, and each be drawn again by the same seed.
+            own = sampling.model_copy(update={"seed": sampling.seed + index})
+        answer.sequences.append(
+            Sequence(
+                prompt=prompt,
+                sampling=own,
+                stop_tokens=engine.stop_tokens,
+                tokenizer=engine.tokenizer.backend_tokenizer,
+                listen=answer.listener(index),
+                stream=stream,
+                logprobs=logprobs,
+            )
+        )
+    engine.submit(request.model, answer.sequences)
+    return answer
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, text: str, *, special: bool) -> Tokens:
+    ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=special).ids
+    return np.array(ids, dtype=np.int32)
+
+
+def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
+    """How many tokens the reply may have."""
+    room = engine.max_length - len(prompt)
+    if room < (1 if wanted is None else wanted):
+        raise RequestRefused(
+            400,
+            "context_length_exceeded",
+            f"the prompt has {len(prompt)} tokens and its reply may have {wanted or 1}, "
+            f"but the server holds {engine.max_length} for both: shorten the prompt or raise max-length",
+        )
+    return room if wanted is None else wanted
+
+
+def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int) -> Sampling:
+    return Sampling(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=max_tokens,
+        stop=request.stop,
+        seed=request.seed,
+    )
+
+
+def _chat_logprobs(tokenizer: PreTrainedTokenizerFast, update: Update) -> ChatLogprobs:
+    words = [_word(tokenizer, token) for token in update.tokens]
+    return ChatLogprobs(
+        content=[
+            TokenLogprob(token=word, logprob=logprob, bytes=list(word.encode()))
+            for word, logprob in zip(words, update.logprobs, strict=True)
+        ]
+    )
+
+
+def _word(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    word: str = tokenizer.backend_tokenizer.decode([token], skip_special_tokens=False)
+    return word
+
+
+def _usage(answer: Answer, updates: list[Update]) -> Usage:
+    prompt = len(answer.sequences[0].prompt)
+    drawn = sum(len(update.tokens) for update in updates)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=drawn,
+        total_tokens=prompt + drawn,
+        prompt_tokens_details=PromptDetails(cached_tokens=updates[0].cached),
+    )

@@ -1,0 +1,52 @@
+"""Drawing the next tokens of a batch from their logits. The runner calls it once per forward pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+# The nucleus nearly always lies within this many tokens; sorting a whole vocabulary takes milliseconds a row.
+_LIKELIEST = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one row is drawn. Temperature 0 takes the likeliest token and needs no generator."""
+
+    temperature: float
+    top_p: float
+    generator: torch.Generator | None
+
+
+def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+    """One token per row of `logits` (rows, vocabulary), which are float32."""
+    tokens = logits.argmax(-1)
+    hot = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+    if hot:
+        temperatures = torch.tensor([draws[row].temperature for row in hot])
+        probabilities = (logits[hot] / temperatures[:, None]).softmax(-1)
+        for index, row in enumerate(hot):
+            if draws[row].top_p < 1:
+                probabilities[index] = nucleus(probabilities[index], draws[row].top_p)
+        cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+        uniform = torch.stack([torch.rand(1, dtype=torch.float64, generator=draws[row].generator) for row in hot])
+        # `right` skips tokens of probability zero even when the draw is exactly zero.
+        tokens[hot] = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+    return [int(token) for token in tokens.clamp_(max=logits.shape[-1] - 1)]
+
+
+def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero all but the smallest set of tokens whose probability reaches `top_p` (Holtzman et al. 2020, section 3.1)."""
+    values, indices = probabilities.topk(min(_LIKELIEST, probabilities.numel()))
+    if values.sum() < top_p:
+        values, indices = probabilities.sort(descending=True)
+    before = values.cumsum(-1) - values
+    kept = before < top_p
+    return torch.zeros_like(probabilities).scatter_(0, indices[kept], values[kept])
+
+
+def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
+    """The natural logarithm of each row's probability of its token, before any temperature."""
+    chosen = logits.gather(-1, torch.tensor(tokens)[:, None])[:, 0]
+    values: list[float] = (chosen - logits.logsumexp(-1)).tolist()
+    return values

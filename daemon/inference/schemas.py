@@ -1,0 +1,189 @@
+"""The requests and replies of the HTTP server, field for field as OpenAI and vLLM have them.
+
+A field that is not served is refused and not ignored: a caller would otherwise believe that it had an effect.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from streams.events import Message
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_list(value: object) -> object:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+StopStrings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+
+
+class _Sampled(_Schema):
+    model: str
+    n: int = Field(default=1, ge=1, le=128)
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: StopStrings = ()
+    user: str | None = Field(default=None, description="Accepted and not used.")
+
+
+class ChatRequest(_Sampled):
+    """`POST /v1/chat/completions`. Without `max_tokens` a reply may fill the rest of the model's length."""
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="Newer name of `max_tokens`.")
+    logprobs: bool = False
+    stream: bool = False
+
+
+class CompletionRequest(_Sampled):
+    """`POST /v1/completions`. `logprobs` may only be 0: of the tokens themselves, not of alternatives.
+
+    `echo` is served with `max_tokens` 0 alone, and then asks for the log-probabilities of the prompt.
+    """
+
+    prompt: str = Field(min_length=1)
+    max_tokens: int = Field(default=16, ge=0)
+    logprobs: Literal[0] | None = None
+    echo: bool = False
+
+
+class LoadAdapterRequest(_Schema):
+    lora_name: str = Field(min_length=1, max_length=200)
+    lora_path: str = Field(min_length=1)
+
+
+class UnloadAdapterRequest(_Schema):
+    lora_name: str
+
+
+class PromptDetails(_Schema):
+    cached_tokens: int
+
+
+class Usage(_Schema):
+    """`cached_tokens` were not computed again; with n > 1 the prompt counts once and cached tokens are the first's."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class TokenLogprob(_Schema):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[str] = []
+
+
+class ChatLogprobs(_Schema):
+    """Of every drawn token, the end token or a stop string's included."""
+
+    content: list[TokenLogprob]
+
+
+class ChatChoice(_Schema):
+    index: int
+    message: Message
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatReply(_Schema):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(_Schema):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(_Schema):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+
+
+class ChatChunk(_Schema):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+
+
+class CompletionLogprobs(_Schema):
+    """Parallel lists; the first token of an echoed prompt has no log-probability."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    text_offset: list[int]
+    top_logprobs: None = None
+
+
+class CompletionChoice(_Schema):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: str
+
+
+class CompletionReply(_Schema):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class ModelCard(_Schema):
+    """`root` is the model's folder; `parent` the base model's name, for an adapter."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["ratchet"] = "ratchet"
+    root: str
+    parent: str | None
+    max_model_len: int
+
+
+class ModelList(_Schema):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Stats(_Schema):
+    """Tokens since the start (of prompts computed and reused, of replies drawn) and replies under way or waiting."""
+
+    prefilled: int
+    reused: int
+    decoded: int
+    active: int
+    waiting: int
+
+
+class ErrorBody(_Schema):
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class ErrorReply(_Schema):
+    error: ErrorBody

@@ -1,0 +1,180 @@
+"""The HTTP face of the engine: the OpenAI API and vLLM's adapter endpoints. `__main__` runs `serve`.
+
+The reply's `model` is the name that was asked for: this server knows no aliases, the gateway does.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+
+from daemon.inference.engine import Engine, RequestRefused
+from daemon.inference.replies import (
+    Answer,
+    chat_answer,
+    chat_chunks,
+    chat_reply,
+    completion_answer,
+    completion_reply,
+)
+from daemon.inference.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    ErrorBody,
+    ErrorReply,
+    LoadAdapterRequest,
+    ModelCard,
+    ModelList,
+    Stats,
+    UnloadAdapterRequest,
+)
+from daemon.inference.sequence import Update
+from daemon.inference.settings import InferenceSettings
+
+log = structlog.get_logger()
+
+# Streams that are still open when the server is told to stop get this long.
+_LAST_SECONDS = 1
+_CLIENT_CLOSED_REQUEST = 499  # nginx's code; nobody is left to read it
+
+
+def serve(settings: InferenceSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `ConfigurationError` if there is no model in `settings.model`."""
+    engine = Engine(settings)
+    config = uvicorn.Config(
+        create_app(engine),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        backlog=2048,
+    )
+    uvicorn.Server(config).run()
+
+
+def create_app(engine: Engine) -> FastAPI:
+    """The application; it starts `engine` and closes it at its end."""
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.close)
+
+    app = FastAPI(title="Ratchet inference", lifespan=running, openapi_url=None)
+    started = int(time.time())
+
+    @app.exception_handler(RequestRefused)
+    async def refused(_: Request, error: RequestRefused) -> JSONResponse:
+        return _error(error.status, error.code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _error(400, "invalid_request", f"{where}: {first['msg']}", param=where or None)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response(status_code=200 if engine.alive else 503)
+
+    @app.get("/stats")
+    async def stats() -> Stats:
+        return Stats(**asdict(engine.load()))
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        cards = [
+            ModelCard(
+                id=model.name,
+                created=started,
+                root=str(model.root),
+                parent=model.parent,
+                max_model_len=engine.max_length,
+            )
+            for model in engine.models()
+        ]
+        return ModelList(data=cards)
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        answer = chat_answer(engine, body)
+        if body.stream:
+            return StreamingResponse(_events(engine, body, answer), media_type="text/event-stream")
+        updates = await _finals(answer, request)
+        return _json(chat_reply(engine, body, answer, updates).model_dump_json())
+
+    @app.post("/v1/completions", response_model=None)
+    async def complete(body: CompletionRequest, request: Request) -> Response:
+        answer = completion_answer(engine, body)
+        updates = await _finals(answer, request)
+        return _json(completion_reply(engine, body, answer, updates).model_dump_json())
+
+    @app.post("/v1/load_lora_adapter")
+    async def load_adapter(body: LoadAdapterRequest) -> PlainTextResponse:
+        await asyncio.to_thread(engine.load_adapter, body.lora_name, Path(body.lora_path))
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload_adapter(body: UnloadAdapterRequest) -> PlainTextResponse:
+        await asyncio.to_thread(engine.unload_adapter, body.lora_name)
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+    return app
+
+
+async def _finals(answer: Answer, request: Request) -> list[Update]:
+    """The finished sequences; a client that hangs up frees their slots at once."""
+    finals = asyncio.ensure_future(answer.finals())
+    hung_up = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait((finals, hung_up), return_when=asyncio.FIRST_COMPLETED)
+        if not finals.done():
+            raise RequestRefused(_CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection")
+        return finals.result()
+    finally:
+        answer.cancel()
+        finals.cancel()
+        hung_up.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIterator[str]:
+    try:
+        async for chunk in chat_chunks(engine, body, answer):
+            yield f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
+    except RequestRefused as error:
+        # The status line has long been sent, so the error is an event.
+        yield f"data: {_error_body(error.status, error.code, str(error)).model_dump_json()}\n\n"
+    finally:
+        answer.cancel()
+    yield "data: [DONE]\n\n"
+
+
+def _json(body: str) -> Response:
+    return Response(body, media_type="application/json")
+
+
+def _error(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
+    log.info("request refused", status=status, code=code, reason=message)
+    return JSONResponse(_error_body(status, code, message, param).model_dump(), status_code=status)
+
+
+def _error_body(status: int, code: str, message: str, param: str | None = None) -> ErrorReply:
+    kind = "invalid_request_error" if status < 429 else "server_error"
+    return ErrorReply(error=ErrorBody(message=message, type=kind, code=code, param=param))

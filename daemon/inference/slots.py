@@ -1,0 +1,108 @@
+"""Which slot a prompt goes to, so that as few of its tokens as possible are computed again. Pure bookkeeping.
+
+The runner asks `SlotTable.place` for every sequence that it admits.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int32]
+
+_NO_TOKEN = -1
+# A cached chat whose end is thrown away is reused in place if that end is at most this long: a reply that was cut, or
+# written with other tokens when it came back in the next prompt.
+_DEAD_TAIL = 16
+# Waiting for another prompt's prefill costs a round, which is worth some tokens.
+_WORTH_WAITING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The prompt goes to `slot`, whose first `reused` tokens it needs not compute once `copy_from` was copied there."""
+
+    slot: int
+    reused: int
+    copy_from: int | None
+
+
+class SlotTable:
+    """The tokens in every slot: those whose keys and values are there, and those that a sequence will yet compute."""
+
+    def __init__(self, slots: int, max_length: int) -> None:
+        self._tokens = np.full((slots, max_length), _NO_TOKEN, dtype=np.int32)
+        self._computed = np.zeros(slots, dtype=np.int64)
+        self._planned = np.zeros(slots, dtype=np.int64)
+        self._busy = np.zeros(slots, dtype=bool)
+        self._used = np.zeros(slots, dtype=np.int64)
+        self._clock = 0
+
+    @property
+    def idle_count(self) -> int:
+        return int((~self._busy).sum())
+
+    def place(self, prompt: Tokens, *, reuse: bool = True) -> Placement | None:
+        """Claim an idle slot, of which there must be one, for `prompt`, of at least one token.
+
+        None means to ask again after the next forward pass: a prompt that is being computed shares more with this one
+        than any cached slot does. With `reuse` false nothing cached is made use of.
+        """
+        idle = np.flatnonzero(~self._busy)
+        if not reuse:
+            return self._claim(self._oldest(idle), prompt, 0, None)
+        # The last token is always computed: its logits are wanted.
+        shared = np.minimum(self._shared_with(prompt), len(prompt) - 1)
+        cached = np.minimum(shared, self._computed)
+        best = int(cached.argmax())
+        reused = int(cached[best])
+        coming = int(shared[self._busy].max(initial=0))
+        if coming >= reused + _WORTH_WAITING:
+            return None
+        if reused == 0:
+            return self._claim(self._oldest(idle), prompt, 0, None)
+        # Of slots that share as much, one that ends there anyway is taken as it is.
+        equals = np.flatnonzero((cached == reused) & ~self._busy & (self._computed - reused <= _DEAD_TAIL))
+        if equals.size:
+            return self._claim(int(equals[0]), prompt, reused, None)
+        others = idle[idle != best]
+        if others.size == 0:
+            return self._claim(best, prompt, reused, None)
+        self._touch(best)
+        return self._claim(self._oldest(others), prompt, reused, best)
+
+    def append(self, slot: int, token: int) -> None:
+        """Plan one more token, which the sequence in `slot` has just drawn."""
+        self._tokens[slot, self._planned[slot]] = token
+        self._planned[slot] += 1
+
+    def computed(self, slot: int, length: int) -> None:
+        """The first `length` tokens of `slot` now have their keys and values."""
+        self._computed[slot] = length
+
+    def release(self, slot: int) -> None:
+        """The sequence has ended; what it computed stays to be reused until the slot is needed."""
+        self._tokens[slot, self._computed[slot] : self._planned[slot]] = _NO_TOKEN
+        self._planned[slot] = self._computed[slot]
+        self._busy[slot] = False
+        self._touch(slot)
+
+    def _shared_with(self, prompt: Tokens) -> npt.NDArray[np.int64]:
+        differs = self._tokens[:, : len(prompt)] != prompt
+        return np.where(differs.any(axis=1), differs.argmax(axis=1), len(prompt))
+
+    def _oldest(self, candidates: npt.NDArray[np.intp]) -> int:
+        return int(candidates[self._used[candidates].argmin()])
+
+    def _claim(self, slot: int, prompt: Tokens, reused: int, copy_from: int | None) -> Placement:
+        self._tokens[slot] = _NO_TOKEN
+        self._tokens[slot, : len(prompt)] = prompt
+        self._computed[slot] = reused
+        self._planned[slot] = len(prompt)
+        self._busy[slot] = True
+        self._touch(slot)
+        return Placement(slot, reused, copy_from)
+
+    def _touch(self, slot: int) -> None:
+        self._clock += 1
+        self._used[slot] = self._clock

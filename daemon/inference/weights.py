@@ -1,0 +1,93 @@
+"""Loads a model for serving: an adapter is merged into its base, and linear layers are laid out for the processor.
+
+The engine calls `load_weights` at its start for the base, and in a worker thread for every adapter.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from daemon.inference import attention
+from streams.errors import ConfigurationError
+
+
+def compute_dtype(choice: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
+    """The data type that `choice` stands for on this processor."""
+    if choice == "auto":
+        features = torch.cpu.get_capabilities()
+        native = features.get("avx512_bf16") or features.get("amx_bf16")
+        # Without such instructions bfloat16 is emulated and slower than float32.
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if choice == "bfloat16" else torch.float32
+
+
+def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `folder`, with `adapter` merged into it in float32, then cast to `dtype` and made ready to serve.
+
+    Raises:
+        ConfigurationError: a folder does not hold what it should, or the adapter belongs to another base model.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32 if adapter else dtype, attn_implementation=attention.NAME, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} holds no model that can be served: {error}") from error
+    _refuse_partial_attention(model, folder)
+    if adapter is not None:
+        model = _merged(model, adapter)
+        nn.Module.to(model, dtype)
+    model.eval().requires_grad_(False)
+    if torch.backends.mkldnn.is_available():
+        _lay_out(model)
+    return model
+
+
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    if not (adapter / "adapter_config.json").is_file():
+        raise ConfigurationError(f"{adapter} holds no adapter_config.json: name the folder of a PEFT adapter")
+    try:
+        kind = PeftConfig.from_pretrained(str(adapter)).peft_type
+        if kind != "LORA":
+            raise ConfigurationError(f"the adapter in {adapter} is of type {kind}, and only LORA can be served")
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise ConfigurationError(f"the adapter in {adapter} does not fit the base model: {error}") from error
+    return merged
+
+
+def _refuse_partial_attention(model: PreTrainedModel, folder: Path) -> None:
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(model.config, "sliding_window", None):
+        raise ConfigurationError(
+            f"the model in {folder} attends over a window and this server over everything: serve it by vLLM instead"
+        )
+
+
+class _LaidOutLinear(nn.Module):
+    """A linear layer whose weight has oneDNN's own blocked layout.
+
+    A plain layer is brought into that layout anew at every call, which at the sizes of a decoding step takes as long as
+    the product itself.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), None)
+        self.bias = linear.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+        return result
+
+
+def _lay_out(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _LaidOutLinear(child))
+        else:
+            _lay_out(child)
