@@ -1,0 +1,148 @@
+"""The whole configuration: environment variables over a TOML file over defaults; unknown keys are refused.
+
+`RATCHET_KAFKA__BOOTSTRAP=host:9092` sets `[kafka] bootstrap`. The supervisor hands what it resolved to the roles it
+starts as variables of the same kind.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from daemon.serve import ServingSettings
+from evaluation.settings import GateSettings
+from learners.base_model import EMBEDDED
+from learners.settings import LearnerSettings
+from streams.branching import BranchingSettings
+from streams.errors import ConfigurationError
+from streams.holdout import HoldoutSettings
+from streams.settings import KafkaSettings, StoreSettings
+
+PREFIX = "RATCHET_"
+DEFAULT_FILE = Path("ratchet.toml")
+
+
+class EngineSettings(BaseModel):
+    """The inference server that Ratchet starts, unless one is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(default="", description="A running server, such as vLLM; empty starts the embedded one.")
+    port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
+    threads: int = Field(default=2, ge=1, description="Torch threads of the embedded server.")
+
+
+class DomainSettings(BaseModel):
+    """What the agent does, as far as evaluation must know it: the tasks that gates are played on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    environment: str = Field(default="textworld_express", description="Entry point of a sandbox environment.")
+    game: str = "twc"
+    fold: str = Field(default="train", description="The fold that production plays; gates use its held-out tasks.")
+    out_of_domain_fold: str = Field(default="dev", description="Reported apart; it decides nothing.")
+    out_of_domain_tasks: int = Field(default=64, ge=0, description="How many tasks of that fold are played; 0 is none.")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+
+    home: Path = Field(default=Path(".ratchet"), description="Folder of everything Ratchet keeps.")
+    model: str = Field(default=EMBEDDED, description="The base model: the embedded one's name or a local folder.")
+    seed: int = Field(default=0, description="Seed of training and of branching.")
+    kafka: KafkaSettings = KafkaSettings()
+    store: StoreSettings = StoreSettings()
+    holdout: HoldoutSettings = HoldoutSettings()
+    branching: BranchingSettings = BranchingSettings()
+    learner: LearnerSettings = LearnerSettings()
+    gate: GateSettings = GateSettings()
+    domain: DomainSettings = DomainSettings()
+    engine: EngineSettings = EngineSettings()
+    serving: ServingSettings = ServingSettings()
+
+    _file: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read the file (by default `ratchet.toml` if there is one) and the environment, and derive what follows.
+
+        Raises `ConfigurationError` with the first wrong key or value.
+        """
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"there is no configuration file {path}")
+        source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+        try:
+            cls._file = tomllib.loads(source.read_text()) if source else {}
+            return cls().settled()
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{source} is not TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(
+                f"the setting {key!r} is wrong: {first['msg']}; it comes from {source or 'the environment'} "
+                f"or a variable {PREFIX}{key.upper().replace('.', '__')}"
+            ) from error
+
+    def settled(self) -> Self:
+        """With every path below `home` and every address of a part of Ratchet filled in, unless they were set."""
+
+        def fill(part: Any, **values: object) -> Any:
+            return part.model_copy(update={k: v for k, v in values.items() if k not in part.model_fields_set})
+
+        home = self.home.resolve()
+        engine_url = self.engine.url or f"http://127.0.0.1:{self.engine.port}"
+        gateway = f"http://{self.serving.host}:{self.serving.port}"
+        return self.model_copy(
+            update={
+                "home": home,
+                "store": fill(self.store, path=home / "store.duckdb"),
+                "serving": fill(self.serving, home=home, inference_url=engine_url),
+                "branching": fill(self.branching, policy_url=gateway, model=self.serving.alias, seed=self.seed),
+            }
+        )
+
+    @property
+    def store_url(self) -> str:
+        return f"http://{self.store.host}:{self.store.port}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{self.serving.host}:{self.serving.port}"
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables that make `load` in another process give these very settings."""
+        variables = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            variables[PREFIX + name.upper()] = value.model_dump_json() if isinstance(value, BaseModel) else str(value)
+        return variables
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSource(settings_cls, cls._file)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """The TOML file's content as the source of lowest priority."""
+
+    def __init__(self, settings_cls: type[BaseSettings], content: dict[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._content = content
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._content.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._content

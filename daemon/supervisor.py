@@ -1,0 +1,185 @@
+"""Starts the processes of a Ratchet on one machine, restarts those that die, and leaves none behind.
+
+`ratchet run` and the demo use it. Each role is `ratchet run --roles ROLE` with the resolved settings as environment
+variables; the embedded broker and the embedded inference server are started where the settings name no others.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import structlog
+
+from daemon.config import Settings
+from daemon.roles import Role
+from streams.broker import EmbeddedBroker
+from streams.errors import RatchetError
+
+log = structlog.get_logger()
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 15.0
+_POLL_S = 0.2
+_LONGEST_PAUSE_S = 30.0
+
+
+class SupervisorError(RatchetError):
+    """A process of Ratchet did not start or does not stay up."""
+
+
+@dataclass(slots=True)
+class Service:
+    """One child process. `health` is an address that answers once it works, None for one that has none."""
+
+    name: str
+    command: tuple[str, ...]
+    health: str | None
+    environment: dict[str, str]
+    log_file: Path
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.environment,
+                # Ctrl-C must reach the children through the supervisor, in its order, and not from the terminal.
+                start_new_session=True,
+            )
+
+    async def stop(self) -> None:
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            log.warning("killed, it did not stop", service=self.name, after_s=STOP_TIMEOUT_S)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def last_words(self) -> str:
+        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.is_file() else []
+        return " | ".join(lines[-3:])
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs `roles` with `settings`; `base` is the folder of the base model. Use it as a context manager.
+
+    Entering returns when everything answers, and raises `SupervisorError` when something does not.
+    """
+
+    settings: Settings
+    base: Path
+    roles: Sequence[Role]
+    _broker: EmbeddedBroker | None = None
+    _services: list[Service] = field(default_factory=list)
+    _watches: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def wait(self) -> None:
+        """Wait for ever, or until something cannot be kept up: then `SupervisorError`."""
+        await asyncio.gather(*self._watches)
+
+    async def _start(self) -> None:
+        logs = self.settings.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        if not self.settings.kafka.bootstrap:
+            self._broker = EmbeddedBroker(log=logs / "broker.log")
+            await asyncio.to_thread(self._broker.start)
+            kafka = self.settings.kafka.model_copy(update={"bootstrap": self._broker.bootstrap})
+            self.settings = self.settings.model_copy(update={"kafka": kafka})
+        self._services = [self._engine()] if Role.SERVE in self.roles and not self.settings.engine.url else []
+        self._services += [self._role(role) for role in self.roles if role is not Role.LEARN]
+        for service in self._services:
+            await service.start()
+        await asyncio.gather(*(self._ready(service) for service in self._services))
+        if Role.LEARN in self.roles:
+            # It compares with what serves, so it starts when that answers.
+            learner = self._role(Role.LEARN)
+            await learner.start()
+            self._services.append(learner)
+        self._watches = [asyncio.create_task(self._keep_up(service)) for service in self._services]
+
+    async def _stop(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*(service.stop() for service in self._services))
+        if self._broker is not None:
+            await asyncio.to_thread(self._broker.stop)
+
+    def _engine(self) -> Service:
+        engine = self.settings.engine
+        command = (
+            *(sys.executable, "-m", "daemon.inference", "--model", str(self.base)),
+            *("--port", str(engine.port), "--threads", str(engine.threads)),
+        )
+        return self._service("inference", command, f"http://127.0.0.1:{engine.port}/health")
+
+    def _role(self, role: Role) -> Service:
+        health = {Role.RECORD: f"{self.settings.store_url}/status", Role.SERVE: f"{self.settings.control_url}/status"}
+        command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value)
+        return self._service(role.value, command, health.get(role))
+
+    def _service(self, name: str, command: tuple[str, ...], health: str | None) -> Service:
+        environment = os.environ | self.settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
+        return Service(name, command, health, environment, self.settings.home / "logs" / f"{name}.log")
+
+    async def _ready(self, service: Service) -> None:
+        if service.health is None:
+            return
+        async with httpx.AsyncClient(timeout=5.0) as http:
+            deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await http.get(service.health)).is_success:
+                        return
+                assert service.process is not None  # it was started
+                if service.process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+                    raise SupervisorError(
+                        f"{service.name} did not start: {service.last_words()} (all of it in {service.log_file})"
+                    )
+                await asyncio.sleep(_POLL_S)
+
+    async def _keep_up(self, service: Service) -> None:
+        pause = 0.5
+        while True:
+            assert service.process is not None  # it was started
+            began = asyncio.get_running_loop().time()
+            status = await service.process.wait()
+            if asyncio.get_running_loop().time() - began > 2 * _LONGEST_PAUSE_S:
+                pause = 0.5
+            log.error("restarting", service=service.name, status=status, said=service.last_words(), pause_s=pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            await service.start()
