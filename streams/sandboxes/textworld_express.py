@@ -5,11 +5,12 @@ next to nothing. One thread at a time may use them.
 """
 
 import json
+from collections import defaultdict
 from functools import cache
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JJavaError
 from textworld_express.constants import BASEPATH, GAME_NAMES, JAR_PATH
 
 from streams.errors import SandboxError
@@ -50,6 +51,17 @@ def _seeds() -> dict[str, frozenset[int]]:
     return {"train": frozenset(server.getSeedsTrain()), "dev": frozenset(server.getSeedsDev())}
 
 
+# Loading a game reads its word lists and takes as long as five resets, so one that was loaded is kept for later.
+_idle: defaultdict[str, list[Any]] = defaultdict(list)
+
+
+def _load(game: str) -> Any:
+    server = _jvm().jvm.textworldexpress.runtime.PythonInterface()
+    if refusal := server.load(game, GAME_PARAMETERS.get(game, "")):
+        raise SandboxError(f"TextWorldExpress does not load the game {game!r}: {refusal}")
+    return server
+
+
 class TextWorldExpress:
     """One session. A task's id is `<game>/<fold>/<seed>`, such as `twc/train/17`; its fold is `train` or `dev`.
 
@@ -59,8 +71,8 @@ class TextWorldExpress:
     capabilities = Capabilities(restore=Restore.REPLAY, deterministic=True, side_effects=False)
 
     def __init__(self) -> None:
-        self._server: Any = _jvm().jvm.textworldexpress.runtime.PythonInterface()
         _seeds()  # slow the first time, and a reset has less time than an opening
+        self._server: Any = None
         self._game = ""
         self._task_id = ""
         self._state: dict[str, Any] = {}
@@ -75,7 +87,10 @@ class TextWorldExpress:
         if action == "help":
             # As the simulator's own Python package, which agents play through: the simulator never sees this word.
             return self._observed(self._server.getTaskDescription())
-        self._state = self._read(self._server.stepJSON(action))
+        try:
+            self._state = self._read(self._server.stepJSON(action))
+        except Py4JJavaError as error:
+            raise SandboxError(f"TextWorldExpress failed at {action!r} in {self._task_id}: {error}") from error
         return self._observed(self._state["observation"])
 
     def valid_actions(self) -> list[str]:
@@ -105,19 +120,19 @@ class TextWorldExpress:
         return tuple(tasks.values())
 
     def close(self) -> None:
-        """Forget the session's state. The Java virtual machine ends with the process."""
-        self._server, self._state = None, {}
+        """End the session. The Java virtual machine ends with the process."""
+        if self._game:
+            _idle[self._game].append(self._server)
+        self._server, self._game, self._state = None, "", {}
 
     def _begin(self, task: Task, *, gold: bool) -> Observation:
         game, fold, seed = self._parse(task)
         if game != self._game:
-            refusal = self._server.load(game, GAME_PARAMETERS.get(game, ""))
-            if refusal:
-                raise SandboxError(f"TextWorldExpress does not load the game {game!r}: {refusal}")
-            self._game = game
+            self.close()
+            self._server, self._game = _idle[game].pop() if _idle[game] else _load(game), game
         try:
             generated = self._server.generateNewGameJSON(seed, fold, gold)
-        except Py4JError as error:
+        except Py4JJavaError as error:
             raise SandboxError(f"TextWorldExpress could not generate {task.task_id}: {error}") from error
         self._task_id, self._state = task.task_id, self._read(generated)
         first = self._state["observation"].strip()

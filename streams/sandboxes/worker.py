@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import BinaryIO, Literal
 
-from streams.errors import ConfigurationError, SandboxError
+from streams.errors import ConfigurationError, RatchetError, SandboxError
 from streams.events import Record, Task
 from streams.processes import die_with_parent
 from streams.sandboxes.environment import Environment, Observation, TaskSource
@@ -68,7 +68,7 @@ def serve(environment: type[Environment], requests: Iterable[bytes], answers: Bi
         request = Request.model_validate_json(line)
         try:
             answer = _answer(environment, sessions, request)
-        except SandboxError as error:
+        except RatchetError as error:
             answer = Answer(id=request.id, error=str(error))
         answers.write(answer.to_json() + b"\n")
         answers.flush()
