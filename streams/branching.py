@@ -50,7 +50,7 @@ class BranchingSettings(BaseModel):
         default=0.3, ge=0, le=1, description="Largest share of alternatives that the environment does not understand."
     )
     model: str = Field(default="assistant", description="The model that proposes: an alias, an adapter or the base.")
-    policy_url: str = Field(default="http://127.0.0.1:8400", description="The OpenAI-compatible server of the policy.")
+    policy_url: str = Field(default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy.")
     policy_patience_s: float = Field(
         default=30.0, ge=0, description="How long a silent policy is asked again before valid actions alone must do."
     )
