@@ -91,6 +91,9 @@ class Runner:
         self._score_prompts(pieces, hidden)
         self._draw(pieces, hidden)
         self._retire()
+        # After the slots are free, so that whoever hears of an end and asks again finds them so.
+        for piece in pieces:
+            piece.sequence.tell()
         return True
 
     def _drop_cancelled(self) -> None:
@@ -199,7 +202,6 @@ class Runner:
                 sequence.prompt_logprobs += log_probabilities(logits, known)
             if not sequence.prefilling:
                 sequence.finish_reason = "length"
-                sequence.tell()
 
     def _draw(self, pieces: list[_Piece], hidden: torch.Tensor) -> None:
         ends = np.cumsum([piece.tokens for piece in pieces])
@@ -219,4 +221,3 @@ class Runner:
             sequence.take(token, logprob if sequence.logprobs else None)
             if sequence.finish_reason is None:
                 self._table.append(sequence.slot, token)
-            sequence.tell()

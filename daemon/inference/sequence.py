@@ -103,8 +103,8 @@ class Sequence:
             self.finish_reason = "length"
 
     def tell(self) -> None:
-        """Pass on what is new, if the listener wants it now."""
-        if not self.stream and self.finish_reason is None:
+        """Pass on what is new, if there is any and the listener wants it now."""
+        if self.finish_reason is None and not (self.stream and len(self._drawn) > self._told_tokens):
             return
         safe = len(self._text) if self.finish_reason else self._safe_length()
         update = Update(

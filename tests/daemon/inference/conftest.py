@@ -1,0 +1,72 @@
+"""What the tests of the inference server share: a server in a thread of the test process, and an adapter."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from daemon.inference.engine import Engine
+from daemon.inference.server import create_app
+from daemon.inference.settings import InferenceSettings
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of the tiny base whose weights are large enough to change what is said."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("tiny-adapter")
+    adapted.save_pretrained(str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def run_server(tiny_base: Path, **settings: Any) -> Iterator[str]:
+    """A server in a thread of this process, on a free port of loopback; yields its address."""
+    chosen = {"slots": 32, "max_length": 512, "threads": 1, "dtype": "float32", **settings}
+    app = create_app(Engine(InferenceSettings(model=tiny_base, **chosen)))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server(tiny_base: Path) -> Iterator[str]:
+    with run_server(tiny_base) as address:
+        yield address
+
+
+@pytest.fixture
+def server_with(tiny_base: Path) -> Callable[..., AbstractContextManager[str]]:
+    """Starts a server with settings of the test's own: `with server_with(slots=2) as address`."""
+    return lambda **settings: run_server(tiny_base, **settings)
+
+
+@pytest.fixture
+def http(server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server, timeout=60) as client:
+        yield client
