@@ -140,7 +140,7 @@ async def test_no_process_and_no_folder_is_left_when_the_pool_ends(task: Task) -
     assert not any(folder.exists() for folder in folders)
 
 
-def test_a_sandbox_ends_with_a_parent_that_is_killed() -> None:
+def test_a_sandbox_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = """
 import asyncio
 from streams.events import Task
@@ -154,7 +154,9 @@ async def main():
 
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    # A killed parent cannot remove the sandbox's folder, so it goes where the test's own files go.
+    variables = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=variables) as parent:
         assert parent.stdout is not None
         sandbox = int(parent.stdout.readline())
         assert len(group_members(sandbox)) == 2
