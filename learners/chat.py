@@ -54,12 +54,9 @@ class ChatTokenizer:
         text = whole[len(before) :] if message.role != "system" else self._render([message.model_dump()])
         head, tail = text.split(message.content, 1) if message.content else (text, "")
         ids = self.encode(text)
-        end = len(ids) - len(self.encode(tail)) + self._end_of_turn_length(tail)
+        # What follows the content begins with the token that ends the turn: whoever writes must learn to stop.
+        end = len(ids) - len(self.encode(tail)) + bool(tail)
         return MessageTokens(tuple(ids), (len(self.encode(head)), end))
-
-    def _end_of_turn_length(self, tail: str) -> int:
-        ids = self.encode(tail)
-        return ids.index(self._tokenizer.eos_token_id) + 1 if self._tokenizer.eos_token_id in ids else 0
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False))
