@@ -36,7 +36,7 @@ class Metrics:
         return generate_latest(self._exposed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _LoopFigures(Collector):
     """What the loop did, from the audit log, and what serves now."""
 
@@ -70,7 +70,7 @@ class _LoopFigures(Collector):
         yield active
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _StoreFigures(Collector):
     """What the store holds, as it was last seen; nothing before it was seen once."""
 

@@ -1,10 +1,9 @@
 """The serve role: one process with the gateway, the control API and the metrics. The supervisor runs it."""
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,7 @@ from daemon.metrics import Metrics
 from daemon.promotion import Promoter, PromotionSettings
 from daemon.registry import Registry
 from daemon.store_watch import StoreWatch
-from streams.errors import RatchetError
+from streams.errors import ConfigurationError, RatchetError
 from streams.policy import PolicyClient
 from streams.settings import KafkaSettings
 from streams.store_client import StoreClient
@@ -33,7 +32,7 @@ class ServingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="Where it listens. It has no authentication: keep it loopback.")
-    port: int = Field(default=8420, ge=0, le=65535)
+    port: int = Field(default=8420, ge=1, le=65535)
     alias: str = Field(default="assistant", min_length=1, description="The one model name that agents use.")
     inference_url: str = Field(default="http://127.0.0.1:8421", description="The inference server, without /v1.")
     home: Path = Field(default=Path(".ratchet"), description="Folder of the refs, the audit log and the adapters.")
@@ -48,51 +47,65 @@ class ServingSettings(BaseModel):
 
 
 LONGEST_PAUSE_S = 60.0
+# Streams that are still open when the role is told to stop get this long.
+LAST_SECONDS = 2
 
 
-async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings) -> None:
-    """Serve until the process is told to stop (SIGINT, SIGTERM). `kafka.bootstrap` must name the running cluster."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(settings, store_url, kafka),
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            timeout_graceful_shutdown=5,
-        )
-    )
-    await server.serve()
+async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-
-def application(settings: ServingSettings, store_url: str, kafka: KafkaSettings) -> FastAPI:
-    """The whole role as one ASGI application; its background work runs while its lifespan does."""
+    Raises whatever its background work could not foresee: the process should then end and be started again, since a
+    gateway that nobody keeps reconciled would go stale in silence.
+    """
     registry, alias = Registry(settings.home), Alias(settings.alias)
-    policy = PolicyClient(settings.inference_url, settings.timeout_s)
-    store = StoreWatch(StoreClient(store_url), kafka)
-    promoter = Promoter(registry, policy, alias, settings.promotion)
-    metrics = Metrics(registry, alias, store)
     # Agents decide how many requests they make; a pool that makes some wait would hide how busy the server is.
-    inference = httpx.AsyncClient(
-        base_url=settings.inference_url, timeout=settings.timeout_s, limits=httpx.Limits(max_connections=None)
-    )
+    unlimited = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=settings.inference_url, timeout=settings.timeout_s, limits=unlimited) as inference,
+        PolicyClient(settings.inference_url, settings.timeout_s) as policy,
+        StoreClient(store_url) as store,
+    ):
+        promoter = Promoter(registry, policy, alias, settings.promotion)
+        watch = StoreWatch(store, kafka)
+        metrics = Metrics(registry, alias, watch)
+        app = FastAPI(title="Ratchet")
+        explain_errors(app)
+        app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
+        app.include_router(control_router(registry, alias, promoter, policy, store, metrics))
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
+        server = _Server(config)
+        answering = asyncio.create_task(server.serve([_listen(settings)]))
+        background = [
+            asyncio.create_task(work)
+            for work in (stop.wait(), _keep_reconciled(promoter, settings), _keep_fresh(watch, settings))
+        ]
+        try:
+            done, _ = await asyncio.wait({answering, *background}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            server.should_exit = True
+            for task in background:
+                task.cancel()
+            await asyncio.gather(answering, *background, return_exceptions=True)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(inference.aclose)
-            await stack.enter_async_context(policy)
-            await stack.enter_async_context(store.client)
-            for work in (_keep_reconciled(promoter, settings), _keep_fresh(store, settings)):
-                task = asyncio.create_task(work)
-                task.add_done_callback(_end_process_if_failed)
-                stack.push_async_callback(_cancel, task)
-            yield
 
-    app = FastAPI(title="Ratchet", lifespan=lifespan)
-    explain_errors(app)
-    app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
-    app.include_router(control_router(registry, alias, promoter, policy, store.client, metrics))
-    return app
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(settings: ServingSettings) -> socket.socket:
+    # uvicorn would end the process itself when the port is taken.
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the gateway cannot listen on {settings.host}:{settings.port}: {error}; set RATCHET_SERVING__PORT"
+        ) from error
 
 
 async def _keep_reconciled(promoter: Promoter, settings: ServingSettings) -> None:
@@ -113,16 +126,3 @@ async def _keep_fresh(store: StoreWatch, settings: ServingSettings) -> None:
     while True:
         await store.refresh()
         await asyncio.sleep(settings.refresh_s)
-
-
-def _end_process_if_failed(task: asyncio.Task[None]) -> None:
-    """A gateway whose background work died unforeseen would go stale in silence; the supervisor starts a fresh one."""
-    if not task.cancelled() and (error := task.exception()):
-        log.error("the serve role ends: its background work failed", exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -30,17 +30,17 @@ class StoreWatch:
     async def refresh(self) -> None:
         """Ask the store and the broker. That one of them is away is what this is to notice, so it does not raise."""
         try:
-            # The log first: a record that comes in between must not make the store seem ahead of it.
+            # The store first: if it is away nothing can be said, and the broker's client waits much longer to say so.
+            status = await self.client.status()
             ends = {topic: await asyncio.to_thread(end_offsets, self.kafka.bootstrap, topic) for topic in self._topics}
-            self.status = await self.client.status()
         except (StoreError, BrokerError) as error:
             if self.up:
                 log.warning("the store or the broker is away", error=str(error))
             self.up = False
             return
-        self.up = True
+        self.up, self.status = True, status
         self.lag = {
-            (topic, partition): max(0, end - self.status.positions.get(topic, {}).get(partition, 0))
+            (topic, partition): max(0, end - status.positions.get(topic, {}).get(partition, 0))
             for topic, partitions in ends.items()
             for partition, end in partitions.items()
         }

@@ -2,7 +2,7 @@
 
 A stale or no-op adapter is the field's most reported silent failure: training seems to work and the served model never
 changes. The trainer records the log-probabilities of probe prompts under the trained model; the server must reproduce
-them, and must be nearer to them than to the bare base model.
+them, and must be much nearer to them than to the bare base model.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,8 @@ async def attest(policy: PolicyClient, served: str, base: str, probes: Probes, s
     """Prove that the model `served` is the trained one and not `base` in disguise.
 
     Raises `PromotionError` when the served log-probabilities differ from the trainer's by more than the tolerance, or
-    are no nearer to them than to the base model's (a no-op, or another adapter), and `PolicyError` as the client does.
+    are not twice as near to them as to the base model's (a no-op, or another adapter), and `PolicyError` as the client
+    does.
     """
     to_record: list[float] = []
     to_base: list[float] = []
@@ -78,6 +79,6 @@ async def attest(policy: PolicyClient, served: str, base: str, probes: Probes, s
         raise PromotionError(
             f"{served} is not the adapter that was trained: it is {figures}, allowed are {settings.tolerance:g}"
         )
-    if not proof.deviation < proof.effect:
+    if not 2 * proof.deviation < proof.effect:
         raise PromotionError(f"{served} is a no-op or another adapter: it is {figures}")
     return proof
