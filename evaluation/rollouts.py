@@ -97,7 +97,7 @@ async def _play_chunk(
         live = episodes
         for _ in range(harness.max_steps):
             await asyncio.gather(*(_take_turn(episode, model, policy, harness, settings) for episode in live))
-            live = [episode for episode in live if not episode.last.done]
+            live = [episode for episode in live if not (episode.last.done or harness.gives_up(episode.messages))]
             report(len(episodes) - len(live))
             if not live:
                 break

@@ -38,6 +38,10 @@ TASK_ID = re.compile(r"[a-z]+/(train|dev)/\d+")
 UNLIMITED = httpx.Limits(max_connections=None)
 
 
+# An agent that gets the same answer so many times in a row goes in circles: the episode ends.
+PATIENCE = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line says."""
@@ -141,6 +145,7 @@ class Agent:
             Message(role="user", content=f"{game.getTaskDescription()}\n\n{first.strip()}"),
         )
         episode_id, score, success, done, step = str(uuid4()), 0.0, False, False, 0
+        answers: list[str] = []
         while not done and step < (len(plan) if expert else self._options.max_steps):
             if expert:
                 action, actor = plan[step], Actor(kind="expert")
@@ -168,6 +173,9 @@ class Agent:
             )
             messages = (*messages, said, Message(role="user", content=observation))
             step += 1
+            answers.append(observation)
+            if not expert and answers[-PATIENCE:] == [observation] * PATIENCE:
+                break
         self._publish(OutcomeEvent(episode_id=episode_id, verifier="textworld_express", success=success, score=score))
         self._games.give_back(game)
         self.summary.steps += step
@@ -182,7 +190,7 @@ class Agent:
                 "model": self._options.model,
                 "messages": [message.model_dump() for message in messages],
                 "temperature": self._options.temperature,
-                "max_tokens": 24,
+                "max_tokens": 16,
                 "stop": ["\n"],
             },
         )

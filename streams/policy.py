@@ -22,7 +22,7 @@ class Sampling(BaseModel):
 
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=24, ge=1, description="Longest reply, in tokens.")
+    max_tokens: int = Field(default=16, ge=1, description="Longest reply, in tokens.")
     stop: tuple[str, ...] = ("\n",)
     seed: int | None = None
 

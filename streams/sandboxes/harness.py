@@ -3,6 +3,7 @@
 Branching compares recordings with it, and evaluation plays through it, so that what is judged is what serves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streams.events import Message
@@ -18,6 +19,7 @@ class ChatHarness:
 
     system_prompt: str = SYSTEM_PROMPT
     max_steps: int = 15
+    patience: int = 4
 
     def opening(self, first: str) -> tuple[Message, ...]:
         """The messages of the first state, from the text that the environment's `reset` gave."""
@@ -26,6 +28,11 @@ class ChatHarness:
     def extend(self, messages: tuple[Message, ...], action: str, observation: str) -> tuple[Message, ...]:
         """The messages of the state after `action` was answered with `observation`."""
         return (*messages, Message(role="assistant", content=action), Message(role="user", content=observation))
+
+    def gives_up(self, messages: Sequence[Message]) -> bool:
+        """Whether the last `patience` answers were one and the same: the agent goes in circles, and its episode ends."""
+        answers = [message.content for message in messages[2:] if message.role == "user"][-self.patience :]
+        return len(answers) == self.patience and len(set(answers)) == 1
 
     def parse(self, reply: str) -> str:
         """The action in a model's reply: its first line, stripped.
