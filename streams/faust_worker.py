@@ -22,7 +22,7 @@ from streams.log import Outgoing, Received
 from streams.settings import KafkaSettings
 
 Handle = Callable[[list[Received]], Awaitable[None]]
-Positions = Callable[[], Mapping[tuple[str, int], int]]
+Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
 
 STOP_TIMEOUT_S = 20.0
 PRODUCER_MAX_REQUEST_BYTES = 16 * 2**20
@@ -31,8 +31,8 @@ PRODUCER_MAX_REQUEST_BYTES = 16 * 2**20
 def build_app(role: str, kafka: KafkaSettings, *, positions: Positions | None = None) -> faust.App:
     """A Faust app whose consumer group is the role's.
 
-    `positions` gives, per (topic, partition), the next offset to read. Where it has an entry, that is read next,
-    whatever the group committed. Without an entry the committed offset counts, or else the beginning.
+    `positions` gives, per (topic, partition), the next offset to read; it is asked at each assignment. Where it has an
+    entry, that is read next, whatever the group committed. Without one the committed offset counts, or the beginning.
     """
     servers = kafka.bootstrap.removeprefix("kafka://")
     app = faust.App(
@@ -136,7 +136,7 @@ class _SeekingConsumer(Consumer):
 
     async def perform_seek(self) -> None:
         await super().perform_seek()
-        positions = self.positions()
+        positions = await self.positions()
         wanted: dict[TP, int] = {}
         for partition in self.assignment():
             offset = positions.get((partition.topic, partition.partition))

@@ -1,7 +1,7 @@
 """The Faust app of the record role: from the log into the store, and from the store's outbox back to the log."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import faust
 import structlog
@@ -11,6 +11,7 @@ from streams.faust_worker import build_app, consume, publish
 from streams.log import Received
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
+from streams.topics import cluster_id, end_offsets
 
 log = structlog.get_logger()
 
@@ -22,7 +23,13 @@ def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings)
 
     A batch is acknowledged when its transaction is committed and what follows from it is published.
     """
-    app = build_app("record", kafka, positions=store.positions)
+
+    async def positions() -> Mapping[tuple[str, int], int]:
+        # At each assignment, for a cluster may be replaced under its address while this process runs.
+        await asyncio.to_thread(_adopt_log, store, kafka)
+        return store.positions()
+
+    app = build_app("record", kafka, positions=positions)
     publishing = asyncio.Lock()
 
     async def drain_outbox() -> None:
@@ -51,3 +58,12 @@ def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings)
     # What a crash left between a commit and its publication goes out before anything else happens.
     app.task(drain_outbox)
     return app
+
+
+def _adopt_log(store: Store, kafka: KafkaSettings) -> None:
+    ends = {
+        (topic, partition): offset
+        for topic in (kafka.events_topic, kafka.transitions_topic)
+        for partition, offset in end_offsets(kafka.bootstrap, topic).items()
+    }
+    store.adopt_log(cluster_id(kafka.bootstrap), ends)

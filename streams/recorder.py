@@ -17,7 +17,7 @@ from streams.processor import build_processor
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
 from streams.store_status import StoreStatus, status
-from streams.topics import cluster_id, create_topics, end_offsets
+from streams.topics import create_topics
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
@@ -61,19 +61,9 @@ async def serve(kafka: KafkaSettings, settings: StoreSettings, holdout: HoldoutS
     await asyncio.to_thread(create_topics, kafka)
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka)
     try:
-        await asyncio.to_thread(_adopt_log, store, kafka)
         await _serve(store, kafka, settings, stop)
     finally:
         await asyncio.to_thread(store.close)
-
-
-def _adopt_log(store: Store, kafka: KafkaSettings) -> None:
-    ends = {
-        (topic, partition): offset
-        for topic in (kafka.events_topic, kafka.transitions_topic)
-        for partition, offset in end_offsets(kafka.bootstrap, topic).items()
-    }
-    store.adopt_log(cluster_id(kafka.bootstrap), ends)
 
 
 async def _serve(store: Store, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event) -> None:

@@ -130,25 +130,28 @@ class Store:
         return {partition: offset for partition, offset in self._positions.items() if partition[0] != OUTBOX}
 
     def adopt_log(self, cluster_id: str, ends: Mapping[tuple[str, int], int]) -> None:
-        """Say which log is about to be read, and where its partitions end. Call it before reading.
+        """Say which log is about to be read, and where its partitions end. Call it whenever reading begins.
 
         A log other than the last one, or a partition that ends before what was read of it, is read from its beginning:
         its offsets mean something else. What is already stored is recognised by its id.
         """
-        last = self._rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
-        anew = bool(last) and last[0][0] != cluster_id
-        stale = [partition for partition, offset in self.positions().items() if anew or offset > ends.get(partition, 0)]
-        if stale:
-            log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
-        if stale or not last or anew:
-            with self._lock:
-                batch = Batch(self._sequence)
-                batch.add("logs", cluster_id)
-                positions = self._positions | dict.fromkeys(stale, 0)
-                with self._transaction("adopt the log"):
-                    self._insert(batch)
-                    self._write_positions(positions)
-                self._sequence, self._positions = batch.sequence, positions
+        with self._lock:
+            last = self._rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
+            anew = bool(last) and last[0][0] != cluster_id
+            stale = [
+                partition for partition, offset in self.positions().items() if anew or offset > ends.get(partition, 0)
+            ]
+            if not stale and last and not anew:
+                return
+            if stale:
+                log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
+            batch = Batch(self._sequence)
+            batch.add("logs", cluster_id)
+            positions = self._positions | dict.fromkeys(stale, 0)
+            with self._transaction("adopt the log"):
+                self._insert(batch)
+                self._write_positions(positions)
+            self._sequence, self._positions = batch.sequence, positions
 
     def pending(self, limit: int) -> list[Pending]:
         """The oldest messages of the outbox that are not marked as published."""

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
+from streams.broker import EmbeddedBroker
 from streams.decoding import decode_event
 from streams.errors import StoreError
 from streams.events import Actor, Alternative, BranchRequest, BranchResult, Message, OutcomeEvent, StepEvent, Task
@@ -23,7 +24,7 @@ from streams.processes import die_with_parent, free_port
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
 from streams.store_client import StoreClient
-from streams.topics import end_offsets
+from streams.topics import create_topics, end_offsets
 
 HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.0)
 RECORDER = """
@@ -54,6 +55,7 @@ class Recorder:
 
     def __init__(self, kafka: KafkaSettings, path: Path) -> None:
         self.store = StoreSettings(path=path, port=free_port(), batch=200, batch_s=0.1)
+        self.url = f"http://127.0.0.1:{self.store.port}"
         self._arguments = [kafka.model_dump_json(), self.store.model_dump_json(), HOLDOUT.model_dump_json()]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -71,22 +73,30 @@ class Recorder:
         return self._process.wait(60)
 
 
+@contextmanager
+def recorder_of(kafka: KafkaSettings, folder: Path) -> Iterator[Recorder]:
+    """Not started yet; killed in the end."""
+    role = Recorder(kafka, folder / "store.duckdb")
+    try:
+        yield role
+    finally:
+        role.end(signal.SIGKILL)
+
+
 @pytest.fixture
 def recorder(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Recorder]:
-    """Not started yet."""
-    role = Recorder(kafka, tmp_path / "store.duckdb")
-    yield role
-    role.end(signal.SIGKILL)
+    with recorder_of(kafka, tmp_path) as role:
+        yield role
 
 
 @pytest.fixture
 async def client(recorder: Recorder) -> AsyncIterator[StoreClient]:
-    async with StoreClient(f"http://127.0.0.1:{recorder.store.port}") as store:
+    async with StoreClient(recorder.url) as store:
         yield store
 
 
-@pytest.fixture
-def publish(kafka: KafkaSettings) -> Iterator[Publish]:
+@contextmanager
+def publisher(kafka: KafkaSettings) -> Iterator[Publish]:
     """Publishes pairs of key and value to a topic and returns when the cluster has them."""
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
 
@@ -96,6 +106,12 @@ def publish(kafka: KafkaSettings) -> Iterator[Publish]:
 
     yield send
     producer.close()
+
+
+@pytest.fixture
+def publish(kafka: KafkaSettings) -> Iterator[Publish]:
+    with publisher(kafka) as send:
+        yield send
 
 
 def episode(
@@ -142,8 +158,9 @@ async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 90.
 
 async def caught_up(client: StoreClient, kafka: KafkaSettings, topic: str) -> bool:
     status = await client.status()
-    ends = {partition: end for partition, end in end_offsets(kafka.bootstrap, topic).items() if end}
-    return status.positions.get(topic, {}) == ends and status.outbox_pending == 0
+    positions = status.positions.get(topic, {})
+    ends = end_offsets(kafka.bootstrap, topic)
+    return all(positions.get(partition, 0) == end for partition, end in ends.items()) and status.outbox_pending == 0
 
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[tuple[bytes, dict[str, str]]]:
@@ -267,6 +284,25 @@ async def test_what_was_committed_and_not_published_goes_out_at_the_next_start(
     await eventually(published)
     ((value, _),) = read_all(kafka, kafka.branches_topic)
     assert BranchRequest.model_validate_json(value).episode_id == "expert"
+
+
+async def test_a_log_that_is_replaced_under_its_address_is_read_from_its_beginning(tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker:
+        kafka = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2)
+        with recorder_of(kafka, tmp_path) as recorder:
+            recorder.start()
+            async with StoreClient(recorder.url) as client:
+                await eventually(lambda: answers(client))
+                with publisher(kafka) as publish:
+                    publish(kafka.events_topic, [pair for number in range(5) for pair in episode(f"before-{number}")])
+                await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+                broker.stop()
+                with EmbeddedBroker(broker.port):
+                    create_topics(kafka)
+                    with publisher(kafka) as publish:
+                        publish(kafka.events_topic, episode("after"))
+                    await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+                    assert (await client.status()).events == {"outcome": 6, "step": 24}
 
 
 async def answers(client: StoreClient) -> bool:

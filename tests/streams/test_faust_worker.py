@@ -58,7 +58,10 @@ class Collect:
 async def consume_into(
     collect: Collect, kafka: KafkaSettings, positions: dict[tuple[str, int], int] | None = None
 ) -> None:
-    app = build_app("test", kafka, positions=None if positions is None else lambda: positions)
+    async def stored() -> dict[tuple[str, int], int]:
+        return positions or {}
+
+    app = build_app("test", kafka, positions=None if positions is None else stored)
     consume(app, kafka.events_topic, collect, batch=7, within_s=0.2)
     async with asyncio.timeout(60):
         await run(app, collect.stop)
