@@ -1,0 +1,120 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from evaluation.gate import Verdict, evaluate
+from evaluation.rollouts import NOT_UNDERSTOOD, play
+from evaluation.settings import GateSettings, RolloutSettings
+from streams.errors import PolicyError, SandboxError
+from streams.events import Task
+from streams.holdout import HoldoutSettings
+from streams.policy import PolicyClient
+from streams.processes import free_port
+from streams.sandboxes.harness import ChatHarness
+from streams.sandboxes.pool import SandboxPool
+
+SETTINGS = RolloutSettings(concurrency=4)
+
+
+def tasks(count: int) -> list[Task]:
+    return [Task(environment="textworld_express", task_id=f"twc/train/{n}", seed=n) for n in range(count)]
+
+
+async def test_a_model_that_knows_nothing_plays_every_task_to_its_end_and_the_same_way_twice(
+    policy: PolicyClient,
+) -> None:
+    told: list[tuple[int, int]] = []
+    harness = ChatHarness(max_steps=3)
+    async with SandboxPool("textworld_express") as pool:
+        first = await play(tasks(6), "base", policy, pool, harness, SETTINGS, lambda done, of: told.append((done, of)))
+        again = await play(tasks(6), "base", policy, pool, harness, SETTINGS)
+    assert [rollout.task_id for rollout in first] == [task.task_id for task in tasks(6)]
+    assert first == again
+    for rollout in first:
+        assert (rollout.success, rollout.steps, len(rollout.actions)) == (False, 3, 3)
+        assert rollout.invalid_actions == 3
+    assert told[-1] == (6, 6)
+    assert told == sorted(told)
+
+
+@asynccontextmanager
+async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyClient]:
+    """A policy that knows the solutions of the tasks `solved` and says nonsense in others."""
+    solutions: dict[str, tuple[str, ...]] = {}
+    async with pool.session() as session:
+        for task in solved:
+            solution = await session.demonstration(task)
+            solutions[(await session.reset(task)).text] = solution
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    def chat(body: dict[str, Any]) -> dict[str, Any]:
+        messages = body["messages"]
+        turn, solution = len(messages) // 2 - 1, solutions.get(messages[1]["content"], ())
+        text = solution[turn] if turn < len(solution) else "sing"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return {"model": body["model"], "choices": [choice]}
+
+    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="critical"))
+    running = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    async with PolicyClient(f"http://127.0.0.1:{server.config.port}") as client:
+        yield client
+    server.should_exit = True
+    await running
+
+
+async def test_who_knows_the_solution_succeeds_and_who_goes_in_circles_gives_up() -> None:
+    async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4]) as policy:
+        rollouts = await play(tasks(6), "expert", policy, pool, ChatHarness(), SETTINGS)
+    assert [rollout.success for rollout in rollouts] == [True] * 4 + [False] * 2
+    for rollout in rollouts[:4]:
+        assert (rollout.score, rollout.invalid_actions) == (1.0, 0)
+        assert rollout.steps < 15
+    patience = ChatHarness().patience
+    for rollout in rollouts[4:]:
+        assert (rollout.steps, rollout.invalid_actions) == (patience, patience)
+
+
+async def test_the_simulator_says_in_the_expected_words_that_it_did_not_understand() -> None:
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        await session.reset(tasks(1)[0])
+        assert (await session.step("dance with the fridge")).text.startswith(NOT_UNDERSTOOD)
+        for action in await session.valid_actions():
+            assert not (await session.step(action)).text.startswith(NOT_UNDERSTOOD)
+
+
+async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) -> None:
+    settings = GateSettings(min_tasks=3, rollouts=SETTINGS)
+    everything_held_out = HoldoutSettings(selection=1.0, confirmation=0.0)
+    told: list[tuple[int, int]] = []
+    async with SandboxPool("textworld_express") as pool:
+        evaluation = await evaluate(
+            tasks(3),
+            "base",
+            "base",
+            policy,
+            pool,
+            ChatHarness(max_steps=3),
+            settings,
+            everything_held_out,
+            lambda done, of: told.append((done, of)),
+        )
+    assert evaluation.champion_rollouts == evaluation.candidate_rollouts
+    assert evaluation.decision.verdict is Verdict.INCONCLUSIVE
+    assert told[-1] == (6, 6)
+
+
+async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_no_failures(policy: PolicyClient) -> None:
+    async with SandboxPool("textworld_express") as pool:
+        with pytest.raises(PolicyError, match="ratchet-9-gone"):
+            await play(tasks(2), "ratchet-9-gone", policy, pool, ChatHarness(), SETTINGS)
+        reserved = Task(environment="textworld_express", task_id="twc/test/1", seed=1)
+        with pytest.raises(SandboxError, match="reserved"):
+            await play([reserved], "base", policy, pool, ChatHarness(), SETTINGS)
