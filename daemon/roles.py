@@ -23,7 +23,7 @@ _POLL_S = 5.0
 
 
 class Role(StrEnum):
-    """`record` stores the stream, `branch` tries alternatives, `learn` runs cycles, `serve` is the gateway and control."""
+    """`record` stores the stream, `branch` tries alternatives, `learn` runs cycles, `serve` has gateway and control."""
 
     RECORD = "record"
     BRANCH = "branch"
@@ -40,7 +40,7 @@ async def branch(settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    await serving.serve(settings.serving, settings.store_url, settings.kafka)
+    await serving.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals())
 
 
 async def learn(settings: Settings) -> None:

@@ -134,7 +134,7 @@ def _save_adapter(base: Path, seed: int, scale: float, folder: Path | None) -> t
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=generator) * scale
     if folder is not None:
-        adapted.save_pretrained(folder)
+        adapted.save_pretrained(str(folder))
     return adapted
 
 
