@@ -211,10 +211,10 @@ class Store:
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
         ids = [record.content.event_id for record in records if not isinstance(record.content, Unreadable)]
-        rows = self._rows(
-            "SELECT event_id FROM events WHERE event_id IN (SELECT unnest($1::VARCHAR[])) "
-            "UNION ALL SELECT result_id FROM branches WHERE result_id IN (SELECT unnest($1::VARCHAR[]))",
-            [ids],
+        rows = self._matching(
+            "SELECT event_id FROM events WHERE event_id IN (FROM wanted) "
+            "UNION ALL SELECT result_id FROM branches WHERE result_id IN (FROM wanted)",
+            ids,
         )
         return {row[0] for row in rows}
 
@@ -223,10 +223,10 @@ class Store:
         if not episodes:
             return {}
         return dict(
-            self._rows(
+            self._matching(
                 "SELECT episode_id, any_value(principal) FROM transitions "
-                "WHERE origin = 'production' AND episode_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY episode_id",
-                [list(episodes)],
+                "WHERE origin = 'production' AND episode_id IN (FROM wanted) GROUP BY episode_id",
+                list(episodes),
             )
         )
 
@@ -251,18 +251,18 @@ class Store:
 
     def _judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
         """Of those episodes that have a verdict and are not trusted yet: the id, the steps in order, the verdicts."""
-        wanted = "episode_id IN (SELECT unnest(?::VARCHAR[]))"
         verdicts = dict(
-            self._rows(
-                f"SELECT episode_id, list(success) FROM outcomes WHERE {wanted} "
+            self._matching(
+                "SELECT episode_id, list(success) FROM outcomes WHERE episode_id IN (FROM wanted) "
                 "AND episode_id NOT IN (SELECT episode_id FROM trusted) GROUP BY episode_id",
-                [list(episodes)],
+                episodes,
             )
         )
-        rows = self._rows(
+        rows = self._matching(
             "SELECT episode_id, step, environment, task_id, seed, messages, action, observation, actor_kind "
-            f"FROM transitions WHERE origin = 'production' AND {wanted} ORDER BY episode_id, step, sequence",
-            [list(verdicts)],
+            "FROM transitions WHERE origin = 'production' AND episode_id IN (FROM wanted) "
+            "ORDER BY episode_id, step, sequence",
+            list(verdicts),
         )
         for episode, group in groupby(rows, key=lambda row: row[0]):
             steps = [
@@ -316,3 +316,11 @@ class Store:
 
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         return self._connection.execute(sql, list(parameters)).fetchall()
+
+    def _matching(self, sql: str, ids: Sequence[str]) -> list[Any]:
+        """The rows of a SELECT that finds the ids in the table `wanted`."""
+        # As a parameter, a list costs DuckDB a failing import for each of its elements.
+        self._connection.register("wanted", pa.table([pa.array(ids, type=pa.string())], names=["id"]))
+        rows = self._rows(sql)
+        self._connection.unregister("wanted")
+        return rows

@@ -1,0 +1,149 @@
+"""How fast events get from their topic into the store, against the least that could do it.
+
+`python -m benchmarks.ingest [--events N] [--json]` produces N step events on an embedded broker (or on `--bootstrap`)
+and reads them twice: with the record role's own processor, and with a bare aiokafka consumer that inserts as many Arrow
+rows without decoding, checking or acknowledging anything. `ratio` is the first rate by the second.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from kafka import KafkaProducer
+
+from streams.broker import EmbeddedBroker
+from streams.events import Actor, Message, StepEvent, Task
+from streams.faust_worker import run
+from streams.holdout import HoldoutSettings
+from streams.ids import uuid7
+from streams.processor import build_processor
+from streams.settings import KafkaSettings, StoreSettings
+from streams.store import Store
+from streams.topics import create_topics, end_offsets
+
+STEPS = 10
+
+
+def produce(kafka: KafkaSettings, events: int) -> float:
+    """Publish `events` steps of about 1 kB; returns the seconds it took."""
+    began = time.perf_counter()
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20)
+    for number in range(events):
+        name = f"episode-{number // STEPS}"
+        event = StepEvent(
+            episode_id=name,
+            step=number % STEPS,
+            agent="assistant",
+            principal="tenant/user",
+            task=Task(environment="textworld_express", task_id=f"twc/train/{number // STEPS}"),
+            messages=(Message(role="user", content="You are in a kitchen. " * 20),),
+            action=Message(role="assistant", content="open the wardrobe"),
+            observation="You open the wardrobe. [score 0.50]",
+            actor=Actor(kind="expert"),
+        )
+        producer.send(kafka.events_topic, key=name.encode(), value=event.to_json())
+    producer.close()
+    return time.perf_counter() - began
+
+
+async def through_the_record_role(kafka: KafkaSettings, folder: Path, events: int) -> float:
+    """Seconds from the first committed row to the last one; joining the group is not counted."""
+    settings = StoreSettings(path=folder / "store.duckdb")
+    store = Store.open(settings, HoldoutSettings(), kafka)
+    stop = asyncio.Event()
+    role = asyncio.create_task(run(build_processor(store, kafka, settings), stop))
+    began = None
+    before = 0
+    while (read := sum(store.positions().values())) < events:
+        if role.done():
+            role.result()
+        if read and began is None:
+            began, before = time.perf_counter(), read
+        await asyncio.sleep(0.002)
+    assert began is not None
+    seconds = (time.perf_counter() - began) * events / (events - before)
+    stop.set()
+    await role
+    store.close()
+    return seconds
+
+
+async def bare(kafka: KafkaSettings, folder: Path, events: int, batch: int) -> float:
+    """The same records by aiokafka alone, each batch inserted as one Arrow table."""
+    database = duckdb.connect(str(folder / "bare.duckdb"), config={"threads": "1"})
+    schema = pa.schema([("partition", pa.int32()), ("offset", pa.int64()), ("payload", pa.binary())])
+    database.register("batch", schema.empty_table())
+    database.execute("CREATE TABLE events AS FROM batch")
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    partitions = [TopicPartition(kafka.events_topic, number) for number in range(kafka.partitions)]
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    read = 0
+    began = time.perf_counter()
+    while read < events:
+        found = await consumer.getmany(timeout_ms=500, max_records=batch)
+        records = [record for group in found.values() for record in group]
+        if not records:
+            continue
+        columns = [
+            [record.partition for record in records],
+            [record.offset for record in records],
+            [record.value for record in records],
+        ]
+        database.register("batch", pa.table(columns, schema=schema))
+        database.execute("INSERT INTO events SELECT * FROM batch")
+        read += len(records)
+    seconds = time.perf_counter() - began
+    await consumer.stop()
+    database.close()
+    return seconds
+
+
+@contextmanager
+def cluster(bootstrap: str) -> Iterator[str]:
+    if bootstrap:
+        yield bootstrap
+        return
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--bootstrap", default="", help="a cluster to use instead of the embedded broker")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with cluster(options.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
+        name = uuid7()
+        kafka = KafkaSettings(bootstrap=bootstrap, group_prefix=name, events_topic=f"{name}.events")
+        create_topics(kafka)
+        produced_s = produce(kafka, options.events)
+        assert sum(end_offsets(bootstrap, kafka.events_topic).values()) == options.events
+        record_s = asyncio.run(through_the_record_role(kafka, Path(folder), options.events))
+        bare_s = asyncio.run(bare(kafka, Path(folder), options.events, StoreSettings().batch))
+    report = {
+        "events": options.events,
+        "produced_per_s": round(options.events / produced_s),
+        "recorded_per_s": round(options.events / record_s),
+        "bare_per_s": round(options.events / bare_s),
+        "ratio": round(bare_s / record_s, 3),
+    }
+    if options.json:
+        print(json.dumps(report))
+    else:
+        for field, value in report.items():
+            print(f"{field:>15} {value}")
+
+
+if __name__ == "__main__":
+    main()
