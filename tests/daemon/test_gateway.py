@@ -7,9 +7,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Response
 
+from daemon.gateway import Alias, gateway_router
+from daemon.metrics import Metrics
 from daemon.registry import Registry
+from daemon.store_watch import StoreWatch
 from streams.policy import PolicyClient
 from streams.processes import free_port
+from streams.settings import KafkaSettings
+from streams.store_client import StoreClient
 
 MakeAdapter = Callable[..., str]
 CHAT = {"model": "assistant", "messages": [{"role": "user", "content": "open the fridge"}], "temperature": 0}
@@ -135,12 +140,6 @@ async def dying_server() -> AsyncIterator[str]:
 async def test_a_server_that_is_away_or_dies_is_a_503_that_says_when_to_try_again(
     dying_server: str, registry: Registry
 ) -> None:
-    from daemon.gateway import Alias, gateway_router
-    from daemon.metrics import Metrics
-    from daemon.store_watch import StoreWatch
-    from streams.settings import KafkaSettings
-    from streams.store_client import StoreClient
-
     for url in (dying_server, "http://127.0.0.1:9"):
         alias = Alias("assistant")
         alias.point_to("base", "base")
