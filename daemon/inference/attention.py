@@ -8,10 +8,11 @@ Grouped query heads are folded into the length axis: repeating the keys for each
 a mask, copies the whole cache at every step and is several times slower.
 """
 
+import math
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
@@ -121,10 +122,12 @@ def slot_attention(
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    # Zeros and not garbage, since a masked NaN would still spoil the sum; from numpy, whose zeros are calloc's, so that
-    # a slot takes no memory before it is written.
-    words = np.zeros(shape, dtype={2: np.uint16, 4: np.uint32}[dtype.itemsize])
-    return torch.from_numpy(words).view(dtype)
+    # Zeros and not garbage, since a masked NaN would still spoil the sum; mapped, so that a token takes no memory
+    # before it is written, and none when the model is unloaded; not in huge pages, which hold whole slots.
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 AttentionInterface.register(NAME, slot_attention)
