@@ -199,7 +199,11 @@ async def test_everything_published_is_stored_once_or_dead_lettered(
 
     sequences = (await client.query("SELECT sequence FROM events")).column(0).to_pylist()
     assert len(set(sequences)) == 500
+    with pytest.raises(StoreError, match="exactly one SELECT"):
+        await client.query("DELETE FROM events")
     assert recorder.end(signal.SIGTERM) == 0
+    with pytest.raises(StoreError, match="is the record role running"):
+        await client.status()
 
 
 async def test_a_recorder_that_is_killed_again_and_again_loses_and_doubles_nothing(
