@@ -41,7 +41,7 @@ def main() -> int:
     try:
         serve(settings)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import structlog
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from daemon.inference.weights import compute_dtype, load_weights
+from daemon.inference.weights import compute_dtype, load_tokenizer, load_weights
 from streams.errors import ConfigurationError, RatchetError
 
 log = structlog.get_logger()
@@ -62,13 +62,8 @@ class Engine:
         torch.set_num_threads(settings.threads)
         self._settings = settings
         self._dtype = compute_dtype(settings.dtype)
-        tokenizer = AutoTokenizer.from_pretrained(settings.model, local_files_only=True)
-        if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise ConfigurationError(
-                f"the tokenizer in {settings.model} has no tokenizer.json: convert it to a fast one"
-            )
-        self.tokenizer = tokenizer
         model = load_weights(settings.model, None, self._dtype)
+        self.tokenizer = load_tokenizer(settings.model)
         longest = getattr(model.config, "max_position_embeddings", settings.max_length)
         self.max_length = min(settings.max_length, longest)
         self.stop_tokens = _stop_tokens(model)

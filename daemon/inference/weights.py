@@ -1,4 +1,4 @@
-"""Loads a model for serving: an adapter is merged into its base, and linear layers are laid out for the processor.
+"""Loads what is served: an adapter is merged into its base, and linear layers are laid out for the processor.
 
 The engine calls `load_weights` at its start for the base, and in a worker thread for every adapter.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from daemon.inference import attention
 from streams.errors import ConfigurationError
@@ -45,6 +45,17 @@ def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreT
     if torch.backends.mkldnn.is_available():
         _lay_out(model)
     return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`. Raises `ConfigurationError` if there is none, or none that decodes as it goes."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} holds no tokenizer: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigurationError(f"the tokenizer in {folder} has no tokenizer.json: save it as a fast one")
+    return tokenizer
 
 
 def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
