@@ -13,8 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from daemon.serve import ServingSettings
 from evaluation.settings import GateSettings
-from learners.base_model import EMBEDDED
-from learners.settings import LearnerSettings
+from learners.settings import EMBEDDED, LearnerSettings
 from streams.branching import BranchingSettings
 from streams.errors import ConfigurationError
 from streams.holdout import HoldoutSettings
@@ -68,7 +67,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read the file (by default `ratchet.toml` if there is one) and the environment, and derive what follows.
+        """What `read` gives, `settled`: what every process works with."""
+        return cls.read(path).settled()
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> Self:
+        """Read the file (by default `ratchet.toml` if there is one) and the environment.
 
         Raises `ConfigurationError` with the first wrong key or value.
         """
@@ -77,7 +81,7 @@ class Settings(BaseSettings):
         source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         try:
             cls._file = tomllib.loads(source.read_text()) if source else {}
-            return cls().settled()
+            return cls()
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{source} is not TOML: {error}") from error
         except ValidationError as error:

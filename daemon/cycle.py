@@ -71,8 +71,18 @@ class Loop:
     policy: PolicyClient
     control: ControlClient
     pool: SandboxPool
+    tasks: tuple[Task, ...]
     held_out: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+
+    async def branching_state(self) -> tuple[int, int]:
+        """How many episodes were to be branched, and how many have been."""
+        topic = self.settings.kafka.branches_topic
+        counts = await self.store.query(
+            f"SELECT (SELECT count(*) FROM outbox WHERE topic = '{topic}') AS asked, "
+            "(SELECT count(DISTINCT request_id) FROM branches) AS answered"
+        )
+        return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
 
 @asynccontextmanager
@@ -98,6 +108,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             policy=policy,
             control=control,
             pool=pool,
+            tasks=tasks,
             held_out=tuple(task for task in tasks if settings.holdout.split(task.task_id) is Split.SELECTION),
             # Gates never train on the other fold, but the same rule keeps its tasks as fresh as the others'.
             out_of_domain=tuple(task for task in others if settings.holdout.split(task.task_id) is not Split.TRAIN)[

@@ -80,17 +80,8 @@ async def cycle_is_due(loop: Loop) -> bool:
     """Whether enough trusted episodes came since the newest snapshot, and the branch workers are done with them."""
     since = _newest_snapshot(loop.settings.home / "snapshots")
     new = await loop.store.query(f"SELECT count(*) AS n FROM trusted WHERE split = 'train' AND sequence > {since}")
-    return int(new["n"][0].as_py()) >= loop.settings.learner.min_new_episodes and await branches_settled(loop)
-
-
-async def branches_settled(loop: Loop) -> bool:
-    """Whether every branch request that was published has its results stored."""
-    topic = loop.settings.kafka.branches_topic
-    counts = await loop.store.query(
-        f"SELECT (SELECT count(*) FROM outbox WHERE topic = '{topic}') AS asked, "
-        "(SELECT count(DISTINCT request_id) FROM branches) AS answered"
-    )
-    return bool(counts["asked"][0].as_py() == counts["answered"][0].as_py())
+    asked, answered = await loop.branching_state()
+    return int(new["n"][0].as_py()) >= loop.settings.learner.min_new_episodes and asked == answered
 
 
 def _newest_snapshot(folder: Path) -> int:

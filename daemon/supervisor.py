@@ -148,7 +148,7 @@ class Supervisor:
 
     def _role(self, role: Role) -> Service:
         health = {Role.RECORD: f"{self.settings.store_url}/status", Role.SERVE: f"{self.settings.control_url}/status"}
-        command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value)
+        command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
         return self._service(role.value, command, health.get(role))
 
     def _service(self, name: str, command: tuple[str, ...], health: str | None) -> Service:

@@ -11,12 +11,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
+from learners.settings import EMBEDDED
 from streams.errors import ConfigurationError
 
-EMBEDDED = "smollm2-135m-instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _WEIGHTS = "model.safetensors"
@@ -89,11 +86,17 @@ def _embedded_gguf() -> Path:
 
 def embedded_tokenizer_files(folder: Path) -> None:
     """Write the embedded model's tokenizer, with its chat template, into `folder`."""
+    from transformers import AutoTokenizer
+
     gguf = _embedded_gguf()
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    # Most processes only name the base model, and torch takes seconds to import.
+    import torch
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     config = model.config
     # A model loaded from GGUF refuses to be saved while it remembers that it was quantised.

@@ -1,0 +1,179 @@
+"""The command line: `ratchet demo | run | status | history | rollback | check-config`.
+
+Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do.
+"""
+
+import asyncio
+import getpass
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from daemon.config import Settings
+from daemon.console import Narrator, print_json, status_table
+from daemon.control_client import ControlClient
+from daemon.demo import run_demo
+from daemon.demo_plan import DemoPlan
+from daemon.registry import Registry
+from daemon.roles import RUN, Role
+from daemon.schemas import RollbackRequest
+from daemon.supervisor import Supervisor
+from learners.base_model import resolve_base
+from streams.errors import RatchetError
+from streams.processes import die_with_parent, stop_on_signals
+
+Result = TypeVar("Result")
+
+app = typer.Typer(
+    name="ratchet",
+    help="A continual-learning sidecar for production LLM agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Walk the same way in five minutes, proving less.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the order of tasks, of branching and of training.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a real language model on a real environment, end to end, on embedded defaults."""
+    plan = DemoPlan.quick(seed) if quick else DemoPlan.full(seed)
+    with Narrator() as narrator:
+        report = _run(run_demo(plan, narrator))
+    if as_json:
+        print_json(report.model_dump_json())
+    else:
+        Console().print(report.table())
+    for gap in plan.unproven:
+        typer.echo(f"left unproven by --quick: {gap}", err=True)
+    if failures := report.failures(plan):
+        raise RatchetError("the demo ran to its end but did not show everything: " + "; ".join(failures))
+
+
+@app.command()
+def run(
+    roles: Annotated[str, typer.Option(help="Which of record, branch, learn, serve.")] = "record,branch,learn,serve",
+    config: ConfigOption = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run Ratchet, or some of its roles: one in this process, several in a process each, restarted if they die."""
+    try:
+        chosen = [Role(name) for name in roles.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
+    settings = Settings.load(config)
+    if len(chosen) == 1:
+        if parent is not None:
+            die_with_parent(parent)
+        _run(RUN[chosen[0]](settings))
+    else:
+        _run(_supervise(settings, chosen))
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """What serves, what is stored, and how the last cycles ended."""
+    report = _run(_ask(config, lambda control: control.status()))
+    if as_json:
+        print_json(report.model_dump_json())
+    else:
+        Console().print(status_table(report))
+
+
+@app.command()
+def history(
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest entries.")] = 20,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The audit log: who did what to which adapter, when and why. Read from its file, so nothing need be running."""
+    entries = Registry(Settings.load(config).home).audit.read()[-limit:]
+    if as_json:
+        print_json("[" + ",".join(entry.model_dump_json(exclude_none=True) for entry in entries) + "]")
+        return
+    table = Table("when", "who", "what", "adapter", "why")
+    for entry in entries:
+        what = entry.action.value if entry.state is None else f"{entry.action.value} → {entry.state.value}"
+        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.actor, what, entry.subject[:12], entry.reason)
+    Console().print(table)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option(help="Digest of an adapter that served, or `base`.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")] = "asked for by an operator",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let what served before serve again. What is taken back must win a gate to return."""
+    request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
+    change = _run(_ask(config, lambda control: control.rollback(request)))
+    if as_json:
+        print_json(change.model_dump_json())
+    else:
+        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Read the configuration as `run` would, and print what came of it."""
+    settings = Settings.load(config)
+    if as_json:
+        print_json(settings.model_dump_json())
+    else:
+        Console().print_json(settings.model_dump_json())
+
+
+async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
+    stop = asyncio.create_task(stop_on_signals().wait())
+    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
+    async with Supervisor(settings, base, roles) as supervisor:
+        names = ", ".join(role.value for role in roles)
+        typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
+        typer.echo(f"the log is at {supervisor.settings.kafka.bootstrap}, logs are in {settings.home}/logs", err=True)
+        await stop
+
+
+async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitable[Result]]) -> Result:
+    async with ControlClient(Settings.load(config).control_url) as control:
+        return await question(control)
+
+
+def _run(work: Coroutine[Any, Any, Result] | Awaitable[Result]) -> Result:
+    async def run() -> Result:
+        return await work
+
+    return asyncio.run(run())
+
+
+def main() -> None:
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    try:
+        app()
+    except RatchetError as error:
+        typer.echo(f"ratchet: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("ratchet: interrupted", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

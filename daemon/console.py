@@ -1,0 +1,88 @@
+"""How the command line speaks: progress on stderr, results on stdout, as tables for people or as JSON."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from daemon.schemas import StatusReport
+
+_LINE_EVERY_S = 15.0
+
+
+class Narrator:
+    """Tells how long work advances: bars on a terminal, a line now and then elsewhere. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began = time.monotonic()
+        self._last_line: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]{self._clock()}[/dim] {text}", highlight=False)
+
+    def advance(self, step: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` of `step` are done."""
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total, note=note)
+        self._bars.update(self._tasks[step], completed=done, total=total, note=note)
+        if self.console.is_terminal:
+            return
+        now = time.monotonic()
+        if done >= total or now - self._last_line.get(step, 0.0) >= _LINE_EVERY_S:
+            self._last_line[step] = now
+            self.console.print(f"{self._clock()} {step}: {done}/{total} {note}".rstrip(), highlight=False, markup=False)
+
+    def _clock(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        return f"{minutes:02d}:{seconds:02d}"
+
+
+def print_json(document: str) -> None:
+    """One JSON document on stdout, with nothing around it."""
+    sys.stdout.write(document.rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def status_table(report: StatusReport) -> Table:
+    """What `ratchet status` shows."""
+    table = Table(title="Ratchet", show_header=False)
+    table.add_row("agents ask for", report.alias)
+    table.add_row("served now", report.served or "nothing yet")
+    table.add_row("champion", report.champion)
+    table.add_row("previous", report.previous)
+    if report.store is None:
+        table.add_row("store", "does not answer")
+    else:
+        for kind, count in report.store.events.items():
+            table.add_row(f"{kind} events", str(count))
+        branches = report.store.branches
+        table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
+        table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
+        table.add_row("dead letters", str(report.store.dead_letters))
+    for cycle in report.cycles:
+        table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
+    return table
