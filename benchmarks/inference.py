@@ -39,7 +39,7 @@ Chats = list[list[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Rates are drawn tokens per second of wall time, prompts included; `ratio` is the server's over `generate`'s."""
+    """Rates are drawn tokens per second of wall time, prompts included; `prompt_tokens` are the last turn's."""
 
     dtype: str
     threads: int

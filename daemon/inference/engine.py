@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from daemon.inference.weights import compute_dtype, load_tokenizer, load_weights
+from daemon.inference.weights import compute_dtype, load_tokenizer, load_weights, return_memory
 from streams.errors import ConfigurationError, RatchetError
 
 log = structlog.get_logger()
@@ -153,6 +153,7 @@ class Engine:
             raise RequestRefused(400, "bad_adapter", str(error)) from error
         with self._changed:
             self._models[name] = LoadedModel(name, folder, self._base.name, self._runner(model))
+        return_memory()
         log.info("adapter loaded", adapter=name, folder=str(folder))
 
     def unload_adapter(self, name: str) -> None:
@@ -161,6 +162,11 @@ class Engine:
         Raises:
             RequestRefused: no adapter of that name is loaded.
         """
+        self._drain(name)
+        return_memory()
+        log.info("adapter unloaded", adapter=name)
+
+    def _drain(self, name: str) -> None:
         with self._changed:
             model = self._models.get(name)
             if model is None or model is self._base or name in self._closing:
@@ -169,7 +175,6 @@ class Engine:
             self._changed.wait_for(lambda: self._stopping or self._idle(model.runner))
             del self._models[name]
             self._closing.remove(name)
-        log.info("adapter unloaded", adapter=name)
 
     def _runner(self, model: PreTrainedModel) -> Runner:
         return Runner(
@@ -182,9 +187,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            while (runners := self._next_runners()) is not None:
-                for runner in runners:
-                    runner.step()
+            while self._step():
+                pass
         finally:
             # Whatever ended the thread, nobody is left waiting for an answer.
             with self._changed:
@@ -195,6 +199,13 @@ class Engine:
                 for model in self._models.values():
                     model.runner.cancel_all()
                 self._changed.notify_all()
+
+    def _step(self) -> bool:
+        # A frame of its own: while the thread waits for work it must not hold on to a model that is unloaded.
+        runners = self._next_runners()
+        for runner in runners or ():
+            runner.step()
+        return runners is not None
 
     def _next_runners(self) -> list[Runner] | None:
         """Hand what has arrived to its runners and return those with work; waits for some, None at the end."""
