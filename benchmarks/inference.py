@@ -39,7 +39,10 @@ Chats = list[list[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Rates are drawn tokens per second of wall time, prompts included; `prompt_tokens` are the last turn's."""
+    """Rates are drawn tokens per second of wall time, prompts included; `prompt_tokens` are the last turn's.
+
+    `ratio` is the server's rate over that of `generate`.
+    """
 
     dtype: str
     threads: int
