@@ -2,8 +2,7 @@
 state and to itself.
 
 The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
-sequence of its own. Objectives say which tokens count; the trainer runs the result through a stock Transformers model
-with a four-dimensional attention bias.
+sequence of its own. Objectives say which tokens count; the trainer runs the result with `learners.tree_attention`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ import torch
 
 from learners.chat import ChatTokenizer
 from learners.trajectories import Trajectory
+from learners.tree_attention import Segment, TreeLayout, tree_layout
 from streams.events import Message
 
 
@@ -26,25 +26,16 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive tokens; `parent_end` is the index of the token they continue from, -1 for the trunk."""
-
-    start: int
-    stop: int
-    parent_end: int
-
-
-@dataclass(frozen=True, slots=True)
 class Tree:
     """A packed episode.
 
-    Shapes: `ids` and `positions` (length,), `bias` (1, 1, length, length) additive; `targets`, `predictors` and
-    `weights` (counted tokens,): token `targets[k]` is predicted from position `predictors[k]` of the sequence.
+    Shapes: `ids` and `positions` (length,); `targets`, `predictors` and `weights` (counted tokens,): token `targets[k]`
+    is predicted from position `predictors[k]` of the sequence. `layout` says what attends to what.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
-    bias: torch.Tensor
+    layout: TreeLayout
     targets: torch.Tensor
     predictors: torch.Tensor
     weights: torch.Tensor
@@ -57,10 +48,9 @@ class Tree:
 class TreePacker:
     """Packs trajectories for one base model into at most `max_length` tokens; branches that do not fit are left out."""
 
-    def __init__(self, tokenizer: ChatTokenizer, max_length: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
-        self._dtype = dtype
 
     def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
         sequence = _Sequence()
@@ -85,7 +75,7 @@ class TreePacker:
                 sequence.append(self._tokenizer, chat[0], 0.0)
                 sequence.append(self._tokenizer, chat[1], weights.branch_observations)
                 sequence.close_segment()
-        return sequence.tree(self._dtype)
+        return sequence.tree()
 
 
 class _Sequence:
@@ -113,29 +103,16 @@ class _Sequence:
         self._positions.extend(range(first, first + len(tokens.ids)))
         self._weights.extend(weight if begin <= index < end else 0.0 for index in range(len(tokens.ids)))
 
-    def tree(self, dtype: torch.dtype) -> Tree:
+    def tree(self) -> Tree:
         counted = [index for index, weight in enumerate(self._weights) if weight]
         return Tree(
             ids=torch.tensor(self.ids),
             positions=torch.tensor(self._positions),
-            bias=attention_bias(self._segments, dtype),
+            layout=tree_layout(self._segments),
             targets=torch.tensor(counted, dtype=torch.long),
             predictors=torch.tensor(predictors(self._segments, counted), dtype=torch.long),
             weights=torch.tensor([self._weights[index] for index in counted]),
         )
-
-
-def attention_bias(segments: Sequence[Segment], dtype: torch.dtype) -> torch.Tensor:
-    """0 where a token may look, the lowest number of `dtype` elsewhere; shape (1, 1, length, length)."""
-    length = segments[-1].stop
-    allowed = torch.zeros(length, length, dtype=torch.bool)
-    for segment in segments:
-        rows = slice(segment.start, segment.stop)
-        allowed[rows, : segment.parent_end + 1] = True
-        own = segment.stop - segment.start
-        allowed[rows, rows] = torch.ones(own, own, dtype=torch.bool).tril()
-    bias = torch.zeros(length, length, dtype=dtype)
-    return bias.masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 def predictors(segments: Iterable[Segment], counted: Sequence[int]) -> list[int]:

@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.packing import Tree, TreePacker
@@ -38,7 +39,7 @@ def compute_dtype() -> torch.dtype:
 
 def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:
     """The base model with a fresh adapter, or with `parent` to be trained on. Adapter weights are float32."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=tree_attention.NAME)
     if parent is not None:
         return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
     depth = model.config.num_hidden_layers
@@ -57,9 +58,9 @@ def tree_loss(model: LlamaForCausalLM, tree: Tree) -> torch.Tensor:
     """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
     hidden = model.model(
         input_ids=tree.ids[None],
-        attention_mask=tree.bias,
         position_ids=tree.positions[None],
         use_cache=False,
+        tree=tree.layout,
     ).last_hidden_state[0]
     # Only counted tokens go through the output layer, which is a fifth of a small model.
     logits = model.lm_head(hidden[tree.predictors]).float()
@@ -86,7 +87,7 @@ def train(job: TrainingJob) -> None:
     generator = torch.Generator().manual_seed(job.seed)
     dtype = compute_dtype()
     trajectories = read_trajectories(job.snapshot)
-    packer = TreePacker(ChatTokenizer(job.base), job.settings.max_length, dtype)
+    packer = TreePacker(ChatTokenizer(job.base), job.settings.max_length)
     adapted = adapted_model(job.base, job.settings.lora, job.parent, dtype)
     adapted.train()
     model = cast(LlamaForCausalLM, adapted.get_base_model())
