@@ -51,6 +51,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Teach a real language model on a real environment, end to end, on embedded defaults."""
+    _log_from(logging.ERROR)  # the narrator tells the rest
     plan = DemoPlan.quick(seed) if quick else DemoPlan.full(seed)
     with Narrator() as narrator:
         report = _run(run_demo(plan, narrator))
@@ -160,11 +161,15 @@ def _run(work: Coroutine[Any, Any, Result] | Awaitable[Result]) -> Result:
     return asyncio.run(run())
 
 
-def main() -> None:
+def _log_from(level: int) -> None:
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+
+
+def main() -> None:
+    _log_from(logging.INFO)
     try:
         app()
     except RatchetError as error:

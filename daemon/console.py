@@ -42,7 +42,7 @@ class Narrator:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{self._clock()}[/dim] {text}", highlight=False)
+        self.console.print(f"[dim]{self._clock()}[/dim] {text}", highlight=False, soft_wrap=True)
 
     def advance(self, step: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` of `step` are done."""
@@ -54,7 +54,9 @@ class Narrator:
         now = time.monotonic()
         if done >= total or now - self._last_line.get(step, 0.0) >= _LINE_EVERY_S:
             self._last_line[step] = now
-            self.console.print(f"{self._clock()} {step}: {done}/{total} {note}".rstrip(), highlight=False, markup=False)
+            self.console.print(
+                f"{self._clock()} {step}: {done}/{total} {note}".rstrip(), highlight=False, markup=False, soft_wrap=True
+            )
 
     def _clock(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)

@@ -29,7 +29,7 @@ from daemon.supervisor import Supervisor
 from evaluation.gate import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from learners.base_model import resolve_base
-from learners.settings import Stage
+from learners.settings import LoraSettings, Stage
 from streams.errors import ConfigurationError, RatchetError
 from streams.events import Task
 from streams.files import write_atomically
@@ -166,11 +166,11 @@ class Demo:
     def watcher(self, name: str) -> "_Watch":
         return _Watch(self.narrator, name)
 
-    async def roll_back(self) -> RollbackLine:
-        """Roll back as an operator would, with the agent playing before and after."""
-        before = await self.play("policy", _FEW)
+    async def roll_back(self) -> RollbackLine | None:
+        """Roll back as an operator would, with the agent playing before and after; None if nothing was promoted."""
         if self.loop.registry.refs().champion == BASE:
-            raise RatchetError("nothing was promoted, so there is nothing to roll back: see the gate reports")
+            return None
+        before = await self.play("policy", _FEW)
         request = RollbackRequest(reason="to show that it works", actor=OPERATOR)
         change = await self.loop.control.rollback(request)
         self.narrator.say(f"rolled back from {change.from_name} to {change.to_name} in {change.seconds:.2f} s")
@@ -253,7 +253,12 @@ def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
             "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
-            "gate": given.gate.model_copy(update={"min_tasks": min(given.gate.min_tasks, plan.held_out)}),
+            "gate": given.gate.model_copy(
+                update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
+            ),
+            "branching": given.branching.model_copy(update={"samples": 3}),
+            # Half of the layers learn as well here, and train half as long again as fast.
+            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
         }
     ).settled()
 
