@@ -1,0 +1,47 @@
+# `make demo` and `make test` are the whole set-up. Everything is installed into .venv from requirements.lock.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test test-slow lint bench clean lock
+
+demo: $(READY)
+	$(BIN)/ratchet demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/ingest.py $(ARGS)
+	$(BIN)/python benchmarks/branching.py $(ARGS)
+	$(BIN)/python benchmarks/inference.py --model "$$($(BIN)/python -c 'from pathlib import Path; from learners.base_model import resolve_base; from learners.settings import EMBEDDED; print(resolve_base(EMBEDDED, Path(".ratchet")))')" $(ARGS)
+
+# An installation that was interrupted has no `ready` file and is begun anew. Torch comes with what it needs on this
+# machine, which differs between its builds; all else is in the lock file, and some of it must come without what it asks
+# for (see there).
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "Ratchet is set up with Python 3.11: name it, as in make demo PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+# What is installed now becomes the lock file; run it after upgrading something in .venv on purpose.
+lock:
+	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip \
+		| sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
