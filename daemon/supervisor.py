@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,22 @@ class Service:
                 # Ctrl-C must reach the children through the supervisor, in its order, and not from the terminal.
                 start_new_session=True,
             )
+
+    async def ready(self) -> None:
+        """Wait until the service answers. Raises `SupervisorError` when it ends instead, or takes too long."""
+        if self.health is None:
+            return
+        deadline = time.monotonic() + START_TIMEOUT_S
+        async with httpx.AsyncClient(timeout=5.0) as http:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await http.get(self.health)).is_success:
+                        return
+                if self.process is None or self.process.returncode is not None or time.monotonic() > deadline:
+                    raise SupervisorError(
+                        f"{self.name} did not start: {self.last_words()} (all of it in {self.log_file})"
+                    )
+                await asyncio.sleep(_POLL_S)
 
     async def stop(self) -> None:
         process = self.process
@@ -118,11 +135,15 @@ class Supervisor:
             await asyncio.to_thread(self._broker.start)
             kafka = self.settings.kafka.model_copy(update={"bootstrap": self._broker.bootstrap})
             self.settings = self.settings.model_copy(update={"kafka": kafka})
-        self._services = [self._engine()] if Role.SERVE in self.roles and not self.settings.engine.url else []
+        self._services = (
+            [inference_service(self.settings, self.base)]
+            if Role.SERVE in self.roles and not self.settings.engine.url
+            else []
+        )
         self._services += [self._role(role) for role in self.roles if role is not Role.LEARN]
         for service in self._services:
             await service.start()
-        await asyncio.gather(*(self._ready(service) for service in self._services))
+        await asyncio.gather(*(service.ready() for service in self._services))
         if Role.LEARN in self.roles:
             # It compares with what serves, so it starts when that answers.
             learner = self._role(Role.LEARN)
@@ -138,48 +159,36 @@ class Supervisor:
         if self._broker is not None:
             await asyncio.to_thread(self._broker.stop)
 
-    def _engine(self) -> Service:
-        engine = self.settings.engine
-        command = (
-            *(sys.executable, "-m", "daemon.inference", "--model", str(self.base)),
-            *("--port", str(engine.port), "--threads", str(engine.threads)),
-        )
-        return self._service("inference", command, f"http://127.0.0.1:{engine.port}/health")
-
     def _role(self, role: Role) -> Service:
         health = {Role.RECORD: f"{self.settings.store_url}/status", Role.SERVE: f"{self.settings.control_url}/status"}
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
-        return self._service(role.value, command, health.get(role))
-
-    def _service(self, name: str, command: tuple[str, ...], health: str | None) -> Service:
-        environment = os.environ | self.settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
-        return Service(name, command, health, environment, self.settings.home / "logs" / f"{name}.log")
-
-    async def _ready(self, service: Service) -> None:
-        if service.health is None:
-            return
-        async with httpx.AsyncClient(timeout=5.0) as http:
-            deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get(service.health)).is_success:
-                        return
-                assert service.process is not None  # it was started
-                if service.process.returncode is not None or asyncio.get_running_loop().time() > deadline:
-                    raise SupervisorError(
-                        f"{service.name} did not start: {service.last_words()} (all of it in {service.log_file})"
-                    )
-                await asyncio.sleep(_POLL_S)
+        return _service(self.settings, role.value, command, health.get(role))
 
     async def _keep_up(self, service: Service) -> None:
         pause = 0.5
         while True:
             assert service.process is not None  # it was started
-            began = asyncio.get_running_loop().time()
+            began = time.monotonic()
             status = await service.process.wait()
-            if asyncio.get_running_loop().time() - began > 2 * _LONGEST_PAUSE_S:
+            if time.monotonic() - began > 2 * _LONGEST_PAUSE_S:
                 pause = 0.5
             log.error("restarting", service=service.name, status=status, said=service.last_words(), pause_s=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             await service.start()
+
+
+def inference_service(settings: Settings, base: Path) -> Service:
+    """The embedded inference server of the base model in the folder `base`, not started yet."""
+    engine = settings.engine
+    command = (
+        *(sys.executable, "-m", "daemon.inference", "--model", str(base)),
+        *("--port", str(engine.port), "--threads", str(engine.threads)),
+    )
+    return _service(settings, "inference", command, f"http://127.0.0.1:{engine.port}/health")
+
+
+def _service(settings: Settings, name: str, command: tuple[str, ...], health: str | None) -> Service:
+    # Idle threads that spin would take the cores from the processes beside them.
+    environment = os.environ | settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
+    return Service(name, command, health, environment, settings.home / "logs" / f"{name}.log")
