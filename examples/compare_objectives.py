@@ -227,8 +227,8 @@ def table(comparison: Comparison) -> Table:
             *(f"{run.mean_score:.3f}", f"{run.invalid_actions:.3f}", str(run.trained_tokens), f"{run.seconds:.0f}"),
         )
     rows.caption = (
-        f"{comparison.demonstrations} demonstrations, {comparison.updates} updates of 2 trajectories. Of all pairs, only "
-        f"the second arm solves {comparison.wins}, only the first {comparison.losses}: McNemar, one-sided, "
+        f"{comparison.demonstrations} demonstrations, {comparison.updates} updates of 2 trajectories. Of all pairs, "
+        f"only the second arm solves {comparison.wins}, only the first {comparison.losses}: McNemar, one-sided, "
         f"p = {comparison.p_better:.3f} for better, {comparison.p_worse:.3f} for worse."
     )
     return rows

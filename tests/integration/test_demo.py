@@ -1,0 +1,81 @@
+"""The demo as a user runs it, in its quick form."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPORT_KEYS = {
+    "events": {"produced", "stored", "lost", "duplicated"},
+    "branches": {"requested", "executed", "diverged"},
+}
+CYCLE_KEYS = {
+    "adapter",
+    "verdict",
+    "champion_success",
+    "candidate_success",
+    "tasks",
+    "p_value",
+    "seconds",
+}
+
+
+def start_demo(home: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "daemon.cli", "demo", "--quick", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RATCHET_HOME": str(home)},
+        start_new_session=True,
+    )
+
+
+def running_from(home: Path) -> list[psutil.Process]:
+    """Processes that were started for the demo in `home`: they carry it in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(home) in process.environ().get("RATCHET_HOME", "") and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(tmp_path: Path) -> None:
+    demo = start_demo(tmp_path)
+    output, told = demo.communicate(timeout=1500)
+    assert demo.returncode == 0, told[-2000:]
+    report = json.loads(output)
+    assert report == json.loads((tmp_path / "demo" / "report.json").read_text())
+    for key, parts in REPORT_KEYS.items():
+        assert parts <= report[key].keys()
+    assert report["events"]["produced"] == report["events"]["stored"] > 0
+    assert report["events"]["lost"] == report["events"]["duplicated"] == 0
+    assert report["branches"]["requested"] == report["branches"]["executed"] + report["branches"]["diverged"] > 0
+    assert [CYCLE_KEYS - cycle.keys() for cycle in report["cycles"]] == [set(), set()]
+    assert report["sabotage_verdict"] != "PROMOTE"
+    assert "left unproven by --quick" in told
+    assert running_from(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
+    demo = start_demo(tmp_path)
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "demo" / "logs" / "record.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(5)
+    assert len(running_from(tmp_path)) > 3
+    demo.send_signal(signal.SIGINT)
+    _, told = demo.communicate(timeout=60)
+    assert demo.returncode == 130, told[-2000:]
+    assert running_from(tmp_path) == []
