@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
-from daemon.inference.weights import compute_dtype
+from learners.precision import compute_dtype
 from streams.events import Message
 from streams.policy import PolicyClient, Sampling
 

@@ -14,6 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from streams.errors import ConfigurationError
 from streams.events import Message
 
+# Occurs in no chat template.
+_MARK = "\ufffc"
+
 
 @dataclass(frozen=True, slots=True)
 class MessageTokens:
@@ -47,16 +50,19 @@ class ChatTokenizer:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _tokenise(self, message: Message) -> MessageTokens:
-        # A leading system message keeps templates from adding one of their own.
-        system = {"role": "system", "content": "-"}
-        before = self._render([system])
-        whole = self._render([system, message.model_dump()])
-        text = whole[len(before) :] if message.role != "system" else self._render([message.model_dump()])
-        head, tail = text.split(message.content, 1) if message.content else (text, "")
-        ids = self.encode(text)
+        # The words themselves may occur in the template's own, such as "assistant", so a mark finds their place.
+        head, tail = self._alone(message.model_copy(update={"content": _MARK})).split(_MARK)
+        ids = self.encode(self._alone(message))
         # What follows the content begins with the token that ends the turn: whoever writes must learn to stop.
         end = len(ids) - len(self.encode(tail)) + bool(tail)
         return MessageTokens(tuple(ids), (len(self.encode(head)), end))
+
+    def _alone(self, message: Message) -> str:
+        if message.role == "system":
+            return self._render([message.model_dump()])
+        # A leading system message keeps templates from adding one of their own.
+        system = {"role": "system", "content": "-"}
+        return self._render([system, message.model_dump()])[len(self._render([system])) :]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False))

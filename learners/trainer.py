@@ -19,6 +19,7 @@ from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.packing import Tree, TreePacker
+from learners.precision import compute_dtype
 from learners.probes import write_probes
 from learners.settings import LoraSettings, Progress, TrainingJob
 from learners.snapshots import read_trajectories
@@ -28,13 +29,6 @@ from streams.processes import die_with_parent
 
 _ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP_UPDATES = 5
-
-
-def compute_dtype() -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively, else float32, which is then faster."""
-    flags = Path("/proc/cpuinfo")
-    native = flags.is_file() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
 
 
 def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:

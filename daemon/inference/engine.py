@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from daemon.inference.weights import compute_dtype, load_tokenizer, load_weights, return_memory
+from learners.precision import compute_dtype, load_tokenizer, load_weights, return_memory
 from streams.errors import ConfigurationError, RatchetError
 
 log = structlog.get_logger()

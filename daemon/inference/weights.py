@@ -6,7 +6,6 @@ The engine calls `load_weights` at its start for the base, and in a worker threa
 import ctypes
 import gc
 from pathlib import Path
-from typing import Literal
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -15,16 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from daemon.inference import attention
 from streams.errors import ConfigurationError
-
-
-def compute_dtype(choice: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
-    """The data type that `choice` stands for on this processor."""
-    if choice == "auto":
-        features = torch.cpu.get_capabilities()
-        native = features.get("avx512_bf16") or features.get("amx_bf16")
-        # Without such instructions bfloat16 is emulated and slower than float32.
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if choice == "bfloat16" else torch.float32
 
 
 def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreTrainedModel:
