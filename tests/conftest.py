@@ -1,12 +1,19 @@
-"""What every floor's tests share: a base model that is real in kind and tiny in size."""
+"""What the floors' tests share: a base model that is real in kind and tiny in size, and a real server of it."""
 
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from learners.base_model import embedded_tokenizer_files
+from streams.policy import PolicyClient
+from streams.processes import free_port
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +38,34 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def inference_url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running inference server of the tiny base, a process of its own."""
+    port, log = free_port(), tmp_path_factory.mktemp("inference") / "log"
+    command = [sys.executable, "-m", "daemon.inference", "--model", str(tiny_base), "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, "--threads", "1", "--dtype", "float32"], stdout=output, stderr=output)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
+    while not _answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"the inference server did not start: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
+    yield url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+async def policy(inference_url: str) -> AsyncIterator[PolicyClient]:
+    async with PolicyClient(inference_url) as client:
+        yield client
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/v1/models").is_success
+    except httpx.TransportError:
+        return False

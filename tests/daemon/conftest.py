@@ -1,13 +1,8 @@
-"""A real inference server of the tiny base, real adapters for it, and the serve role in front of both."""
+"""Real adapters of the tiny base, and the serve role in front of the inference server."""
 
 import asyncio
 import json
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -20,59 +15,10 @@ from daemon.lifecycle import State
 from daemon.registry import Registry
 from daemon.serve import ServingSettings, serve
 from streams.ids import content_id, uuid7
-from streams.policy import PolicyClient
 from streams.processes import free_port
 from streams.settings import KafkaSettings
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
-
-
-@dataclass
-class InferenceServer:
-    """A process that a test may kill and start again on the same port."""
-
-    base: Path
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "daemon.inference", "--model", str(self.base), "--port", str(self.port)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--threads", "1", "--dtype", "float32"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/v1/models").is_success:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        pytest.fail(f"the inference server did not start: {self.log.read_text()[-2000:]}")
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture(scope="session")
-def inference(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServer]:
-    server = InferenceServer(tiny_base, free_port(), tmp_path_factory.mktemp("inference") / "log")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def policy(inference: InferenceServer) -> AsyncIterator[PolicyClient]:
-    async with PolicyClient(inference.url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -104,10 +50,10 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
 
 
 @pytest.fixture
-async def serving(inference: InferenceServer, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running serve role that has no store."""
     port, stop = free_port(), asyncio.Event()
-    settings = ServingSettings(port=port, home=registry.home, inference_url=inference.url, reconcile_s=0.2)
+    settings = ServingSettings(port=port, home=registry.home, inference_url=inference_url, reconcile_s=0.2)
     role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         for _ in range(600):
