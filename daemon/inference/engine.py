@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from learners.precision import compute_dtype, load_tokenizer, load_weights, return_memory
+from daemon.inference.weights import load_tokenizer, load_weights, return_memory
+from learners.precision import compute_dtype
 from streams.errors import ConfigurationError, RatchetError
 
 log = structlog.get_logger()
