@@ -79,7 +79,8 @@ class AdapterStore:
         folder = self.folder(digest)
         if not folder.is_dir():
             raise TrainingError(f"there is no adapter {digest} in {self._folder}")
-        if adapter_digest(folder) != digest:
+        whole = all((folder / name).is_file() for name in _CONTENT)
+        if not whole or adapter_digest(folder) != digest:
             raise TrainingError(f"{folder} is damaged: its files are not those that its name stands for")
         return AdapterManifest.model_validate_json((folder / MANIFEST).read_bytes())
 
