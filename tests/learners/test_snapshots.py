@@ -1,0 +1,246 @@
+"""Nothing that is held out ever reaches a snapshot, and a snapshot never changes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learners.snapshots import Snapshot, assemble, build_snapshot, read_trajectories, write_snapshot
+from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.errors import TrainingError
+from streams.events import (
+    Actor,
+    Alternative,
+    BranchResult,
+    Event,
+    Message,
+    OutcomeEvent,
+    RetractionEvent,
+    StepEvent,
+    Task,
+)
+from streams.holdout import HoldoutSettings, Split
+from streams.ids import content_id
+from streams.log import Received
+from streams.settings import KafkaSettings
+from streams.store import Store
+from streams.store_client import StoreClient
+from tests.learners.conftest import HOLDOUT, ServedStore, trajectory
+
+KAFKA = KafkaSettings()
+TASKS = {split: [f"twc/train/{n}" for n in range(60) if HOLDOUT.split(f"twc/train/{n}") is split] for split in Split}
+
+
+def episode(
+    name: str, task_id: str, actor: Literal["policy", "expert"] = "expert", success: bool = True, action: str = "go"
+) -> list[Event]:
+    """Two steps and the verdict; `name` is also whose data it is."""
+    task = Task(environment="textworld_express", task_id=task_id)
+    chat: tuple[Message, ...] = (Message(role="user", content=f"You are in a kitchen. {task_id}"),)
+    events: list[Event] = []
+    for number in range(2):
+        said = Message(role="assistant", content=f"{action} {number}")
+        step = StepEvent(
+            episode_id=name,
+            step=number,
+            agent="agent",
+            principal=name,
+            task=task,
+            messages=chat,
+            action=said,
+            observation=f"Done {number}.",
+            done=number == 1,
+            actor=Actor(kind=actor),
+        )
+        events.append(step)
+        chat += (said, Message(role="user", content=step.observation))
+    return [*events, OutcomeEvent(episode_id=name, verifier="game", success=success, score=float(success))]
+
+
+class Log:
+    """Appends to a store as if it had read a log of one partition for each topic."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._next = {KAFKA.events_topic: 0, KAFKA.transitions_topic: 0}
+
+    def publish(self, *events: Event) -> None:
+        topic = KAFKA.events_topic
+        self._store.append([decode_event(self._received(topic, event.to_json())) for event in events])
+
+    def branched(self, episode_id: str, task_id: str) -> None:
+        result = BranchResult(
+            request_id=content_id(episode_id),
+            episode_id=episode_id,
+            task=Task(environment="textworld_express", task_id=task_id),
+            step=1,
+            requested=1,
+            fidelity="sandbox_exact",
+            policy="base",
+            alternatives=(Alternative(action="jump", observation="You jump.", done=False, score=0.0, source="policy"),),
+        )
+        decoded: Decoded = decode_branch_result(self._received(KAFKA.transitions_topic, result.to_json()))
+        self._store.append([decoded])
+
+    def _received(self, topic: str, value: bytes) -> Received:
+        self._next[topic] += 1
+        return Received(topic, 0, self._next[topic] - 1, b"key", value)
+
+
+async def build(served: ServedStore, home: Path, as_of: int | None = None) -> Snapshot:
+    async with StoreClient(served.url) as client:
+        return await build_snapshot(client, HOLDOUT, home, as_of)
+
+
+def names(snapshot: Snapshot) -> list[str]:
+    return [one.episode_id for one in read_trajectories(snapshot.folder)]
+
+
+def everything_in(snapshot: Snapshot) -> str:
+    tables: Sequence[pa.Table] = [pq.read_table(path) for path in snapshot.folder.glob("*.parquet")]
+    return "".join(str(table.to_pylist()) for table in tables)
+
+
+async def test_of_all_that_was_played_only_the_train_split_is_learned_from(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log = Log(served_store.store)
+    for split, tasks in TASKS.items():
+        for number, task_id in enumerate(tasks[:6]):
+            log.publish(*episode(f"{split}-{number}", task_id))
+            log.branched(f"{split}-{number}", task_id)
+    snapshot = await build(served_store, tmp_path / "snapshots")
+    assert sorted(names(snapshot)) == [f"train-{number}" for number in range(6)]
+    assert (snapshot.manifest.steps, snapshot.manifest.branches) == (12, 6)
+    for held_out in TASKS[Split.SELECTION] + TASKS[Split.CONFIRMATION]:
+        assert f"'{held_out}'" not in everything_in(snapshot)
+
+
+async def test_a_store_that_was_told_other_splits_lets_nothing_in_that_the_builder_holds_out(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, tasks = Log(served_store.store), TASKS[Split.TRAIN]
+    for task_id in tasks:
+        log.publish(*episode(task_id, task_id))
+        log.branched(task_id, task_id)
+    assert served_store.store.query("SELECT DISTINCT split FROM trusted").column(0).to_pylist() == ["train"]
+    other = HoldoutSettings(key="another", selection=0.5, confirmation=0.1)
+    async with StoreClient(served_store.url) as client:
+        snapshot = await build_snapshot(client, other, tmp_path / "snapshots")
+    allowed = [task_id for task_id in tasks if other.split(task_id) is Split.TRAIN]
+    assert 0 < len(allowed) < len(tasks)
+    assert sorted(names(snapshot)) == sorted(allowed)
+    assert snapshot.manifest.branches == len(allowed)
+
+
+@given(
+    key=st.text("abc", min_size=1, max_size=4),
+    shares=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+    seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=20),
+)
+def test_whatever_the_settings_no_held_out_task_is_assembled(
+    key: str, shares: tuple[float, float], seeds: list[int]
+) -> None:
+    holdout = HoldoutSettings(key=key, selection=shares[0], confirmation=shares[1])
+    rows = [
+        {
+            "episode_id": f"{seed}",
+            "task_id": f"twc/train/{seed}",
+            "messages": "[]",
+            "action": "go",
+            "observation": "gone",
+            "actor_kind": "expert",
+            "adapter": None,
+        }
+        for seed in seeds
+    ]
+    kept = {one.task_id for one in assemble(rows, [], holdout)}
+    assert kept == {row["task_id"] for row in rows if holdout.split(str(row["task_id"])) is Split.TRAIN}
+
+
+def test_a_trajectory_of_a_held_out_task_is_refused_by_whoever_writes_it(tmp_path: Path) -> None:
+    for split in (Split.SELECTION, Split.CONFIRMATION):
+        with pytest.raises(TrainingError, match="held out"):
+            write_snapshot([trajectory(1, TASKS[split][0])], HOLDOUT, tmp_path, 0, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_same_sequence_gives_the_same_snapshot_whatever_came_later(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("a", first))
+    log.branched("a", first)
+    sequence = served_store.store.sequence
+    before = await build(served_store, tmp_path / "one")
+    log.publish(*episode("b", second), RetractionEvent(principal="a", reason="asked"))
+    again = await build(served_store, tmp_path / "two", as_of=before.manifest.as_of)
+    late = await build(served_store, tmp_path / "two")
+    assert before.manifest.as_of <= sequence
+    assert again.manifest.snapshot_id == before.manifest.snapshot_id
+    assert read_trajectories(again.folder) == read_trajectories(before.folder)
+    assert late.manifest.snapshot_id != before.manifest.snapshot_id
+
+
+async def test_who_withdrew_leaves_every_later_snapshot_with_branches_and_all(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("stays", first), *episode("leaves", second))
+    log.branched("leaves", second)
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    snapshot = await build(served_store, tmp_path)
+    assert names(snapshot) == ["stays"]
+    assert snapshot.manifest.branches == 0
+    assert "leaves" not in everything_in(snapshot)
+
+
+async def test_only_what_is_trusted_is_learned_from_and_the_manifest_counts_whose_it_is(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, tasks = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(
+        *episode("expert", tasks[0]),
+        *episode("won", tasks[1], "policy"),
+        *episode("lost", tasks[2], "policy", success=False),
+    )
+    snapshot = await build(served_store, tmp_path)
+    assert sorted(names(snapshot)) == ["expert", "won"]
+    assert snapshot.manifest.episodes == {"expert": 1, "policy": 1}
+    assert snapshot.manifest.offsets[f"{KAFKA.events_topic}/0"] == 9
+
+
+async def test_episodes_that_went_the_same_way_are_kept_once(served_store: ServedStore, tmp_path: Path) -> None:
+    log, (task_id, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("a", task_id), *episode("b", task_id), *episode("c", task_id, action="run"))
+    assert names(await build(served_store, tmp_path)) == ["a", "c"]
+
+
+async def test_a_store_with_nothing_to_learn_from_is_an_error_that_says_so(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="nothing to learn from yet"):
+        await build(served_store, tmp_path)
+    Log(served_store.store).publish(*episode("held-out", TASKS[Split.SELECTION][0]))
+    with pytest.raises(TrainingError, match="nothing to learn from yet"):
+        await build(served_store, tmp_path)
+
+
+def test_what_is_read_is_what_was_written_and_a_changed_file_is_refused(tmp_path: Path) -> None:
+    written = [trajectory(n, TASKS[Split.TRAIN][n]) for n in range(3)]
+    snapshot = write_snapshot(written, HOLDOUT, tmp_path, 5, {"ratchet.events/0": 9})
+    assert read_trajectories(snapshot.folder) == written
+    assert write_snapshot(written, HOLDOUT, tmp_path, 5, {}).folder == snapshot.folder
+    assert [path.name for path in tmp_path.iterdir()] == [snapshot.manifest.snapshot_id]
+    other = write_snapshot(written[:1], HOLDOUT, tmp_path, 5, {})
+    for name in ("episodes.parquet", "branches.parquet"):
+        genuine = (snapshot.folder / name).read_bytes()
+        (snapshot.folder / name).write_bytes((other.folder / name).read_bytes())
+        with pytest.raises(TrainingError, match=f"{name} has changed"):
+            read_trajectories(snapshot.folder)
+        (snapshot.folder / name).write_bytes(genuine)
