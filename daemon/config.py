@@ -4,12 +4,13 @@
 starts as variables of the same kind.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from daemon.serve import ServingSettings
 from evaluation.settings import GateSettings
@@ -78,12 +79,15 @@ class Settings(BaseSettings):
         """
         if path is not None and not path.is_file():
             raise ConfigurationError(f"there is no configuration file {path}")
+        _refuse_unknown_variables(cls)
         source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         try:
             cls._file = tomllib.loads(source.read_text()) if source else {}
             return cls()
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{source} is not TOML: {error}") from error
+        except SettingsError as error:
+            raise ConfigurationError(f"{error}: the variable must hold JSON; {error.__cause__}") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -136,6 +140,20 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _FileSource(settings_cls, cls._file)
+
+
+def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
+    # Pydantic reads the variables that it knows and would pass over a misspelt one in silence.
+    for variable in os.environ:
+        name, _, key = variable.upper().removeprefix(PREFIX).lower().partition("__")
+        if not variable.upper().startswith(PREFIX):
+            continue
+        field = settings.model_fields.get(name)
+        if field is None or (key and not isinstance(field.default, BaseModel)):
+            raise ConfigurationError(
+                f"the variable {variable} is no setting: correct or unset it; there are "
+                + ", ".join(PREFIX + known.upper() for known in settings.model_fields)
+            )
 
 
 class _FileSource(PydanticBaseSettingsSource):
