@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import structlog
 
-from daemon.config import Settings
+from daemon.config import PREFIX, Settings
 from daemon.roles import Role
 from streams.broker import EmbeddedBroker
 from streams.errors import RatchetError
@@ -190,5 +190,7 @@ def inference_service(settings: Settings, base: Path) -> Service:
 
 def _service(settings: Settings, name: str, command: tuple[str, ...], health: str | None) -> Service:
     # Idle threads that spin would take the cores from the processes beside them.
-    environment = os.environ | settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
-    return Service(name, command, health, environment, settings.home / "logs" / f"{name}.log")
+    own = settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
+    # What was resolved stands: a variable for one key would win over the section it is part of.
+    inherited = {variable: value for variable, value in os.environ.items() if not variable.upper().startswith(PREFIX)}
+    return Service(name, command, health, inherited | own, settings.home / "logs" / f"{name}.log")
