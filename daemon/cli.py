@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -121,7 +122,10 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Let what served before serve again. What is taken back must win a gate to return."""
-    request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
+    try:
+        request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
+    except ValidationError as error:
+        raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
     change = _run(_ask(config, lambda control: control.rollback(request)))
     if as_json:
         print_json(change.model_dump_json())
