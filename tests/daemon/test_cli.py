@@ -1,0 +1,130 @@
+"""What an operator types, and what comes back: exit codes, JSON on stdout, one clear line on stderr."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from daemon.cli import app
+from daemon.lifecycle import State
+from daemon.registry import Registry
+from streams.ids import content_id
+from streams.processes import free_port
+
+COMMANDS = ("demo", "run", "status", "history", "rollback", "check-config")
+
+
+@pytest.fixture
+def ratchet(tmp_path: Path) -> "Ratchet":
+    return Ratchet(tmp_path)
+
+
+class Ratchet:
+    """Runs the real command in a process of its own, in a folder of its own, on a port where nothing answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        repository = str(Path(__file__).parents[2])
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+        self._environment = kept | {"RATCHET_SERVING__PORT": str(free_port()), "PYTHONPATH": repository}
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "daemon.cli", *arguments]
+        return subprocess.run(
+            command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_without_a_daemon_the_status_is_one_line_that_says_what_to_do(ratchet: Ratchet) -> None:
+    done = ratchet("status", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "is `ratchet run` up" in done.stderr
+
+
+def test_a_rollback_without_a_daemon_fails_in_one_line(ratchet: Ratchet) -> None:
+    done = ratchet("rollback")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+
+
+def test_a_wrong_setting_is_one_line_and_status_one(ratchet: Ratchet, tmp_path: Path) -> None:
+    (tmp_path / "ratchet.toml").write_text("sede = 1")
+    for command in ("check-config", "status", "run"):
+        done = ratchet(command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("ratchet: the setting 'sede' is wrong")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert command in done.output
+
+
+def test_the_help_lists_every_command() -> None:
+    done = invoke("--help")
+    assert done.exit_code == 0
+    assert all(command in done.output for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["status", "--fast"],
+        ["history", "--limit", "0"],
+        ["run", "--roles", "record,dance"],
+        ["demo", "--seed", "many"],
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_a_rollback_to_something_that_is_no_adapter_is_wrong_usage(ratchet: Ratchet) -> None:
+    done = ratchet("rollback", "--to", "yesterday")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_configuration_is_printed_as_json_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ratchet.toml").write_text("seed = 5")
+    done = invoke("check-config", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["seed"] == 5
+    assert json.loads(invoke("check-config").stdout)["seed"] == 5
+
+
+def test_the_history_needs_nothing_running_and_shows_the_newest_entries_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(invoke("history", "--json").stdout) == []
+    registry = Registry(tmp_path / ".ratchet")
+    for number in range(3):
+        registry.enter(content_id(str(number)), State.TRAINED, "learner", f"reason {number}")
+    entries = json.loads(invoke("history", "--json", "--limit", "2").stdout)
+    assert [entry["reason"] for entry in entries] == ["reason 1", "reason 2"]
+    table = invoke("history")
+    assert table.exit_code == 0
+    assert "reason 0" in table.output
+
+
+def test_asking_for_a_status_needs_no_torch() -> None:
+    script = (
+        "import sys, daemon.cli; print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"

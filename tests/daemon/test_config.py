@@ -1,0 +1,125 @@
+"""Where a setting comes from, and what becomes of one that nobody knows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Settings
+from streams.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder without a `ratchet.toml`, and no variables but the test's."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    Settings._file = {}
+
+
+def write(text: str, name: str = "ratchet.toml") -> Path:
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def test_a_variable_wins_over_the_file_and_the_file_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("seed = 3\n[kafka]\nbootstrap = 'file:9092'\npartitions = 7\n")
+    monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRAP", "env:9092")
+    settings = Settings.load()
+    assert (settings.seed, settings.kafka.bootstrap, settings.kafka.partitions) == (3, "env:9092", 7)
+    assert settings.kafka.events_topic == "ratchet.events"
+
+
+def test_a_named_file_is_read_instead_of_the_one_in_the_folder() -> None:
+    write("seed = 3")
+    assert Settings.load(write("seed = 4", "other.toml")).seed == 4
+    assert Settings.load().seed == 3
+    with pytest.raises(ConfigurationError, match=r"there is no configuration file missing\.toml"):
+        Settings.load(Path("missing.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sede = 1", "sede"),
+        ("[kafka]\nbootstrp = 'a:1'", "kafka.bootstrp"),
+        ("[learner.lora]\nrnk = 4", "learner.lora.rnk"),
+        ("[serving]\nport = 70000", "serving.port"),
+        ("[[learner.stages]]\nobjective = 'magic'\nupdates = 1", "learner.stages.0.objective"),
+    ],
+)
+def test_a_wrong_key_or_value_in_the_file_is_refused_by_its_name(text: str, key: str) -> None:
+    write(text)
+    with pytest.raises(ConfigurationError, match=f"the setting '{key}' is wrong: .*ratchet.toml"):
+        Settings.load()
+
+
+def test_a_file_that_is_no_toml_is_refused() -> None:
+    write("seed 3")
+    with pytest.raises(ConfigurationError, match=r"ratchet\.toml is not TOML"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("variable", ["RATCHET_KAFKA_BOOTSTRAP", "RATCHET_SEDE", "RATCHET_SEED__VALUE", "ratchet_sede"])
+def test_an_unknown_variable_is_refused_by_its_name(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ConfigurationError, match=f"the variable {variable} is no setting: .*RATCHET_KAFKA"):
+        Settings.load()
+
+
+def test_an_unknown_key_and_a_wrong_value_in_a_variable_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRP", "a:1")
+    with pytest.raises(ConfigurationError, match=r"'kafka\.bootstrp' is wrong"):
+        Settings.load()
+    monkeypatch.delenv("RATCHET_KAFKA__BOOTSTRP")
+    monkeypatch.setenv("RATCHET_SEED", "many")
+    with pytest.raises(ConfigurationError, match="RATCHET_SEED"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("variable", ["RATCHET_KAFKA", "RATCHET_LEARNER__STAGES"])
+def test_a_variable_that_should_hold_json_and_does_not_is_refused(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "{no json")
+    with pytest.raises(ConfigurationError, match="JSON"):
+        Settings.load()
+
+
+def test_paths_and_addresses_follow_the_home_and_the_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_HOME", "data")
+    monkeypatch.setenv("RATCHET_SERVING__PORT", "9001")
+    monkeypatch.setenv("RATCHET_ENGINE__PORT", "9002")
+    monkeypatch.setenv("RATCHET_STORE__PORT", "9003")
+    settings = Settings.load()
+    assert settings.home == tmp_path / "data"
+    assert settings.store.path == tmp_path / "data" / "store.duckdb"
+    assert settings.serving.home == settings.home
+    assert settings.serving.inference_url == "http://127.0.0.1:9002"
+    assert settings.branching.policy_url == settings.control_url == "http://127.0.0.1:9001"
+    assert settings.branching.model == settings.serving.alias
+    assert settings.store_url == "http://127.0.0.1:9003"
+
+
+def test_what_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_STORE__PATH", str(tmp_path / "elsewhere.duckdb"))
+    monkeypatch.setenv("RATCHET_ENGINE__URL", "http://gpu:8000")
+    monkeypatch.setenv("RATCHET_BRANCHING__SEED", "5")
+    settings = Settings.load()
+    assert settings.store.path == tmp_path / "elsewhere.duckdb"
+    assert settings.serving.inference_url == "http://gpu:8000"
+    assert settings.branching.seed == 5
+
+
+def test_another_process_reads_the_very_same_settings_from_its_variables(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write("seed = 9\n[learner]\nlearning_rate = 1e-3\n[learner.lora]\nlayers = 4\n[kafka]\nbootstrap = 'a:1,b:2'\n")
+    settings = Settings.load()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for variable, value in settings.to_environment().items():
+        monkeypatch.setenv(variable, value)
+    assert Settings.load() == settings
