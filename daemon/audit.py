@@ -1,6 +1,6 @@
 """The audit log: who did what to which adapter, why and when. Hash-chained JSON lines that are only ever appended.
 
-The registry writes it, from the serving process and from the learner's; `ratchet history` and `ratchet verify` read it.
+The registry writes it, from the serving process and from the learner's; `ratchet history` reads it.
 """
 
 import fcntl

@@ -4,6 +4,7 @@ Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on 
 """
 
 import asyncio
+import contextlib
 import getpass
 import logging
 import sys
@@ -57,7 +58,7 @@ def demo(
     with Narrator() as narrator:
         report = _run(run_demo(plan, narrator))
     if as_json:
-        print_json(report.model_dump_json())
+        print_json(report.model_dump_json(by_alias=True))
     else:
         Console().print(report.table())
     for gap in plan.unproven:
@@ -79,6 +80,10 @@ def run(
         raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
     settings = Settings.load(config)
     if len(chosen) == 1:
+        if not settings.kafka.bootstrap:
+            raise typer.BadParameter(
+                "one role alone needs a cluster to share with the others: set RATCHET_KAFKA__BOOTSTRAP"
+            )
         if parent is not None:
             die_with_parent(parent)
         _run(RUN[chosen[0]](settings))
@@ -121,7 +126,7 @@ def rollback(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let what served before serve again. What is taken back must win a gate to return."""
+    """Let what served before serve again. What is taken back does not return by itself."""
     try:
         request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
     except ValidationError as error:
@@ -144,13 +149,23 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
 
 
 async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
+    """Run the roles until a signal comes, which may also be while they start."""
     stop = asyncio.create_task(stop_on_signals().wait())
+    running = asyncio.create_task(_run_supervised(settings, roles))
+    await asyncio.wait((stop, running), return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     async with Supervisor(settings, base, roles) as supervisor:
         names = ", ".join(role.value for role in roles)
         typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
         typer.echo(f"the log is at {supervisor.settings.kafka.bootstrap}, logs are in {settings.home}/logs", err=True)
-        await stop
+        await supervisor.wait()
 
 
 async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitable[Result]]) -> Result:

@@ -4,6 +4,7 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
+import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,12 @@ _STATES = {
     Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
 }
 
+_BRANCHING_SQL = """
+    SELECT (SELECT count(*) FROM branches) AS answered, count(*) AS asked
+    FROM transitions
+    WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train')
+"""
+
 
 class Phase(StrEnum):
     """What a cycle spends its time on."""
@@ -76,12 +83,8 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """How many episodes were to be branched, and how many have been."""
-        topic = self.settings.kafka.branches_topic
-        counts = await self.store.query(
-            f"SELECT (SELECT count(*) FROM outbox WHERE topic = '{topic}') AS asked, "
-            "(SELECT count(DISTINCT request_id) FROM branches) AS answered"
-        )
+        """How many states of trusted episodes are to be branched, and how many have been."""
+        counts = await self.store.query(_BRANCHING_SQL)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
 
@@ -149,7 +152,9 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
         ),
     )
     parent = None if champion == BASE else champion
-    return loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
+    candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
+    shutil.rmtree(job.output)
+    return candidate
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:

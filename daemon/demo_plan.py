@@ -78,7 +78,7 @@ class EventCounts(_Part):
 
 
 class BranchCounts(_Part):
-    """Alternatives asked for, run in a sandbox, and given up because the state could not be restored exactly."""
+    """Alternatives asked for, run in a sandbox, and dropped because their state could not be restored."""
 
     requested: int
     executed: int

@@ -124,8 +124,12 @@ class Supervisor:
         await self._stop()
 
     async def wait(self) -> None:
-        """Wait for ever, or until something cannot be kept up: then `SupervisorError`."""
-        await asyncio.gather(*self._watches)
+        """Return never; raise `SupervisorError` when the embedded broker dies, for it takes the log with it."""
+        while self._broker is None or self._broker.alive():  # noqa: ASYNC110 - only a poll tells that a process ended
+            await asyncio.sleep(_POLL_S)
+        raise SupervisorError(
+            f"the embedded broker died, and its log with it; see {self.settings.home}/logs/broker.log and start again"
+        )
 
     async def _start(self) -> None:
         logs = self.settings.home / "logs"

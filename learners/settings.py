@@ -44,6 +44,9 @@ class LearnerSettings(_Frozen):
     max_length: int = Field(default=2048, ge=64, description="Longest packed episode in tokens.")
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
+    branch_patience_s: float = Field(
+        default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."
+    )
 
 
 class TrainingJob(_Frozen):

@@ -54,7 +54,7 @@ _BRANCH_SCHEMA = pa.schema(
 
 
 class SnapshotManifest(BaseModel):
-    """What a snapshot holds and where it came from. `offsets` are the next offsets, by `topic/partition`."""
+    """What a snapshot holds. `offsets` is how far the log was read when it was built, by `topic/partition`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,7 +94,9 @@ async def build_snapshot(
         raise TrainingError(
             "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
         )
-    offsets = (await store.query("SELECT topic, partition, next FROM offsets ORDER BY ALL")).to_pylist()
+    offsets = (
+        await store.query("SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL")
+    ).to_pylist()
     positions = {f"{row['topic']}/{row['partition']}": int(row["next"]) for row in offsets}
     return write_snapshot(trajectories, holdout, home, as_of, positions)
 
@@ -222,6 +224,8 @@ _LATEST_SQL = """
         UNION ALL SELECT sequence FROM retractions
     )
 """
+
+_OFFSETS_SQL = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
 
 _STEPS_SQL = """
     SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter

@@ -30,9 +30,13 @@ def decode_event(received: Received) -> Decoded:
     if received.value is None:
         return Decoded(received, Unreadable("the record has no value"))
     try:
-        return Decoded(received, EVENT.validate_json(received.value))
+        event = EVENT.validate_json(received.value)
     except ValidationError as error:
         return Decoded(received, _explain(error))
+    if "event_id" not in event.model_fields_set:
+        # Given here, it would differ each time the record is read, and the event would be stored again.
+        return Decoded(received, Unreadable("event_id: Field required"))
+    return Decoded(received, event)
 
 
 def decode_branch_result(received: Received) -> Decoded:

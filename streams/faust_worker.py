@@ -5,8 +5,10 @@ setting here closes one of those holes.
 """
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -41,6 +43,8 @@ def build_app(role: str, kafka: KafkaSettings, *, positions: Positions | None = 
         value_serializer="raw",
         key_serializer="raw",
         store="memory://",
+        # Faust makes this folder, and without tables keeps nothing in it.
+        datadir=Path(tempfile.gettempdir()) / "ratchet-faust",
         agent_supervisor=CrashingSupervisor,
         # With the default, stopping waits for ever for events that were taken but never acknowledged.
         stream_wait_empty=False,

@@ -29,6 +29,10 @@ from streams.trust import StoredStep, branch_request, is_trusted
 log = structlog.get_logger()
 
 OUTBOX = "outbox"
+_UNANSWERED_SQL = f"""
+    SELECT DISTINCT ON (key) topic, key, value, headers FROM {OUTBOX}
+    WHERE topic = ? AND key NOT IN (SELECT encode(episode_id) FROM branches)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,8 @@ class Store:
         """Say which log is about to be read, and where its partitions end. Call it whenever reading begins.
 
         A log other than the last one, or a partition that ends before what was read of it, is read from its beginning:
-        its offsets mean something else. What is already stored is recognised by its id.
+        its offsets mean something else. What is already stored is recognised by its id. Branch requests that nobody
+        answered went down with the old log, and are published again.
         """
         with self._lock:
             last = self._rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
@@ -147,6 +152,9 @@ class Store:
                 log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
             batch = Batch(self._sequence)
             batch.add("logs", cluster_id)
+            if anew:
+                for topic, key, value, headers in self._rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
+                    batch.add("outbox", topic, key, value, headers)
             positions = self._positions | dict.fromkeys(stale, 0)
             with self._transaction("adopt the log"):
                 self._insert(batch)
