@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from daemon.cli import app
 from daemon.lifecycle import State
@@ -90,6 +89,12 @@ def test_the_help_lists_every_command() -> None:
 )
 def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
     assert invoke(*arguments).exit_code == 2
+
+
+def test_a_role_by_itself_needs_a_cluster_that_the_others_share(ratchet: Ratchet) -> None:
+    done = ratchet("run", "--roles", "record")
+    assert done.returncode == 2
+    assert "RATCHET_KAFKA__BOOTSTRAP" in done.stderr
 
 
 def test_a_rollback_to_something_that_is_no_adapter_is_wrong_usage(ratchet: Ratchet) -> None:

@@ -15,7 +15,7 @@ from daemon.cycle import Loop, Phase, open_loop, run_cycle
 from daemon.demo import Demo
 from daemon.demo_plan import DemoPlan
 from daemon.lifecycle import State
-from daemon.roles import Role, cycle_is_due
+from daemon.roles import Learner, Role
 from daemon.schemas import BASE
 from daemon.serve import ServingSettings
 from daemon.supervisor import Supervisor
@@ -61,9 +61,10 @@ async def loop(tiny_base: Path, tmp_path: Path) -> AsyncIterator[Loop]:
 async def test_a_cycle_ends_in_a_verdict_and_what_is_not_proved_better_does_not_serve(loop: Loop) -> None:
     tasks = (task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN)
     demo = Demo(DemoPlan.quick(0), Narrator(), loop, tasks)
-    assert not await cycle_is_due(loop)
+    learner = Learner(loop)
+    assert not await learner.is_due()
     await demo.play("expert", DEMONSTRATIONS)
-    assert await cycle_is_due(loop)
+    assert await learner.is_due()
 
     told: list[tuple[Phase, int, int]] = []
     report = await run_cycle(loop, LEARNER, lambda phase, done, total, _: told.append((phase, done, total)))
@@ -78,7 +79,7 @@ async def test_a_cycle_ends_in_a_verdict_and_what_is_not_proved_better_does_not_
     assert (status.champion, status.previous, status.served) == (BASE, BASE, "base")
     assert status.served_models == ("base",)
     assert status.cycles == (report,)
-    assert not await cycle_is_due(loop)
+    assert not await learner.is_due()
 
     manifest = loop.adapters.manifest(report.adapter)
     assert manifest.snapshot.episodes == {"expert": DEMONSTRATIONS}

@@ -133,6 +133,17 @@ def test_nothing_outlives_a_supervisor_that_was_killed(running: Running) -> None
     eventually(lambda: not everything & parents().keys(), "every process has ended")
 
 
+@pytest.mark.slow
+def test_without_its_broker_everything_ends_with_an_error(running: Running, tmp_path: Path) -> None:
+    everything = descendants(running.process.pid)
+    brokers = [pid for pid in everything if b"--storage-engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(brokers) == 1
+    os.kill(brokers[0], signal.SIGKILL)
+    assert running.process.wait(timeout=ENOUGH_S) == 1
+    assert "ratchet: the embedded broker died" in (tmp_path / "log").read_text().splitlines()[-1]
+    eventually(lambda: not everything & parents().keys(), "every process has ended")
+
+
 async def test_what_does_not_start_is_named_with_its_last_words_and_nothing_is_left(tmp_path: Path) -> None:
     before = descendants(os.getpid())
     settings = Settings(home=tmp_path, store=StoreSettings(path=tmp_path, port=free_port())).settled()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -44,21 +45,20 @@ def packer(tiny_base: Path) -> TreePacker:
     return TreePacker(ChatTokenizer(tiny_base), 2048)
 
 
+def model(base: Path, attention: str) -> LlamaForCausalLM:
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation=attention)
+    return cast(LlamaForCausalLM, loaded.eval())
+
+
 @pytest.fixture(scope="module")
 def in_trees(tiny_base: Path) -> LlamaForCausalLM:
-    model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(
-        tiny_base, dtype=torch.float32, attn_implementation=tree_attention.NAME
-    )
-    return model.eval()
+    return model(tiny_base, tree_attention.NAME)
 
 
 @pytest.fixture(scope="module")
 def plain(tiny_base: Path) -> LlamaForCausalLM:
     """The same weights with the attention that Transformers itself has."""
-    model: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(
-        tiny_base, dtype=torch.float32, attn_implementation="eager"
-    )
-    return model.eval()
+    return model(tiny_base, "eager")
 
 
 def packed_logprobs(model: LlamaForCausalLM, tree: Tree) -> list[float]:
