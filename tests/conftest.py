@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+import uvicorn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from learners.base_model import embedded_tokenizer_files
 from streams.policy import PolicyClient
 from streams.processes import free_port
+from streams.recorder import build_api
+from streams.settings import StoreSettings
+from streams.store import Store
+from tests.recorded import HOLDOUT, KAFKA, ServedStore
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +75,19 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/v1/models").is_success
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture
+def served_store(tmp_path: Path) -> Iterator[ServedStore]:
+    """A real DuckDB file behind the real query API; half of all tasks are held out."""
+    store = Store.open(StoreSettings(path=tmp_path / "store.duckdb"), HOLDOUT, KAFKA)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(build_api(store), port=port, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield ServedStore(store, f"http://127.0.0.1:{port}")
+    server.should_exit = True
+    thread.join(timeout=30)
+    store.close()

@@ -1,49 +1,13 @@
-"""A real store behind the real query API, and a snapshot that is quick to learn from."""
-
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+"""A snapshot that is quick to learn from."""
 
 import pytest
-import uvicorn
 
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, write_snapshot
 from learners.trajectories import Branch, Trajectory
 from streams.events import RecordedStep
 from streams.holdout import HoldoutSettings
-from streams.processes import free_port
-from streams.recorder import build_api
 from streams.sandboxes.harness import ChatHarness
-from streams.settings import KafkaSettings, StoreSettings
-from streams.store import Store
-
-HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.1)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedStore:
-    """A store and the address that it answers at."""
-
-    store: Store
-    url: str
-
-
-@pytest.fixture
-def served_store(tmp_path: Path) -> Iterator[ServedStore]:
-    store = Store.open(StoreSettings(path=tmp_path / "store.duckdb"), HOLDOUT, KafkaSettings())
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(build_api(store), port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    yield ServedStore(store, f"http://127.0.0.1:{port}")
-    server.should_exit = True
-    thread.join(timeout=30)
-    store.close()
 
 
 def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:

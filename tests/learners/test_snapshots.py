@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,85 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.snapshots import Snapshot, assemble, build_snapshot, read_trajectories, write_snapshot
-from streams.decoding import Decoded, decode_branch_result, decode_event
 from streams.errors import TrainingError
-from streams.events import (
-    Actor,
-    Alternative,
-    BranchResult,
-    Event,
-    Message,
-    OutcomeEvent,
-    RetractionEvent,
-    StepEvent,
-    Task,
-)
+from streams.events import RetractionEvent
 from streams.holdout import HoldoutSettings, Split
-from streams.ids import content_id
-from streams.log import Received
-from streams.settings import KafkaSettings
-from streams.store import Store
 from streams.store_client import StoreClient
-from tests.learners.conftest import HOLDOUT, ServedStore, trajectory
-
-KAFKA = KafkaSettings()
-TASKS = {split: [f"twc/train/{n}" for n in range(60) if HOLDOUT.split(f"twc/train/{n}") is split] for split in Split}
-
-
-def episode(
-    name: str, task_id: str, actor: Literal["policy", "expert"] = "expert", success: bool = True, action: str = "go"
-) -> list[Event]:
-    """Two steps and the verdict; `name` is also whose data it is."""
-    task = Task(environment="textworld_express", task_id=task_id)
-    chat: tuple[Message, ...] = (Message(role="user", content=f"You are in a kitchen. {task_id}"),)
-    events: list[Event] = []
-    for number in range(2):
-        said = Message(role="assistant", content=f"{action} {number}")
-        step = StepEvent(
-            episode_id=name,
-            step=number,
-            agent="agent",
-            principal=name,
-            task=task,
-            messages=chat,
-            action=said,
-            observation=f"Done {number}.",
-            done=number == 1,
-            actor=Actor(kind=actor),
-        )
-        events.append(step)
-        chat += (said, Message(role="user", content=step.observation))
-    return [*events, OutcomeEvent(episode_id=name, verifier="game", success=success, score=float(success))]
-
-
-class Log:
-    """Appends to a store as if it had read a log of one partition for each topic."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._next = {KAFKA.events_topic: 0, KAFKA.transitions_topic: 0}
-
-    def publish(self, *events: Event) -> None:
-        topic = KAFKA.events_topic
-        self._store.append([decode_event(self._received(topic, event.to_json())) for event in events])
-
-    def branched(self, episode_id: str, task_id: str) -> None:
-        result = BranchResult(
-            request_id=content_id(episode_id),
-            episode_id=episode_id,
-            task=Task(environment="textworld_express", task_id=task_id),
-            step=1,
-            requested=1,
-            fidelity="sandbox_exact",
-            policy="base",
-            alternatives=(Alternative(action="jump", observation="You jump.", done=False, score=0.0, source="policy"),),
-        )
-        decoded: Decoded = decode_branch_result(self._received(KAFKA.transitions_topic, result.to_json()))
-        self._store.append([decoded])
-
-    def _received(self, topic: str, value: bytes) -> Received:
-        self._next[topic] += 1
-        return Received(topic, 0, self._next[topic] - 1, b"key", value)
+from tests.learners.conftest import trajectory
+from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, ServedStore, episode
 
 
 async def build(served: ServedStore, home: Path, as_of: int | None = None) -> Snapshot:

@@ -1,0 +1,94 @@
+"""When the learner runs a cycle, and what it tidies up before the first."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Settings
+from daemon.control_client import ControlClient
+from daemon.cycle import ACTOR, Loop
+from daemon.registry import Registry
+from daemon.roles import Learner
+from learners.adapters import AdapterStore
+from learners.settings import LearnerSettings
+from learners.snapshots import build_snapshot
+from streams.holdout import Split
+from streams.policy import PolicyClient
+from streams.sandboxes.pool import SandboxPool
+from streams.store_client import StoreClient
+from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
+
+NEEDED = 2
+
+
+@pytest.fixture
+async def loop(
+    served_store: ServedStore, policy: PolicyClient, registry: Registry, tiny_base: Path
+) -> AsyncIterator[Loop]:
+    """What the learner works with; nothing that plays or serves is running, and no test here gets that far."""
+    learner = LearnerSettings(min_new_episodes=NEEDED)
+    async with StoreClient(served_store.url) as store, ControlClient("http://127.0.0.1:9") as control:
+        yield Loop(
+            settings=Settings(home=registry.home, learner=learner, holdout=HOLDOUT).settled(),
+            base=tiny_base,
+            registry=registry,
+            adapters=AdapterStore(registry.home / "adapters"),
+            store=store,
+            policy=policy,
+            control=control,
+            pool=SandboxPool("textworld_express"),
+            tasks=(),
+            held_out=(),
+            out_of_domain=(),
+        )
+
+
+async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state_was_branched(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
+    for number, held_out in enumerate(TASKS[Split.SELECTION][:NEEDED]):
+        log.publish(*episode(f"held-out-{number}", held_out))
+    log.publish(*episode("0", tasks[0]))
+    assert not await learner.is_due()
+    log.publish(*episode("1", tasks[1]))
+    for name in ("0", "1"):
+        for step in (0, 1):
+            assert not await learner.is_due()
+            log.branched(name, tasks[int(name)], step)
+    assert await learner.is_due()
+    await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
+    assert not await learner.is_due()
+
+
+async def test_the_learner_does_not_wait_for_ever_for_states_that_nobody_branches(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    impatient = loop.settings.learner.model_copy(update={"branch_patience_s": 2.0})
+    settings = loop.settings.model_copy(update={"learner": impatient})
+    learner, log = Learner(replace(loop, settings=settings)), Log(served_store.store)
+    for number in range(NEEDED):
+        log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
+    assert not await learner.is_due()
+    await asyncio.sleep(impatient.branch_patience_s)
+    assert await learner.is_due()
+
+
+async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
+    loop: Loop, policy: PolicyClient, make_adapter: Callable[..., str]
+) -> None:
+    left, other = make_adapter(1), make_adapter(2)
+    names = [loop.registry.name(left, ACTOR, "to be evaluated"), loop.registry.name(other, "operator", "to serve")]
+    for name, digest in zip(names, (left, other), strict=True):
+        await policy.load_adapter(name, str(loop.adapters.folder(digest)))
+    learning = asyncio.create_task(Learner(loop).run())
+    async with asyncio.timeout(60):
+        while names[0] in {model.name for model in await policy.models()}:  # noqa: ASYNC110 - another process changes it
+            await asyncio.sleep(0.05)
+    learning.cancel()
+    await asyncio.gather(learning, return_exceptions=True)
+    assert names[1] in {model.name for model in await policy.models()}
+    await policy.unload_adapter(names[1])
