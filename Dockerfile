@@ -33,7 +33,7 @@ RUN pip install --no-deps --no-build-isolation . && rm -rf /src/*
 
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/ratchet ratchet
 USER ratchet
-# The working folder too: `ratchet.toml` is looked for there, and the Faust workers make a folder there.
+# The working folder too: `ratchet.toml` is looked for there.
 WORKDIR /var/lib/ratchet
 ENV RATCHET_HOME=/var/lib/ratchet
 VOLUME /var/lib/ratchet
