@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import copy
 import json
+import logging
 import os
 import re
 import sys
@@ -271,6 +272,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 
 def main() -> int:
     options = parse_options()
+    # An interrupt ends the game's Java process too, and its client would complain that nobody answers.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     problem = ""
     try:
         print(asyncio.run(play_all(options)).to_json())
