@@ -36,12 +36,12 @@ class DemoPlan:
             seed=seed,
             demonstrations=60,
             first_plays=16,
-            plays=96,
-            held_out=1000,
-            out_of_domain=64,
+            plays=64,
+            held_out=160,
+            out_of_domain=32,
             alpha=PROVEN_P,
-            first_cycle=(Stage(objective="world_model", updates=30), Stage(objective="imitation", updates=120)),
-            second_cycle=(Stage(objective="world_model", updates=15), Stage(objective="imitation", updates=60)),
+            first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
+            second_cycle=(Stage(objective="world_model", updates=10), Stage(objective="imitation", updates=50)),
         )
 
     @classmethod
