@@ -32,6 +32,7 @@ class EngineSettings(BaseModel):
     url: str = Field(default="", description="A running server, such as vLLM; empty starts the embedded one.")
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
     threads: int = Field(default=2, ge=1, description="Torch threads of the embedded server.")
+    slots: int = Field(default=96, ge=1, description="Chats it keeps, per model; memory that is used again is faster.")
 
 
 class DomainSettings(BaseModel):

@@ -187,7 +187,7 @@ def inference_service(settings: Settings, base: Path) -> Service:
     engine = settings.engine
     command = (
         *(sys.executable, "-m", "daemon.inference", "--model", str(base)),
-        *("--port", str(engine.port), "--threads", str(engine.threads)),
+        *("--port", str(engine.port), "--threads", str(engine.threads), "--slots", str(engine.slots)),
     )
     return _service(settings, "inference", command, f"http://127.0.0.1:{engine.port}/health")
 
