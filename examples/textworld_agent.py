@@ -8,9 +8,9 @@ import argparse
 import asyncio
 import copy
 import json
-import logging
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -98,7 +98,10 @@ class Games:
             runtime = Path(wheel.origin).parent / "java-runtime" / "bin"
             os.environ["PATH"] = f"{runtime}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         os.environ.setdefault("JAVA_TOOL_OPTIONS", "-Xmx256m -XX:+UseSerialGC -XX:ActiveProcessorCount=1")
+        # The terminal's interrupt is for this process: a game that died under a step would hide it. Java inherits this.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._first = Game()
+        signal.signal(signal.SIGINT, handler)
         self._free: list[Any] = []
 
     def take(self) -> Any:
@@ -114,6 +117,7 @@ class Games:
 
     def close(self) -> None:
         self._first.close()
+        self._first._gateway.java_process.wait(timeout=10)
 
 
 class Agent:
@@ -272,8 +276,6 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 
 def main() -> int:
     options = parse_options()
-    # An interrupt ends the game's Java process too, and its client would complain that nobody answers.
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     problem = ""
     try:
         print(asyncio.run(play_all(options)).to_json())
