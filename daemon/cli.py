@@ -48,7 +48,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 @app.command()
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Walk the same way with less of everything, proving less.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do the same with less, proving less.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the order of tasks, of branching and of training.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
