@@ -13,8 +13,11 @@ import structlog
 from pydantic import ValidationError
 
 from streams.branching import BranchingSettings, Sample, branch, dropped, sample_policy
+from streams.crash_points import CrashPoint, reach
+from streams.decoding import Unreadable
 from streams.events import BranchRequest, BranchResult
 from streams.faust_worker import build_app, consume, publish, run
+from streams.letters import refusal_letter
 from streams.log import Outgoing, Received
 from streams.policy import PolicyClient
 from streams.sandboxes.pool import SandboxPool
@@ -25,7 +28,6 @@ from streams.topics import create_topics
 log = structlog.get_logger()
 
 ROLE = "branch"
-_BATCH_WAIT_S = 0.5
 
 
 async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event) -> None:
@@ -42,13 +44,15 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
             for name in sorted(registered_environments())
         }
         sample = partial(sample_policy, policy, branching)
-        app = build_app(ROLE, kafka)
+        app = build_app(ROLE, kafka, bundle=branching.episodes)
 
         async def handle(batch: list[Received]) -> None:
             worked = await asyncio.gather(*(work(received, kafka, branching, pools, sample) for received in batch))
+            reach(CrashPoint.RESULTS_PUBLISH_BEFORE)
             await publish(app, [message for messages in worked for message in messages])
+            reach(CrashPoint.RESULTS_PUBLISH_AFTER)
 
-        consume(app, kafka.branches_topic, handle, batch=branching.episodes, within_s=_BATCH_WAIT_S)
+        consume(app, kafka.branches_topic, handle)
         log.info("branching", environments=sorted(pools), policy=branching.policy_url, model=branching.model)
         await run(app, stop)
 
@@ -66,7 +70,7 @@ async def work(
     except ValidationError as error:
         reason = f"{received.topic}: no branch request, {error.error_count()} fields are wrong"
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
-        return [Outgoing(kafka.dead_letters_topic, received.key, received.value or b"", {"error": reason})]
+        return [refusal_letter(received, Unreadable(reason), kafka.dead_letters_topic)]
     pool = pools.get(request.task.environment)
     if pool is None:
         # Its tools may be anybody's production: what has no sandbox is executed nowhere.

@@ -4,8 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from streams.crash_points import CrashPoint, reach
 
-def write_atomically(path: Path, data: bytes) -> None:
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace `path` by `data`: after a crash at any instant the file holds all of the old bytes or all of the new.
 
     A temporary file in the same folder is written and synced, renamed over `path`, and the folder synced, so that the
@@ -16,11 +18,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp makes it private; readers of a home may be other users
+            os.fchmod(descriptor, mode)  # mkstemp makes it private; readers of a home may be other users
             file.write(data)
             file.flush()
             os.fsync(descriptor)
+        reach(CrashPoint.FILE_RENAME_BEFORE)
         os.replace(temporary, path)
+        reach(CrashPoint.FILE_RENAME_AFTER)
     except BaseException:
         os.unlink(temporary)
         raise

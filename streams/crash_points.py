@@ -1,0 +1,63 @@
+"""Named places where a process can be made to die, so that a test can prove that dying there loses nothing.
+
+The technique is that of FreeBSD's fail(9) and TiKV's fail-rs. `tests/crash` enumerates the points and kills at each.
+"""
+
+import os
+import signal
+from enum import StrEnum
+from itertools import count
+
+from streams.errors import ConfigurationError
+
+VARIABLE = "RATCHET_CRASH_AT"
+
+
+class CrashPoint(StrEnum):
+    """Before and after whatever must not be done half: a message, the rows, their transaction, an offset, a name."""
+
+    OUTBOX_PUBLISH_BEFORE = "outbox.publish:before"
+    OUTBOX_PUBLISH_AFTER = "outbox.publish:after"
+    DEAD_LETTERS_PUBLISH_BEFORE = "dead-letters.publish:before"
+    DEAD_LETTERS_PUBLISH_AFTER = "dead-letters.publish:after"
+    RESULTS_PUBLISH_BEFORE = "results.publish:before"
+    RESULTS_PUBLISH_AFTER = "results.publish:after"
+    INSERT_BEFORE = "store.insert:before"
+    INSERT_AFTER = "store.insert:after"
+    COMMIT_BEFORE = "store.commit:before"
+    COMMIT_AFTER = "store.commit:after"
+    ACK_BEFORE = "log.ack:before"
+    ACK_AFTER = "log.ack:after"
+    FILE_RENAME_BEFORE = "file.rename:before"
+    FILE_RENAME_AFTER = "file.rename:after"
+    SNAPSHOT_RENAME_BEFORE = "snapshot.rename:before"
+    SNAPSHOT_RENAME_AFTER = "snapshot.rename:after"
+
+
+def reach(point: CrashPoint) -> None:
+    """Kill this process by SIGKILL if `RATCHET_CRASH_AT` names this point and it is reached for the N-th time."""
+    if _ARMED is not None and point is _ARMED[0] and next(_TIMES) == _ARMED[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def armed(setting: str) -> tuple[CrashPoint, int] | None:
+    """The point that `setting` (`NAME` or `NAME@N`) names, and the time, counted from 1, at which it kills.
+
+    None for an empty setting. Raises `ConfigurationError` for a name or number that does not exist.
+
+    >>> armed("store.commit:before@2")
+    (<CrashPoint.COMMIT_BEFORE: 'store.commit:before'>, 2)
+    """
+    if not setting:
+        return None
+    name, _, times = setting.partition("@")
+    if name not in set(CrashPoint) or not (times or "1").isdecimal() or times == "0":
+        raise ConfigurationError(
+            f"{VARIABLE}={setting} names no crash point; NAME or NAME@N, with one of {', '.join(CrashPoint)}"
+        )
+    return CrashPoint(name), int(times or "1")
+
+
+# Read once: in production, a point costs a call and a comparison.
+_ARMED = armed(os.environ.get(VARIABLE, ""))
+_TIMES = count(1)
