@@ -6,6 +6,7 @@ adapter's back. The gate's report joins the folder later and is not part of the 
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from streams.files import sync_folder
 
 MANIFEST = "manifest.json"
 _WEIGHTS = "adapter_model.safetensors"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONTENT = ("adapter_config.json", _WEIGHTS, "probes.json", MANIFEST)
 
 
@@ -49,6 +51,10 @@ class AdapterStore:
 
     def folder(self, digest: str) -> Path:
         return self._folder / digest
+
+    def digests(self) -> tuple[str, ...]:
+        """Every adapter there is, in the order of their digests."""
+        return tuple(sorted(path.name for path in self._folder.glob("*") if _DIGEST.fullmatch(path.name)))
 
     def add(self, trained: Path, manifest: AdapterManifest) -> str:
         """Take over a trained adapter and return its digest. Raises `TrainingError` when a file is missing."""

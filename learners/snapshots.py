@@ -1,7 +1,8 @@
 """Snapshots: the immutable training set of one cycle, as Parquet files and a manifest.
 
-Built from the store *as of* a sequence, so the same sequence always gives the same snapshot. Tasks outside the train
-split never get in: the builder asks for the split itself, whatever the store says about an episode.
+Built from the store *as of* a sequence, so the same sequence gives the same snapshot until somebody withdraws: privacy
+outweighs an exact rebuild, so every retraction the store knows is obeyed, however old the sequence. Tasks outside the
+train split never get in: the builder asks for the split itself, whatever the store says about an episode.
 """
 
 import os
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from learners.base_model import file_sha256
 from learners.trajectories import Branch, Trajectory
+from streams.crash_points import CrashPoint, reach
 from streams.errors import TrainingError
 from streams.events import Message, RecordedStep
 from streams.holdout import HoldoutSettings, Split
@@ -37,6 +39,7 @@ _EPISODE_SCHEMA = pa.schema(
         ("task_id", pa.string()),
         ("actor_kind", pa.string()),
         ("adapter", pa.string()),
+        ("principals", pa.list_(pa.string())),
         ("opening", pa.string()),
         ("steps", pa.string()),
     ]
@@ -54,12 +57,17 @@ _BRANCH_SCHEMA = pa.schema(
 
 
 class SnapshotManifest(BaseModel):
-    """What a snapshot holds. `offsets` is how far the log was read when it was built, by `topic/partition`."""
+    """What a snapshot holds. `offsets` is how far the log was read when it was built, by `topic/partition`.
+
+    `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. Both sequences together say
+    what is in it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     snapshot_id: str
     as_of: int
+    retracted_as_of: int = 0
     offsets: dict[str, int]
     episodes: dict[str, int]
     steps: int
@@ -79,7 +87,8 @@ async def build_snapshot(
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
-    A trajectory that several episodes share is kept once: repeating it would only weigh it more.
+    A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
+    principal took part that has withdrawn by now is left out whole, since each state repeats what was said before.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
@@ -87,18 +96,17 @@ async def build_snapshot(
     """
     if as_of is None:
         as_of = int((await store.query(_LATEST_SQL))["sequence"][0].as_py())
-    steps = (await store.query(_STEPS_SQL.format(as_of=as_of))).to_pylist()
+    retracted_as_of = int((await store.query(_RETRACTED_SQL))["sequence"][0].as_py())
+    steps = (await store.query(_STEPS_SQL.format(as_of=as_of, retracted_as_of=retracted_as_of))).to_pylist()
     branches = (await store.query(_BRANCHES_SQL.format(as_of=as_of))).to_pylist()
     trajectories = assemble(steps, branches, holdout)
     if not trajectories:
         raise TrainingError(
             "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
         )
-    offsets = (
-        await store.query("SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL")
-    ).to_pylist()
+    offsets = (await store.query(_OFFSETS_SQL)).to_pylist()
     positions = {f"{row['topic']}/{row['partition']}": int(row["next"]) for row in offsets}
-    return write_snapshot(trajectories, holdout, home, as_of, positions)
+    return write_snapshot(trajectories, holdout, home, as_of, positions, retracted_as_of)
 
 
 def assemble(
@@ -114,27 +122,36 @@ def assemble(
         found[row["episode_id"]].append(
             Branch(row["step"], row["action"], row["observation"], row["source"], row["fidelity"])
         )
-    kept: dict[str, Trajectory] = {}
+    alike: dict[str, list[str]] = defaultdict(list)
     for episode_id, rows in episodes.items():
+        identity = content_id(rows[0]["task_id"], rows[0]["messages"], *(row["action"] for row in rows))
+        alike[identity].append(episode_id)
+    trajectories = []
+    for same in alike.values():
+        rows = episodes[same[0]]
         first = rows[0]
-        identity = content_id(first["task_id"], first["messages"], *(row["action"] for row in rows))
-        kept.setdefault(
-            identity,
+        trajectories.append(
             Trajectory(
-                episode_id=episode_id,
+                episode_id=same[0],
                 task_id=first["task_id"],
                 opening=_MESSAGES.validate_json(first["messages"]),
                 steps=tuple(RecordedStep(action=row["action"], observation=row["observation"]) for row in rows),
-                branches=tuple(found[episode_id]),
+                branches=tuple(found[same[0]]),
                 actor_kind=first["actor_kind"],
                 adapter=first["adapter"],
-            ),
+                principals=tuple(sorted({row["principal"] for episode in same for row in episodes[episode]})),
+            )
         )
-    return list(kept.values())
+    return trajectories
 
 
 def write_snapshot(
-    trajectories: Sequence[Trajectory], holdout: HoldoutSettings, home: Path, as_of: int, offsets: dict[str, int]
+    trajectories: Sequence[Trajectory],
+    holdout: HoldoutSettings,
+    home: Path,
+    as_of: int,
+    offsets: dict[str, int],
+    retracted_as_of: int = 0,
 ) -> Snapshot:
     """Write trajectories as a snapshot into `home`/<snapshot id>. The same content is written once.
 
@@ -151,8 +168,9 @@ def write_snapshot(
         files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
         settings = content_id(holdout.model_dump_json())
         manifest = SnapshotManifest(
-            snapshot_id=content_id(str(as_of), settings, *files.values()),
+            snapshot_id=content_id(str(as_of), str(retracted_as_of), settings, *files.values()),
             as_of=as_of,
+            retracted_as_of=retracted_as_of,
             offsets=offsets,
             episodes=dict(Counter(trajectory.actor_kind for trajectory in trajectories)),
             steps=sum(len(trajectory.steps) for trajectory in trajectories),
@@ -163,7 +181,9 @@ def write_snapshot(
         (scratch / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
         folder = home / manifest.snapshot_id
         if not folder.exists():
+            reach(CrashPoint.SNAPSHOT_RENAME_BEFORE)
             os.replace(scratch, folder)
+            reach(CrashPoint.SNAPSHOT_RENAME_AFTER)
         return Snapshot(folder, manifest)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -171,10 +191,7 @@ def write_snapshot(
 
 def read_trajectories(folder: Path) -> list[Trajectory]:
     """The trajectories of a snapshot. Raises `TrainingError` when a file is not the one the manifest names."""
-    manifest = SnapshotManifest.model_validate_json((folder / _MANIFEST).read_bytes())
-    for name, digest in manifest.files.items():
-        if file_sha256(folder / name) != digest:
-            raise TrainingError(f"{folder / name} has changed since the snapshot was made: build it again")
+    _check_files(folder)
     branches: dict[str, list[Branch]] = defaultdict(list)
     for row in pq.read_table(folder / _BRANCHES).to_pylist():
         branches[row.pop("episode_id")].append(Branch(**row))
@@ -187,9 +204,32 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
             branches=tuple(branches[row["episode_id"]]),
             actor_kind=row["actor_kind"],
             adapter=row["adapter"],
+            principals=tuple(row["principals"]),
         )
         for row in pq.read_table(folder / _EPISODES).to_pylist()
     ]
+
+
+def read_principals(folder: Path) -> Counter[str]:
+    """How many of a snapshot's trajectories are of each principal.
+
+    Raises `TrainingError` when it is not whole, or was made before snapshots said whose data they hold.
+    """
+    _check_files(folder)
+    table = pq.read_table(folder / _EPISODES)
+    if "principals" not in table.schema.names:
+        raise TrainingError(f"{folder} does not say whose data it holds: it was made by an older version")
+    return Counter(principal for principals in table["principals"].to_pylist() for principal in principals)
+
+
+def _check_files(folder: Path) -> None:
+    try:
+        manifest = SnapshotManifest.model_validate_json((folder / _MANIFEST).read_bytes())
+        changed = [name for name, digest in manifest.files.items() if file_sha256(folder / name) != digest]
+    except FileNotFoundError as error:
+        raise TrainingError(f"there is no whole snapshot in {folder}: {error.filename} is missing") from error
+    if changed:
+        raise TrainingError(f"{folder / changed[0]} has changed since the snapshot was made: build it again")
 
 
 def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
@@ -199,6 +239,7 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "task_id": trajectory.task_id,
             "actor_kind": trajectory.actor_kind,
             "adapter": trajectory.adapter,
+            "principals": trajectory.principals,
             "opening": _MESSAGES.dump_json(trajectory.opening).decode(),
             "steps": _STEPS.dump_json(trajectory.steps).decode(),
         }
@@ -227,11 +268,18 @@ _LATEST_SQL = """
 
 _OFFSETS_SQL = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
 
+_RETRACTED_SQL = "SELECT coalesce(max(sequence), 0) AS sequence FROM retractions"
+
 _STEPS_SQL = """
-    SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter
-    FROM transitions SEMI JOIN (SELECT episode_id FROM trusted WHERE sequence <= {as_of}) USING (episode_id)
+    SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter, principal
+    FROM transitions
+    SEMI JOIN (SELECT episode_id FROM trusted WHERE sequence <= {as_of}) USING (episode_id)
+    ANTI JOIN (
+        SELECT episode_id FROM transitions
+        WHERE sequence <= {as_of}
+          AND principal IN (SELECT principal FROM retractions WHERE sequence <= {retracted_as_of})
+    ) USING (episode_id)
     WHERE origin = 'production' AND sequence <= {as_of}
-      AND principal NOT IN (SELECT principal FROM retractions WHERE sequence <= {as_of})
     ORDER BY episode_id, step
 """
 

@@ -18,7 +18,10 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """An episode as one growing chat. State i is `opening` plus the first i steps."""
+    """An episode as one growing chat. State i is `opening` plus the first i steps.
+
+    `principals` are whose data it is: several, where episodes that went the same way are kept as one.
+    """
 
     episode_id: str
     task_id: str
@@ -27,3 +30,4 @@ class Trajectory:
     branches: tuple[Branch, ...] = ()
     actor_kind: str = "expert"
     adapter: str | None = None
+    principals: tuple[str, ...] = ()

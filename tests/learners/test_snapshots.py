@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.snapshots import Snapshot, assemble, build_snapshot, read_trajectories, write_snapshot
+from learners.snapshots import Snapshot, assemble, build_snapshot, read_principals, read_trajectories, write_snapshot
 from streams.errors import TrainingError
 from streams.events import RetractionEvent
 from streams.holdout import HoldoutSettings, Split
@@ -82,6 +82,7 @@ def test_whatever_the_settings_no_held_out_task_is_assembled(
             "observation": "gone",
             "actor_kind": "expert",
             "adapter": None,
+            "principal": "ann",
         }
         for seed in seeds
     ]
@@ -104,7 +105,7 @@ async def test_the_same_sequence_gives_the_same_snapshot_whatever_came_later(
     log.branched("a", first)
     sequence = served_store.store.sequence
     before = await build(served_store, tmp_path / "one")
-    log.publish(*episode("b", second), RetractionEvent(principal="a", reason="asked"))
+    log.publish(*episode("b", second))
     again = await build(served_store, tmp_path / "two", as_of=before.manifest.as_of)
     late = await build(served_store, tmp_path / "two")
     assert before.manifest.as_of <= sequence
@@ -124,6 +125,47 @@ async def test_who_withdrew_leaves_every_later_snapshot_with_branches_and_all(
     assert names(snapshot) == ["stays"]
     assert snapshot.manifest.branches == 0
     assert "leaves" not in everything_in(snapshot)
+
+
+async def test_who_withdrew_is_left_out_of_an_old_sequence_too_and_the_manifest_says_so(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("stays", first), *episode("leaves", second))
+    before = await build(served_store, tmp_path)
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    retraction = served_store.store.sequence
+    again = await build(served_store, tmp_path, as_of=before.manifest.as_of)
+    assert (names(before), names(again)) == (["leaves", "stays"], ["stays"])
+    assert (before.manifest.retracted_as_of, again.manifest.retracted_as_of) == (0, retraction)
+    assert again.manifest.snapshot_id != before.manifest.snapshot_id
+
+
+async def test_a_retraction_is_for_ever_whenever_the_episodes_come(served_store: ServedStore, tmp_path: Path) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(RetractionEvent(principal="left", reason="asked"), *episode("stays", first))
+    log.publish(*episode("left", second))
+    log.branched("left", second)
+    snapshot = await build(served_store, tmp_path)
+    assert (names(snapshot), snapshot.manifest.branches) == (["stays"], 0)
+
+
+async def test_an_episode_that_a_withdrawn_principal_took_part_in_is_left_out_whole(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    opening, *rest = episode("shared", first)
+    log.publish(opening.model_copy(update={"principal": "leaves"}), *rest, *episode("stays", second))
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    assert names(await build(served_store, tmp_path)) == ["stays"]
+
+
+async def test_a_snapshot_says_whose_data_it_holds(served_store: ServedStore, tmp_path: Path) -> None:
+    log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("a", first), *episode("b", first), *episode("c", second))
+    snapshot = await build(served_store, tmp_path)
+    assert {one.principals for one in read_trajectories(snapshot.folder)} == {("a", "b"), ("c",)}
+    assert read_principals(snapshot.folder) == {"a": 1, "b": 1, "c": 1}
 
 
 async def test_only_what_is_trusted_is_learned_from_and_the_manifest_counts_whose_it_is(
