@@ -1,0 +1,327 @@
+"""The store's tables in DuckLake on a real PostgreSQL, written by several processes, one of which is killed."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from streams.decoding import Decoded, decode_event
+from streams.events import BranchRequest, OutcomeEvent
+from streams.holdout import HoldoutSettings, Split
+from streams.lake import LakeSettings, connect, turn
+from streams.log import Received
+from streams.processes import die_with_parent, free_port
+from streams.quota import QuotaSettings
+from streams.settings import KafkaSettings
+from streams.store import Appended, Store, utc_now
+from streams.store_status import status
+from streams.tables import TABLES
+from tests.recorded import HOLDOUT, TASKS, Log, episode
+
+KAFKA = KafkaSettings()
+TOPIC = KAFKA.events_topic
+BATCH = 50
+# Every tenth record of a partition repeats the event of the one before it.
+REPEATED = 10
+START_TIMEOUT_S = 30.0
+WRITER = """
+import sys
+from streams.lake import LakeSettings, connect
+from tests.integration.test_ducklake import write
+
+write(connect(LakeSettings.model_validate_json(sys.argv[1])), int(sys.argv[2]), partitions=map(int, sys.argv[3:]))
+"""
+HOLDER = """
+import sys
+from streams.lake import LakeSettings, connect, turn
+
+with turn(connect(LakeSettings.model_validate_json(sys.argv[1]))):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+def records(partition: int, start: int, end: int) -> list[Decoded]:
+    """What the log has from offset `start` to before `end`: always the same."""
+    found = []
+    for offset in range(start, end):
+        said = offset - 1 if offset % REPEATED == REPEATED - 1 else offset
+        event = OutcomeEvent(
+            event_id=f"{partition}-{said}", episode_id=f"e{partition}-{said}", verifier="game", success=True, score=1.0
+        )
+        found.append(decode_event(Received(TOPIC, partition, offset, b"key", event.to_json())))
+    return found
+
+
+def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:
+    """One turn of a writer: a store that knows what the others wrote, and a transaction of rows and offsets."""
+    with turn(connection):
+        return Store(connection, HoldoutSettings(), KAFKA, QuotaSettings(), utc_now).append(batch)
+
+
+def write(connection: duckdb.DuckDBPyConnection, end: int, partitions: Iterable[int]) -> None:
+    """Write the partitions up to offset `end`, each from where the lake has it."""
+    for partition in partitions:
+        while (start := position(connection, partition)) < end:
+            append(connection, records(partition, start, min(end, start + BATCH)))
+
+
+def position(connection: duckdb.DuckDBPyConnection, partition: int) -> int:
+    (found,) = rows(connection, f"SELECT coalesce(max(next), 0) FROM offsets WHERE partition = {partition}")
+    return int(found[0])
+
+
+def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    return connection.execute(sql).fetchall()
+
+
+def count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    return int(rows(connection, f"SELECT count(*) FROM {table}")[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A running server."""
+
+    programs: Path
+    port: int
+
+    def database(self) -> str:
+        """A new database, as a libpq connection string."""
+        name = f"lake_{time.time_ns()}"
+        self.run("createdb", name)
+        return f"host=127.0.0.1 port={self.port} user=ratchet dbname={name}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        at = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "ratchet")
+        subprocess.run([str(self.programs / program), *at, *arguments], check=True, capture_output=True)
+
+    def ready(self) -> bool:
+        try:
+            self.run("pg_isready")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the tests' own on loopback."""
+    initdb = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+    if initdb is None:
+        pytest.skip("no PostgreSQL is installed: put its initdb on PATH to run this test")
+    server, parent = Postgres(Path(initdb).resolve().parent, free_port()), os.getpid()
+    identity: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
+    if os.geteuid() == 0:
+        # PostgreSQL refuses to run as root.
+        account = next((found for found in pwd.getpwall() if found.pw_name in ("postgres", "nobody")), None)
+        if account is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    settle = [initdb, "-D", str(folder / "data"), "-U", "ratchet", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
+    subprocess.run(settle, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)
+    process = subprocess.Popen(
+        [
+            str(server.programs / "postgres"),
+            "-D",
+            str(folder / "data"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(server.port),
+            "-k",
+            "",
+        ],
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        preexec_fn=lambda: die_with_parent(parent),
+        **identity,
+    )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not server.ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail("PostgreSQL did not start")
+        time.sleep(0.1)
+    yield server
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def lake(postgres: Postgres, tmp_path: Path) -> LakeSettings:
+    """An empty lake of this test's own."""
+    pytest.importorskip("duckdb_extension_ducklake")
+    pytest.importorskip("duckdb_extension_postgres_scanner")
+    return LakeSettings(catalog=postgres.database(), data=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def reader(lake: LakeSettings) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(lake) as connection:
+        yield connection
+
+
+class Writer:
+    """A process that writes its partitions and can be killed and started again."""
+
+    def __init__(self, lake: LakeSettings, end: int, *partitions: int) -> None:
+        self.partitions = partitions
+        self._command = [sys.executable, "-c", WRITER, lake.model_dump_json(), str(end), *map(str, partitions)]
+
+    def start(self) -> None:
+        parent = os.getpid()
+        self._process = subprocess.Popen(self._command, preexec_fn=lambda: die_with_parent(parent))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def finish(self) -> None:
+        assert self._process.wait(120) == 0
+
+
+@pytest.mark.slow
+def test_writers_of_several_processes_lose_and_double_nothing_though_one_is_killed_again_and_again(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    end = 400
+    steady, killed = Writer(lake, end, 0, 1), Writer(lake, end, 2, 3)
+    steady.start()
+    for least in (50, 150, 300):
+        killed.start()
+        deadline = time.monotonic() + 60
+        while position(reader, 2) < least and time.monotonic() < deadline:
+            time.sleep(0.02)
+        killed.kill()
+    killed.start()
+    steady.finish()
+    killed.finish()
+
+    assert rows(reader, "SELECT partition, next FROM offsets ORDER BY partition") == [(p, end) for p in range(4)]
+    for partition in range(4):
+        told = f"WHERE partition = {partition}"
+        taken = rows(
+            reader,
+            f'SELECT "offset" FROM events {told} UNION ALL SELECT "offset" FROM duplicates {told} ORDER BY "offset"',
+        )
+        assert [row[0] for row in taken] == list(range(end))
+    assert count(reader, "duplicates") == 4 * end // REPEATED
+    assert rows(reader, "SELECT count(DISTINCT event_id) FROM events") == [(4 * end * (REPEATED - 1) // REPEATED,)]
+    assert (count(reader, "gaps"), count(reader, "dead_letters")) == (0, 0)
+    assert numbered_in_order_of_commits(reader)
+
+
+def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether no sequence is used twice, and each commit's are above those of the commits before it."""
+    ((newest,),) = rows(connection, "SELECT max(snapshot_id) FROM lake.snapshots()")
+    numbered = " UNION ALL ".join(
+        f"SELECT snapshot_id, sequence FROM lake.table_changes('{name}', 0, {newest})"
+        for name, schema in TABLES.items()
+        if "sequence" in schema.names
+    )
+    found = rows(connection, f"SELECT snapshot_id, sequence FROM ({numbered}) ORDER BY sequence")
+    sequences = [sequence for _, sequence in found]
+    commits = [snapshot for snapshot, _ in found]
+    return len(set(sequences)) == len(sequences) and commits == sorted(commits)
+
+
+def test_a_writer_that_lost_its_partition_and_does_not_know_it_stores_nothing_twice(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    with connect(lake) as other:
+        assert append(other, records(0, 0, 30)).replayed == 0
+        late = append(reader, records(0, 20, 40))
+    assert (late.replayed, late.stored + late.duplicates) == (10, 10)
+    assert count(reader, "events") + count(reader, "duplicates") == 40
+
+
+def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lake.model_dump_json()], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"mine\n"
+    holder.kill()
+    holder.communicate()
+    assert append(reader, records(0, 0, 10)).stored == 9
+
+
+def test_without_turns_a_concurrent_commit_is_refused_whole_and_can_be_tried_again(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    append(reader, records(0, 0, 10))
+    append(reader, records(1, 0, 10))
+    with connect(lake) as other:
+        for partition, connection in enumerate((reader, other)):
+            connection.begin()
+            connection.execute(f"UPDATE offsets SET next = 11 WHERE partition = {partition}")
+            connection.execute("INSERT INTO gaps VALUES (?, ?, 0, 0, 0)", [1000 + partition, TOPIC])
+        reader.commit()
+        with pytest.raises(duckdb.TransactionException, match="conflict"):
+            other.commit()
+    assert rows(reader, "SELECT sequence FROM gaps") == [(1000,)]
+    assert rows(reader, "SELECT next FROM offsets ORDER BY partition") == [(11,), (10,)]
+
+
+def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    append(reader, records(0, 0, 10))
+    ((last,),) = rows(reader, "SELECT max(sequence) FROM duplicates")
+    with connect(lake) as other:
+        for connection in (reader, other):
+            connection.begin()
+            connection.execute("INSERT INTO gaps SELECT max(sequence) + 1, ?, 0, 0, 0 FROM duplicates", [TOPIC])
+        reader.commit()
+        other.commit()
+    assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]
+
+
+def test_a_reader_sees_one_moment_and_can_go_back_to_any(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
+    append(reader, records(0, 0, 9))
+    ((version, at),) = rows(reader, "SELECT max(snapshot_id), max(snapshot_time) FROM lake.snapshots()")
+    ((last,),) = rows(reader, "SELECT max(sequence) FROM events")
+    with connect(lake) as other:
+        reader.begin()
+        before = (count(reader, "events"), position(reader, 0))
+        append(other, records(0, 9, 30))
+        assert (count(reader, "events"), position(reader, 0)) == before == (9, 9)
+        reader.commit()
+    assert (count(reader, "events"), position(reader, 0)) == (27, 30)
+    assert rows(reader, f"SELECT count(*), max(sequence) FROM events AT (VERSION => {version})") == [(9, last)]
+    assert rows(reader, f"SELECT next FROM offsets AT (VERSION => {version})") == [(9,)]
+    assert reader.execute("SELECT count(*) FROM events AT (TIMESTAMP => ?)", [at]).fetchall() == [(9,)]
+    assert rows(reader, f"SELECT count(*) FROM events WHERE sequence <= {last}") == [(9,)]
+
+
+def test_everything_that_a_store_does_works_on_the_lake(reader: duckdb.DuckDBPyConnection) -> None:
+    store = Store(reader, HOLDOUT, KAFKA, QuotaSettings(), utc_now)
+    store.adopt_log("cluster", {})
+    log = Log(store)
+    train, selection = TASKS[Split.TRAIN][0], TASKS[Split.SELECTION][0]
+    log.publish(*episode("a", train), *episode("b", selection))
+    log.branched("a", train)
+    (pending,) = store.pending(10)
+    assert BranchRequest.model_validate_json(pending.message.value or b"").episode_id == "a"
+    store.published(pending.sequence)
+    counted = status(store)
+    assert counted.events == {"outcome": 2, "step": 4}
+    assert counted.transitions == {"branch": 1, "production": 4}
+    assert counted.trusted == {"selection": 1, "train": 1}
+    assert counted.outbox_pending == 0
+    assert store.query("SELECT count(*) AS n FROM transitions").column("n").to_pylist() == [5]
+    assert Store(reader, HOLDOUT, KAFKA, QuotaSettings(), utc_now).sequence == store.sequence
