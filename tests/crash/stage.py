@@ -1,0 +1,215 @@
+"""One writer, its branch workers and a load on a real cluster, and the questions that say whether they are well."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+from kafka import KafkaConsumer
+
+from streams.admission import AdmissionSettings
+from streams.branching import BranchingSettings
+from streams.errors import BrokerError
+from streams.events import RecordedStep, Task
+from streams.holdout import HoldoutSettings, Split
+from streams.processes import free_port
+from streams.quota import QuotaSettings
+from streams.sandboxes.harness import ChatHarness
+from streams.sandboxes.pool import SandboxPool
+from streams.settings import KafkaSettings, StoreSettings
+from streams.topics import create_topics, end_offsets
+from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
+from tests.crash.ledger import Ledger
+from tests.crash.load import RECORDINGS, LoadSettings, Recording
+from tests.crash.roles import RoleSettings
+from tests.crash.victims import Victim
+
+HOLDOUT = HoldoutSettings()
+ENVIRONMENT = "textworld_express"
+# The load says the same again and again, which must not be mistaken for a flood here.
+UNLIMITED = AdmissionSettings(quota=QuotaSettings(per_principal=10**9, near_duplicates=10**9))
+CONVERGES_WITHIN_S = 180.0
+_POLL_S = 0.1
+
+
+class NotConvergedError(AssertionError):
+    """What was killed did not come back to where it must be. The text has the last words of every process."""
+
+
+def played(training: int = 6) -> tuple[Recording, ...]:
+    """Episodes that solve so many tasks of the train split, and then one that is held out, in the real sandbox."""
+    return asyncio.run(_played(training))
+
+
+async def _played(training: int) -> tuple[Recording, ...]:
+    tasks = [Task(environment=ENVIRONMENT, task_id=f"twc/train/{seed}", seed=seed) for seed in range(1, 100)]
+    chosen = [
+        *islice((task for task in tasks if HOLDOUT.split(task.task_id) is Split.TRAIN), training),
+        next(task for task in tasks if HOLDOUT.split(task.task_id) is Split.SELECTION),
+    ]
+    recordings = []
+    async with SandboxPool(ENVIRONMENT) as pool, pool.session() as session:
+        for task in chosen:
+            actions = await session.demonstration(task)
+            first, *answers = await session.replay(task, actions)
+            steps = (
+                RecordedStep(action=act, observation=seen.text) for act, seen in zip(actions, answers, strict=True)
+            )
+            recordings.append(Recording(task=task, opening=ChatHarness().opening(first.text), steps=tuple(steps)))
+    return tuple(recordings)
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that runs, and what was acknowledged. Make it with `on_stage`."""
+
+    kafka: KafkaSettings
+    store: StoreSettings
+    ledger: Ledger
+    recorder: Victim
+    branchers: tuple[Victim, ...]
+    load: Victim
+
+    @property
+    def victims(self) -> tuple[Victim, ...]:
+        return (self.recorder, *self.branchers, self.load)
+
+    def ask(self, sql: str) -> list[tuple[object, ...]]:
+        """The rows of a SELECT, from the writer. Raises `httpx.HTTPError` while it does not answer."""
+        response = httpx.post(
+            f"http://127.0.0.1:{self.store.port}/query", json={"sql": sql}, timeout=CONVERGES_WITHIN_S
+        ).raise_for_status()
+        return list(zip(*pa.ipc.open_stream(response.content).read_all().to_pydict().values(), strict=True))
+
+    def wait_until(self, what: str, holds: Callable[[], bool], within_s: float = CONVERGES_WITHIN_S) -> None:
+        """Poll until it holds, reviving what dies. A writer or a cluster that is starting does not answer yet.
+
+        Raises `NotConvergedError`.
+        """
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            for victim in self.victims:
+                victim.revive()
+            try:
+                if holds():
+                    return
+            except (httpx.HTTPError, BrokerError):
+                pass
+            time.sleep(_POLL_S)
+        words = "\n".join(f"--- {victim.name} ({victim.status}):\n{victim.last_words()}" for victim in self.victims)
+        raise NotConvergedError(f"not within {within_s:.0f} s: {what}\n{words}")
+
+    def stores(self, events: frozenset[str]) -> Callable[[], bool]:
+        """A condition: all of `events` are stored. It asks only for what was stored since it asked last."""
+        missing, since = set(events), 0
+
+        def holds() -> bool:
+            nonlocal since
+            rows = self.ask(f"SELECT event_id, sequence FROM events WHERE sequence > {since}")
+            missing.difference_update(str(row[0]) for row in rows)
+            since = max((int(str(row[1])) for row in rows), default=since)
+            return not missing
+
+        return holds
+
+    def drained(self) -> bool:
+        """Whether the load is done, all it published is stored, and all that follows from it too."""
+        return (
+            self.load.status == 0
+            and self.at_the_end(self.kafka.events_topic)
+            and not broken(self.ask, DRAINED, self.kafka)
+            and self.at_the_end(self.kafka.transitions_topic)
+        )
+
+    def at_the_end(self, topic: str) -> bool:
+        """Whether the stored offsets of the topic are its end."""
+        read = {row[0]: row[1] for row in self.ask(f"SELECT partition, next FROM offsets WHERE topic = '{topic}'")}
+        return all(read.get(partition, 0) == end for partition, end in end_offsets(self.kafka.bootstrap, topic).items())
+
+    def findings(self) -> list[str]:
+        """What the stored rows, the file and the topics break once all is drained. Ends the writer."""
+        acknowledged = self.ledger.read()
+        found = [
+            *broken(self.ask, (*ALWAYS, *DRAINED), self.kafka),
+            *(f"lost: {what}" for what in lost(self.ask, acknowledged)),
+            *self._unpublished(),
+        ]
+        if self.recorder.end(signal.SIGTERM) != 0:
+            found.append(f"the writer did not end well: {self.recorder.last_words()}")
+        return [*found, *broken_in_file(self.store.path, (*ALWAYS, *DRAINED), self.kafka)]
+
+    def _unpublished(self) -> Iterator[str]:
+        """What the tables say was published, and the topics do not have. Either may be there twice."""
+        letters = {
+            (headers[b"ratchet-topic"], headers[b"ratchet-partition"], headers[b"ratchet-offset"])
+            for _, headers in records(self.kafka, self.kafka.dead_letters_topic)
+        }
+        for row in self.ask('SELECT topic, partition, "offset" FROM dead_letters'):
+            if tuple(str(cell).encode() for cell in row) not in letters:
+                yield f"a dead letter is noted and not published: {row}"
+        asked = {key for key, _ in records(self.kafka, self.kafka.branches_topic)}
+        for (episode,) in self.ask("SELECT episode_id FROM trusted WHERE split = 'train'"):
+            if str(episode).encode() not in asked:
+                yield f"a branch request is noted and not published: {episode}"
+
+
+def records(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """Key and headers of every record of the topic."""
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2000
+    )
+    for record in consumer:
+        yield record.key or b"", {name.encode(): value for name, value in record.headers}
+    consumer.close()
+
+
+@contextmanager
+def on_stage(
+    kafka: KafkaSettings,
+    folder: Path,
+    recordings: Sequence[Recording],
+    *,
+    workers: int = 1,
+    batches: int | None = None,
+    pause_s: float = 0.0,
+) -> Iterator[Stage]:
+    """Topics, and processes that are not started yet. All of them are killed in the end."""
+    create_topics(kafka)
+    recorded = folder / "recordings.json"
+    recorded.write_bytes(RECORDINGS.dump_json(tuple(recordings)))
+    store = StoreSettings(path=folder / "store.duckdb", port=free_port(), batch=200, batch_s=0.1)
+    branching = BranchingSettings(samples=0, alternatives=2)
+    roles = RoleSettings(
+        kafka=kafka, store=store, holdout=HOLDOUT, admission=UNLIMITED, branching=branching
+    ).model_dump_json()
+    ledger = Ledger(folder / "ledger")
+    load = LoadSettings(
+        bootstrap=kafka.bootstrap,
+        topic=kafka.events_topic,
+        recordings=recorded,
+        ledger=ledger.path,
+        batches=batches,
+        pause_s=pause_s,
+    )
+    stage = Stage(
+        kafka=kafka,
+        store=store,
+        ledger=ledger,
+        recorder=Victim("recorder", "tests.crash.roles", ("record", roles), folder / "recorder.log"),
+        branchers=tuple(
+            Victim(f"brancher-{n}", "tests.crash.roles", ("branch", roles), folder / f"brancher-{n}.log")
+            for n in range(workers)
+        ),
+        load=Victim("load", "tests.crash.load", (load.model_dump_json(),), folder / "load.log"),
+    )
+    try:
+        yield stage
+    finally:
+        for victim in stage.victims:
+            victim.end(signal.SIGKILL)

@@ -1,0 +1,236 @@
+"""A storm of random kills under load: `python -m tests.crash.storm --kills 200`.
+
+The writer, the branch workers, the load and Apache Kafka itself are killed by SIGKILL at random instants, one after the
+other converged. Ends with status 1 when anything was lost, doubled or did not come back.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import duckdb
+from pydantic import BaseModel, ConfigDict
+
+from streams.ids import uuid7
+from streams.settings import KafkaSettings
+from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
+from tests.crash.stage import NotConvergedError, Stage, on_stage, played
+from tests.crash.victims import Victim
+from tests.integration.conftest import KafkaNode
+
+SESSION_TIMEOUT_S = 6.0  # the shortest that Apache Kafka allows by default
+KAFKA = "kafka"
+# Kafka takes longest to come back, so it dies least often.
+WEIGHTS = {"recorder": 9, "brancher": 5, "load": 4, KAFKA: 2}
+_LONGEST_CALM_S = 3.0
+
+
+class Convergence(BaseModel):
+    """Seconds from a kill of that target until all was well again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kills: int
+    mean_s: float
+    longest_s: float
+
+
+class StormReport(BaseModel):
+    """What a storm did, and what it found. `lost` and `doubled` count events; `findings` say all that is wrong.
+
+    `resent` counts records that came again and were recognised, `revivals` deaths that nobody ordered, such as that of
+    a role whose cluster was killed, and `copies` the files that were inspected as a kill of the writer left them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    kills: int
+    targets: dict[str, Convergence]
+    acknowledged: int
+    stored: int
+    lost: int
+    doubled: int
+    resent: int
+    malformed: int
+    branch_results: int
+    revivals: int
+    copies: int
+    seconds: float
+    findings: tuple[str, ...]
+
+
+class Storm:
+    """Kills what is on the stage, and watches it come back."""
+
+    def __init__(self, stage: Stage, node: KafkaNode, seed: int, scratch: Path) -> None:
+        self._stage = stage
+        self._node = node
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._scratch = scratch
+        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        self._findings: list[str] = []
+        self._copies = 0
+        self._began = time.monotonic()
+
+    def run(self, kills: int, tell: Callable[[str], None]) -> StormReport:
+        """Kill so often, then let everything drain and check it once more."""
+        for victim in self._stage.victims:
+            victim.start()
+        try:
+            self._stage.wait_until("the first events are stored", lambda: bool(self._stage.ask("FROM trusted LIMIT 1")))
+            for target in self._targets(kills):
+                self._calm()
+                took = self._strike(target)
+                self._took[target].append(took)
+                done = sum(map(len, self._took.values()))
+                tell(f"{done}/{kills} {target}: well again after {took:.1f} s, {len(self._findings)} findings")
+            self._drain()
+        except NotConvergedError as error:
+            self._findings.append(str(error))
+        return self._report()
+
+    def _targets(self, kills: int) -> list[str]:
+        """Each at least once if there are kills enough, in an order of chance."""
+        names = list(WEIGHTS)
+        chosen = names[:kills] + self._random.choices(names, list(WEIGHTS.values()), k=max(0, kills - len(names)))
+        self._random.shuffle(chosen)
+        return chosen
+
+    def _calm(self) -> None:
+        until = time.monotonic() + self._random.uniform(0, _LONGEST_CALM_S)
+        while time.monotonic() < until:
+            for victim in self._stage.victims:
+                victim.revive()
+            time.sleep(0.05)
+
+    def _strike(self, target: str) -> float:
+        """Kill the target and wait until all that was acknowledged by then is stored and branched; returns seconds."""
+        struck = time.monotonic()
+        if target == KAFKA:
+            self._node.kill()
+            self._node.start()
+        else:
+            victim = self._victim(target)
+            victim.end(signal.SIGKILL)
+            if victim is self._stage.recorder:
+                self._inspect_copy()
+            victim.start()
+        mark = self._stage.ledger.read()
+        self._stage.wait_until(
+            f"the load goes on after {target}", lambda: self._stage.ledger.read().batches > mark.batches
+        )
+        self._stage.wait_until(f"all is stored after {target}", self._stage.stores(mark.events))
+        sequence = int(str(self._stage.ask("SELECT max(sequence) FROM trusted")[0][0]))
+        self._stage.wait_until(f"all is branched after {target}", lambda: self._branched(sequence))
+        took = time.monotonic() - struck
+        self._findings += (f"after {target}: {found}" for found in broken(self._stage.ask, ALWAYS, self._stage.kafka))
+        return took
+
+    def _victim(self, target: str) -> Victim:
+        if target == "brancher":
+            return self._random.choice(self._stage.branchers)
+        return self._stage.recorder if target == "recorder" else self._stage.load
+
+    def _inspect_copy(self) -> None:
+        """Check the file and its write-ahead log just as the kill left them."""
+        path = self._stage.store.path
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            for source in (path, path.with_name(f"{path.name}.wal")):
+                if source.exists():
+                    shutil.copy(source, folder)
+            found = broken_in_file(Path(folder) / path.name, ALWAYS, self._stage.kafka)
+        self._copies += 1
+        self._findings += (f"in the file as a kill left it: {finding}" for finding in found)
+
+    def _branched(self, sequence: int) -> bool:
+        waiting = self._stage.ask(
+            f"SELECT count(*) FROM trusted WHERE split = 'train' AND sequence <= {sequence} "
+            "AND episode_id NOT IN (SELECT episode_id FROM branches)"
+        )
+        return waiting[0][0] == 0
+
+    def _drain(self) -> None:
+        self._stage.load.end(signal.SIGTERM)
+        self._stage.wait_until("everything is drained", self._stage.drained)
+
+    def _report(self) -> StormReport:
+        stage = self._stage
+        acknowledged = stage.ledger.read()
+        self._findings += stage.findings()
+        stage.recorder.end(signal.SIGKILL)
+        with duckdb.connect(str(stage.store.path)) as file:
+
+            def ask(sql: str) -> list[tuple[object, ...]]:
+                return file.execute(sql).fetchall()
+
+            def count(sql: str) -> int:
+                return int(str(ask(f"SELECT {sql}")[0][0]))
+
+            return StormReport(
+                seed=self._seed,
+                kills=sum(map(len, self._took.values())),
+                targets={
+                    target: Convergence(kills=len(took), mean_s=round(fmean(took), 1), longest_s=round(max(took), 1))
+                    for target, took in sorted(self._took.items())
+                },
+                acknowledged=len(acknowledged.events) + len(acknowledged.malformed),
+                stored=count("count(*) FROM events"),
+                lost=len(lost(ask, acknowledged)),
+                doubled=count("count(*) - count(DISTINCT event_id) FROM events"),
+                resent=count("count(*) FROM duplicates"),
+                malformed=count("count(*) FROM dead_letters"),
+                branch_results=count("count(*) FROM branches"),
+                revivals=sum(victim.revivals for victim in stage.victims),
+                copies=self._copies,
+                seconds=round(time.monotonic() - self._began, 1),
+                findings=tuple(self._findings),
+            )
+
+
+def storm(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> StormReport:
+    """Set a stage on a fresh Apache Kafka node in `folder`, and let the storm loose on it."""
+    tell(f"seed {seed}")
+    recordings = played()
+    node = KafkaNode(folder / "kafka")
+    node.start()
+    try:
+        kafka = KafkaSettings(
+            bootstrap=node.bootstrap, session_timeout_s=SESSION_TIMEOUT_S, partitions=4, group_prefix=uuid7()
+        )
+        with on_stage(kafka, folder, recordings, workers=2, pause_s=0.3) as stage:
+            return Storm(stage, node, seed, folder).run(kills, tell)
+    finally:
+        node.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=None, help="what is killed when; by default another each time")
+    parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument("--folder", type=Path, help="keep the store and all logs here")
+    arguments = parser.parse_args()
+    seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        report = storm(folder, arguments.kills, seed, lambda line: print(line, flush=True))
+    text = report.model_dump_json(indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+    sys.exit(bool(report.findings))
+
+
+if __name__ == "__main__":
+    main()

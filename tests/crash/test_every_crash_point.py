@@ -1,0 +1,122 @@
+"""Each named crash point is hit by SIGKILL once; after a restart nothing is lost, nothing doubled, all converges."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from learners.snapshots import read_trajectories
+from streams.broker import EmbeddedBroker
+from streams.crash_points import VARIABLE, CrashPoint
+from streams.ids import uuid7
+from streams.settings import KafkaSettings
+from tests.crash.load import Recording
+from tests.crash.stage import on_stage, played
+from tests.crash.victims import ROOT
+
+REACHED_WITHIN_S = 90.0
+BATCHES = 6
+
+RENAMED_FILE = """
+import sys
+from pathlib import Path
+from streams.files import write_atomically
+write_atomically(Path(sys.argv[1]) / "ref", sys.argv[2].encode() * 100_000)
+"""
+RENAMED_SNAPSHOT = """
+import sys
+from pathlib import Path
+from learners.snapshots import write_snapshot
+from learners.trajectories import Trajectory
+from streams.events import Message, RecordedStep
+from streams.holdout import HoldoutSettings
+trajectory = Trajectory(
+    episode_id="episode", task_id="twc/train/1", opening=(Message(role="user", content="You are in a kitchen."),),
+    steps=(RecordedStep(action="look", observation="A kitchen."),), branches=(), actor_kind="expert", adapter=None,
+    principals=("tenant/user",),
+)
+holdout = HoldoutSettings(selection=0.0, confirmation=0.0)
+print(write_snapshot([trajectory], holdout, Path(sys.argv[1]), as_of=1, offsets={}).folder)
+"""
+
+# A new store's first transaction adopts the log, the second stores records, the third marks the outbox as published.
+RECORDER = [
+    *("outbox.publish:before", "outbox.publish:after", "dead-letters.publish:before", "dead-letters.publish:after"),
+    *("store.insert:before", "store.insert:before@2", "store.insert:before@3"),
+    *("store.insert:after", "store.insert:after@2", "store.insert:after@3"),
+    *("store.commit:before", "store.commit:before@2", "store.commit:before@3"),
+    *("store.commit:after", "store.commit:after@2", "store.commit:after@3"),
+    *("log.ack:before", "log.ack:after"),
+]
+BRANCHER = ["results.publish:before", "results.publish:after", "log.ack:before", "log.ack:after"]
+FILE = ["file.rename:before", "file.rename:after"]
+SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
+
+
+def test_every_crash_point_is_one_that_is_hit_here() -> None:
+    hit = {place.partition("@")[0] for place in (*RECORDER, *BRANCHER, *FILE, *SNAPSHOT)}
+    assert hit == set(CrashPoint)
+
+
+@pytest.fixture(scope="module")
+def recordings() -> tuple[Recording, ...]:
+    return played(training=2)
+
+
+@pytest.fixture
+def kafka() -> Iterator[KafkaSettings]:
+    with EmbeddedBroker() as broker:
+        yield KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2, partitions=2, group_prefix=uuid7())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("role", "place"), [*(("record", place) for place in RECORDER), *(("branch", place) for place in BRANCHER)]
+)
+def test_a_role_that_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
+    role: str, place: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
+) -> None:
+    with on_stage(kafka, tmp_path, recordings, batches=BATCHES, pause_s=0.2) as stage:
+        doomed = stage.recorder if role == "record" else stage.branchers[0]
+        for victim in stage.victims:
+            victim.start(place if victim is doomed else "")
+        stage.wait_until(f"{place} is reached", lambda: doomed.status == -signal.SIGKILL, REACHED_WITHIN_S)
+        doomed.start()
+        stage.wait_until("everything is stored and branched", stage.drained)
+        assert stage.findings() == []
+
+
+@pytest.mark.parametrize("place", FILE)
+def test_a_file_whose_writer_dies_at_the_rename_is_the_old_one_or_the_new_one(place: str, tmp_path: Path) -> None:
+    def write(letter: str, crash_at: str = "") -> int:
+        return run(RENAMED_FILE, crash_at, str(tmp_path), letter).returncode
+
+    assert write("a") == 0
+    assert write("b", place) == -signal.SIGKILL
+    assert (tmp_path / "ref").read_text() == ("a" if place == "file.rename:before" else "b") * 100_000
+    assert write("c") == 0
+    assert (tmp_path / "ref").read_text() == "c" * 100_000
+
+
+@pytest.mark.parametrize("place", SNAPSHOT)
+def test_a_snapshot_whose_builder_dies_at_the_rename_is_whole_or_not_there(place: str, tmp_path: Path) -> None:
+    assert run(RENAMED_SNAPSHOT, place, str(tmp_path)).returncode == -signal.SIGKILL
+    whole = [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
+    assert len(whole) == (place == "snapshot.rename:after")
+    again = run(RENAMED_SNAPSHOT, "", str(tmp_path))
+    assert [trajectory.episode_id for trajectory in read_trajectories(Path(again.stdout.strip()))] == ["episode"]
+
+
+def run(script: str, crash_at: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        env={**os.environ, VARIABLE: crash_at},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

@@ -1,0 +1,79 @@
+"""The judge judged: each rule is silent about a sound store and speaks up when it is broken."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from streams.holdout import Split
+from streams.settings import StoreSettings
+from streams.store import Store
+from tests.crash.invariants import ALWAYS, DRAINED, Rule, broken_in_file, lost
+from tests.crash.ledger import Acknowledged, Ledger
+from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, episode
+
+_AGAIN = "SELECT * REPLACE (1000 + sequence AS sequence) FROM"
+BREAKS = {
+    "no event is stored twice": f"INSERT INTO events {_AGAIN} events LIMIT 1",
+    "no step is stored twice": f"INSERT INTO transitions {_AGAIN} transitions WHERE origin = 'production' LIMIT 1",
+    "no alternative is stored twice": f"INSERT INTO transitions {_AGAIN} transitions WHERE origin = 'branch' LIMIT 1",
+    "no state has two branch results": f"INSERT INTO branches {_AGAIN} branches LIMIT 1",
+    "no episode is trusted twice": f"INSERT INTO trusted {_AGAIN} trusted LIMIT 1",
+    "no sequence is given twice": "UPDATE trusted SET sequence = (SELECT min(sequence) FROM events)",
+    "the log has no gap": "INSERT INTO gaps VALUES (1000, 'ratchet.events', 0, 1, 2)",
+    "a stored step has its transition, and only a stored step": "DELETE FROM transitions WHERE step = 0",
+    "a stored verdict has its outcome, and only a stored verdict": "DELETE FROM outcomes",
+    "each offset below a partition's next is accounted for once": "UPDATE offsets SET next = next + 1",
+    "each branch result below the offsets is accounted for once": "UPDATE offsets SET next = next + 1",
+    "a trusted training episode is asked for once, and only such an episode": "DELETE FROM outbox",
+    "an executed alternative is a transition": "DELETE FROM transitions WHERE origin = 'branch'",
+    "the outbox is published": "DELETE FROM offsets WHERE topic = 'outbox'",
+    "each state of a trusted training episode has one result, all of one request": "DELETE FROM branches",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a store that took in one trusted episode, whose states were branched."""
+    path, task = tmp_path / "store.duckdb", TASKS[Split.TRAIN][0]
+    store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
+    log = Log(store)
+    log.publish(*episode("episode", task))
+    for step in range(2):
+        log.branched("episode", task, step)
+    store.published(store.pending(1)[-1].sequence)
+    store.close()
+    return path
+
+
+def test_a_sound_store_breaks_no_rule(path: Path) -> None:
+    assert broken_in_file(path, (*ALWAYS, *DRAINED), KAFKA) == []
+
+
+@pytest.mark.parametrize("rule", [*ALWAYS, *DRAINED], ids=lambda rule: rule.says)
+def test_a_broken_store_breaks_the_rule(rule: Rule, path: Path) -> None:
+    with duckdb.connect(str(path)) as file:
+        file.execute(BREAKS[rule.says])
+    assert any(finding.startswith(rule.says) for finding in broken_in_file(path, (rule,), KAFKA))
+
+
+def test_what_is_acknowledged_and_not_stored_is_lost(path: Path) -> None:
+    with duckdb.connect(str(path)) as file:
+        stored = frozenset(str(row[0]) for row in file.execute("SELECT event_id FROM events").fetchall())
+
+        def found(acknowledged: Acknowledged) -> list[str]:
+            return lost(lambda sql: file.execute(sql).fetchall(), acknowledged)
+
+        assert found(Acknowledged(events=stored)) == []
+        assert found(Acknowledged(events=stored | {"gone"}, malformed=frozenset({(0, 7)}))) == ["gone", "malformed 0/7"]
+
+
+def test_a_ledger_forgets_only_the_line_that_a_kill_has_torn(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.write(["one", "two"], [(0, 7)], batch=0)
+    with ledger.path.open("a") as file:
+        file.write("event thr")
+    whole = Acknowledged(batches=1, events=frozenset({"one", "two"}), malformed=frozenset({(0, 7)}))
+    assert ledger.read() == whole
+    ledger.write(["three"], [], batch=1)
+    assert ledger.read() == Acknowledged(2, whole.events | {"three"}, whole.malformed)
