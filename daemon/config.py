@@ -15,10 +15,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from daemon.serve import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
+from streams.admission import AdmissionSettings
 from streams.branching import BranchingSettings
 from streams.errors import ConfigurationError
 from streams.holdout import HoldoutSettings
-from streams.settings import KafkaSettings, StoreSettings
+from streams.redaction.settings import RedactionSettings
+from streams.settings import REVEAL, KafkaSettings, StoreSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
@@ -57,6 +59,8 @@ class Settings(BaseSettings):
     seed: int = Field(default=0, description="Seed of training and of branching.")
     kafka: KafkaSettings = KafkaSettings()
     store: StoreSettings = StoreSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    redaction: RedactionSettings = RedactionSettings()
     holdout: HoldoutSettings = HoldoutSettings()
     branching: BranchingSettings = BranchingSettings()
     learner: LearnerSettings = LearnerSettings()
@@ -128,7 +132,9 @@ class Settings(BaseSettings):
         variables = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            variables[PREFIX + name.upper()] = value.model_dump_json() if isinstance(value, BaseModel) else str(value)
+            variables[PREFIX + name.upper()] = (
+                value.model_dump_json(context=REVEAL) if isinstance(value, BaseModel) else str(value)
+            )
         return variables
 
     @classmethod

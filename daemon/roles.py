@@ -11,16 +11,24 @@ import structlog
 from daemon import serve as serving
 from daemon.config import Settings
 from daemon.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
+from daemon.forgetting import mark_withdrawn
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams import brancher, recorder
 from streams.errors import RatchetError
 from streams.processes import stop_on_signals
+from streams.retraction import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 
 _POLL_S = 5.0
 _PROGRESS_EVERY_S = 10.0
+
+_LEARNABLE_SQL = f"""
+    SELECT count(*) AS learnable, count(*) FILTER (sequence > {{since}}) AS new
+    FROM trusted ANTI JOIN ({WITHDRAWN_EPISODES}) AS withdrawn USING (episode_id)
+    WHERE split = 'train'
+"""
 
 
 class Role(StrEnum):
@@ -33,7 +41,9 @@ class Role(StrEnum):
 
 
 async def record(settings: Settings) -> None:
-    await recorder.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals())
+    await recorder.serve(
+        settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission, settings.redaction
+    )
 
 
 async def branch(settings: Settings) -> None:
@@ -72,12 +82,14 @@ class Learner:
         self._loop = loop
         self._due_since: float | None = None
         self._told = 0.0
+        self._marked: tuple[int, tuple[str, ...]] = (0, ())
 
     async def run(self) -> None:
         """Learn until cancelled."""
         await self._unload_leftovers()
         while True:
             try:
+                await self.mark_withdrawn()
                 if await self.is_due():
                     self._due_since = None
                     await run_cycle(self._loop, self._loop.settings.learner, self._tell)
@@ -87,17 +99,40 @@ class Learner:
             await asyncio.sleep(_POLL_S)
 
     async def is_due(self) -> bool:
-        """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough."""
+        """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
+
+        A champion that saw who withdrew is to be replaced by as much as is left, once for each retraction.
+        """
         settings = self._loop.settings
-        since = _newest_snapshot(settings.home / "snapshots")
-        new = await self._loop.store.query(
-            f"SELECT count(*) AS n FROM trusted WHERE split = 'train' AND sequence > {since}"
-        )
-        if int(new["n"][0].as_py()) < settings.learner.min_new_episodes:
+        since, obeyed = _newest_snapshot(settings.home / "snapshots")
+        count = await self._loop.store.query(_LEARNABLE_SQL.format(since=since))
+        enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes
+        if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(obeyed)):
             return False
         self._due_since = self._due_since or time.monotonic()
         asked, answered = await self._loop.branching_state()
         return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
+
+    async def mark_withdrawn(self) -> None:
+        """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""
+        latest = await self._loop.store.query("SELECT coalesce(max(sequence), 0) AS sequence FROM retractions")
+        looked_at = (int(latest["sequence"][0].as_py()), self._loop.adapters.digests())
+        if looked_at == self._marked or not looked_at[0]:
+            return
+        for mark in await mark_withdrawn(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
+            log.warning("to be retrained", adapter=mark.subject, reason=mark.reason)
+        self._marked = looked_at
+
+    async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
+        """Whether it saw somebody who withdrew after the retraction that the newest snapshot obeyed last."""
+        registry = self._loop.registry
+        marks = ", ".join(f"'{event_id}'" for event_id in registry.marks().get(registry.refs().champion, ()))
+        if not marks:
+            return False
+        newer = await self._loop.store.query(
+            f"SELECT count(*) AS n FROM retractions WHERE sequence > {obeyed} AND event_id IN ({marks})"
+        )
+        return bool(newer["n"][0].as_py())
 
     async def _unload_leftovers(self) -> None:
         """A learner that died during a gate left its candidate loaded."""
@@ -112,6 +147,10 @@ class Learner:
             log.info("cycle", phase=phase.value, done=done, total=total, note=note)
 
 
-def _newest_snapshot(folder: Path) -> int:
-    manifests = (SnapshotManifest.model_validate_json(path.read_bytes()) for path in folder.glob("*/manifest.json"))
-    return max((manifest.as_of for manifest in manifests), default=-1)
+def _newest_snapshot(folder: Path) -> tuple[int, int]:
+    """The latest sequence that a snapshot took in, and that of the latest retraction that one obeyed."""
+    manifests = [SnapshotManifest.model_validate_json(path.read_bytes()) for path in folder.glob("*/manifest.json")]
+    return (
+        max((manifest.as_of for manifest in manifests), default=-1),
+        max((manifest.retracted_as_of for manifest in manifests), default=0),
+    )

@@ -1,6 +1,7 @@
-"""From the bytes of a record to an event, or to the reason why there is none. Used by the record role alone."""
+"""From the bytes of a record to an event, or to the reason why there is none. `streams.intake` calls it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -18,11 +19,26 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Why a readable event is not stored, and whose it says it is."""
+
+    reason: str
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
-    """A record and what it says."""
+    """A record and what it says. `payload` is the JSON that may be kept, `flag` why the episode is not learned from."""
 
     received: Received
-    content: Event | BranchResult | Unreadable
+    content: Event | BranchResult | Unreadable | Quarantined
+    payload: str = ""
+    flag: str | None = None
+    redactions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> Unreadable | Quarantined | None:
+        return self.content if isinstance(self.content, Unreadable | Quarantined) else None
 
 
 def decode_event(received: Received) -> Decoded:
@@ -36,7 +52,7 @@ def decode_event(received: Received) -> Decoded:
     if "event_id" not in event.model_fields_set:
         # Given here, it would differ each time the record is read, and the event would be stored again.
         return Decoded(received, Unreadable("event_id: Field required"))
-    return Decoded(received, event)
+    return Decoded(received, event, payload=received.value.decode())
 
 
 def decode_branch_result(received: Received) -> Decoded:

@@ -6,7 +6,9 @@ setting here closes one of those holes.
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import threading
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from faust.contrib.asgi import faust_app_running
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.transports import ConsumerT
+from faust.types.tuples import ConsumerMessage
 from mode import CrashingSupervisor
+from mode.threads import WorkerThread
 
 from streams.errors import BrokerError, RatchetError
 from streams.log import Outgoing, Received
@@ -27,11 +31,13 @@ Handle = Callable[[list[Received]], Awaitable[None]]
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
 
 STOP_TIMEOUT_S = 20.0
+# Fetched and not yet handled, per topic. More would be memory and not speed: one is being handled, the next are ready.
+WAITING_BUNDLES = 8
 PRODUCER_MAX_REQUEST_BYTES = 16 * 2**20
 
 
-def build_app(role: str, kafka: KafkaSettings, *, positions: Positions | None = None) -> faust.App:
-    """A Faust app whose consumer group is the role's.
+def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positions | None = None) -> faust.App:
+    """A Faust app whose consumer group is the role's, and which fetches at most `bundle` records at a time.
 
     `positions` gives, per (topic, partition), the next offset to read; it is asked at each assignment. Where it has an
     entry, that is read next, whatever the group committed. Without one the committed offset counts, or the beginning.
@@ -48,6 +54,8 @@ def build_app(role: str, kafka: KafkaSettings, *, positions: Positions | None = 
         agent_supervisor=CrashingSupervisor,
         # With the default, stopping waits for ever for events that were taken but never acknowledged.
         stream_wait_empty=False,
+        stream_buffer_maxsize=WAITING_BUNDLES,
+        broker_max_poll_records=bundle,
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 4,
         producer_max_request_size=PRODUCER_MAX_REQUEST_BYTES,
@@ -56,21 +64,22 @@ def build_app(role: str, kafka: KafkaSettings, *, positions: Positions | None = 
         web_tables_enabled=False,
         web_router_enabled=False,
     )
-    if positions is not None:
-        app.transport = _SeekingTransport(app.conf.broker_consumer, app, positions)
+    app.transport = _BundlingTransport(app.conf.broker_consumer, app, positions)
     return app
 
 
-def consume(app: faust.App, topic: str, handle: Handle, *, batch: int, within_s: float) -> None:
-    """Have `app` pass the records of `topic` to `handle`, up to `batch` at a time, waiting at most `within_s` for more.
+def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, within_s: float = 0.0) -> None:
+    """Have `app` pass the records of `topic` to `handle`, up to `bundles` fetches at once, waiting `within_s` for them.
 
     `handle` returns only when all it was given is durable; only then are they acknowledged, in order. When it raises,
     nothing of the batch is acknowledged and the app crashes: the process must end and be started again.
     """
 
     async def agent(stream: Any) -> None:
-        async for events in stream.noack_take(batch, within=within_s):
-            await handle([_received(event.message) for event in events])
+        # `noack_take` restores what it found when it ends, and a crashed stream would acknowledge what it still holds.
+        stream.enable_acks = False
+        async for events in stream.noack_take(bundles, within=within_s):
+            await handle([received for event in events for received in event.value])
             for event in events:
                 await stream.ack(event)
 
@@ -91,7 +100,7 @@ async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:
                 value=message.value,
                 partition=None,
                 timestamp=None,
-                headers=[(name, text.encode()) for name, text in message.headers.items()],
+                headers=list(message.headers),
             )
             for message in messages
         ]
@@ -112,6 +121,8 @@ async def run(app: faust.App, stop: asyncio.Event) -> None:
         raise BrokerError(f"{app.conf.id} lost the Kafka cluster at {app.conf.broker}: {error!r}") from error
     except TimeoutError as error:
         raise BrokerError(f"{app.conf.id} did not stop within {STOP_TIMEOUT_S:.0f} s") from error
+    finally:
+        await _threads_ended()
     if app.crashed:
         if isinstance(app.crash_reason, RatchetError):
             raise app.crash_reason
@@ -129,17 +140,78 @@ async def _until_stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None
                 await wait
 
 
-def _received(message: Any) -> Received:
-    return Received(message.topic, message.partition, message.offset, message.key, message.value)
+async def _threads_ended() -> None:
+    """Wait for Faust's consumer threads: they report to this loop, and Faust leaves them when it could not start."""
+    loop = asyncio.get_running_loop()
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread) and thread.service.parent_loop is loop:
+            await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
 
 
-class _SeekingConsumer(Consumer):
-    """Begins each assignment at the positions that the store holds: the group's commits may be older or newer."""
+class _BundlingConsumer(Consumer):
+    """Makes one Faust message of what a fetch brought from a partition.
 
-    positions: Positions
+    Faust spends more on a message than all the rest of Ratchet on a record. The message has the offset of its last
+    record, so that acknowledging it commits all of them, and none before.
+
+    With `positions`, each assignment begins where the store is: the group's commits may be older or newer.
+    """
+
+    positions: Positions | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handed: defaultdict[TP, deque[int]] = defaultdict(deque)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - the signature is Faust's
+        fetched, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        for partition, records in (fetched or {}).items():
+            # As in Faust: what was fetched before a rebalance is not this worker's any more.
+            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            wanted = active is None or partition in active or partition in self._buffered_partitions
+            # Faust drops what it has read before, and that would never be acknowledged.
+            if wanted and records and records[-1].offset >= (self._read_offset[partition] or 0):
+                self._handed[partition].append(records[-1].offset)
+                yield partition, self._bundle(partition, records)
+
+    def _bundle(self, partition: TP, records: Sequence[Any]) -> ConsumerMessage:
+        last = records[-1]
+        received = [
+            Received(partition.topic, partition.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in records
+        ]
+        return ConsumerMessage(
+            *(partition.topic, partition.partition, last.offset, last.timestamp / 1000, last.timestamp_type),
+            headers=None,
+            key=None,
+            value=received,  # type: ignore[arg-type] # the raw serializer hands anything on
+            checksum=None,
+            serialized_key_size=0,
+            serialized_value_size=sum(map(_value_size, records)),
+            tp=partition,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Faust takes what lies between two messages for acknowledged; here that is the records of the second one."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """What to commit: the offset after the last bundle that is acknowledged and so are all before it."""
+        handed, acked = self._handed[tp], self._acked_index[tp]
+        following = None
+        while handed and handed[0] in acked:
+            last = handed.popleft()
+            acked.discard(last)
+            following = last + 1
+        self._acked[tp] = sorted(acked)
+        return following
 
     async def perform_seek(self) -> None:
+        self._handed.clear()
         await super().perform_seek()
+        if self.positions is None:
+            return
         positions = await self.positions()
         wanted: dict[TP, int] = {}
         for partition in self.assignment():
@@ -153,12 +225,16 @@ class _SeekingConsumer(Consumer):
             self._committed_offset[partition] = offset or None
 
 
-class _SeekingTransport(Transport):
-    def __init__(self, url: Any, app: faust.App, positions: Positions) -> None:
+def _value_size(record: Any) -> int:
+    return record.serialized_value_size or 0
+
+
+class _BundlingTransport(Transport):
+    def __init__(self, url: Any, app: faust.App, positions: Positions | None) -> None:
         super().__init__(url, app)
         self._positions = positions
 
     def create_consumer(self, callback: Any, **kwargs: Any) -> ConsumerT:
-        consumer = _SeekingConsumer(self, callback=callback, **kwargs)
+        consumer = _BundlingConsumer(self, callback=callback, **kwargs)
         consumer.positions = self._positions
         return consumer

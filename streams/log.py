@@ -1,18 +1,28 @@
 """A record as it is read from the log, and a message as it is written there. Roles and the store pass these around."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One record of a topic, undecoded."""
+class Received(NamedTuple):
+    """One record of a topic, undecoded. A tuple, for millions of them are made."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name, or None when there is none or its bytes are no text."""
+        for found, value in self.headers:
+            if found == name:
+                try:
+                    return value.decode()
+                except UnicodeDecodeError:
+                    return None
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +31,5 @@ class Outgoing:
 
     topic: str
     key: bytes | None
-    value: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 import faust
 import structlog
 
-from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.decoding import Decoded
 from streams.faust_worker import build_app, consume, publish
+from streams.intake import Intake
+from streams.letters import refusal_letter
 from streams.log import Received
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
@@ -16,12 +18,14 @@ from streams.topics import cluster_id, end_offsets
 log = structlog.get_logger()
 
 OUTBOX_BATCH = 500
+_BUNDLES = 8
 
 
-def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings) -> faust.App:
+def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings) -> faust.App:
     """An app that reads the events and transitions topics into `store`, beginning where the store left off.
 
-    A batch is acknowledged when its transaction is committed and what follows from it is published.
+    A batch is acknowledged when its transaction is committed and what follows from it is published. What is refused is
+    published as a dead letter before: its bytes must not get into the store, where nothing redacts them.
     """
 
     async def positions() -> Mapping[tuple[str, int], int]:
@@ -29,7 +33,7 @@ def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings)
         await asyncio.to_thread(_adopt_log, store, kafka)
         return store.positions()
 
-    app = build_app("record", kafka, positions=positions)
+    app = build_app("record", kafka, bundle=settings.batch, positions=positions)
     publishing = asyncio.Lock()
 
     async def drain_outbox() -> None:
@@ -41,20 +45,29 @@ def build_processor(store: Store, kafka: KafkaSettings, settings: StoreSettings)
 
     def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
         async def handle(records: list[Received]) -> None:
-            appended = await asyncio.to_thread(lambda: store.append([decode(received) for received in records]))
-            if appended.dead_letters or appended.duplicates:
+            decoded = await asyncio.to_thread(lambda: [decode(received) for received in records])
+            refused = [
+                refusal_letter(record.received, record.refused, kafka.dead_letters_topic)
+                for record in decoded
+                if record.refused is not None and store.is_new(*record.received[:3])
+            ]
+            if refused:
+                await publish(app, refused)
+            appended = await asyncio.to_thread(store.append, decoded)
+            if appended.dead_letters or appended.duplicates or appended.quarantined:
                 log.warning(
                     "not every record was stored",
                     topic=topic,
                     dead_letters=appended.dead_letters,
+                    quarantined=appended.quarantined,
                     duplicates=appended.duplicates,
                 )
             await drain_outbox()
 
-        consume(app, topic, handle, batch=settings.batch, within_s=settings.batch_s)
+        consume(app, topic, handle, bundles=_BUNDLES, within_s=settings.batch_s)
 
-    record(kafka.events_topic, decode_event)
-    record(kafka.transitions_topic, decode_branch_result)
+    record(kafka.events_topic, intake.event)
+    record(kafka.transitions_topic, intake.branch_result)
     # What a crash left between a commit and its publication goes out before anything else happens.
     app.task(drain_outbox)
     return app

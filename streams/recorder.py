@@ -1,19 +1,26 @@
 """The record role: one process that consumes the log, owns the store, and answers questions about it over HTTP."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict
 
+from streams.admission import Admission, AdmissionSettings
 from streams.errors import ConfigurationError, StoreError
 from streams.faust_worker import run
+from streams.files import write_atomically
 from streams.holdout import HoldoutSettings
+from streams.intake import Intake
 from streams.processor import build_processor
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
 from streams.store_status import StoreStatus, status
@@ -52,28 +59,48 @@ def build_api(store: Store) -> FastAPI:
     return api
 
 
-async def serve(kafka: KafkaSettings, settings: StoreSettings, holdout: HoldoutSettings, stop: asyncio.Event) -> None:
+async def serve(
+    kafka: KafkaSettings,
+    settings: StoreSettings,
+    holdout: HoldoutSettings,
+    stop: asyncio.Event,
+    admission: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
+    redaction: RedactionSettings = RedactionSettings(),  # noqa: B008 - frozen
+) -> None:
     """Run the record role until `stop` is set or this task is cancelled.
 
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, which loses nothing.
     """
     await asyncio.to_thread(create_topics, kafka)
-    store = await asyncio.to_thread(Store.open, settings, holdout, kafka)
+    key = await asyncio.to_thread(redaction_key, settings.path.parent)
+    intake = Intake(Admission(admission), Redactor(redaction, key))
+    store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota)
     try:
-        await _serve(store, kafka, settings, stop)
+        await _serve(store, intake, kafka, settings, stop)
     finally:
         await asyncio.to_thread(store.close)
 
 
-async def _serve(store: Store, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event) -> None:
+async def _serve(
+    store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event
+) -> None:
     server = _Server(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
     answering = asyncio.create_task(server.serve([_listen(settings)]))
     try:
-        await run(build_processor(store, kafka, settings), stop)
+        await run(build_processor(store, intake, kafka, settings), stop)
     finally:
         server.should_exit = True
         await answering
+
+
+def redaction_key(home: Path) -> bytes:
+    """The key that placeholders are made with, from its file in `home`; made there the first time."""
+    path = home / "redaction.key"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, secrets.token_bytes(32), mode=0o600)
+    return path.read_bytes()
 
 
 def _listen(settings: StoreSettings) -> socket.socket:

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import structlog
 from pydantic import TypeAdapter
 
-from streams.decoding import Unreadable
+from streams.decoding import Decoded, Quarantined, Unreadable
 from streams.errors import StoreError
-from streams.events import BranchResult, Event, Message, RetractionEvent, StepEvent
+from streams.events import BranchResult, Message, OutcomeEvent, RetractionEvent, StepEvent
 from streams.ids import content_id
 from streams.log import Outgoing, Received
 
@@ -20,8 +20,6 @@ log = structlog.get_logger()
 Cell: TypeAlias = object
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
-# A dead letter carries at most this much of its record: with its headers it must still fit what brokers accept.
-MAX_DEAD_LETTER_BYTES = 512 * 1024
 
 
 @dataclass(slots=True)
@@ -36,13 +34,13 @@ class Batch:
         self.rows[table].append((self.sequence, *cells))
         self.sequence += 1
 
-    def event(self, received: Received, event: Event) -> None:
-        assert received.value is not None  # what was decoded had a value
+    def event(self, decoded: Decoded, event: StepEvent | OutcomeEvent | RetractionEvent) -> None:
+        received = decoded.received
         episode = None if isinstance(event, RetractionEvent) else event.episode_id
         self.add(
             "events",
             *(event.event_id, event.kind, episode, received.topic, received.partition, received.offset),
-            *(event.recorded_at, received.value.decode()),
+            *(event.recorded_at, decoded.payload),
         )
         if isinstance(event, StepEvent):
             self._step(event)
@@ -54,6 +52,8 @@ class Batch:
                 *(event.event_id, event.episode_id, event.verifier, event.success, event.score),
                 json.dumps(event.evidence),
             )
+        if decoded.flag is not None:
+            self.add("flags", episode, decoded.flag)
 
     def _step(self, event: StepEvent) -> None:
         self.add(
@@ -82,24 +82,18 @@ class Batch:
                 *(result.fidelity, alternative.score, alternative.source, principals.get(result.episode_id)),
             )
 
-    def dead_letter(self, received: Received, problem: Unreadable, topic: str) -> None:
-        self.add("dead_letters", received.topic, received.partition, received.offset, problem.error)
-        value = received.value or b""
-        headers = {
-            "error": problem.error,
-            "topic": received.topic,
-            "partition": str(received.partition),
-            "offset": str(received.offset),
-        }
-        if len(value) > MAX_DEAD_LETTER_BYTES:
-            headers["truncated_from"] = str(len(value))
-        self.outgoing(Outgoing(topic, received.key, value[:MAX_DEAD_LETTER_BYTES], headers))
+    def refused(self, received: Received, content: Unreadable | Quarantined) -> None:
+        origin = (received.topic, received.partition, received.offset)
+        if isinstance(content, Unreadable):
+            self.add("dead_letters", *origin, content.error)
+        else:
+            self.add("quarantined", *origin, content.principal, content.reason)
 
     def duplicate(self, received: Received, event_id: str) -> None:
         self.add("duplicates", received.topic, received.partition, received.offset, event_id)
 
     def outgoing(self, message: Outgoing) -> None:
-        self.add("outbox", message.topic, message.key, message.value, json.dumps(dict(message.headers)))
+        self.add("outbox", message.topic, message.key, message.value)
 
 
 @dataclass(slots=True)

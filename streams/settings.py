@@ -1,8 +1,19 @@
 """Settings of the stream floor; `daemon/config.py` composes them into the whole configuration."""
 
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, SerializationInfo
+
+REVEAL = "reveal secrets"
+
+
+def _masked_unless_revealed(secret: SecretStr, info: SerializationInfo) -> str:
+    return secret.get_secret_value() if info.context == REVEAL else str(secret)
+
+
+# Masked wherever settings are shown. `context=REVEAL` is for handing them to a process of our own.
+Secret: TypeAlias = Annotated[SecretStr, PlainSerializer(_masked_unless_revealed)]
 
 
 class KafkaSettings(BaseModel):
@@ -19,6 +30,10 @@ class KafkaSettings(BaseModel):
     branches_topic: str = Field(default="ratchet.branches", description="Episodes whose states are to be branched.")
     transitions_topic: str = Field(default="ratchet.transitions", description="What became of each state.")
     dead_letters_topic: str = Field(default="ratchet.dead-letters", description="What could not be read.")
+    spans_topic: str = Field(default="ratchet.spans", description="OpenTelemetry spans on their way to events.")
+    raw_retention_h: int = Field(
+        default=168, ge=1, description="Hours that topics made by Ratchet keep what agents sent; it is not redacted."
+    )
     group_prefix: str = Field(default="ratchet", description="Consumer groups are named PREFIX-ROLE.")
     session_timeout_s: float = Field(
         default=10.0, gt=0, description="Silence after which a worker is dead; Tansu delays joins by about this much."
@@ -26,7 +41,12 @@ class KafkaSettings(BaseModel):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        return (self.events_topic, self.branches_topic, self.transitions_topic, self.dead_letters_topic)
+        return (*self.raw_topics, self.branches_topic, self.transitions_topic)
+
+    @property
+    def raw_topics(self) -> tuple[str, ...]:
+        """Topics that hold what agents sent as they sent it."""
+        return (self.events_topic, self.spans_topic, self.dead_letters_topic)
 
 
 class StoreSettings(BaseModel):
@@ -37,6 +57,6 @@ class StoreSettings(BaseModel):
     path: Path = Field(default=Path(".ratchet/store.duckdb"), description="The DuckDB file; one process writes it.")
     host: str = Field(default="127.0.0.1", description="Where the query API listens. It has no authentication.")
     port: int = Field(default=8401, ge=0, le=65535, description="Port of the query API.")
-    batch: int = Field(default=1000, ge=1, description="Most records of one topic in one transaction.")
+    batch: int = Field(default=1000, ge=1, description="Most records that are fetched at once.")
     batch_s: float = Field(default=0.5, gt=0, description="Longest wait, in seconds, for a batch to fill.")
     memory: str = Field(default="1GB", description="DuckDB's memory limit.")

@@ -4,11 +4,12 @@ One transaction takes a batch of records and everything that follows from it, of
 log is stored exactly once, and a crash between the store and the broker loses nothing.
 """
 
-import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Self
 
@@ -16,33 +17,51 @@ import duckdb
 import pyarrow as pa
 import structlog
 
-from streams.decoding import Decoded, Unreadable
+from streams.decoding import Decoded, Quarantined, Unreadable
 from streams.errors import StoreError
-from streams.events import BranchResult, OutcomeEvent, StepEvent, Task
+from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.holdout import HoldoutSettings, Split
 from streams.log import Outgoing
+from streams.quota import WINDOW, Admitted, Quota, QuotaSettings
 from streams.rows import MESSAGES, Batch, Watermark
+from streams.seen import EpisodeStarts, SeenIds
 from streams.settings import KafkaSettings, StoreSettings
 from streams.tables import TABLES
-from streams.trust import StoredStep, branch_request, is_trusted
+from streams.trust import StoredStep, branch_request, is_trusted, likeness
 
 log = structlog.get_logger()
 
 OUTBOX = "outbox"
 _UNANSWERED_SQL = f"""
-    SELECT DISTINCT ON (key) topic, key, value, headers FROM {OUTBOX}
+    SELECT DISTINCT ON (key) topic, key, value FROM {OUTBOX}
     WHERE topic = ? AND key NOT IN (SELECT encode(episode_id) FROM branches)
 """
 
 
+def utc_now() -> datetime:
+    """UTC without a zone, as DuckDB keeps it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a batch. `replayed` records were below the watermark."""
+    """What became of a batch. `replayed` records were below the watermark; `trusted` counts episodes."""
 
     stored: int = 0
     duplicates: int = 0
     dead_letters: int = 0
+    quarantined: int = 0
     replayed: int = 0
+    trusted: int = 0
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a batch adds to the store's memory when its transaction is committed."""
+
+    ids: dict[str, None] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    ended: dict[str, None] = field(default_factory=dict)
     trusted: int = 0
 
 
@@ -57,20 +76,44 @@ class Pending:
 class Store:
     """Append, query, and hand out the outbox. Safe to call from several threads; writers take turns."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, holdout: HoldoutSettings, kafka: KafkaSettings) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        holdout: HoldoutSettings,
+        kafka: KafkaSettings,
+        quota: QuotaSettings,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._connection = connection
         self._holdout = holdout
         self._kafka = kafka
+        self._clock = clock
         self._lock = threading.Lock()
         numbered = [name for name, schema in TABLES.items() if "sequence" in schema.names]
         ends = " UNION ALL ".join(f"SELECT max(sequence) AS last FROM {name}" for name in numbered)
         self._sequence: int = self._rows(f"SELECT coalesce(max(last), 0) + 1 FROM ({ends})")[0][0]
         self._positions = {(row[0], row[1]): row[2] for row in self._rows("SELECT * FROM offsets")}
         self._seen: set[tuple[str, int]] = set()
+        self._ids = SeenIds(connection, "SELECT event_id FROM events UNION ALL SELECT result_id FROM branches")
+        self._starts = EpisodeStarts(
+            SeenIds(connection, "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'")
+        )
+        recent = "SELECT principal, likeness, trusted_at FROM trusted WHERE trusted_at > ? ORDER BY sequence"
+        self._quota = Quota(quota, (Admitted(*row) for row in self._rows(recent, [clock() - WINDOW])))
 
     @classmethod
-    def open(cls, settings: StoreSettings, holdout: HoldoutSettings, kafka: KafkaSettings) -> Self:
-        """Open or create the file. Raises `StoreError` when it is damaged or another process has it open."""
+    def open(
+        cls,
+        settings: StoreSettings,
+        holdout: HoldoutSettings,
+        kafka: KafkaSettings,
+        quota: QuotaSettings | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Open or create the file; `clock` gives UTC without a zone.
+
+        Raises `StoreError` when it is damaged, another process has it open, or another version of Ratchet made it.
+        """
         settings.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             connection = duckdb.connect(str(settings.path), config={"threads": "1", "memory_limit": settings.memory})
@@ -78,6 +121,12 @@ class Store:
                 connection.register("empty", schema.empty_table())
                 connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM empty")
                 connection.unregister("empty")
+                found = [column[0] for column in connection.execute(f"DESCRIBE {name}").fetchall()]
+                if found != schema.names:
+                    raise StoreError(
+                        f"the store {settings.path} was made by another version: its table {name} has the columns "
+                        f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
+                    )
             # DDL in the write-ahead log is what DuckDB recovers worst.
             connection.execute("CHECKPOINT")
             connection.execute("SET python_enable_replacements = false")
@@ -87,7 +136,7 @@ class Store:
             raise StoreError(
                 f"cannot open the store {settings.path}: {error}; only one process may have it open"
             ) from error
-        return cls(connection, holdout, kafka)
+        return cls(connection, holdout, kafka, quota or QuotaSettings(), clock)
 
     def close(self) -> None:
         """Write everything into the file proper and close it."""
@@ -98,8 +147,8 @@ class Store:
     def append(self, records: Sequence[Decoded]) -> Appended:
         """Store a batch and all that follows from it in one transaction.
 
-        Records below the watermark are dropped, events stored before are counted as duplicates, unreadable records
-        become dead letters, and newly trusted episodes become branch requests; the last two wait in the outbox.
+        Records below the watermark are dropped, events stored before are counted as duplicates, refused records are
+        noted, and newly trusted episodes become branch requests, which wait in the outbox.
 
         Raises `StoreError`, and stores nothing, when DuckDB fails or a partition that was being read skips offsets.
         Reading again from `positions` is the remedy: a gap that is still there is the log's own and is recorded.
@@ -107,22 +156,37 @@ class Store:
         with self._lock:
             batch = Batch(self._sequence)
             watermark = Watermark(dict(self._positions), set(self._seen))
-            with self._transaction(f"store {len(records)} records"):
-                fresh = [record for record in records if watermark.passes(record.received, batch)]
-                ended = self._take(batch, fresh)
-                duplicates, dead_letters = len(batch.rows["duplicates"]), len(batch.rows["dead_letters"])
-                self._insert(batch)
-                trusted = self._trust(batch, ended)
-                self._insert(batch)
-                self._write_positions(watermark.next)
+            taken = _Taken()
+            try:
+                with self._transaction(f"store {len(records)} records"):
+                    fresh = [record for record in records if watermark.passes(record.received, batch)]
+                    self._take(batch, fresh, taken)
+                    duplicates, dead_letters = len(batch.rows["duplicates"]), len(batch.rows["dead_letters"])
+                    quarantined = len(batch.rows["quarantined"])
+                    self._insert(batch)
+                    self._trust(batch, taken)
+                    self._insert(batch)
+                    self._write_positions(watermark.next)
+            except BaseException:
+                self._starts.forget(taken.begun)
+                self._quota.withdraw(taken.trusted)
+                raise
             self._sequence, self._positions, self._seen = batch.sequence, watermark.next, watermark.seen
+            self._ids.add(list(taken.ids))
+            self._starts.kept(taken.begun)
         return Appended(
-            stored=len(fresh) - duplicates - dead_letters,
+            stored=len(taken.ids),
             duplicates=duplicates,
             dead_letters=dead_letters,
+            quarantined=quarantined,
             replayed=len(records) - len(fresh),
-            trusted=trusted,
+            trusted=taken.trusted,
         )
+
+    def is_new(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether the record at that position is not below the watermark."""
+        watermark: int = self._positions.get((topic, partition), 0)
+        return offset >= watermark
 
     @property
     def sequence(self) -> int:
@@ -153,8 +217,8 @@ class Store:
             batch = Batch(self._sequence)
             batch.add("logs", cluster_id)
             if anew:
-                for topic, key, value, headers in self._rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
-                    batch.add("outbox", topic, key, value, headers)
+                for topic, key, value in self._rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
+                    batch.add("outbox", topic, key, value)
             positions = self._positions | dict.fromkeys(stale, 0)
             with self._transaction("adopt the log"):
                 self._insert(batch)
@@ -165,14 +229,10 @@ class Store:
         """The oldest messages of the outbox that are not marked as published."""
         with self._lock:
             rows = self._rows(
-                f"SELECT sequence, topic, key, value, headers FROM {OUTBOX} "
-                "WHERE sequence >= ? ORDER BY sequence LIMIT ?",
+                f"SELECT sequence, topic, key, value FROM {OUTBOX} WHERE sequence >= ? ORDER BY sequence LIMIT ?",
                 [self._positions.get((OUTBOX, 0), 0), limit],
             )
-        return [
-            Pending(sequence, Outgoing(topic, key, value, json.loads(headers)))
-            for sequence, topic, key, value, headers in rows
-        ]
+        return [Pending(sequence, Outgoing(topic, key, value)) for sequence, topic, key, value in rows]
 
     def published(self, up_to: int) -> None:
         """Mark the outbox as published up to and with the message of sequence `up_to`."""
@@ -196,29 +256,39 @@ class Store:
         finally:
             cursor.close()
 
-    def _take(self, batch: Batch, fresh: Sequence[Decoded]) -> list[str]:
-        """Sort the records into the batch; returns the episodes that may have become trusted."""
-        known, principals = self._known_ids(fresh), self._principals(fresh)
-        ended: dict[str, None] = {}
+    def _take(self, batch: Batch, fresh: Sequence[Decoded], taken: "_Taken") -> None:
+        """Sort the records into the batch, and note what became of them."""
+        known = self._known_ids(fresh)
+        principals = self._principals(fresh)
+        redactions: Counter[str] = Counter()
         for record in fresh:
             content = record.content
-            if isinstance(content, Unreadable):
-                batch.dead_letter(record.received, content, self._kafka.dead_letters_topic)
-            elif content.event_id in known:
+            if isinstance(content, Unreadable | Quarantined):
+                batch.refused(record.received, content)
+                continue
+            if content.event_id in known or content.event_id in taken.ids:
                 batch.duplicate(record.received, content.event_id)
-            elif isinstance(content, BranchResult):
-                known.add(content.event_id)
+                continue
+            taken.ids[content.event_id] = None
+            redactions.update(record.redactions)
+            if isinstance(content, BranchResult):
                 batch.branch_result(content, principals)
-            else:
-                known.add(content.event_id)
-                batch.event(record.received, content)
-                # Whichever comes last: steps and verdicts may come from different producers.
-                if isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done):
-                    ended[content.episode_id] = None
-        return list(ended)
+                continue
+            if not isinstance(content, RetractionEvent) and self._starts.note(content.episode_id, batch.sequence):
+                taken.begun.append(content.episode_id)
+            batch.event(record, content)
+            # Whichever comes last: steps and verdicts may come from different producers.
+            if isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done):
+                taken.ended[content.episode_id] = None
+        for kind, count in redactions.items():
+            batch.add("redactions", kind, count)
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
-        ids = [record.content.event_id for record in records if not isinstance(record.content, Unreadable)]
+        ids = self._ids.possible(
+            record.content.event_id for record in records if not isinstance(record.content, Unreadable | Quarantined)
+        )
+        if not ids:
+            return set()
         rows = self._matching(
             "SELECT event_id FROM events WHERE event_id IN (FROM wanted) "
             "UNION ALL SELECT result_id FROM branches WHERE result_id IN (FROM wanted)",
@@ -232,45 +302,60 @@ class Store:
             return {}
         return dict(
             self._matching(
-                "SELECT episode_id, any_value(principal) FROM transitions "
-                "WHERE origin = 'production' AND episode_id IN (FROM wanted) GROUP BY episode_id",
+                "SELECT episode_id, any_value(principal) FROM transitions WHERE sequence >= ? "
+                "AND origin = 'production' AND episode_id IN (FROM wanted) GROUP BY episode_id",
                 list(episodes),
+                [self._starts.before(episodes)],
             )
         )
 
-    def _trust(self, batch: Batch, episodes: Sequence[str]) -> int:
+    def _trust(self, batch: Batch, taken: "_Taken") -> None:
         """Add the episodes that became trusted to the batch, and requests to branch those of the training split."""
-        if not episodes:
-            return 0
-        trusted = 0
-        for episode, steps, successes in self._judged(episodes):
+        refusals: Counter[str] = Counter()
+        for episode, steps, successes in self._judged(list(taken.ended)):
             if not is_trusted(steps, successes):
                 continue
             request = branch_request(episode, steps)
             if request is None:
-                log.warning("not trusted: the episode is not one growing chat", episode=episode, steps=len(steps))
+                refusals["not one growing chat"] += 1
                 continue
+            admitted = Admitted(steps[0].principal, likeness(steps), self._clock())
+            refusal = self._quota.refusal(admitted)
+            if refusal is not None:
+                refusals[refusal] += 1
+                batch.add("flags", episode, refusal)
+                continue
+            self._quota.admit(admitted)
+            taken.trusted += 1
             split = self._holdout.split(request.task.task_id)
-            batch.add("trusted", episode, split.value)
-            trusted += 1
+            batch.add("trusted", episode, split.value, admitted.principal, admitted.likeness, admitted.at)
             if split is Split.TRAIN:
                 batch.outgoing(Outgoing(self._kafka.branches_topic, episode.encode(), request.to_json()))
-        return trusted
+        for reason, episodes in refusals.items():
+            log.warning("episodes not trusted", reason=reason, episodes=episodes)
 
     def _judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
-        """Of those episodes that have a verdict and are not trusted yet: the id, the steps in order, the verdicts."""
+        """Of those with a verdict that are neither trusted nor flagged: the id, the steps in order, the verdicts."""
+        if not episodes:
+            return
+        start = self._starts.before(episodes)
         verdicts = dict(
             self._matching(
-                "SELECT episode_id, list(success) FROM outcomes WHERE episode_id IN (FROM wanted) "
-                "AND episode_id NOT IN (SELECT episode_id FROM trusted) GROUP BY episode_id",
+                "SELECT episode_id, list(success) FROM outcomes WHERE sequence >= $1 AND episode_id IN (FROM wanted) "
+                "AND episode_id NOT IN (SELECT episode_id FROM trusted WHERE sequence >= $1) "
+                "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) GROUP BY episode_id",
                 episodes,
+                [start],
             )
         )
+        if not verdicts:
+            return
         rows = self._matching(
-            "SELECT episode_id, step, environment, task_id, seed, messages, action, observation, actor_kind "
-            "FROM transitions WHERE origin = 'production' AND episode_id IN (FROM wanted) "
+            "SELECT episode_id, step, environment, task_id, seed, messages, action, observation, actor_kind, principal "
+            "FROM transitions WHERE sequence >= ? AND origin = 'production' AND episode_id IN (FROM wanted) "
             "ORDER BY episode_id, step, sequence",
             list(verdicts),
+            [start],
         )
         for episode, group in groupby(rows, key=lambda row: row[0]):
             steps = [
@@ -281,6 +366,7 @@ class Store:
                     action=row[6],
                     observation=row[7],
                     actor_kind=row[8],
+                    principal=row[9],
                 )
                 for row in group
             ]
@@ -325,10 +411,10 @@ class Store:
     def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         return self._connection.execute(sql, list(parameters)).fetchall()
 
-    def _matching(self, sql: str, ids: Sequence[str]) -> list[Any]:
+    def _matching(self, sql: str, ids: Sequence[str], parameters: Sequence[object] = ()) -> list[Any]:
         """The rows of a SELECT that finds the ids in the table `wanted`."""
         # As a parameter, a list costs DuckDB a failing import for each of its elements.
         self._connection.register("wanted", pa.table([pa.array(ids, type=pa.string())], names=["id"]))
-        rows = self._rows(sql)
+        rows = self._rows(sql, parameters)
         self._connection.unregister("wanted")
         return rows

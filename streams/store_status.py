@@ -28,6 +28,9 @@ class StoreStatus(BaseModel):
     events: dict[str, int] = Field(description="Stored events by kind.")
     duplicates: int = Field(description="Records whose event was stored before.")
     dead_letters: int = Field(description="Records that could not be read.")
+    quarantined: int = Field(description="Events that were not let in.")
+    flagged: int = Field(description="Episodes that are never learned from.")
+    redactions: dict[str, int] = Field(description="Values replaced by placeholders, by kind.")
     gaps: int = Field(description="Offsets that the log did not give.")
     transitions: dict[str, int] = Field(description="Stored transitions by origin.")
     branches: BranchCounts
@@ -51,6 +54,9 @@ def status(store: Store) -> StoreStatus:
         events=_by(store, "events", "kind"),
         duplicates=_row(store, "SELECT count(*) FROM duplicates")[0],
         dead_letters=_row(store, "SELECT count(*) FROM dead_letters")[0],
+        quarantined=_row(store, "SELECT count(*) FROM quarantined")[0],
+        flagged=_row(store, "SELECT count(DISTINCT episode_id) FROM flags")[0],
+        redactions=_by(store, "redactions", "kind", "sum(count)::BIGINT"),
         gaps=_row(store, "SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps")[0],
         transitions=_by(store, "transitions", "origin"),
         branches=BranchCounts(states=states, dropped=dropped, requested=requested, executed=executed),
@@ -64,8 +70,8 @@ def status(store: Store) -> StoreStatus:
     )
 
 
-def _by(store: Store, table: str, column: str) -> dict[str, int]:
-    counts = store.query(f"SELECT {column}, count(*) FROM {table} GROUP BY 1 ORDER BY 1")
+def _by(store: Store, table: str, column: str, total: str = "count(*)") -> dict[str, int]:
+    counts = store.query(f"SELECT {column}, {total} FROM {table} GROUP BY 1 ORDER BY 1")
     return dict(zip(counts.column(0).to_pylist(), counts.column(1).to_pylist(), strict=True))
 
 

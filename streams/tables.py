@@ -17,7 +17,7 @@ _SEQUENCE = {"sequence": pa.int64()}
 _ORIGIN = {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
 
 TABLES: dict[str, pa.Schema] = {
-    # Every event as it came, once. `payload` is its JSON.
+    # Every event, once. `payload` is its JSON as it came, but redacted.
     "events": _schema(
         **_SEQUENCE,
         event_id=pa.string(),
@@ -71,15 +71,29 @@ TABLES: dict[str, pa.Schema] = {
         policy=pa.string(),
     ),
     # Episodes that may be learned from, each once; `split` is that of the episode's task.
-    "trusted": _schema(**_SEQUENCE, episode_id=pa.string(), split=pa.string()),
+    # `likeness` tells near-duplicates; `trusted_at` is the store's own clock.
+    "trusted": _schema(
+        **_SEQUENCE,
+        episode_id=pa.string(),
+        split=pa.string(),
+        principal=pa.string(),
+        likeness=pa.uint64(),
+        trusted_at=_TIME,
+    ),
+    # Episodes that are never learned from, whatever their verdict.
+    "flags": _schema(**_SEQUENCE, episode_id=pa.string(), reason=pa.string()),
     "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),
+    # Records that are no events, and events that were not let in. Their bytes are on the dead-letter topic only.
     "dead_letters": _schema(**_SEQUENCE, **_ORIGIN, error=pa.string()),
+    "quarantined": _schema(**_SEQUENCE, **_ORIGIN, principal=pa.string(), reason=pa.string()),
+    # Values replaced by placeholders, by kind and batch.
+    "redactions": _schema(**_SEQUENCE, kind=pa.string(), count=pa.int64()),
     # Records whose event was stored before, under another offset.
     "duplicates": _schema(**_SEQUENCE, **_ORIGIN, event_id=pa.string()),
     # Offsets that the log did not give: `expected` was next, `found` came.
     "gaps": _schema(**_SEQUENCE, topic=pa.string(), partition=pa.int32(), expected=pa.int64(), found=pa.int64()),
-    # Messages decided on in a transaction and published after it. `headers` is a JSON object.
-    "outbox": _schema(**_SEQUENCE, topic=pa.string(), key=pa.binary(), value=pa.binary(), headers=pa.string()),
+    # Messages decided on in a transaction and published after it.
+    "outbox": _schema(**_SEQUENCE, topic=pa.string(), key=pa.binary(), value=pa.binary()),
     # The clusters that were read, one after the other.
     "logs": _schema(**_SEQUENCE, cluster_id=pa.string()),
     # What comes next: of each partition, and (topic 'outbox') of the outbox by sequence.

@@ -13,6 +13,7 @@ from streams.settings import KafkaSettings
 
 BOOTSTRAP_TIMEOUT_MS = 15_000
 FETCH_TIMEOUT_S = 15.0
+MAX_LETTER_BYTES = 16 * 2**20
 
 
 def create_topics(kafka: KafkaSettings) -> None:
@@ -21,11 +22,28 @@ def create_topics(kafka: KafkaSettings) -> None:
         for topic in kafka.topics:
             try:
                 admin.create_topics(
-                    [NewTopic(topic, num_partitions=kafka.partitions, replication_factor=kafka.replication)],
+                    [
+                        NewTopic(
+                            topic,
+                            num_partitions=kafka.partitions,
+                            replication_factor=kafka.replication,
+                            topic_configs=_configuration(kafka, topic),
+                        )
+                    ],
                     wait_for_metadata=True,
                 )
             except TopicAlreadyExistsError:
                 continue
+
+
+def _configuration(kafka: KafkaSettings, topic: str) -> dict[str, str]:
+    configuration: dict[str, str] = {}
+    if topic in kafka.raw_topics:
+        configuration["retention.ms"] = str(kafka.raw_retention_h * 3_600_000)
+    if topic == kafka.dead_letters_topic:
+        # With the headers that say why, a letter is larger than the record that was let in elsewhere.
+        configuration["max.message.bytes"] = str(MAX_LETTER_BYTES)
+    return configuration
 
 
 def cluster_id(bootstrap: str) -> str:

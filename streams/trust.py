@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.ids import content_id
+from streams.likeness import simhash
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class StoredStep:
     action: str
     observation: str
     actor_kind: str
+    principal: str
 
 
 def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
@@ -27,6 +29,14 @@ def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     if not steps or not successes:
         return False
     return all(step.actor_kind in ("expert", "human") for step in steps) or all(successes)
+
+
+def likeness(steps: Sequence[StoredStep]) -> int:
+    """What the episode says, as a number that near-duplicates share but for a few bits."""
+    texts = [steps[0].messages[-1].content]
+    for step in steps:
+        texts += (step.action, step.observation)
+    return simhash("\n".join(texts))
 
 
 def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchRequest | None:

@@ -29,8 +29,10 @@ from streams.topics import create_topics, end_offsets
 HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.0)
 RECORDER = """
 import asyncio, sys
+from streams.admission import AdmissionSettings
 from streams.holdout import HoldoutSettings
 from streams.processes import stop_on_signals
+from streams.quota import QuotaSettings
 from streams.recorder import serve
 from streams.settings import KafkaSettings, StoreSettings
 
@@ -41,6 +43,8 @@ async def main():
         StoreSettings.model_validate_json(store),
         HoldoutSettings.model_validate_json(holdout),
         stop_on_signals(),
+        # The episodes of these tests are all alike.
+        AdmissionSettings(quota=QuotaSettings(near_duplicates=10**6)),
     )
 
 asyncio.run(main())
@@ -194,8 +198,9 @@ async def test_everything_published_is_stored_once_or_dead_lettered(
     assert (status.duplicates, status.dead_letters, status.gaps) == (100, 4, 0)
     published = sum(end_offsets(kafka.bootstrap, kafka.events_topic).values())
     assert sum(status.events.values()) + status.duplicates + status.dead_letters == published
-    assert sorted(value for value, _ in read_all(kafka, kafka.dead_letters_topic)) == sorted(value for _, value in bad)
-    assert {headers["topic"] for _, headers in read_all(kafka, kafka.dead_letters_topic)} == {kafka.events_topic}
+    letters = read_all(kafka, kafka.dead_letters_topic)
+    assert sorted(value for value, _ in letters) == sorted(value for _, value in bad)
+    assert {headers["ratchet-topic"] for _, headers in letters} == {kafka.events_topic}
 
     sequences = (await client.query("SELECT sequence FROM events")).column(0).to_pylist()
     assert len(set(sequences)) == 500

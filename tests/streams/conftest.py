@@ -6,25 +6,32 @@ from pathlib import Path
 import pytest
 
 from streams.holdout import HoldoutSettings
+from streams.quota import QuotaSettings
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
 
 
 @pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[Callable[[], Store]]:
+def open_store_with(tmp_path: Path) -> Iterator[Callable[[QuotaSettings], Store]]:
     """Opens the same file each time, after closing it; half of all tasks are held out."""
     opened: list[Store] = []
 
-    def open_again() -> Store:
+    def open_again(quota: QuotaSettings) -> Store:
         if opened:
             opened.pop().close()
         settings = StoreSettings(path=tmp_path / "store.duckdb")
-        opened.append(Store.open(settings, HoldoutSettings(selection=0.5, confirmation=0.0), KafkaSettings()))
+        holdout = HoldoutSettings(selection=0.5, confirmation=0.0)
+        opened.append(Store.open(settings, holdout, KafkaSettings(), quota))
         return opened[0]
 
     yield open_again
     if opened:
         opened.pop().close()
+
+
+@pytest.fixture
+def open_store(open_store_with: Callable[[QuotaSettings], Store]) -> Callable[[], Store]:
+    return lambda: open_store_with(QuotaSettings())
 
 
 @pytest.fixture

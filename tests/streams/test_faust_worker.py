@@ -61,8 +61,8 @@ async def consume_into(
     async def stored() -> dict[tuple[str, int], int]:
         return positions or {}
 
-    app = build_app("test", kafka, positions=None if positions is None else stored)
-    consume(app, kafka.events_topic, collect, batch=7, within_s=0.2)
+    app = build_app("test", kafka, bundle=7, positions=None if positions is None else stored)
+    consume(app, kafka.events_topic, collect, bundles=2, within_s=0.2)
     async with asyncio.timeout(60):
         await run(app, collect.stop)
 
@@ -102,9 +102,9 @@ async def test_stored_positions_outweigh_what_the_group_committed(kafka: KafkaSe
 
 async def test_messages_are_published_under_their_key_with_their_headers(kafka: KafkaSettings) -> None:
     collect = Collect(until=RECORDS + 3)
-    app = build_app("test", kafka)
-    consume(app, kafka.events_topic, collect, batch=100, within_s=0.2)
-    message = Outgoing(kafka.events_topic, b"key", b"value", {"error": "none"})
+    app = build_app("test", kafka, bundle=100)
+    consume(app, kafka.events_topic, collect)
+    message = Outgoing(kafka.events_topic, b"key", b"value", (("error", b"none"),))
     app.task(lambda: publish(app, [message] * 3))
     async with asyncio.timeout(60):
         await run(app, collect.stop)

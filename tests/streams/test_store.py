@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import pytest
 
-from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.decoding import Decoded, Quarantined, Unreadable, decode_branch_result, decode_event
 from streams.errors import StoreError
 from streams.events import (
     Actor,
@@ -25,7 +27,8 @@ from streams.events import (
 from streams.holdout import HoldoutSettings, Split
 from streams.ids import content_id
 from streams.log import Received
-from streams.settings import KafkaSettings
+from streams.quota import QuotaSettings
+from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Appended, Store
 from streams.store_status import status
 
@@ -102,7 +105,7 @@ def column(store: Store, sql: str) -> list[Any]:
 
 def requests(store: Store) -> list[BranchRequest]:
     messages = [pending.message for pending in store.pending(100)]
-    return [BranchRequest.model_validate_json(m.value) for m in messages if m.topic == KAFKA.branches_topic]
+    return [BranchRequest.model_validate_json(m.value or b"") for m in messages if m.topic == KAFKA.branches_topic]
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -166,24 +169,75 @@ def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: C
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
     ],
 )
-def test_what_cannot_be_read_becomes_a_dead_letter(store: Store, value: bytes | None, error: str) -> None:
-    assert store.append([raw(value)]) == Appended(dead_letters=1)
-    (letter,) = (pending.message for pending in store.pending(10))
-    assert (letter.topic, letter.key, letter.value) == (KAFKA.dead_letters_topic, b"key", value or b"")
-    assert error in letter.headers["error"]
-    assert (letter.headers["topic"], letter.headers["partition"], letter.headers["offset"]) == (
-        KAFKA.events_topic,
-        "0",
-        "0",
-    )
-    assert column(store, "SELECT error FROM dead_letters") == [letter.headers["error"]]
+def test_what_cannot_be_read_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
+    decoded = raw(value)
+    assert store.append([decoded]) == Appended(dead_letters=1)
+    assert isinstance(decoded.content, Unreadable)
+    assert column(store, "SELECT error FROM dead_letters") == [decoded.content.error]
+    assert error in decoded.content.error
+    assert store.pending(10) == []
 
 
-def test_a_dead_letter_never_outgrows_what_a_broker_accepts(store: Store) -> None:
-    store.append([raw(b"x" * 1_000_000)])
-    (letter,) = (pending.message for pending in store.pending(10))
-    assert len(letter.value) < 600_000
-    assert letter.headers["truncated_from"] == "1000000"
+def test_a_quarantined_event_is_noted_with_whose_it_is(store: Store) -> None:
+    refused = Decoded(raw(b"{}").received, Quarantined("too large", "tenant/a"))
+    assert store.append([refused]) == Appended(quarantined=1)
+    assert store.query("SELECT principal, reason FROM quarantined").to_pylist() == [
+        {"principal": "tenant/a", "reason": "too large"}
+    ]
+    assert store.positions() == {(KAFKA.events_topic, 0): 1}
+
+
+def test_a_flagged_episode_is_stored_and_never_trusted(store: Store) -> None:
+    first, *rest = records(episode("a"))
+    assert store.append([replace(first, flag="injection"), *rest]) == Appended(stored=3)
+    assert column(store, "SELECT episode_id FROM flags") == ["a"]
+    assert status(store).trusted == {}
+
+
+def test_redactions_are_counted_by_kind(store: Store) -> None:
+    first, second, verdict = records(episode("a"))
+    found = [replace(first, redactions={"email": 2}), replace(second, redactions={"email": 1, "iban": 1}), verdict]
+    store.append(found)
+    assert status(store).redactions == {"email": 3, "iban": 1}
+
+
+def test_one_principal_and_one_story_are_trusted_only_so_often(
+    open_store_with: Callable[[QuotaSettings], Store],
+) -> None:
+    store = open_store_with(QuotaSettings(per_principal=2))
+    many = [
+        event.model_copy(update={"principal": "p"} if isinstance(event, StepEvent) else {})
+        for name in "abc"
+        for event in episode(name)
+    ]
+    assert store.append(records(many)).trusted == 2
+    assert column(store, "SELECT episode_id FROM flags") == ["c"]
+    store = open_store_with(QuotaSettings(near_duplicates=3))
+    assert store.append(records([event for name in "def" for event in episode(name)], start=9)).trusted == 1
+    assert column(store, "SELECT reason FROM flags ORDER BY sequence")[1].startswith("flood")
+
+
+def test_an_id_is_recognised_after_a_restart_and_after_many_others(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append(records(episode("a")))
+    store = open_store()
+    again = store.append(records([*episode("a"), *episode("b")], partition=1))
+    assert again == Appended(stored=3, duplicates=3, trusted=1)
+
+
+def test_what_a_failed_transaction_took_in_is_taken_back(store: Store) -> None:
+    store.append(records(episode("a")))
+    with pytest.raises(StoreError):
+        store.append([*records(episode("b"), start=3), *records(episode("c"), start=100)])
+    assert store.append(records(episode("b"), start=3)) == Appended(stored=3, trusted=1)
+
+
+def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE outbox (sequence BIGINT, headers VARCHAR)")
+    with pytest.raises(StoreError, match="its table outbox has the columns sequence, headers"):
+        Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
 
 
 @pytest.mark.parametrize(
@@ -274,13 +328,9 @@ def test_retractions_are_kept(store: Store) -> None:
 
 def test_the_outbox_is_handed_out_in_order_until_it_is_marked(open_store: Callable[[], Store]) -> None:
     store = open_store()
-    store.append([*records(episode("a")), raw(b"{", offset=3), *records(episode("b"), start=4)])
+    store.append([*records(episode("a")), *records(episode("b"), start=3), *records(episode("c"), start=6)])
     pending = store.pending(10)
-    assert [entry.message.topic for entry in pending] == [
-        KAFKA.dead_letters_topic,
-        KAFKA.branches_topic,
-        KAFKA.branches_topic,
-    ]
+    assert [entry.message.key for entry in pending] == [b"a", b"b", b"c"]
     store.published(pending[0].sequence)
     store = open_store()
     assert store.pending(10) == pending[1:]

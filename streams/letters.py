@@ -1,0 +1,26 @@
+"""What is refused goes to the dead-letter topic as it came, marked for whoever lists or replays it."""
+
+from streams.decoding import Quarantined, Unreadable
+from streams.log import Outgoing, Received
+
+VERDICT_HEADER = "ratchet-verdict"
+ERROR_HEADER = "ratchet-error"
+TOPIC_HEADER = "ratchet-topic"
+PARTITION_HEADER = "ratchet-partition"
+OFFSET_HEADER = "ratchet-offset"
+DEAD_LETTER = "dead-letter"
+QUARANTINE = "quarantine"
+
+
+def refusal_letter(received: Received, refused: Unreadable | Quarantined, topic: str) -> Outgoing:
+    """The record for `topic`: its bytes, its key and its headers, with why and where it was refused added to these."""
+    quarantined = isinstance(refused, Quarantined)
+    notes = {
+        VERDICT_HEADER: QUARANTINE if quarantined else DEAD_LETTER,
+        ERROR_HEADER: refused.reason if isinstance(refused, Quarantined) else refused.error,
+        TOPIC_HEADER: received.topic,
+        PARTITION_HEADER: str(received.partition),
+        OFFSET_HEADER: str(received.offset),
+    }
+    headers = (*received.headers, *((name, text.encode()) for name, text in notes.items()))
+    return Outgoing(topic, received.key, received.value, headers)
