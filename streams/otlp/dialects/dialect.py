@@ -1,0 +1,37 @@
+"""What a dialect is: one way in which instrumentations write a model call into telemetry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streams.events import Message
+from streams.otlp.records import LogRecord, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One model call: the messages that the model saw, its reply, and the name of the model that replied."""
+
+    messages: tuple[Message, ...]
+    action: Message
+    model: str | None
+
+
+class Dialect(Protocol):
+    """Reads the spans of one family of instrumentations.
+
+    `versions` names the releases that it was checked against, `conversation` the attribute with a conversation's id.
+    """
+
+    name: str
+    versions: str
+    conversation: str
+
+    def recognises(self, span: Span) -> bool:
+        """Whether the span is a model call in this dialect."""
+
+    def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
+        """The call that a recognised span is about; `logs` are those within the span, in order.
+
+        None when messages or the reply are missing: content was not captured, or attributes were dropped.
+        """

@@ -1,0 +1,113 @@
+"""The GenAI semantic conventions of OpenTelemetry, all of which are in development.
+
+Content is looked for where the releases put it, newest first: attributes of the span; the event
+`gen_ai.client.inference.operation.details` with the same attributes; one event per message (1.28 to 1.36); the events
+`gen_ai.content.*` (1.27). Events are log records within the span or events of the span itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from streams.events import Message
+from streams.otlp.dialects.dialect import Chat
+from streams.otlp.dialects.rendering import chat_of, complete, decoded, structured
+from streams.otlp.records import Attributes, LogRecord, Span
+
+_OPERATIONS = ("chat", "generate_content")
+_MESSAGE_EVENTS = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
+_CHOICE_EVENT = "gen_ai.choice"
+
+_Content = tuple[tuple[Message, ...] | None, tuple[Message, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    name: str
+    fields: Mapping[str, JsonValue]
+
+
+class SemanticConventions:
+    """`gen_ai.*` as the conventions have it; OpenLLMetry emits them as well."""
+
+    name = "OpenTelemetry GenAI semantic conventions"
+    versions = "1.27 to 1.38; opentelemetry-instrumentation-openai 0.62.4"
+    conversation = "gen_ai.conversation.id"
+
+    def recognises(self, span: Span) -> bool:
+        return span.attributes.get("gen_ai.operation.name") in _OPERATIONS
+
+    def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
+        events = [_Event(event.name, event.attributes) for event in span.events]
+        events += [_Event(record.name, _fields(record)) for record in logs]
+        for source in (span.attributes, *(event.fields for event in events if event.name.endswith(".details"))):
+            seen, said = _from_attributes(source)
+            if seen and said:
+                return Chat(seen, said[0], model_of(span))
+        for seen, said in (_from_messages(events), _from_content_events(events)):
+            if seen and said:
+                return Chat(seen, said[0], model_of(span))
+        return None
+
+
+def model_of(span: Span) -> str | None:
+    """The model that replied, else the one that was asked for."""
+    for name in ("gen_ai.response.model", "gen_ai.request.model"):
+        value = span.attributes.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _fields(record: LogRecord) -> Mapping[str, JsonValue]:
+    return record.attributes | record.body if isinstance(record.body, dict) else record.attributes
+
+
+def _from_attributes(attributes: Mapping[str, JsonValue]) -> _Content:
+    seen = chat_of(attributes.get("gen_ai.input.messages"))
+    instructions = decoded(attributes.get("gen_ai.system_instructions"))
+    if seen is not None and instructions:
+        system = structured({"parts": instructions}, role="system")
+        seen = (system, *seen) if system is not None else seen
+    return seen, chat_of(attributes.get("gen_ai.output.messages"), role="assistant")
+
+
+def _from_messages(events: Sequence[_Event]) -> _Content:
+    seen = complete(
+        structured(_readable(event.fields), role=_MESSAGE_EVENTS[event.name])
+        for event in events
+        if event.name in _MESSAGE_EVENTS
+    )
+    return seen, complete(_choice(_readable(event.fields)) for event in events if event.name == _CHOICE_EVENT)
+
+
+def _choice(fields: Attributes) -> Message | None:
+    inner = decoded(fields.get("message"))
+    calls = fields.get("tool_calls")
+    if isinstance(inner, str):
+        inner = {"content": inner}
+    if not isinstance(inner, dict):
+        return None
+    return structured(inner | ({"tool_calls": calls} if calls else {}), role="assistant")
+
+
+def _readable(fields: Mapping[str, JsonValue]) -> Attributes:
+    # Attributes of a span's event hold lists and objects as JSON.
+    return {key: decoded(value) if key in ("tool_calls", "message") else value for key, value in fields.items()}
+
+
+def _from_content_events(events: Sequence[_Event]) -> _Content:
+    seen: tuple[Message, ...] | None = None
+    said: tuple[Message, ...] | None = None
+    for event in events:
+        if event.name == "gen_ai.content.prompt":
+            seen = chat_of(event.fields.get("gen_ai.prompt"))
+        elif event.name == "gen_ai.content.completion":
+            said = chat_of(event.fields.get("gen_ai.completion"), role="assistant")
+    return seen, said

@@ -1,0 +1,94 @@
+"""Puts messages into the log from worker threads, and says within seconds whether the log has them."""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from streams.errors import BrokerError
+from streams.log import Outgoing
+from streams.settings import KafkaSettings
+
+_RECONNECT_S = 1.0
+
+
+class Publisher:
+    """One kafka-python producer, connected when it is first needed and replaced after a failure. Thread-safe."""
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float, max_message_bytes: int) -> None:
+        self._kafka = kafka
+        self._timeout_s = timeout_s
+        self._max_message_bytes = max_message_bytes
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+        self._not_before = 0.0
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Return when every message is acknowledged by all replicas in sync.
+
+        Raises `BrokerError` when that takes too long or fails; some of the messages may then be published.
+        """
+        if not messages:
+            return
+        producer = self._connected()
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            sent = [producer.send(message.topic, key=message.key, value=message.value) for message in messages]
+            for future in sent:
+                future.get(timeout=max(0.01, deadline - time.monotonic()))
+        except KafkaError as error:
+            # An idempotent producer may be unable to go on after an error: the next request gets a new one.
+            self._discard(producer)
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        with self._lock:
+            if self._producer is not None:
+                self._end(self._producer)
+                self._producer = None
+
+    def _connected(self) -> KafkaProducer:
+        with self._lock:
+            if self._producer is None:
+                if time.monotonic() < self._not_before:
+                    raise BrokerError(f"the Kafka cluster at {self._kafka.bootstrap} did not answer a moment ago")
+                try:
+                    self._producer = self._connect()
+                except KafkaError as error:
+                    self._not_before = time.monotonic() + _RECONNECT_S
+                    raise self._failure(error) from error
+            return self._producer
+
+    def _connect(self) -> KafkaProducer:
+        timeout_ms = int(self._timeout_s * 1000)
+        return KafkaProducer(
+            bootstrap_servers=self._kafka.bootstrap.removeprefix("kafka://"),
+            bootstrap_timeout_ms=timeout_ms,
+            max_block_ms=timeout_ms,
+            request_timeout_ms=timeout_ms,
+            delivery_timeout_ms=timeout_ms,
+            linger_ms=0,
+            acks="all",
+            max_request_size=2 * self._max_message_bytes,
+        )
+
+    def _discard(self, producer: KafkaProducer) -> None:
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+                self._not_before = time.monotonic() + _RECONNECT_S
+        # Its batches must expire before it ends, and the request must be answered now.
+        threading.Thread(target=self._end, args=(producer,), daemon=True).start()
+
+    def _end(self, producer: KafkaProducer) -> None:
+        # What it could not send was reported to those who sent it.
+        with suppress(KafkaError):
+            producer.close(timeout=2 * self._timeout_s)
+
+    def _failure(self, error: KafkaError) -> BrokerError:
+        return BrokerError(
+            f"the Kafka cluster at {self._kafka.bootstrap} did not take the messages: {error!r}; is it healthy?"
+        )

@@ -1,0 +1,70 @@
+"""Spans and log records in a JSON form of our own: what the spans topic holds, and what is assembled into episodes."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, JsonValue, TypeAdapter
+
+from streams.events import Record
+from streams.ids import content_id
+
+Attributes: TypeAlias = dict[str, JsonValue]
+
+
+class SpanEvent(Record):
+    """Something that happened within a span."""
+
+    name: str
+    time_ns: int
+    attributes: Attributes = Field(default_factory=dict)
+
+
+class Telemetry(Record):
+    """What spans and log records share. Ids are lower-case hex, times Unix nanoseconds.
+
+    `principal` is the one that the sender's token belongs to, None where no tokens are configured.
+    """
+
+    trace_id: str
+    span_id: str
+    name: str
+    attributes: Attributes = Field(default_factory=dict)
+    resource: Attributes = Field(default_factory=dict)
+    scope: str = ""
+    principal: str | None = None
+
+    @property
+    def trace_key(self) -> str:
+        """The trace, apart from equal ids of other principals."""
+        return content_id(self.principal or "", self.trace_id)
+
+
+class Span(Telemetry):
+    """A finished span; `parent_id` is empty for a root."""
+
+    record: Literal["span"] = "span"
+    parent_id: str = ""
+    start_ns: int
+    end_ns: int
+    events: tuple[SpanEvent, ...] = ()
+
+    @property
+    def record_id(self) -> str:
+        """The same for every repetition of the span, whatever it says."""
+        return content_id("otlp", self.principal or "", self.trace_id, self.span_id)
+
+
+class LogRecord(Telemetry):
+    """A log record with an event name, which `name` is. Either time may be the only one that was set."""
+
+    record: Literal["log"] = "log"
+    time_ns: int
+    body: JsonValue = None
+
+    @property
+    def record_id(self) -> str:
+        """Log records have no id: the same content at the same instant is the same record."""
+        return content_id("otlp-log", self.principal or "", self.to_json().decode())
+
+
+AnyRecord: TypeAlias = Annotated[Span | LogRecord, Field(discriminator="record")]
+ANY_RECORD: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)

@@ -1,0 +1,79 @@
+"""The otlp role: one process that takes OTLP over HTTP, and assembles what it took into episodes."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from streams.errors import ConfigurationError
+from streams.faust_worker import run
+from streams.otlp.assembler import Assembler
+from streams.otlp.publisher import Publisher
+from streams.otlp.server import build_intake
+from streams.otlp.settings import OtlpSettings
+from streams.otlp.state import AssemblyState
+from streams.otlp.tally import Tally
+from streams.settings import KafkaSettings, Secret
+from streams.topics import create_topics
+
+log = structlog.get_logger()
+
+# Requests that are still open when the role is told to stop get this long.
+LAST_SECONDS = 5
+
+
+async def serve(
+    kafka: KafkaSettings, settings: OtlpSettings, stop: asyncio.Event, keys: Mapping[str, Secret] | None = None
+) -> None:
+    """Run the role until `stop` is set or this task is cancelled. `keys` are those of `AdmissionSettings.principals`.
+
+    `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
+    end with an error and be started again, which loses nothing.
+    """
+    await asyncio.to_thread(create_topics, kafka)
+    state = await asyncio.to_thread(AssemblyState.open, settings, time.time())
+    publisher = Publisher(kafka, settings.publish_timeout_s, settings.max_record_bytes)
+    try:
+        tally = Tally()
+        assembler = Assembler(state, kafka, settings, keys or {}, tally)
+        await _serve(assembler, build_intake(settings, kafka.spans_topic, publisher.publish, tally), stop)
+    finally:
+        await asyncio.to_thread(publisher.close)
+        await asyncio.to_thread(state.close)
+
+
+async def _serve(assembler: Assembler, intake: FastAPI, stop: asyncio.Event) -> None:
+    settings = assembler.settings
+    server = _Server(
+        uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
+    )
+    answering = asyncio.create_task(server.serve([_listen(settings)]))
+    log.info("receiving OTLP", host=settings.host, port=settings.port, tokens=len(settings.tokens))
+    try:
+        await run(assembler.build_app(), stop)
+    finally:
+        server.should_exit = True
+        await answering
+
+
+def _listen(settings: OtlpSettings) -> socket.socket:
+    # uvicorn would end the process itself when the port is taken.
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"OTLP cannot be received on {settings.host}:{settings.port}: {error}; set RATCHET_OTLP__PORT"
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process it runs in."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,235 @@
+"""What the assembler has read and not yet made into events: one SQLite file, written by the otlp role alone.
+
+Nothing is acknowledged to the log before it is here, and events are decided on here before they are published. So a
+crash at any point leads to the same events again, with the same ids.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from streams.crash_points import CrashPoint, reach
+from streams.errors import StoreError
+from streams.ids import content_id
+from streams.log import Outgoing
+from streams.otlp.assembly import Place, conversation_of
+from streams.otlp.records import ANY_RECORD, AnyRecord, Span
+from streams.otlp.settings import OtlpSettings
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, trace TEXT NOT NULL, span TEXT NOT NULL,
+    value BLOB, episode TEXT
+);
+CREATE INDEX IF NOT EXISTS records_of_trace ON records(trace);
+CREATE TABLE IF NOT EXISTS traces (
+    trace TEXT PRIMARY KEY, unit TEXT NOT NULL, name TEXT NOT NULL, conversation INTEGER NOT NULL,
+    rooted INTEGER NOT NULL, open INTEGER NOT NULL, bytes INTEGER NOT NULL, last REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS traces_of_unit ON traces(unit);
+CREATE INDEX IF NOT EXISTS open_traces ON traces(unit) WHERE open;
+CREATE TABLE IF NOT EXISTS outbox (
+    number INTEGER PRIMARY KEY, topic TEXT NOT NULL, key BLOB, value BLOB, headers TEXT NOT NULL
+);
+"""
+_DUE = """
+SELECT unit, name FROM traces WHERE open GROUP BY unit
+HAVING max(last) <= :now - CASE WHEN max(conversation) THEN :conversation WHEN min(rooted) THEN :settle ELSE :idle END
+    OR sum(bytes) >= :bytes
+ORDER BY max(last) LIMIT 100
+"""
+_ADD_TRACE = """
+INSERT INTO traces VALUES (:trace, :unit, :name, :conversation, :rooted, 1, :bytes, :now)
+ON CONFLICT (trace) DO UPDATE SET
+    unit = CASE WHEN conversation OR NOT excluded.conversation THEN unit ELSE excluded.unit END,
+    name = CASE WHEN conversation OR NOT excluded.conversation THEN name ELSE excluded.name END,
+    conversation = max(conversation, excluded.conversation), rooted = max(rooted, excluded.rooted),
+    open = 1, bytes = bytes + excluded.bytes, last = excluded.last
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A trace, or the traces of one conversation: what is assembled together. `name` is its id to the outside."""
+
+    key: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An event that was decided on and is not yet marked as published."""
+
+    number: int
+    message: Outgoing
+
+
+class AssemblyState:
+    """Add records, ask what is due, close it with its events, hand these out. Safe to call from several threads."""
+
+    def __init__(self, connection: sqlite3.Connection, settings: OtlpSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, settings: OtlpSettings, now: float) -> Self:
+        """Open or create the file. Raises `StoreError` when it is damaged or another process writes it.
+
+        `now`, here and elsewhere, is in Unix seconds. What was open waits anew: while nobody read the log, silence
+        meant nothing.
+        """
+        path: Path = settings.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+            # Held from the first read on: a second process would publish everything twice.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            # What was said leaves the file when its events are decided on.
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.executescript(_SCHEMA)
+            connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}; only one otlp role may have it open") from error
+        return cls(connection, settings)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def add(self, records: Sequence[AnyRecord], now: float) -> int:
+        """Keep the records, durably when this returns. Returns how many were here before."""
+        repeated = 0
+        with self._transaction("keep spans") as connection:
+            for record in records:
+                value = record.to_json()
+                cursor = connection.execute(
+                    "INSERT INTO records (id, trace, span, value) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                    (record.record_id, record.trace_key, record.span_id, value),
+                )
+                if not cursor.rowcount:
+                    repeated += 1
+                    continue
+                conversation = conversation_of(record)
+                connection.execute(
+                    _ADD_TRACE,
+                    {
+                        "trace": record.trace_key,
+                        "unit": content_id(record.principal or "", conversation) if conversation else record.trace_key,
+                        "name": conversation or record.trace_id,
+                        "conversation": conversation is not None,
+                        "rooted": isinstance(record, Span) and not record.parent_id,
+                        "bytes": len(value),
+                        "now": now,
+                    },
+                )
+        return repeated
+
+    def due(self, now: float) -> list[Unit]:
+        """What is complete at `now`, the longest silent first; at most a hundred."""
+        settings = self._settings
+        limits = {
+            "now": now,
+            "conversation": settings.conversation_idle_s,
+            "settle": settings.settle_s,
+            "idle": settings.idle_s,
+            "bytes": settings.max_open_bytes,
+        }
+        with self._errors_explained("look for complete traces"), self._lock:
+            return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
+
+    def read(self, unit: Unit) -> tuple[list[AnyRecord], Mapping[Place, str]]:
+        """The records of the unit that are not assembled yet, in order of arrival, and the episodes made of others."""
+        with self._errors_explained("read spans"), self._lock:
+            values = self._connection.execute(
+                "SELECT value FROM records JOIN traces USING (trace) "
+                "WHERE unit = ? AND value IS NOT NULL ORDER BY number",
+                (unit.key,),
+            ).fetchall()
+            known = self._connection.execute(
+                "SELECT trace, span, episode FROM records JOIN traces USING (trace) "
+                "WHERE unit = ? AND episode IS NOT NULL ORDER BY number",
+                (unit.key,),
+            ).fetchall()
+        return [ANY_RECORD.validate_json(row[0]) for row in values], {(row[0], row[1]): row[2] for row in known}
+
+    def close_unit(
+        self, unit: Unit, records: Sequence[AnyRecord], episodes: Mapping[Place, str], messages: Sequence[Outgoing]
+    ) -> None:
+        """Put the messages into the outbox and forget what the assembled records say, in one transaction."""
+        with self._transaction("close an episode") as connection:
+            connection.executemany(
+                "UPDATE records SET value = NULL, episode = ? WHERE id = ?",
+                ((episodes.get((record.trace_key, record.span_id)), record.record_id) for record in records),
+            )
+            connection.executemany(
+                "INSERT INTO outbox (topic, key, value, headers) VALUES (?, ?, ?, ?)",
+                (
+                    (
+                        message.topic,
+                        message.key,
+                        message.value,
+                        json.dumps([(k, v.decode()) for k, v in message.headers]),
+                    )
+                    for message in messages
+                ),
+            )
+            # More may have come since `read`.
+            connection.execute(
+                "UPDATE traces SET bytes = (SELECT coalesce(sum(length(value)), 0) FROM records "
+                "WHERE records.trace = traces.trace) WHERE unit = ?",
+                (unit.key,),
+            )
+            connection.execute("UPDATE traces SET open = bytes > 0 WHERE unit = ?", (unit.key,))
+
+    def pending(self, limit: int) -> list[Pending]:
+        """The oldest events that are not marked as published."""
+        with self._errors_explained("read events"), self._lock:
+            rows = self._connection.execute("SELECT * FROM outbox ORDER BY number LIMIT ?", (limit,)).fetchall()
+        return [
+            Pending(number, Outgoing(topic, key, value, _headers(text))) for number, topic, key, value, text in rows
+        ]
+
+    def published(self, number: int) -> None:
+        """Forget the events up to `number`: the log has them."""
+        with self._transaction("mark events as published") as connection:
+            connection.execute("DELETE FROM outbox WHERE number <= ?", (number,))
+
+    def prune(self, now: float) -> None:
+        """Forget the traces that have been closed for longer than the retention."""
+        with self._transaction("prune traces") as connection:
+            before = (now - self._settings.retention_s,)
+            old = "SELECT trace FROM traces WHERE NOT open AND last < ?"
+            connection.execute(f"DELETE FROM records WHERE trace IN ({old})", before)
+            connection.execute("DELETE FROM traces WHERE NOT open AND last < ?", before)
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:
+        with self._errors_explained(what), self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            reach(CrashPoint.COMMIT_BEFORE)
+            self._connection.execute("COMMIT")
+            reach(CrashPoint.COMMIT_AFTER)
+
+    @contextmanager
+    def _errors_explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot {what} in {self._settings.path}: {error}; is the disk full?") from error
+
+
+def _headers(text: str) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, value.encode()) for name, value in json.loads(text))
