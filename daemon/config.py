@@ -19,6 +19,7 @@ from streams.admission import AdmissionSettings
 from streams.branching import BranchingSettings
 from streams.errors import ConfigurationError
 from streams.holdout import HoldoutSettings
+from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
 from streams.settings import REVEAL, KafkaSettings, StoreSettings
 
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     domain: DomainSettings = DomainSettings()
     engine: EngineSettings = EngineSettings()
     serving: ServingSettings = ServingSettings()
+    otlp: OtlpSettings = OtlpSettings()
 
     _file: ClassVar[dict[str, Any]] = {}
 
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
             update={
                 "home": home,
                 "store": fill(self.store, path=home / "store.duckdb"),
+                "otlp": fill(self.otlp, path=home / "otlp.sqlite"),
                 "serving": fill(self.serving, home=home, inference_url=engine_url),
                 "branching": fill(self.branching, policy_url=gateway, model=self.serving.alias, seed=self.seed),
             }
@@ -122,6 +125,10 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         return f"http://{self.store.host}:{self.store.port}"
+
+    @property
+    def otlp_url(self) -> str:
+        return f"http://{self.otlp.host}:{self.otlp.port}"
 
     @property
     def control_url(self) -> str:

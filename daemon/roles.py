@@ -16,6 +16,7 @@ from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams import brancher, recorder
 from streams.errors import RatchetError
+from streams.otlp import role as otlp_role
 from streams.processes import stop_on_signals
 from streams.retraction import WITHDRAWN_EPISODES
 
@@ -32,12 +33,16 @@ _LEARNABLE_SQL = f"""
 
 
 class Role(StrEnum):
-    """`record` stores the stream, `branch` tries alternatives, `learn` runs cycles, `serve` has gateway and control."""
+    """`record` stores the stream, `branch` tries alternatives, `learn` runs cycles, `serve` has gateway and control.
+
+    `otlp` makes events of OpenTelemetry spans; it runs only where it is asked for.
+    """
 
     RECORD = "record"
     BRANCH = "branch"
     LEARN = "learn"
     SERVE = "serve"
+    OTLP = "otlp"
 
 
 async def record(settings: Settings) -> None:
@@ -67,11 +72,16 @@ async def learn(settings: Settings) -> None:
         await asyncio.gather(learning, return_exceptions=True)
 
 
+async def otlp(settings: Settings) -> None:
+    await otlp_role.serve(settings.kafka, settings.otlp, stop_on_signals(), settings.admission.principals)
+
+
 RUN: dict[Role, Callable[[Settings], Awaitable[None]]] = {
     Role.RECORD: record,
     Role.BRANCH: branch,
     Role.LEARN: learn,
     Role.SERVE: serve,
+    Role.OTLP: otlp,
 }
 
 

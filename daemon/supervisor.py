@@ -164,7 +164,11 @@ class Supervisor:
             await asyncio.to_thread(self._broker.stop)
 
     def _role(self, role: Role) -> Service:
-        health = {Role.RECORD: f"{self.settings.store_url}/status", Role.SERVE: f"{self.settings.control_url}/status"}
+        health = {
+            Role.RECORD: f"{self.settings.store_url}/status",
+            Role.SERVE: f"{self.settings.control_url}/status",
+            Role.OTLP: f"{self.settings.otlp_url}/status",
+        }
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
         return _service(self.settings, role.value, command, health.get(role))
 
