@@ -38,12 +38,14 @@ class Action(StrEnum):
     ROLLED_BACK = "rolled_back"
     RECONCILED = "reconciled"
     CYCLE = "cycle"
+    RETRAIN = "retrain"
 
 
 class Deed(BaseModel):
     """What somebody did: `actor` did `action` to the adapter `subject`, because of `reason`.
 
-    `state` is what `subject` became by it, `replaced` the adapter that served before.
+    `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
+    event for which `subject` is to be trained again: the log cannot forget, so it never names a principal.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class Deed(BaseModel):
     state: State | None = None
     replaced: str | None = None
     cycle: CycleReport | None = None
+    retraction: str | None = None
 
 
 class Entry(Deed):

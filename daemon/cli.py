@@ -1,4 +1,4 @@
-"""The command line: `ratchet demo | run | status | history | rollback | check-config`.
+"""The command line: `ratchet demo | run | status | history | why | rollback | forget | dead-letters | …`.
 
 Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do.
 """
@@ -8,9 +8,9 @@ import contextlib
 import getpass
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import structlog
 import typer
@@ -18,6 +18,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from daemon.commands.dead_letters import dead_letters
+from daemon.commands.forget import forget
+from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.time_travel import export, transitions
+from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, print_json, status_table
 from daemon.control_client import ControlClient
@@ -40,10 +45,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 @app.command()
@@ -56,7 +57,7 @@ def demo(
     _log_from(logging.ERROR)  # the narrator tells the rest
     plan = DemoPlan.quick(seed) if quick else DemoPlan.full(seed)
     with Narrator() as narrator:
-        report = _run(run_demo(plan, narrator))
+        report = run_async(run_demo(plan, narrator))
     if as_json:
         print_json(report.model_dump_json(by_alias=True))
     else:
@@ -69,7 +70,9 @@ def demo(
 
 @app.command()
 def run(
-    roles: Annotated[str, typer.Option(help="Which of record, branch, learn, serve.")] = "record,branch,learn,serve",
+    roles: Annotated[
+        str, typer.Option(help="Which of record, branch, learn, serve, otlp.")
+    ] = "record,branch,learn,serve",
     config: ConfigOption = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -86,15 +89,15 @@ def run(
             )
         if parent is not None:
             die_with_parent(parent)
-        _run(RUN[chosen[0]](settings))
+        run_async(RUN[chosen[0]](settings))
     else:
-        _run(_supervise(settings, chosen))
+        run_async(_supervise(settings, chosen))
 
 
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """What serves, what is stored, and how the last cycles ended."""
-    report = _run(_ask(config, lambda control: control.status()))
+    report = run_async(_ask(config, lambda control: control.status()))
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -131,11 +134,18 @@ def rollback(
         request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
     except ValidationError as error:
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
-    change = _run(_ask(config, lambda control: control.rollback(request)))
+    change = run_async(_ask(config, lambda control: control.rollback(request)))
     if as_json:
         print_json(change.model_dump_json())
     else:
         typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+
+
+app.command()(why)
+app.command()(forget)
+app.command()(transitions)
+app.command()(export)
+app.add_typer(dead_letters)
 
 
 @app.command("check-config")
@@ -171,13 +181,6 @@ async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
 async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitable[Result]]) -> Result:
     async with ControlClient(Settings.load(config).control_url) as control:
         return await question(control)
-
-
-def _run(work: Coroutine[Any, Any, Result] | Awaitable[Result]) -> Result:
-    async def run() -> Result:
-        return await work
-
-    return asyncio.run(run())
 
 
 def _log_from(level: int) -> None:

@@ -76,6 +76,10 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
+    if report.retrain:
+        champion = "the champion and " if report.champion in report.retrain else ""
+        others = len(set(report.retrain) - {report.champion})
+        table.add_row("to be retrained", f"{champion}{others} other adapters: a principal withdrew (`ratchet history`)")
     if report.store is None:
         table.add_row("store", "does not answer")
     else:

@@ -27,9 +27,15 @@ LAST_CYCLES = 10
 
 
 def control_router(
-    registry: Registry, alias: Alias, promoter: Promoter, policy: PolicyClient, store: StoreClient, metrics: Metrics
+    registry: Registry,
+    alias: Alias,
+    promoter: Promoter,
+    policy: PolicyClient,
+    store: StoreClient,
+    metrics: Metrics,
+    bootstrap: str,
 ) -> APIRouter:
-    """The routes, over the parts of one serve process."""
+    """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter()
 
     @router.get("/status")
@@ -46,6 +52,8 @@ def control_router(
             served_models=await _served_models(policy),
             store=await _store_status(store),
             cycles=tuple(cycles[-LAST_CYCLES:]),
+            retrain=tuple(sorted(registry.marks())),
+            bootstrap=bootstrap,
         )
 
     @router.get("/history")

@@ -17,6 +17,7 @@ import structlog
 
 from daemon.config import Settings
 from daemon.control_client import ControlClient
+from daemon.forgetting import mark_withdrawn, unmarked_ancestor
 from daemon.lifecycle import State
 from daemon.registry import Registry
 from daemon.schemas import BASE, CycleReport, PromoteRequest
@@ -24,6 +25,7 @@ from evaluation.gate import Verdict, evaluate
 from evaluation.report import Comparison, GateReport
 from evaluation.rollouts import play
 from learners.adapters import AdapterStore, manifest_of
+from learners.provenance import Provenance
 from learners.settings import LearnerSettings, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot
 from learners.training import run_training
@@ -32,6 +34,7 @@ from streams.events import Task
 from streams.holdout import Split
 from streams.ids import uuid7
 from streams.policy import PolicyClient
+from streams.retraction import WITHDRAWN_EPISODES
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
 from streams.store_client import StoreClient
@@ -45,9 +48,10 @@ _STATES = {
     Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
 }
 
-_BRANCHING_SQL = """
-    SELECT (SELECT count(*) FROM branches) AS answered, count(*) AS asked
-    FROM transitions
+_BRANCHING_SQL = f"""
+    WITH withdrawn AS ({WITHDRAWN_EPISODES})
+    SELECT (SELECT count(*) FROM branches ANTI JOIN withdrawn USING (episode_id)) AS answered, count(*) AS asked
+    FROM transitions ANTI JOIN withdrawn USING (episode_id)
     WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train')
 """
 
@@ -86,6 +90,10 @@ class Loop:
         """How many states of trusted episodes are to be branched, and how many have been."""
         counts = await self.store.query(_BRANCHING_SQL)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
+
+    def provenance(self) -> Provenance:
+        """Whose data the adapters saw, as their files tell it now."""
+        return Provenance(self.adapters, self.settings.home / "snapshots")
 
 
 @asynccontextmanager
@@ -135,13 +143,22 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
 
 
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
-    """Train on from the champion; the digest of the adapter that came of it."""
+    """Train on from the champion; the digest of the adapter that came of it.
+
+    A champion that saw who withdrew is passed over for its nearest ancestor that did not.
+    """
+    provenance = loop.provenance()
+    await mark_withdrawn(loop.store, loop.registry, provenance, ACTOR)
     champion = loop.registry.refs().champion
+    ancestor = unmarked_ancestor(loop.registry, provenance, champion)
+    if ancestor != champion:
+        log.warning("not trained on from the champion: a principal withdrew", champion=champion, parent=ancestor)
+    parent = None if ancestor == BASE else ancestor
     job = TrainingJob(
         base=loop.base,
         snapshot=snapshot.folder,
         output=loop.settings.home / "training" / uuid7(),
-        parent=None if champion == BASE else loop.adapters.folder(champion),
+        parent=None if parent is None else loop.adapters.folder(parent),
         settings=settings,
         seed=loop.settings.seed,
     )
@@ -151,7 +168,6 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
             Phase.TRAINING, progress.update, progress.updates, f"{progress.objective}, loss {progress.loss:.3f}"
         ),
     )
-    parent = None if champion == BASE else champion
     candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
     shutil.rmtree(job.output)
     return candidate

@@ -5,7 +5,9 @@ write. `audit.jsonl` says all else: an adapter's state is what its last entry sa
 of the entry that gave it, so that no name can come twice.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,6 +32,15 @@ class Refs(Schema):
     champion: Adapter = BASE
     previous: Adapter = BASE
     anchor: Adapter = BASE
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That `adapter` is to be trained again, because of the retraction event of that id."""
+
+    adapter: str
+    retraction: str
+    reason: str
 
 
 class Registry:
@@ -126,6 +137,32 @@ class Registry:
         return self.audit.append(
             Deed(actor=actor, action=Action.CYCLE, subject=report.adapter, reason=report.reason, cycle=report)
         )
+
+    def mark_for_retraining(self, marks: Iterable[Mark], actor: str) -> list[Entry]:
+        """Record the marks that are new; an adapter is marked once for a retraction. What serves goes on serving."""
+        with self.audit.locked() as log:
+            known = {(entry.subject, entry.retraction) for entry in log.read()}
+            return log.append(
+                *(
+                    Deed(
+                        actor=actor,
+                        action=Action.RETRAIN,
+                        subject=mark.adapter,
+                        reason=mark.reason,
+                        retraction=mark.retraction,
+                    )
+                    for mark in marks
+                    if (mark.adapter, mark.retraction) not in known
+                )
+            )
+
+    def marks(self) -> Mapping[str, frozenset[str]]:
+        """The adapters that are marked for retraining, each with the ids of the retractions."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for entry in self.audit.read():
+            if entry.retraction is not None:
+                found[entry.subject].add(entry.retraction)
+        return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
 
     def _exchange(
         self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str

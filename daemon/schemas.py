@@ -65,7 +65,8 @@ class StatusReport(Schema):
     """What serves, and how the loop stands.
 
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
-    where that is not known. So is `store` while the store does not answer. The newest cycle comes last.
+    where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
+    the adapters that saw data of principals that withdrew since. `bootstrap` is where the log is.
     """
 
     alias: str
@@ -77,6 +78,8 @@ class StatusReport(Schema):
     served_models: tuple[str, ...] | None
     store: StoreStatus | None
     cycles: tuple[CycleReport, ...]
+    retrain: tuple[Adapter, ...] = ()
+    bootstrap: str = ""
 
 
 class Failure(Schema):

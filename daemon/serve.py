@@ -71,7 +71,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         app = FastAPI(title="Ratchet")
         explain_errors(app)
         app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
-        app.include_router(control_router(registry, alias, promoter, policy, store, metrics))
+        app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = _Server(config)
         answering = asyncio.create_task(server.serve([_listen(settings)]))

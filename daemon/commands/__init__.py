@@ -1,0 +1,1 @@
+"""The commands of the command line that say more than one call, one file each. `daemon/cli.py` lists them."""

@@ -1,0 +1,73 @@
+"""`ratchet forget`: a principal withdraws."""
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from daemon import forgetting
+from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
+from daemon.commands.why import exposure_table
+from daemon.config import Settings
+from daemon.console import print_json
+from daemon.forgetting import ForgetReport
+from daemon.registry import Registry
+from daemon.schemas import BASE
+from learners.adapters import AdapterStore
+from learners.provenance import Provenance
+from streams.events import RetractionEvent
+from streams.store_client import StoreClient
+
+
+def forget(
+    principal: Annotated[str, typer.Option(help="Whose data no later training set may hold.")],
+    reason: Annotated[str, typer.Option(help="Why; it is stored with the retraction.")] = "asked for by an operator",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a principal out of everything that is trained from now on, and mark the adapters that saw its data.
+
+    The retraction holds for ever, for episodes of that name that come later too. The champion keeps serving until a
+    replacement that did not see the data passes the gate. Nothing is erased: see "Withdraw" in docs/operating.md.
+    """
+    if not principal:
+        raise typer.BadParameter("name the principal that withdraws", param_hint="--principal")
+    report = run_async(_forget(Settings.load(config), principal, reason))
+    if as_json:
+        print_json(report.model_dump_json())
+        return
+    typer.echo(
+        f"retraction {report.retraction} is stored as sequence {report.sequence}: no later snapshot holds any of the "
+        f"{report.episodes} episodes of {report.principal!r}, or of those to come"
+    )
+    if report.adapters:
+        Console().print(exposure_table(report.adapters, "marked for retraining"))
+    typer.echo(_consequence(report))
+
+
+async def _forget(settings: Settings, principal: str, reason: str) -> ForgetReport:
+    registry = Registry(settings.home)
+    secret = settings.admission.principals.get(principal)
+    async with StoreClient(settings.store_url) as store:
+        return await forgetting.forget(
+            RetractionEvent(principal=principal, reason=reason),
+            getpass.getuser(),
+            await find_kafka(settings),
+            None if secret is None else secret.get_secret_value().encode(),
+            store,
+            registry,
+            Provenance(AdapterStore(settings.home / "adapters"), settings.home / "snapshots"),
+        )
+
+
+def _consequence(report: ForgetReport) -> str:
+    if not report.adapters:
+        return "no adapter saw this principal's data"
+    parent = "the base model" if report.next_parent == BASE else report.next_parent[:12]
+    if not report.champion_saw:
+        return f"what serves did not see this principal's data; the next cycle trains on from {parent}"
+    return (
+        f"the champion {report.champion[:12]} saw this principal's data. It keeps serving until a replacement, trained "
+        f"on from {parent}, passes the gate; `ratchet rollback --to ADAPTER|base` takes it out at once"
+    )

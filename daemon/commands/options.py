@@ -1,0 +1,39 @@
+"""Options that several commands share, and what they run on."""
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from daemon.config import Settings
+from daemon.control_client import ControlClient
+from streams.settings import KafkaSettings
+
+Result = TypeVar("Result")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def run_async(work: Awaitable[Result]) -> Result:
+    """What `work` gives, from an event loop of its own."""
+
+    async def run() -> Result:
+        return await work
+
+    return asyncio.run(run())
+
+
+async def find_kafka(settings: Settings) -> KafkaSettings:
+    """The cluster that Ratchet runs on. Where none is configured the running Ratchet is asked for its embedded broker.
+
+    Raises `ControlError` when nothing runs that could be asked.
+    """
+    if settings.kafka.bootstrap:
+        return settings.kafka
+    async with ControlClient(settings.control_url) as control:
+        return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})

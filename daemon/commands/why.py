@@ -1,0 +1,92 @@
+"""`ratchet why`: what an adapter was trained on, or which adapters saw a principal."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.commands.options import ConfigOption, JsonOption
+from daemon.config import Settings
+from daemon.console import print_json
+from daemon.forgetting import ExposedAdapter, exposed_adapters
+from daemon.registry import Registry
+from daemon.why import WhyReport
+from daemon.why import why as explain
+from learners.adapters import AdapterStore
+from learners.provenance import Provenance
+
+_MOST_PRINCIPALS = 20
+
+
+def why(
+    adapter: Annotated[
+        str | None, typer.Argument(help="A digest, its beginning, a served name, or `champion`.", show_default=False)
+    ] = None,
+    principal: Annotated[str | None, typer.Option(help="The reverse: which adapters saw this principal.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What an adapter was trained on, whose data that was, and what the gate said. Nothing need be running."""
+    if (adapter is None) == (principal is None):
+        raise typer.BadParameter("name an adapter or a --principal, and not both")
+    home = Settings.load(config).home
+    registry, adapters = Registry(home), AdapterStore(home / "adapters")
+    provenance = Provenance(adapters, home / "snapshots")
+    if adapter is not None:
+        report = explain(adapter, registry, adapters, provenance)
+        if as_json:
+            print_json(report.model_dump_json())
+        else:
+            Console().print(_why_table(report))
+        return
+    assert principal is not None  # one of the two was given
+    exposed = exposed_adapters(registry, provenance, principal)
+    if as_json:
+        print_json("[" + ",".join(one.model_dump_json() for one in exposed) + "]")
+    else:
+        Console().print(exposure_table(exposed, f"adapters that saw {principal}"))
+
+
+def exposure_table(exposed: tuple[ExposedAdapter, ...], title: str) -> Table:
+    """The adapters that saw a principal, one a row."""
+    table = Table("adapter", "state", "trajectories", "seen by", title=escape(title))
+    for one in exposed:
+        count = "cannot be told" if one.trajectories is None else str(one.trajectories)
+        state = "serves now" if one.serves else one.state or "never judged"
+        table.add_row(one.adapter[:12], state, count, "itself" if one.seen_by == one.adapter else one.seen_by[:12])
+    return table
+
+
+def _why_table(report: WhyReport) -> Table:
+    table = Table(title=report.adapter, show_header=False)
+    snapshot = report.snapshot
+    table.add_row("state", ("serves now" if report.serves else report.state) or "never judged")
+    table.add_row("trained", f"{report.trained_at:%Y-%m-%d %H:%M} UTC by Ratchet {report.code_version}")
+    table.add_row("base model", f"{report.base} ({report.base_digest[:12]})")
+    table.add_row("trained on from", " ← ".join(parent[:12] for parent in report.parents) or "the base model")
+    table.add_row("objectives", ", then ".join(f"{s.updates} updates of {s.objective}" for s in report.settings.stages))
+    table.add_row("snapshot", snapshot.snapshot_id)
+    table.add_row("as of", f"sequence {snapshot.as_of}, without who withdrew until {snapshot.retracted_as_of}")
+    table.add_row("log", ", ".join(f"{place} < {offset}" for place, offset in sorted(snapshot.offsets.items())))
+    episodes = ", ".join(f"{count} of actor {kind}" for kind, count in sorted(snapshot.episodes.items()))
+    table.add_row("episodes", f"{episodes}; {snapshot.steps} steps, {snapshot.branches} branches")
+    table.add_row("principals", _principals(report.principals))
+    table.add_row("its parents'", _principals(report.inherited))
+    if report.gate is not None:
+        table.add_row("gate", f"{report.gate.verdict} against {report.gate.champion}: {report.gate.reason}")
+    if report.note:
+        table.add_row("note", report.note)
+    if report.retrain:
+        table.add_row("to be retrained", "by retraction " + ", ".join(report.retrain))
+    return table
+
+
+def _principals(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "files are gone that would tell"
+    named = [f"{escape(principal)} ({count})" for principal, count in list(counts.items())[:_MOST_PRINCIPALS]]
+    if len(counts) > len(named):
+        named.append(f"and {len(counts) - len(named)} more: --json")
+    return ", ".join(named) or "none"
