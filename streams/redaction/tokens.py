@@ -70,7 +70,9 @@ _PEM = re.compile(
 )
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _ENTROPY = Base64HighEntropyString(limit=4.5)  # detect-secrets' own limit
-_RANDOM = re.compile(r"(?=[A-Za-z+_-]*[0-9])(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])[A-Za-z0-9+_-]{32,}={0,2}")
+# Two looks, for lookaheads in one would make a long run without capitals cost the square of its length.
+_RANDOM = re.compile(r"[A-Za-z0-9+_-]{32,}={0,2}")
+_MIXED = (re.compile(r"[0-9]"), re.compile(r"[A-Z]"), re.compile(r"[a-z]"))
 
 
 def private_keys(text: str) -> Iterator[Span]:
@@ -125,7 +127,8 @@ def random_text(found: Sequence[re.Match[str]]) -> Iterator[Span]:
     """Runs of 32 characters and more, of capitals, small letters and digits, that are more random than names are."""
     for run in found:
         for match in _RANDOM.finditer(run[0]):
-            if _ENTROPY.calculate_shannon_entropy(match[0]) > _ENTROPY.entropy_limit:
+            mixed = all(kind.search(match[0]) for kind in _MIXED)
+            if mixed and _ENTROPY.calculate_shannon_entropy(match[0]) > _ENTROPY.entropy_limit:
                 start = run.start() + match.start()
                 yield Span(start, start + len(match[0]), Kind.HIGH_ENTROPY, match[0])
 
