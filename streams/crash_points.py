@@ -28,6 +28,8 @@ class CrashPoint(StrEnum):
     COMMIT_AFTER = "store.commit:after"
     ACK_BEFORE = "log.ack:before"
     ACK_AFTER = "log.ack:after"
+    GROUP_COMMIT_BEFORE = "group.commit:before"
+    GROUP_COMMIT_AFTER = "group.commit:after"
     FILE_RENAME_BEFORE = "file.rename:before"
     FILE_RENAME_AFTER = "file.rename:after"
     SNAPSHOT_RENAME_BEFORE = "snapshot.rename:before"

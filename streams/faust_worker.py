@@ -23,6 +23,7 @@ from faust.types.tuples import ConsumerMessage
 from mode import CrashingSupervisor
 from mode.threads import WorkerThread
 
+from streams.crash_points import CrashPoint, reach
 from streams.errors import BrokerError, RatchetError
 from streams.log import Outgoing, Received
 from streams.settings import KafkaSettings
@@ -80,8 +81,10 @@ def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, wit
         stream.enable_acks = False
         async for events in stream.noack_take(bundles, within=within_s):
             await handle([received for event in events for received in event.value])
+            reach(CrashPoint.ACK_BEFORE)
             for event in events:
                 await stream.ack(event)
+            reach(CrashPoint.ACK_AFTER)
 
     app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
 
@@ -206,6 +209,12 @@ class _BundlingConsumer(Consumer):
             following = last + 1
         self._acked[tp] = sorted(acked)
         return following
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        reach(CrashPoint.GROUP_COMMIT_BEFORE)
+        committed: bool = await super()._commit(offsets)
+        reach(CrashPoint.GROUP_COMMIT_AFTER)
+        return committed
 
     async def perform_seek(self) -> None:
         self._handed.clear()

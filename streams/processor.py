@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import faust
 import structlog
 
+from streams.crash_points import CrashPoint, reach
 from streams.decoding import Decoded
 from streams.faust_worker import build_app, consume, publish
 from streams.intake import Intake
@@ -40,7 +41,9 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
         # One at a time: the outbox has one cursor, and the order of messages matters.
         async with publishing:
             while pending := await asyncio.to_thread(store.pending, OUTBOX_BATCH):
+                reach(CrashPoint.OUTBOX_PUBLISH_BEFORE)
                 await publish(app, [entry.message for entry in pending])
+                reach(CrashPoint.OUTBOX_PUBLISH_AFTER)
                 await asyncio.to_thread(store.published, pending[-1].sequence)
 
     def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
@@ -52,7 +55,9 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
                 if record.refused is not None and store.is_new(*record.received[:3])
             ]
             if refused:
+                reach(CrashPoint.DEAD_LETTERS_PUBLISH_BEFORE)
                 await publish(app, refused)
+                reach(CrashPoint.DEAD_LETTERS_PUBLISH_AFTER)
             appended = await asyncio.to_thread(store.append, decoded)
             if appended.dead_letters or appended.duplicates or appended.quarantined:
                 log.warning(

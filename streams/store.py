@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import structlog
 
+from streams.crash_points import CrashPoint, reach
 from streams.decoding import Decoded, Quarantined, Unreadable
 from streams.errors import StoreError
 from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent, Task
@@ -381,7 +382,9 @@ class Store:
                 pa.array(column, type=kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
             ]
             self._connection.register("batch", pa.Table.from_arrays(columns, schema=schema))
+            reach(CrashPoint.INSERT_BEFORE)
             self._connection.execute(f"INSERT INTO {name} SELECT * FROM batch")
+            reach(CrashPoint.INSERT_AFTER)
             self._connection.unregister("batch")
         batch.rows.clear()
 
@@ -404,7 +407,9 @@ class Store:
             except BaseException:
                 self._connection.rollback()
                 raise
+            reach(CrashPoint.COMMIT_BEFORE)
             self._connection.commit()
+            reach(CrashPoint.COMMIT_AFTER)
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(f"could not {purpose}: {error}; nothing of it was kept") from error
 

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,10 @@ class Acknowledged:
     batches: int = 0
     events: frozenset[str] = frozenset()
     malformed: frozenset[tuple[int, int]] = frozenset()
+
+    def join(self, other: Self) -> Self:
+        """What was acknowledged here or there."""
+        return type(self)(self.batches + other.batches, self.events | other.events, self.malformed | other.malformed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Ledger:
         )
 
     def write(self, events: list[str], malformed: list[tuple[int, int]], batch: int) -> None:
-        """Add a batch that was published whole, and return when it is on disk."""
+        """Add a batch that was published whole, and return when that is on disk."""
         lines = [
             *(f"event {event}" for event in events),
             *(f"malformed {partition} {offset}" for partition, offset in malformed),

@@ -4,18 +4,18 @@ What a batch holds follows from its number alone, so that after a kill the load 
 again what was not acknowledged: as an agent does that has died between sending and knowing.
 """
 
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from kafka import KafkaProducer
+from kafka.producer.future import FutureRecordMetadata
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from streams.events import Actor, Message, OutcomeEvent, Record, RecordedStep, StepEvent, Task
+from streams.producer import Producer
 from streams.sandboxes.harness import ChatHarness
 from tests.crash.ledger import Ledger
 
@@ -34,38 +34,100 @@ RECORDINGS: TypeAdapter[tuple[Recording, ...]] = TypeAdapter(tuple[Recording, ..
 
 
 class LoadSettings(BaseModel):
-    """`batches` None publishes until SIGTERM. `recordings` is a JSON file; a held-out task's comes last."""
+    """Publishes until it has published `batches`, or the file `stop` is there.
+
+    `recordings` is a JSON file, in which a held-out task's comes last.
+
+    With `spool` the agents use `streams.producer`, and acknowledged is what it promised to keep; without, they talk to
+    Kafka themselves, and acknowledged is what Kafka did.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: str
     bootstrap: str
     topic: str
     recordings: Path
     ledger: Path
+    stop: Path
+    spool: Path | None = None
     episodes: int = 8
     batches: int | None = None
     pause_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A record as it is sent; a malformed one has no event."""
+class Agents(Protocol):
+    """Who publishes."""
 
-    key: str
-    value: bytes
-    event_id: str | None
+    def publish(self, events: Sequence[StepEvent | OutcomeEvent], malformed: bytes) -> list[tuple[int, int]]:
+        """Return when all is acknowledged, with the positions of what is malformed."""
+        ...
+
+    def close(self) -> None:
+        """Return when all is in the log."""
+        ...
 
 
-def batch(number: int, episodes: int, recordings: tuple[Recording, ...]) -> Iterator[Sent]:
-    """The records of a batch: of eight episodes one is branched, one is dropped, one is held out, five are not trusted.
+class KafkaAgents:
+    """Agents that will not use our library."""
 
-    Behind them comes a record that is no event, and one event again, as an agent sends it that was not told of success.
+    def __init__(self, settings: LoadSettings) -> None:
+        self._topic = settings.topic
+        self._producer = KafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
+
+    def publish(self, events: Sequence[StepEvent | OutcomeEvent], malformed: bytes) -> list[tuple[int, int]]:
+        sent = [self._send(event.episode_id.encode(), event.to_json()) for event in events]
+        bad = self._send(malformed, malformed).get(timeout=ACKNOWLEDGED_WITHIN_S)
+        for future in sent:
+            future.get(timeout=ACKNOWLEDGED_WITHIN_S)
+        return [(bad.partition, bad.offset)]
+
+    def close(self) -> None:
+        self._producer.close()
+
+    def _send(self, key: bytes, value: bytes) -> FutureRecordMetadata:
+        return self._producer.send(self._topic, key=key, value=value)
+
+
+class LibraryAgents:
+    """Agents that do."""
+
+    def __init__(self, settings: LoadSettings) -> None:
+        self._producer = Producer(
+            settings.bootstrap,
+            agent="load",
+            principal="tenant/library",
+            topic=settings.topic,
+            spool=settings.spool,
+            durable=True,
+        )
+
+    def publish(self, events: Sequence[StepEvent | OutcomeEvent], malformed: bytes) -> list[tuple[int, int]]:
+        """The library publishes nothing malformed."""
+        for event in events:
+            if not self._producer.publish(event):
+                raise AssertionError(f"the library dropped {event.event_id}")
+        return []
+
+    def close(self) -> None:
+        deadline = time.monotonic() + ACKNOWLEDGED_WITHIN_S
+        while self._producer.stats().spooled_bytes:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the library still holds what it promised to send: {self._producer.stats()}")
+            time.sleep(0.1)
+        self._producer.close()
+
+
+def batch(name: str, number: int, size: int, recordings: Sequence[Recording]) -> Iterator[StepEvent | OutcomeEvent]:
+    """The events of a batch: of eight episodes one is branched, one is dropped, one held out, five are not trusted.
+
+    The last event comes again, as an agent sends it that was not told of its success.
     """
     *training, held_out = recordings
     again = None
-    for episode in range(number * episodes, (number + 1) * episodes):
-        recording = training[episode % len(training)]
-        match episode % 8:
+    for number_of_episode in range(number * size, (number + 1) * size):
+        recording, episode = training[number_of_episode % len(training)], f"{name}-{number_of_episode}"
+        match number_of_episode % 8:
             case 0:
                 events = _played(episode, recording, "expert", success=True)
             case 1:
@@ -74,10 +136,8 @@ def batch(number: int, episodes: int, recordings: tuple[Recording, ...]) -> Iter
                 events = _played(episode, held_out, "expert", success=True)
             case _:
                 events = _played(episode, recording, "policy", success=False)
-        for event in events:
-            again = Sent(event.episode_id, event.to_json(), event.event_id)
+        for again in events:
             yield again
-    yield Sent(f"malformed-{number}", b'{"schema": 1, "kind": "step", "episode_id": "malformed-%d"' % number, None)
     if again is not None:
         yield again
 
@@ -87,16 +147,16 @@ def _without_sandbox(recording: Recording) -> Recording:
 
 
 def _played(
-    number: int, recording: Recording, actor: Literal["policy", "expert"], *, success: bool
+    name: str, recording: Recording, actor: Literal["policy", "expert"], *, success: bool
 ) -> Iterator[StepEvent | OutcomeEvent]:
-    harness, name, messages = ChatHarness(), f"episode-{number}", recording.opening
+    harness, messages = ChatHarness(), recording.opening
     for index, step in enumerate(recording.steps):
         yield StepEvent(
             event_id=f"{name}/{index}",
             episode_id=name,
             step=index,
             agent="load",
-            principal=f"tenant/{number % 10}",
+            principal="tenant/load",
             task=recording.task,
             messages=messages,
             action=Message(role="assistant", content=step.action),
@@ -114,22 +174,15 @@ def main() -> None:
     settings = LoadSettings.model_validate_json(sys.argv[1])
     recordings = RECORDINGS.validate_json(settings.recordings.read_bytes())
     ledger = Ledger(settings.ledger)
-    producer = KafkaProducer(bootstrap_servers=settings.bootstrap, acks="all")
+    agents: Agents = LibraryAgents(settings) if settings.spool else KafkaAgents(settings)
     number = ledger.read().batches
-    told_to_stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: told_to_stop.append(number))
-    while not told_to_stop and (settings.batches is None or number < settings.batches):
-        records = list(batch(number, settings.episodes, recordings))
-        pending = [producer.send(settings.topic, key=sent.key.encode(), value=sent.value) for sent in records]
-        positions = [future.get(timeout=ACKNOWLEDGED_WITHIN_S) for future in pending]
-        ledger.write(
-            [sent.event_id for sent in records if sent.event_id],
-            [(at.partition, at.offset) for at, sent in zip(positions, records, strict=True) if not sent.event_id],
-            number,
-        )
+    while not settings.stop.exists() and (settings.batches is None or number < settings.batches):
+        events = list(batch(settings.name, number, settings.episodes, recordings))
+        malformed = agents.publish(events, f"{settings.name}-{number} is no event".encode())
+        ledger.write([event.event_id for event in events], malformed, number)
         number += 1
         time.sleep(settings.pause_s)
-    producer.close()
+    agents.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One writer, its branch workers and a load on a real cluster, and the questions that say whether they are well."""
+"""One writer, its branch workers and loads on a real cluster, and the questions that say whether they are well."""
 
 import asyncio
 import signal
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from streams.sandboxes.pool import SandboxPool
 from streams.settings import KafkaSettings, StoreSettings
 from streams.topics import create_topics, end_offsets
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
-from tests.crash.ledger import Ledger
+from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording
 from tests.crash.roles import RoleSettings
 from tests.crash.victims import Victim
 
 HOLDOUT = HoldoutSettings()
+AGENTS, LIBRARY = LOADS = ("agents", "library")
 ENVIRONMENT = "textworld_express"
 # The load says the same again and again, which must not be mistaken for a flood here.
 UNLIMITED = AdmissionSettings(quota=QuotaSettings(per_principal=10**9, near_duplicates=10**9))
@@ -71,14 +73,18 @@ class Stage:
 
     kafka: KafkaSettings
     store: StoreSettings
-    ledger: Ledger
+    stop: Path
     recorder: Victim
     branchers: tuple[Victim, ...]
-    load: Victim
+    loads: dict[Victim, Ledger]
 
     @property
     def victims(self) -> tuple[Victim, ...]:
-        return (self.recorder, *self.branchers, self.load)
+        return (self.recorder, *self.branchers, *self.loads)
+
+    def acknowledged(self) -> Acknowledged:
+        """What all loads were told by now that it is kept."""
+        return reduce(Acknowledged.join, (ledger.read() for ledger in self.loads.values()))
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
         """The rows of a SELECT, from the writer. Raises `httpx.HTTPError` while it does not answer."""
@@ -119,9 +125,9 @@ class Stage:
         return holds
 
     def drained(self) -> bool:
-        """Whether the load is done, all it published is stored, and all that follows from it too."""
+        """Whether the loads are done, all they published is stored, and all that follows from it too."""
         return (
-            self.load.status == 0
+            all(load.status == 0 for load in self.loads)
             and self.at_the_end(self.kafka.events_topic)
             and not broken(self.ask, DRAINED, self.kafka)
             and self.at_the_end(self.kafka.transitions_topic)
@@ -134,10 +140,9 @@ class Stage:
 
     def findings(self) -> list[str]:
         """What the stored rows, the file and the topics break once all is drained. Ends the writer."""
-        acknowledged = self.ledger.read()
         found = [
             *broken(self.ask, (*ALWAYS, *DRAINED), self.kafka),
-            *(f"lost: {what}" for what in lost(self.ask, acknowledged)),
+            *(f"lost: {what}" for what in lost(self.ask, self.acknowledged())),
             *self._unpublished(),
         ]
         if self.recorder.end(signal.SIGTERM) != 0:
@@ -175,6 +180,7 @@ def on_stage(
     folder: Path,
     recordings: Sequence[Recording],
     *,
+    loads: Sequence[str] = LOADS,
     workers: int = 1,
     batches: int | None = None,
     pause_s: float = 0.0,
@@ -183,30 +189,38 @@ def on_stage(
     create_topics(kafka)
     recorded = folder / "recordings.json"
     recorded.write_bytes(RECORDINGS.dump_json(tuple(recordings)))
+    stop = folder / "stop"
     store = StoreSettings(path=folder / "store.duckdb", port=free_port(), batch=200, batch_s=0.1)
     branching = BranchingSettings(samples=0, alternatives=2)
     roles = RoleSettings(
         kafka=kafka, store=store, holdout=HOLDOUT, admission=UNLIMITED, branching=branching
     ).model_dump_json()
-    ledger = Ledger(folder / "ledger")
-    load = LoadSettings(
-        bootstrap=kafka.bootstrap,
-        topic=kafka.events_topic,
-        recordings=recorded,
-        ledger=ledger.path,
-        batches=batches,
-        pause_s=pause_s,
-    )
+
+    def load(name: str) -> tuple[Victim, Ledger]:
+        ledger = Ledger(folder / f"{name}.ledger")
+        settings = LoadSettings(
+            name=name,
+            bootstrap=kafka.bootstrap,
+            topic=kafka.events_topic,
+            recordings=recorded,
+            ledger=ledger.path,
+            stop=stop,
+            spool=folder / "spool" if name == LIBRARY else None,
+            batches=batches,
+            pause_s=pause_s,
+        )
+        return Victim(name, "tests.crash.load", (settings.model_dump_json(),), folder / f"{name}.log"), ledger
+
     stage = Stage(
         kafka=kafka,
         store=store,
-        ledger=ledger,
+        stop=stop,
         recorder=Victim("recorder", "tests.crash.roles", ("record", roles), folder / "recorder.log"),
         branchers=tuple(
             Victim(f"brancher-{n}", "tests.crash.roles", ("branch", roles), folder / f"brancher-{n}.log")
             for n in range(workers)
         ),
-        load=Victim("load", "tests.crash.load", (load.model_dump_json(),), folder / "load.log"),
+        loads=dict(map(load, loads)),
     )
     try:
         yield stage

@@ -1,7 +1,7 @@
 """A storm of random kills under load: `python -m tests.crash.storm --kills 200`.
 
-The writer, the branch workers, the load and Apache Kafka itself are killed by SIGKILL at random instants, one after the
-other converged. Ends with status 1 when anything was lost, doubled or did not come back.
+The writer, the branch workers, the publishing agents and Apache Kafka itself are killed by SIGKILL at random instants,
+one after the other has converged. Ends with status 1 when anything was lost, doubled or did not come back.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pydantic import BaseModel, ConfigDict
 from streams.ids import uuid7
 from streams.settings import KafkaSettings
 from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
-from tests.crash.stage import NotConvergedError, Stage, on_stage, played
+from tests.crash.stage import AGENTS, LIBRARY, NotConvergedError, Stage, on_stage, played
 from tests.crash.victims import Victim
 from tests.integration.conftest import KafkaNode
 
 SESSION_TIMEOUT_S = 6.0  # the shortest that Apache Kafka allows by default
 KAFKA = "kafka"
 # Kafka takes longest to come back, so it dies least often.
-WEIGHTS = {"recorder": 9, "brancher": 5, "load": 4, KAFKA: 2}
+WEIGHTS = {"recorder": 9, "brancher": 5, AGENTS: 2, LIBRARY: 2, KAFKA: 2}
 _LONGEST_CALM_S = 3.0
 
 
@@ -125,9 +125,13 @@ class Storm:
             if victim is self._stage.recorder:
                 self._inspect_copy()
             victim.start()
-        mark = self._stage.ledger.read()
+        mark = self._stage.acknowledged()
+        before = [ledger.read().batches for ledger in self._stage.loads.values()]
         self._stage.wait_until(
-            f"the load goes on after {target}", lambda: self._stage.ledger.read().batches > mark.batches
+            f"the loads go on after {target}",
+            lambda: all(
+                ledger.read().batches > last for ledger, last in zip(self._stage.loads.values(), before, strict=True)
+            ),
         )
         self._stage.wait_until(f"all is stored after {target}", self._stage.stores(mark.events))
         sequence = int(str(self._stage.ask("SELECT max(sequence) FROM trusted")[0][0]))
@@ -139,7 +143,7 @@ class Storm:
     def _victim(self, target: str) -> Victim:
         if target == "brancher":
             return self._random.choice(self._stage.branchers)
-        return self._stage.recorder if target == "recorder" else self._stage.load
+        return next(victim for victim in self._stage.victims if victim.name == target)
 
     def _inspect_copy(self) -> None:
         """Check the file and its write-ahead log just as the kill left them."""
@@ -160,12 +164,12 @@ class Storm:
         return waiting[0][0] == 0
 
     def _drain(self) -> None:
-        self._stage.load.end(signal.SIGTERM)
+        self._stage.stop.touch()
         self._stage.wait_until("everything is drained", self._stage.drained)
 
     def _report(self) -> StormReport:
         stage = self._stage
-        acknowledged = stage.ledger.read()
+        acknowledged = stage.acknowledged()
         self._findings += stage.findings()
         stage.recorder.end(signal.SIGKILL)
         with duckdb.connect(str(stage.store.path)) as file:

@@ -15,7 +15,7 @@ from streams.crash_points import VARIABLE, CrashPoint
 from streams.ids import uuid7
 from streams.settings import KafkaSettings
 from tests.crash.load import Recording
-from tests.crash.stage import on_stage, played
+from tests.crash.stage import AGENTS, on_stage, played
 from tests.crash.victims import ROOT
 
 REACHED_WITHIN_S = 90.0
@@ -50,9 +50,12 @@ RECORDER = [
     *("store.insert:after", "store.insert:after@2", "store.insert:after@3"),
     *("store.commit:before", "store.commit:before@2", "store.commit:before@3"),
     *("store.commit:after", "store.commit:after@2", "store.commit:after@3"),
-    *("log.ack:before", "log.ack:after"),
+    *("log.ack:before", "log.ack:after", "group.commit:before", "group.commit:after"),
 ]
-BRANCHER = ["results.publish:before", "results.publish:after", "log.ack:before", "log.ack:after"]
+BRANCHER = [
+    *("results.publish:before", "results.publish:after"),
+    *("log.ack:before", "log.ack:after", "group.commit:before", "group.commit:after"),
+]
 FILE = ["file.rename:before", "file.rename:after"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
@@ -80,7 +83,7 @@ def kafka() -> Iterator[KafkaSettings]:
 def test_a_role_that_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
     role: str, place: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
 ) -> None:
-    with on_stage(kafka, tmp_path, recordings, batches=BATCHES, pause_s=0.2) as stage:
+    with on_stage(kafka, tmp_path, recordings, loads=(AGENTS,), batches=BATCHES, pause_s=0.2) as stage:
         doomed = stage.recorder if role == "record" else stage.branchers[0]
         for victim in stage.victims:
             victim.start(place if victim is doomed else "")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 _PAUSE_S = 0.5
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Victim:
     """`python -m MODULE ARGUMENTS`, whose output goes to `log`. `revivals` counts deaths that nobody ordered."""
 
