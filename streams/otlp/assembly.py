@@ -17,7 +17,7 @@ from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span
 
 ENVIRONMENT = "otlp"
 EVALUATION = "gen_ai.evaluation.result"
-_AGENT = ("gen_ai.agent.name", "agent.name", "traceloop.entity.name", "service.name")
+_AGENT = ("gen_ai.agent.name", "agent.name", "service.name")
 _PRINCIPAL = (
     "user.id",
     "enduser.id",

@@ -8,13 +8,14 @@ from streams.events import Record
 from streams.ids import content_id
 
 Attributes: TypeAlias = dict[str, JsonValue]
+Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class SpanEvent(Record):
     """Something that happened within a span."""
 
     name: str
-    time_ns: int
+    time_ns: Nanoseconds
     attributes: Attributes = Field(default_factory=dict)
 
 
@@ -43,8 +44,8 @@ class Span(Telemetry):
 
     record: Literal["span"] = "span"
     parent_id: str = ""
-    start_ns: int
-    end_ns: int
+    start_ns: Nanoseconds
+    end_ns: Nanoseconds
     events: tuple[SpanEvent, ...] = ()
 
     @property
@@ -57,7 +58,7 @@ class LogRecord(Telemetry):
     """A log record with an event name, which `name` is. Either time may be the only one that was set."""
 
     record: Literal["log"] = "log"
-    time_ns: int
+    time_ns: Nanoseconds
     body: JsonValue = None
 
     @property

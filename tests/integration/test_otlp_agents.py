@@ -1,0 +1,302 @@
+"""Real agents with real instrumentation, through the otlp role and a real broker to the events topic."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from kafka import KafkaConsumer
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
+
+from streams.crash_points import VARIABLE, CrashPoint
+from streams.events import EVENT, Message, OutcomeEvent, StepEvent
+from streams.ids import uuid7
+from streams.otlp.settings import OtlpSettings
+from streams.processes import die_with_parent, free_port
+from streams.settings import KafkaSettings
+from streams.trust import StoredStep, branch_request
+from tests.otlp_spans import conventions, states
+
+ROLE = """
+import asyncio, sys
+from streams.otlp.role import serve
+from streams.otlp.settings import OtlpSettings
+from streams.processes import stop_on_signals
+from streams.settings import KafkaSettings
+
+async def main():
+    kafka, settings = sys.argv[1:]
+    await serve(
+        KafkaSettings.model_validate_json(kafka), OtlpSettings.model_validate_json(settings), stop_on_signals()
+    )
+
+asyncio.run(main())
+"""
+
+AGENT = """
+import json, sys
+import openai
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+kind, otlp, inference = sys.argv[1:]
+resource = Resource.create({"service.name": "kitchen-agent", "service.namespace": "shop"})
+traces, logs = TracerProvider(resource=resource), LoggerProvider(resource=resource)
+spans = OTLPSpanExporter(endpoint=f"{otlp}/v1/traces", compression=Compression.Gzip)
+traces.add_span_processor(BatchSpanProcessor(spans))
+logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"{otlp}/v1/logs")))
+if kind.startswith("openinference"):
+    from openinference.instrumentation.openai import OpenAIInstrumentor
+    OpenAIInstrumentor().instrument(tracer_provider=traces)
+else:
+    from opentelemetry.instrumentation.openai import OpenAIInstrumentor
+    instrumentor = OpenAIInstrumentor(use_attributes=kind == "openllmetry")
+    instrumentor.instrument(tracer_provider=traces, logger_provider=logs)
+
+client = openai.OpenAI(base_url=f"{inference}/v1", api_key="none")
+chat = [{"role": "system", "content": "You play."}, {"role": "user", "content": "You are in a kitchen."}]
+
+def play():
+    for observation in ("The fridge is open.", "Taken.", "Yum."):
+        reply = client.chat.completions.create(model="base", messages=chat, max_tokens=6, temperature=1, seed=3)
+        chat.append({"role": "assistant", "content": reply.choices[0].message.content})
+        chat.append({"role": "user", "content": observation})
+
+if kind == "openinference-sessions":
+    from openinference.instrumentation import using_session
+    with using_session("talk-1"):
+        play()
+else:
+    told = {"ratchet.task.environment": "kitchen", "ratchet.task.id": "k/1", "ratchet.task.seed": 5}
+    with traces.get_tracer("agent").start_as_current_span("run", attributes=told):
+        play()
+        verdict = {"gen_ai.evaluation.name": "task_success", "gen_ai.evaluation.score.label": "pass"}
+        logs.get_logger("judge").emit(LogRecord(event_name="gen_ai.evaluation.result", attributes=verdict))
+traces.shutdown()
+logs.shutdown()
+print(json.dumps(chat))
+"""
+
+
+class OtlpRole:
+    """The otlp role as a process that can be killed."""
+
+    def __init__(self, kafka: KafkaSettings, folder: Path) -> None:
+        self.settings = OtlpSettings(
+            port=free_port(), path=folder / "otlp.sqlite", settle_s=1, idle_s=3, conversation_idle_s=3
+        )
+        self.url = f"http://127.0.0.1:{self.settings.port}"
+        self._kafka = kafka
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, crash_at: str = "") -> None:
+        parent = os.getpid()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ROLE, self._kafka.model_dump_json(), self.settings.model_dump_json()],
+            env=os.environ | {VARIABLE: crash_at},
+            preexec_fn=lambda: die_with_parent(parent),
+        )
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                httpx.get(f"{self.url}/status")
+                return
+            except httpx.TransportError:
+                time.sleep(0.1)
+        pytest.fail("the otlp role did not start")
+
+    def end(self, number: signal.Signals) -> int | None:
+        if self.process is None:
+            return None
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def kafka(cluster: KafkaSettings) -> KafkaSettings:
+    name = uuid7()
+    topics = ("events", "branches", "transitions", "dead_letters", "spans")
+    named = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
+    return cluster.model_copy(update={"group_prefix": name, "partitions": 2, **named})
+
+
+@pytest.fixture
+def role(kafka: KafkaSettings, tmp_path: Path) -> Iterator[OtlpRole]:
+    started = OtlpRole(kafka, tmp_path)
+    yield started
+    started.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def events(kafka: KafkaSettings) -> Callable[[int], list[StepEvent | OutcomeEvent]]:
+    """Waits until that many different events are on the topic, and a little longer for more."""
+
+    def read(count: int) -> list[StepEvent | OutcomeEvent]:
+        consumer = KafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", group_id=None, enable_auto_commit=False
+        )
+        consumer.subscribe([kafka.events_topic])
+        found: dict[str, StepEvent | OutcomeEvent] = {}
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for record in itertools.chain(*consumer.poll(timeout_ms=200).values()):
+                event = EVENT.validate_json(record.value)
+                assert isinstance(event, StepEvent | OutcomeEvent)
+                assert record.key == event.episode_id.encode()
+                assert found.setdefault(event.event_id, event) == event, "an event was published in two versions"
+            if len(found) >= count:
+                deadline = min(deadline, time.monotonic() + 1)
+        consumer.close()
+        return list(found.values())
+
+    return read
+
+
+def steps_of(events: list[StepEvent | OutcomeEvent]) -> list[StepEvent]:
+    return sorted((event for event in events if isinstance(event, StepEvent)), key=lambda step: step.step)
+
+
+def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None:
+    """The steps are what the agent says it did, and what Ratchet can branch and train on."""
+    assert len({step.episode_id for step in steps}) == 1
+    assert [step.messages for step in steps] == [tuple(chat[: 2 + 2 * number]) for number in range(len(steps))]
+    assert [step.action for step in steps] == chat[2::2]
+    assert [step.observation for step in steps] == [*(item.content for item in chat[3:-1:2]), ""]
+    assert [step.done for step in steps] == [False, False, True]
+    stored = [
+        StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
+        for s in steps
+    ]
+    assert branch_request("episode", stored) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["openllmetry", "openllmetry-events", "openinference", "openinference-sessions"])
+def test_what_an_instrumented_agent_does_arrives_as_one_growing_chat(
+    kind: str,
+    role: OtlpRole,
+    inference_url: str,
+    events: Callable[[int], list[StepEvent | OutcomeEvent]],
+) -> None:
+    role.start()
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT, kind, role.url, inference_url],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    chat = [Message.model_validate(item) for item in json.loads(done.stdout.splitlines()[-1])]
+    sessions = kind == "openinference-sessions"
+    found = events(3 if sessions else 4)
+    steps = steps_of(found)
+    assert_one_growing_chat(steps, chat)
+    assert {(step.agent, step.principal, step.actor.adapter) for step in steps} == {("kitchen-agent", "shop", "base")}
+    outcomes = [event for event in found if isinstance(event, OutcomeEvent)]
+    if sessions:
+        assert (steps[0].episode_id, outcomes) == ("talk-1", [])
+    else:
+        assert steps[0].task.model_dump() == {"environment": "kitchen", "task_id": "k/1", "seed": 5}
+        assert [(outcome.episode_id, outcome.success) for outcome in outcomes] == [(steps[0].episode_id, True)]
+    assert role.end(signal.SIGTERM) == 0
+
+
+def request(trace: int, first: int = 0, last: int = 3, root: bool = True) -> bytes:
+    """The calls `first` to `last` of a game as trace number `trace`, children before their root."""
+    message = trace_service.ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for number, state in list(enumerate(states()))[first:last]:
+        span = spans.add(
+            trace_id=trace.to_bytes(16),
+            span_id=(number + 1).to_bytes(8),
+            parent_span_id=(99).to_bytes(8),
+            start_time_unix_nano=number + 1,
+            end_time_unix_nano=number + 2,
+        )
+        for key, value in conventions(*state).items():
+            span.attributes.add(key=key).value.string_value = str(value)
+    if root:
+        spans.add(trace_id=trace.to_bytes(16), span_id=(99).to_bytes(8), start_time_unix_nano=1, end_time_unix_nano=9)
+    return message.SerializeToString()
+
+
+def send(role: OtlpRole, body: bytes) -> None:
+    """Until it is taken, as exporters do."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.post(
+                f"{role.url}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"}
+            ).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail("the request was never taken")
+
+
+def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
+    role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
+) -> None:
+    role.start()
+    for body in (request(1, 2, 3, root=False), request(1, 0, 1, root=False), request(1, 2, 3), request(1, 1, 3)):
+        send(role, body)
+    send(role, request(2))
+    steps = steps_of(events(6))
+    assert [step.step for step in steps] == [0, 0, 1, 1, 2, 2]
+    assert {step.episode_id for step in steps} == {f"{trace:032x}" for trace in (1, 2)}
+    status = httpx.get(f"{role.url}/status").json()
+    assert (status["steps"], status["repeated"], status["accepted"]) == (6, 3, 11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "crash_at",
+    [
+        f"{CrashPoint.COMMIT_BEFORE}@1",
+        f"{CrashPoint.COMMIT_AFTER}@1",
+        f"{CrashPoint.COMMIT_BEFORE}@3",
+        f"{CrashPoint.COMMIT_AFTER}@3",
+        f"{CrashPoint.OUTBOX_PUBLISH_BEFORE}@1",
+        f"{CrashPoint.OUTBOX_PUBLISH_AFTER}@1",
+        f"{CrashPoint.ACK_BEFORE}@1",
+        f"{CrashPoint.ACK_AFTER}@1",
+    ],
+)
+def test_wherever_the_role_dies_every_span_it_took_becomes_its_event(
+    crash_at: str, role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
+) -> None:
+    role.start(crash_at)
+    traces = range(1, 6)
+    for trace in traces:
+        try:
+            send_once = httpx.post(
+                f"{role.url}/v1/traces", content=request(trace), headers={"content-type": "application/x-protobuf"}
+            )
+            assert send_once.is_success
+        except httpx.TransportError:
+            break
+        time.sleep(0.3)
+    assert role.process is not None
+    assert role.process.wait(60) == -signal.SIGKILL
+    role.start()
+    for trace in traces:
+        send(role, request(trace))  # what was not answered, exporters send again
+    steps = steps_of(events(15))
+    assert sorted((step.episode_id, step.step) for step in steps) == [
+        (f"{trace:032x}", number) for trace in traces for number in range(3)
+    ]
