@@ -19,12 +19,17 @@ import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka import KafkaProducer
 
+from streams.admission import Admission, AdmissionSettings
 from streams.broker import EmbeddedBroker
 from streams.events import Actor, Message, StepEvent, Task
 from streams.faust_worker import run
 from streams.holdout import HoldoutSettings
 from streams.ids import uuid7
+from streams.intake import Intake
 from streams.processor import build_processor
+from streams.recorder import collect_rarely
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
 from streams.settings import KafkaSettings, StoreSettings
 from streams.store import Store
 from streams.topics import create_topics, end_offsets
@@ -54,12 +59,13 @@ def produce(kafka: KafkaSettings, events: int) -> float:
     return time.perf_counter() - began
 
 
-async def through_the_record_role(kafka: KafkaSettings, folder: Path, events: int) -> float:
+async def through_the_record_role(kafka: KafkaSettings, path: Path, events: int, redaction: RedactionSettings) -> float:
     """Seconds from the first committed row to the last one; joining the group is not counted."""
-    settings = StoreSettings(path=folder / "store.duckdb")
+    settings = StoreSettings(path=path)
     store = Store.open(settings, HoldoutSettings(), kafka)
+    intake = Intake(Admission(AdmissionSettings()), Redactor(redaction, b"benchmark"))
     stop = asyncio.Event()
-    role = asyncio.create_task(run(build_processor(store, kafka, settings), stop))
+    role = asyncio.create_task(run(build_processor(store, intake, kafka, settings), stop))
     began = None
     before = 0
     while (read := sum(store.positions().values())) < events:
@@ -123,20 +129,27 @@ def main() -> None:
     parser.add_argument("--bootstrap", default="", help="a cluster to use instead of the embedded broker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    collect_rarely()
     with cluster(options.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
         name = uuid7()
         kafka = KafkaSettings(bootstrap=bootstrap, group_prefix=name, events_topic=f"{name}.events")
         create_topics(kafka)
         produced_s = produce(kafka, options.events)
         assert sum(end_offsets(bootstrap, kafka.events_topic).values()) == options.events
-        record_s = asyncio.run(through_the_record_role(kafka, Path(folder), options.events))
+        plain = RedactionSettings(enabled=False)
+        record_s = asyncio.run(through_the_record_role(kafka, Path(folder) / "plain.duckdb", options.events, plain))
+        redacting = kafka.model_copy(update={"group_prefix": f"{name}.redacting"})
+        redacted_path = Path(folder) / "redacted.duckdb"
+        redacted_s = asyncio.run(through_the_record_role(redacting, redacted_path, options.events, RedactionSettings()))
         bare_s = asyncio.run(bare(kafka, Path(folder), options.events, StoreSettings().batch))
     report = {
         "events": options.events,
         "produced_per_s": round(options.events / produced_s),
         "recorded_per_s": round(options.events / record_s),
+        "redacted_per_s": round(options.events / redacted_s),
         "bare_per_s": round(options.events / bare_s),
         "ratio": round(bare_s / record_s, 3),
+        "ratio_redacting": round(bare_s / redacted_s, 3),
     }
     if options.json:
         print(json.dumps(report))

@@ -1,14 +1,33 @@
 """From the bytes of a record to an event, or to the reason why there is none. `streams.intake` calls it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from streams.events import EVENT, BranchResult, Event
+from streams.events import (
+    EVENT,
+    Actor,
+    Alternative,
+    BranchResult,
+    Event,
+    Message,
+    OutcomeEvent,
+    RetractionEvent,
+    StepEvent,
+    Task,
+)
 from streams.log import Received
 
 MAX_ERROR_CHARACTERS = 500
+_MODELS = (StepEvent, OutcomeEvent, RetractionEvent, BranchResult, Message, Task, Actor, Alternative)
+_NAMES = {field.alias or name for model in _MODELS for name, field in model.model_fields.items()} | {
+    "step",
+    "outcome",
+    "retraction",
+}
+# Pydantic's own would quote the record.
+_MESSAGES = {"union_tag_invalid": "kind: no such kind of event"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +47,10 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A record and what it says. `payload` is the JSON that may be kept, `flag` why the episode is not learned from."""
+    """A record and what it says. `flag` is why its episode is not learned from."""
 
     received: Received
     content: Event | BranchResult | Unreadable | Quarantined
-    payload: str = ""
     flag: str | None = None
     redactions: Mapping[str, int] = field(default_factory=dict)
 
@@ -52,7 +70,7 @@ def decode_event(received: Received) -> Decoded:
     if "event_id" not in event.model_fields_set:
         # Given here, it would differ each time the record is read, and the event would be stored again.
         return Decoded(received, Unreadable("event_id: Field required"))
-    return Decoded(received, event, payload=received.value.decode())
+    return Decoded(received, event)
 
 
 def decode_branch_result(received: Received) -> Decoded:
@@ -68,5 +86,11 @@ def decode_branch_result(received: Received) -> Decoded:
 def _explain(error: ValidationError) -> Unreadable:
     # The rejected input is left out: it may be anybody's data.
     problems = error.errors(include_input=False, include_url=False, include_context=False)
-    lines = (f"{'.'.join(str(part) for part in problem['loc']) or 'record'}: {problem['msg']}" for problem in problems)
+    lines = (f"{_place(problem['loc'])}: {_MESSAGES.get(problem['type'], problem['msg'])}" for problem in problems)
     return Unreadable("; ".join(lines)[:MAX_ERROR_CHARACTERS])
+
+
+def _place(parts: Sequence[int | str]) -> str:
+    """Where in the record; names that are not the contract's are the sender's words, and left out like its values."""
+    known = (str(part) if isinstance(part, int) or part in _NAMES else "(unknown)" for part in parts)
+    return ".".join(known) or "record"

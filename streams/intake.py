@@ -35,8 +35,7 @@ class Intake:
             redacted = self._redactor.redact(event)
         except UnjudgeableError as error:
             return Decoded(received, Quarantined(str(error), principal))
-        payload = decoded.payload if redacted.event is event else redacted.event.to_json().decode()
-        return Decoded(received, redacted.event, payload, flag(event), redacted.counts)
+        return Decoded(received, redacted.event, flag(event), redacted.counts)
 
     def branch_result(self, received: Received) -> Decoded:
         """A record of the transitions topic. A policy may say what it has learned, and a sandbox what it holds."""

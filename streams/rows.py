@@ -40,7 +40,7 @@ class Batch:
         self.add(
             "events",
             *(event.event_id, event.kind, episode, received.topic, received.partition, received.offset),
-            *(event.recorded_at, decoded.payload),
+            *(event.recorded_at, event.agent if isinstance(event, StepEvent) else None),
         )
         if isinstance(event, StepEvent):
             self._step(event)

@@ -17,7 +17,7 @@ _SEQUENCE = {"sequence": pa.int64()}
 _ORIGIN = {"topic": pa.string(), "partition": pa.int32(), "offset": pa.int64()}
 
 TABLES: dict[str, pa.Schema] = {
-    # Every event, once. `payload` is its JSON as it came, but redacted.
+    # Every event, once. What it says is in the table of its kind, under the same id.
     "events": _schema(
         **_SEQUENCE,
         event_id=pa.string(),
@@ -25,7 +25,7 @@ TABLES: dict[str, pa.Schema] = {
         episode_id=pa.string(),
         **_ORIGIN,
         recorded_at=_TIME,
-        payload=pa.string(),
+        agent=pa.string(),
     ),
     "outcomes": _schema(
         **_SEQUENCE,

@@ -1,0 +1,100 @@
+"""What storing an event costs as the store grows, and how much memory that takes.
+
+`python -m benchmarks.growth [--events N] [--json]` appends N events (episodes of nine steps and a verdict) to a new
+store, in batches as the record role does, without a log before it. `ratio` is the cost of an event in the last tenth
+by that in the first: 1 means that the size of the store does not matter.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from rich.progress import track
+
+from streams.decoding import Decoded
+from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
+from streams.holdout import HoldoutSettings
+from streams.ids import uuid7
+from streams.log import Received
+from streams.recorder import collect_rarely
+from streams.settings import KafkaSettings, StoreSettings
+from streams.store import Store
+
+STEPS = 9
+BATCH = 5000
+MILLION = 10**6
+
+
+def episode(number: int) -> list[Event]:
+    """Nine steps that end in a verdict of failure."""
+    name = uuid7()
+    steps: list[Event] = [
+        StepEvent(
+            episode_id=name,
+            step=step,
+            agent="assistant",
+            principal=f"tenant/{number % 100}",
+            task=Task(environment="tools", task_id=f"task/{number}"),
+            messages=(Message(role="user", content=f"Ticket {number}: what next?"),),
+            action=Message(role="assistant", content=f"look at {step}"),
+            observation=f"Nothing at {step}.",
+            done=step == STEPS - 1,
+            actor=Actor(kind="policy", adapter="base"),
+        )
+        for step in range(STEPS)
+    ]
+    return [*steps, OutcomeEvent(episode_id=name, verifier="desk", success=False, score=0.0)]
+
+
+def grow(store: Store, topic: str, events: int, quiet: bool) -> list[float]:
+    """Microseconds per event, for each tenth of `events`."""
+    batches = events // BATCH
+    costs, spent, offset = [], 0.0, 0
+    for number in track(range(batches), "growing", disable=quiet):
+        batch = []
+        while len(batch) < BATCH:
+            for event in episode(offset // (STEPS + 1)):
+                batch.append(Decoded(Received(topic, 0, offset, None, b""), event))
+                offset += 1
+        began = time.perf_counter()
+        store.append(batch)
+        spent += time.perf_counter() - began
+        if (number + 1) % (batches // 10) == 0:
+            costs.append(spent * MILLION / (batches // 10 * BATCH))
+            spent = 0.0
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=MILLION, help="a multiple of 50,000")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    collect_rarely()
+    with tempfile.TemporaryDirectory() as folder:
+        kafka, path = KafkaSettings(), Path(folder) / "store.duckdb"
+        store = Store.open(StoreSettings(path=path), HoldoutSettings(), kafka)
+        costs = grow(store, kafka.events_topic, options.events, options.json)
+        store.close()
+        began = time.perf_counter()
+        Store.open(StoreSettings(path=path), HoldoutSettings(), kafka).close()
+        report = {
+            "events": options.events,
+            "microseconds_per_event": [round(cost, 1) for cost in costs],
+            "ratio": round(costs[-1] / costs[0], 3),
+            "resident_mib": psutil.Process().memory_info().rss // 2**20,
+            "file_mib": path.stat().st_size // 2**20,
+            "reopened_s": round(time.perf_counter() - began, 1),
+        }
+    if options.json:
+        print(json.dumps(report))
+    else:
+        for field, value in report.items():
+            print(f"{field:>22} {value}")
+
+
+if __name__ == "__main__":
+    main()
