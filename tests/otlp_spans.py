@@ -1,6 +1,7 @@
 """Spans of a growing chat, as instrumentations of each dialect write them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -50,14 +51,16 @@ def openinference(seen: list[tuple[str, str]], said: str) -> Attributes:
     return attributes | {f"{prefix}.role": "assistant", f"{prefix}.content": said}
 
 
-def span(number: int, attributes: Attributes | None = None, **fields: Any) -> Span:
+def span(number: int, attributes: Mapping[str, JsonValue] | None = None, **fields: Any) -> Span:
     """Span `number` of a trace, which started at second `number`; a child of span 99 unless told otherwise."""
     told: dict[str, Any] = {"trace_id": TRACE, "parent_id": f"{99:016x}", "name": "chat", **fields}
     start = 1_700_000_000_000_000_000 + number * 1_000_000_000
-    return Span(span_id=f"{number:016x}", start_ns=start, end_ns=start + 1_000_000, attributes=attributes or {}, **told)
+    return Span(
+        span_id=f"{number:016x}", start_ns=start, end_ns=start + 1_000_000, attributes=dict(attributes or {}), **told
+    )
 
 
-def root(attributes: Attributes | None = None, **fields: Any) -> Span:
+def root(attributes: Mapping[str, JsonValue] | None = None, **fields: Any) -> Span:
     return span(99, attributes, parent_id="", name="run", **fields)
 
 

@@ -1,6 +1,7 @@
 """Settings of the otlp role; `daemon/config.py` composes them into the whole configuration."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +18,7 @@ class OtlpSettings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Where it listens. Off loopback, set tokens.")
     port: int = Field(default=4318, ge=0, le=65535, description="Port of OTLP over HTTP.")
     path: Path = Field(default=Path(".ratchet/otlp.sqlite"), description="Spans that are not assembled yet.")
-    tokens: dict[str, Secret] = Field(
+    tokens: dict[Annotated[str, Field(min_length=1)], Annotated[Secret, Field(min_length=16)]] = Field(
         default={}, description="Bearer tokens by principal. If there are any, every request must bring one."
     )
     evaluations: tuple[str, ...] = Field(

@@ -231,7 +231,7 @@ def request(trace: int, first: int = 0, last: int = 3, root: bool = True) -> byt
             span.attributes.add(key=key).value.string_value = str(value)
     if root:
         spans.add(trace_id=trace.to_bytes(16), span_id=(99).to_bytes(8), start_time_unix_nano=1, end_time_unix_nano=9)
-    return message.SerializeToString()
+    return bytes(message.SerializeToString())
 
 
 def send(role: OtlpRole, body: bytes) -> None:

@@ -29,6 +29,7 @@ from streams.topics import create_topics
 
 PROTOBUF, JSON = {"content-type": "application/x-protobuf"}, {"content-type": "application/json"}
 TOPIC = "spans"
+ANN = "a-token-of-ann-s-own"
 
 
 def no_log(messages: Sequence[Outgoing]) -> None:
@@ -50,7 +51,7 @@ def traces(*names: str) -> bytes:
     spans = request.resource_spans.add().scope_spans.add().spans
     for number, name in enumerate(names):
         spans.add(trace_id=bytes([1] * 16), span_id=(number + 1).to_bytes(8), name=name)
-    return request.SerializeToString()
+    return bytes(request.SerializeToString())
 
 
 @pytest.fixture
@@ -135,8 +136,8 @@ async def test_empty_requests_and_json_with_parameters_are_fine() -> None:
 
 async def test_with_tokens_only_their_owners_get_in() -> None:
     kept: list[Outgoing] = []
-    async with intake(kept.extend, tokens={"ann": "s3cret", "bob": "other"}) as client:
-        for value, status in (("", 401), ("Bearer wrong", 401), ("Basic s3cret", 401), ("Bearer s3cret", 200)):
+    async with intake(kept.extend, tokens={"ann": ANN, "bob": "another-token-of-bob"}) as client:
+        for value, status in (("", 401), ("Bearer wrong", 401), (f"Basic {ANN}", 401), (f"Bearer {ANN}", 200)):
             headers = PROTOBUF | ({"authorization": value} if value else {})
             assert (await client.post("/v1/traces", content=traces("a"), headers=headers)).status_code == status
     assert [ANY_RECORD.validate_json(message.value or b"").principal for message in kept] == ["ann"]

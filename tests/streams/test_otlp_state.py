@@ -12,7 +12,7 @@ from streams.errors import StoreError
 from streams.events import StepEvent
 from streams.log import Received
 from streams.otlp.assembler import Assembler
-from streams.otlp.records import AnyRecord
+from streams.otlp.records import AnyRecord, Attributes
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState
 from streams.otlp.tally import Tally
@@ -67,7 +67,7 @@ def test_a_trace_is_complete_when_its_root_came_and_nothing_follows(state: Assem
 def test_without_a_root_it_takes_longer_and_a_conversation_longer_still(state: AssemblyState) -> None:
     state.add(game()[:-1], now=0)
     state.add(game(trace_id="a" * 32, principal="ann"), now=0)
-    talk = {"gen_ai.conversation.id": "talk"}
+    talk: Attributes = {"gen_ai.conversation.id": "talk"}
     state.add([span(n + 1, conventions(*s) | talk, trace_id=f"{n + 1:032x}") for n, s in enumerate(states())], now=0)
     assert [unit.name for unit in state.due(SETTLE)] == ["a" * 32]
     assert {unit.name for unit in state.due(IDLE)} == {"a" * 32, TRACE}
@@ -75,7 +75,7 @@ def test_without_a_root_it_takes_longer_and_a_conversation_longer_still(state: A
 
 
 def test_a_conversation_of_many_traces_is_one_episode(state: AssemblyState, settings: OtlpSettings) -> None:
-    talk = {"gen_ai.conversation.id": "talk"}
+    talk: Attributes = {"gen_ai.conversation.id": "talk"}
     for number, chat in enumerate(states()):
         trace = f"{number + 1:032x}"
         call = span(number + 1, conventions(*chat), trace_id=trace)

@@ -52,7 +52,7 @@ def protobuf_request(*values: AnyValue) -> bytes:
     span.trace_id, span.span_id, span.name = bytes.fromhex(TRACE), bytes.fromhex(SPAN), "chat"
     for number, value in enumerate(values):
         span.attributes.append(KeyValue(key=str(number), value=value))
-    return request.SerializeToString()
+    return bytes(request.SerializeToString())
 
 
 def one(body: bytes, encoding: Encoding = Encoding.JSON) -> Span:
