@@ -34,10 +34,10 @@ from streams.events import Task
 from streams.holdout import Split
 from streams.ids import uuid7
 from streams.policy import PolicyClient
-from streams.retraction import WITHDRAWN_EPISODES
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
 from streams.store_client import StoreClient
+from streams.trust import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from streams import brancher, recorder
 from streams.errors import RatchetError
 from streams.otlp import role as otlp_role
 from streams.processes import stop_on_signals
-from streams.retraction import WITHDRAWN_EPISODES
+from streams.trust import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 

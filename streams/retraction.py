@@ -19,10 +19,6 @@ from streams.store_client import StoreClient
 from streams.topics import BOOTSTRAP_TIMEOUT_MS
 
 PATIENCE_S = 60.0
-# What nobody is to learn from any more, whenever it came.
-WITHDRAWN_EPISODES = """
-    SELECT DISTINCT episode_id FROM transitions WHERE principal IN (SELECT principal FROM retractions)
-"""
 _ACKNOWLEDGE_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 

@@ -28,7 +28,7 @@ from streams.rows import MESSAGES, Batch, Watermark
 from streams.seen import EpisodeStarts, SeenIds
 from streams.settings import KafkaSettings, StoreSettings
 from streams.tables import TABLES
-from streams.trust import StoredStep, branch_request, is_trusted, likeness
+from streams.trust import WITHDRAWN_EPISODES, StoredStep, branch_request, is_trusted, likeness
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ OUTBOX = "outbox"
 _UNANSWERED_SQL = f"""
     SELECT DISTINCT ON (key) topic, key, value FROM {OUTBOX}
     WHERE topic = ? AND key NOT IN (SELECT encode(episode_id) FROM branches)
+      AND key NOT IN (SELECT encode(episode_id) FROM ({WITHDRAWN_EPISODES}))
 """
 
 
@@ -336,7 +337,7 @@ class Store:
             log.warning("episodes not trusted", reason=reason, episodes=episodes)
 
     def _judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
-        """Of those with a verdict that are neither trusted nor flagged: the id, the steps in order, the verdicts."""
+        """Of those with a verdict that are neither trusted, flagged nor withdrawn: id, steps in order, verdicts."""
         if not episodes:
             return
         start = self._starts.before(episodes)
@@ -344,7 +345,8 @@ class Store:
             self._matching(
                 "SELECT episode_id, list(success) FROM outcomes WHERE sequence >= $1 AND episode_id IN (FROM wanted) "
                 "AND episode_id NOT IN (SELECT episode_id FROM trusted WHERE sequence >= $1) "
-                "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) GROUP BY episode_id",
+                "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) "
+                f"AND episode_id NOT IN ({WITHDRAWN_EPISODES} AND sequence >= $1) GROUP BY episode_id",
                 episodes,
                 [start],
             )

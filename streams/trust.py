@@ -7,6 +7,9 @@ from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.ids import content_id
 from streams.likeness import simhash
 
+# What nobody is to learn from any more, whenever it came; more conditions may follow.
+WITHDRAWN_EPISODES = "SELECT episode_id FROM transitions WHERE principal IN (SELECT principal FROM retractions)"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
