@@ -88,7 +88,9 @@ def status_table(report: StatusReport) -> Table:
         branches = report.store.branches
         table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
-        table.add_row("dead letters", str(report.store.dead_letters))
+        table.add_row("dead letters", f"{report.store.dead_letters}, and {report.store.quarantined} in quarantine")
+        table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
+        table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
     return table

@@ -207,17 +207,21 @@ class Demo:
         """Compare what the broker took with what the store has."""
         kafka = self.loop.settings.kafka
         ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic)
-        counts = await self.loop.store.query(
-            "SELECT count(*) AS stored, count(DISTINCT event_id) AS distinct_ids FROM events "
-            f"WHERE topic = '{kafka.events_topic}'"
+        rows = await self.loop.store.query(
+            "SELECT count(*) AS stored, count(DISTINCT event_id) AS distinct_ids, "
+            + ", ".join(
+                f"(SELECT count(*) FROM {table} WHERE topic = '{kafka.events_topic}') AS {table}"
+                for table in ("duplicates", "dead_letters", "quarantined")
+            )
+            + f" FROM events WHERE topic = '{kafka.events_topic}'"
         )
-        status = await self.loop.store.status()
-        produced, stored = sum(ends.values()), counts["stored"][0].as_py()
+        counts = rows.to_pylist()[0]
+        produced, stored = sum(ends.values()), counts["stored"]
         return EventCounts(
             produced=produced,
             stored=stored,
-            lost=produced - stored - status.duplicates - status.dead_letters,
-            duplicated=stored - counts["distinct_ids"][0].as_py(),
+            lost=produced - stored - counts["duplicates"] - counts["dead_letters"] - counts["quarantined"],
+            duplicated=stored - counts["distinct_ids"],
         )
 
     async def branches(self) -> BranchCounts:

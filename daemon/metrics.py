@@ -98,9 +98,17 @@ class _StoreFigures(Collector):
         for name, meaning, value in (
             ("ratchet_duplicates", "Records whose event was stored before.", status.duplicates),
             ("ratchet_dead_letters", "Records that could not be read.", status.dead_letters),
+            ("ratchet_quarantined", "Events that were not let in.", status.quarantined),
             ("ratchet_gaps", "Offsets that the log did not give.", status.gaps),
         ):
             yield CounterMetricFamily(name, meaning, value=value)
+        redactions = CounterMetricFamily("ratchet_redactions", "Values replaced by placeholders.", labels=["kind"])
+        for kind, count in status.redactions.items():
+            redactions.add_metric([kind], count)
+        yield redactions
+        yield GaugeMetricFamily(
+            "ratchet_flagged_episodes", "Episodes that are never learned from.", value=status.flagged
+        )
         transitions = CounterMetricFamily("ratchet_transitions", "Transitions that are stored.", labels=["origin"])
         for origin, count in status.transitions.items():
             transitions.add_metric([origin], count)
