@@ -25,6 +25,7 @@ from mode.threads import WorkerThread
 
 from streams.crash_points import CrashPoint, reach
 from streams.errors import BrokerError, RatchetError
+from streams.header_names import accept_any_header_name
 from streams.log import Outgoing, Received
 from streams.settings import KafkaSettings
 
@@ -65,6 +66,7 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
         web_tables_enabled=False,
         web_router_enabled=False,
     )
+    accept_any_header_name()
     app.transport = _BundlingTransport(app.conf.broker_consumer, app, positions)
     return app
 
@@ -182,7 +184,8 @@ class _BundlingConsumer(Consumer):
     def _bundle(self, partition: TP, records: Sequence[Any]) -> ConsumerMessage:
         last = records[-1]
         received = [
-            Received(partition.topic, partition.partition, r.offset, r.key, r.value, tuple(r.headers)) for r in records
+            Received(partition.topic, partition.partition, r.offset, r.key, r.value, _headers(r.headers))
+            for r in records
         ]
         return ConsumerMessage(
             *(partition.topic, partition.partition, last.offset, last.timestamp / 1000, last.timestamp_type),
@@ -232,6 +235,11 @@ class _BundlingConsumer(Consumer):
         for partition, offset in wanted.items():
             # Faust takes 0 for "nothing committed yet", which is what None says.
             self._committed_offset[partition] = offset or None
+
+
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:
+    # A header may have no value.
+    return tuple((name, value or b"") for name, value in found) if found else ()
 
 
 def _value_size(record: Any) -> int:

@@ -3,6 +3,7 @@
 It is deterministic: the same seed gives the same records.
 """
 
+import base64
 import json
 import random
 import string
@@ -38,6 +39,8 @@ TEXTS = (
         "1e999",
         "9" * 400,
         "x" * 70_000,
+        "ab12" * 4000,
+        base64.b64encode(bytes(range(256)) * 6).decode(),
         MARKER,
     ),
 )
@@ -47,7 +50,16 @@ LITERALS = (
     *(b"2147483648", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"9" * 5000, b"0x1"),
     *(b'"\\ud800"', b'"\\udc00\\ud800"', b'"\xff\xfe"', b'"\xc0\xaf"', b'"\xed\xa0\x80"', b'"\x00"', b'"\\u0000"'),
     *(b"[]", b"{}", b"[" * 150 + b"]" * 150, b"[" * 5000 + b"]" * 5000, b'{"a":' * 5000, b"[" * 100_000, b'"\\x"'),
-    *(b'{"a":1,"a":2}', b'["user","hello"]', b'{"role":"user"}', b"0", b"1e18", b"-62135596801", b'"2026-11-21"'),
+    *(
+        b'{"a":1,"a":2}',
+        b'{"a":' * 40 + b"1" + b"}" * 40,
+        b'["user","hello"]',
+        b'{"role":"user"}',
+        b"0",
+        b"1e18",
+        b"-62135596801",
+        b'"2026-11-21"',
+    ),
     *(
         b'"0001-01-01T00:00:00+23:59"',
         b'"9999-12-31T23:59:59-23:59"',
@@ -137,7 +149,7 @@ def fuzz(count: int, seed: int = 0) -> Iterator[Hostile]:
         if honest:
             value, before = (before if draw.random() < 0.2 else value), value
         elif number % _HUGE_EVERY == _HUGE_EVERY - 1:
-            value = value.replace(b'"', b'"' + bytes(draw.choices(b"huge ", k=1024)) * 2048, 1)
+            value = value.replace(b'":"', b'":"' + bytes(draw.choices(b"huge ", k=1024)) * 2048, 1)
         else:
             for _ in range(draw.randint(1, 4)):
                 value = draw.choice(MUTATIONS)(draw, value, before)
@@ -269,7 +281,7 @@ def odd_literal(draw: random.Random, value: bytes, other: bytes) -> bytes:
     if start < 0:
         return value
     start += len(name) + 3
-    ends = [end for end in (value.find(b",", start), value.find(b"}", start)) if end >= 0]
+    ends = [end for end in (value.find(b',"', start), value.find(b"}", start)) if end >= 0]
     return value[:start] + draw.choice(LITERALS) + value[min(ends, default=len(value)) :]
 
 
