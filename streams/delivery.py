@@ -5,7 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from kafka import KafkaProducer
-from kafka.errors import InvalidRecordError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import (
+    InvalidRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
 from streams.segment import Entry
 from streams.signatures import SIGNATURE_HEADER
@@ -63,32 +69,23 @@ class Delivery:
         `go_on` is asked every half second whether to wait on; connecting takes no longer than `within_s`. Entries of
         one key are in the log in their order, each once or, when some have failed, all of them perhaps in part.
         """
-        try:
-            connection = self._connection = self._connection or self._connect(within_s)
-            sent = [(entry, connection.send(self._topic, entry.value, entry.key, _headers(entry))) for entry in entries]
-        except (KafkaError, OSError, ValueError) as error:  # an address or a topic's name may be wrong as well
-            self.drop_connection()
-            return Delivered(failed=tuple(entries), error=error)
-        while not all(future.is_done for _, future in sent):
-            with suppress(KafkaError):
-                connection.flush(_LOOK_UP_S)
-                continue
-            if not go_on():
-                break
-        # Read once, and `is_done` first: the connection's thread may settle more at any time.
-        fates = [(entry, future.is_done, future.exception) for entry, future in sent]
-        refused = sum(isinstance(error, _REFUSALS) for _, _, error in fates)
-        failed = [
-            (entry, error) for entry, done, error in fates if not done or (error and not isinstance(error, _REFUSALS))
-        ]
+        fates = self._attempt(entries, go_on, within_s)
+        failed = [(entry, error) for entry, error in fates if error is not None]
+        acknowledged, refused = len(entries) - len(failed), 0
         if failed:
             self.drop_connection()
-        return Delivered(
-            acknowledged=len(sent) - refused - len(failed),
-            refused=refused,
-            failed=tuple(entry for entry, _ in failed),
-            error=next((error for _, error in failed if error), None),
-        )
+        if not any(isinstance(error, _REFUSALS) for _, error in failed):
+            return Delivered(acknowledged, 0, tuple(entry for entry, _ in failed), failed[0][1] if failed else None)
+        if len(entries) == 1:
+            return Delivered(refused=1)
+        # After one refusal kafka-python fails whatever the connection has with the same error: judge each alone.
+        for position, (entry, _) in enumerate(failed):
+            alone = self.send([entry], go_on, within_s)
+            acknowledged += alone.acknowledged
+            refused += alone.refused
+            if alone.failed:
+                return Delivered(acknowledged, refused, tuple(entry for entry, _ in failed[position:]), alone.error)
+        return Delivered(acknowledged, refused)
 
     def drop_connection(self) -> None:
         """Give up what is under way, without waiting."""
@@ -101,6 +98,26 @@ class Delivery:
         if self._connection is not None:
             self._connection.forget()
             self._connection = None
+
+    def _attempt(
+        self, entries: Sequence[Entry], go_on: Callable[[], bool], within_s: float
+    ) -> list[tuple[Entry, Exception | None]]:
+        """Each entry with what kept it from being acknowledged, or None."""
+        try:
+            connection = self._connection = self._connection or self._connect(within_s)
+            sent = [(entry, connection.send(self._topic, entry.value, entry.key, _headers(entry))) for entry in entries]
+        except (KafkaError, OSError, ValueError) as error:  # an address or a topic's name may be wrong as well
+            return [(entry, error) for entry in entries]
+        while not all(future.is_done for _, future in sent):
+            with suppress(KafkaError):
+                connection.flush(_LOOK_UP_S)
+                continue
+            if not go_on():
+                break
+        return [
+            (entry, future.exception if future.is_done else KafkaTimeoutError("not acknowledged in time"))
+            for entry, future in sent
+        ]
 
     def _connect(self, within_s: float) -> _Connection:
         return _Connection(
