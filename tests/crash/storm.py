@@ -1,7 +1,8 @@
 """A storm of random kills under load: `python -m tests.crash.storm --kills 200`.
 
 The writer, the branch workers, the publishing agents and Apache Kafka itself are killed by SIGKILL at random instants,
-one after the other has converged. Ends with status 1 when anything was lost, doubled or did not come back.
+most of them when all is well again, one in five before. Ends with status 1 when anything was lost, doubled or did not
+come back.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -31,14 +32,15 @@ KAFKA = "kafka"
 # Kafka takes longest to come back, so it dies least often.
 WEIGHTS = {"recorder": 9, "brancher": 5, AGENTS: 2, LIBRARY: 2, KAFKA: 2}
 _LONGEST_CALM_S = 3.0
+_AGAIN_BEFORE_ALL_IS_WELL = 0.2
 
 
 class Convergence(BaseModel):
-    """Seconds from a kill of that target until all was well again."""
+    """Seconds from the last kill of a blow until all was well again."""
 
     model_config = ConfigDict(frozen=True)
 
-    kills: int
+    blows: int
     mean_s: float
     longest_s: float
 
@@ -46,6 +48,7 @@ class Convergence(BaseModel):
 class StormReport(BaseModel):
     """What a storm did, and what it found. `lost` and `doubled` count events; `findings` say all that is wrong.
 
+    `kills` are by target. `convergence` is by target for blows of one kill, and `several` for those of more.
     `resent` counts records that came again and were recognised, `revivals` deaths that nobody ordered, such as that of
     a role whose cluster was killed, and `copies` the files that were inspected as a kill of the writer left them.
     """
@@ -53,8 +56,8 @@ class StormReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     seed: int
-    kills: int
-    targets: dict[str, Convergence]
+    kills: dict[str, int]
+    convergence: dict[str, Convergence]
     acknowledged: int
     stored: int
     lost: int
@@ -80,6 +83,7 @@ class Storm:
         self._took: defaultdict[str, list[float]] = defaultdict(list)
         self._findings: list[str] = []
         self._copies = 0
+        self._kills: Counter[str] = Counter()
         self._began = time.monotonic()
 
     def run(self, kills: int, tell: Callable[[str], None]) -> StormReport:
@@ -88,23 +92,31 @@ class Storm:
             victim.start()
         try:
             self._stage.wait_until("the first events are stored", lambda: bool(self._stage.ask("FROM trusted LIMIT 1")))
-            for target in self._targets(kills):
+            for blow in self._blows(kills):
                 self._calm()
-                took = self._strike(target)
-                self._took[target].append(took)
-                done = sum(map(len, self._took.values()))
-                tell(f"{done}/{kills} {target}: well again after {took:.1f} s, {len(self._findings)} findings")
-            self._drain()
+                took = self._strike(blow)
+                self._took[blow[0] if len(blow) == 1 else "several"].append(took)
+                done, names = self._kills.total(), " + ".join(blow)
+                tell(f"{done}/{kills} {names}: well again after {took:.1f} s, {len(self._findings)} findings")
+            self._stage.stop.touch()
+            self._stage.wait_until("everything is drained", self._stage.drained)
+            self._findings += self._stage.findings()
         except NotConvergedError as error:
             self._findings.append(str(error))
         return self._report()
 
-    def _targets(self, kills: int) -> list[str]:
-        """Each at least once if there are kills enough, in an order of chance."""
+    def _blows(self, kills: int) -> list[list[str]]:
+        """What dies together, in an order of chance; each target at least once if there are kills enough."""
         names = list(WEIGHTS)
-        chosen = names[:kills] + self._random.choices(names, list(WEIGHTS.values()), k=max(0, kills - len(names)))
-        self._random.shuffle(chosen)
-        return chosen
+        targets = names[:kills] + self._random.choices(names, list(WEIGHTS.values()), k=max(0, kills - len(names)))
+        self._random.shuffle(targets)
+        blows: list[list[str]] = []
+        for target in targets:
+            if blows and self._random.random() < _AGAIN_BEFORE_ALL_IS_WELL:
+                blows[-1].append(target)
+            else:
+                blows.append([target])
+        return blows
 
     def _calm(self) -> None:
         until = time.monotonic() + self._random.uniform(0, _LONGEST_CALM_S)
@@ -113,47 +125,65 @@ class Storm:
                 victim.revive()
             time.sleep(0.05)
 
-    def _strike(self, target: str) -> float:
-        """Kill the target and wait until all that was acknowledged by then is stored and branched; returns seconds."""
-        struck = time.monotonic()
-        if target == KAFKA:
-            self._node.kill()
-            self._node.start()
-        else:
-            victim = self._victim(target)
-            victim.end(signal.SIGKILL)
-            if victim is self._stage.recorder:
-                self._inspect_copy()
-            victim.start()
+    def _strike(self, blow: list[str]) -> float:
+        """Kill all of `blow`, wait until what was acknowledged by then is stored and branched; returns seconds."""
+        self._kill(blow[0])
+        for target in blow[1:]:
+            self._calm()
+            self._kill(target)
+        struck, names = time.monotonic(), " + ".join(blow)
         mark = self._stage.acknowledged()
         before = [ledger.read().batches for ledger in self._stage.loads.values()]
         self._stage.wait_until(
-            f"the loads go on after {target}",
+            f"the loads go on after {names}",
             lambda: all(
                 ledger.read().batches > last for ledger, last in zip(self._stage.loads.values(), before, strict=True)
             ),
         )
-        self._stage.wait_until(f"all is stored after {target}", self._stage.stores(mark.events))
+        self._stage.wait_until(f"all is stored after {names}", self._stage.stores(mark.events))
         sequence = int(str(self._stage.ask("SELECT max(sequence) FROM trusted")[0][0]))
-        self._stage.wait_until(f"all is branched after {target}", lambda: self._branched(sequence))
+        self._stage.wait_until(f"all is branched after {names}", lambda: self._branched(sequence))
         took = time.monotonic() - struck
-        self._findings += (f"after {target}: {found}" for found in broken(self._stage.ask, ALWAYS, self._stage.kafka))
+        self._findings += (f"after {names}: {found}" for found in broken(self._stage.ask, ALWAYS, self._stage.kafka))
         return took
+
+    def _kill(self, target: str) -> None:
+        self._kills[target] += 1
+        if target == KAFKA:
+            self._node.kill()
+            self._node.start()
+            return
+        victim = self._victim(target)
+        victim.end(signal.SIGKILL)
+        if victim is not self._stage.recorder:
+            victim.start()
+            return
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            copy = self._copy(Path(folder))
+            victim.start()
+            self._inspect(copy)
 
     def _victim(self, target: str) -> Victim:
         if target == "brancher":
             return self._random.choice(self._stage.branchers)
         return next(victim for victim in self._stage.victims if victim.name == target)
 
-    def _inspect_copy(self) -> None:
-        """Check the file and its write-ahead log just as the kill left them."""
+    def _copy(self, folder: Path) -> Path:
+        """The store's file and its write-ahead log just as the kill left them."""
         path = self._stage.store.path
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            for source in (path, path.with_name(f"{path.name}.wal")):
-                if source.exists():
-                    shutil.copy(source, folder)
-            found = broken_in_file(Path(folder) / path.name, ALWAYS, self._stage.kafka)
+        for source in (path, path.with_name(f"{path.name}.wal")):
+            if source.exists():
+                shutil.copy(source, folder)
+        return folder / path.name
+
+    def _inspect(self, copy: Path) -> None:
+        if not copy.exists():
+            return
         self._copies += 1
+        try:
+            found = broken_in_file(copy, ALWAYS, self._stage.kafka)
+        except duckdb.Error as error:
+            found = [f"it does not open or takes no checkpoint: {error}"]
         self._findings += (f"in the file as a kill left it: {finding}" for finding in found)
 
     def _branched(self, sequence: int) -> bool:
@@ -163,14 +193,9 @@ class Storm:
         )
         return waiting[0][0] == 0
 
-    def _drain(self) -> None:
-        self._stage.stop.touch()
-        self._stage.wait_until("everything is drained", self._stage.drained)
-
     def _report(self) -> StormReport:
         stage = self._stage
         acknowledged = stage.acknowledged()
-        self._findings += stage.findings()
         stage.recorder.end(signal.SIGKILL)
         with duckdb.connect(str(stage.store.path)) as file:
 
@@ -182,9 +207,9 @@ class Storm:
 
             return StormReport(
                 seed=self._seed,
-                kills=sum(map(len, self._took.values())),
-                targets={
-                    target: Convergence(kills=len(took), mean_s=round(fmean(took), 1), longest_s=round(max(took), 1))
+                kills=dict(sorted(self._kills.items())),
+                convergence={
+                    target: Convergence(blows=len(took), mean_s=round(fmean(took), 1), longest_s=round(max(took), 1))
                     for target, took in sorted(self._took.items())
                 },
                 acknowledged=len(acknowledged.events) + len(acknowledged.malformed),
