@@ -1,11 +1,12 @@
 """Secrets that a word before them gives away: passwords, tokens, connection strings, authorization headers.
 
-Each word is looked up by itself, which costs half a microsecond per kB; the patterns then begin at its end. One pattern
-with all words took a hundred times as long, as do the keyword patterns of detect-secrets.
+Words are looked up by their stems, each of which costs some 0.3 µs per kB; the patterns then begin at a word's end. One
+pattern of all words took ten times as long, and the keyword patterns of detect-secrets forty times.
 """
 
 import base64
 import binascii
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -13,12 +14,25 @@ from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
 # In lower case. After a sure word stands a secret unless it is plainly none; after a vague one it must look random.
-_SURE = ("passw", "pwd", "passphrase", "secret", "contrase", "kennwort", "mot de passe")
-_VAGUE = (
-    *("token", "api_key", "api-key", "apikey", "api key", "access_key", "access-key", "accesskey", "accountkey"),
-    *("account_key", "private_key", "encryption_key", "signing_key", "auth", "credential", "signature", "passcode"),
-    *("sig=", "session_id", "sessionid", "pass=", "pass:"),
-)
+_SURE = {
+    "pass": ("passw", "passphrase", "mot de passe"),
+    "pwd": ("pwd",),
+    "secret": ("secret",),
+    "contrase": ("contrase",),
+    "kennwort": ("kennwort",),
+}
+_VAGUE = {
+    "token": ("token",),
+    "auth": ("auth",),
+    "pass": ("passcode", "pass=", "pass:"),
+    "key": (
+        *("api_key", "api-key", "apikey", "api key", "access_key", "access-key", "accesskey", "accountkey"),
+        *("account_key", "private_key", "encryption_key", "signing_key"),
+    ),
+    "credential": ("credential",),
+    "sig": ("signature", "sig="),
+    "session": ("session_id", "sessionid"),
+}
 _QUOTED = r"""(?P<quote>["'`])(?P<quoted>[^"'`\r\n<>]{1,512})(?P=quote)"""
 _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
@@ -30,7 +44,7 @@ _AFTER_VAGUE = re.compile(
 _OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
 _AFTER_OPTION = re.compile(rf"[\w-]{{0,24}}[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
-_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>]{8,4096})""")
+_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{8,4096})""")
 _URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
 _CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
 
@@ -60,16 +74,12 @@ def passwords(text: str) -> Iterator[Span]:
     lower = text.lower()
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
-    for word in _SURE:
-        for end in _ends(lower, word):
-            yield from _value(text, _AFTER_SURE.match(text, end), sure=True)
-            if _OPTION_BEFORE.search(text, max(0, end - len(word) - 32), end - len(word)):
-                yield from _value(text, _AFTER_OPTION.match(text, end), sure=True)
-    for word in _VAGUE:
-        for end in _ends(lower, word):
-            yield from _value(text, _AFTER_VAGUE.match(text, end - (word[-1] in "=:")), sure=False)
-            if _OPTION_BEFORE.search(text, max(0, end - len(word) - 32), end - len(word)):
-                yield from _value(text, _AFTER_OPTION.match(text, end), sure=False)
+    for words, after, sure in ((_SURE, _AFTER_SURE, True), (_VAGUE, _AFTER_VAGUE, False)):
+        for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
+            for end in _ends(lower, word):
+                yield from _value(text, after.match(text, end - (word[-1] in "=:")), sure)
+                if _OPTION_BEFORE.search(text, max(0, end - len(word) - 32), end - len(word)):
+                    yield from _value(text, _AFTER_OPTION.match(text, end), sure)
     yield from _headers(text, lower)
     if "://" in text:
         yield from (Span(*match.span(1), Kind.PASSWORD, match[1]) for match in _URL.finditer(text))

@@ -15,6 +15,8 @@ from streams.redaction.unjudgeable import UnjudgeableError
 
 # The same chats come again with every step, so what was found is kept for texts of so many characters together.
 _REMEMBERED = 16 * 1024 * 1024
+# JSON in JSON is undone at once; this many kinds of escapes may lie in each other, as in a URL in JSON.
+_LAYERS = 4
 
 
 class Finder:
@@ -47,16 +49,12 @@ class Finder:
             self._characters -= len(forgotten)
         return found
 
-    def _look(self, text: str) -> list[Span]:
-        if len(text) > self._settings.max_text:
-            raise UnjudgeableError(
-                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
-            )
-        plain = unescape(text)
+    def _look(self, text: str, layer: int = 0) -> list[Span]:
+        plain = unescape(text) if layer < _LAYERS else None
         if plain is None:
             return self._look_at(text)
         spans = []
-        for span in self._look_at(plain.text):
+        for span in self._look(plain.text, layer + 1):
             start, end = plain.origin(span.start, span.end)
             spans.append(Span(start, end, span.name, span.value))
         # As it is written, too: `a%20b` after `password=` is one value. An escape that is cut through would be broken.
@@ -128,7 +126,8 @@ class Finder:
         )
 
     def _refuse_opaque(self, text: str, found: list[Span]) -> None:
-        holes = [(span.start, span.end) for span in found]
+        # A picture is no password, though each of its lines is random enough.
+        holes = [(span.start, span.end) for span in found if span.name != Kind.HIGH_ENTROPY]
         for start, end in self._opaque.find(text):
             for rest in subtract(text, [Span(start, end, "", "")], holes):
                 length = rest.end - rest.start

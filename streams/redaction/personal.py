@@ -39,12 +39,23 @@ _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_CARD = re.compile(  # the ranges of Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay and Maestro
+    r"4(?:\d{12}|\d{15}|\d{18})|5\d{15}|2[2-7]\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6(?:[02357]\d|4[4-9])\d{13,16}"
+)
+_CHECK_DIGITS = re.compile(r"[0-9]{2}(?<=[A-Za-z]{2}[0-9]{2})")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}")
 _DOMAIN = re.compile(r"@(?:\[[0-9a-fA-F.:]{3,45}\]|[^\W_](?:[\w-]{0,62}\.)+[^\W\d_](?:[\w-]{0,30}[^\W_]))")
 _LOCAL = re.compile(r"""(?:[\w!#$%&'*+/=?^`{|}~.-]{1,64}|"[^"\r\n]{1,62}")\Z""")
-_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w]|\.[0-9])")
-_VERSION_BEFORE = re.compile(r"(?:(?:\bv|ver\.?|version|release|[=<>!~]=|[~^]|[A-Za-z)][-/]) ?|[\w.])\Z", re.IGNORECASE)
+_IPV4 = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?!\w|\.[0-9])")
+_VERSION_BEFORE = re.compile(
+    r"(?:(?:\bv|ver\.?|version\W{0,3}|release|[=<>!~]=|[~^]|[A-Za-z)][-/]) ?|[\w.])\Z", re.IGNORECASE
+)
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])")
+# A search for one literal character is quick: what these do not find, the patterns of addresses need not look for.
+_IN_COLONS = re.compile(r":(?::|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:)")
+_IN_NUMBERS = re.compile(r"\.[0-9]{1,3}\.[0-9]")
+_IN_DASHES = re.compile(r"-[0-9A-Fa-f]{2}-")
+_IN_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 _MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
 _MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])")
 
@@ -65,14 +76,13 @@ def numbers(text: str, phone_regions: tuple[str, ...], kinds: frozenset[Kind]) -
     """Cards, social security numbers and phone numbers: whatever begins with seven digits close together."""
     for candidate in _DIGITS.finditer(text):
         start, end = candidate.span()
-        if _in_uuid(text, start, end):
-            continue
         found = list(_cards(text, start, end)) if Kind.CARD in kinds else []
         if Kind.SSN in kinds:
             found += _ssns(text, start, end)
         if Kind.PHONE in kinds and not found:
             found += _phones(text, start, end, phone_regions)
-        yield from found
+        if found and not ("-" in candidate[0] and _in_uuid(text, start, end)):
+            yield from found
 
 
 def _in_uuid(text: str, start: int, end: int) -> bool:
@@ -87,9 +97,16 @@ def _cards(text: str, start: int, end: int) -> Iterator[Span]:
         while first < len(groups):
             card = _longest_card([group[0] for group in groups[first : first + 19]])
             last = first + card.groups
-            if card.number:
+            if card.number and _stands_alone(text, groups[first].start(), groups[last - 1].end()):
                 yield Span(groups[first].start(), groups[last - 1].end(), Kind.CARD, card.number)
             first = max(last, first + 1)
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether these digits are no part of a name, a hash, or a number with a fraction."""
+    before, behind = text[max(0, start - 2) : start], text[end : end + 2]
+    fraction = (before[-1:] == "." and before[:1].isdigit()) or (behind[:1] == "." and behind[1:].isdigit())
+    return not fraction and not (before[-1:] or " ").isalnum() and not (behind[:1] or " ").isalnum()
 
 
 class _Card(NamedTuple):
@@ -104,7 +121,7 @@ def _longest_card(groups: list[str]) -> _Card:
         number += group
         if len(number) > 19:
             break
-        if len(number) >= 13 and number[0] in "23456" and luhn(number):
+        if len(number) >= 13 and _CARD.fullmatch(number) and luhn(number):
             card = _Card(number, count)
     return card
 
@@ -164,7 +181,10 @@ def _well_written(raw: str, number: phonenumbers.PhoneNumber) -> bool:
 
 def ibans(text: str) -> Iterator[Span]:
     """Account numbers of the countries of the registry whose remainder modulo 97 is 1 (ISO 13616)."""
-    for match in _IBAN.finditer(text):
+    for digits in _CHECK_DIGITS.finditer(text):
+        match = _IBAN.match(text, digits.start() - 2)
+        if match is None:
+            continue
         length = _IBAN_LENGTHS.get(match[0][:2].upper())
         places = [place for place in range(*match.span()) if text[place].isalnum()]
         if length is None or len(places) < length:
@@ -182,16 +202,17 @@ def _mod_97(iban: str) -> bool:
 
 
 def ips(text: str) -> Iterator[Span]:
-    """Addresses of both versions, but for those that say nothing: loopback and unspecified. No version numbers."""
-    if text.count(".") >= 3:
+    """Addresses of both versions, but for loopback and unspecified ones, which say nothing. No version numbers."""
+    if _IN_NUMBERS.search(text):
         for match in _IPV4.finditer(text):
             if not _VERSION_BEFORE.search(text, max(0, match.start() - 10), match.start()) or _after_scheme(
                 text, match
             ):
                 yield from _ip(match)
-    if "::" in text or text.count(":") >= 7:
+    if _IN_COLONS.search(text):
         for match in _IPV6.finditer(text):
-            if sum(map(bool, match[0].split(":"))) >= 3 or any(map(str.isdigit, match[0])):
+            groups = sum(map(bool, match[0].split(":")))
+            if groups >= 3 or (groups == 2 and any(map(str.isdigit, match[0]))):
                 yield from _ip(match)
 
 
@@ -204,14 +225,15 @@ def _ip(match: re.Match[str]) -> Iterator[Span]:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return
-    if not address.is_loopback and not address.is_unspecified:
+    # What begins with 0 is nobody's address (RFC 1122) and somebody's version.
+    if not address.is_loopback and not address.is_unspecified and not match[0].startswith("0."):
         yield Span(match.start(), match.end(), Kind.IP, str(address))
 
 
 def macs(text: str) -> Iterator[Span]:
     """Hardware addresses, written with colons, dashes, or in Cisco's groups of four."""
-    patterns = [_MAC] if text.count(":") >= 5 or text.count("-") >= 5 else []
-    if text.count(".") >= 2:
+    patterns = [_MAC] if _IN_COLONS.search(text) or _IN_DASHES.search(text) else []
+    if _IN_DOTS.search(text):
         patterns.append(_MAC_DOTTED)
     for pattern in patterns:
         for match in pattern.finditer(text):

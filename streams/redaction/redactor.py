@@ -123,6 +123,10 @@ class Redactor:
         return self._text(text, episode, counts, context=f"{key}: " if key else "")
 
     def _text(self, text: str, episode: str, counts: Counter[str], context: str = "") -> str:
+        if len(text) > self._settings.max_text:
+            raise UnjudgeableError(
+                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
+            )
         _refuse_surrogates(text)
         for _ in range(_MAX_ROUNDS):
             whole = context + text

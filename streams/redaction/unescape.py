@@ -46,13 +46,12 @@ class Unescaped:
         return begin, self.origins[last] + end - self.starts[last]
 
     def snap(self, start: int, end: int) -> tuple[int, int]:
-        """The bounds of a stretch of the original, moved behind the escapes that they would cut through."""
-        return self._behind(start), self._behind(end)
-
-    def _behind(self, place: int) -> int:
-        segment = bisect_right(self.origins, place) - 1
-        inside = segment % 2 and place > self.origins[segment]
-        return self.origins[segment + 1] if inside else place
+        """The bounds of a stretch of the original, moved inwards where they would cut through an escape."""
+        first = bisect_right(self.origins, start) - 1
+        last = bisect_right(self.origins, end) - 1
+        if first % 2 and start > self.origins[first]:
+            start = self.origins[first + 1]
+        return start, self.origins[last] if last % 2 else end
 
 
 def unescape(text: str) -> Unescaped | None:
