@@ -7,28 +7,25 @@ log is stored exactly once, and a crash between the store and the broker loses n
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, Self
+from typing import Self
 
-import duckdb
 import pyarrow as pa
 import structlog
 
-from streams.crash_points import CrashPoint, reach
+from streams.database import Database
 from streams.decoding import Decoded, Quarantined, Unreadable
-from streams.errors import StoreError
-from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent, Task
+from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent
 from streams.holdout import HoldoutSettings, Split
 from streams.log import Outgoing
 from streams.quota import WINDOW, Admitted, Quota, QuotaSettings
-from streams.rows import MESSAGES, Batch, Watermark
+from streams.rows import Batch, Watermark
 from streams.seen import EpisodeStarts, SeenIds
 from streams.settings import KafkaSettings, StoreSettings
 from streams.tables import TABLES
-from streams.trust import WITHDRAWN_EPISODES, StoredStep, branch_request, is_trusted, likeness
+from streams.trust import STEP_COLUMNS, WITHDRAWN_EPISODES, StoredStep, branch_request, is_trusted, likeness
 
 log = structlog.get_logger()
 
@@ -80,28 +77,28 @@ class Store:
 
     def __init__(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        database: Database,
         holdout: HoldoutSettings,
         kafka: KafkaSettings,
         quota: QuotaSettings,
         clock: Callable[[], datetime],
     ) -> None:
-        self._connection = connection
+        self._database = database
         self._holdout = holdout
         self._kafka = kafka
         self._clock = clock
         self._lock = threading.Lock()
         numbered = [name for name, schema in TABLES.items() if "sequence" in schema.names]
         ends = " UNION ALL ".join(f"SELECT max(sequence) AS last FROM {name}" for name in numbered)
-        self._sequence: int = self._rows(f"SELECT coalesce(max(last), 0) + 1 FROM ({ends})")[0][0]
-        self._positions = {(row[0], row[1]): row[2] for row in self._rows("SELECT * FROM offsets")}
+        self._sequence: int = self._database.rows(f"SELECT coalesce(max(last), 0) + 1 FROM ({ends})")[0][0]
+        self._positions = {(row[0], row[1]): row[2] for row in self._database.rows("SELECT * FROM offsets")}
         self._seen: set[tuple[str, int]] = set()
-        self._ids = SeenIds(connection, "SELECT event_id FROM events UNION ALL SELECT result_id FROM branches")
+        self._ids = SeenIds(database.connection, "SELECT event_id FROM events UNION ALL SELECT result_id FROM branches")
         self._starts = EpisodeStarts(
-            SeenIds(connection, "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'")
+            SeenIds(database.connection, "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'")
         )
         recent = "SELECT principal, likeness, trusted_at FROM trusted WHERE trusted_at > ? ORDER BY sequence"
-        self._quota = Quota(quota, (Admitted(*row) for row in self._rows(recent, [clock() - WINDOW])))
+        self._quota = Quota(quota, (Admitted(*row) for row in self._database.rows(recent, [clock() - WINDOW])))
 
     @classmethod
     def open(
@@ -116,35 +113,13 @@ class Store:
 
         Raises `StoreError` when it is damaged, another process has it open, or another version of Ratchet made it.
         """
-        settings.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            connection = duckdb.connect(str(settings.path), config={"threads": "1", "memory_limit": settings.memory})
-            for name, schema in TABLES.items():
-                connection.register("empty", schema.empty_table())
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM empty")
-                connection.unregister("empty")
-                found = [column[0] for column in connection.execute(f"DESCRIBE {name}").fetchall()]
-                if found != schema.names:
-                    raise StoreError(
-                        f"the store {settings.path} was made by another version: its table {name} has the columns "
-                        f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
-                    )
-            # DDL in the write-ahead log is what DuckDB recovers worst.
-            connection.execute("CHECKPOINT")
-            connection.execute("SET python_enable_replacements = false")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-        except duckdb.Error as error:
-            raise StoreError(
-                f"cannot open the store {settings.path}: {error}; only one process may have it open"
-            ) from error
-        return cls(connection, holdout, kafka, quota or QuotaSettings(), clock)
+        database = Database.open(settings.path, settings.memory)
+        return cls(database, holdout, kafka, quota or QuotaSettings(), clock)
 
     def close(self) -> None:
         """Write everything into the file proper and close it."""
         with self._lock:
-            self._connection.execute("CHECKPOINT")
-            self._connection.close()
+            self._database.close()
 
     def append(self, records: Sequence[Decoded]) -> Appended:
         """Store a batch and all that follows from it in one transaction.
@@ -160,7 +135,7 @@ class Store:
             watermark = Watermark(dict(self._positions), set(self._seen))
             taken = _Taken()
             try:
-                with self._transaction(f"store {len(records)} records"):
+                with self._database.transaction(f"store {len(records)} records"):
                     fresh = [record for record in records if watermark.passes(record.received, batch)]
                     self._take(batch, fresh, taken)
                     duplicates, dead_letters = len(batch.rows["duplicates"]), len(batch.rows["dead_letters"])
@@ -207,7 +182,7 @@ class Store:
         answered went down with the old log, and are published again.
         """
         with self._lock:
-            last = self._rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
+            last = self._database.rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
             anew = bool(last) and last[0][0] != cluster_id
             stale = [
                 partition for partition, offset in self.positions().items() if anew or offset > ends.get(partition, 0)
@@ -219,10 +194,10 @@ class Store:
             batch = Batch(self._sequence)
             batch.add("logs", cluster_id)
             if anew:
-                for topic, key, value in self._rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
+                for topic, key, value in self._database.rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
                     batch.add("outbox", topic, key, value)
             positions = self._positions | dict.fromkeys(stale, 0)
-            with self._transaction("adopt the log"):
+            with self._database.transaction("adopt the log"):
                 self._insert(batch)
                 self._write_positions(positions)
             self._sequence, self._positions = batch.sequence, positions
@@ -230,7 +205,7 @@ class Store:
     def pending(self, limit: int) -> list[Pending]:
         """The oldest messages of the outbox that are not marked as published."""
         with self._lock:
-            rows = self._rows(
+            rows = self._database.rows(
                 f"SELECT sequence, topic, key, value FROM {OUTBOX} WHERE sequence >= ? ORDER BY sequence LIMIT ?",
                 [self._positions.get((OUTBOX, 0), 0), limit],
             )
@@ -240,23 +215,13 @@ class Store:
         """Mark the outbox as published up to and with the message of sequence `up_to`."""
         with self._lock:
             positions = self._positions | {(OUTBOX, 0): up_to + 1}
-            with self._transaction("mark the outbox as published"):
+            with self._database.transaction("mark the outbox as published"):
                 self._write_positions(positions)
             self._positions = positions
 
     def query(self, sql: str) -> pa.Table:
         """The rows of one SELECT. Raises `StoreError` for anything else, and when DuckDB refuses it."""
-        cursor = self._connection.cursor()
-        try:
-            statements = cursor.extract_statements(sql)
-            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise StoreError("the query API takes exactly one SELECT statement")
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            return cursor.execute(statements[0]).to_arrow_table()
-        except duckdb.Error as error:
-            raise StoreError(f"the query failed: {error}") from error
-        finally:
-            cursor.close()
+        return self._database.query(sql)
 
     def _take(self, batch: Batch, fresh: Sequence[Decoded], taken: "_Taken") -> None:
         """Sort the records into the batch, and note what became of them."""
@@ -291,7 +256,7 @@ class Store:
         )
         if not ids:
             return set()
-        rows = self._matching(
+        rows = self._database.matching(
             "SELECT event_id FROM events WHERE event_id IN (FROM wanted) "
             "UNION ALL SELECT result_id FROM branches WHERE result_id IN (FROM wanted)",
             ids,
@@ -303,7 +268,7 @@ class Store:
         if not episodes:
             return {}
         return dict(
-            self._matching(
+            self._database.matching(
                 "SELECT episode_id, any_value(principal) FROM transitions WHERE sequence >= ? "
                 "AND origin = 'production' AND episode_id IN (FROM wanted) GROUP BY episode_id",
                 list(episodes),
@@ -342,7 +307,7 @@ class Store:
             return
         start = self._starts.before(episodes)
         verdicts = dict(
-            self._matching(
+            self._database.matching(
                 "SELECT episode_id, list(success) FROM outcomes WHERE sequence >= $1 AND episode_id IN (FROM wanted) "
                 "AND episode_id NOT IN (SELECT episode_id FROM trusted WHERE sequence >= $1) "
                 "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) "
@@ -353,75 +318,25 @@ class Store:
         )
         if not verdicts:
             return
-        rows = self._matching(
-            "SELECT episode_id, step, environment, task_id, seed, messages, action, observation, actor_kind, principal "
-            "FROM transitions WHERE sequence >= ? AND origin = 'production' AND episode_id IN (FROM wanted) "
-            "ORDER BY episode_id, step, sequence",
+        rows = self._database.matching(
+            f"SELECT episode_id, {STEP_COLUMNS} FROM transitions WHERE sequence >= ? AND origin = 'production' "
+            "AND episode_id IN (FROM wanted) ORDER BY episode_id, step, sequence",
             list(verdicts),
             [start],
         )
         for episode, group in groupby(rows, key=lambda row: row[0]):
-            steps = [
-                StoredStep(
-                    step=row[1],
-                    task=Task(environment=row[2], task_id=row[3], seed=row[4]),
-                    messages=MESSAGES.validate_json(row[5]),
-                    action=row[6],
-                    observation=row[7],
-                    actor_kind=row[8],
-                    principal=row[9],
-                )
-                for row in group
-            ]
-            yield episode, steps, verdicts[episode]
+            yield episode, [StoredStep.of(row[1:]) for row in group], verdicts[episode]
 
     def _insert(self, batch: Batch) -> None:
-        for name, rows in batch.rows.items():
-            if not rows:
-                continue
-            schema = TABLES[name]
-            columns = [
-                pa.array(column, type=kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
-            ]
-            self._connection.register("batch", pa.Table.from_arrays(columns, schema=schema))
-            reach(CrashPoint.INSERT_BEFORE)
-            self._connection.execute(f"INSERT INTO {name} SELECT * FROM batch")
-            reach(CrashPoint.INSERT_AFTER)
-            self._connection.unregister("batch")
+        self._database.insert(batch.rows)
         batch.rows.clear()
 
     def _write_positions(self, positions: Mapping[tuple[str, int], int]) -> None:
         for (topic, partition), offset in positions.items():
             before = self._positions.get((topic, partition))
             if before is None:
-                self._connection.execute("INSERT INTO offsets VALUES (?, ?, ?)", [topic, partition, offset])
+                self._database.connection.execute("INSERT INTO offsets VALUES (?, ?, ?)", [topic, partition, offset])
             elif before != offset:
-                self._connection.execute(
+                self._database.connection.execute(
                     "UPDATE offsets SET next = ? WHERE topic = ? AND partition = ?", [offset, topic, partition]
                 )
-
-    @contextmanager
-    def _transaction(self, purpose: str) -> Iterator[None]:
-        try:
-            self._connection.begin()
-            try:
-                yield
-            except BaseException:
-                self._connection.rollback()
-                raise
-            reach(CrashPoint.COMMIT_BEFORE)
-            self._connection.commit()
-            reach(CrashPoint.COMMIT_AFTER)
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise StoreError(f"could not {purpose}: {error}; nothing of it was kept") from error
-
-    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
-        return self._connection.execute(sql, list(parameters)).fetchall()
-
-    def _matching(self, sql: str, ids: Sequence[str], parameters: Sequence[object] = ()) -> list[Any]:
-        """The rows of a SELECT that finds the ids in the table `wanted`."""
-        # As a parameter, a list costs DuckDB a failing import for each of its elements.
-        self._connection.register("wanted", pa.table([pa.array(ids, type=pa.string())], names=["id"]))
-        rows = self._rows(sql, parameters)
-        self._connection.unregister("wanted")
-        return rows

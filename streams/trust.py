@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.ids import content_id
 from streams.likeness import simhash
+from streams.rows import MESSAGES
 
 # What nobody is to learn from any more, whenever it came; more conditions may follow.
 WITHDRAWN_EPISODES = "SELECT episode_id FROM transitions WHERE principal IN (SELECT principal FROM retractions)"
+
+
+STEP_COLUMNS = "step, environment, task_id, seed, messages, action, observation, actor_kind, principal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,13 @@ class StoredStep:
     observation: str
     actor_kind: str
     principal: str
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Self:
+        """From a row of `STEP_COLUMNS`."""
+        step, environment, task_id, seed, messages, *rest = row
+        task = Task(environment=environment, task_id=task_id, seed=seed)
+        return cls(step, task, MESSAGES.validate_json(messages), *rest)
 
 
 def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from streams.database import Database
 from streams.decoding import Decoded, decode_event
 from streams.events import BranchRequest, OutcomeEvent
 from streams.holdout import HoldoutSettings, Split
@@ -67,7 +68,7 @@ def records(partition: int, start: int, end: int) -> list[Decoded]:
 def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:
     """One turn of a writer: a store that knows what the others wrote, and a transaction of rows and offsets."""
     with turn(connection):
-        return Store(connection, HoldoutSettings(), KAFKA, QuotaSettings(), utc_now).append(batch)
+        return Store(Database(connection), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now).append(batch)
 
 
 def write(connection: duckdb.DuckDBPyConnection, end: int, partitions: Iterable[int]) -> None:
@@ -309,7 +310,7 @@ def test_a_reader_sees_one_moment_and_can_go_back_to_any(lake: LakeSettings, rea
 
 
 def test_everything_that_a_store_does_works_on_the_lake(reader: duckdb.DuckDBPyConnection) -> None:
-    store = Store(reader, HOLDOUT, KAFKA, QuotaSettings(), utc_now)
+    store = Store(Database(reader), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
     store.adopt_log("cluster", {})
     log = Log(store)
     train, selection = TASKS[Split.TRAIN][0], TASKS[Split.SELECTION][0]
@@ -324,4 +325,4 @@ def test_everything_that_a_store_does_works_on_the_lake(reader: duckdb.DuckDBPyC
     assert counted.trusted == {"selection": 1, "train": 1}
     assert counted.outbox_pending == 0
     assert store.query("SELECT count(*) AS n FROM transitions").column("n").to_pylist() == [5]
-    assert Store(reader, HOLDOUT, KAFKA, QuotaSettings(), utc_now).sequence == store.sequence
+    assert Store(Database(reader), HOLDOUT, KAFKA, QuotaSettings(), utc_now).sequence == store.sequence

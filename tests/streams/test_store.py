@@ -2,110 +2,21 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import duckdb
 import pytest
 
-from streams.decoding import Decoded, Quarantined, Unreadable, decode_branch_result, decode_event
+from streams.decoding import Unreadable
 from streams.errors import StoreError
 from streams.events import (
-    Actor,
-    Alternative,
-    BranchRequest,
-    BranchResult,
-    Event,
-    Message,
-    OutcomeEvent,
     RetractionEvent,
-    StepEvent,
-    Task,
 )
-from streams.holdout import HoldoutSettings, Split
-from streams.ids import content_id
-from streams.log import Received
-from streams.quota import QuotaSettings
-from streams.settings import KafkaSettings, StoreSettings
+from streams.settings import StoreSettings
 from streams.store import Appended, Store
 from streams.store_status import status
-
-KAFKA = KafkaSettings()
-HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.0)
-
-
-def task(split: Split = Split.TRAIN) -> Task:
-    seed = next(seed for seed in range(100) if HOLDOUT.split(f"twc/train/{seed}") is split)
-    return Task(environment="textworld_express", task_id=f"twc/train/{seed}", seed=seed)
-
-
-def episode(
-    name: str,
-    actor: Literal["policy", "expert", "human"] = "expert",
-    *,
-    success: bool = True,
-    split: Split = Split.TRAIN,
-) -> list[Event]:
-    """Two steps of one growing chat, and the verdict."""
-    messages: tuple[Message, ...] = (Message(role="user", content="You are in a kitchen."),)
-    events: list[Event] = []
-    for number in range(2):
-        step = StepEvent(
-            event_id=f"{name}-{number}",
-            episode_id=name,
-            step=number,
-            agent="assistant",
-            principal=f"tenant/{name}",
-            task=task(split),
-            messages=messages,
-            action=Message(role="assistant", content=f"go {number}"),
-            observation=f"You went {number}.",
-            done=number == 1,
-            actor=Actor(kind=actor),
-        )
-        events.append(step)
-        messages += (step.action, Message(role="user", content=step.observation))
-    verdict = OutcomeEvent(event_id=f"{name}-end", episode_id=name, verifier="game", success=success, score=1.0)
-    return [*events, verdict]
-
-
-def records(events: Sequence[Event], start: int = 0, partition: int = 0) -> list[Decoded]:
-    """The events as they come out of one partition, from offset `start`."""
-    return [raw(event.to_json(), offset, partition) for offset, event in enumerate(events, start)]
-
-
-def raw(value: bytes | None, offset: int = 0, partition: int = 0) -> Decoded:
-    return decode_event(Received(KAFKA.events_topic, partition, offset, b"key", value))
-
-
-def result(episode_id: str, offset: int = 0) -> Decoded:
-    request_id = content_id("branch_request", episode_id)
-    record = BranchResult(
-        event_id=BranchResult.id_for(request_id, 1),
-        request_id=request_id,
-        episode_id=episode_id,
-        task=task(),
-        step=1,
-        requested=3,
-        fidelity="sandbox_exact",
-        policy="base",
-        alternatives=(
-            Alternative(action="jump", observation="You jump.", done=False, score=0.5, source="policy"),
-            Alternative(action="wait", observation="You wait.", done=False, score=0.5, source="valid_actions"),
-        ),
-    )
-    return decode_branch_result(Received(KAFKA.transitions_topic, 0, offset, b"key", record.to_json()))
-
-
-def column(store: Store, sql: str) -> list[Any]:
-    return list(store.query(sql).column(0).to_pylist())
-
-
-def requests(store: Store) -> list[BranchRequest]:
-    messages = [pending.message for pending in store.pending(100)]
-    return [BranchRequest.model_validate_json(m.value or b"") for m in messages if m.topic == KAFKA.branches_topic]
+from tests.streams.episodes import HOLDOUT, KAFKA, column, episode, raw, records, result
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -164,8 +75,8 @@ def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: C
         (b"\xff\xfe", "Invalid JSON"),
         (None, "no value"),
         (b'{"schema":2,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
-        (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "resaon"),
-        (b'{"schema":1,"kind":"surprise"}', "surprise"),
+        (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
+        (b'{"schema":1,"kind":"surprise"}', "no such kind"),
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
     ],
 )
@@ -176,45 +87,6 @@ def test_what_cannot_be_read_is_noted_without_its_content(store: Store, value: b
     assert column(store, "SELECT error FROM dead_letters") == [decoded.content.error]
     assert error in decoded.content.error
     assert store.pending(10) == []
-
-
-def test_a_quarantined_event_is_noted_with_whose_it_is(store: Store) -> None:
-    refused = Decoded(raw(b"{}").received, Quarantined("too large", "tenant/a"))
-    assert store.append([refused]) == Appended(quarantined=1)
-    assert store.query("SELECT principal, reason FROM quarantined").to_pylist() == [
-        {"principal": "tenant/a", "reason": "too large"}
-    ]
-    assert store.positions() == {(KAFKA.events_topic, 0): 1}
-
-
-def test_a_flagged_episode_is_stored_and_never_trusted(store: Store) -> None:
-    first, *rest = records(episode("a"))
-    assert store.append([replace(first, flag="injection"), *rest]) == Appended(stored=3)
-    assert column(store, "SELECT episode_id FROM flags") == ["a"]
-    assert status(store).trusted == {}
-
-
-def test_redactions_are_counted_by_kind(store: Store) -> None:
-    first, second, verdict = records(episode("a"))
-    found = [replace(first, redactions={"email": 2}), replace(second, redactions={"email": 1, "iban": 1}), verdict]
-    store.append(found)
-    assert status(store).redactions == {"email": 3, "iban": 1}
-
-
-def test_one_principal_and_one_story_are_trusted_only_so_often(
-    open_store_with: Callable[[QuotaSettings], Store],
-) -> None:
-    store = open_store_with(QuotaSettings(per_principal=2))
-    many = [
-        event.model_copy(update={"principal": "p"} if isinstance(event, StepEvent) else {})
-        for name in "abc"
-        for event in episode(name)
-    ]
-    assert store.append(records(many)).trusted == 2
-    assert column(store, "SELECT episode_id FROM flags") == ["c"]
-    store = open_store_with(QuotaSettings(near_duplicates=3))
-    assert store.append(records([event for name in "def" for event in episode(name)], start=9)).trusted == 1
-    assert column(store, "SELECT reason FROM flags ORDER BY sequence")[1].startswith("flood")
 
 
 def test_an_id_is_recognised_after_a_restart_and_after_many_others(open_store: Callable[[], Store]) -> None:
@@ -238,71 +110,6 @@ def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE outbox (sequence BIGINT, headers VARCHAR)")
     with pytest.raises(StoreError, match="its table outbox has the columns sequence, headers"):
         Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
-
-
-@pytest.mark.parametrize(
-    ("events", "trusted", "requested"),
-    [
-        (episode("a", "expert"), {"train": 1}, ["a"]),
-        (episode("a", "human", success=False), {"train": 1}, ["a"]),
-        (episode("a", "policy"), {"train": 1}, ["a"]),
-        (episode("a", "policy", success=False), {}, []),
-        (episode("a", "policy")[:2], {}, []),
-        (episode("a", "expert", split=Split.SELECTION), {"selection": 1}, []),
-        ([episode("a")[1], episode("a")[2]], {}, []),
-    ],
-    ids=[
-        "an expert's",
-        "a human's, whatever the verdict",
-        "a verified success",
-        "a failure",
-        "not judged",
-        "held out",
-        "without its first step",
-    ],
-)
-def test_only_trusted_training_episodes_are_branched(
-    store: Store, events: list[Event], trusted: dict[str, int], requested: list[str]
-) -> None:
-    store.append(records(events))
-    assert status(store).trusted == trusted
-    assert [request.episode_id for request in requests(store)] == requested
-
-
-def test_a_request_can_restore_every_state_that_the_actor_saw(store: Store) -> None:
-    events = episode("a")
-    store.append(records(events))
-    (request,) = requests(store)
-    assert request.event_id == content_id("branch_request", "a")
-    for step in events[:2]:
-        assert isinstance(step, StepEvent)
-        assert request.state(step.step) == step.messages
-
-
-def test_a_verdict_may_come_before_the_steps_and_in_another_batch(store: Store) -> None:
-    first, second, verdict = episode("a")
-    store.append(records([verdict], partition=1))
-    store.append(records([first]))
-    assert requests(store) == []
-    store.append(records([second], start=1))
-    assert [request.episode_id for request in requests(store)] == ["a"]
-
-
-def test_an_episode_is_requested_once_however_often_it_is_judged(store: Store) -> None:
-    store.append(records(episode("a")))
-    again = OutcomeEvent(event_id="again", episode_id="a", verifier="judge", success=True, score=1.0)
-    store.append(records([again], start=3))
-    assert len(requests(store)) == 1
-    assert status(store).trusted == {"train": 1}
-
-
-def test_a_history_that_was_rewritten_is_not_one_growing_chat(store: Store) -> None:
-    first, second, verdict = episode("a")
-    assert isinstance(second, StepEvent)
-    rewritten = second.model_copy(update={"messages": second.messages[1:]})
-    store.append(records([first, rewritten, verdict]))
-    assert status(store).trusted == {}
-    assert requests(store) == []
 
 
 def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
