@@ -16,6 +16,11 @@ VARIABLE = "RATCHET_CRASH_AT"
 class CrashPoint(StrEnum):
     """Before and after whatever must not be done half: a message, the rows, their transaction, an offset, a name."""
 
+    PRODUCER_SEND_BEFORE = "producer.send:before"
+    PRODUCER_SEND_AFTER = "producer.send:after"
+    PRODUCER_ACK_AFTER = "producer.ack:after"
+    SPOOL_RENAME_BEFORE = "spool.rename:before"
+    SPOOL_RENAME_AFTER = "spool.rename:after"
     OUTBOX_PUBLISH_BEFORE = "outbox.publish:before"
     OUTBOX_PUBLISH_AFTER = "outbox.publish:after"
     DEAD_LETTERS_PUBLISH_BEFORE = "dead-letters.publish:before"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from streams.backlog import Backlog
+from streams.crash_points import CrashPoint, reach
 from streams.delivery import WAVE_BYTES, Delivery
 from streams.segment import Entry
 
@@ -120,6 +121,7 @@ class Sender:
             if not self._unsettled:
                 settled, self._wave = self._wave, ()
                 self._backlog.discard(settled)
+                reach(CrashPoint.PRODUCER_ACK_AFTER)
         except OSError as error:
             self._complain(f"the spool failed: {error}")
             return False
@@ -127,7 +129,9 @@ class Sender:
 
     def _send(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Send and count; returns those that are to be sent again."""
+        reach(CrashPoint.PRODUCER_SEND_BEFORE)
         delivered = self._delivery.send(entries, self._go_on, self._deadline - time.monotonic())
+        reach(CrashPoint.PRODUCER_SEND_AFTER)
         self.sent += delivered.acknowledged
         if delivered.refused:
             self.drop("the cluster does not take records of their size or kind", delivered.refused)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from streams.crash_points import CrashPoint, reach
 from streams.files import sync_folder
 from streams.ids import uuid7
 from streams.segment import Entry, Segment, up_to
@@ -200,7 +201,9 @@ def _take_over(orphan: Path, folder: Path) -> None:
         return
     try:
         for path in orphan.glob(_SEGMENTS):
+            reach(CrashPoint.SPOOL_RENAME_BEFORE)
             path.rename(folder / path.name)
+            reach(CrashPoint.SPOOL_RENAME_AFTER)
         _remove_if_empty(orphan)
     finally:
         fcntl.flock(lock, fcntl.LOCK_UN)

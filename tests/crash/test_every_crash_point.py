@@ -15,7 +15,7 @@ from streams.crash_points import VARIABLE, CrashPoint
 from streams.ids import uuid7
 from streams.settings import KafkaSettings
 from tests.crash.load import Recording
-from tests.crash.stage import AGENTS, on_stage, played
+from tests.crash.stage import AGENTS, LIBRARY, LOADS, on_stage, played
 from tests.crash.victims import ROOT
 
 REACHED_WITHIN_S = 90.0
@@ -56,12 +56,18 @@ BRANCHER = [
     *("results.publish:before", "results.publish:after"),
     *("log.ack:before", "log.ack:after", "group.commit:before", "group.commit:after"),
 ]
+# Only a producer that finds what another one left behind has something to rename.
+LIBRARY_AGENTS = [
+    *("producer.send:before", "producer.send:after", "producer.ack:after"),
+    *("producer.send:after spool.rename:before", "producer.send:after spool.rename:after"),
+]
 FILE = ["file.rename:before", "file.rename:after"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
 
 def test_every_crash_point_is_one_that_is_hit_here() -> None:
-    hit = {place.partition("@")[0] for place in (*RECORDER, *BRANCHER, *FILE, *SNAPSHOT)}
+    places = " ".join((*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT)).split()
+    hit = {place.partition("@")[0] for place in places}
     assert hit == set(CrashPoint)
 
 
@@ -78,16 +84,25 @@ def kafka() -> Iterator[KafkaSettings]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("role", "place"), [*(("record", place) for place in RECORDER), *(("branch", place) for place in BRANCHER)]
+    ("name", "places"),
+    [
+        *(("recorder", places) for places in RECORDER),
+        *(("brancher-0", places) for places in BRANCHER),
+        *((LIBRARY, places) for places in LIBRARY_AGENTS),
+    ],
 )
-def test_a_role_that_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
-    role: str, place: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
+def test_what_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
+    name: str, places: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
 ) -> None:
-    with on_stage(kafka, tmp_path, recordings, loads=(AGENTS,), batches=BATCHES, pause_s=0.2) as stage:
-        doomed = stage.recorder if role == "record" else stage.branchers[0]
+    loads = LOADS if name == LIBRARY else (AGENTS,)
+    with on_stage(kafka, tmp_path, recordings, loads=loads, batches=BATCHES, pause_s=0.2) as stage:
+        doomed = next(victim for victim in stage.victims if victim.name == name)
         for victim in stage.victims:
-            victim.start(place if victim is doomed else "")
-        stage.wait_until(f"{place} is reached", lambda: doomed.status == -signal.SIGKILL, REACHED_WITHIN_S)
+            if victim is not doomed:
+                victim.start()
+        for place in places.split():
+            doomed.start(place)
+            stage.wait_until(f"{place} is reached", lambda: doomed.status == -signal.SIGKILL, REACHED_WITHIN_S)
         doomed.start()
         stage.wait_until("everything is stored and branched", stage.drained)
         assert stage.findings() == []
