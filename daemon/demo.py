@@ -149,7 +149,7 @@ class Demo:
         deadline = time.monotonic() + _BRANCHING_TIMEOUT_S
         while time.monotonic() < deadline:
             stored = (await self.loop.store.status()).positions.get(kafka.events_topic, {})
-            ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic)
+            ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
             asked, answered = await self.loop.branching_state()
             self.narrator.advance("states branched", answered, asked)
             if sum(stored.values()) == sum(ends.values()) and asked == answered:
@@ -206,7 +206,7 @@ class Demo:
     async def account(self) -> EventCounts:
         """Compare what the broker took with what the store has."""
         kafka = self.loop.settings.kafka
-        ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic)
+        ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
         rows = await self.loop.store.query(
             "SELECT count(*) AS stored, count(DISTINCT event_id) AS distinct_ids, "
             + ", ".join(

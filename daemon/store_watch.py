@@ -32,7 +32,10 @@ class StoreWatch:
         try:
             # The store first: if it is away nothing can be said, and the broker's client waits much longer to say so.
             status = await self.client.status()
-            ends = {topic: await asyncio.to_thread(end_offsets, self.kafka.bootstrap, topic) for topic in self._topics}
+            ends = {
+                topic: await asyncio.to_thread(end_offsets, self.kafka.bootstrap, topic, self.kafka.security)
+                for topic in self._topics
+            }
         except (StoreError, BrokerError) as error:
             if self.up:
                 log.warning("the store or the broker is away", error=str(error))

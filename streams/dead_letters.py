@@ -17,6 +17,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.kafka_security import client_options
 from streams.letters import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
 from streams.log import Outgoing
 from streams.settings import KafkaSettings
@@ -78,7 +79,7 @@ def read_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
 
     Raises `BrokerError` when the cluster cannot be reached or has no such topic.
     """
-    ends = end_offsets(kafka.bootstrap, kafka.dead_letters_topic)
+    ends = end_offsets(kafka.bootstrap, kafka.dead_letters_topic, kafka.security)
     letters: dict[Position, DeadLetter] = {}
     replayed: set[Position] = set()
     strange = 0
@@ -180,7 +181,7 @@ def _publish(producer: KafkaProducer, messages: Sequence[Outgoing]) -> None:
 
 def _producer(kafka: KafkaSettings) -> KafkaProducer:
     return KafkaProducer(
-        bootstrap_servers=kafka.bootstrap.removeprefix("kafka://"),
+        **client_options(kafka.bootstrap, kafka.security),
         bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
         acks="all",
         max_request_size=MAX_LETTER_BYTES,
@@ -195,7 +196,7 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
         return
     try:
         consumer = KafkaConsumer(
-            bootstrap_servers=kafka.bootstrap.removeprefix("kafka://"),
+            **client_options(kafka.bootstrap, kafka.security),
             bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
             group_id=None,
             enable_auto_commit=False,

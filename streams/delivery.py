@@ -13,7 +13,10 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
+from streams.errors import ConfigurationError
+from streams.kafka_security import client_options
 from streams.segment import Entry
+from streams.settings import KafkaSecurity
 from streams.signatures import SIGNATURE_HEADER
 
 WAVE_BYTES = 512 * 2**10
@@ -58,8 +61,9 @@ class _Connection(KafkaProducer):  # type: ignore[misc]  # the package has no ty
 class Delivery:
     """At most one connection, made when it is needed and replaced after every failure. For one thread."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._servers = bootstrap.removeprefix("kafka://").split(",")
+    def __init__(self, bootstrap: str, security: KafkaSecurity, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._security = security
         self._topic = topic
         self._connection: _Connection | None = None
 
@@ -106,7 +110,7 @@ class Delivery:
         try:
             connection = self._connection = self._connection or self._connect(within_s)
             sent = [(entry, connection.send(self._topic, entry.value, entry.key, _headers(entry))) for entry in entries]
-        except (KafkaError, OSError, ValueError) as error:  # an address or a topic's name may be wrong as well
+        except (KafkaError, ConfigurationError, OSError, ValueError) as error:  # a file, an address, a topic's name
             return [(entry, error) for entry in entries]
         while not all(future.is_done for _, future in sent):
             with suppress(KafkaError):
@@ -121,7 +125,7 @@ class Delivery:
 
     def _connect(self, within_s: float) -> _Connection:
         return _Connection(
-            bootstrap_servers=self._servers,
+            **client_options(self._bootstrap, self._security),
             bootstrap_timeout_ms=max(100, min(1000 * within_s, _BOOTSTRAP_TIMEOUT_MS)),
             # A topic that is made by chance has the wrong number of partitions.
             allow_auto_create_topics=False,

@@ -15,6 +15,7 @@ from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.contrib.asgi import faust_app_running
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
@@ -26,8 +27,9 @@ from mode.threads import WorkerThread
 from streams.crash_points import CrashPoint, reach
 from streams.errors import BrokerError, RatchetError
 from streams.header_names import accept_any_header_name
+from streams.kafka_security import tls_context
 from streams.log import Outgoing, Received
-from streams.settings import KafkaSettings
+from streams.settings import KafkaSecurity, KafkaSettings
 
 Handle = Callable[[list[Received]], Awaitable[None]]
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
@@ -48,6 +50,7 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
     app = faust.App(
         f"{kafka.group_prefix}-{role}",
         broker=[f"kafka://{server.strip()}" for server in servers.split(",")],
+        broker_credentials=_credentials(kafka.security),
         value_serializer="raw",
         key_serializer="raw",
         store="memory://",
@@ -132,6 +135,18 @@ async def run(app: faust.App, stop: asyncio.Event) -> None:
         if isinstance(app.crash_reason, RatchetError):
             raise app.crash_reason
         raise BrokerError(f"{app.conf.id} crashed: {app.crash_reason!r}; start it again") from app.crash_reason
+
+
+def _credentials(security: KafkaSecurity) -> SASLCredentials | SSLCredentials | None:
+    context = tls_context(security) if security.encrypted else None
+    if security.authenticated:
+        return SASLCredentials(
+            username=security.username,
+            password=security.password.get_secret_value(),
+            mechanism=security.mechanism,
+            ssl_context=context,
+        )
+    return SSLCredentials(context) if context is not None else None
 
 
 async def _until_stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:

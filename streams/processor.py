@@ -82,6 +82,6 @@ def _adopt_log(store: Store, kafka: KafkaSettings) -> None:
     ends = {
         (topic, partition): offset
         for topic in (kafka.events_topic, kafka.transitions_topic)
-        for partition, offset in end_offsets(kafka.bootstrap, topic).items()
+        for partition, offset in end_offsets(kafka.bootstrap, topic, kafka.security).items()
     }
-    store.adopt_log(cluster_id(kafka.bootstrap), ends)
+    store.adopt_log(cluster_id(kafka.bootstrap, kafka.security), ends)

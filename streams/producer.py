@@ -21,6 +21,7 @@ from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent,
 from streams.ids import uuid7
 from streams.segment import Entry
 from streams.sender import Sender
+from streams.settings import KafkaSecurity
 from streams.signatures import sign
 from streams.spool import Spool
 
@@ -129,6 +130,7 @@ class Producer:
         spool: Path | None = None,
         durable: bool = False,
         key: bytes | None = None,
+        security: KafkaSecurity | None = None,
         memory_bytes: int = 64 * 2**20,
         spool_bytes: int = 2**30,
         flush_timeout_s: float = 5.0,
@@ -137,14 +139,15 @@ class Producer:
 
         `spool` is a folder for this cluster's topic; any number of processes may share it. Without one, events wait in
         memory only. What a killed process left there is sent by the next producer that starts with it. `key` signs
-        every event with HMAC-SHA256. `close` waits for the cluster no longer than `flush_timeout_s`. Raises
-        `ConfigurationError` for `durable` without a `spool`, and nothing later.
+        every event with HMAC-SHA256; `security` is TLS and SASL, none by default. `close` waits for the cluster no
+        longer than `flush_timeout_s`. Raises `ConfigurationError` for `durable` without a `spool`, and nothing later.
         """
         if durable and spool is None:
             raise ConfigurationError("a durable producer needs a folder: Producer(..., spool=Path(...))")
         self._agent = agent
         self._principal = principal
         self._bootstrap = bootstrap
+        self._security = security or KafkaSecurity()
         self._topic = topic
         self._spool = spool
         self._durable = durable
@@ -187,7 +190,7 @@ class Producer:
         """What a new producer has, and a forked child anew."""
         spool = Spool(self._spool, self._spool_bytes) if self._spool else None
         self._backlog = Backlog(self._memory_bytes, spool)
-        self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._topic))
+        self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._security, self._topic))
 
     def _continue_in_child(self) -> None:
         self._sender.leave_to_parent()

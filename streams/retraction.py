@@ -13,6 +13,7 @@ from kafka.errors import KafkaError
 
 from streams.errors import BrokerError, RatchetError
 from streams.events import RetractionEvent
+from streams.kafka_security import client_options
 from streams.settings import KafkaSettings
 from streams.signatures import SIGNATURE_HEADER, sign
 from streams.store_client import StoreClient
@@ -76,7 +77,7 @@ def _publish(kafka: KafkaSettings, event: RetractionEvent, key: bytes | None) ->
     headers = [] if key is None else [(SIGNATURE_HEADER, sign(key, value).encode())]
     try:
         producer = KafkaProducer(
-            bootstrap_servers=kafka.bootstrap.removeprefix("kafka://"),
+            **client_options(kafka.bootstrap, kafka.security),
             bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
             acks="all",
         )

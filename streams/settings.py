@@ -1,9 +1,9 @@
 """Settings of the stream floor; `daemon/config.py` composes them into the whole configuration."""
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, SerializationInfo
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, SerializationInfo, model_validator
 
 REVEAL = "reveal secrets"
 
@@ -16,14 +16,55 @@ def _masked_unless_revealed(secret: SecretStr, info: SerializationInfo) -> str:
 Secret: TypeAlias = Annotated[SecretStr, PlainSerializer(_masked_unless_revealed)]
 
 
+class KafkaSecurity(BaseModel):
+    """How clients and the cluster prove to each other who they are. Certificates and keys are PEM files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="What the cluster's listener speaks."
+    )
+    cafile: Path | None = Field(
+        default=None, description="Authorities that may sign the brokers' certificates; none means the system's."
+    )
+    certfile: Path | None = Field(default=None, description="The client's certificate, where brokers ask for one.")
+    keyfile: Path | None = Field(default=None, description="The key of `certfile`, not encrypted.")
+    check_hostname: bool = Field(default=True, description="Whether a broker's certificate must bear its host's name.")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="The SASL mechanism."
+    )
+    username: str = Field(default="", description="The SASL user.")
+    password: Secret = Field(default=SecretStr(""), description="The SASL user's password; never shown.")
+
+    @property
+    def encrypted(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether by SASL."""
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    @model_validator(mode="after")
+    def _nothing_is_missing_or_ignored(self) -> Self:
+        if self.authenticated != bool(self.username and self.password.get_secret_value()):
+            raise ValueError("username and password belong to SASL_PLAINTEXT and SASL_SSL, which need both")
+        if not self.encrypted and (self.cafile or self.certfile or self.keyfile):
+            raise ValueError("cafile, certfile and keyfile belong to the protocols SSL and SASL_SSL")
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("certfile and keyfile need each other")
+        return self
+
+
 class KafkaSettings(BaseModel):
     """Where the log is and how it is read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     bootstrap: str = Field(
         default="", description="Addresses host:port, comma-separated; empty starts the embedded broker on loopback."
     )
+    security: KafkaSecurity = Field(default=KafkaSecurity(), description="TLS and SASL.")
     partitions: int = Field(default=4, ge=1, description="Partitions of each topic that is created.")
     replication: int = Field(default=1, ge=1, description="Replicas of each topic that is created.")
     events_topic: str = Field(default="ratchet.events", description="What agents publish.")

@@ -9,16 +9,18 @@ from kafka.admin import NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from streams.errors import BrokerError
-from streams.settings import KafkaSettings
+from streams.kafka_security import client_options
+from streams.settings import KafkaSecurity, KafkaSettings
 
 BOOTSTRAP_TIMEOUT_MS = 15_000
 FETCH_TIMEOUT_S = 15.0
 MAX_LETTER_BYTES = 16 * 2**20
+PLAINTEXT = KafkaSecurity()
 
 
 def create_topics(kafka: KafkaSettings) -> None:
     """Make the topics that do not exist yet. Raises `BrokerError` when the cluster cannot be reached or refuses."""
-    with _admin(kafka.bootstrap) as admin:
+    with _admin(kafka.bootstrap, kafka.security) as admin:
         for topic in kafka.topics:
             try:
                 admin.create_topics(
@@ -46,23 +48,23 @@ def _configuration(kafka: KafkaSettings, topic: str) -> dict[str, str]:
     return configuration
 
 
-def cluster_id(bootstrap: str) -> str:
+def cluster_id(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> str:
     """The cluster's own name for itself: another id under the same address means another log.
 
     Raises `BrokerError` when the cluster cannot be reached.
     """
-    with _admin(bootstrap) as admin:
+    with _admin(bootstrap, security) as admin:
         return str(admin.describe_cluster()["cluster_id"])
 
 
-def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
+def end_offsets(bootstrap: str, topic: str, security: KafkaSecurity = PLAINTEXT) -> dict[int, int]:
     """Per partition of `topic`, the offset that the next record will get.
 
     Raises `BrokerError` when the cluster cannot be reached or has no such topic.
     """
     with _errors_explained(bootstrap):
         consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap.removeprefix("kafka://"),
+            **client_options(bootstrap, security),
             bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
             group_id=None,
             enable_auto_commit=False,
@@ -91,11 +93,9 @@ def _high_watermarks(consumer: KafkaConsumer, partitions: list[TopicPartition]) 
 
 
 @contextmanager
-def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
+def _admin(bootstrap: str, security: KafkaSecurity) -> Iterator[KafkaAdminClient]:
     with _errors_explained(bootstrap):
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap.removeprefix("kafka://"), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS
-        )
+        admin = KafkaAdminClient(**client_options(bootstrap, security), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS)
         try:
             yield admin
         finally:

@@ -9,6 +9,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.kafka_security import client_options
 from streams.log import Outgoing
 from streams.settings import KafkaSettings
 
@@ -65,7 +66,7 @@ class Publisher:
     def _connect(self) -> KafkaProducer:
         timeout_ms = int(self._timeout_s * 1000)
         return KafkaProducer(
-            bootstrap_servers=self._kafka.bootstrap.removeprefix("kafka://"),
+            **client_options(self._kafka.bootstrap, self._kafka.security),
             bootstrap_timeout_ms=timeout_ms,
             max_block_ms=timeout_ms,
             request_timeout_ms=timeout_ms,

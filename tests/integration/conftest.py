@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,36 +19,40 @@ from streams.settings import KafkaSettings
 KAFKA_START_TIMEOUT_S = 90.0
 
 
-def kafka_command(data: Path, port: int) -> list[str] | None:
-    """What starts one Apache Kafka node in the foreground: `$KAFKA_HOME`'s, or the one beside the repository."""
+def kafka_command(data: Path, port: int, properties: Sequence[str] = ()) -> list[str] | None:
+    """What starts one Apache Kafka node in the foreground: `$KAFKA_HOME`'s, or the one beside the repository.
+
+    `properties` are lines of `server.properties`, with a space in a value as `\\u0020`; they outweigh those here.
+    """
     home = os.environ.get("KAFKA_HOME")
     folder = Path(home) if home else Path(__file__).parents[3] / "shared" / "kafka"
     if (folder / "run").exists():
-        return [str(folder / "run"), str(data), str(port)]
+        return ["env", f"KAFKA_OPTS={' '.join(properties)}", str(folder / "run"), str(data), str(port)]
     if not (folder / "bin" / "kafka-server-start.sh").exists():
         return None
     data.mkdir(parents=True, exist_ok=True)
-    properties = data / "server.properties"
+    file = data / "server.properties"
     listeners = f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1}"
-    properties.write_text(
+    file.write_text(
         f"process.roles=broker,controller\nnode.id=1\nlisteners={listeners}\nlog.dirs={data}/log\n"
         f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n"
         f"controller.quorum.voters=1@127.0.0.1:{port + 1}\noffsets.topic.replication.factor=1\n"
-        "group.initial.rebalance.delay.ms=0\n"
+        "group.initial.rebalance.delay.ms=0\n" + "".join(f"{line}\n" for line in properties)
     )
     storage = folder / "bin" / "kafka-storage.sh"
     if not (data / "log" / "meta.properties").exists():
         cluster = subprocess.run([storage, "random-uuid"], check=True, capture_output=True, text=True).stdout.strip()
-        subprocess.run([storage, "format", "-t", cluster, "-c", properties], check=True, stdout=subprocess.DEVNULL)
-    return [str(folder / "bin" / "kafka-server-start.sh"), str(properties)]
+        subprocess.run([storage, "format", "-t", cluster, "-c", file], check=True, stdout=subprocess.DEVNULL)
+    return [str(folder / "bin" / "kafka-server-start.sh"), str(file)]
 
 
 class KafkaNode:
     """One Apache Kafka node on loopback that keeps its log in `data`."""
 
-    def __init__(self, data: Path) -> None:
-        self.port = free_port()
-        command = kafka_command(data, self.port)
+    def __init__(self, data: Path, *, tls_listener: Sequence[str] = ()) -> None:
+        """`tls_listener` are properties of a second listener, named SASL_SSL, on `tls_port`."""
+        self.port, self.tls_port = free_port(), free_port()
+        command = kafka_command(data, self.port, self._listeners(tls_listener) if tls_listener else ())
         if command is None:
             pytest.skip("no Apache Kafka: set KAFKA_HOME to an unpacked download to run this test")
         if shutil.which("java") is None:
@@ -59,6 +63,16 @@ class KafkaNode:
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def _listeners(self, tls_listener: Sequence[str]) -> list[str]:
+        clients = f"PLAINTEXT://127.0.0.1:{self.port},SASL_SSL://127.0.0.1:{self.tls_port}"
+        return [
+            f"listeners={clients},CONTROLLER://127.0.0.1:{self.port + 1}",
+            f"advertised.listeners={clients}",
+            "inter.broker.listener.name=PLAINTEXT",
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL",
+            *tls_listener,
+        ]
 
     def start(self) -> None:
         parent = os.getpid()
