@@ -1,9 +1,6 @@
 """The serve role: one process with the gateway, the control API and the metrics. The supervisor runs it."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,7 +15,8 @@ from daemon.metrics import Metrics
 from daemon.promotion import Promoter, PromotionSettings
 from daemon.registry import Registry
 from daemon.store_watch import StoreWatch
-from streams.errors import ConfigurationError, RatchetError
+from streams.errors import RatchetError
+from streams.http_server import HttpServer, listen
 from streams.policy import PolicyClient
 from streams.settings import KafkaSettings
 from streams.store_client import StoreClient
@@ -73,8 +71,10 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
         app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
-        server = _Server(config)
-        answering = asyncio.create_task(server.serve([_listen(settings)]))
+        server = HttpServer(config)
+        answering = asyncio.create_task(
+            server.serve([listen(settings.host, settings.port, "the gateway", "RATCHET_SERVING__PORT")])
+        )
         background = [
             asyncio.create_task(work)
             for work in (stop.wait(), _keep_reconciled(promoter, settings), _keep_fresh(watch, settings))
@@ -88,24 +88,6 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             for task in background:
                 task.cancel()
             await asyncio.gather(answering, *background, return_exceptions=True)
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(settings: ServingSettings) -> socket.socket:
-    # uvicorn would end the process itself when the port is taken.
-    try:
-        return socket.create_server((settings.host, settings.port), backlog=2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the gateway cannot listen on {settings.host}:{settings.port}: {error}; set RATCHET_SERVING__PORT"
-        ) from error
 
 
 async def _keep_reconciled(promoter: Promoter, settings: ServingSettings) -> None:

@@ -23,6 +23,9 @@ class AdmissionSettings(BaseModel):
     principals: dict[str, Secret] = Field(
         default={}, description="Keys by principal. If there are any, every event must be signed by its principal."
     )
+    verifiers: tuple[str, ...] = Field(
+        default=(), description="Verifiers whose outcomes are let in; empty lets in any. An outcome decides on trust."
+    )
     max_bytes: int = Field(default=2**20, ge=1, description="Largest record.")
     max_messages: int = Field(default=1000, ge=1, description="Most messages in one state.")
     max_depth: int = Field(default=16, ge=1, description="Deepest nesting of an outcome's evidence.")
@@ -45,6 +48,8 @@ class Admission:
             return f"the record has {len(received.value)} bytes, the most is {limits.max_bytes}"
         if isinstance(event, StepEvent) and len(event.messages) > limits.max_messages:
             return f"the state has {len(event.messages)} messages, the most is {limits.max_messages}"
+        if isinstance(event, OutcomeEvent) and limits.verifiers and event.verifier not in limits.verifiers:
+            return "the verifier is not known"
         if isinstance(event, OutcomeEvent) and event.evidence:
             return _evidence_refusal(event.evidence, limits.max_depth, limits.max_evidence)
         return None

@@ -3,9 +3,6 @@
 import asyncio
 import gc
 import secrets
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,10 +11,11 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict
 
 from streams.admission import Admission, AdmissionSettings
-from streams.errors import ConfigurationError, StoreError
+from streams.errors import StoreError
 from streams.faust_worker import run
 from streams.files import write_atomically
 from streams.holdout import HoldoutSettings
+from streams.http_server import HttpServer, listen
 from streams.intake import Intake
 from streams.processor import build_processor
 from streams.redaction.redactor import Redactor
@@ -88,8 +86,10 @@ async def serve(
 async def _serve(
     store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event
 ) -> None:
-    server = _Server(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
-    answering = asyncio.create_task(server.serve([_listen(settings)]))
+    server = HttpServer(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
+    answering = asyncio.create_task(
+        server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
+    )
     try:
         await run(build_processor(store, intake, kafka, settings), stop)
     finally:
@@ -113,21 +113,3 @@ def redaction_key(home: Path) -> bytes:
         home.mkdir(parents=True, exist_ok=True)
         write_atomically(path, secrets.token_bytes(32), mode=0o600)
     return path.read_bytes()
-
-
-def _listen(settings: StoreSettings) -> socket.socket:
-    # uvicorn would end the process itself when the port is taken.
-    try:
-        return socket.create_server((settings.host, settings.port))
-    except OSError as error:
-        raise ConfigurationError(
-            f"the query API cannot listen on {settings.host}:{settings.port}: {error}; set RATCHET_STORE__PORT"
-        ) from error
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -55,13 +55,14 @@ def likeness(steps: Sequence[StoredStep]) -> int:
 
 
 def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchRequest | None:
-    """The request to branch every state of the episode, or None unless it is one growing chat of one task.
+    """The request to branch every state of the episode, or None unless it is one growing chat of one task and one principal.
 
     `steps` are in order of `step`. The same episode always gives a request of the same id.
     """
     messages = steps[0].messages
     for number, step in enumerate(steps):
-        if step.step != number or step.messages != messages or step.task != steps[0].task:
+        same = step.task == steps[0].task and step.principal == steps[0].principal
+        if step.step != number or step.messages != messages or not same:
             return None
         messages += (
             Message(role="assistant", content=step.action),

@@ -1,17 +1,15 @@
 """The otlp role: one process that takes OTLP over HTTP, and assembles what it took into episodes."""
 
 import asyncio
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from streams.errors import ConfigurationError
 from streams.faust_worker import run
+from streams.http_server import HttpServer, listen
 from streams.otlp.assembler import Assembler
 from streams.otlp.publisher import Publisher
 from streams.otlp.server import build_intake
@@ -49,31 +47,15 @@ async def serve(
 
 async def _serve(assembler: Assembler, intake: FastAPI, stop: asyncio.Event) -> None:
     settings = assembler.settings
-    server = _Server(
+    server = HttpServer(
         uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )
-    answering = asyncio.create_task(server.serve([_listen(settings)]))
+    answering = asyncio.create_task(
+        server.serve([listen(settings.host, settings.port, "the OTLP intake", "RATCHET_OTLP__PORT")])
+    )
     log.info("receiving OTLP", host=settings.host, port=settings.port, tokens=len(settings.tokens))
     try:
         await run(assembler.build_app(), stop)
     finally:
         server.should_exit = True
         await answering
-
-
-def _listen(settings: OtlpSettings) -> socket.socket:
-    # uvicorn would end the process itself when the port is taken.
-    try:
-        return socket.create_server((settings.host, settings.port), backlog=2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"OTLP cannot be received on {settings.host}:{settings.port}: {error}; set RATCHET_OTLP__PORT"
-        ) from error
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to the process it runs in."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

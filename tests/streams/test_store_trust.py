@@ -121,3 +121,9 @@ def test_a_history_that_was_rewritten_is_not_one_growing_chat(store: Store) -> N
     store.append(records([first, rewritten, verdict]))
     assert status(store).trusted == {}
     assert requests(store) == []
+
+
+def test_an_episode_that_two_principals_report_is_nobodys(store: Store) -> None:
+    first, second, verdict = episode("a")
+    store.append(records([first, second.model_copy(update={"principal": "tenant/b"}), verdict]))
+    assert status(store).trusted == {}

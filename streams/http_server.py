@@ -1,0 +1,30 @@
+"""Uvicorn as a part of a process that has its own signals. The roles that answer over HTTP use it."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from streams.errors import ConfigurationError
+
+_BACKLOG = 2048
+
+
+class HttpServer(uvicorn.Server):
+    """Leaves the signals to the process it runs in. Set `should_exit` to stop it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, what: str, variable: str) -> socket.socket:
+    """A socket to serve `what` on. Raises `ConfigurationError`, which names `variable`, when it cannot be had.
+
+    Uvicorn itself would end the process when the port is taken.
+    """
+    try:
+        return socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot listen on {host}:{port}: {error}; set {variable}") from error
