@@ -32,8 +32,11 @@ _DIGITS = re.compile(r"[0-9](?:[ ().\-/]{0,3}[0-9]){6,}")
 _CARD_RUN = re.compile(r"[0-9](?:[ -]{0,2}[0-9]){12,}")
 _GROUP = re.compile(r"[0-9]+")
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])")
-_SSN_WORD = re.compile(r"ssn|social|tax", re.IGNORECASE)
-_PHONE_WORD = re.compile(r"phone|tel\b|tel[.:]|mobile|cell|fax|call|whats|sms|contact|dial|text (?:me|us)|msisdn", re.I)
+# The names of placeholders are no words that announce a number.
+_SSN_WORD = re.compile(r"(?<!<)(?:ssn|social|tax)", re.IGNORECASE)
+_PHONE_WORD = re.compile(
+    r"(?<!<)phone|\btel\b|mobile|\bcell|\bfax|\bcall|whats|\bsms|contact|\bdial|text (?:me|us)|msisdn", re.IGNORECASE
+)
 _US_SHAPE = re.compile(r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}")
 _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
@@ -57,7 +60,7 @@ _IN_NUMBERS = re.compile(r"\.[0-9]{1,3}\.[0-9]")
 _IN_DASHES = re.compile(r"-[0-9A-Fa-f]{2}-")
 _IN_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 _MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
-_MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?![\w.])")
+_MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\w|\.\w)")
 
 
 def emails(text: str) -> Iterator[Span]:

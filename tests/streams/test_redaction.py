@@ -121,6 +121,21 @@ LEFT_ALONE = [
     "streams/sandboxes/textworld_express.py:120: in test_something_1234567",
 ]
 
+# docs/privacy.md names these: whoever makes one of them found takes it off both lists.
+MISSED = [
+    "John Smith of 12 Main Street, born on 3 May 1980",
+    "john at example dot com",
+    "4155552671 is the one to ring",
+    "030 901820",
+    "passport C01X00T47",
+    "the password is swordfish",
+    "the code is 4711",
+    "four one one one, one one one one, one one one one, one one one one",
+    "6a6f686e406578616d706c652e636f6d",
+    "john\n@example.com",
+    "ip-203-0-113-77",
+]
+
 
 def step(text: str, episode: str = "e1", environment: str = "shop") -> StepEvent:
     return StepEvent(
@@ -178,6 +193,27 @@ def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
     redacted = REDACTOR.redact(event)
     assert redacted.event is event
     assert not redacted.counts
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    planted=st.sampled_from(PLANTED),
+    before=st.sampled_from(LEFT_ALONE),
+    behind=st.sampled_from(LEFT_ALONE),
+    joint=st.sampled_from(["\n", ". ", ", ", "; ", " | ", '", "']),
+)
+def test_a_planted_value_is_gone_whatever_stands_around_it(
+    planted: tuple[str, str, str], before: str, behind: str, joint: str
+) -> None:
+    value, around, kind = planted
+    text, counts = REDACTOR.redact_text(joint.join((before, around.format(value), behind)), "e1")
+    assert value not in text
+    assert counts[kind] == 1
+
+
+@pytest.mark.parametrize("text", MISSED)
+def test_what_is_known_to_be_missed(text: str) -> None:
+    assert REDACTOR.redact_text(text, "e1") == (text, {})
 
 
 def test_the_key_of_a_value_says_what_it_is() -> None:

@@ -10,7 +10,7 @@ from streams.errors import ConfigurationError
 from streams.events import OutcomeEvent
 from streams.redaction.redactor import Redactor, UnjudgeableError
 from streams.redaction.settings import Kind, RedactionSettings, Rule
-from tests.streams.test_redaction import step
+from tests.recorded import episode
 
 KEY = b"a key of the tests"
 
@@ -20,16 +20,15 @@ def redact(text: str, **changed: object) -> str:
 
 
 def test_redaction_can_be_switched_off() -> None:
-    event = step("john@example.com")
+    event = episode("e", "t", action="john@example.com")[0]
     assert Redactor(RedactionSettings(enabled=False), KEY).redact(event).event is event
 
 
 def test_a_simulators_episodes_hold_nobodys_data() -> None:
-    redactor = Redactor(RedactionSettings(simulators=frozenset({"textworld_express"})), KEY)
-    played, real = step("john@example.com", environment="textworld_express"), step("john@example.com")
-    assert redactor.redact(played).event is played
-    assert redactor.redact(real).event != real
-    assert RedactionSettings().simulators == frozenset()
+    event = episode("e", "t", action="john@example.com")[0]
+    played = Redactor(RedactionSettings(simulators=frozenset({"textworld_express"})), KEY)
+    assert played.redact(event).event is event
+    assert Redactor(RedactionSettings(), KEY).redact(event).counts == {"email": 1}
 
 
 def test_only_the_kinds_that_are_on_are_replaced() -> None:
