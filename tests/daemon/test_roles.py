@@ -10,16 +10,19 @@ import pytest
 from daemon.config import Settings
 from daemon.control_client import ControlClient
 from daemon.cycle import ACTOR, Loop
+from daemon.lifecycle import State
 from daemon.registry import Registry
 from daemon.roles import Learner
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings
 from learners.snapshots import build_snapshot
+from streams.events import RetractionEvent
 from streams.holdout import Split
 from streams.policy import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.store_client import StoreClient
 from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
+from tests.trained import entered
 
 NEEDED = 2
 
@@ -92,3 +95,36 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     await asyncio.gather(learning, return_exceptions=True)
     assert names[1] in {model.name for model in await policy.models()}
     await policy.unload_adapter(names[1])
+
+
+async def test_a_champion_that_saw_who_withdrew_is_to_be_replaced_by_what_is_left_once(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
+    snapshots = loop.settings.home / "snapshots"
+    for number, name in enumerate(("stays", "leaves")):
+        log.publish(*episode(name, tasks[number]))
+        for step in (0, 1):
+            log.branched(name, tasks[number], step)
+    champion = entered(loop.settings.home, await build_snapshot(loop.store, HOLDOUT, snapshots))
+    for state in (State.TRAINED, State.EVALUATING, State.APPROVED):
+        loop.registry.enter(champion, state, ACTOR, "a test")
+    loop.registry.promote(champion, ACTOR, "it won")
+    assert not await learner.is_due()
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    await learner.mark_withdrawn()
+    assert set(loop.registry.marks()) == {champion}
+    assert await learner.is_due()
+    await build_snapshot(loop.store, HOLDOUT, snapshots)
+    assert not await learner.is_due()
+
+
+async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store: ServedStore) -> None:
+    learner, log = Learner(loop), Log(served_store.store)
+    for number in range(NEEDED):
+        log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
+        for step in (0, 1):
+            log.branched(str(number), TASKS[Split.TRAIN][number], step)
+    assert await learner.is_due()
+    log.publish(*(RetractionEvent(principal=str(number), reason="asked") for number in range(NEEDED)))
+    assert not await learner.is_due()
