@@ -15,7 +15,6 @@ from streams.errors import ConfigurationError, StoreError
 from streams.tables import TABLES
 
 _LOCK = int.from_bytes(b"ratchet")
-_TURN_S = 60
 
 
 class LakeSettings(BaseModel):
@@ -26,6 +25,7 @@ class LakeSettings(BaseModel):
     catalog: str = Field(description="The PostgreSQL database of the catalog, as libpq has it: dbname=… host=… user=…")
     data: str = Field(description="Where the Parquet files are: a folder that every writer and reader sees.")
     memory: str = Field(default="1GB", description="DuckDB's memory limit.")
+    turn_s: int = Field(default=60, ge=1, description="Longest time, in seconds, to wait for a turn, and to have one.")
 
 
 def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
@@ -35,7 +35,8 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": settings.memory})
     data = settings.data.rstrip("/") + "/"
-    turns = f"{settings.catalog} options='-c lock_timeout={_TURN_S}s -c idle_in_transaction_session_timeout={_TURN_S}s'"
+    limits = f"-c lock_timeout={settings.turn_s}s -c idle_in_transaction_session_timeout={settings.turn_s}s"
+    turns = f"{settings.catalog} options='{limits}'"
     try:
         for extension in ("ducklake", "postgres_scanner"):
             connection.execute(f"LOAD {_quoted(str(_extension(extension)))}")
@@ -67,8 +68,8 @@ def turn(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Wait for this writer's turn. What is committed in turns has sequences in the order of the commits.
 
     DuckLake lets concurrent inserts pass, so two writers that looked up the last sequence would both use the next one.
-    The turn is a lock in PostgreSQL, which ends with the process that has it. Raises `StoreError` when it is not had
-    within a minute.
+    The turn is a lock in PostgreSQL, which ends with the process that has it. Raises `StoreError` when it is not had in
+    time, or was lost to a time limit: DuckLake then refuses what came into the way of another writer, whole.
     """
     cursor = connection.cursor()
     try:
@@ -76,12 +77,16 @@ def turn(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         cursor.execute(f"FROM postgres_query('turns', 'SELECT 1 FROM pg_advisory_xact_lock({_LOCK})')").fetchall()
     except duckdb.Error as error:
         cursor.close()
-        raise StoreError(f"no turn to write within {_TURN_S} s: {error}; is another writer stuck?") from error
+        raise StoreError(f"no turn to write in the lake: {error}; is another writer stuck?") from error
     try:
         yield
     finally:
-        cursor.rollback()
-        cursor.close()
+        try:
+            cursor.rollback()
+        except duckdb.Error as error:
+            raise StoreError(f"the turn was lost: {error}; write less in one turn, or raise turn_s") from error
+        finally:
+            cursor.close()
 
 
 def _extension(name: str) -> Path:

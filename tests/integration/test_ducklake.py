@@ -18,6 +18,7 @@ import pytest
 
 from streams.database import Database
 from streams.decoding import Decoded, decode_event
+from streams.errors import StoreError
 from streams.events import BranchRequest, OutcomeEvent
 from streams.holdout import HoldoutSettings, Split
 from streams.lake import LakeSettings, connect, turn
@@ -199,10 +200,10 @@ class Writer:
 def test_writers_of_several_processes_lose_and_double_nothing_though_one_is_killed_again_and_again(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
-    end = 400
+    end = 300
     steady, killed = Writer(lake, end, 0, 1), Writer(lake, end, 2, 3)
     steady.start()
-    for least in (50, 150, 300):
+    for least in (50, 100, 200):
         killed.start()
         deadline = time.monotonic() + 60
         while position(reader, 2) < least and time.monotonic() < deadline:
@@ -259,6 +260,18 @@ def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDB
     holder.kill()
     holder.communicate()
     assert append(reader, records(0, 0, 10)).stored == 9
+
+
+@pytest.mark.slow
+def test_a_writer_waits_for_a_turn_only_so_long_and_has_it_only_so_long(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    with connect(lake.model_copy(update={"turn_s": 5})) as hasty:
+        with turn(reader), pytest.raises(StoreError, match="no turn"):
+            append(hasty, records(0, 0, 10))
+        with pytest.raises(StoreError, match="turn was lost"), turn(hasty):
+            assert append(reader, records(0, 0, 10)).stored == 9
+    assert position(reader, 0) == 10
 
 
 def test_without_turns_a_concurrent_commit_is_refused_whole_and_can_be_tried_again(
