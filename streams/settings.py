@@ -47,7 +47,7 @@ class KafkaSecurity(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_is_missing_or_ignored(self) -> Self:
-        if self.authenticated != bool(self.username and self.password.get_secret_value()):
+        if {bool(self.username), bool(self.password.get_secret_value())} != {self.authenticated}:
             raise ValueError("username and password belong to SASL_PLAINTEXT and SASL_SSL, which need both")
         if not self.encrypted and (self.cafile or self.certfile or self.keyfile):
             raise ValueError("cafile, certfile and keyfile belong to the protocols SSL and SASL_SSL")

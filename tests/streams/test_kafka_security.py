@@ -57,6 +57,7 @@ def test_a_certificate_may_be_verified_without_its_name_but_never_not_at_all() -
         {"protocol": "SASL_SSL", "username": "ratchet"},
         {"protocol": "SASL_PLAINTEXT", "password": "hunter2"},
         {"protocol": "SSL", "username": "ratchet", "password": "hunter2"},
+        {"password": "hunter2"},
         {"protocol": "PLAINTEXT", "cafile": "ca.pem"},
         {"protocol": "SSL", "certfile": "client.pem"},
     ],
