@@ -40,7 +40,9 @@ class Database:
                         f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
                     )
             # DDL in the write-ahead log is what DuckDB recovers worst.
+            reach(CrashPoint.CHECKPOINT_BEFORE)
             connection.execute("CHECKPOINT")
+            reach(CrashPoint.CHECKPOINT_AFTER)
             connection.execute("SET python_enable_replacements = false")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")

@@ -31,8 +31,9 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
 
     async def positions() -> Mapping[tuple[str, int], int]:
         # At each assignment, for a cluster may be replaced under its address while this process runs.
-        await asyncio.to_thread(_adopt_log, store, kafka)
-        return store.positions()
+        ends = await asyncio.to_thread(_adopt_log, store, kafka)
+        # A store that has none of a partition begins there, though a lost one may have been acknowledged for it.
+        return {**dict.fromkeys(ends, 0), **store.positions()}
 
     app = build_app("record", kafka, bundle=settings.batch, positions=positions)
     publishing = asyncio.Lock()
@@ -78,10 +79,11 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
     return app
 
 
-def _adopt_log(store: Store, kafka: KafkaSettings) -> None:
+def _adopt_log(store: Store, kafka: KafkaSettings) -> Mapping[tuple[str, int], int]:
     ends = {
         (topic, partition): offset
         for topic in (kafka.events_topic, kafka.transitions_topic)
         for partition, offset in end_offsets(kafka.bootstrap, topic, kafka.security).items()
     }
     store.adopt_log(cluster_id(kafka.bootstrap, kafka.security), ends)
+    return ends

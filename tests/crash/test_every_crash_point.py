@@ -46,6 +46,7 @@ print(write_snapshot([trajectory], holdout, Path(sys.argv[1]), as_of=1, offsets=
 # A new store's first transaction adopts the log, the second stores records, the third marks the outbox as published.
 RECORDER = [
     *("outbox.publish:before", "outbox.publish:after", "dead-letters.publish:before", "dead-letters.publish:after"),
+    *("store.checkpoint:before", "store.checkpoint:after"),
     *("store.insert:before", "store.insert:before@2", "store.insert:before@3"),
     *("store.insert:after", "store.insert:after@2", "store.insert:after@3"),
     *("store.commit:before", "store.commit:before@2", "store.commit:before@3"),
