@@ -9,12 +9,12 @@ import pytest
 
 from daemon.config import Settings
 from daemon.control_client import ControlClient
-from daemon.cycle import ACTOR, Loop
+from daemon.cycle import ACTOR, Loop, train_candidate
 from daemon.lifecycle import State
 from daemon.registry import Registry
 from daemon.roles import Learner
 from learners.adapters import AdapterStore
-from learners.settings import LearnerSettings
+from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot
 from streams.events import RetractionEvent
 from streams.holdout import Split
@@ -128,3 +128,25 @@ async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store
     assert await learner.is_due()
     log.publish(*(RetractionEvent(principal=str(number), reason="asked") for number in range(NEEDED)))
     assert not await learner.is_due()
+
+
+@pytest.mark.slow
+async def test_nothing_is_trained_on_from_a_champion_that_saw_who_withdrew(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    log, tasks = Log(served_store.store), TASKS[Split.TRAIN]
+    log.publish(*episode("stays", tasks[0]), *episode("leaves", tasks[1]))
+    champion = entered(loop.settings.home, await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots"))
+    for state in (State.TRAINED, State.EVALUATING, State.APPROVED):
+        loop.registry.enter(champion, state, ACTOR, "a test")
+    loop.registry.promote(champion, ACTOR, "it won")
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    snapshot = await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
+    quick = LearnerSettings(
+        stages=(Stage(objective="imitation", updates=1),), lora=LoraSettings(rank=2, alpha=4), threads=1
+    )
+    candidate = await train_candidate(loop, quick, snapshot, lambda *_: None)
+    assert set(loop.registry.marks()) == {champion}
+    assert loop.adapters.manifest(candidate).parent is None
+    assert [one.adapter for one in loop.provenance().lineage(candidate)] == [candidate]
+    assert loop.provenance().exposed("leaves")[0].adapter == champion
