@@ -54,7 +54,7 @@ def grow(store: Store, topic: str, events: int, quiet: bool) -> list[float]:
     batches = events // BATCH
     costs, spent, offset = [], 0.0, 0
     for number in track(range(batches), "growing", disable=quiet):
-        batch = []
+        batch: list[Decoded] = []
         while len(batch) < BATCH:
             for event in episode(offset // (STEPS + 1)):
                 batch.append(Decoded(Received(topic, 0, offset, None, b""), event))

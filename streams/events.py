@@ -1,7 +1,7 @@
 """The contracts on the wire: what agents publish on `ratchet.events`, and what Ratchet publishes for itself.
 
-Agents import nothing of Ratchet but this module. Unknown fields are refused, so that a typo is a dead letter and not a
-silent loss.
+Agents import nothing of Ratchet but this module and, if they like, `streams.producer`. Unknown fields are refused, so
+that a typo is a dead letter and not a silent loss.
 """
 
 from datetime import UTC, datetime

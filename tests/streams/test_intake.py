@@ -18,8 +18,8 @@ STEP = (
 )
 
 
-def intake(**limits: int) -> Intake:
-    return Intake(Admission(AdmissionSettings(**limits)), Redactor(RedactionSettings(), b"key"))  # type: ignore[arg-type] # only numbers are given
+def intake(max_bytes: int = 2**20) -> Intake:
+    return Intake(Admission(AdmissionSettings(max_bytes=max_bytes)), Redactor(RedactionSettings(), b"key"))
 
 
 def record(value: bytes | None) -> Received:
