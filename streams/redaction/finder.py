@@ -27,7 +27,7 @@ class Finder:
         self._opaque = OpaqueRuns(settings.max_opaque)
         self._rules = [(rule.name, regex.compile(rule.pattern)) for rule in settings.rules]
         self._keep = [regex.compile(pattern) for pattern in settings.keep_patterns]
-        self._presidio = Presidio() if settings.presidio else None
+        self._presidio = Presidio(settings.presidio_model) if settings.presidio else None
         entities = [entity.lower() for entity in ENTITIES] if settings.presidio else []
         # In the order of precedence: where two overlap, the first names the placeholder.
         self.names = (*Kind, *(rule.name for rule in settings.rules), *entities)

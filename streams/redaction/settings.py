@@ -68,6 +68,7 @@ class RedactionSettings(BaseModel):
         default=("US",), description="Countries (ISO 3166) whose national formats count; +49 … is known anywhere."
     )
     presidio: bool = Field(default=False, description="Also replace names and places; needs the extra `presidio`.")
+    presidio_model: str = Field(default="en_core_web_lg", description="The spaCy model that Presidio reads with.")
     max_text: int = Field(default=256 * 1024, ge=1, description="Characters of one text; a longer one is quarantined.")
     max_opaque: int = Field(
         default=512, ge=64, description="Characters of one run of base64 or hex; a longer one is quarantined."
