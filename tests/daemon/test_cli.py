@@ -15,7 +15,10 @@ from daemon.registry import Registry
 from streams.ids import content_id
 from streams.processes import free_port
 
-COMMANDS = ("demo", "run", "status", "history", "rollback", "check-config")
+COMMANDS = (
+    *("demo", "run", "status", "history", "why", "rollback", "forget", "transitions", "export", "dead-letters"),
+    "check-config",
+)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ async def test_status_says_what_serves_and_that_the_store_does_not_answer(servin
     assert "base" in status.served_models
     assert status.store is None
     assert status.cycles == ()
+    assert (status.retrain, status.bootstrap) == ((), "127.0.0.1:9")
 
 
 async def test_a_cycle_a_promotion_and_a_rollback_are_in_status_history_and_figures(
