@@ -7,12 +7,15 @@ that a typo is a dead letter and not a silent loss.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from streams.ids import content_id, uuid7
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead letter and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+# Names are logged and joined by; a longer one is nobody's.
+Name: TypeAlias = Annotated[str, Field(max_length=512)]
+Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -35,8 +38,8 @@ class Message(Record):
 class Task(Record):
     """What an episode attempts. `task_id` decides alone whether it is held out of training."""
 
-    environment: str
-    task_id: str = Field(min_length=1)
+    environment: Name
+    task_id: Identity
     seed: Seed = 0
 
 
@@ -44,12 +47,12 @@ class Actor(Record):
     """Who chose the action; `adapter` is the served model's name when a policy did."""
 
     kind: Literal["policy", "expert", "human"]
-    adapter: str | None = None
+    adapter: Name | None = None
 
 
 class Envelope(Record):
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    event_id: str = Field(default_factory=uuid7, min_length=1)
+    event_id: Identity = Field(default_factory=uuid7)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -65,10 +68,10 @@ class StepEvent(Envelope):
     """
 
     kind: Literal["step"] = "step"
-    episode_id: str = Field(min_length=1)
+    episode_id: Identity
     step: Count
-    agent: str
-    principal: str
+    agent: Name
+    principal: Name
     recorded_at: AwareDatetime = Field(default_factory=_now)
     task: Task
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -82,10 +85,10 @@ class OutcomeEvent(Envelope):
     """A verifier's verdict on an episode."""
 
     kind: Literal["outcome"] = "outcome"
-    episode_id: str = Field(min_length=1)
-    verifier: str
+    episode_id: Identity
+    verifier: Name
     success: bool
-    score: float
+    score: FiniteFloat
     evidence: dict[str, Any] = Field(default_factory=dict)
     recorded_at: AwareDatetime = Field(default_factory=_now)
 
@@ -94,7 +97,7 @@ class RetractionEvent(Envelope):
     """A principal's data must leave every later training set."""
 
     kind: Literal["retraction"] = "retraction"
-    principal: str
+    principal: Name
     reason: str
     recorded_at: AwareDatetime = Field(default_factory=_now)
 

@@ -55,7 +55,7 @@ def likeness(steps: Sequence[StoredStep]) -> int:
 
 
 def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchRequest | None:
-    """The request to branch every state of the episode, or None unless it is one growing chat of one task and principal.
+    """The request to branch every state of the episode; None unless it is one growing chat of one task and principal.
 
     `steps` are in order of `step`. The same episode always gives a request of the same id.
     """

@@ -99,12 +99,15 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
     def odd(usual: str) -> str:
         return draw.choice(TEXTS) if draw.random() < 0.1 else usual
 
+    def name(usual: str) -> str:
+        return odd(usual)[:512]
+
     number = 0
     while True:
         number += 1
-        episode = odd(f"episode-{number}") or "-"
+        episode = name(f"episode-{number}") or "-"
         task = Task(
-            environment=odd("game"), task_id=odd(f"game/{number}") or "-", seed=draw.choice((0, -(2**63), 2**63 - 1))
+            environment=name("game"), task_id=name(f"game/{number}") or "-", seed=draw.choice((0, -(2**63), 2**63 - 1))
         )
         chat: tuple[Message, ...] = (Message(role="user", content=odd("You are in a kitchen.")),)
         for step in range(draw.randint(1, 4)):
@@ -112,15 +115,15 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
                 event_id=_id(draw),
                 episode_id=episode,
                 step=step if draw.random() < 0.95 else draw.choice((0, 7, 2**31 - 1)),
-                agent=odd("assistant"),
-                principal=odd(f"tenant/{number % 50}"),
+                agent=name("assistant"),
+                principal=name(f"tenant/{number % 50}"),
                 task=task,
                 messages=chat,
                 action=Message(role=draw.choice(("assistant", "tool")), content=odd(f"go {step}")),
                 observation=odd(f"You went {step}."),
                 done=draw.random() < 0.3,
                 actor=Actor(
-                    kind=draw.choice(("policy", "expert", "human")), adapter=draw.choice((None, "", odd("adapter")))
+                    kind=draw.choice(("policy", "expert", "human")), adapter=draw.choice((None, "", name("adapter")))
                 ),
             )
             yield event.to_json()
@@ -128,13 +131,13 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
         yield OutcomeEvent(
             event_id=_id(draw),
             episode_id=episode,
-            verifier=odd("game"),
+            verifier=name("game"),
             success=draw.random() < 0.7,
             score=draw.choice((0.0, 1.0, -1e308, 5e-324)),
             evidence={odd("note"): odd("fine"), "turns": [1, None, {"x": 2**70}]},
         ).to_json()
         if draw.random() < 0.1:
-            yield RetractionEvent(event_id=_id(draw), principal=odd("nobody"), reason=odd("asked")).to_json()
+            yield RetractionEvent(event_id=_id(draw), principal=name("nobody"), reason=odd("asked")).to_json()
 
 
 def fuzz(count: int, seed: int = 0) -> Iterator[Hostile]:
