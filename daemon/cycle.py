@@ -134,7 +134,12 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     Raises `RatchetError` when a step could not be carried out; what serves is then as it was.
     """
     began = time.monotonic()
-    snapshot = await build_snapshot(loop.store, loop.settings.holdout, loop.settings.home / "snapshots")
+    snapshot = await build_snapshot(
+        loop.store,
+        loop.settings.holdout,
+        loop.settings.home / "snapshots",
+        most_per_principal=settings.most_per_principal,
+    )
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
     candidate = await train_candidate(loop, settings, snapshot, watch)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"
+MOST_PER_PRINCIPAL = 1000
 
 
 class _Frozen(BaseModel):
@@ -44,6 +45,9 @@ class LearnerSettings(_Frozen):
     max_length: int = Field(default=2048, ge=64, description="Longest packed episode in tokens.")
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
+    most_per_principal: int = Field(
+        default=MOST_PER_PRINCIPAL, ge=1, description="Most episodes of one principal in a snapshot, the newest."
+    )
     branch_patience_s: float = Field(
         default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."
     )

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from learners.base_model import file_sha256
+from learners.settings import MOST_PER_PRINCIPAL
 from learners.trajectories import Branch, Trajectory
 from streams.crash_points import CrashPoint, reach
 from streams.errors import TrainingError
@@ -83,12 +84,18 @@ class Snapshot:
 
 
 async def build_snapshot(
-    store: StoreClient, holdout: HoldoutSettings, home: Path, as_of: int | None = None
+    store: StoreClient,
+    holdout: HoldoutSettings,
+    home: Path,
+    as_of: int | None = None,
+    most_per_principal: int = MOST_PER_PRINCIPAL,
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
-    principal took part that has withdrawn by now is left out whole, since each state repeats what was said before.
+    principal took part that has withdrawn by now is left out whole, since each state repeats what was said before. Of
+    each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of texts, not a
+    share.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
@@ -97,7 +104,11 @@ async def build_snapshot(
     if as_of is None:
         as_of = int((await store.query(_LATEST_SQL))["sequence"][0].as_py())
     retracted_as_of = int((await store.query(_RETRACTED_SQL))["sequence"][0].as_py())
-    steps = (await store.query(_STEPS_SQL.format(as_of=as_of, retracted_as_of=retracted_as_of))).to_pylist()
+    steps = (
+        await store.query(
+            _STEPS_SQL.format(as_of=as_of, retracted_as_of=retracted_as_of, most_per_principal=most_per_principal)
+        )
+    ).to_pylist()
     branches = (await store.query(_BRANCHES_SQL.format(as_of=as_of))).to_pylist()
     trajectories = assemble(steps, branches, holdout)
     if not trajectories:
@@ -273,7 +284,10 @@ _RETRACTED_SQL = "SELECT coalesce(max(sequence), 0) AS sequence FROM retractions
 _STEPS_SQL = """
     SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter, principal
     FROM transitions
-    SEMI JOIN (SELECT episode_id FROM trusted WHERE sequence <= {as_of}) USING (episode_id)
+    SEMI JOIN (
+        SELECT episode_id FROM trusted WHERE split = 'train' AND sequence <= {as_of}
+        QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= {most_per_principal}
+    ) USING (episode_id)
     ANTI JOIN (
         SELECT episode_id FROM transitions
         WHERE sequence <= {as_of}

@@ -13,6 +13,8 @@ from streams.log import Received
 from streams.redaction.redactor import Redactor
 from streams.redaction.unjudgeable import UnjudgeableError
 
+WITHHELD = "(withheld: redaction could not judge it)"
+
 
 class Intake:
     """Reads records of the events and the transitions topic. Stateless but for the redactor's memory of texts."""
@@ -34,7 +36,10 @@ class Intake:
         try:
             redacted = self._redactor.redact(event)
         except UnjudgeableError as error:
-            return Decoded(received, Quarantined(str(error), principal))
+            if not isinstance(event, RetractionEvent):
+                return Decoded(received, Quarantined(str(error), principal))
+            # It must be obeyed, whatever its reason may hide.
+            return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
         return Decoded(received, redacted.event, flag(event), redacted.counts)
 
     def branch_result(self, received: Received) -> Decoded:

@@ -189,6 +189,17 @@ async def test_episodes_that_went_the_same_way_are_kept_once(served_store: Serve
     assert names(await build(served_store, tmp_path)) == ["a", "c"]
 
 
+async def test_of_one_principal_only_the_newest_episodes_are_taken(served_store: ServedStore, tmp_path: Path) -> None:
+    log = Log(served_store.store)
+    for number, task_id in enumerate(TASKS[Split.TRAIN][:3]):
+        same = {"principal": "one"}
+        log.publish(*(event.model_copy(update=same) for event in episode(f"a{9 - number}", task_id)))
+    log.publish(*episode("b", TASKS[Split.TRAIN][3]))
+    async with StoreClient(served_store.url) as client:
+        snapshot = await build_snapshot(client, HOLDOUT, tmp_path, most_per_principal=2)
+    assert {trajectory.episode_id for trajectory in read_trajectories(snapshot.folder)} == {"a8", "a7", "b"}
+
+
 async def test_a_store_with_nothing_to_learn_from_is_an_error_that_says_so(
     served_store: ServedStore, tmp_path: Path
 ) -> None:

@@ -1,9 +1,12 @@
 """What a record passes on its way to the store, and where it goes when it does not pass."""
 
+import base64
+import random
+
 from streams.admission import Admission, AdmissionSettings
 from streams.decoding import Decoded, Quarantined, Unreadable
-from streams.events import Alternative, BranchResult, StepEvent, Task
-from streams.intake import Intake
+from streams.events import Alternative, BranchResult, RetractionEvent, StepEvent, Task
+from streams.intake import WITHHELD, Intake
 from streams.letters import refusal_letter
 from streams.log import Received
 from streams.redaction.redactor import Redactor
@@ -39,6 +42,13 @@ def test_what_is_not_let_in_is_quarantined_under_its_principal() -> None:
     assert isinstance(decoded.content, Quarantined)
     assert decoded.content.principal == "tenant/a"
     assert "jo@" not in decoded.content.reason
+
+
+def test_a_retraction_is_obeyed_even_if_its_reason_cannot_be_judged() -> None:
+    hidden = base64.b64encode(random.Random(0).randbytes(4000)).decode()
+    decoded = intake().event(record(RetractionEvent(principal="tenant/a", reason=hidden).to_json()))
+    assert isinstance(decoded.content, RetractionEvent)
+    assert (decoded.content.principal, decoded.content.reason) == ("tenant/a", WITHHELD)
 
 
 def test_a_branch_result_is_redacted_too() -> None:
