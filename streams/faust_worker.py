@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from aiokafka.errors import KafkaError
@@ -30,6 +30,7 @@ from streams.header_names import accept_any_header_name
 from streams.kafka_security import tls_context
 from streams.log import Outgoing, Received
 from streams.settings import KafkaSecurity, KafkaSettings
+from streams.watchdog import Unread, Watchdog, unread_records
 
 Handle = Callable[[list[Received]], Awaitable[None]]
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
@@ -70,7 +71,7 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
         web_router_enabled=False,
     )
     accept_any_header_name()
-    app.transport = _BundlingTransport(app.conf.broker_consumer, app, positions)
+    app.transport = _BundlingTransport(app.conf.broker_consumer, app, kafka, positions)
     return app
 
 
@@ -81,15 +82,19 @@ def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, wit
     nothing of the batch is acknowledged and the app crashes: the process must end and be started again.
     """
 
+    transport = cast(_BundlingTransport, app.transport)
+    transport.topics.add(topic)
+
     async def agent(stream: Any) -> None:
         # `noack_take` restores what it found when it ends, and a crashed stream would acknowledge what it still holds.
         stream.enable_acks = False
         async for events in stream.noack_take(bundles, within=within_s):
-            await handle([received for event in events for received in event.value])
-            reach(CrashPoint.ACK_BEFORE)
-            for event in events:
-                await stream.ack(event)
-            reach(CrashPoint.ACK_AFTER)
+            with transport.watchdog.handling():
+                await handle([received for event in events for received in event.value])
+                reach(CrashPoint.ACK_BEFORE)
+                for event in events:
+                    await stream.ack(event)
+                reach(CrashPoint.ACK_AFTER)
 
     app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
 
@@ -120,7 +125,8 @@ async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:
 async def run(app: faust.App, stop: asyncio.Event) -> None:
     """Run `app` on this event loop until `stop` is set.
 
-    Raises what a handler raised if that is a `RatchetError`, and `BrokerError` for anything else that ended the app.
+    Raises what a handler raised if that is a `RatchetError`, and `BrokerError` for anything else that ended the app,
+    also when it stands still.
     """
     try:
         async with faust_app_running(app, stop_timeout=STOP_TIMEOUT_S):
@@ -150,13 +156,17 @@ def _credentials(security: KafkaSecurity) -> SASLCredentials | SSLCredentials | 
 
 
 async def _until_stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
+    watchdog = cast(_BundlingTransport, app.transport).watchdog
+    work = (stop.wait(), app.wait_until_stopped(), watchdog.watch())
+    waits = [asyncio.ensure_future(each) for each in work]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in done:
+            wait.result()
     finally:
         for wait in waits:
             wait.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, BrokerError):
                 await wait
 
 
@@ -262,9 +272,17 @@ def _value_size(record: Any) -> int:
 
 
 class _BundlingTransport(Transport):
-    def __init__(self, url: Any, app: faust.App, positions: Positions | None) -> None:
+    def __init__(self, url: Any, app: faust.App, kafka: KafkaSettings, positions: Positions | None) -> None:
         super().__init__(url, app)
+        self._kafka = kafka
+        self._group = app.conf.id
         self._positions = positions
+        self.topics: set[str] = set()
+        self.watchdog = Watchdog(kafka.stall_timeout_s, self._unread)
+
+    async def _unread(self) -> Unread:
+        positions = None if self._positions is None else await self._positions()
+        return await asyncio.to_thread(unread_records, self._kafka, self._group, self.topics, positions)
 
     def create_consumer(self, callback: Any, **kwargs: Any) -> ConsumerT:
         consumer = _BundlingConsumer(self, callback=callback, **kwargs)

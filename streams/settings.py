@@ -76,6 +76,11 @@ class KafkaSettings(BaseModel):
         default=168, ge=1, description="Hours that topics made by Ratchet keep what agents sent; it is not redacted."
     )
     group_prefix: str = Field(default="ratchet", description="Consumer groups are named PREFIX-ROLE.")
+    stall_timeout_s: float = Field(
+        default=120.0,
+        ge=6,  # commits come seconds after the work
+        description="A worker that reads nothing for so long, though there are records, ends.",
+    )
     session_timeout_s: float = Field(
         default=10.0, gt=0, description="Silence after which a worker is dead; Tansu delays joins by about this much."
     )

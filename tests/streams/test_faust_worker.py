@@ -116,3 +116,39 @@ async def test_a_cluster_that_is_not_there_is_a_broker_error() -> None:
     nowhere = KafkaSettings(bootstrap="127.0.0.1:1")
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
         await consume_into(Collect(until=1), nowhere)
+
+
+async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: KafkaSettings) -> None:
+    settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
+    app = build_app("test", settings, bundle=7)
+    collect = Collect(until=RECORDS)
+    consume(app, settings.events_topic, collect)
+
+    async def stand_still() -> None:
+        await collect.stop.wait()
+        # What Faust itself does for a rebalance, and after an outage may forget to take back.
+        app.flow_control.suspend()
+        app.consumer.stop_flow()
+        await asyncio.sleep(settings.stall_timeout_s + 2)
+        producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+        producer.send(settings.events_topic, value=b"new")
+        producer.close()
+
+    app.task(stand_still)
+    async with asyncio.timeout(60):
+        with pytest.raises(BrokerError, match="nothing was read for 6 s"):
+            await run(app, asyncio.Event())
+    assert len(collect.values) == RECORDS
+
+
+async def test_a_worker_with_nothing_to_read_may_stand_still(kafka: KafkaSettings) -> None:
+    settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
+    app = build_app("test", settings, bundle=7)
+    collect, stop = Collect(until=RECORDS), asyncio.Event()
+    consume(app, settings.events_topic, collect)
+    task = asyncio.create_task(run(app, stop))
+    await collect.stop.wait()
+    await asyncio.sleep(2 * settings.stall_timeout_s)
+    assert not task.done()
+    stop.set()
+    await task
