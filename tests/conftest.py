@@ -70,6 +70,17 @@ async def policy(inference_url: str) -> AsyncIterator[PolicyClient]:
         yield client
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which brokers the one suite ran over: what needs Apache Kafka is slow, or skipped where there is none."""
+    ran = [report.nodeid for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    tansu, kafka = (sum(broker in name for name in ran) for broker in ("tansu", "apache-kafka"))
+    if tansu or kafka:
+        remedy = "" if kafka else " (`make test-slow` does; docs/operating.md says how to get one)"
+        terminalreporter.write_line(
+            f"of the tests for every broker, {tansu} ran over Tansu, {kafka} over Kafka{remedy}"
+        )
+
+
 def _answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/v1/models").is_success
