@@ -36,6 +36,7 @@ Handle = Callable[[list[Received]], Awaitable[None]]
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
 
 STOP_TIMEOUT_S = 20.0
+METADATA_AGE_S = 5.0
 # Fetched and not yet handled, per topic. More would be memory and not speed: one is being handled, the next are ready.
 WAITING_BUNDLES = 8
 PRODUCER_MAX_REQUEST_BYTES = 16 * 2**20
@@ -62,6 +63,9 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
         stream_wait_empty=False,
         stream_buffer_maxsize=WAITING_BUNDLES,
         broker_max_poll_records=bundle,
+        # A cluster that has just started may not know its topics yet, and whoever joins then is assigned nothing until
+        # it asks again.
+        consumer_metadata_max_age_ms=int(METADATA_AGE_S * 1000),
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.session_timeout_s / 4,
         producer_max_request_size=PRODUCER_MAX_REQUEST_BYTES,
