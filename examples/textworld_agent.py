@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -240,15 +240,44 @@ async def play_all(options: Options) -> Summary:
                         await agent.play(task_id)
                         progress.advance(bar)
 
-                async with asyncio.TaskGroup() as seats:
-                    for _ in range(min(options.concurrency, len(options.tasks))):
-                        seats.create_task(seat())
+                await take_seats(seat, min(options.concurrency, len(options.tasks)))
         producer.flush(timeout=60)
         agent.raise_failure()
         return agent.summary
     finally:
         producer.close(timeout=10)
         games.close()
+
+
+class Interrupted(Exception):
+    """The user wants no more."""
+
+
+async def take_seats(seat: Callable[[], Coroutine[None, None, None]], count: int) -> None:
+    """Run `seat` so many times side by side. Raises `Interrupted` on SIGINT, whatever that broke off.
+
+    A request that is cut off fails in a way of its own, which would pass for a failure of the model.
+    """
+    interrupted = asyncio.Event()
+
+    async def take() -> None:
+        async with asyncio.TaskGroup() as seats:
+            for _ in range(count):
+                seats.create_task(seat())
+
+    taking = asyncio.create_task(take())
+
+    def interrupt() -> None:
+        interrupted.set()
+        taking.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await taking
+    except BaseException:
+        if interrupted.is_set():
+            raise Interrupted from None
+        raise
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
@@ -283,7 +312,7 @@ def main() -> int:
         problem = f"the model at {options.base_url} failed: {failed.exceptions[0]!r}"
     except* KafkaError as failed:
         problem = f"events could not be published to {options.bootstrap}: {failed.exceptions[0]!r}"
-    except* KeyboardInterrupt:
+    except* (Interrupted, KeyboardInterrupt):
         problem = "interrupted; the events until now are published"
     if problem:
         print(f"textworld_agent: {problem}", file=sys.stderr)
