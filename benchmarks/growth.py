@@ -1,8 +1,8 @@
 """What storing an event costs as the store grows, and how much memory that takes.
 
 `python -m benchmarks.growth [--events N] [--json]` appends N events (episodes of nine steps and a verdict) to a new
-store, in batches as the record role does, without a log before it. `ratio` is the processor time of an event in the last
-tenth by that in the first: 1 means that the size of the store does not matter.
+store, in batches as the record role does, without a log before it. `ratio` is the processor time of an event in the
+last tenth by that in the first: 1 means that the size of the store does not matter.
 """
 
 import argparse
