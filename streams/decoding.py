@@ -45,6 +45,10 @@ class Quarantined:
     principal: str | None = None
 
 
+# Made once: `Unreadable | Quarantined` in a call would be made for each record.
+REFUSED = (Unreadable, Quarantined)
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A record and what it says. `flag` is why its episode is not learned from."""
@@ -56,7 +60,7 @@ class Decoded:
 
     @property
     def refused(self) -> Unreadable | Quarantined | None:
-        return self.content if isinstance(self.content, Unreadable | Quarantined) else None
+        return self.content if isinstance(self.content, REFUSED) else None
 
 
 def decode_event(received: Received) -> Decoded:

@@ -25,6 +25,9 @@ class SeenIds:
         """Those of `ids` that may be stored; about one in ten thousand of them is not."""
         return [identity for identity in ids if identity in self._filter]
 
+    def __contains__(self, identity: str) -> bool:
+        return identity in self._filter
+
     def add(self, ids: Sequence[str]) -> None:
         """Note that `ids` are stored now. Call it after their transaction: a full filter is read from the table."""
         self._count += len(ids)
@@ -55,7 +58,7 @@ class EpisodeStarts:
 
     def note(self, episode_id: str, sequence: int) -> bool:
         """Note that a row of the episode has that sequence; whether it is its first."""
-        if episode_id in self._starts or self._seen.possible((episode_id,)):
+        if episode_id in self._starts or episode_id in self._seen:
             return False
         self._starts[episode_id] = sequence
         return True

@@ -16,7 +16,7 @@ import pyarrow as pa
 import structlog
 
 from streams.database import Database
-from streams.decoding import Decoded, Quarantined, Unreadable
+from streams.decoding import REFUSED, Decoded
 from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent
 from streams.holdout import HoldoutSettings, Split
 from streams.log import Outgoing
@@ -230,14 +230,15 @@ class Store:
         redactions: Counter[str] = Counter()
         for record in fresh:
             content = record.content
-            if isinstance(content, Unreadable | Quarantined):
+            if isinstance(content, REFUSED):
                 batch.refused(record.received, content)
                 continue
             if content.event_id in known or content.event_id in taken.ids:
                 batch.duplicate(record.received, content.event_id)
                 continue
             taken.ids[content.event_id] = None
-            redactions.update(record.redactions)
+            if record.redactions:
+                redactions.update(record.redactions)
             if isinstance(content, BranchResult):
                 batch.branch_result(content, principals)
                 continue
@@ -252,7 +253,7 @@ class Store:
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
         ids = self._ids.possible(
-            record.content.event_id for record in records if not isinstance(record.content, Unreadable | Quarantined)
+            record.content.event_id for record in records if not isinstance(record.content, REFUSED)
         )
         if not ids:
             return set()
