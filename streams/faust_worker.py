@@ -189,6 +189,9 @@ class _BundlingConsumer(Consumer):
     record, so that acknowledging it commits all of them, and none before.
 
     With `positions`, each assignment begins where the store is: the group's commits may be older or newer.
+
+    Faust throws away what was on its way while a group rebalanced, and goes on behind it. Here nothing is handed on but
+    what comes next, so what was thrown away is fetched again.
     """
 
     positions: Positions | None = None
@@ -196,19 +199,34 @@ class _BundlingConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._handed: defaultdict[TP, deque[int]] = defaultdict(deque)
+        # Per partition, what comes next. None has an entry from its assignment to the end of `perform_seek`.
+        self._next: dict[TP, int] = {}
+        self._fetched_again: dict[TP, int] = {}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - the signature is Faust's
-        fetched, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
+        fetched, _ = await self._wait_next_records(timeout)
         for partition, records in (fetched or {}).items():
-            # As in Faust: what was fetched before a rebalance is not this worker's any more.
-            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+            if self.should_stop or not self.flow_active:
                 return
-            wanted = active is None or partition in active or partition in self._buffered_partitions
-            # Faust drops what it has read before, and that would never be acknowledged.
-            if wanted and records and records[-1].offset >= (self._read_offset[partition] or 0):
-                self._handed[partition].append(records[-1].offset)
-                yield partition, self._bundle(partition, records)
+            following = await self._following(partition, records)
+            if following:
+                self._handed[partition].append(following[-1].offset)
+                yield partition, self._bundle(partition, following)
+
+    async def _following(self, partition: TP, records: Sequence[Any]) -> Sequence[Any]:
+        """Those of `records` that follow what was read of the partition; none when they do not."""
+        expected = self._next.get(partition)
+        if expected is None or not records or records[-1].offset < expected:
+            return ()
+        if records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
+        if records[0].offset > expected and self._fetched_again.get(partition) != expected:
+            # Only a log that lacks them leaves them out a second time.
+            self._fetched_again[partition] = expected
+            await self.seek_wait({partition: expected})
+            return ()
+        self._next[partition] = records[-1].offset + 1
+        return records
 
     def _bundle(self, partition: TP, records: Sequence[Any]) -> ConsumerMessage:
         last = records[-1]
@@ -250,10 +268,10 @@ class _BundlingConsumer(Consumer):
 
     async def perform_seek(self) -> None:
         self._handed.clear()
+        self._next.clear()
+        self._fetched_again.clear()
         await super().perform_seek()
-        if self.positions is None:
-            return
-        positions = await self.positions()
+        positions = {} if self.positions is None else await self.positions()
         wanted: dict[TP, int] = {}
         for partition in self.assignment():
             offset = positions.get((partition.topic, partition.partition))
@@ -264,6 +282,7 @@ class _BundlingConsumer(Consumer):
         for partition, offset in wanted.items():
             # Faust takes 0 for "nothing committed yet", which is what None says.
             self._committed_offset[partition] = offset or None
+        self._next = {partition: self._committed_offset[partition] or 0 for partition in self.assignment()}
 
 
 def _headers(found: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:

@@ -80,10 +80,11 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
 
 
 def _adopt_log(store: Store, kafka: KafkaSettings) -> Mapping[tuple[str, int], int]:
+    read = store.positions()
     ends = {
         (topic, partition): offset
         for topic in (kafka.events_topic, kafka.transitions_topic)
         for partition, offset in end_offsets(kafka.bootstrap, topic, kafka.security).items()
     }
-    store.adopt_log(cluster_id(kafka.bootstrap, kafka.security), ends)
+    store.adopt_log(cluster_id(kafka.bootstrap, kafka.security), ends, read)
     return ends

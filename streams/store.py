@@ -174,19 +174,22 @@ class Store:
         """Per (topic, partition), the offset to read next."""
         return {partition: offset for partition, offset in self._positions.items() if partition[0] != OUTBOX}
 
-    def adopt_log(self, cluster_id: str, ends: Mapping[tuple[str, int], int]) -> None:
+    def adopt_log(
+        self, cluster_id: str, ends: Mapping[tuple[str, int], int], read: Mapping[tuple[str, int], int] | None = None
+    ) -> None:
         """Say which log is about to be read, and where its partitions end. Call it whenever reading begins.
 
         A log other than the last one, or a partition that ends before what was read of it, is read from its beginning:
         its offsets mean something else. What is already stored is recognised by its id. Branch requests that nobody
         answered went down with the old log, and are published again.
+
+        `read` is `positions` from before `ends` was asked for, if records may have been stored meanwhile.
         """
+        read = self.positions() if read is None else read
         with self._lock:
             last = self._database.rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
             anew = bool(last) and last[0][0] != cluster_id
-            stale = [
-                partition for partition, offset in self.positions().items() if anew or offset > ends.get(partition, 0)
-            ]
+            stale = [partition for partition, offset in read.items() if anew or offset > ends.get(partition, 0)]
             if not stale and last and not anew:
                 return
             if stale:
