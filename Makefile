@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-slow lint bench clean lock
+.PHONY: demo test test-slow test-nightly lint bench clean lock
 
 demo: $(READY)
 	$(BIN)/ratchet demo $(ARGS)
@@ -14,6 +14,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-nightly: $(READY)
+	$(BIN)/python -m pytest -m nightly $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -62,6 +62,7 @@ LIBRARY_AGENTS = [
     *("producer.send:before", "producer.send:after", "producer.ack:after"),
     *("producer.send:after spool.rename:before", "producer.send:after spool.rename:after"),
 ]
+FOR_EACH_CHANGE = {"outbox.publish:after", "store.commit:after@2", "results.publish:after", "producer.send:after"}
 FILE = ["file.rename:before", "file.rename:after"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
@@ -83,15 +84,15 @@ def kafka() -> Iterator[KafkaSettings]:
         yield KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2, partitions=2, group_prefix=uuid7())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "places"),
-    [
-        *(("recorder", places) for places in RECORDER),
-        *(("brancher-0", places) for places in BRANCHER),
-        *((LIBRARY, places) for places in LIBRARY_AGENTS),
-    ],
-)
+def cases() -> Iterator[object]:
+    """Every place once; the few that have caught most are for each change, all the others for the night."""
+    for name, of_name in (("recorder", RECORDER), ("brancher-0", BRANCHER), (LIBRARY, LIBRARY_AGENTS)):
+        for places in of_name:
+            mark = pytest.mark.slow if places in FOR_EACH_CHANGE else pytest.mark.nightly
+            yield pytest.param(name, places, marks=mark)
+
+
+@pytest.mark.parametrize(("name", "places"), cases())
 def test_what_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
     name: str, places: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
 ) -> None:

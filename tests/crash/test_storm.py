@@ -11,7 +11,7 @@ from tests.crash.storm import storm
 KILLS = int(os.environ.get("RATCHET_CRASH_KILLS", "12"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_random_kills_under_load_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     report = storm(tmp_path, KILLS, seed=random.randrange(2**32), tell=print)
     assert report.findings == ()

@@ -147,7 +147,7 @@ def test_fuzzed_records_are_each_counted_once(open_store: Callable[[], Store], c
     ledger.agrees_with(open_store())
 
 
-@pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.nightly)])
 def test_odd_records_are_each_counted_once(open_store: Callable[[], Store], examples: int) -> None:
     ledger = Ledger(open_store())
 
