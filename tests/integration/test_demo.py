@@ -56,8 +56,11 @@ def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(tmp_pat
     assert demo.returncode == 0, told[-2000:]
     report = json.loads(output)
     assert report == json.loads((tmp_path / "demo" / "report.json").read_text())
+    # Two dozen tasks prove nothing, and sometimes nothing is promoted that could be rolled back.
+    promoted = any(cycle["verdict"] == "PROMOTE" for cycle in report["cycles"])
+    assert promoted == (report["rollback"] is not None)
     for key, parts in REPORT_KEYS.items():
-        assert parts <= report[key].keys()
+        assert parts <= (report[key] or dict.fromkeys(parts)).keys()
     assert report["events"]["produced"] == report["events"]["stored"] > 0
     assert report["events"]["lost"] == report["events"]["duplicated"] == 0
     assert report["branches"]["requested"] == report["branches"]["executed"] + report["branches"]["diverged"] > 0
