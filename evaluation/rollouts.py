@@ -16,10 +16,6 @@ from streams.sandboxes.environment import Observation
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 
-# How an environment's answer begins when it did not understand the action. Asking for the valid actions instead would
-# cost a call per step, and its list leaves out actions that the simulator does understand.
-NOT_UNDERSTOOD = "Unknown action"
-
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -112,5 +108,5 @@ async def _take_turn(
     action = harness.parse(reply.text)
     episode.last = await episode.session.step(action)
     episode.actions.append(action)
-    episode.invalid_actions += episode.last.text.startswith(NOT_UNDERSTOOD)
+    episode.invalid_actions += not episode.last.understood
     episode.messages = harness.extend(episode.messages, action, episode.last.text)

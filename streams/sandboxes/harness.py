@@ -5,6 +5,7 @@ Branching compares recordings with it, and evaluation plays through it, so that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from streams.events import Message
 
@@ -15,11 +16,15 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class ChatHarness:
-    """An episode as one growing chat: every state's messages are a prefix of the next one's."""
+    """An episode as one growing chat: every state's messages are a prefix of the next one's.
+
+    `reply` says how much of a model's reply is the action: its first line, or all of it.
+    """
 
     system_prompt: str = SYSTEM_PROMPT
     max_steps: int = 15
     patience: int = 4
+    reply: Literal["line", "text"] = "line"
 
     def opening(self, first: str) -> tuple[Message, ...]:
         """The messages of the first state, from the text that the environment's `reset` gave."""
@@ -35,12 +40,12 @@ class ChatHarness:
         return len(answers) == self.patience and len(set(answers)) == 1
 
     def parse(self, reply: str) -> str:
-        """The action in a model's reply: its first line, stripped.
+        """The action in a model's reply, stripped.
 
         >>> ChatHarness().parse(" open fridge \\nThen I would look inside.")
         'open fridge'
         """
-        return reply.partition("\n")[0].strip()
+        return (reply.partition("\n")[0] if self.reply == "line" else reply).strip()
 
 
 def canonical(action: str) -> str:

@@ -16,13 +16,17 @@ from textworld_express.constants import BASEPATH, GAME_NAMES, JAR_PATH
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
-from streams.sandboxes.environment import Capabilities, Observation, Restore
+from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
+from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.java import java_executable
 
 ENVIRONMENT = "textworld_express"
 
 # One room and two objects: an episode is about six actions long, which a small model can learn in minutes.
 GAME_PARAMETERS = {"twc": "numLocations=1,numItemsToPutAway=2,includeDoors=0,limitInventorySize=0"}
+
+# How an answer to an action begins that is none.
+_NOT_UNDERSTOOD = "Unknown action"
 
 # Its gold paths begin with it, and it says again what the first observation said.
 _REDUNDANT_ACTION = "look around"
@@ -68,7 +72,10 @@ class TextWorldExpress:
     The third fold, `test`, is reserved: no task of it is ever begun or listed.
     """
 
-    capabilities = Capabilities(restore=Restore.REPLAY, deterministic=True, side_effects=False)
+    capabilities = Capabilities(
+        restores=(Restore.REPLAY,), deterministic=True, side_effects=False, network=Network.LOOPBACK
+    )
+    harness = ChatHarness()
 
     def __init__(self) -> None:
         _seeds()  # slow the first time, and a reset has less time than an opening
@@ -105,6 +112,9 @@ class TextWorldExpress:
         """The actions of the simulator's own solution of `task`, without those that do nothing."""
         self._begin(task, gold=True)
         return [action for action in self._server.getGoldActionSequence() if action != _REDUNDANT_ACTION]
+
+    def games(self) -> tuple[str, ...]:
+        return tuple(GAME_NAMES)
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         """The tasks of a fold in the order of their seeds, without those that begin like an earlier one.
@@ -152,7 +162,8 @@ class TextWorldExpress:
     def _observed(self, text: str) -> Observation:
         score, success = self._score(), bool(self._state["tasksuccess"])
         done = success or bool(self._state["taskfailure"]) or score >= 1.0
-        return Observation(f"{text.strip()} [score {score:.2f}]", score, done, success)
+        understood = not text.startswith(_NOT_UNDERSTOOD)
+        return Observation(f"{text.strip()} [score {score:.2f}]", score, done, success, understood)
 
     def _score(self) -> float:
         # Some games take points away; the contract's score runs from 0 to 1.

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from streams.errors import ConfigurationError, RatchetError, SandboxError
 from streams.events import Record, Task
 from streams.processes import die_with_parent
-from streams.sandboxes.environment import Environment, Observation, TaskSource
+from streams.sandboxes.environment import Environment, ListsActions, Observation, TaskSource
 
 ENVIRONMENTS = "ratchet.environments"
 
@@ -89,7 +89,8 @@ def _answer(environment: type[Environment], sessions: dict[int, Environment], re
         case "step":
             return Answer(id=request.id, observations=tuple(session.step(action) for action in request.actions))
         case "valid_actions":
-            return Answer(id=request.id, texts=tuple(session.valid_actions()))
+            listed = session.valid_actions() if isinstance(session, ListsActions) else ()
+            return Answer(id=request.id, texts=tuple(listed))
         case "fingerprint":
             return Answer(id=request.id, texts=(session.fingerprint(),))
     if not isinstance(session, TaskSource):
