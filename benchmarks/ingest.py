@@ -39,12 +39,15 @@ from streams.store import Store
 from streams.topics import create_topics, end_offsets
 
 STEPS = 10
+_IN_FLIGHT = 10_000
+_SEND_TIMEOUT_S = 60
 
 
 def produce(kafka: KafkaSettings, events: int) -> float:
     """Publish `events` steps of about 1 kB; returns the seconds it took."""
     began = time.perf_counter()
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20)
+    sent = []
     for number in range(events):
         name = f"episode-{number // STEPS}"
         event = StepEvent(
@@ -58,7 +61,11 @@ def produce(kafka: KafkaSettings, events: int) -> float:
             observation="You open the wardrobe. [score 0.50]",
             actor=Actor(kind="expert"),
         )
-        producer.send(kafka.events_topic, key=name.encode(), value=event.to_json())
+        sent.append(producer.send(kafka.events_topic, key=name.encode(), value=event.to_json()))
+        if len(sent) == _IN_FLIGHT or number + 1 == events:
+            for each in sent:
+                each.get(_SEND_TIMEOUT_S)
+            sent.clear()
     producer.close()
     return time.perf_counter() - began
 
@@ -144,7 +151,7 @@ def measure(kafka: KafkaSettings, folder: Path, events: int, rounds: int) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3, help="how often each reads all of them; medians are reported")
     parser.add_argument("--bootstrap", default="", help="a cluster to use instead of the embedded broker")
     parser.add_argument("--json", action="store_true")

@@ -1,7 +1,7 @@
 """What a simulator, tool suite or server must offer so that Ratchet can branch and evaluate in it.
 
-An adapter is a class that satisfies `Environment` and as many of the smaller protocols below as it can. It registers
-under the entry-point group `ratchet.environments`; `ratchet environment check NAME` tells whether it keeps its promises.
+An adapter is a class that satisfies `Environment` and as many of the smaller protocols below as it can, and registers
+under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its promises.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ class Capabilities:
     """What an environment promises about its states.
 
     `restores` are the ways its states can be brought back, cheapest first; with none, its steps cannot be branched.
-    `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it was
-    has changed nothing, and what is tried next needs no restoring.
+    `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it
+    was has changed nothing, and what is tried next needs no restoring.
     """
 
     restores: tuple[Restore, ...]

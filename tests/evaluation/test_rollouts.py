@@ -8,7 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from evaluation.gate import Verdict, evaluate
-from evaluation.rollouts import NOT_UNDERSTOOD, play
+from evaluation.rollouts import play
 from evaluation.settings import GateSettings, RolloutSettings
 from streams.errors import PolicyError, SandboxError
 from streams.events import Task
@@ -82,12 +82,12 @@ async def test_who_knows_the_solution_succeeds_and_who_goes_in_circles_gives_up(
         assert (rollout.steps, rollout.invalid_actions) == (patience, patience)
 
 
-async def test_the_simulator_says_in_the_expected_words_that_it_did_not_understand() -> None:
+async def test_the_simulator_says_when_it_did_not_understand() -> None:
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(tasks(1)[0])
-        assert (await session.step("dance with the fridge")).text.startswith(NOT_UNDERSTOOD)
+        assert not (await session.step("dance with the fridge")).understood
         for action in await session.valid_actions():
-            assert not (await session.step(action)).text.startswith(NOT_UNDERSTOOD)
+            assert (await session.step(action)).understood
 
 
 async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) -> None:
