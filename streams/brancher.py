@@ -21,7 +21,7 @@ from streams.letters import refusal_letter
 from streams.log import Outgoing, Received
 from streams.policy import PolicyClient
 from streams.sandboxes.pool import SandboxPool
-from streams.sandboxes.worker import registered_environments
+from streams.sandboxes.protocol import registered_environments
 from streams.settings import KafkaSettings
 from streams.topics import create_topics
 

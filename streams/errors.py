@@ -21,6 +21,18 @@ class SandboxError(RatchetError):
     """A sandbox process died, timed out, or answered what its contract does not allow."""
 
 
+class DivergedError(SandboxError):
+    """A restored state is not the recorded one, so what would follow from it says nothing about the recorded state."""
+
+
+class StepTimeoutError(SandboxError):
+    """What was asked of a sandbox took too long; the process it ran in was killed."""
+
+
+class SandboxDiedError(SandboxError):
+    """A sandbox process died of what was asked of it."""
+
+
 class PolicyError(RatchetError):
     """The inference server cannot be reached or refused a request."""
 

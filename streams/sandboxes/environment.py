@@ -1,7 +1,7 @@
 """What a simulator, tool suite or server must offer so that Ratchet can branch and evaluate in it.
 
 An adapter is a class that satisfies `Environment` and as many of the smaller protocols below as it can, and registers
-under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its promises.
+under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from streams.events import Task
 from streams.sandboxes.harness import ChatHarness
@@ -86,6 +86,15 @@ class Environment(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """What the *class* of an environment that has settings satisfies: its instances are made from one of them."""
+
+    settings: type[BaseModel]
+
+    def __call__(self, settings: BaseModel) -> Environment: ...
 
 
 @runtime_checkable

@@ -1,122 +1,38 @@
 """Sandbox processes and the sessions in them. Branching and evaluation run every simulator through here.
 
-A process gets a session and process group of its own, an environment without the parent's variables, a private folder
-for home and temporary files, and resource limits. When a request takes too long or the process dies, its whole group
-is killed, each of its sessions raises `SandboxError` from then on, and the next session gets a fresh process.
+`SandboxPool` keeps a fixed number of processes (`process.py`), hands out sessions in the one that has the fewest, and
+replaces a process that has died.
 """
 
 import asyncio
-import os
-import shutil
-import signal
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
+from pydantic import JsonValue
 
-from streams.errors import ConfigurationError, SandboxError
+from streams.errors import ConfigurationError
 from streams.events import Task
-from streams.sandboxes.environment import Observation
-from streams.sandboxes.java import java_executable
-from streams.sandboxes.worker import Answer, Request, registered_environments
+from streams.sandboxes.environment import Observation, Tool
+from streams.sandboxes.process import SandboxProcess
+from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start, registered_environments
 
 log = structlog.get_logger()
 
 _START_TIMEOUT_S = 60.0
 _TASKS_TIMEOUT_S = 120.0
-_LONGEST_ANSWER_BYTES = 64 * 2**20
-_STDERR_TAIL = 1000
-
-
-class SandboxProcess:
-    """One worker process. It does one request at a time; its callers wait for each other."""
-
-    def __init__(self, process: asyncio.subprocess.Process, home: Path) -> None:
-        self.pid = process.pid
-        self._process = process
-        self._home = home
-        self._turn = asyncio.Lock()
-        self._requests = 0
-        self._death = ""
-
-    @classmethod
-    async def start(cls, environment: str) -> Self:
-        home = Path(tempfile.mkdtemp(prefix="ratchet-sandbox-"))
-        with (home / "stderr").open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-m", "streams.sandboxes.worker", environment, str(os.getpid())),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                cwd=home,
-                env=_bare_environment(home),
-                start_new_session=True,
-                limit=_LONGEST_ANSWER_BYTES,
-            )
-        return cls(process, home)
-
-    @property
-    def alive(self) -> bool:
-        return not self._death and self._process.returncode is None
-
-    async def ask(self, request: Request, timeout_s: float) -> Answer:
-        """The answer to `request`, whose `id` is set here. The time-out, in seconds, counts from when its turn comes.
-
-        Raises `SandboxError` when the environment refuses, the time is over, or the process is dead.
-        """
-        async with self._turn:
-            if not self._death:
-                try:
-                    async with asyncio.timeout(timeout_s):
-                        answer = await self._exchange(request)
-                except TimeoutError:
-                    await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
-                except (OSError, asyncio.IncompleteReadError):
-                    await self.kill(f"it died during {request.op}. It last said: {self._last_words()}")
-            if self._death:
-                raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
-        if answer.error:
-            raise SandboxError(answer.error)
-        return answer
-
-    async def _exchange(self, request: Request) -> Answer:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests += 1
-        identified = request.model_copy(update={"id": self._requests})
-        self._process.stdin.write(identified.to_json() + b"\n")
-        await self._process.stdin.drain()
-        while True:
-            answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
-            # An earlier caller may have been cancelled while it waited; its answer is nobody's.
-            if answer.id == identified.id:
-                return answer
-
-    async def kill(self, reason: str) -> None:
-        """End the process and all that it started, and remove its folder."""
-        if self._death:
-            return
-        self._death = reason
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        await self._process.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
-
-    def _last_words(self) -> str:
-        stderr = self._home / "stderr"
-        said = stderr.read_text(errors="replace") if stderr.exists() else ""
-        return said[-_STDERR_TAIL:].strip() or "nothing"
 
 
 @dataclass(slots=True)
 class SandboxSession:
-    """One session in a sandbox process. Every method raises `SandboxError`, for ever once its process is gone."""
+    """One session in a sandbox process.
+
+    Every method raises `SandboxError`, for ever once its process is gone: `StepTimeoutError` or `SandboxDiedError` when
+    it was this session's request that the process did not survive.
+    """
 
     number: int
     step_timeout_s: float
@@ -126,12 +42,36 @@ class SandboxSession:
         return (await self.replay(task, ()))[0]
 
     async def step(self, action: str) -> Observation:
-        return (await self._ask(Request(op="step", session=self.number, actions=(action,)))).observations[0]
+        return (await self._ask(Request(op="step", session=self.number, actions=(action,)), 1)).observations[0]
 
     async def replay(self, task: Task, actions: Sequence[str]) -> tuple[Observation, ...]:
         """Reset to `task` and take `actions`: one observation for the reset and one for each action."""
         request = Request(op="replay", session=self.number, task=task, actions=tuple(actions))
-        return (await self._ask(request)).observations
+        return (await self._ask(request, 1 + len(actions))).observations
+
+    async def follow(self, task: Task, actions: Sequence[str], expected: Sequence[str]) -> Followed:
+        """Walk a recorded trajectory as far as it is what was recorded. Its states can then be restored.
+
+        `expected` has the recorded text of the reset and of each action; there is one more state than actions.
+        """
+        request = Request(op="follow", session=self.number, task=task, actions=tuple(actions), expected=tuple(expected))
+        answer = await self._ask(request, 1 + len(actions))
+        return Followed(answer.states, answer.divergence)
+
+    async def restore(self, step: int) -> None:
+        """Bring back the state before action number `step` of the trajectory that was followed last.
+
+        Raises `DivergedError` when it is not that state.
+        """
+        await self._ask(Request(op="restore", session=self.number, step=step), 1 + step)
+
+    async def branch(self, step: int, actions: Sequence[str]) -> AsyncIterator[Observation]:
+        """What each of `actions` leads to from the state before action number `step`, restored for each."""
+        request = Request(op="branch", session=self.number, step=step, actions=tuple(actions))
+        answers = self.process.ask(request, self.step_timeout_s * (2 + step), answers=len(actions))
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer.observations[0]
 
     async def valid_actions(self) -> tuple[str, ...]:
         return (await self._ask(Request(op="valid_actions", session=self.number))).texts
@@ -139,30 +79,50 @@ class SandboxSession:
     async def fingerprint(self) -> str:
         return (await self._ask(Request(op="fingerprint", session=self.number))).texts[0]
 
+    async def tools(self) -> tuple[Tool, ...]:
+        return (await self._ask(Request(op="tools", session=self.number))).tools
+
+    async def canonical(self, actions: Sequence[str]) -> tuple[str, ...]:
+        """The one spelling of each action."""
+        return (await self._ask(Request(op="canonical", session=self.number, actions=tuple(actions)))).texts
+
+    async def describe(self) -> Description:
+        description = (await self._ask(Request(op="describe", session=self.number))).description
+        assert description is not None
+        return description
+
     async def demonstration(self, task: Task) -> tuple[str, ...]:
         """Actions that solve `task`."""
         return (await self._ask(Request(op="demonstration", session=self.number, task=task))).texts
 
     async def tasks(self, game: str, fold: str) -> tuple[Task, ...]:
         request = Request(op="tasks", session=self.number, game=game, fold=fold)
-        return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
+        return (await self.process.ask_once(request, _TASKS_TIMEOUT_S)).tasks
 
-    async def _ask(self, request: Request) -> Answer:
-        return await self.process.ask(request, self.step_timeout_s * (1 + len(request.actions)))
+    async def _ask(self, request: Request, steps: int = 1) -> Answer:
+        return await self.process.ask_once(request, self.step_timeout_s * steps)
 
 
 class SandboxPool:
     """`size` processes of one environment, started when first needed and shared by any number of sessions.
 
     Use it as an asynchronous context manager: no process is left when it ends. `step_timeout_s` is for one step or
-    reset, in seconds.
+    reset, in seconds; `settings` are the environment's own.
     """
 
-    def __init__(self, environment: str, size: int = 1, step_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        environment: str,
+        size: int = 1,
+        step_timeout_s: float = 10.0,
+        settings: Mapping[str, JsonValue] | None = None,
+    ) -> None:
         self.environment = environment
         self.step_timeout_s = step_timeout_s
+        self._start = Start(environment=environment, settings=dict(settings or {}))
         self._slots = [_Slot() for _ in range(size)]
         self._opened = 0
+        self._description: Description | None = None
 
     async def __aenter__(self) -> Self:
         if self.environment not in registered_environments():
@@ -190,17 +150,24 @@ class SandboxPool:
         slot = min(self._slots, key=lambda slot: slot.sessions)
         slot.sessions += 1
         try:
-            process = await slot.running(self.environment)
+            process = await slot.running(self._start)
             self._opened += 1
             session = SandboxSession(self._opened, self.step_timeout_s, process)
-            await process.ask(Request(op="open", session=session.number), _START_TIMEOUT_S)
+            await process.ask_once(Request(op="open", session=session.number), _START_TIMEOUT_S)
             try:
                 yield session
             finally:
                 if process.alive:
-                    await process.ask(Request(op="close", session=session.number), self.step_timeout_s)
+                    await process.ask_once(Request(op="close", session=session.number), self.step_timeout_s)
         finally:
             slot.sessions -= 1
+
+    async def describe(self) -> Description:
+        """What the environment says of itself; it is asked once."""
+        if self._description is None:
+            async with self.session() as session:
+                self._description = await session.describe()
+        return self._description
 
     async def tasks(self, game: str, fold: str) -> tuple[Task, ...]:
         """The environment's own tasks that differ from their first observation on."""
@@ -221,20 +188,11 @@ class _Slot:
     sessions: int = 0
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def running(self, environment: str) -> SandboxProcess:
+    async def running(self, start: Start) -> SandboxProcess:
         async with self.starting:
             if self.process is None or not self.process.alive:
                 if self.process is not None:
                     await self.process.kill("it died while nothing was asked of it")
-                    log.warning("sandbox replaced", environment=environment, dead=self.process.pid)
-                self.process = await SandboxProcess.start(environment)
+                    log.warning("sandbox replaced", environment=start.environment, dead=self.process.pid)
+                self.process = await SandboxProcess.start(start)
         return self.process
-
-
-def _bare_environment(home: Path) -> dict[str, str]:
-    """Nothing of the parent's variables reaches a sandbox: no secret, no setting, no proxy."""
-    variables = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home)}
-    with suppress(ConfigurationError):
-        # Only some environments need Java; one that does says so itself.
-        variables["PATH"] = f"{java_executable().parent}{os.pathsep}{os.defpath}"
-    return variables

@@ -1,21 +1,24 @@
-"""The sandbox process: `python -m streams.sandboxes.worker ENVIRONMENT PARENT_PID`, which only `pool.py` starts.
+"""The sandbox process: `python -m streams.sandboxes.worker PARENT_PID`, which only `pool.py` starts.
 
-It holds sessions of one environment and answers one request at a time, as JSON lines on its standard input and output.
+It holds sessions of one environment and works one request at a time (see `protocol.py`).
 """
 
 import os
 import resource
 import sys
-from collections.abc import Iterable
-from importlib.metadata import entry_points
-from typing import BinaryIO, Literal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import BinaryIO
 
-from streams.errors import ConfigurationError, RatchetError, SandboxError
-from streams.events import Record, Task
+from pydantic import ValidationError
+
+from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError
+from streams.events import Task
 from streams.processes import die_with_parent
-from streams.sandboxes.environment import Environment, ListsActions, Observation, TaskSource
-
-ENVIRONMENTS = "ratchet.environments"
+from streams.sandboxes.environment import Canonicalises, Configured, Environment, ListsActions, TaskSource, Tools
+from streams.sandboxes.harness import canonical
+from streams.sandboxes.lane import Lane, Trunk
+from streams.sandboxes.protocol import Answer, Description, Request, Start, load_environment
 
 _OPEN_FILES = 256
 _FILE_BYTES = 64 * 2**20
@@ -23,87 +26,114 @@ _FILE_BYTES = 64 * 2**20
 _ADDRESS_BYTES = 16 * 2**30
 
 
-class Request(Record):
-    """One request; `id` comes back in its answer. A `replay` resets to `task` and takes all of `actions`."""
-
-    id: int = 0
-    op: Literal["open", "close", "reset", "step", "replay", "valid_actions", "fingerprint", "demonstration", "tasks"]
-    session: int
-    task: Task | None = None
-    actions: tuple[str, ...] = ()
-    game: str = ""
-    fold: str = ""
-
-
-class Answer(Record):
-    """The answer to the request of the same `id`. A non-empty `error` is why the environment refused."""
-
-    id: int
-    error: str = ""
-    observations: tuple[Observation, ...] = ()
-    texts: tuple[str, ...] = ()
-    tasks: tuple[Task, ...] = ()
-
-
-def registered_environments() -> frozenset[str]:
-    """The names of the environments that are installed as sandboxes."""
-    return frozenset(entry_points(group=ENVIRONMENTS).names)
-
-
-def load_environment(name: str) -> type[Environment]:
-    """The class registered under `name`. Raises `ConfigurationError` when there is none."""
-    for entry in entry_points(group=ENVIRONMENTS, name=name):
-        loaded: type[Environment] = entry.load()
-        return loaded
-    raise ConfigurationError(
-        f"no environment {name!r} is installed; known are: {', '.join(sorted(registered_environments()))}. "
-        f"Remedy: install a package that registers it under the entry-point group {ENVIRONMENTS}."
-    )
-
-
-def serve(environment: type[Environment], requests: Iterable[bytes], answers: BinaryIO) -> None:
+def serve(open_session: Callable[[], Environment], requests: Iterable[bytes], answers: BinaryIO) -> None:
     """Answer requests until their stream ends."""
-    sessions: dict[int, Environment] = {}
+    sessions: dict[int, Session] = {}
     for line in requests:
         request = Request.model_validate_json(line)
         try:
-            answer = _answer(environment, sessions, request)
+            if request.op == "open":
+                sessions[request.session] = Session(open_session())
+            for answer in sessions[request.session].answers(request):
+                answers.write(answer.to_json() + b"\n")
+                answers.flush()
+            if request.op == "close":
+                del sessions[request.session]
         except RatchetError as error:
-            answer = Answer(id=request.id, error=str(error))
-        answers.write(answer.to_json() + b"\n")
-        answers.flush()
+            refusal = Answer(id=request.id, error=str(error), diverged=isinstance(error, DivergedError))
+            answers.write(refusal.to_json() + b"\n")
+            answers.flush()
 
 
-def _answer(environment: type[Environment], sessions: dict[int, Environment], request: Request) -> Answer:
-    if request.op == "open":
-        sessions[request.session] = environment()
-        return Answer(id=request.id)
-    session = sessions[request.session]
-    match request.op:
-        case "close":
-            sessions.pop(request.session).close()
-            return Answer(id=request.id)
-        case "reset" | "replay":
-            observations = (session.reset(_task(request)), *(session.step(action) for action in request.actions))
-            return Answer(id=request.id, observations=observations)
-        case "step":
-            return Answer(id=request.id, observations=tuple(session.step(action) for action in request.actions))
-        case "valid_actions":
-            listed = session.valid_actions() if isinstance(session, ListsActions) else ()
-            return Answer(id=request.id, texts=tuple(listed))
-        case "fingerprint":
-            return Answer(id=request.id, texts=(session.fingerprint(),))
-    if not isinstance(session, TaskSource):
-        raise SandboxError(f"{environment.__name__} brings no tasks of its own. Remedy: name the tasks yourself.")
-    if request.op == "demonstration":
-        return Answer(id=request.id, texts=tuple(session.demonstration(_task(request))))
-    return Answer(id=request.id, tasks=session.task_list(request.game, request.fold))
+class Session:
+    """One environment of the process, and what can be asked of it."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._lane = Lane(environment)
+
+    def answers(self, request: Request) -> Iterator[Answer]:
+        """One answer, and for a `branch` one for each action. Raises `RatchetError` when the environment refuses."""
+        if request.op == "branch":
+            for action in request.actions:
+                self._lane.restore(request.step)
+                yield Answer(id=request.id, observations=(self._lane.step(action),))
+        else:
+            yield self._answer(request)
+
+    def _answer(self, request: Request) -> Answer:
+        number, lane = request.id, self._lane
+        match request.op:
+            case "close":
+                lane.close()
+            case "describe":
+                return Answer(id=number, description=describe(self._environment))
+            case "replay":
+                observations = (lane.reset(_task(request)), *(lane.step(action) for action in request.actions))
+                return Answer(id=number, observations=observations)
+            case "step":
+                return Answer(id=number, observations=tuple(lane.step(action) for action in request.actions))
+            case "follow":
+                followed = lane.follow(Trunk(_task(request), request.actions, request.expected))
+                return Answer(id=number, states=followed.states, divergence=followed.divergence)
+            case "restore":
+                lane.restore(request.step)
+            case "fingerprint":
+                return Answer(id=number, texts=(lane.playing.fingerprint(),))
+            case "valid_actions":
+                playing = lane.playing
+                listed = playing.valid_actions() if isinstance(playing, ListsActions) else ()
+                return Answer(id=number, texts=tuple(listed))
+            case "tools":
+                playing = lane.playing
+                return Answer(id=number, tools=playing.tools() if isinstance(playing, Tools) else ())
+            case "canonical":
+                spell = self._environment.canonical if isinstance(self._environment, Canonicalises) else canonical
+                return Answer(id=number, texts=tuple(spell(action) for action in request.actions))
+            case "demonstration":
+                return Answer(id=number, texts=tuple(self._tasks().demonstration(_task(request))))
+            case "tasks":
+                return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
+        return Answer(id=number)
+
+    def _tasks(self) -> TaskSource:
+        if not isinstance(self._environment, TaskSource):
+            name = type(self._environment).__name__
+            raise SandboxError(f"{name} brings no tasks of its own. Remedy: name the tasks yourself.")
+        return self._environment
+
+
+def describe(environment: Environment) -> Description:
+    """What can be known of an environment before it is played."""
+    return Description(
+        capabilities=environment.capabilities,
+        harness=environment.harness,
+        games=environment.games() if isinstance(environment, TaskSource) else (),
+        lists_actions=isinstance(environment, ListsActions),
+        has_tools=isinstance(environment, Tools),
+        canonicalises=isinstance(environment, Canonicalises),
+    )
 
 
 def _task(request: Request) -> Task:
     if request.task is None:
         raise SandboxError(f"the request {request.op} came without a task")
     return request.task
+
+
+def open_environment(start: Start) -> Environment:
+    """A new session. Raises `ConfigurationError` when the environment is not installed or its settings are wrong."""
+    environment = load_environment(start.environment)
+    if isinstance(environment, Configured):
+        try:
+            return environment(environment.settings.model_validate(start.settings))
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"the settings of the environment {start.environment!r} are wrong: {error}"
+            ) from error
+    if start.settings:
+        raise ConfigurationError(f"the environment {start.environment!r} has no settings. Remedy: remove them.")
+    return environment()
 
 
 def _limit_resources() -> None:
@@ -119,13 +149,14 @@ def _limit_resources() -> None:
 
 
 def main() -> None:
-    name, parent = sys.argv[1:]
+    (parent,) = sys.argv[1:]
     die_with_parent(int(parent))
     _limit_resources()
     # What a simulator prints must not end up between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(load_environment(name), sys.stdin.buffer, answers)
+    start = Start.model_validate_json(sys.stdin.buffer.readline())
+    serve(partial(open_environment, start), sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

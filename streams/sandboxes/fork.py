@@ -1,0 +1,96 @@
+"""A copy of the sandbox process in its present state, made by forking it, which goes on where it was forked.
+
+`streams.sandboxes.lane` branches so in environments that live in the process itself.
+"""
+
+import os
+import signal
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Literal, NoReturn, TypeAlias
+
+from streams.errors import SandboxError
+from streams.processes import die_with_parent
+from streams.sandboxes.environment import Environment, ListsActions, Observation, Tool, Tools
+
+_Ask: TypeAlias = tuple[Literal["step", "valid_actions", "fingerprint", "tools"], str]
+_Answer: TypeAlias = Observation | list[str] | str | tuple[Tool, ...] | SandboxError
+
+
+class Fork:
+    """A forked copy of `environment`. It has what an environment has from its first step on.
+
+    Every method raises `SandboxError` when the environment does, or when the copy has died.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        ours, theirs = Pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            die_with_parent(parent)
+            _serve(environment, theirs)
+        theirs.close()
+        self._connection = ours
+
+    def step(self, action: str) -> Observation:
+        answer = self._ask(("step", action))
+        assert isinstance(answer, Observation)
+        return answer
+
+    def valid_actions(self) -> list[str]:
+        answer = self._ask(("valid_actions", ""))
+        assert isinstance(answer, list)
+        return answer
+
+    def fingerprint(self) -> str:
+        answer = self._ask(("fingerprint", ""))
+        assert isinstance(answer, str)
+        return answer
+
+    def tools(self) -> tuple[Tool, ...]:
+        answer = self._ask(("tools", ""))
+        assert isinstance(answer, tuple)
+        return answer
+
+    def close(self) -> None:
+        self._connection.close()
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+    def _ask(self, ask: _Ask) -> _Answer:
+        try:
+            self._connection.send(ask)
+            answer: _Answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise SandboxError(f"the forked sandbox died at {ask[0]} {ask[1]!r}") from error
+        if isinstance(answer, SandboxError):
+            raise answer
+        return answer
+
+
+def _serve(environment: Environment, connection: Connection) -> NoReturn:
+    """Answer until the other end is closed. The process then ends at once: what it inherited is its parent's."""
+    status = 1
+    try:
+        while True:
+            connection.send(_answer(environment, connection.recv()))
+    except EOFError:
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(environment: Environment, ask: _Ask) -> _Answer:
+    op, action = ask
+    try:
+        if op == "step":
+            return environment.step(action)
+        if op == "fingerprint":
+            return environment.fingerprint()
+        if op == "tools":
+            return environment.tools() if isinstance(environment, Tools) else ()
+        return environment.valid_actions() if isinstance(environment, ListsActions) else []
+    except SandboxError as error:
+        return error

@@ -1,0 +1,138 @@
+"""A session that follows a recorded trajectory and can come back to any of its states. The sandbox worker holds them.
+
+The trajectory is walked once; after that each state is brought back in the cheapest way that the environment has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streams.errors import DivergedError, SandboxError
+from streams.events import Task
+from streams.sandboxes.environment import Environment, ListsActions, Observation, Restore, Snapshots
+from streams.sandboxes.fork import Fork
+from streams.sandboxes.protocol import Followed, State
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The recorded trajectory: `texts` has one text for the reset and one for each action."""
+
+    task: Task
+    actions: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class Lane:
+    """One session. Without a trunk it only plays: `reset` and `step`."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._way = (*environment.capabilities.restores, None)[0]
+        self._trunk: Trunk | None = None
+        self._states: list[State] = []
+        self._snapshots: list[object] = []
+        self._fork: Fork | None = None
+        # The number of the trunk's state that the environment itself is in; None when it has left the trunk.
+        self._at: int | None = None
+
+    @property
+    def playing(self) -> Environment | Fork:
+        """What is stepped now: the environment, or a copy of it that was forked off the trunk."""
+        return self._fork or self._environment
+
+    def reset(self, task: Task) -> Observation:
+        self._forget()
+        return self._environment.reset(task)
+
+    def follow(self, trunk: Trunk) -> Followed:
+        """Walk the trajectory as far as it is what was recorded, and keep what is needed to come back to its states.
+
+        Raises `SandboxError` when the environment cannot bring states back.
+        """
+        if self._way is None:
+            raise SandboxError(f"the environment {trunk.task.environment!r} cannot bring a state back")
+        self._forget()
+        self._trunk = trunk
+        try:
+            self._check(trunk, 0, self._environment.reset(trunk.task))
+            self._note()
+            for number, action in enumerate(trunk.actions, start=1):
+                self._check(trunk, number, self._environment.step(action))
+                self._note()
+        except DivergedError as error:
+            return Followed(tuple(self._states), str(error))
+        self._at = len(trunk.actions)
+        return Followed(tuple(self._states))
+
+    def restore(self, step: int) -> None:
+        """Bring back the trunk's state number `step`.
+
+        Raises `DivergedError` when it is not that state, and `SandboxError` when the trunk has no such state.
+        """
+        if self._trunk is None or step >= len(self._states):
+            raise SandboxError(f"there is no state {step} to restore. Remedy: follow a trajectory that has it first.")
+        self._end_fork()
+        if self._at != step:
+            self._bring_back(self._trunk, step)
+        if self._way is Restore.FORK:
+            self._fork = Fork(self._environment)
+
+    def step(self, action: str) -> Observation:
+        if self._fork is not None:
+            return self._fork.step(action)
+        answer = self._environment.step(action)
+        if self._at is not None and not self._unchanged(self._at):
+            self._at = None
+        return answer
+
+    def close(self) -> None:
+        self._forget()
+        self._environment.close()
+
+    def _bring_back(self, trunk: Trunk, step: int) -> None:
+        at, self._at = self._at, None
+        if self._way is Restore.SNAPSHOT:
+            assert isinstance(self._environment, Snapshots)
+            self._environment.restore(self._snapshots[step])
+        else:
+            self._walk(trunk, at, step)
+        if self._environment.fingerprint() != self._states[step].fingerprint:
+            raise DivergedError(f"the state restored after action {step} is not the one that was walked through")
+        self._at = step
+
+    def _walk(self, trunk: Trunk, at: int | None, step: int) -> None:
+        """To state `step`: from state `at` if it lies before it, else from the start."""
+        if at is None or at > step:
+            self._check(trunk, 0, self._environment.reset(trunk.task))
+            at = 0
+        for number in range(at + 1, step + 1):
+            self._check(trunk, number, self._environment.step(trunk.actions[number - 1]))
+
+    def _note(self) -> None:
+        listed: Sequence[str] = ()
+        if isinstance(self._environment, ListsActions):
+            listed = self._environment.valid_actions()
+        self._states.append(State(fingerprint=self._environment.fingerprint(), valid_actions=tuple(listed)))
+        if self._way is Restore.SNAPSHOT:
+            assert isinstance(self._environment, Snapshots)
+            self._snapshots.append(self._environment.snapshot())
+
+    def _unchanged(self, at: int) -> bool:
+        complete = self._environment.capabilities.complete_fingerprint
+        return complete and self._environment.fingerprint() == self._states[at].fingerprint
+
+    def _forget(self) -> None:
+        self._end_fork()
+        self._trunk, self._at = None, None
+        self._states, self._snapshots = [], []
+
+    def _end_fork(self) -> None:
+        if self._fork is not None:
+            self._fork.close()
+            self._fork = None
+
+    @staticmethod
+    def _check(trunk: Trunk, number: int, restored: Observation) -> None:
+        if restored.text != trunk.texts[number]:
+            where = f"after action {number}" if number else "at the start"
+            raise DivergedError(f"the sandbox shows something else than was recorded {where}: {restored.text[:200]!r}")

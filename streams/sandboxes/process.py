@@ -1,0 +1,133 @@
+"""One sandbox process as its pool sees it: how it is started, asked and killed.
+
+A process gets a session and process group of its own, an environment without the parent's variables, a private folder
+for home and temporary files, and resource limits. When a request takes too long or the process dies, its whole group
+is killed and each of its sessions raises `SandboxError` from then on.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Self
+
+from streams.errors import ConfigurationError, DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
+from streams.sandboxes.java import java_executable
+from streams.sandboxes.protocol import Answer, Request, Start
+
+_LONGEST_ANSWER_BYTES = 64 * 2**20
+_STDERR_TAIL = 1000
+
+
+class SandboxProcess:
+    """One worker process. It works one request at a time; its callers wait for each other."""
+
+    def __init__(self, process: asyncio.subprocess.Process, home: Path) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._home = home
+        self._turn = asyncio.Lock()
+        self._requests = 0
+        self._death = ""
+
+    @classmethod
+    async def start(cls, start: Start) -> Self:
+        home = Path(tempfile.mkdtemp(prefix="ratchet-sandbox-"))
+        with (home / "stderr").open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-m", "streams.sandboxes.worker", str(os.getpid())),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                cwd=home,
+                env=_bare_environment(home),
+                start_new_session=True,
+                limit=_LONGEST_ANSWER_BYTES,
+            )
+        assert process.stdin is not None
+        process.stdin.write(start.to_json() + b"\n")
+        return cls(process, home)
+
+    @property
+    def alive(self) -> bool:
+        return not self._death and self._process.returncode is None
+
+    async def ask_once(self, request: Request, timeout_s: float) -> Answer:
+        """The answer to a request that has one; see `ask`."""
+        async with aclosing(self.ask(request, timeout_s)) as answers:
+            return await anext(answers)
+
+    async def ask(self, request: Request, timeout_s: float, answers: int = 1) -> AsyncGenerator[Answer, None]:
+        """The answers to `request`, whose `id` is set here.
+
+        `timeout_s`, in seconds, is for each answer, the first one's from when the request's turn comes. Whoever does
+        not want them all must close the generator; the rest are thrown away.
+
+        Raises:
+            StepTimeoutError: an answer took too long. The process was killed.
+            SandboxDiedError: the process died before it answered.
+            DivergedError: a restored state is not the recorded one.
+            SandboxError: the environment refuses, or the process was dead already.
+        """
+        async with self._turn:
+            if self._death:
+                raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
+            self._requests += 1
+            identified = request.model_copy(update={"id": self._requests})
+            for number in range(answers):
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        if number == 0:
+                            await self._send(identified)
+                        answer = await self._answer_to(identified)
+                except TimeoutError as error:
+                    await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
+                    raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
+                except (OSError, asyncio.IncompleteReadError) as error:
+                    await self.kill(f"it died during {request.op}. It last said: {self._last_words()}")
+                    raise SandboxDiedError(f"sandbox process {self.pid} is gone: {self._death}") from error
+                if answer.error:
+                    raise (DivergedError if answer.diverged else SandboxError)(answer.error)
+                yield answer
+
+    async def _send(self, request: Request) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(request.to_json() + b"\n")
+        await self._process.stdin.drain()
+
+    async def _answer_to(self, request: Request) -> Answer:
+        assert self._process.stdout is not None
+        while True:
+            answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
+            # An earlier caller may have been cancelled while it waited; its answer is nobody's.
+            if answer.id == request.id:
+                return answer
+
+    async def kill(self, reason: str) -> None:
+        """End the process and all that it started, and remove its folder."""
+        if self._death:
+            return
+        self._death = reason
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self._process.wait()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _last_words(self) -> str:
+        stderr = self._home / "stderr"
+        said = stderr.read_text(errors="replace") if stderr.exists() else ""
+        return said[-_STDERR_TAIL:].strip() or "nothing"
+
+
+def _bare_environment(home: Path) -> dict[str, str]:
+    """Nothing of the parent's variables reaches a sandbox: no secret, no setting, no proxy."""
+    variables = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home)}
+    with suppress(ConfigurationError):
+        # Only some environments need Java; one that does says so itself.
+        variables["PATH"] = f"{java_executable().parent}{os.pathsep}{os.defpath}"
+    return variables

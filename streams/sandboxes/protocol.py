@@ -1,0 +1,121 @@
+"""What a pool and its sandbox processes say to each other: JSON lines on the process's standard input and output."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Literal, TypeAlias
+
+from pydantic import Field, JsonValue
+
+from streams.errors import ConfigurationError
+from streams.events import Record, Task
+from streams.sandboxes.environment import Capabilities, Environment, Observation, Tool
+from streams.sandboxes.harness import ChatHarness
+
+ENVIRONMENTS = "ratchet.environments"
+
+
+Operation: TypeAlias = Literal[
+    "open",
+    "close",
+    "describe",
+    "replay",
+    "step",
+    "follow",
+    "restore",
+    "branch",
+    "valid_actions",
+    "fingerprint",
+    "tools",
+    "canonical",
+    "demonstration",
+    "tasks",
+]
+
+
+class Start(Record):
+    """The first line a process reads. `settings` are the environment's own; they may hold secrets, so argv has none."""
+
+    environment: str
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Request(Record):
+    """One request; `id` comes back in its answers.
+
+    `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
+    (one text for the reset and one for each action), and makes that trajectory the session's trunk. `restore` brings
+    back the trunk's state number `step`; `branch` takes each of `actions` from there, and answers each by itself.
+    """
+
+    id: int = 0
+    op: Operation
+    session: int
+    task: Task | None = None
+    actions: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
+    step: int = Field(default=0, ge=0)
+    game: str = ""
+    fold: str = ""
+
+
+class State(Record):
+    """A state of a trunk. `valid_actions` is empty for an environment that does not list them."""
+
+    fingerprint: str
+    valid_actions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The states of a trunk that are what was recorded, and why they end early, if they do."""
+
+    states: tuple[State, ...]
+    divergence: str = ""
+
+
+class Description(Record):
+    """What an environment says of itself. `games` is empty when it brings no tasks of its own."""
+
+    capabilities: Capabilities
+    harness: ChatHarness
+    games: tuple[str, ...]
+    lists_actions: bool
+    has_tools: bool
+    canonicalises: bool
+
+
+class Answer(Record):
+    """An answer to the request of the same `id`.
+
+    A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
+    recorded one. `divergence` is why the `states` of a trunk end early.
+    """
+
+    id: int
+    error: str = ""
+    diverged: bool = False
+    observations: tuple[Observation, ...] = ()
+    texts: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    states: tuple[State, ...] = ()
+    divergence: str = ""
+    tools: tuple[Tool, ...] = ()
+    description: Description | None = None
+
+
+def registered_environments() -> frozenset[str]:
+    """The names of the environments that are installed as sandboxes."""
+    return frozenset(entry_points(group=ENVIRONMENTS).names)
+
+
+@cache
+def load_environment(name: str) -> type[Environment]:
+    """The class registered under `name`. Raises `ConfigurationError` when there is none."""
+    for entry in entry_points(group=ENVIRONMENTS, name=name):
+        loaded: type[Environment] = entry.load()
+        return loaded
+    raise ConfigurationError(
+        f"no environment {name!r} is installed; known are: {', '.join(sorted(registered_environments()))}. "
+        f"Remedy: install a package that registers it under the entry-point group {ENVIRONMENTS}."
+    )
