@@ -1,0 +1,11 @@
+"""Where branches are spent. One selector a file; each weighs the states of an episode, and none does any I/O."""
+
+from streams.selectors.curiosity import Curiosity
+from streams.selectors.last_steps import LastSteps
+from streams.selectors.novelty import Novelty
+from streams.selectors.selector import Selector
+from streams.selectors.uniform import Uniform
+
+SELECTORS: dict[str, type[Selector]] = {
+    selector.name: selector for selector in (Uniform, Novelty, Curiosity, LastSteps)
+}
