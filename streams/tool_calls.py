@@ -47,16 +47,16 @@ def parse(action: str) -> tuple[Call, ...]:
 
 
 def render(calls: Sequence[Call]) -> str:
-    """The one spelling of `calls`: compact JSON with sorted arguments."""
-    listed = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
-    return json.dumps(listed, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    """The one spelling of `calls`: compact JSON, the name first because a policy chooses it first."""
+    spelled = (f'{{"name":{_compact(call.name)},"arguments":{_compact(dict(call.arguments))}}}' for call in calls)
+    return f"[{','.join(spelled)}]"
 
 
 def canonical(action: str) -> str:
     """The one spelling of all actions that do the same: all texts to the user are one action, which calls nothing.
 
     >>> canonical('[{"arguments": {}, "name": "ls"}]')
-    '[{"arguments":{},"name":"ls"}]'
+    '[{"name":"ls","arguments":{}}]'
     >>> canonical("Done."), canonical("I am done.")
     ('[]', '[]')
     """
@@ -71,6 +71,10 @@ def _call(call: JsonValue) -> Call:
         case {"name": str(name), "arguments": dict(arguments), **others} if not others:
             return Call(name, arguments)
     raise ToolCallError('A tool call is an object with exactly a "name" and an object of "arguments".')
+
+
+def _compact(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -33,7 +33,7 @@ _UNANSWERABLE = "I cannot do this: a tool or a detail that I need is missing."
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Where a session is. `played` has the steps of each turn so far; `right` counts the turns that were found right."""
+    """Where a session is. `played` has the steps of each turn so far; `right` counts turns that were found right."""
 
     task_id: str
     scenario: Scenario

@@ -5,6 +5,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 from bfcl_eval.constants.executable_backend_config import CLASS_FILE_PATH_MAPPING, STATELESS_CLASSES
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
-from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import travel_booking
+from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import posting_api, travel_booking
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 from pydantic import JsonValue
 
@@ -32,11 +33,21 @@ class _FixedToday(datetime):
         return cls(2024, 9, 1)
 
 
+def _post_tweet(api: Any, content: str, tags: Sequence[str] = (), mentions: Sequence[str] = ()) -> Any:
+    return _wheels_post_tweet(api, content, list(tags), list(mentions))
+
+
+# The wheel's own keeps its default lists in the tweets, where later calls add to them: for all sessions there will be.
+_wheels_post_tweet = posting_api.TwitterAPI.post_tweet
+posting_api.TwitterAPI.post_tweet = _post_tweet
 # The travel API puts these records into every long-context session itself, and then charges their credit cards.
 travel_booking.CREDIT_CARD_EXTENSION = _Copied(travel_booking.CREDIT_CARD_EXTENSION)
 travel_booking.BOOKING_RECORD_EXTENSION = _Copied(travel_booking.BOOKING_RECORD_EXTENSION)
 # It also computes ages, and a recording must replay next year. The trading API has this day, too.
 travel_booking.datetime = _FixedToday
+
+# The travel API prints a set, in an order that differs from process to process.
+_SET = re.compile(r"(?<=Must be one of )\{([^{}]*)\}")
 
 # When a file was written is never shown, nor used.
 _UNSEEN = "_last_modified"
@@ -59,7 +70,7 @@ class Simulation:
             return {"error": f"Error during execution: {error}"}
         try:
             # A later call may change what this one returned.
-            copy: JsonValue = json.loads(json.dumps(result))
+            copy: JsonValue = json.loads(_SET.sub(_in_order, json.dumps(result)))
         except (TypeError, ValueError):
             return str(result)
         return copy
@@ -93,6 +104,10 @@ def _api(name: str, scenario: Scenario) -> Any:
     if name not in STATELESS_CLASSES:
         api._load_scenario(deepcopy(scenario.config.get(name, {})), long_context=scenario.long_context)
     return api
+
+
+def _in_order(members: re.Match[str]) -> str:
+    return f"{{{', '.join(sorted(members[1].split(', ')))}}}"
 
 
 def _source(call: Call) -> str:
