@@ -85,6 +85,11 @@ class Connection:
     def _exchange(self, message: str) -> Message:
         if self._lost:
             raise SandboxError(self._lost)
+        if len(message.encode()) > self._settings.message_bytes:
+            raise SandboxError(
+                "a message to the OpenEnv server is longer than the settings' message_bytes and was not sent. "
+                "Remedy: raise it, if the server takes such messages."
+            )
         try:
             self._send(message)
             return Message.model_validate_json(self._socket.recv(self._settings.answer_timeout_s))
@@ -121,6 +126,4 @@ def _refusal(kind: str, error: ErrorData) -> RefusedError:
 def _why_closed(error: ConnectionClosed) -> str:
     if error.sent is not None and error.sent.code == _TOO_BIG and not error.rcvd_then_sent:
         return "it sent a message longer than the settings' message_bytes"
-    if error.rcvd is not None and error.rcvd.code == _TOO_BIG:
-        return "the message was longer than it takes"
     return f"it closed the connection ({error})"

@@ -20,7 +20,7 @@ class OpenEnvSettings(BaseModel):
     token: Secret = Field(default=SecretStr(""), description="Sent as a bearer token when it is not empty.")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="Longest time, in seconds, to connect.")
     answer_timeout_s: float = Field(default=60.0, gt=0, description="Longest time, in seconds, to wait for an answer.")
-    message_bytes: int = Field(default=MESSAGE_BYTES, ge=1024, description="The longest message taken, in bytes.")
+    message_bytes: int = Field(default=MESSAGE_BYTES, ge=1024, description="Longest message sent or taken, in bytes.")
 
     deterministic: bool = Field(
         default=False, description="Whether the same task and actions always give the same answers."

@@ -1,0 +1,74 @@
+"""OpenEnv's own code in a process of its own: `serve PORT` is its server with a tiny game, `play URL …` its client.
+
+Its import wants packages for MCP, which nothing here uses; where they are missing, empty modules stand in for them.
+"""
+
+import json
+import random
+import sys
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+if find_spec("fastmcp") is None:
+    for name, wanted in {
+        "fastmcp": ("FastMCP", "Client"),
+        "fastmcp.client": (),
+        "fastmcp.client.client": ("CallToolResult",),
+        "mcp": (),
+        "mcp.types": ("TextContent",),
+    }.items():
+        sys.modules[name] = ModuleType(name)
+        for attribute in wanted:
+            setattr(sys.modules[name], attribute, object)
+
+import uvicorn
+from openenv.core.env_server.http_server import create_app
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Action, Observation, State
+from openenv.core.generic_client import GenericEnvClient
+
+
+class Guess(Action):  # type: ignore[misc]  # the package has no types
+    letter: str
+
+
+class Heard(Observation):  # type: ignore[misc]  # the package has no types
+    message: str
+
+
+class Lock(Environment[Guess, Heard, State]):  # type: ignore[misc]  # the package has no types
+    """Opens at two letters, which the seed decides, said one after the other."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **other: Any) -> Heard:
+        self._left = random.Random(seed).sample("abc", 2)
+        return Heard(message=f"A lock, for {other.get('task_id')}.")
+
+    def step(self, action: Guess, timeout_s: float | None = None, **other: Any) -> Heard:
+        if not self._left:
+            return Heard(message="It is open.", reward=0.0, done=True)
+        if self._left[0] != action.letter:
+            return Heard(message="Nothing.", reward=0.0)
+        self._left.pop(0)
+        return Heard(message="Click.", reward=0.5, done=not self._left)
+
+    @property
+    def state(self) -> State:
+        return State()
+
+
+def play(url: str, task_id: str, actions: list[str]) -> None:
+    with GenericEnvClient(base_url=url).sync() as client:
+        results = [client.reset(task_id=task_id), *(client.step({"text": action}) for action in actions)]
+        said = [{"text": one.observation["text"], "reward": one.reward, "done": one.done} for one in results]
+        print(json.dumps({"said": said, "state": client.state()}))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", port]:
+            uvicorn.run(create_app(Lock, Guess, Heard, max_concurrent_envs=2), port=int(port), log_level="warning")
+        case ["play", url, task_id, *actions]:
+            play(url, task_id, actions)
