@@ -1,0 +1,72 @@
+"""What a tier is asked and what it answers: the pool says what a sandbox may do, the tier how it is started."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from streams.errors import ConfigurationError
+from streams.sandboxes.environment import Network
+from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.java import java_executable
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What one sandbox may do. `readable` is what it reads besides the system and the code of installed packages.
+
+    `folder` is what `make_home` has made for it. A tier that gives the sandbox a home in memory does not use it.
+    """
+
+    folder: Path
+    network: Network = Network.NONE
+    limits: Limits = field(default_factory=Limits)
+    readable: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a confined process: its whole command line, all of its variables, and the files it inherits.
+
+    `files` is the folder on disk that the sandbox writes in, if any: the warden must watch over its size.
+    Start it from a thread that lasts as long as the sandbox may, in a session of its own, have the warden watch it, and
+    end it by `Watch.kill`. Standard input, output and error are the caller's; they work as without a tier.
+    """
+
+    command: tuple[str, ...]
+    variables: dict[str, str]
+    fds: tuple[int, ...]
+    files: Path | None = None
+
+
+class Tier(Protocol):
+    """One way to put walls around a process."""
+
+    name: str
+
+    def launch(self, command: Sequence[str], confinement: Confinement) -> AbstractContextManager[Launch]:
+        """How to start `command` behind the walls, in its home folder. The files it inherits are closed at the end."""
+        ...
+
+
+def bare_variables(home: Path) -> dict[str, str]:
+    """Nothing of the parent's variables reaches a sandbox: no secret, no setting, no proxy."""
+    variables = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home)}
+    with suppress(ConfigurationError):
+        # Only some environments need Java; one that does says so itself.
+        variables["PATH"] = f"{java_executable().parent}{os.pathsep}{os.defpath}"
+    return variables
+
+
+@contextmanager
+def readable_file(content: bytes) -> Iterator[int]:
+    """A file descriptor that `content` is read from, in memory and without a name."""
+    fd = os.memfd_create("ratchet-sandbox")
+    try:
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)

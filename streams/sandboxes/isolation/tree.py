@@ -1,0 +1,85 @@
+"""The processes of a sandbox: all that descend from the one that the pool started. For the warden and the supervisor.
+
+Every tier has a process at the root that orphans fall to, so nothing leaves the tree by a double fork or a new session.
+"""
+
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from streams.errors import SandboxError
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_KILL_TIMEOUT_S = 30.0
+
+
+class Process(NamedTuple):
+    """A process at one moment. `started`, in ticks since the machine did, tells it from others of the same number.
+
+    `resident` is in bytes, and `cpu_s` has the time of its reaped children too.
+    """
+
+    pid: int
+    parent: int
+    cpu_s: float
+    threads: int
+    started: int
+    resident: int
+
+
+def processes() -> list[Process]:
+    """All processes of the machine that this one can see, without those that are dead and only wait to be reaped."""
+    return [process for name in os.listdir("/proc") if name.isdecimal() and (process := _read(name)) is not None]
+
+
+def _read(pid: str) -> Process | None:
+    try:
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None  # it has ended since
+    try:
+        stat = os.read(file, 1024)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    # The name is in parentheses and may hold any character. Of proc_pid_stat(5), this begins with field 3.
+    fields = stat[stat.rindex(b")") + 2 :].split(maxsplit=22)
+    if fields[0] in (b"Z", b"X"):
+        return None
+    cpu_s = sum(map(int, fields[11:15])) / _TICKS_PER_S
+    return Process(int(pid), int(fields[1]), cpu_s, int(fields[17]), int(fields[19]), int(fields[21]) * _PAGE_BYTES)
+
+
+def descendants(root: int, among: Iterable[Process]) -> list[Process]:
+    """Those that descend from `root`, parents before children."""
+    children: defaultdict[int, list[Process]] = defaultdict(list)
+    for process in among:
+        children[process.parent].append(process)
+    below = list(children[root])
+    for process in below:
+        below += children[process.pid]
+    return below
+
+
+def kill_below(root: int) -> None:
+    """Kill all that descends from `root`, and return when nothing but dead processes is left of it.
+
+    The root must be one that orphans fall to. Raises `SandboxError` when something does not die.
+    """
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while below := descendants(root, processes()):
+        for process in below:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"{len(below)} processes of the sandbox {root} do not die, such as {below[0].pid}. "
+                "Remedy: see what they wait for in /proc/PID/stack; a file system that hangs is the usual cause."
+            )
+        time.sleep(0.001)

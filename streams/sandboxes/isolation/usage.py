@@ -1,0 +1,53 @@
+"""What a sandbox uses, measured where a cheaper figure is not exact enough or does not exist. For the warden."""
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from streams.sandboxes.isolation.tree import Process
+
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+
+
+def memory_of(process: Process) -> int:
+    """Its memory in bytes, with an equal share of what it shares with others (proc_pid_smaps(5), Pss)."""
+    try:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has ended since
+    except PermissionError:
+        return process.resident
+    found = re.search(r"^Pss:\s*(\d+) kB", rollup, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def files_in(folder: Path) -> int:
+    """The bytes that all files below `folder` take. Raises `OSError` for what cannot be looked at."""
+    total = 0
+    pending = [str(folder)]
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                total += status.st_blocks * _BLOCK_BYTES
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(entry.path)
+    return total
+
+
+def deleted_files_of(process: Process) -> int:
+    """The bytes of files that it has open and that no folder holds any more."""
+    total = 0
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for name in os.listdir(f"/proc/{process.pid}/fd"):
+            with suppress(FileNotFoundError):
+                status = os.stat(f"/proc/{process.pid}/fd/{name}")
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                    total += status.st_blocks * _BLOCK_BYTES
+    return total
