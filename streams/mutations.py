@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
 from streams.sandboxes.environment import Tool
-from streams.tool_calls import Call, canonical, parse, render
+from streams.tool_calls import Call, parse, render
 
 Schema = Mapping[str, Any]
 
@@ -50,18 +50,28 @@ def mutations(
     validators = {name: Draft202012Validator(schema) for name, schema in schemas.items()}
     kinds = _kinds(calls, schemas, _Invention(_Said.in_text(context, schemas), generator))
     generator.shuffle(kinds)
-    seen = {canonical(trusted)}
-    found: list[str] = []
+    found: dict[tuple[str, ...], str] = {}
     for attempt in range(_TRIES * most if kinds else 0):
         changed = kinds[attempt % len(kinds)]()
-        action = render(changed) if changed else _TO_THE_USER
         valid = all(call.name in schemas and validators[call.name].is_valid(call.arguments) for call in changed)
-        if valid and canonical(action) not in seen:
-            seen.add(canonical(action))
-            found.append(action)
+        effect = _effect(changed, schemas)
+        if valid and effect != _effect(calls, schemas):
+            found.setdefault(effect, render(changed) if changed else _TO_THE_USER)
         if len(found) == most:
             break
-    return tuple(found)
+    return tuple(found.values())
+
+
+def _effect(calls: Iterable[Call], schemas: Mapping[str, Schema]) -> tuple[str, ...]:
+    """What is the same for calls that do the same: an argument that says the default may be left out."""
+
+    def telling(call: Call) -> dict[str, JsonValue]:
+        known = schemas.get(call.name, {}).get("properties", {})
+        return {
+            name: value for name, value in call.arguments.items() if known.get(name, {}).get("default", ...) != value
+        }
+
+    return tuple(render([Call(call.name, telling(call))]) for call in calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +178,15 @@ class _Invention:
         return changed
 
     def optional_argument(self, arguments: Mapping[str, JsonValue], schema: Schema) -> dict[str, JsonValue]:
-        """The arguments with an optional one left out or added, where that makes a difference."""
+        """The arguments with an optional one left out or added, or as they are where there is none."""
         changed = dict(arguments)
         optional = [name for name in schema.get("properties", {}) if name not in schema.get("required", ())]
         if optional:
             name = self.generator.choice(optional)
-            inner = schema["properties"][name]
-            given = changed.pop(name) if name in changed else changed.setdefault(name, self.value(inner, name))
-            if "default" in inner and given == inner["default"]:
-                return dict(arguments)
+            if name in changed:
+                del changed[name]
+            else:
+                changed[name] = self.value(schema["properties"][name], name)
         return changed
 
     def _other_items(self, items: list[JsonValue], schema: Schema, name: str) -> list[JsonValue]:
@@ -202,7 +212,7 @@ def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, Schema], invention: _I
     def other_optional(call: Call) -> Call:
         return Call(call.name, invention.optional_argument(call.arguments, schemas.get(call.name, {})))
 
-    def other_tool(_: Call | None = None) -> Call:
+    def any_call() -> Call:
         name = draw.choice(sorted(schemas))
         arguments = invention.value(schemas[name], name)
         return Call(name, arguments if isinstance(arguments, dict) else {})
@@ -217,9 +227,9 @@ def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, Schema], invention: _I
 
     kinds: list[_Kind] = []
     if calls:
-        kinds += [lambda: at_one_place(other_value), lambda: at_one_place(other_optional), tuple]
+        kinds += [lambda: at_one_place(other_value), lambda: at_one_place(other_optional), lambda: ()]
     if schemas:
-        kinds.append((lambda: at_one_place(other_tool)) if calls else (lambda: (other_tool(),)))
+        kinds.append(lambda: at_one_place(lambda _: any_call()) if calls else (any_call(),))
     if len(calls) > 1:
         kinds += [swapped, one_fewer]
     return kinds

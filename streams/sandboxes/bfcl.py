@@ -19,7 +19,7 @@ from streams.sandboxes.harness import ChatHarness
 from streams.tool_calls import Call, ToolCallError, canonical, parse, render
 
 ENVIRONMENT = "bfcl"
-PLAYABLE = ("train", "dev")
+_PLAYABLE = ("train", "dev")
 
 SYSTEM_PROMPT = (
     "You work for a user by calling tools. Reply with a JSON array of calls and nothing else, such as: "
@@ -119,7 +119,7 @@ class BFCL:
 
         Left out are those that begin like an earlier one, and those whose answer breaks the documentation of its tools.
         """
-        if game not in CATEGORIES or fold not in PLAYABLE:
+        if game not in CATEGORIES or fold not in _PLAYABLE:
             raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Remedy: use train or dev.")
         tasks: dict[str, Task] = {}
         for number, scenario in enumerate(scenarios(game)):
@@ -195,6 +195,6 @@ def _scenario(task: Task) -> Scenario:
             f"Remedy: name it <category>/<fold>/<number>, with a category of {', '.join(CATEGORIES)}."
         )
     known = scenarios(category)
-    if fold not in PLAYABLE or int(number) >= len(known) or fold_of(int(number)) != fold:
+    if fold not in _PLAYABLE or int(number) >= len(known) or fold_of(int(number)) != fold:
         raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
     return known[int(number)]
