@@ -16,12 +16,11 @@ from daemon.serve import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.admission import AdmissionSettings
-from streams.branching import BranchingSettings
 from streams.errors import ConfigurationError
 from streams.holdout import HoldoutSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
-from streams.settings import REVEAL, KafkaSettings, StoreSettings
+from streams.settings import REVEAL, BranchingSettings, KafkaSettings, StoreSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")

@@ -7,12 +7,17 @@ from pydantic import ValidationError
 
 from streams.events import (
     EVENT,
+    RESULT,
     Actor,
     Alternative,
     BranchResult,
     Event,
+    Fatality,
     Message,
     OutcomeEvent,
+    RecordedStep,
+    Recovery,
+    RecoveryResult,
     RetractionEvent,
     StepEvent,
     Task,
@@ -20,7 +25,10 @@ from streams.events import (
 from streams.log import Received
 
 MAX_ERROR_CHARACTERS = 500
-_MODELS = (StepEvent, OutcomeEvent, RetractionEvent, BranchResult, Message, Task, Actor, Alternative)
+_MODELS = (
+    *(StepEvent, OutcomeEvent, RetractionEvent, BranchResult, RecoveryResult, Message, Task, Actor),
+    *(Alternative, Fatality, Recovery, RecordedStep),
+)
 _NAMES = {field.alias or name for model in _MODELS for name, field in model.model_fields.items()} | {
     "step",
     "outcome",
@@ -47,6 +55,7 @@ class Quarantined:
 
 # Made once: `Unreadable | Quarantined` in a call would be made for each record.
 REFUSED = (Unreadable, Quarantined)
+RESULTS = (BranchResult, RecoveryResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Decoded:
     """A record and what it says. `flag` is why its episode is not learned from."""
 
     received: Received
-    content: Event | BranchResult | Unreadable | Quarantined
+    content: Event | BranchResult | RecoveryResult | Unreadable | Quarantined
     flag: str | None = None
     redactions: Mapping[str, int] = field(default_factory=dict)
 
@@ -77,12 +86,12 @@ def decode_event(received: Received) -> Decoded:
     return Decoded(received, event)
 
 
-def decode_branch_result(received: Received) -> Decoded:
+def decode_result(received: Received) -> Decoded:
     """Read a record of the transitions topic."""
     if received.value is None:
         return Decoded(received, Unreadable("the record has no value"))
     try:
-        return Decoded(received, BranchResult.model_validate_json(received.value))
+        return Decoded(received, RESULT.validate_json(received.value))
     except ValidationError as error:
         return Decoded(received, _explain(error))
 

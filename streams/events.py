@@ -106,6 +106,10 @@ Event: TypeAlias = Annotated[StepEvent | OutcomeEvent | RetractionEvent, Field(d
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
+# Where an alternative comes from: the policy, the environment's list, or a change to the trusted tool call.
+Source: TypeAlias = Literal["policy", "valid_actions", "mutation"]
+
+
 class RecordedStep(Record):
     """An action at one state of an episode, and what came back when it happened."""
 
@@ -114,11 +118,12 @@ class RecordedStep(Record):
 
 
 class BranchRequest(Envelope):
-    """A trusted episode whose every state is to be branched."""
+    """An episode whose states are to be restored: to branch it if it is trusted, to recover from it if it failed."""
 
     kind: Literal["branch_request"] = "branch_request"
     episode_id: str
     task: Task
+    verdict: Literal["trusted", "failed"] = "trusted"
     opening: tuple[Message, ...]
     steps: tuple[RecordedStep, ...] = Field(min_length=1)
 
@@ -130,6 +135,10 @@ class BranchRequest(Envelope):
             messages.append(Message(role="user", content=recorded.observation))
         return tuple(messages)
 
+    def up_to(self, step: int) -> "BranchRequest":
+        """The same episode, ending with its step number `step`."""
+        return self.model_copy(update={"steps": self.steps[: step + 1]})
+
 
 class Alternative(Record):
     """An action the trusted actor did not take, and what the sandbox answered."""
@@ -138,7 +147,18 @@ class Alternative(Record):
     observation: str
     done: bool
     score: float
-    source: Literal["policy", "valid_actions"]
+    source: Source
+
+
+# How exact a restored state is: a copy of it, a replay whose every observation was compared, or none.
+Fidelity: TypeAlias = Literal["sandbox_exact", "sandbox_replayed", "dropped"]
+
+
+class Fatality(Record):
+    """An action that the sandbox did not survive: it took too long, or the process died of it, twice."""
+
+    action: str
+    fate: Literal["timeout", "died"]
 
 
 class BranchResult(Envelope):
@@ -153,12 +173,53 @@ class BranchResult(Envelope):
     task: Task
     step: Count
     requested: Count
-    fidelity: Literal["sandbox_exact", "sandbox_replayed", "dropped"]
+    fidelity: Fidelity
     reason: str = ""
     policy: str = ""
     alternatives: tuple[Alternative, ...] = ()
+    fatalities: tuple[Fatality, ...] = ()
 
     @staticmethod
     def id_for(request_id: str, step: int) -> str:
         """A request that is worked twice gives results of the same id, which the store keeps once."""
         return content_id("branch_result", request_id, str(step))
+
+
+class Recovery(Record):
+    """A verified success that begins in a failed episode: from its state number `left_at` on, `steps` were taken.
+
+    `source` is where the first of them comes from; the rest are the policy's.
+    """
+
+    left_at: Count
+    steps: tuple[RecordedStep, ...] = Field(min_length=1)
+    score: float
+    source: Source
+
+
+class RecoveryResult(Envelope):
+    """What became of a branch request for a failed episode.
+
+    `attempts` continuations took `sandbox_steps` steps, replays not counted. When the episode could not be restored,
+    `fidelity` is `dropped` and `reason` says why.
+    """
+
+    kind: Literal["recovery_result"] = "recovery_result"
+    request_id: str
+    episode_id: str
+    task: Task
+    attempts: Count
+    sandbox_steps: Count
+    fidelity: Fidelity
+    reason: str = ""
+    policy: str = ""
+    recoveries: tuple[Recovery, ...] = ()
+
+    @staticmethod
+    def id_for(request_id: str) -> str:
+        """A request that is worked twice gives results of the same id, which the store keeps once."""
+        return content_id("recovery_result", request_id)
+
+
+Result: TypeAlias = Annotated[BranchResult | RecoveryResult, Field(discriminator="kind")]
+RESULT: TypeAdapter[Result] = TypeAdapter(Result)

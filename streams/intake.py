@@ -4,11 +4,13 @@ decode → signature → limits → injection signs → redaction. What fails on
 its content, and goes whole to the dead-letter topic.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from streams.admission import Admission, flag
-from streams.decoding import Decoded, Quarantined, decode_branch_result, decode_event
-from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent
+from streams.decoding import RESULTS, Decoded, Quarantined, decode_event, decode_result
+from streams.events import BranchResult, OutcomeEvent, RecordedStep, RecoveryResult, RetractionEvent, StepEvent
 from streams.log import Received
 from streams.redaction.redactor import Redactor
 from streams.redaction.unjudgeable import UnjudgeableError
@@ -42,29 +44,44 @@ class Intake:
             return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
         return Decoded(received, redacted.event, flag(event), redacted.counts)
 
-    def branch_result(self, received: Received) -> Decoded:
+    def result(self, received: Received) -> Decoded:
         """A record of the transitions topic. A policy may say what it has learned, and a sandbox what it holds."""
-        decoded = decode_branch_result(received)
+        decoded = decode_result(received)
         result = decoded.content
-        if not isinstance(result, BranchResult):
+        if not isinstance(result, RESULTS):
             return decoded
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
 
         def clean(text: str) -> str:
             cleaned, found = self._redactor.redact_text(text, result.episode_id)
-            for kind, count in found.items():
-                counts[kind] = counts.get(kind, 0) + count
+            counts.update(found)
             return cleaned
 
         try:
-            alternatives = tuple(
-                alternative.model_copy(
-                    update={"action": clean(alternative.action), "observation": clean(alternative.observation)}
-                )
-                for alternative in result.alternatives
-            )
+            cleaned = _cleaned_branches(result, clean) if isinstance(result, BranchResult) else _cleaned(result, clean)
         except UnjudgeableError as error:
             return Decoded(received, Quarantined(str(error)))
-        if not counts:
-            return decoded
-        return replace(decoded, content=result.model_copy(update={"alternatives": alternatives}), redactions=counts)
+        return replace(decoded, content=cleaned, redactions=counts) if counts else decoded
+
+
+def _cleaned_branches(result: BranchResult, clean: Callable[[str], str]) -> BranchResult:
+    alternatives = tuple(
+        each.model_copy(update={"action": clean(each.action), "observation": clean(each.observation)})
+        for each in result.alternatives
+    )
+    fatalities = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.fatalities)
+    return result.model_copy(update={"alternatives": alternatives, "fatalities": fatalities})
+
+
+def _cleaned(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
+    recoveries = tuple(
+        each.model_copy(
+            update={
+                "steps": tuple(
+                    RecordedStep(action=clean(step.action), observation=clean(step.observation)) for step in each.steps
+                )
+            }
+        )
+        for each in result.recoveries
+    )
+    return result.model_copy(update={"recoveries": recoveries})

@@ -73,7 +73,7 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
         consume(app, topic, handle, bundles=_BUNDLES, within_s=settings.batch_s)
 
     record(kafka.events_topic, intake.event)
-    record(kafka.transitions_topic, intake.branch_result)
+    record(kafka.transitions_topic, intake.result)
     # What a crash left between a commit and its publication goes out before anything else happens.
     app.task(drain_outbox)
     return app

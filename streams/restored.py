@@ -77,6 +77,11 @@ class RestoredEpisode:
                         deaths = 0
             return trials
 
+    async def canonical(self, actions: Sequence[str]) -> tuple[str, ...]:
+        """The environment's one spelling of each action."""
+        async with self._turn:
+            return await (await self._running()).canonical(actions)
+
     @asynccontextmanager
     async def at(self, step: int) -> AsyncIterator[SandboxSession]:
         """The session in the state before action number `step`, to go on from there."""

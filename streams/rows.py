@@ -11,7 +11,15 @@ from pydantic import TypeAdapter
 
 from streams.decoding import Decoded, Quarantined, Unreadable
 from streams.errors import StoreError
-from streams.events import BranchResult, Message, OutcomeEvent, RetractionEvent, StepEvent
+from streams.events import (
+    BranchResult,
+    Message,
+    OutcomeEvent,
+    RecordedStep,
+    RecoveryResult,
+    RetractionEvent,
+    StepEvent,
+)
 from streams.ids import content_id
 from streams.log import Outgoing, Received
 
@@ -20,6 +28,7 @@ log = structlog.get_logger()
 Cell: TypeAlias = object
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
 
 
 @dataclass(slots=True)
@@ -71,6 +80,8 @@ class Batch:
             *(result.event_id, result.request_id, result.episode_id, result.step, result.requested),
             *(len(result.alternatives), result.fidelity, result.reason, result.policy),
         )
+        for fatality in result.fatalities:
+            self.add("fatalities", result.episode_id, result.step, fatality.action, fatality.fate)
         for alternative in result.alternatives:
             by_policy = alternative.source == "policy"
             self.add(
@@ -80,6 +91,22 @@ class Batch:
                 *(alternative.action, alternative.observation, alternative.done),
                 *("policy" if by_policy else None, result.policy if by_policy else None),
                 *(result.fidelity, alternative.score, alternative.source, principals.get(result.episode_id)),
+            )
+
+    def recovery_result(self, result: RecoveryResult, principals: Mapping[str, str]) -> None:
+        """`principals` as for a branch result."""
+        self.add(
+            "recovery_attempts",
+            *(result.event_id, result.request_id, result.episode_id, result.attempts, result.sandbox_steps),
+            *(len(result.recoveries), result.fidelity, result.reason, result.policy),
+        )
+        for recovery in result.recoveries:
+            steps = STEPS.dump_json(recovery.steps).decode()
+            self.add(
+                "recoveries",
+                *(content_id("recovery", result.episode_id, str(recovery.left_at), steps), result.episode_id),
+                *(recovery.left_at, steps, recovery.score, recovery.source, result.policy, result.fidelity),
+                principals.get(result.episode_id),
             )
 
     def refused(self, received: Received, content: Unreadable | Quarantined) -> None:

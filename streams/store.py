@@ -6,34 +6,43 @@ log is stored exactly once, and a crash between the store and the broker loses n
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Self
 
 import pyarrow as pa
 import structlog
 
 from streams.database import Database
-from streams.decoding import REFUSED, Decoded
-from streams.events import BranchResult, OutcomeEvent, RetractionEvent, StepEvent
-from streams.holdout import HoldoutSettings, Split
+from streams.decoding import REFUSED, RESULTS, Decoded
+from streams.events import BranchResult, OutcomeEvent, RecoveryResult, RetractionEvent, StepEvent
+from streams.holdout import HoldoutSettings
+from streams.judging import Judge
 from streams.log import Outgoing
 from streams.quota import WINDOW, Admitted, Quota, QuotaSettings
 from streams.rows import Batch, Watermark
 from streams.seen import EpisodeStarts, SeenIds
 from streams.settings import KafkaSettings, StoreSettings
 from streams.tables import TABLES
-from streams.trust import STEP_COLUMNS, WITHDRAWN_EPISODES, StoredStep, branch_request, is_trusted, likeness
+from streams.trust import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 
 OUTBOX = "outbox"
+# The ids of everything that is stored once.
+_KNOWN_SQL = """
+    SELECT event_id FROM events
+    UNION ALL SELECT result_id FROM branches
+    UNION ALL SELECT result_id FROM recovery_attempts
+"""
+# An episode that failed first may be trusted later: the newest request counts.
 _UNANSWERED_SQL = f"""
     SELECT DISTINCT ON (key) topic, key, value FROM {OUTBOX}
     WHERE topic = ? AND key NOT IN (SELECT encode(episode_id) FROM branches)
+      AND key NOT IN (SELECT encode(episode_id) FROM recovery_attempts)
       AND key NOT IN (SELECT encode(episode_id) FROM ({WITHDRAWN_EPISODES}))
+    ORDER BY key, sequence DESC
 """
 
 
@@ -84,21 +93,20 @@ class Store:
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
-        self._holdout = holdout
         self._kafka = kafka
-        self._clock = clock
         self._lock = threading.Lock()
         numbered = [name for name, schema in TABLES.items() if "sequence" in schema.names]
         ends = " UNION ALL ".join(f"SELECT max(sequence) AS last FROM {name}" for name in numbered)
         self._sequence: int = self._database.rows(f"SELECT coalesce(max(last), 0) + 1 FROM ({ends})")[0][0]
         self._positions = {(row[0], row[1]): row[2] for row in self._database.rows("SELECT * FROM offsets")}
         self._seen: set[tuple[str, int]] = set()
-        self._ids = SeenIds(database.connection, "SELECT event_id FROM events UNION ALL SELECT result_id FROM branches")
+        self._ids = SeenIds(database.connection, _KNOWN_SQL)
         self._starts = EpisodeStarts(
             SeenIds(database.connection, "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'")
         )
         recent = "SELECT principal, likeness, trusted_at FROM trusted WHERE trusted_at > ? ORDER BY sequence"
         self._quota = Quota(quota, (Admitted(*row) for row in self._database.rows(recent, [clock() - WINDOW])))
+        self._judge = Judge(database, self._starts, self._quota, holdout, kafka.branches_topic, clock)
 
     @classmethod
     def open(
@@ -141,7 +149,7 @@ class Store:
                     duplicates, dead_letters = len(batch.rows["duplicates"]), len(batch.rows["dead_letters"])
                     quarantined = len(batch.rows["quarantined"])
                     self._insert(batch)
-                    self._trust(batch, taken)
+                    taken.trusted = self._judge.judge(batch, list(taken.ended))
                     self._insert(batch)
                     self._write_positions(watermark.next)
             except BaseException:
@@ -245,6 +253,9 @@ class Store:
             if isinstance(content, BranchResult):
                 batch.branch_result(content, principals)
                 continue
+            if isinstance(content, RecoveryResult):
+                batch.recovery_result(content, principals)
+                continue
             if not isinstance(content, RetractionEvent) and self._starts.note(content.episode_id, batch.sequence):
                 taken.begun.append(content.episode_id)
             batch.event(record, content)
@@ -260,15 +271,11 @@ class Store:
         )
         if not ids:
             return set()
-        rows = self._database.matching(
-            "SELECT event_id FROM events WHERE event_id IN (FROM wanted) "
-            "UNION ALL SELECT result_id FROM branches WHERE result_id IN (FROM wanted)",
-            ids,
-        )
+        rows = self._database.matching(f"SELECT event_id FROM ({_KNOWN_SQL}) WHERE event_id IN (FROM wanted)", ids)
         return {row[0] for row in rows}
 
     def _principals(self, records: Sequence[Decoded]) -> dict[str, str]:
-        episodes = {record.content.episode_id for record in records if isinstance(record.content, BranchResult)}
+        episodes = {record.content.episode_id for record in records if isinstance(record.content, RESULTS)}
         if not episodes:
             return {}
         return dict(
@@ -279,57 +286,6 @@ class Store:
                 [self._starts.before(episodes)],
             )
         )
-
-    def _trust(self, batch: Batch, taken: "_Taken") -> None:
-        """Add the episodes that became trusted to the batch, and requests to branch those of the training split."""
-        refusals: Counter[str] = Counter()
-        for episode, steps, successes in self._judged(list(taken.ended)):
-            if not is_trusted(steps, successes):
-                continue
-            request = branch_request(episode, steps)
-            if request is None:
-                refusals["not one growing chat"] += 1
-                continue
-            admitted = Admitted(steps[0].principal, likeness(steps), self._clock())
-            refusal = self._quota.refusal(admitted)
-            if refusal is not None:
-                refusals[refusal] += 1
-                batch.add("flags", episode, refusal)
-                continue
-            self._quota.admit(admitted)
-            taken.trusted += 1
-            split = self._holdout.split(request.task.task_id)
-            batch.add("trusted", episode, split.value, admitted.principal, admitted.likeness, admitted.at)
-            if split is Split.TRAIN:
-                batch.outgoing(Outgoing(self._kafka.branches_topic, episode.encode(), request.to_json()))
-        for reason, episodes in refusals.items():
-            log.warning("episodes not trusted", reason=reason, episodes=episodes)
-
-    def _judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
-        """Of those with a verdict that are neither trusted, flagged nor withdrawn: id, steps in order, verdicts."""
-        if not episodes:
-            return
-        start = self._starts.before(episodes)
-        verdicts = dict(
-            self._database.matching(
-                "SELECT episode_id, list(success) FROM outcomes WHERE sequence >= $1 AND episode_id IN (FROM wanted) "
-                "AND episode_id NOT IN (SELECT episode_id FROM trusted WHERE sequence >= $1) "
-                "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) "
-                f"AND episode_id NOT IN ({WITHDRAWN_EPISODES} AND sequence >= $1) GROUP BY episode_id",
-                episodes,
-                [start],
-            )
-        )
-        if not verdicts:
-            return
-        rows = self._database.matching(
-            f"SELECT episode_id, {STEP_COLUMNS} FROM transitions WHERE sequence >= ? AND origin = 'production' "
-            "AND episode_id IN (FROM wanted) ORDER BY episode_id, step, sequence",
-            list(verdicts),
-            [start],
-        )
-        for episode, group in groupby(rows, key=lambda row: row[0]):
-            yield episode, [StoredStep.of(row[1:]) for row in group], verdicts[episode]
 
     def _insert(self, batch: Batch) -> None:
         self._database.insert(batch.rows)

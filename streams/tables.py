@@ -70,6 +70,34 @@ TABLES: dict[str, pa.Schema] = {
         reason=pa.string(),
         policy=pa.string(),
     ),
+    # Actions that a sandbox did not survive; `fate` is timeout or died.
+    "fatalities": _schema(**_SEQUENCE, episode_id=pa.string(), step=pa.int32(), action=pa.string(), fate=pa.string()),
+    # One row per failed episode that was to be recovered from, whatever became of it.
+    "recovery_attempts": _schema(
+        **_SEQUENCE,
+        result_id=pa.string(),
+        request_id=pa.string(),
+        episode_id=pa.string(),
+        attempts=pa.int32(),
+        sandbox_steps=pa.int32(),
+        recovered=pa.int32(),
+        fidelity=pa.string(),
+        reason=pa.string(),
+        policy=pa.string(),
+    ),
+    # Verified successes that begin in a failed episode: its first `left_at` steps, and then `steps`.
+    "recoveries": _schema(
+        **_SEQUENCE,
+        recovery_id=pa.string(),
+        episode_id=pa.string(),
+        left_at=pa.int32(),
+        steps=pa.string(),
+        score=pa.float64(),
+        source=pa.string(),
+        adapter=pa.string(),
+        fidelity=pa.string(),
+        principal=pa.string(),
+    ),
     # Episodes that may be learned from, each once; `split` is that of the episode's task.
     # `likeness` tells near-duplicates; `trusted_at` is the store's own clock.
     "trusted": _schema(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.ids import content_id
@@ -46,6 +46,12 @@ def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     return all(step.actor_kind in ("expert", "human") for step in steps) or all(successes)
 
 
+def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
+    """Whether an episode that was judged with `successes` is a policy's and was never a success."""
+    by_policy = any(step.actor_kind == "policy" for step in steps)
+    return by_policy and bool(successes) and not any(successes)
+
+
 def likeness(steps: Sequence[StoredStep]) -> int:
     """What the episode says, as a number that near-duplicates share but for a few bits."""
     texts = [steps[0].messages[-1].content]
@@ -54,10 +60,13 @@ def likeness(steps: Sequence[StoredStep]) -> int:
     return simhash("\n".join(texts))
 
 
-def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchRequest | None:
-    """The request to branch every state of the episode; None unless it is one growing chat of one task and principal.
+def branch_request(
+    episode_id: str, steps: Sequence[StoredStep], verdict: Literal["trusted", "failed"]
+) -> BranchRequest | None:
+    """The request to branch the episode or, if it failed, to recover from it.
 
-    `steps` are in order of `step`. The same episode always gives a request of the same id.
+    None unless it is one growing chat of one task and principal. `steps` are in order of `step`. The same episode and
+    verdict always give a request of the same id.
     """
     messages = steps[0].messages
     for number, step in enumerate(steps):
@@ -69,9 +78,10 @@ def branch_request(episode_id: str, steps: Sequence[StoredStep]) -> BranchReques
             Message(role="user", content=step.observation),
         )
     return BranchRequest(
-        event_id=content_id("branch_request", episode_id),
+        event_id=content_id("branch_request", verdict, episode_id),
         episode_id=episode_id,
         task=steps[0].task,
+        verdict=verdict,
         opening=steps[0].messages,
         steps=tuple(RecordedStep(action=step.action, observation=step.observation) for step in steps),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.decoding import Decoded, decode_result, decode_event
 from streams.events import Actor, Alternative, BranchResult, Event, Message, OutcomeEvent, StepEvent, Task
 from streams.holdout import HoldoutSettings, Split
 from streams.ids import content_id
@@ -72,7 +72,7 @@ class Log:
             policy="base",
             alternatives=(Alternative(action="jump", observation="You jump.", done=False, score=0.0, source="policy"),),
         )
-        decoded: Decoded = decode_branch_result(self._received(KAFKA.transitions_topic, result.to_json()))
+        decoded: Decoded = decode_result(self._received(KAFKA.transitions_topic, result.to_json()))
         self._store.append([decoded])
 
     def _received(self, topic: str, value: bytes) -> Received:

@@ -7,10 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from streams import brancher, recorder
 from streams.admission import AdmissionSettings
-from streams.branching import BranchingSettings
 from streams.holdout import HoldoutSettings
 from streams.processes import stop_on_signals
-from streams.settings import KafkaSettings, StoreSettings
+from streams.settings import BranchingSettings, KafkaSettings, StoreSettings
 
 
 class RoleSettings(BaseModel):

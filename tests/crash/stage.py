@@ -15,7 +15,6 @@ import pyarrow as pa
 from kafka import KafkaConsumer
 
 from streams.admission import AdmissionSettings
-from streams.branching import BranchingSettings
 from streams.errors import BrokerError
 from streams.events import RecordedStep, Task
 from streams.holdout import HoldoutSettings, Split
@@ -23,7 +22,7 @@ from streams.processes import free_port
 from streams.quota import QuotaSettings
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import KafkaSettings, StoreSettings
+from streams.settings import BranchingSettings, KafkaSettings, StoreSettings
 from streams.topics import create_topics, end_offsets
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger

@@ -181,7 +181,7 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
         StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
         for s in steps
     ]
-    assert branch_request("episode", stored) is not None
+    assert branch_request("episode", stored, "trusted") is not None
 
 
 @pytest.mark.slow

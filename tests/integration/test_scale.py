@@ -14,14 +14,13 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.brancher import ROLE
-from streams.branching import BranchingSettings
 from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
 from streams.holdout import Split
 from streams.ids import uuid7
 from streams.processes import die_with_parent
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import KafkaSettings
+from streams.settings import BranchingSettings, KafkaSettings
 from streams.store_client import StoreClient
 from tests.integration.test_pipeline_record import HOLDOUT, answers, caught_up, eventually, publisher, recorder_of
 
@@ -35,9 +34,8 @@ WORKER = """
 import asyncio, logging, sys
 import structlog
 from streams.brancher import serve
-from streams.branching import BranchingSettings
 from streams.processes import stop_on_signals
-from streams.settings import KafkaSettings
+from streams.settings import BranchingSettings, KafkaSettings
 
 async def main():
     kafka, branching = sys.argv[1:]

@@ -14,12 +14,11 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from streams.brancher import serve
-from streams.branching import BranchingSettings
 from streams.broker import EmbeddedBroker
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import KafkaSettings
+from streams.settings import BranchingSettings, KafkaSettings
 from streams.topics import create_topics
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)

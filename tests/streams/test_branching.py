@@ -1,22 +1,27 @@
-"""Branching in real sandboxes. The policy is a fixed list of replies: what it says is the input of these tests."""
+"""Branching in real sandboxes."""
 
 import os
-import random
 import signal
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from streams.branching import BranchingSettings, Proposal, Samples, branch, propose, sample_policy
+from streams.branching import branch
+from streams.budget import Budget
 from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
 from streams.policy import PolicyClient
 from streams.processes import free_port
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
+from streams.selectors import Curiosity, LastSteps, Selector, Uniform
+from streams.served_policy import Policy, Samples, ServedPolicy
+from streams.settings import BranchingSettings
+from tests.streams.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
-VALID = ["inventory", "look around", "open fridge", "take Green T-shirt", "take hat"]
 SETTINGS = BranchingSettings(alternatives=3)
+UNLIMITED = Budget(None)
+TALKATIVE = ("Inventory.", "dance", "sing", "take dirty white polo shirt")
 
 
 @pytest.fixture
@@ -42,48 +47,19 @@ async def recorded(pool: SandboxPool) -> BranchRequest:
     )
 
 
-async def fixed_replies(messages: Sequence[Message]) -> Samples:
-    return Samples(("Inventory.", "dance", "sing", "take dirty white polo shirt"), "ratchet-1-abc")
-
-
-async def silence(messages: Sequence[Message]) -> Samples:
-    return Samples()
-
-
-def test_repeats_the_trusted_action_and_nothing_at_all_are_not_proposed() -> None:
-    sampled = ["Open Fridge!", "take hat", "TAKE  hat.", "", "  "]
-    proposals = propose("open fridge", sampled, VALID, SETTINGS, random.Random(0))
-    assert proposals[0] == Proposal("take hat", "policy")
-    assert all(proposal.source == "valid_actions" for proposal in proposals[1:])
-    assert len({proposal.action for proposal in proposals} - {"open fridge"}) == 3
-
-
-def test_a_valid_action_is_proposed_in_the_environments_own_spelling() -> None:
-    (first, *_) = propose("take hat", ["take green t-shirt."], VALID, SETTINGS, random.Random(0))
-    assert first == Proposal("take Green T-shirt", "policy")
-
-
-def test_few_of_the_proposals_are_errors() -> None:
-    sampled = [f"fly to planet {number}" for number in range(20)]
-    settings = BranchingSettings(alternatives=10)
-    valid = [f"take thing {number}" for number in range(20)]
-    proposals = propose("wait", sampled, valid, settings, random.Random(0))
-    assert [proposal.source for proposal in proposals] == ["policy"] * 3 + ["valid_actions"] * 7
-
-
-def test_the_refill_depends_on_the_seed_alone() -> None:
-    assert propose("x", [], VALID, SETTINGS, random.Random(5)) == propose("x", [], VALID, SETTINGS, random.Random(5))
-
-
-def test_fewer_are_proposed_where_fewer_exist() -> None:
-    assert propose("wait", [], ["wait", "inventory"], SETTINGS, random.Random(0)) == (
-        Proposal("inventory", "valid_actions"),
-    )
+async def branched(
+    request: BranchRequest,
+    pool: SandboxPool,
+    policy: Policy,
+    settings: BranchingSettings = SETTINGS,
+    selector: Selector | None = None,
+) -> tuple[BranchResult, ...]:
+    return await branch(request, pool, policy, selector or Uniform(), settings, UNLIMITED)
 
 
 async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
     request = await recorded(pool)
-    results = await branch(request, pool, fixed_replies, SETTINGS)
+    results = await branched(request, pool, FixedPolicy(TALKATIVE))
     assert [result.step for result in results] == list(range(len(request.steps)))
     for result in results:
         assert result.fidelity == "sandbox_replayed"
@@ -99,7 +75,7 @@ async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
 
 async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:
     request = await recorded(pool)
-    last = (await branch(request, pool, fixed_replies, SETTINGS))[-1]
+    last = (await branched(request, pool, FixedPolicy(TALKATIVE)))[-1]
     answers = {alternative.action: alternative.observation for alternative in last.alternatives}
     assert request.steps[0].action == "take dirty white polo shirt"
     assert "dirty white shirt" in answers["inventory"]
@@ -108,14 +84,53 @@ async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool
 
 async def test_the_same_request_gives_the_same_results(pool: SandboxPool) -> None:
     request = await recorded(pool)
-    assert await branch(request, pool, silence, SETTINGS) == await branch(request, pool, silence, SETTINGS)
+    assert await branched(request, pool, FixedPolicy()) == await branched(request, pool, FixedPolicy())
+
+
+async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    settings = BranchingSettings(alternatives=3, branches_per_episode=4)
+    results = await branched(request, pool, FixedPolicy(), settings, LastSteps())
+    assert [len(result.alternatives) for result in results] == [0, 0, 1, 3]
+    assert {result.fidelity for result in results} == {"sandbox_replayed"}
+
+
+async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    told: list[float | None] = []
+
+    class Listening(Curiosity):
+        def weigh(self, situations: Sequence) -> list[float]:  # type: ignore[type-arg] # of situations, as the base has it
+            told.extend(situation.surprise for situation in situations)
+            return super().weigh(situations)
+
+    await branched(request, pool, FixedPolicy(loss=2.5), selector=Listening())
+    assert told == [2.5] * len(request.steps)
+
+
+async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    errors = tuple(f"fly to planet {number}" for number in range(9))
+    settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
+    results = await branched(request, pool, FixedPolicy(errors), settings)
+    # The first round brings that there is no such action, the second one nothing new.
+    assert [len(result.alternatives) for result in results] == [4] * len(request.steps)
+
+
+async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
+    foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
+    surprising = await branched(request, pool, FixedPolicy(loss=2.0), settings)
+    assert [len(result.alternatives) for result in foreseen] == [2] * len(request.steps)
+    assert sum(len(result.alternatives) for result in surprising) > 3 * len(request.steps)
 
 
 async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
     request = await recorded(pool)
     altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
     diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
-    results = await branch(diverging, pool, fixed_replies, SETTINGS)
+    results = await branched(diverging, pool, FixedPolicy(TALKATIVE))
     assert [result.fidelity for result in results] == ["sandbox_replayed"] * 2 + ["dropped"] * 2
     assert not results[2].alternatives
     assert results[2].requested == 3
@@ -125,7 +140,7 @@ async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on
 async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: SandboxPool) -> None:
     request = await recorded(pool)
     other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
-    results = await branch(other, pool, fixed_replies, SETTINGS)
+    results = await branched(other, pool, FixedPolicy(TALKATIVE))
     assert {result.fidelity for result in results} == {"dropped"}
     assert "at the start" in results[0].reason
 
@@ -133,7 +148,7 @@ async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: S
 async def test_a_reserved_task_is_dropped_with_the_reason(pool: SandboxPool) -> None:
     request = await recorded(pool)
     reserved = request.model_copy(update={"task": Task(environment="textworld_express", task_id="twc/test/1")})
-    results = await branch(reserved, pool, fixed_replies, SETTINGS)
+    results = await branched(reserved, pool, FixedPolicy(TALKATIVE))
     assert all(result.fidelity == "dropped" and "reserved" in result.reason for result in results)
 
 
@@ -141,19 +156,25 @@ async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> 
     request = await recorded(pool)
     killed: list[int] = []
 
-    async def kill_once(messages: Sequence[Message]) -> Samples:
-        if not killed:
-            killed.extend(pool.pids)
-            os.kill(killed[0], signal.SIGKILL)
-        return Samples()
+    class Killer(FixedPolicy):
+        async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+            if not killed:
+                killed.extend(pool.pids)
+                os.kill(killed[0], signal.SIGKILL)
+            return Samples()
 
-    results = await branch(request, pool, kill_once, SETTINGS)
+    results = await branched(request, pool, Killer())
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
+    assert not any(result.fatalities for result in results)
     with pytest.raises(ProcessLookupError):
         os.kill(killed[0], 0)
 
 
 async def test_a_policy_that_cannot_be_reached_gives_no_samples_after_its_time() -> None:
-    settings = BranchingSettings(policy_url=f"http://127.0.0.1:{free_port()}", policy_patience_s=0.5)
-    async with PolicyClient(settings.policy_url) as client:
-        assert await sample_policy(client, settings, (Message(role="user", content="go"),)) == Samples()
+    async with PolicyClient(f"http://127.0.0.1:{free_port()}") as client:
+        policy = ServedPolicy(client, "assistant", patience_s=0.5)
+        chat = (Message(role="user", content="go"),)
+        assert await policy.sample(chat, (1.0, 1.2), 4) == Samples()
+        answered = (*chat, Message(role="assistant", content="go"), Message(role="user", content="gone"))
+        assert await policy.surprises(answered) is None
+        assert await policy.surprise(answered) is None

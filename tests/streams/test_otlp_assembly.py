@@ -44,7 +44,7 @@ def test_a_trace_becomes_a_growing_chat(dialect: Any) -> None:
         StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
         for s in steps
     ]
-    assert branch_request("run-1", stored) is not None
+    assert branch_request("run-1", stored, "trusted") is not None
 
 
 def test_the_order_of_arrival_changes_nothing() -> None:
