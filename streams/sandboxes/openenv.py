@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, JsonValue
 
-from streams.errors import SandboxError
+from streams.errors import DivergedError, SandboxError
 from streams.events import Task
 from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Network, Observation, Restore, Tool
@@ -153,7 +153,12 @@ class OpenEnv:
             raise SandboxError(
                 f"{snapshot!r} is no snapshot of this session. Remedy: restore what `snapshot` returned."
             )
-        self._server.ask("restore", SnapshotData, {"id": snapshot.id})
+        try:
+            self._server.ask("restore", SnapshotData, {"id": snapshot.id})
+        except RefusedError as error:
+            if error.code == ErrorCode.RESTORE_DIVERGED:
+                raise DivergedError(str(error)) from error
+            raise
         self._observed = snapshot.observed
 
     def _valid_actions(self) -> list[str]:

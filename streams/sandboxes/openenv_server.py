@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from streams.errors import ConfigurationError, RatchetError
 from streams.http_server import HttpServer, listen
 from streams.processes import stop_on_signals
-from streams.sandboxes.environment import Environment
-from streams.sandboxes.openenv_protocol import MESSAGE_BYTES, ErrorCode, ErrorData, ErrorDetail, Message, RefusedError
+from streams.sandboxes.environment import Configured, Environment
+from streams.sandboxes.openenv_protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Message, RefusedError
 from streams.sandboxes.openenv_session import Session
 from streams.sandboxes.protocol import load_environment
 from streams.settings import Secret
@@ -132,13 +132,10 @@ def _answer(session: Session, message: Message) -> Message:
         return _error(error.code, str(error))
     except RatchetError as error:
         return _error(ErrorCode.EXECUTION_ERROR, str(error))
-    except ValidationError as error:
-        details = tuple(ErrorDetail(loc=detail["loc"], msg=detail["msg"]) for detail in error.errors())
-        return _error(ErrorCode.VALIDATION_ERROR, "the message's data is not what its type asks for", details)
 
 
-def _error(code: str, message: str, errors: tuple[ErrorDetail, ...] = ()) -> Message:
-    return Message(type="error", data=ErrorData(code=code, message=message, errors=errors).model_dump(mode="json"))
+def _error(code: str, message: str) -> Message:
+    return Message(type="error", data=ErrorData(code=code, message=message).model_dump(mode="json", exclude={"errors"}))
 
 
 async def _receive(websocket: WebSocket) -> Message | None:
@@ -163,6 +160,11 @@ async def _health() -> dict[str, str]:
 async def serve(settings: ServerSettings) -> None:
     """Serve until a signal. Raises `ConfigurationError` when there is no such environment or the port is taken."""
     environment = load_environment(settings.environment)
+    if isinstance(environment, Configured):
+        raise ConfigurationError(
+            f"the environment {settings.environment!r} has settings, which this server has no place for. "
+            "Remedy: serve it by a class of your own without any."
+        )
     listening = listen(settings.host, settings.port, f"the server of {settings.environment}", "--port")
     stop = stop_on_signals()
     config = uvicorn.Config(

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from streams.events import Task
 from streams.ids import uuid7
@@ -24,6 +24,7 @@ from streams.sandboxes.openenv_protocol import (
     ActionsData,
     CapabilitiesData,
     Data,
+    DataT,
     ErrorCode,
     FingerprintData,
     FoldData,
@@ -79,13 +80,13 @@ class Session:
         self._snapshots: dict[str, _Kept] = {}
 
     def answer(self, message: Message) -> Message:
-        """Raises pydantic's `ValidationError` when the message's data is not what its type asks for."""
+        """Raises `SandboxError` when the environment refuses."""
         kind, data = message.type, message.data or {}
         match kind:
             case "reset":
                 return _message("observation", self._reset(self._task(data)))
             case "step":
-                return _message("observation", self._step(TextData.model_validate(data).text))
+                return _message("observation", self._step(_read(TextData, data).text))
             case "state":
                 return _message(kind, self._state())
             case "capabilities":
@@ -96,9 +97,9 @@ class Session:
             case "snapshot" if self._restorable:
                 return _message(kind, self._snapshot())
             case "restore" if self._restorable:
-                return _message(kind, self._restore(SnapshotData.model_validate(data)))
+                return _message(kind, self._restore(_read(SnapshotData, data)))
             case "release" if self._restorable:
-                return _message(kind, self._release(ReleaseData.model_validate(data)))
+                return _message(kind, self._release(_read(ReleaseData, data)))
         return _message(kind, self._optional(kind, data))
 
     def close(self) -> None:
@@ -114,12 +115,12 @@ class Session:
             self._present()
             return ToolsData(tools=environment.tools())
         if kind == "canonical" and isinstance(environment, Canonicalises):
-            return TextData(text=environment.canonical(TextData.model_validate(data).text))
+            return TextData(text=environment.canonical(_read(TextData, data).text))
         if isinstance(environment, TaskSource):
             if kind == "games":
                 return GamesData(games=environment.games())
             if kind == "tasks":
-                asked = FoldData.model_validate(data)
+                asked = _read(FoldData, data)
                 self._episode = None
                 tasks = environment.task_list(asked.game, asked.fold)
                 return TasksData(tasks=tuple(TaskData(task_id=task.task_id, seed=task.seed) for task in tasks))
@@ -130,7 +131,7 @@ class Session:
         raise RefusedError(ErrorCode.UNKNOWN_TYPE, f"the server of {self._name} knows no message {kind[:50]!r}")
 
     def _task(self, data: dict[str, JsonValue]) -> Task:
-        asked = TaskData.model_validate(data)
+        asked = _read(TaskData, data)
         return Task(environment=self._name, task_id=asked.task_id, seed=asked.seed)
 
     def _reset(self, task: Task) -> TextObservationData:
@@ -220,6 +221,14 @@ class Session:
         if self._episode is None:
             raise RefusedError(ErrorCode.NO_EPISODE, "the session is in no episode. Remedy: reset it to a task.")
         return self._episode
+
+
+def _read(model: type[DataT], data: dict[str, JsonValue]) -> DataT:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise RefusedError(ErrorCode.VALIDATION_ERROR, f"the message's data is not as it should be: {wrong}") from error
 
 
 def _message(kind: str, data: Data) -> Message:

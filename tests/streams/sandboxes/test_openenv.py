@@ -31,6 +31,7 @@ from streams.sandboxes.environment import (
     TaskSource,
     Tools,
 )
+from streams.sandboxes.lane import Lane, Trunk
 from streams.sandboxes.openenv import OpenEnv
 from streams.sandboxes.openenv_settings import OpenEnvSettings
 from streams.sandboxes.textworld_express import TextWorldExpress
@@ -160,6 +161,21 @@ def test_any_state_on_the_way_is_restored_exactly_and_goes_on_as_before(session:
         assert session.step(actions[depth]) == answers[depth]
         assert session.fingerprint() == fingerprints[depth + 1]
         session.step("look around")
+
+
+def test_a_remote_episode_is_branched_at_any_of_its_states(session: OpenEnv, task: Task) -> None:
+    generator = random.Random(7)
+    actions = walk(session, task, 8, generator)
+    local = TextWorldExpress()
+    texts = (local.reset(task).text, *(local.step(action).text for action in actions))
+    lane = Lane(session)
+    lane.follow(Trunk(task, tuple(actions), texts))
+    for _ in range(20):
+        depth = generator.randrange(len(actions))
+        lane.restore(depth)
+        assert lane.step(actions[depth]).text == texts[depth + 1]
+    lane.close()
+    local.close()
 
 
 def test_a_snapshot_outlives_a_reset_to_another_task(session: OpenEnv, task: Task) -> None:

@@ -1,5 +1,6 @@
 """The reference server with environments that keep, break or bend the contract as no simulator does on demand."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from websockets.sync.client import connect
 
-from streams.errors import SandboxError
+from streams.errors import DivergedError, SandboxError
 from streams.events import Task
 from streams.http_server import HttpServer, listen
 from streams.processes import free_port
@@ -165,7 +167,7 @@ def test_a_restore_that_does_not_bring_the_state_back_is_told_and_ends_the_episo
         session.reset(TASK)
         taken = session.snapshot()
         session.step("go on")
-        with pytest.raises(SandboxError, match="RESTORE_DIVERGED"):
+        with pytest.raises(DivergedError, match="RESTORE_DIVERGED"):
             session.restore(taken)
         with pytest.raises(SandboxError, match="NO_EPISODE"):
             session.step("go on")
@@ -197,6 +199,27 @@ def test_an_environment_that_breaks_takes_only_its_own_session_along() -> None:
         assert sound.step("on").text == "notes/train/1\non"
         again.close()
         sound.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("no JSON", "INVALID_JSON"),
+        ("[]", "INVALID_JSON"),
+        ('{"type": "step", "data": {}}', "VALIDATION_ERROR"),
+        ('{"type": "reset", "data": {"task_id": ""}}', "VALIDATION_ERROR"),
+        ('{"type": "snapshot"}', "NO_EPISODE"),
+        ('{"type": "games"}', "UNKNOWN_TYPE"),
+        ('{"type": "mcp", "data": {}}', "UNKNOWN_TYPE"),
+    ],
+)
+def test_a_message_that_makes_no_sense_is_refused_with_a_code_and_the_session_goes_on(message: str, code: str) -> None:
+    with served(Notes) as settings, connect(str(settings.url)) as socket:
+        socket.send(message)
+        refused = json.loads(socket.recv(10))
+        assert (refused["type"], refused["data"]["code"]) == ("error", code)
+        socket.send('{"type": "reset", "data": {"task_id": "notes/train/1"}}')
+        assert json.loads(socket.recv(10))["type"] == "observation"
 
 
 def test_an_environment_that_does_not_open_is_told() -> None:
