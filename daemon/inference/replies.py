@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from daemon.inference.schemas import (
     CompletionReply,
     CompletionRequest,
     PromptDetails,
+    PromptLogprob,
     TokenLogprob,
     Usage,
 )
@@ -77,15 +78,17 @@ def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
     """Submit `request` to the engine.
 
     Raises:
-        RequestRefused: the prompt is too long, or the engine refuses it.
+        RequestRefused: the prompt is too long, the combination of fields is not served, or the engine refuses it.
     """
-    messages = [message.model_dump() for message in request.messages]
-    text = cast(str, engine.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    # The template has written the special tokens already.
-    prompt = _encode(engine.tokenizer, text, special=False)
+    prompt = _chat_tokens(engine.tokenizer, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
     sampling = _sampling(request, _room(engine, prompt, wanted))
-    return _submit(engine, request, prompt, sampling, stream=request.stream, logprobs=request.logprobs)
+    if request.stream and (request.prompt_logprobs is not None or request.return_token_ids):
+        raise RequestRefused(400, "unsupported", "prompt_logprobs and return_token_ids are not served with stream")
+    scored_from = None if request.prompt_logprobs is None else _scored_from(engine.tokenizer, request, prompt)
+    return _submit(
+        engine, request, prompt, sampling, scored_from=scored_from, stream=request.stream, logprobs=request.logprobs
+    )
 
 
 def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
@@ -99,7 +102,7 @@ def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
         raise RequestRefused(400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only")
     if request.echo:
         _room(engine, prompt, 0)
-        return _submit(engine, request, prompt, None, stream=False, logprobs=False)
+        return _submit(engine, request, prompt, None, scored_from=1, stream=False, logprobs=False)
     sampling = _sampling(request, _room(engine, prompt, request.max_tokens))
     return _submit(engine, request, prompt, sampling, stream=False, logprobs=request.logprobs is not None)
 
@@ -111,12 +114,21 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
             message=Message(role="assistant", content=update.text),
             logprobs=_chat_logprobs(engine.tokenizer, update) if request.logprobs else None,
             finish_reason=str(update.finish_reason),
+            token_ids=list(update.tokens) if request.return_token_ids else None,
         )
         for index, update in enumerate(updates)
     ]
-    usage = _usage(answer, updates)
+    prompt: list[int] = answer.sequences[0].prompt.tolist()
     return ChatReply(
-        id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=choices, usage=usage
+        id=f"chatcmpl-{answer.id}",
+        created=answer.created,
+        model=request.model,
+        choices=choices,
+        usage=_usage(answer, updates),
+        prompt_logprobs=(
+            _prompt_logprobs(engine.tokenizer, prompt, updates[0]) if request.prompt_logprobs is not None else None
+        ),
+        prompt_token_ids=prompt if request.return_token_ids else None,
     )
 
 
@@ -165,6 +177,7 @@ def _submit(
     prompt: Tokens,
     sampling: Sampling | None,
     *,
+    scored_from: int | None = None,
     stream: bool,
     logprobs: bool,
 ) -> Answer:
@@ -181,12 +194,35 @@ def _submit(
                 stop_tokens=engine.stop_tokens,
                 tokenizer=engine.tokenizer.backend_tokenizer,
                 listen=answer.listener(index),
+                # Samples of one request share their prompt, so it is scored once.
+                scored_from=scored_from if index == 0 else None,
                 stream=stream,
                 logprobs=logprobs,
             )
         )
     engine.submit(request.model, answer.sequences)
     return answer
+
+
+def _chat_tokens(tokenizer: PreTrainedTokenizerFast, messages: Iterable[Message], *, generation: bool) -> Tokens:
+    chat = [message.model_dump() for message in messages]
+    text = cast(str, tokenizer.apply_chat_template(chat, add_generation_prompt=generation, tokenize=False))
+    # The template has written the special tokens already.
+    return _encode(tokenizer, text, special=False)
+
+
+def _scored_from(tokenizer: PreTrainedTokenizerFast, request: ChatRequest, prompt: Tokens) -> int:
+    """The position of the first token to score: the message's own first one, but never the prompt's."""
+    message = request.prompt_logprobs_from_message
+    if message >= len(request.messages):
+        raise RequestRefused(400, "invalid_request", f"prompt_logprobs_from_message: there is no message {message}")
+    if message == 0:
+        return 1
+    earlier = _chat_tokens(tokenizer, request.messages[:message], generation=False)
+    length = min(len(earlier), len(prompt))
+    # Where the template writes these messages differently with others behind them, it is scored from there on.
+    differs = np.flatnonzero(earlier[:length] != prompt[:length])
+    return max(1, int(differs[0]) if differs.size else length)
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, text: str, *, special: bool) -> Tokens:
@@ -225,6 +261,17 @@ def _chat_logprobs(tokenizer: PreTrainedTokenizerFast, update: Update) -> ChatLo
             for word, logprob in zip(words, update.logprobs, strict=True)
         ]
     )
+
+
+def _prompt_logprobs(
+    tokenizer: PreTrainedTokenizerFast, prompt: list[int], update: Update
+) -> list[dict[int, PromptLogprob] | None]:
+    unscored = len(prompt) - len(update.prompt_logprobs)
+    scored = [
+        {token: PromptLogprob(logprob=logprob, decoded_token=_word(tokenizer, token))}
+        for token, logprob in zip(prompt[unscored:], update.prompt_logprobs, strict=True)
+    ]
+    return [*([None] * unscored), *scored]
 
 
 def _word(tokenizer: PreTrainedTokenizerFast, token: int) -> str:

@@ -116,7 +116,9 @@ class Runner:
         window = itertools.islice(self._waiting, self._table.idle_count)
         placed: set[int] = set()
         for sequence in sorted(window, key=lambda waiting: -len(waiting.prompt)):
-            placement = self._table.place(sequence.prompt, reuse=sequence.sampling is not None)
+            # What predicts the first scored token is computed anew, for its state.
+            most = None if sequence.scored_from is None else sequence.scored_from - 1
+            placement = self._table.place(sequence.prompt, most=most)
             if placement is None:
                 continue
             if placement.copy_from is not None:
@@ -187,21 +189,27 @@ class Runner:
         return logits.float()
 
     def _score_prompts(self, pieces: list[_Piece], hidden: torch.Tensor) -> None:
+        wanted: list[Sequence] = []
+        tokens: list[int] = []
+        states: list[int] = []
         end = 0
         for piece in pieces:
             end += piece.tokens
             sequence = piece.sequence
-            if sequence.sampling is not None:
-                continue
-            # The state of a token predicts the one behind it; the last state of the prompt predicts nothing known.
-            targets = sequence.prompt[sequence.computed - piece.tokens + 1 : sequence.computed + 1]
-            states = hidden[end - piece.tokens : end][: len(targets)]
-            for at in range(0, len(targets), _SCORED_AT_ONCE):
-                logits = self._logits(states[at : at + _SCORED_AT_ONCE])
-                known = [int(token) for token in targets[at : at + _SCORED_AT_ONCE]]
-                sequence.prompt_logprobs += log_probabilities(logits, known)
-            if not sequence.prefilling:
+            if sequence.scored_from is not None:
+                # The state of a token predicts the one behind it; the last state of the prompt predicts nothing known.
+                first = max(sequence.scored_from, sequence.computed - piece.tokens + 1)
+                for position in range(first, min(sequence.computed + 1, len(sequence.prompt))):
+                    wanted.append(sequence)
+                    tokens.append(int(sequence.prompt[position]))
+                    states.append(end - 1 - sequence.computed + position)
+            if sequence.sampling is None and not sequence.prefilling:
                 sequence.finish_reason = "length"
+        for at in range(0, len(states), _SCORED_AT_ONCE):
+            part = slice(at, at + _SCORED_AT_ONCE)
+            values = log_probabilities(self._logits(hidden[states[part]]), tokens[part])
+            for sequence, value in zip(wanted[part], values, strict=True):
+                sequence.prompt_logprobs.append(value)
 
     def _draw(self, pieces: list[_Piece], hidden: torch.Tensor) -> None:
         ends = np.cumsum([piece.tokens for piece in pieces])

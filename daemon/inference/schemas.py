@@ -34,13 +34,25 @@ class _Sampled(_Schema):
 
 
 class ChatRequest(_Sampled):
-    """`POST /v1/chat/completions`. Without `max_tokens` a reply may fill the rest of the model's length."""
+    """`POST /v1/chat/completions`. Without `max_tokens` a reply may fill the rest of the model's length.
+
+    `add_generation_prompt`, `prompt_logprobs` and `return_token_ids` are vLLM's; `prompt_logprobs` may only be 0: of
+    the tokens themselves, not of alternatives. The last two do not stream.
+    """
 
     messages: tuple[Message, ...] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Newer name of `max_tokens`.")
     logprobs: bool = False
     stream: bool = False
+    add_generation_prompt: bool = True
+    prompt_logprobs: Literal[0] | None = None
+    prompt_logprobs_from_message: int = Field(
+        default=0,
+        ge=0,
+        description="Ours: tokens of the messages before this one, counted from 0, are not scored and may be cached.",
+    )
+    return_token_ids: bool = False
 
 
 class CompletionRequest(_Sampled):
@@ -95,15 +107,28 @@ class ChatChoice(_Schema):
     message: Message
     logprobs: ChatLogprobs | None
     finish_reason: str
+    token_ids: list[int] | None
+
+
+class PromptLogprob(_Schema):
+    """vLLM's `Logprob`; the rank is not computed."""
+
+    logprob: float
+    rank: None = None
+    decoded_token: str
 
 
 class ChatReply(_Schema):
+    """`prompt_logprobs` has an entry for each token of the prompt, by its id; None for one that is not scored."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: list[dict[int, PromptLogprob] | None] | None
+    prompt_token_ids: list[int] | None
 
 
 class ChatDelta(_Schema):

@@ -24,7 +24,7 @@ class Update:
         text: new text that no stop string can take back.
         tokens, logprobs: the new tokens, special ones included, each with its log-probability in nats if asked for.
         cached: how many tokens of the prompt were not computed again.
-        prompt_logprobs: of every prompt token but the first, if asked for.
+        prompt_logprobs: of the prompt's tokens from the first on that was asked for, in nats.
         finish_reason: None while more is to come.
     """
 
@@ -40,8 +40,9 @@ class Update:
 class Sequence:
     """A prompt and its growing reply.
 
-    With `sampling` None nothing is drawn: the sequence only scores its prompt. `listen` is called on the engine's
-    thread, at every token if `stream`, else once at the end.
+    With `sampling` None nothing is drawn. With `scored_from`, at least 1, the log-probabilities of the prompt's tokens
+    from that position on are told too. `listen` is called on the engine's thread, at every token if `stream`, else once
+    at the end.
     """
 
     prompt: Tokens
@@ -49,6 +50,7 @@ class Sequence:
     stop_tokens: frozenset[int]
     tokenizer: Tokenizer
     listen: Callable[[Update], None]
+    scored_from: int | None = None
     stream: bool = False
     logprobs: bool = False
     cancelled: bool = False

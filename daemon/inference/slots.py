@@ -42,17 +42,15 @@ class SlotTable:
     def idle_count(self) -> int:
         return int((~self._busy).sum())
 
-    def place(self, prompt: Tokens, *, reuse: bool = True) -> Placement | None:
+    def place(self, prompt: Tokens, *, most: int | None = None) -> Placement | None:
         """Claim an idle slot, of which there must be one, for `prompt`, of at least one token.
 
         None means to ask again after the next forward pass: a prompt that is being computed shares more with this one
-        than any cached slot does. With `reuse` false nothing cached is made use of.
+        than any cached slot does. At most `most` tokens are reused; by default all but the last,
+        whose logits are wanted.
         """
         idle = np.flatnonzero(~self._busy)
-        if not reuse:
-            return self._claim(self._oldest(idle), prompt, 0, None)
-        # The last token is always computed: its logits are wanted.
-        shared = np.minimum(self._shared_with(prompt), len(prompt) - 1)
+        shared = np.minimum(self._shared_with(prompt), len(prompt) - 1 if most is None else most)
         cached = np.minimum(shared, self._computed)
         best = int(cached.argmax())
         reused = int(cached[best])
