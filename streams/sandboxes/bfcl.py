@@ -4,7 +4,6 @@ Loaded by the sandbox worker through its entry point. All is the wheel's own: ta
 """
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from jsonschema.exceptions import best_match
@@ -104,12 +103,12 @@ class BFCL:
         return content_id(state.task_id, str(state.done), played, state.simulation.state())
 
     def snapshot(self) -> object:
-        return replace(self._state, simulation=deepcopy(self._state.simulation))
+        return replace(self._state, simulation=self._state.simulation.copy())
 
     def restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _State):
             raise SandboxError(f"{type(snapshot).__name__} is no snapshot of BFCL. Remedy: restore what it gave.")
-        self._begun = replace(snapshot, simulation=deepcopy(snapshot.simulation))
+        self._begun = replace(snapshot, simulation=snapshot.simulation.copy())
 
     def games(self) -> tuple[str, ...]:
         return CATEGORIES

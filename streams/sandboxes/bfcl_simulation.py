@@ -6,7 +6,8 @@
 import importlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime
 from random import Random
@@ -18,6 +19,7 @@ from bfcl_eval.eval_checker.multi_turn_eval.func_source_code import posting_api,
 from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn_checker
 from pydantic import JsonValue
 
+from streams.errors import SandboxError
 from streams.sandboxes.bfcl_scenarios import Scenario, documented
 from streams.tool_calls import Call
 
@@ -56,7 +58,7 @@ Steps = Sequence[Sequence[Call]]
 
 
 class Simulation:
-    """The APIs of one session. `deepcopy` gives one that shares nothing with it."""
+    """The APIs of one session. Raises `SandboxError` where an agent has nested folders too deeply to go on."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._apis: dict[str, Any] = {name: _api(name, scenario) for name in scenario.apis}
@@ -75,9 +77,15 @@ class Simulation:
             return str(result)
         return copy
 
+    def copy(self) -> "Simulation":
+        """One in the same state that shares nothing with this one."""
+        with _refusing_depth():
+            return deepcopy(self)
+
     def state(self) -> str:
         """All of the APIs' state as text. Equal texts are equal states, aliases and random generators included."""
-        return json.dumps(_shape(self._apis, {}))
+        with _refusing_depth():
+            return json.dumps(_shape(self._apis, {}))
 
 
 def accepts(scenario: Scenario, turns: Sequence[Steps]) -> bool:
@@ -90,13 +98,19 @@ def accepts(scenario: Scenario, turns: Sequence[Steps]) -> bool:
             scenario.entry_id.rpartition("_")[0],
             "ratchet",
         )
-    except RecursionError:
-        return False  # It compares folders, and an agent can copy one into itself.
     finally:
         # It keeps the APIs it makes for the next call of the same name.
         for name in [name for name in vars(multi_turn_utils) if name.endswith("_instance")]:
             delattr(multi_turn_utils, name)
     return bool(verdict["valid"])
+
+
+@contextmanager
+def _refusing_depth() -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        raise SandboxError("the simulated state is nested too deeply. Remedy: drop this branch.") from error
 
 
 def _api(name: str, scenario: Scenario) -> Any:

@@ -1,5 +1,6 @@
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -54,7 +55,7 @@ CONTEXT = """User: I fly on 2026-10-15 and come back on 2026-11-02, with 'Ann Le
 TRUSTED = render([Call("book", {"seat": "aisle", "day": "2026-10-15", "bags": 2})])
 
 words = st.text(max_size=12)
-arguments = st.fixed_dictionaries(
+arguments: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"seat": st.sampled_from(["window", "aisle", "middle"]), "day": words},
     optional={
         "bags": st.integers(0, 3),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
+from pydantic import JsonValue
 
 from streams.errors import SandboxError
 from streams.events import Task
@@ -20,7 +21,7 @@ DIFF = Task(environment="bfcl", task_id="multi_turn_base/dev/13")
 """Its answer: cd, tail, the end of the turn, diff, the end."""
 
 
-def call(name: str, **arguments: str | int | list[str]) -> str:
+def call(name: str, /, **arguments: JsonValue) -> str:
     return render([Call(name, arguments)])
 
 
@@ -192,7 +193,7 @@ def test_sessions_share_nothing_although_the_wheel_does() -> None:
     assert isinstance(posted, dict)
     assert posted["mentions"] == []
 
-    charge = {
+    charge: dict[str, JsonValue] = {
         "access_token": "abc123xyz",
         "card_id": "1234567812345678",
         "travel_date": "2026-10-15",
@@ -215,21 +216,37 @@ def test_the_checker_leaves_nothing_behind() -> None:
 
 def test_the_checker_does_not_take_a_text_for_a_call() -> None:
     scenario = scenarios("multi_turn_base")[13]
-    gold = Call("post_tweet", {"content": 'He said: "echo (again)", then cd(..)'})
-    turn = dataclasses.replace(scenario.turns[0], gold=(gold,))
-    assert accepts(dataclasses.replace(scenario, turns=(turn,)), [[[gold]]])
+    answer = (
+        Call("touch", {"file_name": "notes.txt"}),
+        Call("echo", {"content": 'He said: "sort (again)", then cd (..)', "file_name": "notes.txt"}),
+    )
+    turn = dataclasses.replace(scenario.turns[0], gold=answer)
+    assert accepts(dataclasses.replace(scenario, turns=(turn,)), [[answer]])
 
 
-def test_a_folder_copied_into_itself_is_answered_and_fails() -> None:
+def test_a_folder_copied_into_itself_is_an_error_of_the_agent() -> None:
     session = BFCL()
     session.reset(DIFF)
     assert session.step(call("cp", source="documents", destination="documents")).understood
-    assert not session.step("Done.").score
+    assert session.step(call("find", name="report.txt")).text.startswith('[{"error": "Error during execution: maximum')
+    session.restore(session.snapshot())
+    assert session.step("Done.").score == 0
+
+
+def test_folders_nested_too_deeply_are_refused_and_the_session_goes_on() -> None:
+    session = BFCL()
+    session.reset(DIFF)
+    session.step(render([Call("mkdir", {"dir_name": "a"}), Call("cd", {"folder": "a"})] * 2000))
+    with pytest.raises(SandboxError, match="nested too deeply"):
+        session.snapshot()
+    with pytest.raises(SandboxError, match="nested too deeply"):
+        session.fingerprint()
+    assert play(session, DIFF, session.demonstration(DIFF))[-1].success
 
 
 def test_ages_do_not_depend_on_the_day_of_the_replay() -> None:
     simulation = Simulation(scenarios("multi_turn_long_context")[153])
-    born = {"first_name": "Michael", "last_name": "Thompson", "passport_number": "US1"}
+    born: dict[str, JsonValue] = {"first_name": "Michael", "last_name": "Thompson", "passport_number": "US1"}
     of_age = simulation.execute(Call("verify_traveler_information", {**born, "date_of_birth": "2006-09-01"}))
     minor = simulation.execute(Call("verify_traveler_information", {**born, "date_of_birth": "2006-09-02"}))
     assert of_age == {"verification_status": True}
