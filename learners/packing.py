@@ -57,9 +57,10 @@ class TreePacker:
         state_ends: list[int] = []
         for message in trajectory.opening:
             sequence.append(self._tokenizer, message, 0.0)
-        for step in trajectory.steps:
+        for number, step in enumerate(trajectory.steps):
             state_ends.append(len(sequence.ids) - 1)
-            sequence.append(self._tokenizer, Message(role="assistant", content=step.action), weights.actions)
+            wanted = weights.actions if number >= trajectory.learn_from else 0.0
+            sequence.append(self._tokenizer, Message(role="assistant", content=step.action), wanted)
             sequence.append(self._tokenizer, Message(role="user", content=step.observation), weights.observations)
         sequence.close_segment()
         if weights.branch_observations:

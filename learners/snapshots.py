@@ -9,10 +9,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from learners.base_model import file_sha256
 from learners.settings import MOST_PER_PRINCIPAL
-from learners.trajectories import Branch, Trajectory
+from learners.stored_rows import Row, StoredRows, read_rows
+from learners.trajectories import RECOVERY, Branch, Trajectory
 from streams.crash_points import CrashPoint, reach
 from streams.errors import TrainingError
 from streams.events import Message, RecordedStep
@@ -43,6 +43,7 @@ _EPISODE_SCHEMA = pa.schema(
         ("principals", pa.list_(pa.string())),
         ("opening", pa.string()),
         ("steps", pa.string()),
+        ("learn_from", pa.int32()),
     ]
 )
 _BRANCH_SCHEMA = pa.schema(
@@ -101,59 +102,75 @@ async def build_snapshot(
         TrainingError: nothing in the store may be learned from yet.
         StoreError: the store does not answer.
     """
-    if as_of is None:
-        as_of = int((await store.query(_LATEST_SQL))["sequence"][0].as_py())
-    retracted_as_of = int((await store.query(_RETRACTED_SQL))["sequence"][0].as_py())
-    steps = (
-        await store.query(
-            _STEPS_SQL.format(as_of=as_of, retracted_as_of=retracted_as_of, most_per_principal=most_per_principal)
-        )
-    ).to_pylist()
-    branches = (await store.query(_BRANCHES_SQL.format(as_of=as_of))).to_pylist()
-    trajectories = assemble(steps, branches, holdout)
+    rows = await read_rows(store, as_of, most_per_principal)
+    trajectories = assemble(rows, holdout)
     if not trajectories:
         raise TrainingError(
             "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
         )
-    offsets = (await store.query(_OFFSETS_SQL)).to_pylist()
-    positions = {f"{row['topic']}/{row['partition']}": int(row["next"]) for row in offsets}
-    return write_snapshot(trajectories, holdout, home, as_of, positions, retracted_as_of)
+    return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of)
 
 
-def assemble(
-    steps: Sequence[Mapping[str, Any]], branches: Sequence[Mapping[str, Any]], holdout: HoldoutSettings
-) -> list[Trajectory]:
+def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     """Trajectories from stored rows; steps of tasks that are held out are left behind."""
-    episodes: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in steps:
-        if holdout.split(row["task_id"]) is Split.TRAIN:
-            episodes[row["episode_id"]].append(row)
+    episodes = _by_episode(rows.steps, holdout)
     found: dict[str, list[Branch]] = defaultdict(list)
-    for row in branches:
+    for row in rows.branches:
         found[row["episode_id"]].append(
             Branch(row["step"], row["action"], row["observation"], row["source"], row["fidelity"])
         )
     alike: dict[str, list[str]] = defaultdict(list)
-    for episode_id, rows in episodes.items():
-        identity = content_id(rows[0]["task_id"], rows[0]["messages"], *(row["action"] for row in rows))
+    for episode_id, steps in episodes.items():
+        identity = content_id(steps[0]["task_id"], steps[0]["messages"], *(step["action"] for step in steps))
         alike[identity].append(episode_id)
     trajectories = []
     for same in alike.values():
-        rows = episodes[same[0]]
-        first = rows[0]
+        steps = episodes[same[0]]
+        first = steps[0]
         trajectories.append(
             Trajectory(
                 episode_id=same[0],
                 task_id=first["task_id"],
                 opening=_MESSAGES.validate_json(first["messages"]),
-                steps=tuple(RecordedStep(action=row["action"], observation=row["observation"]) for row in rows),
+                steps=_recorded(steps),
                 branches=tuple(found[same[0]]),
                 actor_kind=first["actor_kind"],
                 adapter=first["adapter"],
-                principals=tuple(sorted({row["principal"] for episode in same for row in episodes[episode]})),
+                principals=tuple(sorted({step["principal"] for episode in same for step in episodes[episode]})),
             )
         )
-    return trajectories
+    return trajectories + _recoveries(rows, holdout)
+
+
+def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
+    """A trajectory for each recovery: what the agent did wrong, and how to go on from there."""
+    episodes = _by_episode(rows.beginnings, holdout)
+    return [
+        Trajectory(
+            episode_id=recovery["recovery_id"],
+            task_id=steps[0]["task_id"],
+            opening=_MESSAGES.validate_json(steps[0]["messages"]),
+            steps=_recorded(steps[: recovery["left_at"]]) + _STEPS.validate_json(recovery["steps"]),
+            actor_kind=RECOVERY,
+            adapter=recovery["adapter"],
+            principals=tuple(sorted({step["principal"] for step in steps})),
+            learn_from=recovery["left_at"],
+        )
+        for recovery in rows.recoveries
+        if (steps := episodes.get(recovery["episode_id"]))
+    ]
+
+
+def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, list[Row]]:
+    episodes: dict[str, list[Row]] = defaultdict(list)
+    for row in steps:
+        if holdout.split(row["task_id"]) is Split.TRAIN:
+            episodes[row["episode_id"]].append(row)
+    return episodes
+
+
+def _recorded(steps: Sequence[Row]) -> tuple[RecordedStep, ...]:
+    return tuple(RecordedStep(action=row["action"], observation=row["observation"]) for row in steps)
 
 
 def write_snapshot(
@@ -216,6 +233,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
             actor_kind=row["actor_kind"],
             adapter=row["adapter"],
             principals=tuple(row["principals"]),
+            learn_from=row["learn_from"],
         )
         for row in pq.read_table(folder / _EPISODES).to_pylist()
     ]
@@ -253,6 +271,7 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "principals": trajectory.principals,
             "opening": _MESSAGES.dump_json(trajectory.opening).decode(),
             "steps": _STEPS.dump_json(trajectory.steps).decode(),
+            "learn_from": trajectory.learn_from,
         }
         for trajectory in trajectories
     ]
@@ -266,40 +285,3 @@ def _branch_table(trajectories: Sequence[Trajectory]) -> pa.Table:
         for branch in trajectory.branches
     ]
     return pa.Table.from_pylist(rows, schema=_BRANCH_SCHEMA)
-
-
-_LATEST_SQL = """
-    SELECT coalesce(max(sequence), 0) AS sequence
-    FROM (
-        SELECT sequence FROM transitions
-        UNION ALL SELECT sequence FROM trusted
-        UNION ALL SELECT sequence FROM retractions
-    )
-"""
-
-_OFFSETS_SQL = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
-
-_RETRACTED_SQL = "SELECT coalesce(max(sequence), 0) AS sequence FROM retractions"
-
-_STEPS_SQL = """
-    SELECT episode_id, task_id, step, messages, action, observation, actor_kind, adapter, principal
-    FROM transitions
-    SEMI JOIN (
-        SELECT episode_id FROM trusted WHERE split = 'train' AND sequence <= {as_of}
-        QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= {most_per_principal}
-    ) USING (episode_id)
-    ANTI JOIN (
-        SELECT episode_id FROM transitions
-        WHERE sequence <= {as_of}
-          AND principal IN (SELECT principal FROM retractions WHERE sequence <= {retracted_as_of})
-    ) USING (episode_id)
-    WHERE origin = 'production' AND sequence <= {as_of}
-    ORDER BY episode_id, step
-"""
-
-_BRANCHES_SQL = """
-    SELECT DISTINCT ON (transition_id) episode_id, step, action, observation, source, fidelity
-    FROM transitions
-    WHERE origin = 'branch' AND sequence <= {as_of}
-    ORDER BY episode_id, step, transition_id
-"""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from streams.events import Message, RecordedStep
 
+RECOVERY = "recovery"
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -20,6 +22,8 @@ class Branch:
 class Trajectory:
     """An episode as one growing chat. State i is `opening` plus the first i steps.
 
+    `actor_kind` is who acted: an expert, a human, a policy, or a policy that went on from a mistake of its own
+    (`RECOVERY`). Such a mistake, the actions before step `learn_from`, is seen and never imitated.
     `principals` are whose data it is: several, where episodes that went the same way are kept as one.
     """
 
@@ -31,3 +35,4 @@ class Trajectory:
     actor_kind: str = "expert"
     adapter: str | None = None
     principals: tuple[str, ...] = ()
+    learn_from: int = 0

@@ -3,8 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from streams.decoding import Decoded, decode_result, decode_event
-from streams.events import Actor, Alternative, BranchResult, Event, Message, OutcomeEvent, StepEvent, Task
+from streams.decoding import Decoded, decode_event, decode_result
+from streams.events import (
+    Actor,
+    Alternative,
+    BranchResult,
+    Event,
+    Message,
+    OutcomeEvent,
+    RecordedStep,
+    Recovery,
+    RecoveryResult,
+    StepEvent,
+    Task,
+)
 from streams.holdout import HoldoutSettings, Split
 from streams.ids import content_id
 from streams.log import Received
@@ -71,6 +83,27 @@ class Log:
             fidelity="sandbox_exact",
             policy="base",
             alternatives=(Alternative(action="jump", observation="You jump.", done=False, score=0.0, source="policy"),),
+        )
+        decoded: Decoded = decode_result(self._received(KAFKA.transitions_topic, result.to_json()))
+        self._store.append([decoded])
+
+    def recovered(self, episode_id: str, task_id: str, left_at: int) -> None:
+        result = RecoveryResult(
+            request_id=content_id(episode_id),
+            episode_id=episode_id,
+            task=Task(environment="textworld_express", task_id=task_id),
+            attempts=4,
+            sandbox_steps=9,
+            fidelity="sandbox_replayed",
+            policy="base",
+            recoveries=(
+                Recovery(
+                    left_at=left_at,
+                    steps=tuple(RecordedStep(action=action, observation="Done.") for action in ("back", "forward")),
+                    score=1.0,
+                    source="policy",
+                ),
+            ),
         )
         decoded: Decoded = decode_result(self._received(KAFKA.transitions_topic, result.to_json()))
         self._store.append([decoded])

@@ -1,6 +1,7 @@
 """A packed tree says of every token exactly what a sequence of its own would say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -129,6 +130,14 @@ def test_imitation_counts_what_the_actor_did_and_the_end_of_its_turns(packer: Tr
     said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps)
     assert tree.ids[tree.targets].tolist() == tokenizer.encode(said)
     assert tree.layout.groups == ()
+
+
+def test_of_a_recovery_the_mistake_it_begins_with_is_not_imitated(packer: TreePacker, tiny_base: Path) -> None:
+    recovery = replace(TRAJECTORY, learn_from=1)
+    tree = OBJECTIVES["imitation"].pack(recovery, packer)
+    said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps[1:])
+    assert tree.ids[tree.targets].tolist() == ChatTokenizer(tiny_base).encode(said)
+    assert torch.equal(tree.ids, OBJECTIVES["imitation"].pack(TRAJECTORY, packer).ids)
 
 
 def test_the_world_model_counts_what_came_back_to_the_actor_and_to_the_alternatives(

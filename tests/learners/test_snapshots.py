@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.snapshots import Snapshot, assemble, build_snapshot, read_principals, read_trajectories, write_snapshot
+from learners.stored_rows import StoredRows
 from streams.errors import TrainingError
 from streams.events import RetractionEvent
 from streams.holdout import HoldoutSettings, Split
@@ -86,8 +87,37 @@ def test_whatever_the_settings_no_held_out_task_is_assembled(
         }
         for seed in seeds
     ]
-    kept = {one.task_id for one in assemble(rows, [], holdout)}
+    continued = [
+        {"recovery_id": f"r{seed}", "episode_id": f"{seed}", "left_at": 0, "steps": "[]", "adapter": None}
+        for seed in seeds
+    ]
+    stored = StoredRows(0, 0, {}, steps=rows, branches=[], beginnings=rows, recoveries=continued)
+    kept = {one.task_id for one in assemble(stored, holdout)}
     assert kept == {row["task_id"] for row in rows if holdout.split(str(row["task_id"])) is Split.TRAIN}
+
+
+async def test_a_recovery_is_learned_from_where_it_left_the_mistake(served_store: ServedStore, tmp_path: Path) -> None:
+    log, task_id = Log(served_store.store), TASKS[Split.TRAIN][0]
+    log.publish(*episode("failed", task_id, "policy", success=False))
+    log.recovered("failed", task_id, left_at=1)
+    log.recovered("failed", task_id, left_at=1)
+    snapshot = await build(served_store, tmp_path / "snapshots")
+    (recovery,) = read_trajectories(snapshot.folder)
+    assert [step.action for step in recovery.steps] == ["go 0", "back", "forward"]
+    assert (recovery.learn_from, recovery.actor_kind, recovery.principals) == (1, "recovery", ("failed",))
+    assert snapshot.manifest.episodes == {"recovery": 1}
+
+
+async def test_a_recovery_of_who_withdrew_or_of_a_held_out_task_is_not_learned_from(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log = Log(served_store.store)
+    for name, task_id in (("gone", TASKS[Split.TRAIN][0]), ("held-out", TASKS[Split.SELECTION][0])):
+        log.publish(*episode(name, task_id, "policy", success=False))
+        log.recovered(name, task_id, left_at=1)
+    log.publish(RetractionEvent(principal="gone", reason="asked"))
+    with pytest.raises(TrainingError, match="nothing to learn from"):
+        await build(served_store, tmp_path / "snapshots")
 
 
 def test_a_trajectory_of_a_held_out_task_is_refused_by_whoever_writes_it(tmp_path: Path) -> None:
