@@ -9,7 +9,7 @@ from collections import defaultdict
 from functools import cache
 from typing import Any
 
-from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
 from textworld_express.constants import BASEPATH, GAME_NAMES, JAR_PATH
 
@@ -18,7 +18,7 @@ from streams.events import Task
 from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
 from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.java import java_executable
+from streams.sandboxes.jvm import start_jvm
 
 ENVIRONMENT = "textworld_express"
 
@@ -31,21 +31,11 @@ _NOT_UNDERSTOOD = "Unknown action"
 # Its gold paths begin with it, and it says again what the first observation said.
 _REDUNDANT_ACTION = "look around"
 
-# Many machines run side by side, so each gets one core's worth of compiler and collector threads.
-_JVM_OPTIONS = ["-Xms32m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:ActiveProcessorCount=1", "-XX:-UsePerfData"]
-
 
 @cache
 def _jvm() -> JavaGateway:
-    port, process = launch_gateway(
-        classpath=JAR_PATH,
-        javaopts=_JVM_OPTIONS,
-        java_path=str(java_executable()),
-        cwd=BASEPATH,  # the simulator reads its word lists relative to its working directory
-        die_on_exit=True,
-        return_proc=True,
-    )
-    return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port), java_process=process)
+    # It reads its word lists relative to its working directory.
+    return start_jvm(JAR_PATH, BASEPATH, "-Xmx256m")
 
 
 @cache
