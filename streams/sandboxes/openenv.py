@@ -81,11 +81,12 @@ class OpenEnv:
         self.harness = (said and said.harness) or settings.harness
         self.capabilities = _capabilities(said, settings)
         for offer, methods in _METHODS.items():
-            # To have a protocol's methods is to satisfy it, so those that could only fail must not be there.
+            # To have a protocol's methods is to satisfy it, so a session must not have those that could only fail.
             for method in methods if offer in offers else ():
                 setattr(self, method, getattr(self, f"_{method}"))
 
     def reset(self, task: Task) -> Observation:
+        _refuse_reserved(*task.task_id.split("/")[1:2])
         self._observed, self._history = None, ""
         field = "task_id" if self._extended else self._settings.task_field
         return self._observe("reset", {field: task.task_id, "seed": task.seed})
@@ -131,7 +132,7 @@ class OpenEnv:
         else:
             answer = self._server.ask(kind, ObservationData, data, answered_by="observation")
             observed = mapped_observation(answer, self._observed.score if self._observed else 0.0, self._settings)
-            self._history = content_id(self._history, json.dumps(data, sort_keys=True), answer.model_dump_json())
+            self._history = content_id(self._history, json.dumps(data, sort_keys=True), repr(observed))
         self._observed = observed
         return observed
 
@@ -174,6 +175,7 @@ class OpenEnv:
         return self._server.ask("games", GamesData).games
 
     def _task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        _refuse_reserved(fold)
         self._observed = None
         tasks = self._server.ask("tasks", TasksData, {"game": game, "fold": fold}).tasks
         return tuple(Task(environment=ENVIRONMENT, task_id=task.task_id, seed=task.seed) for task in tasks)
@@ -194,6 +196,12 @@ def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> C
         complete_fingerprint=said is not None and said.complete_fingerprint,
         network=Network.REMOTE,
     )
+
+
+def _refuse_reserved(*folds: str) -> None:
+    # A server that others wrote may not know that this fold is nobody's to play.
+    if "test" in folds:
+        raise SandboxError("the fold 'test' is reserved. Remedy: use train or dev.")
 
 
 def _not_understood(reason: str, before: Observation) -> Observation:

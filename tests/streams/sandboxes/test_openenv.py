@@ -421,6 +421,13 @@ def test_openenvs_own_server_is_played_and_replayed_as_the_settings_say(plain_po
     session.close()
 
 
+def test_the_reserved_fold_is_not_played_on_a_server_that_would_play_it(plain_port: int) -> None:
+    session = OpenEnv(lock_settings(plain_port))
+    with pytest.raises(SandboxError, match="reserved"):
+        session.reset(Task(environment="openenv", task_id="lock/test/1"))
+    session.close()
+
+
 def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: int) -> None:
     session = OpenEnv(settings(plain_port))
     session.reset(Task(environment="openenv", task_id="the door", seed=3))
