@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from streams.sandboxes.environment import Tool
 from streams.tool_calls import Call, parse, render
 
-Schema = Mapping[str, Any]
+_Schema = Mapping[str, Any]
 
 _Kind = Callable[[], tuple[Call, ...]]
 
@@ -26,6 +26,8 @@ _REMEMBERED = 60
 
 # For each alternative wanted. A try fails on what the schema forbids and on what was found before.
 _TRIES = 20
+
+_PLAIN: Mapping[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float)}
 
 _NAMED = re.compile(r'"(\w+)":\s*(?:"([^"\n]{1,80})"|(-?\d{1,15}(?:\.\d{1,15})?)(?![\d.]))')
 _STRINGS = (
@@ -62,7 +64,7 @@ def mutations(
     return tuple(found.values())
 
 
-def _effect(calls: Iterable[Call], schemas: Mapping[str, Schema]) -> tuple[str, ...]:
+def _effect(calls: Iterable[Call], schemas: Mapping[str, _Schema]) -> tuple[str, ...]:
     """What is the same for calls that do the same: an argument that says the default may be left out."""
 
     def telling(call: Call) -> dict[str, JsonValue]:
@@ -91,7 +93,7 @@ class _Said:
             named[match[1]] = (*named.get(match[1], ()), value)
         return cls(
             _newest((string for _, string in matches), but),
-            tuple(map(_number, _newest(_NUMBER.findall(text), ()))),
+            tuple(map(_number, _newest(_NUMBER.findall(text)))),
             named,
         )
 
@@ -122,7 +124,7 @@ class _Invention:
     said: _Said
     generator: random.Random
 
-    def value(self, schema: Schema, name: str) -> JsonValue:
+    def value(self, schema: _Schema, name: str) -> JsonValue:
         """A value for the argument `name`."""
         draw = self.generator
         if members := schema.get("enum"):
@@ -146,7 +148,7 @@ class _Invention:
                 return draw.choice(self.said.strings or ("",))
         return None
 
-    def other(self, value: JsonValue, schema: Schema, name: str) -> JsonValue:
+    def other(self, value: JsonValue, schema: _Schema, name: str) -> JsonValue:
         """Another value for the argument `name`, much like `value`."""
         draw = self.generator
         if "enum" in schema:
@@ -168,7 +170,7 @@ class _Invention:
                 return self.other_argument(value, schema)
         return self.value(schema, name)
 
-    def other_argument(self, arguments: Mapping[str, JsonValue], schema: Schema) -> dict[str, JsonValue]:
+    def other_argument(self, arguments: Mapping[str, JsonValue], schema: _Schema) -> dict[str, JsonValue]:
         """The arguments with one of them changed, or as they are where there is none."""
         changed = dict(arguments)
         known = [name for name in changed if name in schema.get("properties", {})]
@@ -177,7 +179,7 @@ class _Invention:
             changed[name] = self.other(changed[name], schema["properties"][name], name)
         return changed
 
-    def optional_argument(self, arguments: Mapping[str, JsonValue], schema: Schema) -> dict[str, JsonValue]:
+    def optional_argument(self, arguments: Mapping[str, JsonValue], schema: _Schema) -> dict[str, JsonValue]:
         """The arguments with an optional one left out or added, or as they are where there is none."""
         changed = dict(arguments)
         optional = [name for name in schema.get("properties", {}) if name not in schema.get("required", ())]
@@ -189,7 +191,7 @@ class _Invention:
                 changed[name] = self.value(schema["properties"][name], name)
         return changed
 
-    def _other_items(self, items: list[JsonValue], schema: Schema, name: str) -> list[JsonValue]:
+    def _other_items(self, items: list[JsonValue], schema: _Schema, name: str) -> list[JsonValue]:
         place = self.generator.randrange(len(items) + 1)
         if place == len(items):
             return [*items, self.value(schema, name)]
@@ -198,7 +200,7 @@ class _Invention:
         return [*items[:place], self.other(items[place], schema, name), *items[place + 1 :]]
 
 
-def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, Schema], invention: _Invention) -> list[_Kind]:
+def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, _Schema], invention: _Invention) -> list[_Kind]:
     """The ways in which `calls` may be changed. Each gives a change at every try, not always a valid or a new one."""
     draw = invention.generator
 
@@ -236,13 +238,4 @@ def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, Schema], invention: _I
 
 
 def _is(value: JsonValue, kind: str) -> bool:
-    match value:
-        case bool():
-            return False
-        case int():
-            return kind in ("integer", "number")
-        case float():
-            return kind == "number"
-        case str():
-            return kind == "string"
-    return False
+    return not isinstance(value, bool) and isinstance(value, _PLAIN.get(kind, ()))

@@ -188,12 +188,13 @@ def _said(turn: Turn) -> str:
 
 def _scenario(task: Task) -> Scenario:
     category, fold, number = (*task.task_id.split("/"), "", "", "")[:3]
-    if task.task_id.count("/") != 2 or category not in CATEGORIES or not number.isdecimal():
+    if task.task_id.count("/") != 2 or category not in CATEGORIES:
         raise SandboxError(
             f"{task.task_id!r} is no task of BFCL. "
             f"Remedy: name it <category>/<fold>/<number>, with a category of {', '.join(CATEGORIES)}."
         )
-    known = scenarios(category)
-    if fold not in _PLAYABLE or int(number) >= len(known) or fold_of(int(number)) != fold:
+    # By its spelling: a task must not have a second name, which another split could be drawn for.
+    numbers = {str(place): place for place in range(len(scenarios(category)))}
+    if fold not in _PLAYABLE or number not in numbers or fold_of(numbers[number]) != fold:
         raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
-    return known[int(number)]
+    return scenarios(category)[numbers[number]]

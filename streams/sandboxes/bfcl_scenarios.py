@@ -22,7 +22,7 @@ from streams.sandboxes.environment import Tool
 from streams.tool_calls import Call
 
 CATEGORIES = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
-FOLDS = ("train", "dev", "test")
+_FOLDS = ("train", "dev", "test")
 
 # No two of them have a tool of the same name.
 APIS = (
@@ -92,7 +92,7 @@ def fold_of(number: int) -> str:
     opening = scenarios("multi_turn_base")[number].turns[0].user
     digest = hashlib.blake2b(opening.encode(), key=_FOLD_KEY, digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
-    return FOLDS[(position >= _TRAIN) + (position >= _TRAIN + _DEV)]
+    return _FOLDS[(position >= _TRAIN) + (position >= _TRAIN + _DEV)]
 
 
 def description(tools: tuple[Tool, ...]) -> str:
@@ -117,22 +117,22 @@ def documented(api: str) -> Mapping[str, Tool]:
     return tools
 
 
-def _schema(documented: dict[str, Any]) -> dict[str, JsonValue]:
+def _schema(dialect: dict[str, Any]) -> dict[str, JsonValue]:
     """The JSON Schema of what the wheel describes in a dialect of its own, with some enumerations only in prose."""
-    text = " ".join(documented.get("description", "").split())
+    text = " ".join(dialect.get("description", "").split())
     described, _, members = text.partition("[Enum]: ")
-    schema: dict[str, JsonValue] = {"type": _TYPES.get(documented["type"], documented["type"])}
+    schema: dict[str, JsonValue] = {"type": _TYPES.get(dialect["type"], dialect["type"])}
     if described:
         schema["description"] = described.strip()
-    if "default" in documented:
-        schema["default"] = documented["default"]
-    if "items" in documented:
-        schema["items"] = _schema(documented["items"] | ({"description": f"[Enum]: {members}"} if members else {}))
+    if "default" in dialect:
+        schema["default"] = dialect["default"]
+    if "items" in dialect:
+        schema["items"] = _schema(dialect["items"] | ({"description": f"[Enum]: {members}"} if members else {}))
     elif members:
         schema["enum"] = [member.strip(' "') for member in members.strip("[]").split(",")]
-    if "properties" in documented:
-        schema["properties"] = {name: _schema(inner) for name, inner in documented["properties"].items()}
-        schema["required"] = documented.get("required", [])
+    if "properties" in dialect:
+        schema["properties"] = {name: _schema(inner) for name, inner in dialect["properties"].items()}
+        schema["required"] = dialect.get("required", [])
         schema["additionalProperties"] = False
     return schema
 

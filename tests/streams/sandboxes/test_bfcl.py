@@ -304,6 +304,7 @@ def test_no_two_listed_tasks_begin_alike() -> None:
         "multi_turn_base/dev",
         "simple/dev/13",
         "multi_turn_base/dev/-1",
+        "multi_turn_base/dev/013",
     ],
 )
 def test_a_reserved_or_unknown_task_is_refused(task_id: str) -> None:
