@@ -15,9 +15,7 @@ from websockets.typing import Origin
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.processes import free_port
-from streams.sandboxes.environment import (
-    TaskSource,
-)
+from streams.sandboxes.environment import TaskSource
 from streams.sandboxes.openenv import OpenEnv
 from streams.sandboxes.openenv_settings import OpenEnvSettings
 from tests.streams.sandboxes.openenv_servers import SESSIONS, reference, settings, stopped
