@@ -51,7 +51,8 @@ class Bubblewrap:
 
 def _namespaces(network: Network) -> list[str]:
     options = ["--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"]
-    options += ["--cap-drop", "ALL", "--die-with-parent", "--new-session"]
+    # Bubblewrap's own first process would be one that no filter holds, and whose memory the sandbox could write.
+    options += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"]
     if network is Network.REMOTE:
         options.append("--share-net")
     return options
@@ -67,8 +68,9 @@ def _file_tree(confinement: Confinement) -> list[str]:
             options += ["--symlink", os.readlink(path), str(path)]
         else:
             options += ["--ro-bind", str(path), str(path)]
-    # The root and /dev are file systems in memory too, without a limit to their size.
-    return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
+    # The root and /dev are file systems in memory too, without a limit to their size. Where the pool is root, so is the
+    # sandbox in the eyes of /proc/sys, which asks for no privilege besides.
+    return [*options, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
 def _limits(limits: Limits) -> list[str]:

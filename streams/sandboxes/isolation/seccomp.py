@@ -6,6 +6,7 @@ with ENOSYS, which C libraries and Java virtual machines take for an old kernel 
 """
 
 import errno
+import signal
 import socket
 import tempfile
 from functools import cache
@@ -17,7 +18,7 @@ _ALLOWED = """
 arch_prctl brk clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group futex futex_waitv futex_wait
 futex_wake futex_requeue get_robust_list getcpu getegid geteuid getgid getgroups getpgid getpgrp getpid getppid
 getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid map_shadow_stack membarrier mmap
-mprotect mremap mseal munmap madvise mincore mlock mlock2 mlockall munlock munlockall msync nanosleep pause prctl
+mprotect mremap mseal munmap madvise mincore mlock mlock2 mlockall munlock munlockall msync nanosleep pause
 restart_syscall rseq rt_sigreturn set_robust_list set_tid_address setrlimit sysinfo time times umask uname
 capget fork vfork wait4 waitid setsid setpgid pidfd_open getpriority ioprio_get
 sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
@@ -52,6 +53,11 @@ _FCNTL = (*range(8), 36, 37, 38, 1030, 1031, 1032)
 
 # Terminals and non-blocking files, and the questions about network interfaces. Without FIOSETOWN and SIOCSPGRP.
 _IOCTL = ((0xFFFFFF00, 0x5400), (0xFFFFFFF0, 0x8910), (0xFFFFFFF0, 0x8920), (0xFFFFFFF0, 0x8930))
+
+# Names of threads and of memory, and what a process may ask of itself. Of PR_SET_PDEATHSIG only what `_DEATH_SIGNAL`
+# is, or a sandbox could outlive a pool that is killed.
+_PRCTL = (2, 3, 4, 7, 8, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 41, 42, 52, 53, 0x53564D41)
+_DEATH_SIGNAL = (1, signal.SIGKILL)
 
 _CLONE_NAMESPACES = 0x7E020080
 _SOCKET_TYPE = 0xF
@@ -89,6 +95,9 @@ def compile_filter(network: Network, *, own_namespaces: bool, own_signals: bool)
         add(pyseccomp.ALLOW if own_namespaces else pyseccomp.ERRNO(0), name)
     for command in _FCNTL:
         add(pyseccomp.ALLOW, "fcntl", pyseccomp.Arg(1, pyseccomp.EQ, command))
+    for option in _PRCTL:
+        add(pyseccomp.ALLOW, "prctl", pyseccomp.Arg(0, pyseccomp.EQ, option))
+    add(pyseccomp.ALLOW, "prctl", *(pyseccomp.Arg(at, pyseccomp.EQ, value) for at, value in enumerate(_DEATH_SIGNAL)))
     for mask, group in _IOCTL:
         add(pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, mask, group))
     # clone3 has its flags in memory, where a filter cannot look; C libraries fall back to clone.

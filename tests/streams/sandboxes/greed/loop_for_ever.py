@@ -1,0 +1,4 @@
+"""Use a processor and never answer."""
+
+while True:
+    pass

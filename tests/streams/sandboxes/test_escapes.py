@@ -1,0 +1,64 @@
+"""Hostile programs behind the walls of each tier, and each once without walls: a check that cannot fail is none."""
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.sandboxes.environment import Network
+from streams.sandboxes.isolation.launching import Tier
+from streams.sandboxes.isolation.warden import Warden
+from tests.streams.sandboxes.behind_walls import ESCAPES, TIERS, Outside, outside, started, tier_called
+
+# What these try is refused to a program that is not root even without walls.
+PRIVILEGED = {"open_kernel_settings", "mount", "leave_a_root", "open_odd_sockets", "open_installed_code"}
+# These know the numbers of system calls of one architecture.
+OF_X86_64 = {"make_forbidden_calls", "new_namespaces"}
+PROGRAMS = [path for path in ESCAPES if platform.machine() == "x86_64" or path.stem not in OF_X86_64]
+
+
+@pytest.fixture(scope="module")
+def warden() -> Iterator[Warden]:
+    with Warden() as warden:
+        yield warden
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def tier(request: pytest.FixtureRequest) -> Tier:
+    found = tier_called(request.param)
+    if found is None:
+        pytest.skip(f"this machine cannot have the tier {request.param}")
+    return found
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    # Not the test's own folder, which only its owner may enter: the walls are to be what stops the program.
+    folder = tmp_path_factory.mktemp("outside")
+    with outside(folder) as world:
+        yield world
+
+
+@pytest.mark.parametrize("network", [Network.NONE, Network.LOOPBACK])
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_a_sandbox_lets_nothing_out(
+    program: Path, network: Network, tier: Tier, warden: Warden, world: Outside
+) -> None:
+    readable = (world.code,)
+    with started(tier, warden, program, world.as_argument(), network=network, readable=readable) as sandbox:
+        said = sandbox.finish()
+        assert "ESCAPED" not in said
+        assert not world.harm()
+        assert not sandbox.watch.breach
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_the_same_program_gets_out_where_there_are_no_walls(program: Path, warden: Warden, world: Outside) -> None:
+    if program.stem in PRIVILEGED and os.geteuid() != 0:
+        pytest.skip("it takes root")
+    free = tier_called("none")
+    assert free is not None
+    with started(free, warden, program, world.as_argument()) as sandbox:
+        assert "ESCAPED" in sandbox.finish()
