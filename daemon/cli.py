@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.dead_letters import dead_letters
+from daemon.commands.environment import environment
 from daemon.commands.forget import forget
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.time_travel import export, transitions
@@ -146,6 +147,7 @@ app.command()(forget)
 app.command()(transitions)
 app.command()(export)
 app.add_typer(dead_letters)
+app.add_typer(environment)
 
 
 @app.command("check-config")

@@ -68,6 +68,8 @@ class RestoredEpisode:
                 except StepTimeoutError:
                     trials.append(Trial(actions[len(trials)], None, "timeout"))
                 except SandboxError as error:
+                    # Also an environment that only lost its server is begun anew.
+                    self._session = None
                     deaths += 1
                     if deaths > _MOST_REOPENINGS:
                         raise

@@ -27,7 +27,7 @@ class Lane:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._way = (*environment.capabilities.restores, None)[0]
+        self._way: Restore | None = None
         self._trunk: Trunk | None = None
         self._states: list[State] = []
         self._snapshots: list[object] = []
@@ -44,14 +44,16 @@ class Lane:
         self._forget()
         return self._environment.reset(task)
 
-    def follow(self, trunk: Trunk) -> Followed:
+    def follow(self, trunk: Trunk, way: Restore | None = None) -> Followed:
         """Walk the trajectory as far as it is what was recorded, and keep what is needed to come back to its states.
 
-        Raises `SandboxError` when the environment cannot bring states back.
+        They come back by `way` or, by default, the cheapest. Raises `SandboxError` when the environment has none such.
         """
-        if self._way is None:
-            raise SandboxError(f"the environment {trunk.task.environment!r} cannot bring a state back")
+        ways = self._environment.capabilities.restores
+        if not ways or way not in (None, *ways):
+            raise SandboxError(f"the environment {trunk.task.environment!r} brings no state back by {way or 'any way'}")
         self._forget()
+        self._way = way or ways[0]
         self._trunk = trunk
         try:
             self._check(trunk, 0, self._environment.reset(trunk.task))

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from streams.errors import ConfigurationError
 from streams.events import Task
-from streams.sandboxes.environment import Observation, Tool
+from streams.sandboxes.environment import Observation, Restore, Tool
 from streams.sandboxes.process import SandboxProcess
 from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start, registered_environments
 
@@ -49,12 +49,17 @@ class SandboxSession:
         request = Request(op="replay", session=self.number, task=task, actions=tuple(actions))
         return (await self._ask(request, 1 + len(actions))).observations
 
-    async def follow(self, task: Task, actions: Sequence[str], expected: Sequence[str]) -> Followed:
+    async def follow(
+        self, task: Task, actions: Sequence[str], expected: Sequence[str], way: Restore | None = None
+    ) -> Followed:
         """Walk a recorded trajectory as far as it is what was recorded. Its states can then be restored.
 
-        `expected` has the recorded text of the reset and of each action; there is one more state than actions.
+        `expected` has the recorded text of the reset and of each action; there is one more state than actions. They are
+        restored by `way` or, by default, the cheapest that the environment has.
         """
-        request = Request(op="follow", session=self.number, task=task, actions=tuple(actions), expected=tuple(expected))
+        request = Request(
+            op="follow", session=self.number, task=task, actions=tuple(actions), expected=tuple(expected), way=way
+        )
         answer = await self._ask(request, 1 + len(actions))
         return Followed(answer.states, answer.divergence)
 

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from streams.errors import ConfigurationError
 from streams.events import Record, Task
-from streams.sandboxes.environment import Capabilities, Environment, Observation, Tool
+from streams.sandboxes.environment import Capabilities, Environment, Observation, Restore, Tool
 from streams.sandboxes.harness import ChatHarness
 
 ENVIRONMENTS = "ratchet.environments"
@@ -45,7 +45,8 @@ class Request(Record):
 
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
     (one text for the reset and one for each action), and makes that trajectory the session's trunk. `restore` brings
-    back the trunk's state number `step`; `branch` takes each of `actions` from there, and answers each by itself.
+    back the trunk's state number `step`, by `way` or the cheapest that the environment has; `branch` takes each of
+    `actions` from there, and answers each by itself.
     """
 
     id: int = 0
@@ -55,6 +56,7 @@ class Request(Record):
     actions: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()
     step: int = Field(default=0, ge=0)
+    way: Restore | None = None
     game: str = ""
     fold: str = ""
 
@@ -83,6 +85,7 @@ class Description(Record):
     lists_actions: bool
     has_tools: bool
     canonicalises: bool
+    takes_snapshots: bool
 
 
 class Answer(Record):

@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError
 from streams.events import Task
 from streams.processes import die_with_parent
-from streams.sandboxes.environment import Canonicalises, Configured, Environment, ListsActions, TaskSource, Tools
+from streams.sandboxes.environment import (
+    Canonicalises,
+    Configured,
+    Environment,
+    ListsActions,
+    Snapshots,
+    TaskSource,
+    Tools,
+)
 from streams.sandboxes.harness import canonical
 from streams.sandboxes.lane import Lane, Trunk
 from streams.sandboxes.protocol import Answer, Description, Request, Start, load_environment
@@ -74,7 +82,8 @@ class Session:
             case "step":
                 return Answer(id=number, observations=tuple(lane.step(action) for action in request.actions))
             case "follow":
-                followed = lane.follow(Trunk(_task(request), request.actions, request.expected))
+                trunk = Trunk(_task(request), request.actions, request.expected)
+                followed = lane.follow(trunk, request.way)
                 return Answer(id=number, states=followed.states, divergence=followed.divergence)
             case "restore":
                 lane.restore(request.step)
@@ -112,6 +121,7 @@ def describe(environment: Environment) -> Description:
         lists_actions=isinstance(environment, ListsActions),
         has_tools=isinstance(environment, Tools),
         canonicalises=isinstance(environment, Canonicalises),
+        takes_snapshots=isinstance(environment, Snapshots),
     )
 
 

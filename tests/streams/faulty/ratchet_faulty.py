@@ -1,0 +1,180 @@
+"""Environments that a third party might install: a sound one, and one for each promise that can be broken.
+
+A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang` or `die`.
+"""
+
+import os
+import random
+import time
+
+from streams.errors import SandboxError
+from streams.events import Task
+from streams.ids import content_id
+from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
+from streams.sandboxes.harness import ChatHarness
+
+ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
+
+
+class Sound:
+    """Keeps every promise. The task `walk/<fold>/<place>` is to light the lamp at that place."""
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=False, complete_fingerprint=True)
+    harness = ChatHarness()
+
+    def __init__(self) -> None:
+        self.lamp, self.place, self.lit = 0, 0, False
+
+    def reset(self, task: Task) -> Observation:
+        game, fold, place = (*task.task_id.split("/"), "", "")[:3]
+        if game != "walk" or fold not in ("train", "dev") or not place.isdecimal():
+            raise SandboxError(f"no such task: {task.task_id!r}")
+        self.lamp, self.place, self.lit = int(place), 0, False
+        return self.observed(f"The lamp is at {self.lamp}.")
+
+    def step(self, action: str) -> Observation:
+        if action == "hang":
+            time.sleep(3600)
+        if action == "die":
+            os._exit(1)
+        if action == "look":
+            return self.observed("You look.")
+        if action == "light":
+            self.lit = self.place == self.lamp
+            return self.observed("Light!" if self.lit else "Here is no lamp.")
+        if action not in self.valid_actions():
+            return self.observed("What?", understood=False)
+        self.place += int(action)
+        return self.observed("You walk.")
+
+    def observed(self, text: str, understood: bool = True) -> Observation:
+        return Observation(f"{text} You are at {self.place}.", float(self.lit), self.lit, self.lit, understood)
+
+    def valid_actions(self) -> list[str]:
+        return ["+1", "+2", "-1", "light", "look"]
+
+    def fingerprint(self) -> str:
+        return content_id(str(self.lamp), str(self.place), str(self.lit))
+
+    def snapshot(self) -> object:
+        return (self.lamp, self.place, self.lit)
+
+    def restore(self, snapshot: object) -> None:
+        assert isinstance(snapshot, tuple)
+        self.lamp, self.place, self.lit = snapshot
+
+    def games(self) -> tuple[str, ...]:
+        return ("walk",)
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        if fold == "test":
+            raise SandboxError("the fold test is reserved")
+        return tuple(Task(environment="faulty", task_id=f"{game}/{fold}/{place}") for place in range(3, 9))
+
+    def demonstration(self, task: Task) -> list[str]:
+        return [*["+1"] * int(task.task_id.rpartition("/")[2]), "light"]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Forgetful(Sound):
+    """Brings back a state that is a step off."""
+
+    def restore(self, snapshot: object) -> None:
+        super().restore(snapshot)
+        self.place += 1
+
+
+class Diverging(Sound):
+    """Says something else each time."""
+
+    def observed(self, text: str, understood: bool = True) -> Observation:
+        return super().observed(f"{text} {random.random()}", understood)
+
+
+class Leaking(Sound):
+    """Its sessions stand at the same place."""
+
+    shared = 0
+
+    @property
+    def place(self) -> int:
+        return Leaking.shared
+
+    @place.setter
+    def place(self, place: int) -> None:
+        Leaking.shared = place
+
+
+class Blurred(Sound):
+    """Its fingerprint never changes."""
+
+    capabilities = Capabilities((Restore.REPLAY,), deterministic=True, side_effects=False)
+
+    def fingerprint(self) -> str:
+        return "always the same"
+
+
+class Counting(Sound):
+    """Counts the steps, says so, and leaves it out of the fingerprint that it calls complete."""
+
+    capabilities = Capabilities((Restore.REPLAY,), deterministic=True, side_effects=False, complete_fingerprint=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def reset(self, task: Task) -> Observation:
+        self.steps = 0
+        return super().reset(task)
+
+    def observed(self, text: str, understood: bool = True) -> Observation:
+        self.steps += 1
+        return super().observed(f"{text} {self.steps}", understood)
+
+
+class Harmful(Sound):
+    """Does something to somebody."""
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=True)
+
+
+class Unforkable(Sound):
+    """Declares fork, and has a connection."""
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=False, network=Network.REMOTE)
+
+
+class Careless(Sound):
+    """Begins whatever it is told to begin."""
+
+    def reset(self, task: Task) -> Observation:
+        try:
+            return super().reset(task)
+        except SandboxError:
+            return self.observed("Somewhere.")
+
+
+class Raising(Sound):
+    """Cannot answer what it does not understand."""
+
+    def step(self, action: str) -> Observation:
+        answer = super().step(action)
+        if not answer.understood:
+            raise SandboxError(f"no such action: {action[:20]!r}")
+        return answer
+
+
+class Losing(Sound):
+    """Its demonstrations do not succeed."""
+
+    def demonstration(self, task: Task) -> list[str]:
+        return ["+1"]
+
+
+class Open(Sound):
+    """Lists the tasks of the fold that is reserved."""
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        return super().task_list(game, "train")

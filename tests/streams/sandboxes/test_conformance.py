@@ -1,0 +1,57 @@
+"""The suite lets a sound environment pass and finds every broken promise, through processes and entry points."""
+
+import random
+
+import pytest
+
+from streams.sandboxes.conformance import Check, Suite
+from streams.sandboxes.pool import SandboxPool
+
+# What each faulty environment breaks, by the beginning of the promise's name.
+BROKEN = {
+    "faulty_forgetful": "states come back exactly by snapshot",
+    "faulty_diverging": "the same actions lead to the same states",
+    "faulty_leaking": "sessions share no state",
+    "faulty_blurred": "fingerprints change with the state",
+    "faulty_counting": "fingerprints change with the state",
+    "faulty_harmful": "capabilities agree with what is offered",
+    "faulty_unforkable": "capabilities agree with what is offered",
+    "faulty_careless": "refusals leave the session usable",
+    "faulty_raising": "what is no action is answered",
+    "faulty_losing": "demonstrations succeed",
+    "faulty_open": "refusals leave the session usable",
+}
+
+
+async def checked(name: str, game: str = "", tasks: int = 4, restores: int = 30) -> list[Check]:
+    async with SandboxPool(name, size=2) as pool:
+        description = await pool.describe()
+        listed = await pool.tasks(game or description.games[0], "train")
+        suite = Suite(pool, description, listed[:tasks], restores, random.Random(0))
+        return await suite.run(lambda name, done, total: None)
+
+
+async def test_a_sound_environment_keeps_every_promise(faulty_environments: tuple[str, ...]) -> None:
+    checks = await checked("faulty_sound")
+    assert [check for check in checks if not check.kept] == []
+    assert sum("30 states brought back, 0 mismatches" in check.seen for check in checks) == 3
+
+
+def test_every_faulty_environment_is_tried(faulty_environments: tuple[str, ...]) -> None:
+    assert {*BROKEN, "faulty_sound"} == set(faulty_environments)
+
+
+@pytest.mark.parametrize(("name", "promise"), BROKEN.items())
+async def test_a_broken_promise_is_found(name: str, promise: str, faulty_environments: tuple[str, ...]) -> None:
+    broken = [check for check in await checked(name) if not check.kept]
+    assert promise in [check.name for check in broken]
+    assert all(check.seen for check in broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "game"),
+    [("textworld_express", "twc"), ("bfcl", "multi_turn_base"), ("textworld", ""), ("scienceworld", "")],
+)
+async def test_every_environment_of_ours_keeps_every_promise(name: str, game: str) -> None:
+    checks = await checked(name, game, tasks=2, restores=10)
+    assert [check for check in checks if not check.kept] == []
