@@ -1,6 +1,8 @@
+import random
 from collections.abc import Iterator
 
 import pytest
+from textworld_express.constants import GAME_NAMES
 
 from streams.errors import SandboxError
 from streams.events import Task
@@ -27,6 +29,62 @@ def test_the_demonstration_solves_the_task(game: TextWorldExpress, task: Task) -
     assert [observation.done for observation in observations] == [False] * (len(actions) - 1) + [True]
     assert observations[-1].success
     assert observations[-1].score == 1.0
+
+
+def named(task_id: str) -> Task:
+    return Task(environment="textworld_express", task_id=task_id)
+
+
+@pytest.mark.parametrize("name", GAME_NAMES)
+def test_the_demonstration_solves_tasks_of_every_game(game: TextWorldExpress, name: str) -> None:
+    for task in (
+        named(f"{name}/{fold}/{seed}") for fold, first in (("train", 1), ("dev", 10001)) for seed in (first, first + 6)
+    ):
+        actions = game.demonstration(task)
+        game.reset(task)
+        observations = [game.step(action) for action in actions]
+        assert all(observation.understood for observation in observations)
+        assert observations[-1].success
+        assert observations[-1].score == 1.0
+
+
+@pytest.mark.parametrize("name", GAME_NAMES)
+def test_every_valid_action_of_every_game_is_listed_once_and_understood(game: TextWorldExpress, name: str) -> None:
+    task = named(f"{name}/train/3")
+    before = game.demonstration(task)[:2]
+    game.reset(task)
+    for action in before:
+        game.step(action)
+    listed = game.valid_actions()
+    assert listed == sorted(set(listed))
+    for action in listed:
+        game.reset(task)
+        for earlier in before:
+            game.step(earlier)
+        assert game.step(action).understood
+
+
+@pytest.mark.parametrize("name", GAME_NAMES)
+def test_an_action_that_leaves_the_fingerprint_as_it_was_has_changed_nothing(game: TextWorldExpress, name: str) -> None:
+    choose, unchanged = random.Random(0), 0
+    for seed in range(1, 30):
+        task = named(f"{name}/train/{seed}")
+        solution = game.demonstration(task)
+        before, after = solution[: len(solution) // 2], solution[len(solution) // 2 :]
+        game.reset(task)
+        for action in before:
+            game.step(action)
+        fingerprint = game.fingerprint()
+        game.step(choose.choice((*game.valid_actions(), "look around", "inventory", "help", "dance")))
+        if game.fingerprint() != fingerprint:
+            continue
+        unchanged += 1
+        tried = [(game.step(action), game.fingerprint(), game.valid_actions()) for action in after]
+        game.reset(task)
+        for action in before:
+            game.step(action)
+        assert [(game.step(action), game.fingerprint(), game.valid_actions()) for action in after] == tried
+    assert unchanged
 
 
 def test_a_first_observation_has_the_task_and_a_later_one_the_score(game: TextWorldExpress, task: Task) -> None:
