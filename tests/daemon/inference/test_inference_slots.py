@@ -88,3 +88,11 @@ def test_a_prompt_whose_only_idle_slot_holds_its_prefix_cuts_it_there() -> None:
     table.release(0)
     # What was cut off is forgotten.
     assert table.place(trunk) == Placement(0, 10, None)
+
+
+def test_no_more_of_a_known_prompt_is_reused_than_is_allowed() -> None:
+    table = SlotTable(4, 64)
+    prompt = run_of(1, 30)
+    slot = finish(table, table.place(prompt), prompt)
+    assert table.place(prompt, most=20) == Placement(slot, 20, None)
+    assert table.place(prompt, most=0) == Placement(1, 0, None)
