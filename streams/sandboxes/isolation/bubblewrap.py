@@ -13,13 +13,11 @@ from pathlib import Path
 from streams.errors import ConfigurationError
 from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
-from streams.sandboxes.isolation.launching import Confinement, Launch, bare_variables, readable_file
+from streams.sandboxes.isolation.launching import IN_MEMORY, Confinement, Launch, bare_variables, readable_file
 from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.isolation.seccomp import compile_filter
 
-_HOME = Path("/tmp")
 _NOBODY = "65534"
-_SHARED_MEMORY_BYTES = 64 * 2**20
 
 
 class Bubblewrap:
@@ -44,7 +42,7 @@ class Bubblewrap:
                     *(self._prlimit, *_limits(confinement.limits), "--"),
                     *command,
                 ),
-                variables=bare_variables(_HOME),
+                variables=bare_variables(IN_MEMORY[0]),
                 fds=(fd,),
             )
 
@@ -59,9 +57,9 @@ def _namespaces(network: Network) -> list[str]:
 
 
 def _file_tree(confinement: Confinement) -> list[str]:
-    disk = str(confinement.limits.disk_mib * 2**20)
-    options = ["--size", disk, "--perms", "0700", "--tmpfs", str(_HOME), "--chdir", str(_HOME)]
-    options += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+    options = ["--proc", "/proc", "--dev", "/dev"]
+    for path in IN_MEMORY:
+        options += ["--size", str(confinement.limits.disk_mib * 2**20), "--perms", "0700", "--tmpfs", str(path)]
     for path in (*system_paths(confinement.network), *code_paths(), *confinement.readable):
         if path.is_symlink() and path.parent == Path("/"):
             # /bin and the like are links into /usr on most systems.
@@ -70,7 +68,9 @@ def _file_tree(confinement: Confinement) -> list[str]:
             options += ["--ro-bind", str(path), str(path)]
     # The root and /dev are file systems in memory too, without a limit to their size. Where the pool is root, so is the
     # sandbox in the eyes of /proc/sys, which asks for no privilege besides.
-    return [*options, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
+    for folder in ("/proc", "/dev", "/"):
+        options += ["--remount-ro", folder]
+    return [*options, "--chdir", str(IN_MEMORY[0])]
 
 
 def _limits(limits: Limits) -> list[str]:

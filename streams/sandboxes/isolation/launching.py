@@ -12,6 +12,9 @@ from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.java import java_executable
 
+IN_MEMORY = (Path("/tmp"), Path("/dev/shm"))
+"""What a sandbox can write that has a file tree of its own: its home, and what programs share memory by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
@@ -30,7 +33,7 @@ class Confinement:
 class Launch:
     """How to start a confined process: its whole command line, all of its variables, and the files it inherits.
 
-    `files` is the folder on disk that the sandbox writes in, if any: the warden must watch over its size.
+    `files` is the folder on disk that the sandbox writes in, or nothing where it writes in memory only.
     Start it from a thread that lasts as long as the sandbox may, in a session of its own, have the warden watch it, and
     end it by `Watch.kill`. Standard input, output and error are the caller's; they work as without a tier.
     """

@@ -9,6 +9,8 @@ from pathlib import Path
 from streams.sandboxes.isolation.tree import Process
 
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+# What a file takes of the system even if it is empty.
+_LEAST_BYTES = 4096
 
 
 def memory_of(process: Process) -> int:
@@ -35,10 +37,25 @@ def files_in(folder: Path) -> int:
         for entry in entries:
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
-                total += status.st_blocks * _BLOCK_BYTES
+                total += max(status.st_blocks * _BLOCK_BYTES, _LEAST_BYTES)
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(entry.path)
     return total
+
+
+def files_in_memory(process: Process, folder: Path) -> int:
+    """The bytes that the file system at `folder` holds, which `process` has for itself.
+
+    Raises `OSError` when it cannot be looked at.
+    """
+    seen = f"/proc/{process.pid}/root{folder}"
+    try:
+        if os.stat(seen).st_dev == folder.stat().st_dev:
+            return 0  # it has not left the machine's own files yet
+        held = os.statvfs(seen)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has ended since
+    return max((held.f_blocks - held.f_bfree) * held.f_frsize, (held.f_files - held.f_ffree) * _LEAST_BYTES)
 
 
 def deleted_files_of(process: Process) -> int:

@@ -16,9 +16,10 @@ from typing import Self
 import structlog
 
 from streams.errors import SandboxError
+from streams.sandboxes.isolation.launching import IN_MEMORY
 from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.isolation.tree import Process, descendants, kill_below, processes
-from streams.sandboxes.isolation.usage import deleted_files_of, files_in, memory_of
+from streams.sandboxes.isolation.usage import deleted_files_of, files_in, files_in_memory, memory_of
 
 log = structlog.get_logger()
 
@@ -84,14 +85,17 @@ class Watch:
             self._renewed, self._cpu_before_s = False, cpu_s
         if (used_s := cpu_s - self._cpu_before_s) > limits.cpu_s:
             return f"it used {used_s:.0f} s of processor time for one request, and {limits.cpu_s:g} are allowed"
-        return self._excess_of_files(self.files, below) if self.files is not None else ""
+        return self._excess_of_files(below)
 
-    def _excess_of_files(self, folder: Path, below: list[Process]) -> str:
+    def _excess_of_files(self, below: list[Process]) -> str:
         begun = time.monotonic()
         if begun < self._look_again:
             return ""
         try:
-            size = files_in(folder) + sum(map(deleted_files_of, below))
+            if self.files is None:
+                size = sum(files_in_memory(process, folder) for process in below[:1] for folder in IN_MEMORY)
+            else:
+                size = files_in(self.files) + sum(map(deleted_files_of, below))
         except OSError as hidden:
             return f"it keeps files where they cannot be counted: {hidden.strerror}"
         finally:

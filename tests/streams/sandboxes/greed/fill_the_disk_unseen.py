@@ -1,11 +1,11 @@
-"""Write 400 MiB into files of home that are deleted but open."""
+"""Write 200 MiB into files of home that are deleted but open."""
 
 import os
 import time
 from pathlib import Path
 
 kept = []
-for number in range(20):
+for number in range(10):
     path = Path(os.environ["HOME"], str(number))
     file = path.open("wb")
     path.unlink()

@@ -6,4 +6,5 @@ import time
 for _ in range(200):
     if os.fork() == 0:
         time.sleep(60)
+time.sleep(1)
 print("ESCAPED", flush=True)

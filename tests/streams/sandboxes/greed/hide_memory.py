@@ -1,11 +1,11 @@
-"""Keep 400 MiB in files that exist in memory only and are in no process's own."""
+"""Keep 200 MiB in files that exist in memory only and are in no process's own."""
 
 import os
 import time
 from contextlib import suppress
 
 kept = []
-for number in range(20):
+for number in range(10):
     file = -1
     with suppress(OSError):
         file = os.memfd_create("hidden")
