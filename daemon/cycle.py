@@ -35,7 +35,7 @@ from streams.holdout import Split
 from streams.ids import uuid7
 from streams.policy import PolicyClient
 from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store_client import StoreClient
 from streams.trust import WITHDRAWN_EPISODES
 
@@ -49,10 +49,11 @@ _STATES = {
 }
 
 _BRANCHING_SQL = f"""
-    WITH withdrawn AS ({WITHDRAWN_EPISODES})
-    SELECT (SELECT count(*) FROM branches ANTI JOIN withdrawn USING (episode_id)) AS answered, count(*) AS asked
-    FROM transitions ANTI JOIN withdrawn USING (episode_id)
-    WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train')
+    WITH requested AS (
+        SELECT DISTINCT decode(key) AS episode_id FROM outbox WHERE topic = '{{topic}}'
+        AND decode(key) NOT IN ({WITHDRAWN_EPISODES})
+    ), answered AS (SELECT episode_id FROM branches UNION SELECT episode_id FROM recovery_attempts)
+    SELECT count(*) AS asked, count(*) FILTER (episode_id IN (FROM answered)) AS answered FROM requested
 """
 
 
@@ -87,8 +88,8 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """How many states of trusted episodes are to be branched, and how many have been."""
-        counts = await self.store.query(_BRANCHING_SQL)
+        """How many episodes branch workers were asked about, and how many they have answered."""
+        counts = await self.store.query(_BRANCHING_SQL.format(topic=self.settings.kafka.branches_topic))
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
     def provenance(self) -> Provenance:
@@ -104,7 +105,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         StoreClient(settings.store_url) as store,
         PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
         ControlClient(settings.control_url) as control,
-        SandboxPool(domain.environment, size=1, step_timeout_s=settings.branching.step_timeout_s) as pool,
+        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
         tasks = await pool.tasks(domain.game, domain.fold)
         others: Sequence[Task] = ()

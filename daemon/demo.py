@@ -30,6 +30,7 @@ from evaluation.gate import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from learners.base_model import resolve_base
 from learners.settings import LoraSettings, Stage
+from learners.trajectories import RECOVERY
 from streams.errors import ConfigurationError, RatchetError
 from streams.events import Task
 from streams.files import write_atomically
@@ -144,14 +145,14 @@ class Demo:
         return summary
 
     async def digested(self) -> None:
-        """Wait until every published event is stored and every trusted episode branched."""
+        """Wait until every published event is stored and the branch workers have answered for every episode."""
         kafka = self.loop.settings.kafka
         deadline = time.monotonic() + _BRANCHING_TIMEOUT_S
         while time.monotonic() < deadline:
             stored = (await self.loop.store.status()).positions.get(kafka.events_topic, {})
             ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
             asked, answered = await self.loop.branching_state()
-            self.narrator.advance("states branched", answered, asked)
+            self.narrator.advance("episodes branched", answered, asked)
             if sum(stored.values()) == sum(ends.values()) and asked == answered:
                 return
             await asyncio.sleep(_POLL_S)
@@ -185,7 +186,8 @@ class Demo:
 
     def line(self, report: CycleReport) -> CycleLine:
         snapshot = self.loop.adapters.manifest(report.adapter).snapshot
-        return CycleLine.of(report, snapshot.episodes.get("policy", 0), snapshot.branches)
+        own, recovered = snapshot.episodes.get("policy", 0), snapshot.episodes.get(RECOVERY, 0)
+        return CycleLine.of(report, own, recovered, snapshot.branches)
 
     def out_of_domain(self, champions: list[CycleReport]) -> OutOfDomain | None:
         """The base model, and the last champion, on the other fold; both were played by gates."""

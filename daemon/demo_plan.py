@@ -94,12 +94,16 @@ class CycleLine(_Part):
     p_value: float
     seconds: float
     own_episodes: int
+    recoveries: int
     branches: int
 
     @classmethod
-    def of(cls, report: CycleReport, own_episodes: int, branches: int) -> "CycleLine":
+    def of(cls, report: CycleReport, own_episodes: int, recoveries: int, branches: int) -> "CycleLine":
         return cls(
-            **report.model_dump(exclude={"cycle", "champion", "reason"}), own_episodes=own_episodes, branches=branches
+            **report.model_dump(exclude={"cycle", "champion", "reason"}),
+            own_episodes=own_episodes,
+            recoveries=recoveries,
+            branches=branches,
         )
 
 
@@ -165,12 +169,23 @@ class DemoReport(_Part):
 
     def table(self) -> Group:
         """The report for people."""
-        cycles = Table("cycle", "adapter", "verdict", "champion", "candidate", "tasks", "p", "own episodes", "seconds")
+        cycles = Table(
+            "cycle",
+            "adapter",
+            "verdict",
+            "champion",
+            "candidate",
+            "tasks",
+            "p",
+            "own episodes",
+            "recoveries",
+            "seconds",
+        )
         for number, cycle in enumerate(self.cycles, 1):
             cycles.add_row(
                 *(str(number), cycle.adapter[:12], cycle.verdict.value),
                 *(f"{cycle.champion_success:.3f}", f"{cycle.candidate_success:.3f}", str(cycle.tasks)),
-                *(f"{cycle.p_value:.2g}", str(cycle.own_episodes), f"{cycle.seconds:.0f}"),
+                *(f"{cycle.p_value:.2g}", str(cycle.own_episodes), str(cycle.recoveries), f"{cycle.seconds:.0f}"),
             )
         facts = Table(show_header=False)
         events, branches, rollback = self.events, self.branches, self.rollback

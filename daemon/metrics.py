@@ -89,13 +89,21 @@ class _StoreFigures(Collector):
         yield events
         branches = CounterMetricFamily("ratchet_branches", "Alternatives, by what became of them.", labels=["result"])
         branches.add_metric(["executed"], status.branches.executed)
-        branches.add_metric(["not_executed"], status.branches.requested - status.branches.executed)
+        branches.add_metric(["timeout"], status.branches.timeouts)
+        branches.add_metric(["died"], status.branches.deaths)
         yield branches
         states = CounterMetricFamily("ratchet_branch_states", "States to branch from, by result.", labels=["result"])
         states.add_metric(["restored"], status.branches.states - status.branches.dropped)
         states.add_metric(["dropped"], status.branches.dropped)
         yield states
+        failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes gone on from.", labels=["result"])
+        failed.add_metric(["attempted"], status.recoveries.episodes - status.recoveries.dropped)
+        failed.add_metric(["dropped"], status.recoveries.dropped)
+        yield failed
         for name, meaning, value in (
+            ("ratchet_recovery_attempts", "Continuations of failed episodes.", status.recoveries.attempts),
+            ("ratchet_recovery_steps", "Sandbox steps of continuations.", status.recoveries.sandbox_steps),
+            ("ratchet_recoveries", "Failed episodes turned into verified successes.", status.recoveries.recoveries),
             ("ratchet_duplicates", "Records whose event was stored before.", status.duplicates),
             ("ratchet_dead_letters", "Records that could not be read.", status.dead_letters),
             ("ratchet_quarantined", "Events that were not let in.", status.quarantined),

@@ -25,7 +25,7 @@ from streams.letters import refusal_letter
 from streams.log import Outgoing, Received
 from streams.policy import PolicyClient
 from streams.recovery import recover, unrecovered
-from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.sandboxes.protocol import registered_environments
 from streams.selectors import SELECTORS
 from streams.selectors.selector import Selector
@@ -72,9 +72,7 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(PolicyClient(branching.policy_url))
         pools = {
-            name: await stack.enter_async_context(
-                SandboxPool(name, branching.sandboxes, branching.step_timeout_s, branching.environments.get(name))
-            )
+            name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
             for name in sorted(registered_environments())
         }
         means = Means.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))

@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from streams.sandboxes.isolation.limits import Limits
+
 REVEAL = "reveal secrets"
 
 
@@ -117,6 +119,7 @@ class StoreSettings(BaseModel):
     memory: str = Field(default="1GB", description="DuckDB's memory limit.")
 
 
+Isolation: TypeAlias = Literal["auto", "bubblewrap", "landlock", "none"]
 SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity", "last_steps"]
 
 
@@ -170,6 +173,10 @@ class BranchingSettings(BaseModel):
     )
     sandboxes: int = Field(default=1, ge=1, description="Sandbox processes of each environment.")
     step_timeout_s: float = Field(default=10.0, gt=0, description="Longest time, in seconds, for a step or a reset.")
+    isolation: Isolation = Field(
+        default="auto", description="What keeps sandboxes apart from the machine; auto is the best that works here."
+    )
+    limits: Limits = Field(default=Limits(), description="What one sandbox process may use.")
     environments: dict[str, dict[str, JsonValue]] = Field(
         default={}, description="Settings of environments that have some, by the environment's name."
     )

@@ -17,6 +17,20 @@ class BranchCounts(BaseModel):
     dropped: int = Field(description="Those of them that were dropped.")
     requested: int = Field(description="Alternatives proposed.")
     executed: int = Field(description="Alternatives that ran in a sandbox.")
+    timeouts: int = Field(default=0, description="Alternatives that took longer than a step may.")
+    deaths: int = Field(default=0, description="Alternatives that their sandbox died of.")
+
+
+class RecoveryCounts(BaseModel):
+    """What became of failed episodes. A dropped one could not be gone on from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episodes: int = Field(default=0, description="Failed episodes that branch workers reported on.")
+    dropped: int = Field(default=0, description="Those of them that were dropped.")
+    attempts: int = Field(default=0, description="Continuations from their states.")
+    sandbox_steps: int = Field(default=0, description="Steps of those, replays not counted.")
+    recoveries: int = Field(default=0, description="Verified successes that came of them.")
 
 
 class StoreStatus(BaseModel):
@@ -34,6 +48,7 @@ class StoreStatus(BaseModel):
     gaps: int = Field(description="Offsets that the log did not give.")
     transitions: dict[str, int] = Field(description="Stored transitions by origin.")
     branches: BranchCounts
+    recoveries: RecoveryCounts = RecoveryCounts()
     trusted: dict[str, int] = Field(description="Trusted episodes by split of their task.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
@@ -45,6 +60,12 @@ def status(store: Store) -> StoreStatus:
         store,
         "SELECT count(*), count(*) FILTER (fidelity = 'dropped'), coalesce(sum(requested), 0)::BIGINT, "
         "coalesce(sum(executed), 0)::BIGINT FROM branches",
+    )
+    fates = _by(store, "fatalities", "fate")
+    recovered = _row(
+        store,
+        "SELECT count(*), count(*) FILTER (fidelity = 'dropped'), coalesce(sum(attempts), 0)::BIGINT, "
+        "coalesce(sum(sandbox_steps), 0)::BIGINT, coalesce(sum(recovered), 0)::BIGINT FROM recovery_attempts",
     )
     positions: dict[str, dict[int, int]] = {}
     for (topic, partition), offset in sorted(store.positions().items()):
@@ -59,7 +80,15 @@ def status(store: Store) -> StoreStatus:
         redactions=_by(store, "redactions", "kind", "sum(count)::BIGINT"),
         gaps=_row(store, "SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps")[0],
         transitions=_by(store, "transitions", "origin"),
-        branches=BranchCounts(states=states, dropped=dropped, requested=requested, executed=executed),
+        branches=BranchCounts(
+            states=states,
+            dropped=dropped,
+            requested=requested,
+            executed=executed,
+            timeouts=fates.get("timeout", 0),
+            deaths=fates.get("died", 0),
+        ),
+        recoveries=RecoveryCounts(**dict(zip(RecoveryCounts.model_fields, recovered, strict=True))),
         trusted=_by(store, "trusted", "split"),
         outbox_pending=_row(
             store,

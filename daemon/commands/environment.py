@@ -14,7 +14,7 @@ from daemon.console import Narrator, print_json
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.sandboxes.conformance import Check, Suite
-from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.sandboxes.protocol import Description, registered_environments
 
 environment = typer.Typer(name="environment", no_args_is_help=True, help="Where alternatives run.")
@@ -76,9 +76,8 @@ async def _check(
     settings: Settings, name: str, game: str, most: int, ids: list[str], restores: int, seed: int
 ) -> ConformanceReport:
     generator = random.Random(seed)
-    branching = settings.branching
     with Narrator() as narrator:
-        async with SandboxPool(name, 2, branching.step_timeout_s, branching.environments.get(name)) as pool:
+        async with sandbox_pool(name, settings.branching, size=2) as pool:
             description = await pool.describe()
             chosen = [Task(environment=name, task_id=task_id) for task_id in ids]
             if not chosen:

@@ -68,7 +68,10 @@ class Observation:
 
 @runtime_checkable
 class Environment(Protocol):
-    """One session of a simulator. Lives in a sandbox process; never in production."""
+    """One session of a simulator. Lives in a sandbox process; never in production.
+
+    The class itself has `capabilities` too: what it needs of the network counts before a session is opened.
+    """
 
     capabilities: Capabilities
     harness: ChatHarness

@@ -63,6 +63,8 @@ class OpenEnv:
     """
 
     settings: ClassVar[type[BaseModel]] = OpenEnvSettings
+    # Until its server has said what it can do.
+    capabilities = Capabilities((), deterministic=False, side_effects=True, network=Network.REMOTE)
 
     def __init__(self, settings: OpenEnvSettings) -> None:
         self._settings = settings

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -16,13 +17,19 @@ from pydantic import JsonValue
 
 from streams.errors import ConfigurationError
 from streams.events import Task
-from streams.sandboxes.environment import Observation, Restore, Tool
+from streams.sandboxes.environment import Network, Observation, Restore, Tool
+from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.isolation.tiers import choose
+from streams.sandboxes.isolation.warden import Warden
 from streams.sandboxes.process import SandboxProcess
 from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start, registered_environments
+from streams.settings import BranchingSettings, Isolation
 
 log = structlog.get_logger()
 
 _START_TIMEOUT_S = 60.0
+# A machine does not change; trying what works on it takes longer than starting a sandbox.
+_chosen = cache(choose)
 _TASKS_TIMEOUT_S = 120.0
 
 
@@ -112,7 +119,7 @@ class SandboxPool:
     """`size` processes of one environment, started when first needed and shared by any number of sessions.
 
     Use it as an asynchronous context manager: no process is left when it ends. `step_timeout_s` is for one step or
-    reset, in seconds; `settings` are the environment's own.
+    reset, in seconds; `settings` are the environment's own; `limits` are for each process.
     """
 
     def __init__(
@@ -121,11 +128,18 @@ class SandboxPool:
         size: int = 1,
         step_timeout_s: float = 10.0,
         settings: Mapping[str, JsonValue] | None = None,
+        isolation: Isolation = "auto",
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.environment = environment
         self.step_timeout_s = step_timeout_s
         self._start = Start(environment=environment, settings=dict(settings or {}))
         self._slots = [_Slot() for _ in range(size)]
+        self._isolation = isolation
+        self._limits = limits
+        self._warden = Warden()
+        self._network: Network | None = None
+        self._starting = asyncio.Lock()
         self._opened = 0
         self._description: Description | None = None
 
@@ -135,6 +149,7 @@ class SandboxPool:
                 f"the environment {self.environment!r} is not installed as a sandbox. "
                 f"Remedy: install the package that registers it, or use one of {sorted(registered_environments())}."
             )
+        self._warden.__enter__()
         return self
 
     async def __aexit__(
@@ -143,6 +158,7 @@ class SandboxPool:
         for slot in self._slots:
             if slot.process is not None:
                 await slot.process.kill("its pool was closed")
+        self._warden.__exit__(kind, error, trace)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -155,7 +171,7 @@ class SandboxPool:
         slot = min(self._slots, key=lambda slot: slot.sessions)
         slot.sessions += 1
         try:
-            process = await slot.running(self._start)
+            process = await self._running(slot)
             self._opened += 1
             session = SandboxSession(self._opened, self.step_timeout_s, process)
             await process.ask_once(Request(op="open", session=session.number), _START_TIMEOUT_S)
@@ -166,6 +182,31 @@ class SandboxPool:
                     await process.ask_once(Request(op="close", session=session.number), self.step_timeout_s)
         finally:
             slot.sessions -= 1
+
+    async def _running(self, slot: "_Slot") -> SandboxProcess:
+        async with slot.starting:
+            if slot.process is None or not slot.process.alive:
+                if slot.process is not None:
+                    await slot.process.kill("it died while nothing was asked of it")
+                    log.warning("sandbox replaced", environment=self.environment, dead=slot.process.pid)
+                slot.process = await self._started(await self._needed_network())
+        return slot.process
+
+    async def _needed_network(self) -> Network:
+        """What the environment needs; asked once, of a process that has none."""
+        async with self._starting:
+            if self._network is None:
+                alone = await self._started(Network.NONE)
+                try:
+                    answer = await alone.ask_once(Request(op="network"), _START_TIMEOUT_S)
+                finally:
+                    await alone.kill("it was asked what it needs")
+                self._network = Network(answer.texts[0])
+        return self._network
+
+    async def _started(self, network: Network) -> SandboxProcess:
+        tier = await asyncio.to_thread(_chosen, self._isolation)
+        return await SandboxProcess.start(self._start, network, tier, self._limits, self._warden)
 
     async def describe(self) -> Description:
         """What the environment says of itself; it is asked once."""
@@ -185,6 +226,18 @@ class SandboxPool:
             return await session.demonstration(task)
 
 
+def sandbox_pool(environment: str, settings: BranchingSettings, size: int) -> SandboxPool:
+    """A pool of `size` processes as the settings have it."""
+    return SandboxPool(
+        environment,
+        size,
+        settings.step_timeout_s,
+        settings.environments.get(environment),
+        settings.isolation,
+        settings.limits,
+    )
+
+
 @dataclass(slots=True)
 class _Slot:
     """A place for one process, which is replaced when it has died."""
@@ -192,12 +245,3 @@ class _Slot:
     process: SandboxProcess | None = None
     sessions: int = 0
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def running(self, start: Start) -> SandboxProcess:
-        async with self.starting:
-            if self.process is None or not self.process.alive:
-                if self.process is not None:
-                    await self.process.kill("it died while nothing was asked of it")
-                    log.warning("sandbox replaced", environment=start.environment, dead=self.process.pid)
-                self.process = await SandboxProcess.start(start)
-        return self.process

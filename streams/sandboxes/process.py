@@ -1,57 +1,63 @@
-"""One sandbox process as its pool sees it: how it is started, asked and killed.
+"""One sandbox process as its pool sees it: how it is started behind walls, asked and killed.
 
-A process gets a session and process group of its own, an environment without the parent's variables, a private folder
-for home and temporary files, and resource limits. When a request takes too long or the process dies, its whole group
-is killed and each of its sessions raises `SandboxError` from then on.
+When a request takes too long or the process dies, everything that it has started is killed, and each of its sessions
+raises `SandboxError` from then on.
 """
 
 import asyncio
-import os
-import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Self
 
-from streams.errors import ConfigurationError, DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
-from streams.sandboxes.java import java_executable
+from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
+from streams.sandboxes.environment import Network
+from streams.sandboxes.isolation.home import make_home, remove_home
+from streams.sandboxes.isolation.launching import Confinement, Tier
+from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.isolation.warden import Warden, Watch
 from streams.sandboxes.protocol import Answer, Request, Start
 
 _LONGEST_ANSWER_BYTES = 64 * 2**20
 _STDERR_TAIL = 1000
+_COMMAND = (sys.executable, "-I", "-m", "streams.sandboxes.worker")
 
 
 class SandboxProcess:
     """One worker process. It works one request at a time; its callers wait for each other."""
 
-    def __init__(self, process: asyncio.subprocess.Process, home: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, warden: Warden, watch: Watch, folder: Path) -> None:
         self.pid = process.pid
         self._process = process
-        self._home = home
+        self._warden = warden
+        self._watch = watch
+        self._folder = folder
         self._turn = asyncio.Lock()
         self._requests = 0
         self._death = ""
 
     @classmethod
-    async def start(cls, start: Start) -> Self:
-        home = Path(tempfile.mkdtemp(prefix="ratchet-sandbox-"))
-        with (home / "stderr").open("wb") as stderr:
+    async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, warden: Warden) -> Self:
+        """Start a process behind the walls of `tier`. Raises `SandboxError` when it does not live."""
+        folder = make_home()
+        with (
+            (folder / "stderr").open("wb") as stderr,
+            tier.launch(_COMMAND, Confinement(folder, network, limits)) as launch,
+        ):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-m", "streams.sandboxes.worker", str(os.getpid())),
+                *launch.command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                cwd=home,
-                env=_bare_environment(home),
+                env=launch.variables,
+                pass_fds=launch.fds,
                 start_new_session=True,
                 limit=_LONGEST_ANSWER_BYTES,
             )
         assert process.stdin is not None
         process.stdin.write(start.to_json() + b"\n")
-        return cls(process, home)
+        return cls(process, warden, warden.watch(process.pid, limits, launch.files), folder)
 
     @property
     def alive(self) -> bool:
@@ -78,6 +84,7 @@ class SandboxProcess:
             if self._death:
                 raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
             self._requests += 1
+            self._watch.renew()
             identified = request.model_copy(update={"id": self._requests})
             for number in range(answers):
                 try:
@@ -89,7 +96,8 @@ class SandboxProcess:
                     await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
                     raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
                 except (OSError, asyncio.IncompleteReadError) as error:
-                    await self.kill(f"it died during {request.op}. It last said: {self._last_words()}")
+                    said = await asyncio.to_thread(self._last_words)
+                    await self.kill(f"it died during {request.op}. It last said: {said}")
                     raise SandboxDiedError(f"sandbox process {self.pid} is gone: {self._death}") from error
                 if answer.error:
                     raise (DivergedError if answer.diverged else SandboxError)(answer.error)
@@ -112,22 +120,13 @@ class SandboxProcess:
         """End the process and all that it started, and remove its folder."""
         if self._death:
             return
-        self._death = reason
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._death = self._watch.breach or reason
+        await asyncio.to_thread(self._watch.kill)
         await self._process.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._warden.forget(self._watch)
+        await asyncio.to_thread(remove_home, self._folder)
 
     def _last_words(self) -> str:
-        stderr = self._home / "stderr"
+        stderr = self._folder / "stderr"
         said = stderr.read_text(errors="replace") if stderr.exists() else ""
         return said[-_STDERR_TAIL:].strip() or "nothing"
-
-
-def _bare_environment(home: Path) -> dict[str, str]:
-    """Nothing of the parent's variables reaches a sandbox: no secret, no setting, no proxy."""
-    variables = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home)}
-    with suppress(ConfigurationError):
-        # Only some environments need Java; one that does says so itself.
-        variables["PATH"] = f"{java_executable().parent}{os.pathsep}{os.defpath}"
-    return variables

@@ -16,6 +16,7 @@ ENVIRONMENTS = "ratchet.environments"
 
 
 Operation: TypeAlias = Literal[
+    "network",
     "open",
     "close",
     "describe",
@@ -43,6 +44,7 @@ class Start(Record):
 class Request(Record):
     """One request; `id` comes back in its answers.
 
+    `network` asks what the environment needs of it, before it is opened; it is of no session.
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
     (one text for the reset and one for each action), and makes that trajectory the session's trunk. `restore` brings
     back the trunk's state number `step`, by `way` or the cheapest that the environment has; `branch` takes each of
@@ -51,7 +53,7 @@ class Request(Record):
 
     id: int = 0
     op: Operation
-    session: int
+    session: int = 0
     task: Task | None = None
     actions: tuple[str, ...] = ()
     expected: tuple[str, ...] = ()

@@ -1,20 +1,17 @@
-"""The sandbox process: `python -m streams.sandboxes.worker PARENT_PID`, which only `pool.py` starts.
+"""The sandbox process: `python -m streams.sandboxes.worker`, which `process.py` starts behind walls.
 
 It holds sessions of one environment and works one request at a time (see `protocol.py`).
 """
 
 import os
-import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError
 from streams.events import Task
-from streams.processes import die_with_parent
 from streams.sandboxes.environment import (
     Canonicalises,
     Configured,
@@ -28,20 +25,20 @@ from streams.sandboxes.harness import canonical
 from streams.sandboxes.lane import Lane, Trunk
 from streams.sandboxes.protocol import Answer, Description, Request, Start, load_environment
 
-_OPEN_FILES = 256
-_FILE_BYTES = 64 * 2**20
-# A Java virtual machine reserves far more addresses than it ever uses, so this only stops a runaway.
-_ADDRESS_BYTES = 16 * 2**30
 
-
-def serve(open_session: Callable[[], Environment], requests: Iterable[bytes], answers: BinaryIO) -> None:
+def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
     """Answer requests until their stream ends."""
     sessions: dict[int, Session] = {}
     for line in requests:
         request = Request.model_validate_json(line)
         try:
+            if request.op == "network":
+                needed = load_environment(start.environment).capabilities.network
+                answers.write(Answer(id=request.id, texts=(needed,)).to_json() + b"\n")
+                answers.flush()
+                continue
             if request.op == "open":
-                sessions[request.session] = Session(open_session())
+                sessions[request.session] = Session(open_environment(start))
             for answer in sessions[request.session].answers(request):
                 answers.write(answer.to_json() + b"\n")
                 answers.flush()
@@ -146,27 +143,12 @@ def open_environment(start: Start) -> Environment:
     return environment()
 
 
-def _limit_resources() -> None:
-    for kind, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_FSIZE, _FILE_BYTES),
-        (resource.RLIMIT_AS, _ADDRESS_BYTES),
-    ):
-        _, hard = resource.getrlimit(kind)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (limit, limit))
-
-
 def main() -> None:
-    (parent,) = sys.argv[1:]
-    die_with_parent(int(parent))
-    _limit_resources()
     # What a simulator prints must not end up between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     start = Start.model_validate_json(sys.stdin.buffer.readline())
-    serve(partial(open_environment, start), sys.stdin.buffer, answers)
+    serve(start, sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

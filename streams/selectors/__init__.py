@@ -6,6 +6,8 @@ from streams.selectors.novelty import Novelty
 from streams.selectors.selector import Selector
 from streams.selectors.uniform import Uniform
 
+__all__ = ["SELECTORS", "Curiosity", "LastSteps", "Novelty", "Selector", "Uniform"]
+
 SELECTORS: dict[str, type[Selector]] = {
     selector.name: selector for selector in (Uniform, Novelty, Curiosity, LastSteps)
 }

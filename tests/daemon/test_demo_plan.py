@@ -30,6 +30,7 @@ CYCLE = CycleLine(
     p_value=0.001,
     seconds=60.0,
     own_episodes=0,
+    recoveries=0,
     branches=100,
 )
 SECOND = CYCLE.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "p_value": 0.4, "own_episodes": 20})
@@ -125,7 +126,7 @@ def test_a_line_is_what_the_cycle_reported() -> None:
         p_value=CYCLE.p_value,
         seconds=CYCLE.seconds,
     )
-    assert CycleLine.of(report, own_episodes=0, branches=100) == CYCLE
+    assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100) == CYCLE
 
 
 def test_the_table_shows_the_figures() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from streams.decoding import Decoded, decode_branch_result, decode_event
+from streams.decoding import Decoded, decode_event, decode_result
 from streams.events import (
     Actor,
     Alternative,
@@ -85,7 +85,7 @@ def result(episode_id: str, offset: int = 0) -> Decoded:
             Alternative(action="wait", observation="You wait.", done=False, score=0.5, source="valid_actions"),
         ),
     )
-    return decode_branch_result(Received(KAFKA.transitions_topic, 0, offset, b"key", record.to_json()))
+    return decode_result(Received(KAFKA.transitions_topic, 0, offset, b"key", record.to_json()))
 
 
 def column(store: Store, sql: str) -> list[Any]:

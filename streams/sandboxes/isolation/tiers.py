@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Literal, TypeAlias
 
 import structlog
 
@@ -13,10 +12,9 @@ from streams.sandboxes.isolation.bubblewrap import Bubblewrap
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Landlock, Unconfined
 from streams.sandboxes.isolation.launching import Confinement, Tier
+from streams.settings import Isolation
 
 log = structlog.get_logger()
-
-Isolation: TypeAlias = Literal["auto", "bubblewrap", "landlock", "none"]
 
 _PROBE_TIMEOUT_S = 30.0
 # Two ends of one connection inside, and nobody to talk to outside: what a Java virtual machine needs, and no more.

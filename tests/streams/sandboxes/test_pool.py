@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,22 +11,28 @@ import pytest
 
 from streams.errors import ConfigurationError, SandboxError
 from streams.events import Task
+from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.isolation.tiers import choose
+from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
+from streams.settings import Isolation
 
 PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
 
 
-def group_members(pid: int) -> list[int]:
-    """The living processes of the process group `pid`; a zombie is dead."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-        if int(group) == pid and state != "Z":
-            members.append(int(stat.parent.name))
-    return members
+def inside(root: int) -> list[int]:
+    """The living processes of the sandbox that begins with `root`, parents before children, without the root."""
+    return [process.pid for process in descendants(root, processes())]
+
+
+def workers(pool: SandboxPool) -> list[int]:
+    """In each sandbox the process that is the worker."""
+    return [next(pid for pid in (root, *inside(root)) if is_worker(pid)) for root in pool.pids]
+
+
+def is_worker(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[0] == sys.executable.encode() and b"streams.sandboxes.worker" in words
 
 
 def variables_of(pid: int) -> set[str]:
@@ -35,7 +42,7 @@ def variables_of(pid: int) -> set[str]:
 def eventually_gone(pids: list[int]) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not any(group_members(pid) for pid in pids):
+        if not {process.pid for process in processes()} & set(pids):
             return True
         time.sleep(0.05)
     return False
@@ -82,7 +89,7 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
     async with SandboxPool("textworld_express") as pool:
         async with pool.session() as session:
             await session.reset(task)
-            (victim,) = pool.pids
+            (victim,) = workers(pool)
             os.kill(victim, signal.SIGKILL)
             for _ in range(2):
                 with pytest.raises(SandboxError, match="died during step"):
@@ -90,14 +97,14 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
         assert eventually_gone([victim])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
-        assert pool.pids != (victim,)
+        assert workers(pool) != [victim]
 
 
 async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> None:
     async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
         async with pool.session() as session:
             await session.reset(task)
-            (stuck,) = pool.pids
+            (stuck,) = workers(pool)
             os.kill(stuck, signal.SIGSTOP)
             with pytest.raises(SandboxError, match=r"longer than 2 s"):
                 await session.step("look around")
@@ -109,7 +116,7 @@ async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> No
 async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task: Task) -> None:
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
-        (pid,) = pool.pids
+        (pid,) = workers(pool)
         os.kill(pid, signal.SIGSTOP)
         impatient = asyncio.create_task(session.step("take dirty white shirt"))
         await asyncio.sleep(0.2)
@@ -124,20 +131,23 @@ async def test_nothing_of_the_parents_variables_is_visible(task: Task, monkeypat
     monkeypatch.setenv("RATCHET_SECRET", "hunter2")
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
-        members = group_members(pool.pids[0])
-        assert len(members) == 2  # the worker and its Java virtual machine
+        members = inside(pool.pids[0])
+        assert len(members) >= 2  # the worker and its Java virtual machine
         for member in members:
-            assert variables_of(member) <= {"PATH", "LANG", "HOME", "TMPDIR"}
+            assert "RATCHET_SECRET" not in variables_of(member)
 
 
-async def test_no_process_and_no_folder_is_left_when_the_pool_ends(task: Task) -> None:
+async def test_no_process_and_no_folder_is_left_when_the_pool_ends(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with SandboxPool("textworld_express", size=2) as pool, pool.session() as one, pool.session() as other:
         await asyncio.gather(one.reset(task), other.reset(task))
-        pids = list(pool.pids)
-        folders = [Path(os.readlink(f"/proc/{pid}/cwd")) for pid in pids]
-        assert len(pids) == 2
-    assert eventually_gone(pids)
-    assert not any(folder.exists() for folder in folders)
+        members = [member for root in pool.pids for member in (root, *inside(root))]
+        assert len(pool.pids) == 2
+        assert os.listdir(tmp_path)
+    assert eventually_gone(members)
+    assert not os.listdir(tmp_path)
 
 
 def test_a_sandbox_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
@@ -158,10 +168,39 @@ asyncio.run(main())
     variables = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=variables) as parent:
         assert parent.stdout is not None
-        sandbox = int(parent.stdout.readline())
-        assert len(group_members(sandbox)) == 2
+        root = next(int(line) for line in parent.stdout if line.strip().isdecimal())
+        members = [root, *inside(root)]
+        assert len(members) >= 2
         parent.kill()
-    assert eventually_gone([sandbox])
+    assert eventually_gone(members)
+
+
+@pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])
+async def test_every_tier_runs_every_kind_of_environment(isolation: Isolation) -> None:
+    usable(isolation)
+    for name, game in (("textworld_express", "twc"), ("bfcl", "multi_turn_base")):
+        async with SandboxPool(name, isolation=isolation) as pool:
+            (task, *_) = await pool.tasks(game, "train")
+            async with pool.session() as session:
+                assert (await session.replay(task, await session.demonstration(task)))[-1].success
+
+
+@pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])
+async def test_a_sandbox_that_takes_more_than_its_limit_says_so(isolation: Isolation, task: Task) -> None:
+    usable(isolation)
+    limits = Limits(processes=4)
+    async with SandboxPool("textworld_express", isolation=isolation, limits=limits) as pool:
+        with pytest.raises(SandboxError, match=r"gone|refused|Java|start"):
+            async with pool.session() as session:
+                await session.reset(task)
+
+
+def usable(isolation: Isolation) -> None:
+    """Skips the test where this machine does not have the tier."""
+    try:
+        choose(isolation)
+    except ConfigurationError as reason:
+        pytest.skip(str(reason))
 
 
 async def test_an_environment_that_is_not_installed_is_refused() -> None:
