@@ -62,7 +62,8 @@ class TextWorldExpress:
     The third fold, `test`, is reserved: no task of it is ever begun or listed.
     """
 
-    # The fingerprint was complete in all of thousands of random states; only a lost game of simonsays keeps a secret.
+    # No counter-example in thousands of random states. Only a lost game of simonsays goes on unseen, and there nothing
+    # is tried any more.
     capabilities = Capabilities(
         restores=(Restore.REPLAY,),
         deterministic=True,
