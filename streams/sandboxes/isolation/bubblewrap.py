@@ -1,10 +1,14 @@
 """Tier A: every sandbox in namespaces of its own, by bubblewrap. It sees no process, network or file but its own.
 
 https://github.com/containers/bubblewrap; needs the program `bwrap` and user namespaces, or root.
+
+Where the pool is root, the sandbox becomes a user of its own, and gets no user namespace: in one it would still be root
+for what takes no capability, such as writing /proc/sys, and for the number of processes, which has no limit for root.
 """
 
 import os
 import resource
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +22,8 @@ from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.isolation.seccomp import compile_filter
 
 _NOBODY = "65534"
+# Users that no account has, and none of tier B.
+_FIRST_USER, _USERS = 2_100_000_000, 2**24
 
 
 class Bubblewrap:
@@ -28,6 +34,7 @@ class Bubblewrap:
     def __init__(self) -> None:
         self._bwrap = _program("bwrap", "bubblewrap")
         self._prlimit = _program("prlimit", "util-linux")
+        self._setpriv = _program("setpriv", "util-linux") if os.geteuid() == 0 else ""
 
     @contextmanager
     def launch(self, command: Sequence[str], confinement: Confinement) -> Iterator[Launch]:
@@ -36,38 +43,50 @@ class Bubblewrap:
             yield Launch(
                 command=(
                     *(self._bwrap, "--seccomp", str(fd)),
-                    *_namespaces(confinement.network),
+                    *_namespaces(confinement.network, root=bool(self._setpriv)),
                     *_file_tree(confinement),
                     "--",
                     *(self._prlimit, *_limits(confinement.limits), "--"),
+                    *self._become_nobody(),
                     *command,
                 ),
                 variables=bare_variables(IN_MEMORY[0]),
                 fds=(fd,),
             )
 
+    def _become_nobody(self) -> tuple[str, ...]:
+        if not self._setpriv:
+            return ()
+        user = str(_FIRST_USER + secrets.randbelow(_USERS))
+        return (self._setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all", "--")
 
-def _namespaces(network: Network) -> list[str]:
-    options = ["--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"]
-    # Bubblewrap's own first process would be one that no filter holds, and whose memory the sandbox could write.
-    options += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--as-pid-1"]
-    if network is Network.REMOTE:
-        options.append("--share-net")
-    return options
+
+def _namespaces(network: Network, *, root: bool) -> list[str]:
+    options = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox"]
+    if network is not Network.REMOTE:
+        options.append("--unshare-net")
+    options += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if root:
+        return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    # Bubblewrap's own first process has no filter, and one of the same user could write its memory.
+    return [*options, "--as-pid-1", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY]
 
 
 def _file_tree(confinement: Confinement) -> list[str]:
     options = ["--proc", "/proc", "--dev", "/dev"]
     for path in IN_MEMORY:
-        options += ["--size", str(confinement.limits.disk_mib * 2**20), "--perms", "0700", "--tmpfs", str(path)]
-    for path in (*system_paths(confinement.network), *code_paths(), *confinement.readable):
+        options += ["--size", str(confinement.limits.disk_mib * 2**20), "--perms", "0777", "--tmpfs", str(path)]
+    paths = (*system_paths(confinement.network), *code_paths(), *confinement.readable)
+    # Bubblewrap makes the folders above them for root alone.
+    for above in sorted({above for path in paths for above in path.parents} - {Path("/")}):
+        options += ["--perms", "0755", "--dir", str(above)] if above not in paths else []
+    for path in paths:
         if path.is_symlink() and path.parent == Path("/"):
             # /bin and the like are links into /usr on most systems.
             options += ["--symlink", os.readlink(path), str(path)]
         else:
             options += ["--ro-bind", str(path), str(path)]
-    # The root and /dev are file systems in memory too, without a limit to their size. Where the pool is root, so is the
-    # sandbox in the eyes of /proc/sys, which asks for no privilege besides.
+    # The root and /dev are file systems in memory too, without a limit to their size.
     for folder in ("/proc", "/dev", "/"):
         options += ["--remount-ro", folder]
     return [*options, "--chdir", str(IN_MEMORY[0])]
@@ -82,7 +101,7 @@ def _limits(limits: Limits) -> list[str]:
         resource.RLIMIT_MSGQUEUE: "msgqueue",
     }
     options = [f"--{names[kind]}={most}" for kind, most in limits.of_a_process().items()]
-    # The kernel counts in each user namespace by itself; it does not count for root, which the warden then does alone.
+    # The kernel counts by user, and in each user namespace by itself.
     return [*options, f"--nproc={limits.processes}"]
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,16 +30,17 @@ def system_paths(network: Network) -> tuple[Path, ...]:
     return tuple(path for path in (*map(Path, _SYSTEM), *settings) if path.exists())
 
 
-def code_paths(packages: Iterable[str] = ()) -> tuple[Path, ...]:
-    """Python, its installed packages, Java, this package, and `packages` by name, wherever they are installed.
+@cache
+def code_paths() -> tuple[Path, ...]:
+    """Python, its installed packages, Java, this package, and those that register environments.
 
-    A package that is installed as editable lies outside of Python's folders, so it must be named; those that register
-    environments are found by themselves.
+    The last two may be installed as editable, outside of Python's folders. What they need that is so too must be named
+    where a sandbox is described.
     """
     environments = (entry.module.partition(".")[0] for entry in entry_points(group="ratchet.environments"))
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable)]
     folders += [Path(entry) for entry in sys.path if entry.endswith("-packages")]
-    for package in {"streams", *environments, *packages}:
+    for package in {"streams", *environments}:
         folders += _locations(package)
     with suppress(ConfigurationError):
         # Only some environments need Java; one that does says so itself.

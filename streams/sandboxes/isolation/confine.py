@@ -9,8 +9,8 @@ import ctypes
 import os
 import resource
 import struct
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from typing import NamedTuple
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # of every architecture
 _GET_ABI = 1
@@ -38,15 +38,14 @@ _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _FIRST_USER = 2_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Walls:
+class Walls(NamedTuple):
     """What the child may still do. `rlimits` are pairs of `RLIMIT_…` and value."""
 
     home: str
-    rlimits: list[tuple[int, int]]
+    rlimits: Sequence[tuple[int, int]]
     processes: int
-    readable: list[str] = field(default_factory=list)
-    devices: list[str] = field(default_factory=list)
+    readable: Sequence[str] = ()
+    devices: Sequence[str] = ()
     tcp: bool = True
     supervised_tcp: bool = False
     seccomp: int = 0
@@ -106,7 +105,7 @@ def restrict_files(walls: Walls) -> None:
 
 def _allow(ruleset: int, path: str, allowed: int) -> None:
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):
         allowed &= _OF_FILES
     _call("syscall", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", allowed, fd), 0)
     os.close(fd)

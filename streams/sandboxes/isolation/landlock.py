@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import streams
@@ -92,7 +91,7 @@ def _home(confinement: Confinement) -> Path:
 def _supervised(command: Sequence[str], walls: Walls, *, confined: bool) -> Iterator[Launch]:
     order = {
         "command": list(command),
-        "walls": {**asdict(walls), "rules": base64.b64encode(walls.rules).decode()},
+        "walls": {**walls._asdict(), "rules": base64.b64encode(walls.rules).decode()},
         "confined": confined,
         "numbers": call_numbers() if walls.supervised_tcp else {},
     }

@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import struct
-from pathlib import Path
 
 _RECEIVE, _SEND, _IS_VALID = 0xC0502100, 0xC0182101, 0x40082102  # ioctls of linux/seccomp.h
 _QUESTION = struct.Struct("=QIIiIQ6Q")
@@ -103,7 +102,8 @@ def _memory(thread: int, address: int, length: int) -> bytes:
 
 def _socket(thread: int, fd: int) -> int:
     """A copy of the open file `fd` of the process that `thread` is of."""
-    group = re.search(r"^Tgid:\s*(\d+)", Path(f"/proc/{thread}/status").read_text(), re.MULTILINE)
+    with open(f"/proc/{thread}/status") as status:
+        group = re.search(r"^Tgid:\s*(\d+)", status.read(), re.MULTILINE)
     if group is None:
         raise ProcessLookupError(errno.ESRCH, f"no thread {thread}")
     process = os.pidfd_open(int(group[1]))

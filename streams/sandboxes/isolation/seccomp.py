@@ -20,7 +20,7 @@ futex_wake futex_requeue get_robust_list getcpu getegid geteuid getgid getgroups
 getrandom getresgid getresuid getrlimit getrusage getsid gettid gettimeofday getuid map_shadow_stack membarrier mmap
 mprotect mremap mseal munmap madvise mincore mlock mlock2 mlockall munlock munlockall msync nanosleep pause
 restart_syscall rseq rt_sigreturn set_robust_list set_tid_address setrlimit sysinfo time times umask uname
-capget fork vfork wait4 waitid setsid setpgid pidfd_open getpriority ioprio_get
+capget capset setresuid setresgid setgroups fork vfork wait4 waitid setsid setpgid pidfd_open getpriority ioprio_get
 sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
 sched_rr_get_interval sched_yield get_mempolicy set_mempolicy mbind
 rt_sigaction rt_sigpending rt_sigprocmask rt_sigsuspend rt_sigtimedwait sigaltstack signalfd signalfd4

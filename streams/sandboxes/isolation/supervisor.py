@@ -1,10 +1,12 @@
 """The root of a sandbox's processes in tier B, started by `landlock.py`. It stands outside of the walls.
 
+It imports as little as it can: every sandbox waits for it.
+
 It starts the confined process, reaps what falls to it, and kills all that is left when that process ends, when it is
 told to, or when the pool's process dies.
 """
 
-import base64
+import binascii
 import ctypes
 import json
 import os
@@ -26,7 +28,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REAP_INTERVAL_MS = 1000
 # Where the sandbox shares its user with others, the number of processes is the warden's to watch. This bounds what a
 # fork bomb reaches before that, so that killing overtakes it.
-_SHARED_USER_PROCESSES = 4096
+_SHARED_USER_PROCESSES = 1024
 
 
 def main() -> NoReturn:
@@ -34,7 +36,7 @@ def main() -> NoReturn:
     order_fd, parent = map(int, sys.argv[1:])
     with os.fdopen(order_fd, "rb") as file:
         order = json.load(file)
-    walls = Walls(**{**order["walls"], "rules": base64.b64decode(order["walls"]["rules"])})
+    walls = Walls(**{**order["walls"], "rules": binascii.a2b_base64(order["walls"]["rules"])})
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, _told_to_end)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
