@@ -44,17 +44,14 @@ def files_in(folder: Path) -> int:
 
 
 def files_in_memory(process: Process, folder: Path) -> int:
-    """The bytes that the file system at `folder` holds, which `process` has for itself.
-
-    Raises `OSError` when it cannot be looked at.
-    """
+    """The bytes that the file system at `folder` holds, which `process` has for itself; 0 while it cannot be seen."""
     seen = f"/proc/{process.pid}/root{folder}"
     try:
         if os.stat(seen).st_dev == folder.stat().st_dev:
             return 0  # it has not left the machine's own files yet
         held = os.statvfs(seen)
-    except (FileNotFoundError, ProcessLookupError):
-        return 0  # it has ended since
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0  # it has ended since, or only begins
     return max((held.f_blocks - held.f_bfree) * held.f_frsize, (held.f_files - held.f_ffree) * _LEAST_BYTES)
 
 

@@ -133,7 +133,7 @@ with Warden() as warden, started(tier, warden, HERE / "greed" / "outlive.py", "s
     print("READY", flush=True)
     time.sleep(600)
 """
-    variables = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(HERE.parents[2])}
+    variables = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", pool], stdout=subprocess.PIPE, text=True, env=variables) as process:
         assert process.stdout is not None
         assert "READY\n" in iter(process.stdout.readline, "")
