@@ -1,47 +1,147 @@
-"""Verified branches per second through the sandbox processes, against the simulator driven by a bare loop.
+"""Verified branches per second through isolated sandboxes, against the same simulator driven by a plain loop.
 
-The bare loop resets and steps through the very same branches in its own process, and verifies nothing. The ratio is
-what isolation and verification leave of its rate. Run `python benchmarks/branching.py --json`.
+`python -m benchmarks.branching [--environment NAME …] [--growth] [--json]` branches recorded episodes as the branch
+role does, with as many sandboxes as there are cores. The plain loop does the same resets, restores and steps in its own
+process, without walls, messages or verification; its rate times the cores is the limit, and `ratio` ours over it. What
+the role saves by walking an episode once, the plain loop saves too. `--growth` measures how the cost of a branch grows
+with the depth of its state and with the number of alternatives. The last `ratio` is the worst of those that replay.
 """
 
 import argparse
 import asyncio
 import json
+import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+from typing import TypeVar
 
-from streams.branching import BranchingSettings, Samples, branch
-from streams.events import BranchRequest, BranchResult, Message, RecordedStep
-from streams.sandboxes.harness import ChatHarness
+import structlog
+
+from streams.branching import branch
+from streams.budget import Budget
+from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
+from streams.restored import restored
+from streams.sandboxes.environment import Environment, Observation, Restore, Snapshots
+from streams.sandboxes.lane import Lane, Trunk
 from streams.sandboxes.pool import SandboxPool
-from streams.sandboxes.textworld_express import TextWorldExpress
+from streams.sandboxes.protocol import load_environment
+from streams.selectors import Uniform
+from streams.served_policy import Samples
+from streams.settings import BranchingSettings, Isolation
+
+_Result = TypeVar("_Result")
+
+# Of each environment a game, and how many episodes of it: some take seconds to begin one.
+CONTESTS = {
+    "bfcl": ("multi_turn_base", 40),
+    "scienceworld": ("find-living-thing", 4),
+    "textworld": ("coin_collector", 4),
+    "textworld_express": ("twc", 40),
+}
+MOST_STEPS = 12
+
+
+class Silence:
+    """A policy that says nothing: its own rate is measured elsewhere."""
+
+    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+        return Samples()
+
+    async def surprises(self, messages: Sequence[Message]) -> None:
+        return None
+
+    async def surprise(self, messages: Sequence[Message]) -> None:
+        return None
+
+
+class Notebook:
+    """Plays an environment and notes what was done to its state, so that a plain loop can do the same."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.capabilities = environment.capabilities
+        self.harness = environment.harness
+        self.done: list[Callable[[], object]] = []
+        self._snapshots: list[object] = []
+
+    def _do(self, what: Callable[[], _Result]) -> _Result:
+        self.done.append(what)
+        return what()
+
+    def reset(self, task: Task) -> Observation:
+        return self._do(partial(self._environment.reset, task))
+
+    def step(self, action: str) -> Observation:
+        return self._do(partial(self._environment.step, action))
+
+    def snapshot(self) -> int:
+        """The number of the snapshot: each time the plain loop takes it, it is another one."""
+        assert isinstance(self._environment, Snapshots)
+        taking = self._environment.snapshot
+        number = len(self._snapshots)
+        self._snapshots.append(None)
+
+        def take() -> None:
+            self._snapshots[number] = taking()
+
+        self._do(take)
+        return number
+
+    def restore(self, number: object) -> None:
+        assert isinstance(self._environment, Snapshots)
+        assert isinstance(number, int)
+        restoring = self._environment.restore
+        self._do(lambda: restoring(self._snapshots[number]))
+
+    def fingerprint(self) -> str:
+        return self._environment.fingerprint()
+
+    def close(self) -> None:
+        self._environment.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rates are branches per second; each branch is a reset, the replay of its prefix, and one action."""
+    """Rates are branches per second. `plain_per_s` is the plain loop's times the cores."""
 
+    environment: str
+    isolation: str
+    restored_by: str
     episodes: int
     branches: int
-    sandboxes: int
     verified_per_s: float
-    bare_per_s: float
+    plain_per_s: float
+    ratios: tuple[float, ...]
     ratio: float
 
 
-async def no_policy(messages: Sequence[Message]) -> Samples:
-    """Random valid actions alone: the rate of a policy is measured elsewhere."""
-    return Samples()
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Microseconds a branch, by the depth of its state, and by how many are run at a state."""
+
+    by_depth: dict[int, float]
+    by_alternatives: dict[int, float]
 
 
-def record(game: TextWorldExpress, episodes: int) -> list[BranchRequest]:
+async def record(pool: SandboxPool) -> list[BranchRequest]:
+    """The beginnings of demonstrations of the first tasks, as production would have recorded them."""
+    description = await pool.describe()
+    game, episodes = CONTESTS[pool.environment]
     requests = []
-    for task in game.task_list("twc", "train")[:episodes]:
-        actions = game.demonstration(task)
-        opening = ChatHarness().opening(game.reset(task).text)
-        steps = tuple(RecordedStep(action=action, observation=game.step(action).text) for action in actions)
-        requests.append(BranchRequest(episode_id=task.task_id, task=task, opening=opening, steps=steps))
+    for task in (await pool.tasks(game, "train"))[:episodes]:
+        async with pool.session() as session:
+            actions = (await session.demonstration(task))[:MOST_STEPS]
+            first, *answers = await session.replay(task, actions)
+        steps = [
+            RecordedStep(action=action, observation=answer.text)
+            for action, answer in zip(actions, answers, strict=True)
+        ]
+        opening = description.harness.opening(first.text)
+        requests.append(BranchRequest(episode_id=task.task_id, task=task, opening=opening, steps=tuple(steps)))
     return requests
 
 
@@ -52,54 +152,124 @@ async def verified(
     results: list[BranchResult] = []
     for start in range(0, len(requests), settings.episodes):
         batch = requests[start : start + settings.episodes]
-        for worked in await asyncio.gather(*(branch(request, pool, no_policy, settings) for request in batch)):
-            results.extend(worked)
+        worked = await asyncio.gather(
+            *(branch(request, pool, Silence(), Uniform(), settings, Budget(None)) for request in batch)
+        )
+        results.extend(result for each in worked for result in each)
     return results
 
 
-def bare(game: TextWorldExpress, requests: Sequence[BranchRequest], results: Sequence[BranchResult]) -> None:
-    by_id = {request.event_id: request for request in requests}
+def operations(
+    environment: Environment, requests: Sequence[BranchRequest], results: Sequence[BranchResult]
+) -> list[Callable[[], object]]:
+    """What a sandbox does to its environment for these branches."""
+    notebook = Notebook(environment)
+    by_episode: dict[str, list[BranchResult]] = {}
     for result in results:
-        for alternative in result.alternatives:
-            game.reset(result.task)
-            for step in by_id[result.request_id].steps[: result.step]:
-                game.step(step.action)
-            game.step(alternative.action)
+        by_episode.setdefault(result.request_id, []).append(result)
+    for request in requests:
+        lane = Lane(notebook)
+        steps = request.steps[:-1]
+        texts = (request.opening[-1].content, *(step.observation for step in steps))
+        lane.follow(Trunk(request.task, tuple(step.action for step in steps), texts))
+        for result in by_episode[request.event_id]:
+            for alternative in result.alternatives:
+                lane.restore(result.step)
+                lane.step(alternative.action)
+    return notebook.done
 
 
-async def measure(episodes: int, sandboxes: int) -> Report:
-    settings = BranchingSettings(sandboxes=sandboxes)
-    game = TextWorldExpress()
-    requests = record(game, episodes)
-    async with SandboxPool("textworld_express", sandboxes) as pool:
-        # The virtual machines of both sides compile what they run often, so both have run it once.
+def plain(done: Sequence[Callable[[], object]]) -> float:
+    """Seconds that the plain loop takes."""
+    begun = time.perf_counter()
+    for operation in done:
+        operation()
+    return time.perf_counter() - begun
+
+
+async def measure(name: str, rounds: int, isolation: Isolation) -> Report:
+    cores = len(os.sched_getaffinity(0))
+    settings = BranchingSettings(alternatives=4, sandboxes=cores, step_timeout_s=60)
+    async with SandboxPool(name, cores, settings.step_timeout_s, isolation=isolation) as pool:
+        requests = await record(pool)
+        # Virtual machines compile what they run often, so both sides have run it once.
         results = await verified(requests, pool, settings)
-        bare(game, requests, results)
-        begun = time.perf_counter()
-        results = await verified(requests, pool, settings)
-        between = time.perf_counter()
-        bare(game, requests, results)
-        ended = time.perf_counter()
+        done = operations(load_environment(name)(), requests, results)
+        plain(done)
+        ours, theirs = [], []
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            results = await verified(requests, pool, settings)
+            ours.append(time.perf_counter() - begun)
+            theirs.append(plain(done) / cores)
+        way = (await pool.describe()).capabilities.restores[0]
     branches = sum(len(result.alternatives) for result in results)
-    verified_per_s, bare_per_s = branches / (between - begun), branches / (ended - between)
+    ratios = [limit / taken for limit, taken in zip(theirs, ours, strict=True)]
     return Report(
-        episodes=episodes,
+        environment=name,
+        isolation=isolation,
+        restored_by=way,
+        episodes=len(requests),
         branches=branches,
-        sandboxes=sandboxes,
-        verified_per_s=round(verified_per_s, 1),
-        bare_per_s=round(bare_per_s, 1),
-        ratio=round(verified_per_s / bare_per_s, 3),
+        verified_per_s=round(branches / median(ours), 1),
+        plain_per_s=round(branches / median(theirs), 1),
+        ratios=tuple(round(ratio, 3) for ratio in ratios),
+        ratio=round(median(ratios), 3),
     )
 
 
+async def growth(name: str, isolation: Isolation) -> Growth:
+    """Of the longest of a few demonstrations, in one sandbox."""
+    async with SandboxPool(name, 1, 60, isolation=isolation) as pool:
+        request = max(await record(pool), key=lambda each: len(each.steps))
+        async with restored(request, pool) as episode:
+            actions = [step.action for step in request.steps] * 8
+            depths = sorted({round(share * (len(request.steps) - 1)) for share in (0, 0.25, 0.5, 0.75, 1)})
+
+            async def microseconds(step: int, alternatives: int) -> float:
+                times = []
+                for number in range(20):
+                    begun = time.perf_counter()
+                    await episode.branch(step, actions[number : number + alternatives])
+                    times.append((time.perf_counter() - begun) / alternatives * 1e6)
+                return round(median(times), 1)
+
+            await microseconds(depths[-1], 8)
+            return Growth(
+                by_depth={depth: await microseconds(depth, 4) for depth in depths},
+                by_alternatives={most: await microseconds(depths[len(depths) // 2], most) for most in (1, 2, 4, 8)},
+            )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--sandboxes", type=int, default=1, help="sandbox processes (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", action="append", choices=sorted(CONTESTS), help="by default all of them")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each runs all of them; medians are reported")
+    parser.add_argument("--isolation", choices=["auto", "bubblewrap", "landlock", "none"], default="auto")
+    parser.add_argument("--growth", action="store_true", help="also the cost by depth and by alternatives")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args()
-    report = asdict(asyncio.run(measure(options.episodes, options.sandboxes)))
-    print(json.dumps(report) if options.json else "\n".join(f"{name:>15} {value}" for name, value in report.items()))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    names = options.environment or sorted(CONTESTS)
+    reports: dict[str, Report] = {}
+    grown: dict[str, Growth] = {}
+    for name in names:
+        report = reports[name] = asyncio.run(measure(name, options.rounds, options.isolation))
+        print(f"{name}: {report.verified_per_s} verified branches/s, limit {report.plain_per_s}, ratio {report.ratio}")
+        if options.growth:
+            each = grown[name] = asyncio.run(growth(name, options.isolation))
+            print(f"  us a branch by depth {each.by_depth}, by alternatives {each.by_alternatives}")
+    if options.json:
+        replayed = [report.ratio for report in reports.values() if report.restored_by == Restore.REPLAY]
+        print(
+            json.dumps(
+                {
+                    "environments": {name: asdict(report) for name, report in reports.items()},
+                    "growth": {name: asdict(each) for name, each in grown.items()},
+                    "ratio": min(replayed or [report.ratio for report in reports.values()]),
+                }
+            )
+        )
 
 
 if __name__ == "__main__":
