@@ -104,15 +104,19 @@ def compile_filter(network: Network, *, own_namespaces: bool, own_signals: bool)
     add(pyseccomp.ALLOW, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_NAMESPACES, 0))
     add(pyseccomp.ALLOW, "prlimit64", pyseccomp.Arg(0, pyseccomp.EQ, 0))
 
+    def add_socket(name: str, family: int, kind: int, protocol: int) -> None:
+        values = (pyseccomp.Arg(0, pyseccomp.EQ, family), pyseccomp.Arg(2, pyseccomp.EQ, protocol))
+        add(pyseccomp.ALLOW, name, pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _SOCKET_TYPE, kind), *values)
+
     # Of AF_UNIX only pairs that are connected to each other for ever: a datagram socket could write to any other.
-    kinds = [("socketpair", socket.AF_UNIX, socket.SOCK_STREAM), ("socketpair", socket.AF_UNIX, socket.SOCK_SEQPACKET)]
-    if network is not Network.NONE:
-        kinds += [("socket", family, socket.SOCK_STREAM) for family in (socket.AF_INET, socket.AF_INET6)]
-    if network is Network.REMOTE:
-        kinds += [("socket", family, socket.SOCK_DGRAM) for family in (socket.AF_INET, socket.AF_INET6)]
-    for name, family, kind in kinds:
-        type_of_socket = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _SOCKET_TYPE, kind)
-        add(pyseccomp.ALLOW, name, pyseccomp.Arg(0, pyseccomp.EQ, family), type_of_socket)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        add_socket("socketpair", socket.AF_UNIX, kind, 0)
+    # By name, because other protocols of the same kind (SCTP) connect by ways that are not watched.
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for protocol in (0, socket.IPPROTO_TCP) if network is not Network.NONE else ():
+            add_socket("socket", family, socket.SOCK_STREAM, protocol)
+        for protocol in (0, socket.IPPROTO_UDP) if network is Network.REMOTE else ():
+            add_socket("socket", family, socket.SOCK_DGRAM, protocol)
     supervised = network is Network.LOOPBACK and not own_namespaces
     for name in _MEETINGS.split():
         add(pyseccomp.NOTIFY if supervised else pyseccomp.ALLOW, name)

@@ -1,16 +1,18 @@
-"""Open sockets of other kinds: raw packets, netlink, virtual machines, the kernel's cryptography."""
+"""Open sockets of other kinds: raw packets, other protocols, netlink, virtual machines, the kernel's cryptography."""
 
 import socket
 
-for family, kind in (
-    (socket.AF_INET, socket.SOCK_RAW),
-    (socket.AF_PACKET, socket.SOCK_RAW),
-    (socket.AF_NETLINK, socket.SOCK_RAW),
-    (socket.AF_VSOCK, socket.SOCK_STREAM),
-    (socket.AF_ALG, socket.SOCK_SEQPACKET),
+for family, kind, protocol in (
+    (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    (socket.AF_INET, socket.SOCK_STREAM, 262),  # IPPROTO_MPTCP
+    (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+    (socket.AF_PACKET, socket.SOCK_RAW, 0),
+    (socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    (socket.AF_VSOCK, socket.SOCK_STREAM, 0),
+    (socket.AF_ALG, socket.SOCK_SEQPACKET, 0),
 ):
     try:
-        socket.socket(family, kind, 1 if kind == socket.SOCK_RAW and family == socket.AF_INET else 0).close()
-        print("ESCAPED", family, kind)
+        socket.socket(family, kind, protocol).close()
+        print("ESCAPED", family, kind, protocol)
     except OSError as error:
-        print(family, kind, error)
+        print(family, kind, protocol, error)
