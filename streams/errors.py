@@ -1,5 +1,7 @@
 """The one exception tree. Every message says what happened, to what, and what to do about it."""
 
+from collections.abc import Sequence
+
 
 class RatchetError(Exception):
     """Something failed that Ratchet foresaw; the text is fit for an operator's eyes."""
@@ -26,7 +28,14 @@ class DivergedError(SandboxError):
 
 
 class StepTimeoutError(SandboxError):
-    """What was asked of a sandbox took too long; the process it ran in was killed."""
+    """What was asked of a sandbox took too long; the process it ran in was killed.
+
+    `before` are the observations of the branches that were done by then.
+    """
+
+    def __init__(self, message: str, before: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 class SandboxDiedError(SandboxError):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import structlog
 
@@ -56,16 +56,15 @@ class RestoredEpisode:
         """
         async with self._turn:
             trials: list[Trial] = []
-            deaths = 0
+            deaths, alone = 0, False
             while len(trials) < len(actions):
-                left = actions[len(trials) :]
+                left = actions[len(trials) :][: 1 if alone else None]
                 try:
-                    async for observation in (await self._running()).branch(step, left):
-                        trials.append(Trial(actions[len(trials)], observation))
-                        deaths = 0
+                    observations = await (await self._running()).branch(step, left)
                 except DivergedError:
                     raise
-                except StepTimeoutError:
+                except StepTimeoutError as error:
+                    trials += map(Trial, left, cast(Sequence[Observation], error.before))
                     trials.append(Trial(actions[len(trials)], None, "timeout"))
                 except SandboxError as error:
                     # Also an environment that only lost its server is begun anew.
@@ -73,10 +72,14 @@ class RestoredEpisode:
                     deaths += 1
                     if deaths > _MOST_REOPENINGS:
                         raise
-                    # It may have died of something else just then, so it is tried once more.
-                    if isinstance(error, SandboxDiedError) and deaths > 1:
+                    # Which of them it died of shows when each is alone; and it may have died of something else.
+                    if isinstance(error, SandboxDiedError) and alone:
                         trials.append(Trial(actions[len(trials)], None, "died"))
                         deaths = 0
+                    alone = True
+                else:
+                    trials += map(Trial, left, observations)
+                    deaths = 0
             return trials
 
     async def canonical(self, actions: Sequence[str]) -> tuple[str, ...]:

@@ -185,8 +185,8 @@ class Suite:
                 await session.follow(walk.task, walk.actions, walk.texts)
                 step = self.generator.randrange(len(walk.texts))
                 actions = [*dict.fromkeys(walk.actions), _NOT_AN_ACTION]
-                forwards = [answer.text async for answer in session.branch(step, actions)]
-                backwards = [answer.text async for answer in session.branch(step, actions[::-1])]
+                forwards = [answer.text for answer in await session.branch(step, actions)]
+                backwards = [answer.text for answer in await session.branch(step, actions[::-1])]
             _compare(forwards, backwards[::-1], f"branches of {walk.task.task_id} at state {step} in another order")
             tried += len(actions)
         return f"{tried} branches in both orders"

@@ -3,10 +3,15 @@
 The trajectory is walked once; after that each state is brought back in the cheapest way that the environment has.
 """
 
-from collections.abc import Sequence
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
 
-from streams.errors import DivergedError, SandboxError
+from streams.errors import DivergedError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.sandboxes.environment import Environment, ListsActions, Observation, Restore, Snapshots
 from streams.sandboxes.fork import Fork
@@ -23,10 +28,15 @@ class Trunk:
 
 
 class Lane:
-    """One session. Without a trunk it only plays: `reset` and `step`."""
+    """One session. Without a trunk it only plays: `reset` and `step`.
 
-    def __init__(self, environment: Environment) -> None:
+    A reset or step that takes longer than `step_timeout_s` seconds raises `StepTimeoutError`, where it can be
+    interrupted at all; the environment is then of no use any more. Of the main thread only.
+    """
+
+    def __init__(self, environment: Environment, step_timeout_s: float = math.inf) -> None:
         self._environment = environment
+        self._step_timeout_s = step_timeout_s
         self._way: Restore | None = None
         self._trunk: Trunk | None = None
         self._states: list[State] = []
@@ -42,7 +52,7 @@ class Lane:
 
     def reset(self, task: Task) -> Observation:
         self._forget()
-        return self._environment.reset(task)
+        return self._begin(task)
 
     def follow(self, trunk: Trunk, way: Restore | None = None) -> Followed:
         """Walk the trajectory as far as it is what was recorded, and keep what is needed to come back to its states.
@@ -56,10 +66,10 @@ class Lane:
         self._way = way or ways[0]
         self._trunk = trunk
         try:
-            self._check(trunk, 0, self._environment.reset(trunk.task))
+            self._check(trunk, 0, self._begin(trunk.task))
             self._note()
             for number, action in enumerate(trunk.actions, start=1):
-                self._check(trunk, number, self._environment.step(action))
+                self._check(trunk, number, self._take(action))
                 self._note()
         except DivergedError as error:
             return Followed(tuple(self._states), str(error))
@@ -80,16 +90,34 @@ class Lane:
             self._fork = Fork(self._environment)
 
     def step(self, action: str) -> Observation:
-        if self._fork is not None:
-            return self._fork.step(action)
-        answer = self._environment.step(action)
-        if self._at is not None and not self._unchanged(self._at):
+        answer = self._take(action)
+        if self._fork is None and self._at is not None and not self._unchanged(self._at):
             self._at = None
         return answer
 
     def close(self) -> None:
         self._forget()
         self._environment.close()
+
+    def _begin(self, task: Task) -> Observation:
+        with self._time_limit():
+            return self._environment.reset(task)
+
+    def _take(self, action: str) -> Observation:
+        with self._time_limit():
+            return self.playing.step(action)
+
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        if self._step_timeout_s == math.inf:
+            yield
+            return
+        signal.signal(signal.SIGALRM, _too_late)
+        signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _bring_back(self, trunk: Trunk, step: int) -> None:
         at, self._at = self._at, None
@@ -105,10 +133,10 @@ class Lane:
     def _walk(self, trunk: Trunk, at: int | None, step: int) -> None:
         """To state `step`: from state `at` if it lies before it, else from the start."""
         if at is None or at > step:
-            self._check(trunk, 0, self._environment.reset(trunk.task))
+            self._check(trunk, 0, self._begin(trunk.task))
             at = 0
         for number in range(at + 1, step + 1):
-            self._check(trunk, number, self._environment.step(trunk.actions[number - 1]))
+            self._check(trunk, number, self._take(trunk.actions[number - 1]))
 
     def _note(self) -> None:
         listed: Sequence[str] = ()
@@ -120,8 +148,9 @@ class Lane:
             self._snapshots.append(self._environment.snapshot())
 
     def _unchanged(self, at: int) -> bool:
-        complete = self._environment.capabilities.complete_fingerprint
-        return complete and self._environment.fingerprint() == self._states[at].fingerprint
+        if self._way is not Restore.REPLAY or not self._environment.capabilities.complete_fingerprint:
+            return False  # any other way back is as quick as finding out
+        return self._environment.fingerprint() == self._states[at].fingerprint
 
     def _forget(self) -> None:
         self._end_fork()
@@ -138,3 +167,7 @@ class Lane:
         if restored.text != trunk.texts[number]:
             where = f"after action {number}" if number else "at the start"
             raise DivergedError(f"the sandbox shows something else than was recorded {where}: {restored.text[:200]!r}")
+
+
+def _too_late(number: int, frame: FrameType | None) -> NoReturn:
+    raise StepTimeoutError("a step took longer than it may")

@@ -6,7 +6,7 @@ replaces a process that has died.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
@@ -77,13 +77,10 @@ class SandboxSession:
         """
         await self._ask(Request(op="restore", session=self.number, step=step), 1 + step)
 
-    async def branch(self, step: int, actions: Sequence[str]) -> AsyncIterator[Observation]:
+    async def branch(self, step: int, actions: Sequence[str]) -> tuple[Observation, ...]:
         """What each of `actions` leads to from the state before action number `step`, restored for each."""
         request = Request(op="branch", session=self.number, step=step, actions=tuple(actions))
-        answers = self.process.ask(request, self.step_timeout_s * (2 + step), answers=len(actions))
-        async with aclosing(answers):
-            async for answer in answers:
-                yield answer.observations[0]
+        return (await self._ask(request, (2 + step) * len(actions))).observations
 
     async def valid_actions(self) -> tuple[str, ...]:
         return (await self._ask(Request(op="valid_actions", session=self.number))).texts
@@ -109,10 +106,10 @@ class SandboxSession:
 
     async def tasks(self, game: str, fold: str) -> tuple[Task, ...]:
         request = Request(op="tasks", session=self.number, game=game, fold=fold)
-        return (await self.process.ask_once(request, _TASKS_TIMEOUT_S)).tasks
+        return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
 
     async def _ask(self, request: Request, steps: int = 1) -> Answer:
-        return await self.process.ask_once(request, self.step_timeout_s * steps)
+        return await self.process.ask(request, self.step_timeout_s * steps)
 
 
 class SandboxPool:
@@ -133,7 +130,7 @@ class SandboxPool:
     ) -> None:
         self.environment = environment
         self.step_timeout_s = step_timeout_s
-        self._start = Start(environment=environment, settings=dict(settings or {}))
+        self._start = Start(environment=environment, settings=dict(settings or {}), step_timeout_s=step_timeout_s)
         self._slots = [_Slot() for _ in range(size)]
         self._isolation = isolation
         self._limits = limits
@@ -174,12 +171,12 @@ class SandboxPool:
             process = await self._running(slot)
             self._opened += 1
             session = SandboxSession(self._opened, self.step_timeout_s, process)
-            await process.ask_once(Request(op="open", session=session.number), _START_TIMEOUT_S)
+            await process.ask(Request(op="open", session=session.number), _START_TIMEOUT_S)
             try:
                 yield session
             finally:
                 if process.alive:
-                    await process.ask_once(Request(op="close", session=session.number), self.step_timeout_s)
+                    await process.ask(Request(op="close", session=session.number), self.step_timeout_s)
         finally:
             slot.sessions -= 1
 
@@ -198,7 +195,7 @@ class SandboxPool:
             if self._network is None:
                 alone = await self._started(Network.NONE)
                 try:
-                    answer = await alone.ask_once(Request(op="network"), _START_TIMEOUT_S)
+                    answer = await alone.ask(Request(op="network"), _START_TIMEOUT_S)
                 finally:
                     await alone.kill("it was asked what it needs")
                 self._network = Network(answer.texts[0])

@@ -6,8 +6,6 @@ raises `SandboxError` from then on.
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Self
 
@@ -63,19 +61,13 @@ class SandboxProcess:
     def alive(self) -> bool:
         return not self._death and self._process.returncode is None
 
-    async def ask_once(self, request: Request, timeout_s: float) -> Answer:
-        """The answer to a request that has one; see `ask`."""
-        async with aclosing(self.ask(request, timeout_s)) as answers:
-            return await anext(answers)
+    async def ask(self, request: Request, timeout_s: float) -> Answer:
+        """The answer to `request`, whose `id` is set here. The time-out, in seconds, counts from when its turn comes.
 
-    async def ask(self, request: Request, timeout_s: float, answers: int = 1) -> AsyncGenerator[Answer, None]:
-        """The answers to `request`, whose `id` is set here.
-
-        `timeout_s`, in seconds, is for each answer, the first one's from when the request's turn comes. Whoever does
-        not want them all must close the generator; the rest are thrown away.
+        The process itself ends a step that takes too long; this is for one that cannot.
 
         Raises:
-            StepTimeoutError: an answer took too long. The process was killed.
+            StepTimeoutError: it took too long. The process was killed.
             SandboxDiedError: the process died before it answered.
             DivergedError: a restored state is not the recorded one.
             SandboxError: the environment refuses, or the process was dead already.
@@ -83,37 +75,35 @@ class SandboxProcess:
         async with self._turn:
             if self._death:
                 raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
-            self._requests += 1
             self._watch.renew()
-            identified = request.model_copy(update={"id": self._requests})
-            for number in range(answers):
-                try:
-                    async with asyncio.timeout(timeout_s):
-                        if number == 0:
-                            await self._send(identified)
-                        answer = await self._answer_to(identified)
-                except TimeoutError as error:
-                    await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
-                    raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
-                except (OSError, asyncio.IncompleteReadError) as error:
-                    said = await asyncio.to_thread(self._last_words)
-                    await self.kill(f"it died during {request.op}. It last said: {said}")
-                    raise SandboxDiedError(f"sandbox process {self.pid} is gone: {self._death}") from error
-                if answer.error:
-                    raise (DivergedError if answer.diverged else SandboxError)(answer.error)
-                yield answer
+            try:
+                async with asyncio.timeout(timeout_s):
+                    answer = await self._exchange(request)
+            except TimeoutError as error:
+                await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
+                raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
+            except (OSError, asyncio.IncompleteReadError) as error:
+                said = await asyncio.to_thread(self._last_words)
+                await self.kill(f"it died during {request.op}. It last said: {said}")
+                raise SandboxDiedError(f"sandbox process {self.pid} is gone: {self._death}") from error
+            if answer.timed_out:
+                await self.kill(f"a step of its {request.op} took too long")
+                raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}", answer.observations)
+        if answer.error:
+            raise (DivergedError if answer.diverged else SandboxError)(answer.error)
+        return answer
 
-    async def _send(self, request: Request) -> None:
+    async def _exchange(self, request: Request) -> Answer:
         assert self._process.stdin is not None
-        self._process.stdin.write(request.to_json() + b"\n")
-        await self._process.stdin.drain()
-
-    async def _answer_to(self, request: Request) -> Answer:
         assert self._process.stdout is not None
+        self._requests += 1
+        identified = request.model_copy(update={"id": self._requests})
+        self._process.stdin.write(identified.to_json() + b"\n")
+        await self._process.stdin.drain()
         while True:
             answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
             # An earlier caller may have been cancelled while it waited; its answer is nobody's.
-            if answer.id == request.id:
+            if answer.id == identified.id:
                 return answer
 
     async def kill(self, reason: str) -> None:

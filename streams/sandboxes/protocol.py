@@ -39,6 +39,7 @@ class Start(Record):
 
     environment: str
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    step_timeout_s: float = Field(gt=0)
 
 
 class Request(Record):
@@ -48,7 +49,7 @@ class Request(Record):
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
     (one text for the reset and one for each action), and makes that trajectory the session's trunk. `restore` brings
     back the trunk's state number `step`, by `way` or the cheapest that the environment has; `branch` takes each of
-    `actions` from there, and answers each by itself.
+    `actions` from there.
     """
 
     id: int = 0
@@ -91,15 +92,17 @@ class Description(Record):
 
 
 class Answer(Record):
-    """An answer to the request of the same `id`.
+    """The answer to the request of the same `id`.
 
     A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
-    recorded one. `divergence` is why the `states` of a trunk end early.
+    recorded one. `timed_out` says that it is because a step took too long, after those that `observations` are of; the
+    process is of no use then. `divergence` is why the `states` of a trunk end early.
     """
 
     id: int
     error: str = ""
     diverged: bool = False
+    timed_out: bool = False
     observations: tuple[Observation, ...] = ()
     texts: tuple[str, ...] = ()
     tasks: tuple[Task, ...] = ()

@@ -5,18 +5,19 @@ It holds sessions of one environment and works one request at a time (see `proto
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError
+from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.sandboxes.environment import (
     Canonicalises,
     Configured,
     Environment,
     ListsActions,
+    Observation,
     Snapshots,
     TaskSource,
     Tools,
@@ -32,45 +33,45 @@ def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
     for line in requests:
         request = Request.model_validate_json(line)
         try:
-            if request.op == "network":
-                needed = load_environment(start.environment).capabilities.network
-                answers.write(Answer(id=request.id, texts=(needed,)).to_json() + b"\n")
-                answers.flush()
-                continue
-            if request.op == "open":
-                sessions[request.session] = Session(open_environment(start))
-            for answer in sessions[request.session].answers(request):
-                answers.write(answer.to_json() + b"\n")
-                answers.flush()
-            if request.op == "close":
-                del sessions[request.session]
+            answer = _answer(start, sessions, request)
+        except StepTimeoutError as error:
+            taken = tuple(sessions[request.session].taken)
+            answer = Answer(id=request.id, error=str(error), timed_out=True, observations=taken)
         except RatchetError as error:
-            refusal = Answer(id=request.id, error=str(error), diverged=isinstance(error, DivergedError))
-            answers.write(refusal.to_json() + b"\n")
-            answers.flush()
+            answer = Answer(id=request.id, error=str(error), diverged=isinstance(error, DivergedError))
+        answers.write(answer.to_json() + b"\n")
+        answers.flush()
+
+
+def _answer(start: Start, sessions: dict[int, "Session"], request: Request) -> Answer:
+    match request.op:
+        case "network":
+            return Answer(id=request.id, texts=(load_environment(start.environment).capabilities.network,))
+        case "open":
+            sessions[request.session] = Session(open_environment(start), start.step_timeout_s)
+            return Answer(id=request.id)
+        case "close":
+            sessions.pop(request.session).close()
+            return Answer(id=request.id)
+    return sessions[request.session].answer(request)
 
 
 class Session:
-    """One environment of the process, and what can be asked of it."""
+    """One environment of the process, and what can be asked of it. `taken` is what the last branches led to."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, step_timeout_s: float) -> None:
+        self.taken: list[Observation] = []
         self._environment = environment
-        self._lane = Lane(environment)
+        self._lane = Lane(environment, step_timeout_s)
 
-    def answers(self, request: Request) -> Iterator[Answer]:
-        """One answer, and for a `branch` one for each action. Raises `RatchetError` when the environment refuses."""
-        if request.op == "branch":
-            for action in request.actions:
-                self._lane.restore(request.step)
-                yield Answer(id=request.id, observations=(self._lane.step(action),))
-        else:
-            yield self._answer(request)
+    def close(self) -> None:
+        self._lane.close()
 
-    def _answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer:
+        """Raises `RatchetError` when the environment refuses."""
         number, lane = request.id, self._lane
+        self.taken = []
         match request.op:
-            case "close":
-                lane.close()
             case "describe":
                 return Answer(id=number, description=describe(self._environment))
             case "replay":
@@ -84,6 +85,11 @@ class Session:
                 return Answer(id=number, states=followed.states, divergence=followed.divergence)
             case "restore":
                 lane.restore(request.step)
+            case "branch":
+                for action in request.actions:
+                    lane.restore(request.step)
+                    self.taken.append(lane.step(action))
+                return Answer(id=number, observations=tuple(self.taken))
             case "fingerprint":
                 return Answer(id=number, texts=(lane.playing.fingerprint(),))
             case "valid_actions":
