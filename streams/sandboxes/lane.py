@@ -3,10 +3,8 @@
 The trajectory is walked once; after that each state is brought back in the cheapest way that the environment has.
 """
 
-import math
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -34,9 +32,10 @@ class Lane:
     interrupted at all; the environment is then of no use any more. Of the main thread only.
     """
 
-    def __init__(self, environment: Environment, step_timeout_s: float = math.inf) -> None:
+    def __init__(self, environment: Environment, step_timeout_s: float) -> None:
         self._environment = environment
         self._step_timeout_s = step_timeout_s
+        signal.signal(signal.SIGALRM, _too_late)
         self._way: Restore | None = None
         self._trunk: Trunk | None = None
         self._states: list[State] = []
@@ -100,22 +99,16 @@ class Lane:
         self._environment.close()
 
     def _begin(self, task: Task) -> Observation:
-        with self._time_limit():
-            return self._environment.reset(task)
-
-    def _take(self, action: str) -> Observation:
-        with self._time_limit():
-            return self.playing.step(action)
-
-    @contextmanager
-    def _time_limit(self) -> Iterator[None]:
-        if self._step_timeout_s == math.inf:
-            yield
-            return
-        signal.signal(signal.SIGALRM, _too_late)
         signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
         try:
-            yield
+            return self._environment.reset(task)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _take(self, action: str) -> Observation:
+        signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
+        try:
+            return self.playing.step(action)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

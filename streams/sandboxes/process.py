@@ -5,6 +5,7 @@ raises `SandboxError` from then on.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Self
@@ -39,23 +40,28 @@ class SandboxProcess:
     async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, warden: Warden) -> Self:
         """Start a process behind the walls of `tier`. Raises `SandboxError` when it does not live."""
         folder = make_home()
-        with (
-            (folder / "stderr").open("wb") as stderr,
-            tier.launch(_COMMAND, Confinement(folder, network, limits)) as launch,
-        ):
-            process = await asyncio.create_subprocess_exec(
-                *launch.command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=stderr,
-                env=launch.variables,
-                pass_fds=launch.fds,
-                start_new_session=True,
-                limit=_LONGEST_ANSWER_BYTES,
-            )
+        try:
+            with (
+                (folder / "stderr").open("wb") as stderr,
+                tier.launch(_COMMAND, Confinement(folder, network, limits)) as launch,
+            ):
+                process = await asyncio.create_subprocess_exec(
+                    *launch.command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=stderr,
+                    env=launch.variables,
+                    pass_fds=launch.fds,
+                    start_new_session=True,
+                    limit=_LONGEST_ANSWER_BYTES,
+                )
+            watch = warden.watch(process.pid, limits, launch.files)
+        except (OSError, SandboxError):
+            remove_home(folder)
+            raise
         assert process.stdin is not None
         process.stdin.write(start.to_json() + b"\n")
-        return cls(process, warden, warden.watch(process.pid, limits, launch.files), folder)
+        return cls(process, warden, watch, folder)
 
     @property
     def alive(self) -> bool:
@@ -72,13 +78,15 @@ class SandboxProcess:
             DivergedError: a restored state is not the recorded one.
             SandboxError: the environment refuses, or the process was dead already.
         """
+        # Sent at once, so that the process has its next request when it is done with the last one.
+        identified = self._send(request)
         async with self._turn:
             if self._death:
                 raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
             self._watch.renew()
             try:
                 async with asyncio.timeout(timeout_s):
-                    answer = await self._exchange(request)
+                    answer = await self._answer_to(identified)
             except TimeoutError as error:
                 await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
                 raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
@@ -93,17 +101,20 @@ class SandboxProcess:
             raise (DivergedError if answer.diverged else SandboxError)(answer.error)
         return answer
 
-    async def _exchange(self, request: Request) -> Answer:
+    def _send(self, request: Request) -> int:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._requests += 1
-        identified = request.model_copy(update={"id": self._requests})
-        self._process.stdin.write(identified.to_json() + b"\n")
-        await self._process.stdin.drain()
+        if not self._death:
+            identified = request.model_copy(update={"id": self._requests})
+            self._process.stdin.write(identified.to_json() + b"\n")
+        return self._requests
+
+    async def _answer_to(self, identified: int) -> Answer:
+        assert self._process.stdout is not None
         while True:
             answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
             # An earlier caller may have been cancelled while it waited; its answer is nobody's.
-            if answer.id == identified.id:
+            if answer.id == identified:
                 return answer
 
     async def kill(self, reason: str) -> None:
@@ -117,6 +128,6 @@ class SandboxProcess:
         await asyncio.to_thread(remove_home, self._folder)
 
     def _last_words(self) -> str:
-        stderr = self._folder / "stderr"
-        said = stderr.read_text(errors="replace") if stderr.exists() else ""
-        return said[-_STDERR_TAIL:].strip() or "nothing"
+        with (self._folder / "stderr").open("rb") as stderr:
+            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL))
+            return stderr.read().decode(errors="replace").strip() or "nothing"

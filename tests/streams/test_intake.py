@@ -63,7 +63,7 @@ def test_a_branch_result_is_redacted_too() -> None:
             Alternative(action="write to jo@example.org", observation="Sent.", done=False, score=0.0, source="policy"),
         ),
     )
-    decoded = intake().branch_result(record(result.to_json()))
+    decoded = intake().result(record(result.to_json()))
     assert isinstance(decoded.content, BranchResult)
     assert "jo@example.org" not in decoded.content.alternatives[0].action
     assert decoded.content.alternatives[0].observation == "Sent."

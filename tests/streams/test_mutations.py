@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
 from streams.mutations import mutations
-from streams.sandboxes.bfcl import BFCL
+from streams.sandboxes.bfcl.environment import BFCL
 from streams.sandboxes.environment import Tool
 from streams.tool_calls import Call, ToolCallError, canonical, parse, render
 

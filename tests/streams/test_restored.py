@@ -33,7 +33,7 @@ WALKED = (
 
 
 def fates(trials: list[Trial]) -> list[str]:
-    return [trial.fate or trial.observation.text for trial in trials if trial.fate or trial.observation]
+    return [trial.observation.text if trial.observation else str(trial.fate) for trial in trials]
 
 
 async def test_an_action_that_never_ends_or_kills_its_sandbox_is_an_outcome_and_hurts_no_other() -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 
 SESSIONS, SNAPSHOTS = 4, 24
 
@@ -27,7 +27,7 @@ def started(command: list[str], port: int, environment: dict[str, str] | None = 
 
 
 def reference(port: int, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    command = ["-m", "streams.sandboxes.openenv_server", "textworld_express", "--port", str(port)]
+    command = ["-m", "streams.sandboxes.openenv.server", "textworld_express", "--port", str(port)]
     limits = ["--sessions", str(SESSIONS), "--snapshots", str(SNAPSHOTS)]
     return started([*command, *limits], port, environment)
 

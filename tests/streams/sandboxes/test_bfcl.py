@@ -11,9 +11,9 @@ from pydantic import JsonValue
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.mutations import mutations
-from streams.sandboxes.bfcl import BFCL
-from streams.sandboxes.bfcl_scenarios import CATEGORIES, scenarios
-from streams.sandboxes.bfcl_simulation import Simulation, accepts
+from streams.sandboxes.bfcl.environment import BFCL
+from streams.sandboxes.bfcl.scenarios import CATEGORIES, scenarios
+from streams.sandboxes.bfcl.simulation import Simulation, accepts
 from streams.sandboxes.environment import Canonicalises, Environment, Observation, Snapshots, TaskSource, Tools
 from streams.tool_calls import Call, render
 
@@ -255,8 +255,8 @@ def test_ages_do_not_depend_on_the_day_of_the_replay() -> None:
 
 def test_processes_that_hash_differently_say_the_same() -> None:
     program = """
-from streams.sandboxes.bfcl_scenarios import scenarios
-from streams.sandboxes.bfcl_simulation import Simulation
+from streams.sandboxes.bfcl.scenarios import scenarios
+from streams.sandboxes.bfcl.simulation import Simulation
 from streams.tool_calls import Call
 wanted = ("access_token", "card_id", "travel_date", "travel_from", "travel_to", "travel_class")
 simulation = Simulation(scenarios("multi_turn_long_context")[153])

@@ -17,7 +17,7 @@ from streams.sandboxes.environment import (
     Tools,
 )
 from streams.sandboxes.lane import Lane, Trunk
-from streams.sandboxes.openenv import OpenEnv
+from streams.sandboxes.openenv.environment import OpenEnv
 from streams.sandboxes.textworld_express import TextWorldExpress
 from tests.streams.sandboxes.openenv_servers import SNAPSHOTS, reference, settings, stopped
 
@@ -112,7 +112,7 @@ def test_a_remote_episode_is_branched_at_any_of_its_states(session: OpenEnv, tas
     actions = walk(session, task, 8, generator)
     local = TextWorldExpress()
     texts = (local.reset(task).text, *(local.step(action).text for action in actions))
-    lane = Lane(session)
+    lane = Lane(session, 60)
     lane.follow(Trunk(task, tuple(actions), texts))
     for _ in range(20):
         depth = generator.randrange(len(actions))

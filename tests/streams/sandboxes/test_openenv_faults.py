@@ -16,8 +16,8 @@ from streams.errors import SandboxError
 from streams.events import Task
 from streams.processes import free_port
 from streams.sandboxes.environment import TaskSource
-from streams.sandboxes.openenv import OpenEnv
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.environment import OpenEnv
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 from tests.streams.sandboxes.openenv_servers import SESSIONS, reference, settings, stopped
 
 TOKEN = "a-token-for-the-tests"
@@ -191,7 +191,7 @@ def test_settings_keep_secrets_out_of_urls_logs_and_plain_connections() -> None:
     ],
 )
 def test_the_command_says_how_it_is_used(arguments: list[str], status: int, said: bytes) -> None:
-    command = [sys.executable, "-m", "streams.sandboxes.openenv_server", *arguments]
+    command = [sys.executable, "-m", "streams.sandboxes.openenv.server", *arguments]
     ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert ended.returncode == status
     assert said in ended.stdout + ended.stderr

@@ -21,8 +21,8 @@ from streams.sandboxes.environment import (
     TaskSource,
     Tools,
 )
-from streams.sandboxes.openenv import OpenEnv
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.environment import OpenEnv
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 from tests.streams.sandboxes.openenv_servers import reference, settings, started, stopped
 
 PLAIN = Path(__file__).with_name("plain_openenv.py")

@@ -25,9 +25,9 @@ from streams.sandboxes.environment import (
     Tools,
 )
 from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.openenv import OpenEnv
-from streams.sandboxes.openenv_server import OpenEnvServer, ServerSettings
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.environment import OpenEnv
+from streams.sandboxes.openenv.server import OpenEnvServer, ServerSettings
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 
 TASK = Task(environment="openenv", task_id="notes/train/1")
 

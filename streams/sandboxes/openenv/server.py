@@ -1,4 +1,4 @@
-"""`python -m streams.sandboxes.openenv_server ENVIRONMENT`: serves an installed environment to OpenEnv clients.
+"""`python -m streams.sandboxes.openenv.server ENVIRONMENT`: serves an installed environment to OpenEnv clients.
 
 The reference for `docs/openenv.md`: OpenEnv's WebSocket protocol with Ratchet's extension for snapshots and tasks.
 """
@@ -22,8 +22,8 @@ from streams.errors import ConfigurationError, RatchetError
 from streams.http_server import HttpServer, listen
 from streams.processes import stop_on_signals
 from streams.sandboxes.environment import Configured, Environment
-from streams.sandboxes.openenv_protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Message, RefusedError
-from streams.sandboxes.openenv_session import Session
+from streams.sandboxes.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Message, RefusedError
+from streams.sandboxes.openenv.session import Session
 from streams.sandboxes.protocol import load_environment
 from streams.settings import Secret
 
@@ -201,7 +201,7 @@ def main() -> int:
 
 def _settings() -> ServerSettings:
     parser = argparse.ArgumentParser(
-        prog="python -m streams.sandboxes.openenv_server",
+        prog="python -m streams.sandboxes.openenv.server",
         description="Serve an installed environment over OpenEnv's WebSocket protocol, with snapshots and tasks.",
         epilog=f"Clients connect to ws://HOST:PORT/ws. With {TOKEN_VARIABLE} set they must send it as a bearer token.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -11,8 +11,8 @@ from jsonschema.exceptions import best_match
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
-from streams.sandboxes.bfcl_scenarios import CATEGORIES, Scenario, Turn, description, fold_of, scenarios, validator
-from streams.sandboxes.bfcl_simulation import Simulation, accepts
+from streams.sandboxes.bfcl.scenarios import CATEGORIES, Scenario, Turn, description, fold_of, scenarios, validator
+from streams.sandboxes.bfcl.simulation import Simulation, accepts
 from streams.sandboxes.environment import Capabilities, Observation, Restore, Tool
 from streams.sandboxes.harness import ChatHarness
 from streams.tool_calls import Call, ToolCallError, canonical, parse, render

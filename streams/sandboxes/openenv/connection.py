@@ -8,8 +8,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.sync.client import ClientConnection, connect
 
 from streams.errors import SandboxError
-from streams.sandboxes.openenv_protocol import DataT, ErrorCode, ErrorData, Message, RefusedError
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.protocol import DataT, ErrorCode, ErrorData, Message, RefusedError
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 
 _CLOSE_TIMEOUT_S = 2.0
 _TOO_BIG = 1009

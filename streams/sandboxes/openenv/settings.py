@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, WebsocketUrl, model_validator
 
 from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.openenv_protocol import MESSAGE_BYTES
+from streams.sandboxes.openenv.protocol import MESSAGE_BYTES
 from streams.settings import Secret
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

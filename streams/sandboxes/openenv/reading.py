@@ -9,8 +9,8 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from streams.errors import SandboxError
 from streams.sandboxes.environment import Observation
-from streams.sandboxes.openenv_protocol import ObservationData
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.protocol import ObservationData
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 

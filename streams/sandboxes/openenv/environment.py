@@ -15,8 +15,8 @@ from streams.errors import DivergedError, SandboxError
 from streams.events import Task
 from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Network, Observation, Restore, Tool
-from streams.sandboxes.openenv_connection import Connection
-from streams.sandboxes.openenv_protocol import (
+from streams.sandboxes.openenv.connection import Connection
+from streams.sandboxes.openenv.protocol import (
     VERSION,
     ActionsData,
     CapabilitiesData,
@@ -33,8 +33,8 @@ from streams.sandboxes.openenv_protocol import (
     TextObservationData,
     ToolsData,
 )
-from streams.sandboxes.openenv_reading import mapped_action, mapped_observation
-from streams.sandboxes.openenv_settings import OpenEnvSettings
+from streams.sandboxes.openenv.reading import mapped_action, mapped_observation
+from streams.sandboxes.openenv.settings import OpenEnvSettings
 
 ENVIRONMENT = "openenv"
 

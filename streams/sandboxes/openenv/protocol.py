@@ -1,6 +1,6 @@
 """The messages of OpenEnv's WebSocket protocol and of Ratchet's extension to it, as `docs/openenv.md` describes them.
 
-`openenv.py` asks and `openenv_server.py` answers. Unknown fields are ignored, so that either side may learn more.
+`environment.py` asks and `server.py` answers. Unknown fields are ignored, so that either side may learn more.
 """
 
 from enum import StrEnum

@@ -20,7 +20,7 @@ from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn
 from pydantic import JsonValue
 
 from streams.errors import SandboxError
-from streams.sandboxes.bfcl_scenarios import Scenario, documented
+from streams.sandboxes.bfcl.scenarios import Scenario, documented
 from streams.tool_calls import Call
 
 

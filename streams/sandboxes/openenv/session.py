@@ -1,6 +1,6 @@
 """One session of the reference server: an environment that is spoken to in OpenEnv's words and the extension's.
 
-`openenv_server.py` holds one for each connection. It knows nothing of sockets.
+`server.py` holds one for each connection. It knows nothing of sockets.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from streams.sandboxes.environment import (
     TaskSource,
     Tools,
 )
-from streams.sandboxes.openenv_protocol import (
+from streams.sandboxes.openenv.protocol import (
     VERSION,
     ActionsData,
     CapabilitiesData,

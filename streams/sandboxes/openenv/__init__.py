@@ -1,0 +1,1 @@
+"""OpenEnv over WebSocket: the environment that talks to a server, a server, and the extension that they share."""
