@@ -52,7 +52,7 @@ class Judge:
                 trusted += refusal is None
                 refusals.update([refusal] if refusal else [])
             elif has_failed(steps, successes):
-                self._ask(batch, branch_request(episode, steps, "failed"))
+                self._fail(batch, episode, steps)
         for reason, episodes in refusals.items():
             log.warning("episodes not trusted", reason=reason, episodes=episodes)
         return trusted
@@ -67,15 +67,23 @@ class Judge:
         self._quota.admit(admitted)
         split = self._holdout.split(request.task.task_id)
         batch.add("trusted", request.episode_id, split.value, admitted.principal, admitted.likeness, admitted.at)
-        self._ask(batch, request)
+        self._ask(batch, request, split)
         return None
 
-    def _ask(self, batch: Batch, request: BranchRequest | None) -> None:
-        if request is not None and self._holdout.split(request.task.task_id) is Split.TRAIN:
+    def _fail(self, batch: Batch, episode: str, steps: Sequence[StoredStep]) -> None:
+        """Note that the episode failed; one that is not one growing chat cannot be gone on from."""
+        request = branch_request(episode, steps, "failed")
+        if request is not None:
+            split = self._holdout.split(request.task.task_id)
+            batch.add("failed", episode, split.value, steps[0].principal)
+            self._ask(batch, request, split)
+
+    def _ask(self, batch: Batch, request: BranchRequest, split: Split) -> None:
+        if split is Split.TRAIN:
             batch.outgoing(Outgoing(self._branches_topic, request.episode_id.encode(), request.to_json()))
 
     def _judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
-        """Of those with a verdict that are neither trusted, flagged nor withdrawn: id, steps in order, verdicts."""
+        """Of those newly judged and neither flagged nor withdrawn: id, steps in order, verdicts."""
         if not episodes:
             return
         start = self._starts.before(episodes)
@@ -83,6 +91,7 @@ class Judge:
             self._database.matching(
                 "SELECT episode_id, list(success) FROM outcomes WHERE sequence >= $1 AND episode_id IN (FROM wanted) "
                 "AND episode_id NOT IN (SELECT episode_id FROM trusted WHERE sequence >= $1) "
+                "AND episode_id NOT IN (SELECT episode_id FROM failed WHERE sequence >= $1) "
                 "AND episode_id NOT IN (SELECT episode_id FROM flags WHERE sequence >= $1) "
                 f"AND episode_id NOT IN ({WITHDRAWN_EPISODES} AND sequence >= $1) GROUP BY episode_id",
                 episodes,

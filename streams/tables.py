@@ -108,6 +108,8 @@ TABLES: dict[str, pa.Schema] = {
         likeness=pa.uint64(),
         trusted_at=_TIME,
     ),
+    # Episodes of policies that were judged and never a success, each once.
+    "failed": _schema(**_SEQUENCE, episode_id=pa.string(), split=pa.string(), principal=pa.string()),
     # Episodes that are never learned from, whatever their verdict.
     "flags": _schema(**_SEQUENCE, episode_id=pa.string(), reason=pa.string()),
     "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),

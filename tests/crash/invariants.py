@@ -40,6 +40,9 @@ ALWAYS = (
     Rule("no alternative is stored twice", _repeated("transitions", "transition_id", "origin = 'branch'")),
     Rule("no state has two branch results", _repeated("branches", "request_id, step")),
     Rule("no episode is trusted twice", _repeated("trusted", "episode_id")),
+    Rule("no episode fails twice", _repeated("failed", "episode_id")),
+    Rule("no failed episode has two results", _repeated("recovery_attempts", "request_id")),
+    Rule("no recovery is stored twice", _repeated("recoveries", "recovery_id")),
     Rule("no sequence is given twice", _repeated(f"({_NUMBERED})", "sequence")),
     Rule("the log has no gap", "SELECT topic, partition, expected, found FROM gaps"),
     Rule(
@@ -64,12 +67,14 @@ ALWAYS = (
     Rule(
         "each branch result below the offsets is accounted for once",
         "SELECT read, kept FROM (SELECT coalesce(sum(next), 0) AS read FROM offsets WHERE topic = '{transitions}'), "
-        f"(SELECT (SELECT count(*) FROM branches) + (SELECT count(*) FROM ({_ACCOUNTED}) "
+        "(SELECT (SELECT count(*) FROM branches) + (SELECT count(*) FROM recovery_attempts) "
+        f"+ (SELECT count(*) FROM ({_ACCOUNTED}) "
         "WHERE topic = '{transitions}') AS kept) WHERE read <> kept",
     ),
     Rule(
-        "a trusted training episode is asked for once, and only such an episode",
-        "SELECT t.episode_id, o.episode_id, asked FROM (FROM trusted WHERE split = 'train') t "
+        "a trusted or failed training episode is asked for once, and only such an episode",
+        "SELECT t.episode_id, o.episode_id, asked FROM (SELECT episode_id FROM trusted WHERE split = 'train' "
+        "UNION ALL SELECT episode_id FROM failed WHERE split = 'train') t "
         "FULL JOIN (SELECT decode(key) AS episode_id, count(*) AS asked FROM outbox WHERE topic = '{branches}' "
         "GROUP BY ALL) o ON t.episode_id = o.episode_id WHERE t.episode_id IS NULL OR asked IS DISTINCT FROM 1",
     ),
@@ -94,6 +99,12 @@ DRAINED = (
         "(SELECT episode_id, count(*) AS results, count(DISTINCT step) AS different, "
         "count(DISTINCT request_id) AS requests FROM branches GROUP BY ALL) USING (episode_id) "
         "WHERE (results, different, requests) IS DISTINCT FROM (steps, steps, 1)",
+    ),
+    Rule(
+        "each failed training episode has one result, and only such an episode",
+        "SELECT f.episode_id, r.episode_id FROM (FROM failed WHERE split = 'train') f "
+        "FULL JOIN recovery_attempts r ON f.episode_id = r.episode_id "
+        "WHERE f.episode_id IS NULL OR r.episode_id IS NULL",
     ),
 )
 

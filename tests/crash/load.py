@@ -119,7 +119,7 @@ class LibraryAgents:
 
 
 def batch(name: str, number: int, size: int, recordings: Sequence[Recording]) -> Iterator[StepEvent | OutcomeEvent]:
-    """The events of a batch: of eight episodes one is branched, one is dropped, one held out, five are not trusted.
+    """The events of a batch: of eight episodes one is branched, one is dropped, one held out, five have failed.
 
     The last event comes again, as an agent sends it that was not told of its success.
     """

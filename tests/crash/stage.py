@@ -22,7 +22,7 @@ from streams.processes import free_port
 from streams.quota import QuotaSettings
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import BranchingSettings, KafkaSettings, StoreSettings
+from streams.settings import BranchingSettings, KafkaSettings, RecoverySettings, StoreSettings
 from streams.topics import create_topics, end_offsets
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
@@ -158,7 +158,8 @@ class Stage:
             if tuple(str(cell).encode() for cell in row) not in letters:
                 yield f"a dead letter is noted and not published: {row}"
         asked = {key for key, _ in records(self.kafka, self.kafka.branches_topic)}
-        for (episode,) in self.ask("SELECT episode_id FROM trusted WHERE split = 'train'"):
+        judged = "SELECT episode_id, split FROM trusted UNION ALL SELECT episode_id, split FROM failed"
+        for (episode,) in self.ask(f"SELECT episode_id FROM ({judged}) WHERE split = 'train'"):
             if str(episode).encode() not in asked:
                 yield f"a branch request is noted and not published: {episode}"
 
@@ -190,7 +191,8 @@ def on_stage(
     recorded.write_bytes(RECORDINGS.dump_json(tuple(recordings)))
     stop = folder / "stop"
     store = StoreSettings(path=folder / "store.duckdb", port=free_port(), batch=200, batch_s=0.1)
-    branching = BranchingSettings(samples=0, alternatives=2)
+    # There is no policy, so failed episodes are gone on from by one listed action.
+    branching = BranchingSettings(samples=0, alternatives=2, recovery=RecoverySettings(attempts=1, steps=1))
     roles = RoleSettings(
         kafka=kafka, store=store, holdout=HOLDOUT, admission=UNLIMITED, branching=branching
     ).model_dump_json()

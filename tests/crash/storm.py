@@ -188,8 +188,10 @@ class Storm:
 
     def _branched(self, sequence: int) -> bool:
         waiting = self._stage.ask(
-            f"SELECT count(*) FROM trusted WHERE split = 'train' AND sequence <= {sequence} "
-            "AND episode_id NOT IN (SELECT episode_id FROM branches)"
+            "SELECT count(*) FROM (FROM (SELECT episode_id, split, sequence FROM trusted) "
+            "UNION ALL SELECT episode_id, split, sequence FROM failed) "
+            f"WHERE split = 'train' AND sequence <= {sequence} AND episode_id NOT IN "
+            "(SELECT episode_id FROM branches UNION SELECT episode_id FROM recovery_attempts)"
         )
         return waiting[0][0] == 0
 
