@@ -19,6 +19,7 @@ from streams.processes import free_port
 from streams.recorder import build_api
 from streams.settings import StoreSettings
 from streams.store import Store
+from tests.installed import faulty_package
 from tests.recorded import HOLDOUT, KAFKA, ServedStore
 
 
@@ -102,3 +103,10 @@ def served_store(tmp_path: Path) -> Iterator[ServedStore]:
     server.should_exit = True
     thread.join(timeout=30)
     store.close()
+
+
+@pytest.fixture(scope="session")
+def faulty_environments() -> Iterator[tuple[str, ...]]:
+    """The names of environments of a third party: a sound one, and one for each promise that can be broken."""
+    with faulty_package() as names:
+        yield names
