@@ -10,6 +10,10 @@
 # `--init`: sandboxes start processes of their own (Java), and something must reap those that are left.
 FROM python:3.11-slim
 
+# Walls around sandboxes. In a container without user namespaces they get those of Landlock (docs/isolation.md).
+RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap libseccomp2 \
+    && rm -rf /var/lib/apt/lists/*
+
 # The build of torch for CPUs, which is far smaller than the one for GPUs. Name another index for another build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 

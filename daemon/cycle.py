@@ -34,7 +34,6 @@ from streams.events import Task
 from streams.holdout import Split
 from streams.ids import uuid7
 from streams.policy import PolicyClient
-from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store_client import StoreClient
 from streams.trust import WITHDRAWN_EPISODES
@@ -217,7 +216,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
 
 
 async def _play_gate(loop: Loop, champion: str, candidate: str, watch: Watcher) -> GateReport:
-    settings, harness = loop.settings.gate, ChatHarness()
+    settings, harness = loop.settings.gate, (await loop.pool.describe()).harness
     evaluation = await evaluate(
         loop.held_out,
         champion,
