@@ -48,11 +48,13 @@ _STATES = {
 }
 
 _BRANCHING_SQL = f"""
-    WITH requested AS (
-        SELECT DISTINCT decode(key) AS episode_id FROM outbox WHERE topic = '{{topic}}'
-        AND decode(key) NOT IN ({WITHDRAWN_EPISODES})
-    ), answered AS (SELECT episode_id FROM branches UNION SELECT episode_id FROM recovery_attempts)
-    SELECT count(*) AS asked, count(*) FILTER (episode_id IN (FROM answered)) AS answered FROM requested
+    WITH withdrawn AS ({WITHDRAWN_EPISODES})
+    SELECT
+        (SELECT count(*) FROM branches ANTI JOIN withdrawn USING (episode_id))
+            + (SELECT count(*) FROM recovery_attempts ANTI JOIN withdrawn USING (episode_id)) AS answered,
+        (SELECT count(*) FROM transitions ANTI JOIN withdrawn USING (episode_id)
+            WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train'))
+            + (SELECT count(*) FROM failed ANTI JOIN withdrawn USING (episode_id) WHERE split = 'train') AS asked
 """
 
 
@@ -87,8 +89,8 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """How many episodes branch workers were asked about, and how many they have answered."""
-        counts = await self.store.query(_BRANCHING_SQL.format(topic=self.settings.kafka.branches_topic))
+        """How many states of trusted episodes, and failed episodes, there are, and how many were worked on."""
+        counts = await self.store.query(_BRANCHING_SQL)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
     def provenance(self) -> Provenance:

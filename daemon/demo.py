@@ -152,7 +152,7 @@ class Demo:
             stored = (await self.loop.store.status()).positions.get(kafka.events_topic, {})
             ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
             asked, answered = await self.loop.branching_state()
-            self.narrator.advance("episodes branched", answered, asked)
+            self.narrator.advance("states branched", answered, asked)
             if sum(stored.values()) == sum(ends.values()) and asked == answered:
                 return
             await asyncio.sleep(_POLL_S)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import torch
 import uvicorn
+from hypothesis import settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from learners.base_model import embedded_tokenizer_files
@@ -21,6 +22,10 @@ from streams.settings import StoreSettings
 from streams.store import Store
 from tests.installed import faulty_package
 from tests.recorded import HOLDOUT, KAFKA, ServedStore
+
+# How long an example takes says something about the machine only.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -31,5 +31,5 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     try:
         yield tuple(f"faulty_{name.lower()}" for name in classes)
     finally:
-        module.unlink()
-        shutil.rmtree(metadata)
+        module.unlink(missing_ok=True)
+        shutil.rmtree(metadata, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""How many failed episodes of an agent can be turned into successes, by selector and by the length of a continuation.
+
+    python examples/compare_recoveries.py --adapter .ratchet/demo/adapters/DIGEST
+
+The agent (the base model with that adapter) plays tasks of the train split greedily until enough of them have failed.
+Each of those is gone on from with every selector and length, always within the same budget of sandbox steps: that, by
+the length, is how many continuations an episode gets. Tells how it goes on stderr and prints the table, or with --json
+one object, on stdout.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from daemon.config import Settings
+from daemon.console import Narrator, print_json
+from daemon.supervisor import inference_service
+from evaluation.rollouts import Rollout, play
+from evaluation.settings import RolloutSettings
+from evaluation.statistics import Interval, wilson_interval
+from learners.base_model import resolve_base
+from streams.budget import Budget
+from streams.errors import RatchetError
+from streams.events import BranchRequest, RecordedStep, RecoveryResult, Task
+from streams.holdout import Split
+from streams.policy import PolicyClient
+from streams.processes import free_port
+from streams.recovery import recover
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.selectors import SELECTORS
+from streams.served_policy import ServedPolicy
+from streams.settings import BranchingSettings, RecoverySettings
+
+_AGENT = "agent"
+_AT_ONCE = 32
+
+
+class Run(BaseModel):
+    """One selector and length over all failed episodes. `sandbox_steps` are those really taken, replays not counted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    selector: str
+    steps: int
+    episodes: int
+    attempts: int
+    sandbox_steps: int
+    recovered: int
+    interval: Interval
+
+    @property
+    def per_hundred(self) -> float:
+        return 100 * self.recovered / self.episodes
+
+
+class Report(BaseModel):
+    """`played` tasks gave the failed episodes; `budget` is in sandbox steps an episode."""
+
+    model_config = ConfigDict(frozen=True)
+
+    played: int
+    failed: int
+    budget: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all runs share."""
+
+    options: argparse.Namespace
+    settings: Settings
+    pool: SandboxPool
+    policy: PolicyClient
+    narrator: Narrator
+
+    async def run(self, tasks: Sequence[Task]) -> Report:
+        failed, played = await self._failures(tasks)
+        runs = []
+        for steps in self.options.steps:
+            for selector in self.options.selectors:
+                runs.append(await self._recover(failed, selector, steps))
+        return Report(played=played, failed=len(failed), budget=self.options.budget, runs=tuple(runs))
+
+    async def _failures(self, tasks: Sequence[Task]) -> tuple[list[BranchRequest], int]:
+        """Failed episodes, as production would have recorded them, and how many were played for them."""
+        harness = (await self.pool.describe()).harness
+        failed: list[BranchRequest] = []
+        played = 0
+        while len(failed) < self.options.failures and played < len(tasks):
+            chunk = tasks[played : played + _AT_ONCE]
+            rollouts = await play(chunk, _AGENT, self.policy, self.pool, harness, RolloutSettings())
+            played += len(chunk)
+            for task, rollout in zip(chunk, rollouts, strict=True):
+                if not rollout.success:
+                    failed.append(await self._recorded(task, rollout))
+            self.narrator.advance("failed episodes", min(len(failed), self.options.failures), self.options.failures)
+        return failed[: self.options.failures], played
+
+    async def _recorded(self, task: Task, rollout: Rollout) -> BranchRequest:
+        harness = (await self.pool.describe()).harness
+        async with self.pool.session() as session:
+            first, *answers = await session.replay(task, rollout.actions)
+        steps = [
+            RecordedStep(action=action, observation=answer.text)
+            for action, answer in zip(rollout.actions, answers, strict=True)
+        ]
+        return BranchRequest(
+            event_id=task.task_id,
+            episode_id=task.task_id,
+            task=task,
+            verdict="failed",
+            opening=harness.opening(first.text),
+            steps=tuple(steps),
+        )
+
+    async def _recover(self, failed: Sequence[BranchRequest], name: str, steps: int) -> Run:
+        recovery = RecoverySettings(attempts=max(1, self.options.budget // steps), steps=steps)
+        settings = BranchingSettings(recovery=recovery, seed=self.options.seed)
+        policy, selector = ServedPolicy(self.policy, _AGENT, patience_s=60), SELECTORS[name]()
+        results: list[RecoveryResult] = []
+        for start in range(0, len(failed), settings.episodes):
+            batch = failed[start : start + settings.episodes]
+            results += await asyncio.gather(
+                *(recover(request, self.pool, policy, selector, settings, Budget(None)) for request in batch)
+            )
+            self.narrator.advance(f"{name}, {steps} steps", len(results), len(failed))
+        recovered = sum(bool(result.recoveries) for result in results)
+        return Run(
+            selector=name,
+            steps=steps,
+            episodes=len(failed),
+            attempts=sum(result.attempts for result in results),
+            sandbox_steps=sum(result.sandbox_steps for result in results),
+            recovered=recovered,
+            interval=wilson_interval(recovered, len(failed)),
+        )
+
+
+@asynccontextmanager
+async def served(settings: Settings, adapter: Path) -> AsyncIterator[PolicyClient]:
+    """An inference server of the base model and the adapter, which is called `agent`."""
+    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
+    with tempfile.TemporaryDirectory(prefix="ratchet-compare-") as scratch:
+        engine = settings.engine.model_copy(update={"port": free_port()})
+        given = settings.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
+        server = inference_service(given, base)
+        try:
+            await server.start()
+            await server.ready()
+            async with PolicyClient(given.serving.inference_url) as policy:
+                await policy.load_adapter(_AGENT, str(adapter))
+                yield policy
+        finally:
+            await server.stop()
+
+
+async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
+    """Play, fail, and go on."""
+    settings = Settings.read()
+    domain = settings.domain
+    async with (
+        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
+        served(settings, options.adapter.resolve()) as policy,
+    ):
+        tasks = await pool.tasks(domain.game, domain.fold)
+        train = [task for task in tasks if settings.holdout.split(task.task_id) is Split.TRAIN]
+        return await Bench(options, settings, pool, policy, narrator).run(train)
+
+
+def table(report: Report) -> Table:
+    rows = Table("steps", "selector", "attempts", "sandbox steps", "recovered of 100", "95% interval")
+    for run in report.runs:
+        rows.add_row(
+            *(str(run.steps), run.selector, str(run.attempts), str(run.sandbox_steps)),
+            *(f"{run.per_hundred:.1f}", f"{100 * run.interval.low:.0f} to {100 * run.interval.high:.0f}"),
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", type=Path, required=True, help="the agent's adapter: a folder")
+    parser.add_argument("--failures", type=int, default=100, help="failed episodes to go on from (%(default)s)")
+    parser.add_argument("--budget", type=int, default=16, help="sandbox steps for one of them (%(default)s)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16], help="lengths of a continuation")
+    parser.add_argument("--selectors", nargs="+", choices=sorted(SELECTORS), default=sorted(SELECTORS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    try:
+        with Narrator() as narrator:
+            report = asyncio.run(compare(options, narrator))
+    except RatchetError as error:
+        sys.exit(f"compare_recoveries: {error}")
+    if options.json:
+        print_json(report.model_dump_json())
+    else:
+        Console().print(table(report))
+
+
+if __name__ == "__main__":
+    main()
