@@ -1,11 +1,15 @@
 """The suite lets a sound environment pass and finds every broken promise, through processes and entry points."""
 
 import random
+from collections.abc import Mapping
 
 import pytest
+from pydantic import JsonValue
 
+from streams.processes import free_port
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool
+from tests.streams.sandboxes.openenv_servers import reference, stopped
 
 # What each faulty environment breaks, by the beginning of the promise's name.
 BROKEN = {
@@ -23,8 +27,10 @@ BROKEN = {
 }
 
 
-async def checked(name: str, game: str = "", tasks: int = 4, restores: int = 30) -> list[Check]:
-    async with SandboxPool(name, size=2) as pool:
+async def checked(
+    name: str, game: str = "", tasks: int = 4, restores: int = 30, settings: Mapping[str, JsonValue] | None = None
+) -> list[Check]:
+    async with SandboxPool(name, size=2, step_timeout_s=60, settings=settings) as pool:
         description = await pool.describe()
         listed = await pool.tasks(game or description.games[0], "train")
         suite = Suite(pool, description, listed[:tasks], restores, random.Random(0))
@@ -54,4 +60,14 @@ async def test_a_broken_promise_is_found(name: str, promise: str, faulty_environ
 )
 async def test_every_environment_of_ours_keeps_every_promise(name: str, game: str) -> None:
     checks = await checked(name, game, tasks=2, restores=10)
+    assert [check for check in checks if not check.kept] == []
+
+
+async def test_an_environment_on_a_server_keeps_every_promise() -> None:
+    port = free_port()
+    server = reference(port)
+    try:
+        checks = await checked("openenv", "twc", tasks=2, restores=10, settings={"url": f"ws://127.0.0.1:{port}/ws"})
+    finally:
+        stopped(server)
     assert [check for check in checks if not check.kept] == []
