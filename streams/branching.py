@@ -177,6 +177,8 @@ class _Branching:
 
     async def _round(self, state: _Branched, grant: int) -> int:
         """Try up to `grant` actions at a state; returns how many were tried. A state that teaches no more is over."""
+        if not grant:
+            return 0
         try:
             proposals = await self._proposals(state, grant)
             trials = await self.episode.branch(state.step, [proposal.action for proposal in proposals])
@@ -190,8 +192,6 @@ class _Branching:
         return len(trials)
 
     async def _proposals(self, state: _Branched, most: int) -> tuple[Proposal, ...]:
-        if not most:
-            return ()
         sampled, state.policy = await self.suggestions.sampled(state.step)
         generator = random.Random(
             content_id(str(self.settings.seed), self.request.event_id, str(state.step), str(len(state.seen)))

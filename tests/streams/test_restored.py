@@ -8,7 +8,7 @@ from streams.errors import DivergedError
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.restored import Trial, restored
 from streams.sandboxes.pool import SandboxPool
-from streams.selectors import Uniform
+from streams.selectors import LastSteps, Uniform
 from streams.settings import BranchingSettings
 from tests.streams.policies import FixedPolicy
 
@@ -62,6 +62,16 @@ async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from()
         assert result.fidelity == "sandbox_exact"
         assert result.alternatives == ()
         assert {(each.action, each.fate) for each in result.fatalities} == {("hang", "timeout"), ("die", "died")}
+
+
+async def test_what_one_state_has_no_use_for_is_spent_at_the_others() -> None:
+    settings = BranchingSettings(alternatives=9, round=8, adaptive=True, branches_per_episode=10, samples=0)
+    async with SandboxPool("faulty_sound") as pool:
+        results = await branch(
+            request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings, Budget(None)
+        )
+    # There are four alternatives at each state, and most of the budget was meant for the last one.
+    assert [len(result.alternatives) for result in results] == [2, 4, 4]
 
 
 async def test_an_environment_that_diverges_is_caught_every_time() -> None:
