@@ -18,6 +18,7 @@ from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.jvm import start_jvm
+from streams.sandboxes.task_names import parse_task_name
 
 ENVIRONMENT = "scienceworld"
 
@@ -200,12 +201,7 @@ class ScienceWorld:
 
 
 def _parse(task: Task) -> tuple[str, int]:
-    game, fold, variation = (*task.task_id.split("/"), "", "", "")[:3]
-    if task.task_id.count("/") != 2 or not variation.isdecimal() or game not in ID2TASK.values():
-        raise SandboxError(
-            f"{task.task_id!r} is no task of ScienceWorld. "
-            f"Remedy: name it <game>/<fold>/<variation>, with a game of {', '.join(ID2TASK.values())}."
-        )
-    if int(variation) not in _variations(game).get(fold, ()):
-        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
-    return game, int(variation)
+    game, _, variation = parse_task_name(
+        task, "ScienceWorld", ID2TASK.values(), lambda game, fold: _variations(game).get(fold, ())
+    )
+    return game, variation

@@ -18,6 +18,7 @@ from streams.events import Task
 from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Observation, Restore
 from streams.sandboxes.harness import ChatHarness
+from streams.sandboxes.task_names import parse_task_name
 from streams.sandboxes.textworld_games import FOLDS, GAMES, generate
 
 ENVIRONMENT = "textworld"
@@ -209,15 +210,7 @@ class TextWorld:
 
 
 def _parse(task: Task) -> tuple[str, str, int]:
-    game, fold, number = (*task.task_id.split("/"), "", "", "")[:3]
-    if task.task_id.count("/") != 2 or not number.isdecimal() or game not in GAMES:
-        raise SandboxError(
-            f"{task.task_id!r} is no task of TextWorld. "
-            f"Remedy: name it <game>/<fold>/<number>, with a game of {', '.join(GAMES)}."
-        )
-    if int(number) not in FOLDS.get(fold, ()):
-        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
-    return game, fold, int(number)
+    return parse_task_name(task, "TextWorld", GAMES, lambda game, fold: FOLDS.get(fold, ()))
 
 
 def _events(answer: str) -> list[str]:

@@ -19,6 +19,7 @@ from streams.ids import content_id
 from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.jvm import start_jvm
+from streams.sandboxes.task_names import parse_task_name
 
 ENVIRONMENT = "textworld_express"
 
@@ -132,7 +133,10 @@ class TextWorldExpress:
         self._server, self._game, self._state = None, "", {}
 
     def _begin(self, task: Task, *, gold: bool) -> Observation:
-        game, fold, seed = self._parse(task)
+        numbers = _seeds()
+        game, fold, seed = parse_task_name(
+            task, "TextWorldExpress", GAME_NAMES, lambda game, fold: numbers.get(fold, frozenset())
+        )
         if game != self._game:
             self.close()
             self._server, self._game = _idle[game].pop() if _idle[game] else _load(game), game
@@ -143,17 +147,6 @@ class TextWorldExpress:
         self._task_id, self._state = task.task_id, self._read(generated)
         first = self._state["observation"].strip()
         return Observation(f"{self._server.getTaskDescription()}\n\n{first}", self._score(), False, False)
-
-    def _parse(self, task: Task) -> tuple[str, str, int]:
-        game, fold, seed = (*task.task_id.split("/"), "", "", "")[:3]
-        if task.task_id.count("/") != 2 or not seed.isdecimal() or game not in GAME_NAMES:
-            raise SandboxError(
-                f"{task.task_id!r} is no task of TextWorldExpress. "
-                f"Remedy: name it <game>/<fold>/<seed>, with a game of {', '.join(GAME_NAMES)}."
-            )
-        if int(seed) not in _seeds().get(fold, ()):
-            raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
-        return game, fold, int(seed)
 
     def _observed(self, text: str) -> Observation:
         score, success = self._score(), bool(self._state["tasksuccess"])

@@ -124,7 +124,18 @@ def test_sessions_of_one_process_do_not_disturb_each_other(game: TextWorldExpres
     assert "put dirty white shirt in laundry basket" in game.valid_actions()
 
 
-@pytest.mark.parametrize("task_id", ["twc/test/20000", "twc/train/20000", "twc/train", "chess/train/1", "twc/train/-1"])
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        "twc/test/20000",
+        "twc/train/20000",
+        "twc/train",
+        "chess/train/1",
+        "twc/train/-1",
+        "twc/train/017",
+        "twc/train/\uff11\uff17",
+    ],
+)
 def test_a_reserved_or_unknown_task_is_refused(game: TextWorldExpress, task_id: str) -> None:
     with pytest.raises(SandboxError, match="Remedy"):
         game.reset(Task(environment="textworld_express", task_id=task_id))
