@@ -11,7 +11,7 @@ def parse_task_name(
 ) -> tuple[str, str, int]:
     """The game, fold and number of a task; `numbers` has those that may be played of a game and fold.
 
-    A task has one name, for the holdout goes by names: a number is written without leading zeros. Raises `SandboxError`.
+    A task has one name, for the holdout goes by names: numbers have no leading zeros. Raises `SandboxError`.
     """
     game, fold, number = (*task.task_id.split("/"), "", "", "")[:3]
     if task.task_id.count("/") != 2 or not (number.isascii() and number.isdecimal()) or game not in games:
