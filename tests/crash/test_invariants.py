@@ -19,29 +19,35 @@ BREAKS = {
     "no alternative is stored twice": f"INSERT INTO transitions {_AGAIN} transitions WHERE origin = 'branch' LIMIT 1",
     "no state has two branch results": f"INSERT INTO branches {_AGAIN} branches LIMIT 1",
     "no episode is trusted twice": f"INSERT INTO trusted {_AGAIN} trusted LIMIT 1",
+    "no episode fails twice": f"INSERT INTO failed {_AGAIN} failed LIMIT 1",
+    "no failed episode has two results": f"INSERT INTO recovery_attempts {_AGAIN} recovery_attempts LIMIT 1",
+    "no recovery is stored twice": f"INSERT INTO recoveries {_AGAIN} recoveries LIMIT 1",
     "no sequence is given twice": "UPDATE trusted SET sequence = (SELECT min(sequence) FROM events)",
     "the log has no gap": "INSERT INTO gaps VALUES (1000, 'ratchet.events', 0, 1, 2)",
     "a stored step has its transition, and only a stored step": "DELETE FROM transitions WHERE step = 0",
     "a stored verdict has its outcome, and only a stored verdict": "DELETE FROM outcomes",
     "each offset below a partition's next is accounted for once": "UPDATE offsets SET next = next + 1",
     "each branch result below the offsets is accounted for once": "UPDATE offsets SET next = next + 1",
-    "a trusted training episode is asked for once, and only such an episode": "DELETE FROM outbox",
+    "a trusted or failed training episode is asked for once, and only such an episode": "DELETE FROM outbox",
     "an executed alternative is a transition": "DELETE FROM transitions WHERE origin = 'branch'",
     "the outbox is published": "DELETE FROM offsets WHERE topic = 'outbox'",
     "each state of a trusted training episode has one result, all of one request": "DELETE FROM branches",
+    "each failed training episode has one result, and only such an episode": "DELETE FROM recovery_attempts",
 }
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The file of a store that took in one trusted episode, whose states were branched."""
+    """The file of a store that took in a trusted episode, which was branched, and a failed one, which was recovered."""
     path, task = tmp_path / "store.duckdb", TASKS[Split.TRAIN][0]
     store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
     log = Log(store)
     log.publish(*episode("episode", task))
     for step in range(2):
         log.branched("episode", task, step)
-    store.published(store.pending(1)[-1].sequence)
+    log.publish(*episode("failed", task, "policy", success=False))
+    log.recovered("failed", task, left_at=1)
+    store.published(store.pending(2)[-1].sequence)
     store.close()
     return path
 
