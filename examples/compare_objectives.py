@@ -1,6 +1,6 @@
 """Imitation against world model + imitation: the same demonstrations, the same number of updates, several seeds.
 
-    python examples/compare_objectives.py --seeds 3
+    python -m examples.compare_objectives --seeds 3
 
 Each seed draws its own demonstrations from the train split and its own alternatives (random valid actions, executed in
 a sandbox), trains both arms from the base model with that seed, and plays the same held-out tasks greedily. Tells how
@@ -11,32 +11,25 @@ import argparse
 import asyncio
 import random
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.supervisor import inference_service
 from evaluation.rollouts import Rollout, play
 from evaluation.statistics import mcnemar_exact, wilson_interval
-from learners.base_model import resolve_base
-from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
+from examples.laboratory import Laboratory, laboratory
+from learners.settings import Stage
 from learners.snapshots import write_snapshot
-from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
 from streams.errors import RatchetError
 from streams.events import RecordedStep, Task
-from streams.holdout import Split
-from streams.policy import PolicyClient
-from streams.processes import free_port
 from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.pool import SandboxPool, SandboxSession
+from streams.sandboxes.pool import SandboxSession
 
 
 class Run(BaseModel):
@@ -104,74 +97,34 @@ async def demonstrate(session: SandboxSession, task: Task, alternatives: int, ge
     )
 
 
-async def compare(options: argparse.Namespace, narrator: Narrator) -> Comparison:
-    """Train and play every arm with every seed."""
-    given = Settings.read()
-    base = await asyncio.to_thread(resolve_base, given.model, given.home)
-    with tempfile.TemporaryDirectory(prefix="ratchet-compare-") as scratch:
-        home = Path(scratch)
-        engine = given.engine.model_copy(update={"port": free_port()})
-        settings = given.model_copy(update={"home": home, "engine": engine}).settled()
-        server = inference_service(settings, base)
-        domain = settings.domain
-        try:
-            await server.start()
-            await server.ready()
-            async with (
-                SandboxPool(domain.environment) as pool,
-                PolicyClient(settings.serving.inference_url) as policy,
-            ):
-                tasks = await pool.tasks(domain.game, domain.fold)
-                held_out = [task for task in tasks if settings.holdout.split(task.task_id) is Split.SELECTION]
-                bench = _Bench(options, settings, base, home, pool, policy, held_out[: options.tasks], narrator)
-                return await bench.run([t for t in tasks if settings.holdout.split(t.task_id) is Split.TRAIN])
-        finally:
-            await server.stop()
-
-
-class _Bench:
+@dataclass(frozen=True, slots=True)
+class Bench:
     """What all runs share."""
 
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        settings: Settings,
-        base: Path,
-        home: Path,
-        pool: SandboxPool,
-        policy: PolicyClient,
-        held_out: Sequence[Task],
-        narrator: Narrator,
-    ) -> None:
-        self._options = options
-        self._settings = settings
-        self._base = base
-        self._home = home
-        self._pool = pool
-        self._policy = policy
-        self._held_out = held_out
-        self._narrator = narrator
+    options: argparse.Namespace
+    laboratory: Laboratory
 
-    async def run(self, train_tasks: Sequence[Task]) -> Comparison:
+    async def run(self) -> Comparison:
+        lab = self.laboratory
         runs: list[Run] = []
         wins = losses = 0
-        for seed in range(self._options.seeds):
+        for seed in range(self.options.seeds):
             generator = random.Random(seed)
-            chosen = generator.sample(list(train_tasks), self._options.demonstrations)
-            async with self._pool.session() as session:
+            chosen = generator.sample(lab.train, self.options.demonstrations)
+            async with lab.pool.session() as session:
                 trajectories = [
-                    await demonstrate(session, task, self._options.alternatives, generator) for task in chosen
+                    await demonstrate(session, task, self.options.alternatives, generator) for task in chosen
                 ]
-            snapshot = write_snapshot(trajectories, self._settings.holdout, self._home / "snapshots", seed, {})
+            snapshot = write_snapshot(trajectories, lab.settings.holdout, lab.home / "snapshots", seed, {})
             solved: list[set[str]] = []
-            for arm, stages in arms(self._options.updates, self._options.share).items():
+            for arm, stages in arms(self.options.updates, self.options.share).items():
                 run, rollouts = await self._one(arm, seed, stages, snapshot.folder)
                 runs.append(run)
                 solved.append({rollout.task_id for rollout in rollouts if rollout.success})
             wins, losses = wins + len(solved[1] - solved[0]), losses + len(solved[0] - solved[1])
         return Comparison(
-            demonstrations=self._options.demonstrations,
-            updates=self._options.updates,
+            demonstrations=self.options.demonstrations,
+            updates=self.options.updates,
             runs=tuple(runs),
             wins=wins,
             losses=losses,
@@ -180,29 +133,19 @@ class _Bench:
         )
 
     async def _one(self, arm: str, seed: int, stages: tuple[Stage, ...], snapshot: Path) -> tuple[Run, list[Rollout]]:
-        began, tokens = time.monotonic(), 0
+        began, lab = time.monotonic(), self.laboratory
         name = f"{arm.replace(' + ', '-').replace(' ', '-')}-{seed}"
-        learner = LearnerSettings(stages=stages, lora=LoraSettings(layers=15), threads=self._settings.learner.threads)
-        output = self._home / name
-        job = TrainingJob(base=self._base, snapshot=snapshot, output=output, settings=learner, seed=seed)
-
-        def count(update: int, updates: int, loss: float, trained: int) -> None:
-            nonlocal tokens
-            tokens += trained
-            self._narrator.advance(f"{name}: training", update, updates, f"loss {loss:.3f}")
-
-        await run_training(job, lambda p: count(p.update, p.updates, p.loss, p.tokens))
-        await self._policy.load_adapter(name, str(output))
+        tokens = await lab.teach(name, snapshot, stages, seed)
         rollouts = await play(
-            self._held_out,
+            lab.held_out[: self.options.tasks],
             name,
-            self._policy,
-            self._pool,
-            ChatHarness(),
-            self._settings.gate.rollouts,
-            lambda done, total: self._narrator.advance(f"{name}: playing", done, total),
+            lab.policy,
+            lab.pool,
+            (await lab.pool.describe()).harness,
+            lab.settings.gate.rollouts,
+            lambda done, total: lab.narrator.advance(f"{name}: playing", done, total),
         )
-        await self._policy.unload_adapter(name)
+        await lab.policy.unload_adapter(name)
         steps = sum(rollout.steps for rollout in rollouts)
         run = Run(
             arm=arm,
@@ -214,8 +157,14 @@ class _Bench:
             trained_tokens=tokens,
             seconds=round(time.monotonic() - began, 1),
         )
-        self._narrator.say(f"{arm}, seed {seed}: success {run.success:.3f}, mean score {run.mean_score:.3f}")
+        lab.narrator.say(f"{arm}, seed {seed}: success {run.success:.3f}, mean score {run.mean_score:.3f}")
         return run, rollouts
+
+
+async def compare(options: argparse.Namespace, narrator: Narrator) -> Comparison:
+    """Train and play every arm with every seed."""
+    async with laboratory(narrator) as lab:
+        return await Bench(options, lab).run()
 
 
 def table(comparison: Comparison) -> Table:

@@ -1,6 +1,6 @@
 """How many failed episodes of an agent can be turned into successes, by selector and by the length of a continuation.
 
-    python examples/compare_recoveries.py --adapter .ratchet/demo/adapters/DIGEST
+    python -m examples.compare_recoveries --adapter .ratchet/demo/adapters/DIGEST
 
 The agent (the base model with that adapter) plays tasks of the train split greedily until enough of them have failed.
 Each of those is gone on from with every selector and length, always within the same budget of sandbox steps: that, by
@@ -11,9 +11,7 @@ one object, on stdout.
 import argparse
 import asyncio
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +19,15 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.supervisor import inference_service
 from evaluation.rollouts import Rollout, play
 from evaluation.settings import RolloutSettings
 from evaluation.statistics import Interval, wilson_interval
-from learners.base_model import resolve_base
+from examples.laboratory import Laboratory, laboratory
 from streams.budget import Budget
 from streams.errors import RatchetError
 from streams.events import BranchRequest, RecordedStep, RecoveryResult, Task
-from streams.holdout import Split
-from streams.policy import PolicyClient
-from streams.processes import free_port
 from streams.recovery import recover
-from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.selectors import SELECTORS
 from streams.served_policy import ServedPolicy
 from streams.settings import BranchingSettings, RecoverySettings
@@ -78,13 +70,10 @@ class Bench:
     """What all runs share."""
 
     options: argparse.Namespace
-    settings: Settings
-    pool: SandboxPool
-    policy: PolicyClient
-    narrator: Narrator
+    laboratory: Laboratory
 
-    async def run(self, tasks: Sequence[Task]) -> Report:
-        failed, played = await self._failures(tasks)
+    async def run(self) -> Report:
+        failed, played = await self._failures(self.laboratory.train)
         runs = []
         for steps in self.options.steps:
             for selector in self.options.selectors:
@@ -93,22 +82,26 @@ class Bench:
 
     async def _failures(self, tasks: Sequence[Task]) -> tuple[list[BranchRequest], int]:
         """Failed episodes, as production would have recorded them, and how many were played for them."""
-        harness = (await self.pool.describe()).harness
+        harness = (await self.laboratory.pool.describe()).harness
         failed: list[BranchRequest] = []
         played = 0
         while len(failed) < self.options.failures and played < len(tasks):
             chunk = tasks[played : played + _AT_ONCE]
-            rollouts = await play(chunk, _AGENT, self.policy, self.pool, harness, RolloutSettings())
+            rollouts = await play(
+                chunk, _AGENT, self.laboratory.policy, self.laboratory.pool, harness, RolloutSettings()
+            )
             played += len(chunk)
             for task, rollout in zip(chunk, rollouts, strict=True):
                 if not rollout.success:
                     failed.append(await self._recorded(task, rollout))
-            self.narrator.advance("failed episodes", min(len(failed), self.options.failures), self.options.failures)
+            self.laboratory.narrator.advance(
+                "failed episodes", min(len(failed), self.options.failures), self.options.failures
+            )
         return failed[: self.options.failures], played
 
     async def _recorded(self, task: Task, rollout: Rollout) -> BranchRequest:
-        harness = (await self.pool.describe()).harness
-        async with self.pool.session() as session:
+        harness = (await self.laboratory.pool.describe()).harness
+        async with self.laboratory.pool.session() as session:
             first, *answers = await session.replay(task, rollout.actions)
         steps = [
             RecordedStep(action=action, observation=answer.text)
@@ -126,14 +119,14 @@ class Bench:
     async def _recover(self, failed: Sequence[BranchRequest], name: str, steps: int) -> Run:
         recovery = RecoverySettings(attempts=max(1, self.options.budget // steps), steps=steps)
         settings = BranchingSettings(recovery=recovery, seed=self.options.seed)
-        policy, selector = ServedPolicy(self.policy, _AGENT, patience_s=60), SELECTORS[name]()
+        policy, selector = ServedPolicy(self.laboratory.policy, _AGENT, patience_s=60), SELECTORS[name]()
         results: list[RecoveryResult] = []
         for start in range(0, len(failed), settings.episodes):
             batch = failed[start : start + settings.episodes]
             results += await asyncio.gather(
-                *(recover(request, self.pool, policy, selector, settings, Budget(None)) for request in batch)
+                *(recover(request, self.laboratory.pool, policy, selector, settings, Budget(None)) for request in batch)
             )
-            self.narrator.advance(f"{name}, {steps} steps", len(results), len(failed))
+            self.laboratory.narrator.advance(f"{name}, {steps} steps", len(results), len(failed))
         recovered = sum(bool(result.recoveries) for result in results)
         return Run(
             selector=name,
@@ -146,35 +139,11 @@ class Bench:
         )
 
 
-@asynccontextmanager
-async def served(settings: Settings, adapter: Path) -> AsyncIterator[PolicyClient]:
-    """An inference server of the base model and the adapter, which is called `agent`."""
-    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
-    with tempfile.TemporaryDirectory(prefix="ratchet-compare-") as scratch:
-        engine = settings.engine.model_copy(update={"port": free_port()})
-        given = settings.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
-        server = inference_service(given, base)
-        try:
-            await server.start()
-            await server.ready()
-            async with PolicyClient(given.serving.inference_url) as policy:
-                await policy.load_adapter(_AGENT, str(adapter))
-                yield policy
-        finally:
-            await server.stop()
-
-
 async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
     """Play, fail, and go on."""
-    settings = Settings.read()
-    domain = settings.domain
-    async with (
-        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
-        served(settings, options.adapter.resolve()) as policy,
-    ):
-        tasks = await pool.tasks(domain.game, domain.fold)
-        train = [task for task in tasks if settings.holdout.split(task.task_id) is Split.TRAIN]
-        return await Bench(options, settings, pool, policy, narrator).run(train)
+    async with laboratory(narrator) as lab:
+        await lab.policy.load_adapter(_AGENT, str(options.adapter.resolve()))
+        return await Bench(options, lab).run()
 
 
 def table(report: Report) -> Table:

@@ -1,0 +1,79 @@
+"""What the comparisons in this folder share: a server of the base model, sandboxes, tasks, and a way to teach."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.config import Settings
+from daemon.console import Narrator
+from daemon.supervisor import inference_service
+from learners.base_model import resolve_base
+from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
+from learners.training import run_training
+from streams.events import Task
+from streams.holdout import Split
+from streams.policy import PolicyClient
+from streams.processes import free_port
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+
+
+@dataclass(frozen=True, slots=True)
+class Laboratory:
+    """`train` and `held_out` are the domain's tasks by split; `home` is a folder that is gone in the end."""
+
+    settings: Settings
+    base: Path
+    home: Path
+    pool: SandboxPool
+    policy: PolicyClient
+    train: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+    narrator: Narrator
+
+    async def teach(self, name: str, snapshot: Path, stages: tuple[Stage, ...], seed: int) -> int:
+        """Train an adapter of the base model and have it served as `name`; returns how many tokens were trained."""
+        tokens = 0
+        learner = LearnerSettings(stages=stages, lora=LoraSettings(layers=15), threads=self.settings.learner.threads)
+        output = self.home / name
+        job = TrainingJob(base=self.base, snapshot=snapshot, output=output, settings=learner, seed=seed)
+
+        def count(update: int, updates: int, loss: float, trained: int) -> None:
+            nonlocal tokens
+            tokens += trained
+            self.narrator.advance(f"{name}: training", update, updates, f"loss {loss:.3f}")
+
+        await run_training(job, lambda p: count(p.update, p.updates, p.loss, p.tokens))
+        await self.policy.load_adapter(name, str(output))
+        return tokens
+
+
+@asynccontextmanager
+async def laboratory(narrator: Narrator) -> AsyncIterator[Laboratory]:
+    """Start the server and the sandboxes, and end them."""
+    given = Settings.read()
+    base = await asyncio.to_thread(resolve_base, given.model, given.home)
+    with tempfile.TemporaryDirectory(prefix="ratchet-laboratory-") as scratch:
+        engine = given.engine.model_copy(update={"port": free_port()})
+        settings = given.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
+        server = inference_service(settings, base)
+        domain = settings.domain
+        try:
+            await server.start()
+            await server.ready()
+            async with (
+                sandbox_pool(domain.environment, settings.branching, size=1) as pool,
+                PolicyClient(settings.serving.inference_url) as policy,
+            ):
+                tasks = await pool.tasks(domain.game, domain.fold)
+                splits = {
+                    split: tuple(task for task in tasks if settings.holdout.split(task.task_id) is split)
+                    for split in (Split.TRAIN, Split.SELECTION)
+                }
+                yield Laboratory(
+                    settings, base, Path(scratch), pool, policy, splits[Split.TRAIN], splits[Split.SELECTION], narrator
+                )
+        finally:
+            await server.stop()
