@@ -253,7 +253,11 @@ async def test_trusted_episodes_are_requested_and_their_branches_stored(
     )
     await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
     requests = [BranchRequest.model_validate_json(value) for value, _ in read_all(kafka, kafka.branches_topic)]
-    assert sorted(request.episode_id for request in requests) == ["expert", "verified"]
+    assert sorted((request.episode_id, request.verdict) for request in requests) == [
+        ("expert", "trusted"),
+        ("failed", "failed"),
+        ("verified", "trusted"),
+    ]
     assert (await client.status()).trusted == {"selection": 1, "train": 2}
 
     (request,) = (request for request in requests if request.episode_id == "verified")

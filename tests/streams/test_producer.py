@@ -218,7 +218,7 @@ def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
             eventually(lambda: producer.stats().sent == taken.count(True))
             (steps,) = steps_read(broker.bootstrap, topic).values()
     assert steps == [step for step, kept in enumerate(taken) if kept]
-    assert len([record for record in caplog.records if "dropped" in record.message]) == 1
+    assert len([record for record in caplog.records if "dropped" in record.getMessage()]) == 1
 
 
 def test_an_event_that_is_none_is_dropped_and_never_raised(

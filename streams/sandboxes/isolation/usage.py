@@ -45,13 +45,17 @@ def files_in(folder: Path) -> int:
 
 def files_in_memory(process: Process, folder: Path) -> int:
     """The bytes that the file system at `folder` holds, which `process` has for itself; 0 while it cannot be seen."""
-    seen = f"/proc/{process.pid}/root{folder}"
     try:
-        if os.stat(seen).st_dev == folder.stat().st_dev:
-            return 0  # it has not left the machine's own files yet
-        held = os.statvfs(seen)
+        # Opened once: while a sandbox begins, the same path may be another folder a moment later.
+        seen = os.open(f"/proc/{process.pid}/root{folder}", os.O_PATH)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0  # it has ended since, or only begins
+    try:
+        if os.fstat(seen).st_dev == folder.stat().st_dev:
+            return 0  # it has not left the machine's own files yet
+        held = os.fstatvfs(seen)
+    finally:
+        os.close(seen)
     return max((held.f_blocks - held.f_bfree) * held.f_frsize, (held.f_files - held.f_ffree) * _LEAST_BYTES)
 
 
