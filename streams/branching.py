@@ -15,7 +15,7 @@ from streams.errors import SandboxError
 from streams.events import Alternative, BranchRequest, BranchResult, Fatality, Fidelity
 from streams.ids import content_id
 from streams.proposals import Proposal, propose
-from streams.restored import RestoredEpisode, Trial, restored
+from streams.restored import Trial, restored
 from streams.sandboxes.environment import Restore
 from streams.sandboxes.pool import SandboxPool
 from streams.sandboxes.protocol import Description
@@ -76,7 +76,7 @@ async def branch(
         description = await pool.describe()
         async with restored(request, pool) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
-            states = await _Branching(request, episode, suggestions, policy, selector, settings, budget).run()
+            states = await _Branching(suggestions, selector, budget).run()
             divergence = episode.followed.divergence
     except SandboxError as error:
         return tuple(dropped(request, step, str(error), settings) for step in range(len(request.steps)))
@@ -103,16 +103,14 @@ def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> 
     )
 
 
-async def situations(
-    request: BranchRequest, episode: RestoredEpisode, selector: Selector, policy: Policy
-) -> list[Situation]:
+async def situations(suggestions: Suggestions, selector: Selector) -> list[Situation]:
     """What the selector is told of the states that could be restored."""
-    surprises = None
+    request, surprises = suggestions.request, None
     if selector.needs_surprise:
-        surprises = await policy.surprises(request.state(len(request.steps)))
+        surprises = await suggestions.policy.surprises(request.state(len(request.steps)))
     return [
         Situation(step, len(request.steps), state.fingerprint, surprises[step] if surprises else None)
-        for step, state in enumerate(episode.followed.states)
+        for step, state in enumerate(suggestions.episode.followed.states)
     ]
 
 
@@ -140,17 +138,21 @@ def dropped(request: BranchRequest, step: int, reason: str, settings: BranchingS
 class _Branching:
     """The work on one episode."""
 
-    request: BranchRequest
-    episode: RestoredEpisode
     suggestions: Suggestions
-    policy: Policy
     selector: Selector
-    settings: BranchingSettings
     budget: Budget
+
+    @property
+    def request(self) -> BranchRequest:
+        return self.suggestions.request
+
+    @property
+    def settings(self) -> BranchingSettings:
+        return self.suggestions.settings
 
     async def run(self) -> list[_Branched]:
         """Branch in rounds: each state gets some of what is left, until it brings nothing new or all is spent."""
-        weights = self.selector.weigh(await situations(self.request, self.episode, self.selector, self.policy))
+        weights = self.selector.weigh(await situations(self.suggestions, self.selector))
         states = [await self._begin(step) for step in range(len(weights))]
         left = self.settings.branches_per_episode or len(states) * self.settings.alternatives
         while left > 0 and (open_states := [state for state in states if not state.over]):
@@ -181,7 +183,7 @@ class _Branching:
             return 0
         try:
             proposals = await self._proposals(state, grant)
-            trials = await self.episode.branch(state.step, [proposal.action for proposal in proposals])
+            trials = await self.suggestions.episode.branch(state.step, [proposal.action for proposal in proposals])
         except SandboxError as error:
             state.reason, state.over = str(error), True
             return 0
@@ -212,7 +214,7 @@ class _Branching:
         before = self.request.state(state.step)
         losses = await asyncio.gather(
             *(
-                self.policy.surprise(self.suggestions.description.harness.extend(before, action, answer))
+                self.suggestions.policy.surprise(self.suggestions.description.harness.extend(before, action, answer))
                 for answer, action in answers.items()
             )
         )

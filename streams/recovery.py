@@ -22,7 +22,7 @@ from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
 from streams.selectors.selector import Selector, allocate
 from streams.served_policy import Policy
-from streams.settings import BranchingSettings
+from streams.settings import BranchingSettings, RecoverySettings
 from streams.suggestions import Suggestions
 
 log = structlog.get_logger()
@@ -60,19 +60,19 @@ async def recover(
     try:
         description = await pool.describe()
         async with restored(request, pool) as episode:
-            weights = selector.weigh(await situations(request, episode, selector, policy))
+            suggestions = Suggestions(request, episode, description, policy, settings)
+            weights = selector.weigh(await situations(suggestions, selector))
             attempts = allocate(weights, recovery.attempts, recovery.attempts)
             await budget.take(sum(attempts))
-            suggestions = Suggestions(request, episode, description, policy, settings)
-            starts = [start for step, most in enumerate(attempts) for start in await _starts(suggestions, step, most)]
+            found = await asyncio.gather(*(_starts(suggestions, step, most) for step, most in enumerate(attempts)))
+            starts = [start for at_one_state in found for start in at_one_state]
             divergence = episode.followed.divergence
     except SandboxError as error:
         return unrecovered(request, str(error))
     if not starts:
         return unrecovered(request, divergence or "there was nothing else to do at its states")
-    harness = description.harness
     continuations = await asyncio.gather(
-        *(_continue(request, start, pool, policy, harness, recovery.steps, recovery.temperature) for start in starts)
+        *(_continue(request, start, pool, policy, description.harness, recovery) for start in starts)
     )
     made = [continuation for continuation in continuations if continuation is not None]
     successes = sorted((each for each in made if each.last.success), key=lambda each: len(each.steps))
@@ -127,10 +127,9 @@ async def _continue(
     pool: SandboxPool,
     policy: Policy,
     harness: ChatHarness,
-    steps: int,
-    temperature: float,
+    settings: RecoverySettings,
 ) -> _Continuation | None:
-    """Take the first action and up to `steps` - 1 of the policy's. None when the sandbox or the policy fails."""
+    """Take the first action, and let the policy go on up to `settings.steps`. None when it or the sandbox fails."""
     messages = request.state(start.step)
     taken: list[RecordedStep] = []
     action, model = start.first.action, ""
@@ -140,9 +139,9 @@ async def _continue(
                 last = await session.step(action)
                 taken.append(RecordedStep(action=action, observation=last.text))
                 messages = harness.extend(messages, action, last.text)
-                if last.done or len(taken) == steps or harness.gives_up(messages):
+                if last.done or len(taken) == settings.steps or harness.gives_up(messages):
                     return _Continuation(start, tuple(taken), last, model)
-                samples = await policy.sample(messages, (temperature,), 1)
+                samples = await policy.sample(messages, (settings.temperature,), 1)
                 if not samples.replies:
                     return None
                 action, model = harness.parse(samples.replies[0]), samples.model

@@ -6,15 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, cast
 
-import structlog
-
 from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
 from streams.events import BranchRequest
 from streams.sandboxes.environment import Observation
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.protocol import Followed
-
-log = structlog.get_logger()
 
 # A sandbox that dies takes all its sessions with it. More deaths than this in a row are not somebody else's.
 _MOST_REOPENINGS = 5
@@ -111,9 +107,6 @@ class RestoredEpisode:
         self._session = session
         return session
 
-    async def _close(self) -> None:
-        await self._open.aclose()
-
 
 @asynccontextmanager
 async def restored(request: BranchRequest, pool: SandboxPool) -> AsyncIterator[RestoredEpisode]:
@@ -123,4 +116,4 @@ async def restored(request: BranchRequest, pool: SandboxPool) -> AsyncIterator[R
         await episode._running()
         yield episode
     finally:
-        await episode._close()
+        await episode._open.aclose()

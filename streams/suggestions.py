@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from streams.events import BranchRequest, Source
 from streams.mutations import mutations
@@ -51,16 +52,14 @@ class Suggestions:
     async def allowed(self, step: int) -> tuple[Proposal, ...]:
         """What the environment lists or, where actions are tool calls, changes to the recorded one."""
         if step not in self._allowed:
-            source: Source = "valid_actions" if self.description.lists_actions else "mutation"
-            actions = self._listed(step) if self.description.lists_actions else await self._mutations(step)
+            source: Source = "mutation"
+            if self.description.lists_actions:
+                source, actions = "valid_actions", list(self.episode.followed.states[step].valid_actions)
+            else:
+                actions = await self._mutations(step)
             keys = await self.keys(actions)
-            self._allowed[step] = tuple(
-                Proposal(action, key, source) for action, key in zip(actions, keys, strict=True)
-            )
+            self._allowed[step] = tuple(map(Proposal, actions, keys, repeat(source)))
         return self._allowed[step]
-
-    def _listed(self, step: int) -> list[str]:
-        return list(self.episode.followed.states[step].valid_actions)
 
     async def _mutations(self, step: int) -> list[str]:
         if not self.description.has_tools:

@@ -206,7 +206,7 @@ class SandboxPool:
         return await SandboxProcess.start(self._start, network, tier, self._limits, self._warden)
 
     async def describe(self) -> Description:
-        """What the environment says of itself; it is asked once."""
+        """What the environment says of itself; the answer is kept."""
         if self._description is None:
             async with self.session() as session:
                 self._description = await session.describe()

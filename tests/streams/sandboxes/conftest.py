@@ -1,10 +1,45 @@
-"""Real sandboxes: a Java virtual machine in the test's own process, and worker processes."""
+"""Real sandboxes: a Java virtual machine in the test's own process, worker processes, walls, and a server."""
+
+from collections.abc import Iterator
 
 import pytest
 
 from streams.events import Task
+from streams.processes import free_port
+from streams.sandboxes.isolation.launching import Tier
+from streams.sandboxes.isolation.warden import Warden
+from streams.sandboxes.openenv.environment import OpenEnv
+from tests.streams.sandboxes.behind_walls import TIERS, tier_called
+from tests.streams.sandboxes.openenv_servers import reference, settings, stopped
 
 
 @pytest.fixture
 def task() -> Task:
     return Task(environment="textworld_express", task_id="twc/train/17", seed=17)
+
+
+@pytest.fixture(scope="module")
+def warden() -> Iterator[Warden]:
+    with Warden() as warden:
+        yield warden
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def tier(request: pytest.FixtureRequest) -> Tier:
+    return tier_called(request.param)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where the reference server serves TextWorldExpress."""
+    chosen = free_port()
+    process = reference(chosen)
+    yield chosen
+    assert stopped(process) == 0
+
+
+@pytest.fixture
+def session(port: int) -> Iterator[OpenEnv]:
+    opened = OpenEnv(settings(port))
+    yield opened
+    opened.close()

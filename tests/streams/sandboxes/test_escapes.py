@@ -13,7 +13,7 @@ from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Tier
 from streams.sandboxes.isolation.warden import Warden
-from tests.streams.sandboxes.behind_walls import ESCAPES, HERE, TIERS, Outside, outside, started, tier_called
+from tests.streams.sandboxes.behind_walls import ESCAPES, HERE, Outside, outside, started
 
 # What these try is refused to a program that is not root even without walls.
 PRIVILEGED = {"open_kernel_settings", "mount", "leave_a_root", "open_odd_sockets", "open_installed_code"}
@@ -23,17 +23,6 @@ OF_X86_64 = {"make_forbidden_calls", "new_namespaces"}
 OPEN_FILES = HERE / "escapes" / "list_open_files.py"
 PROGRAMS = [path for path in ESCAPES if platform.machine() == "x86_64" or path.stem not in OF_X86_64]
 PROGRAMS.remove(OPEN_FILES)
-
-
-@pytest.fixture(scope="module")
-def warden() -> Iterator[Warden]:
-    with Warden() as warden:
-        yield warden
-
-
-@pytest.fixture(scope="module", params=TIERS)
-def tier(request: pytest.FixtureRequest) -> Tier:
-    return tier_called(request.param)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from streams.sandboxes.isolation.launching import Tier
 from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.isolation.tree import Process, descendants, processes
 from streams.sandboxes.isolation.warden import Warden
-from tests.streams.sandboxes.behind_walls import HERE, TIERS, started, tier_called
+from tests.streams.sandboxes.behind_walls import HERE, started
 
 GREED = HERE / "greed"
 SMALL = Limits(memory_mib=150, processes=40, disk_mib=50, cpu_s=1)
@@ -33,17 +32,6 @@ GREEDY = (
 )
 # The warden serves it nowhere.
 HIDDEN = "fill_the_disk_deep_down"
-
-
-@pytest.fixture(scope="module")
-def warden() -> Iterator[Warden]:
-    with Warden() as warden:
-        yield warden
-
-
-@pytest.fixture(scope="module", params=TIERS)
-def tier(request: pytest.FixtureRequest) -> Tier:
-    return tier_called(request.param)
 
 
 def living(those: list[Process]) -> list[Process]:

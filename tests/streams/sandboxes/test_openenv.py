@@ -1,11 +1,9 @@
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from streams.errors import SandboxError
 from streams.events import Task
-from streams.processes import free_port
 from streams.sandboxes.environment import (
     Canonicalises,
     Environment,
@@ -19,23 +17,7 @@ from streams.sandboxes.environment import (
 from streams.sandboxes.lane import Lane, Trunk
 from streams.sandboxes.openenv.environment import OpenEnv
 from streams.sandboxes.textworld_express import TextWorldExpress
-from tests.streams.sandboxes.openenv_servers import SNAPSHOTS, reference, settings, stopped
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Where the reference server serves TextWorldExpress."""
-    chosen = free_port()
-    process = reference(chosen)
-    yield chosen
-    assert stopped(process) == 0
-
-
-@pytest.fixture
-def session(port: int) -> Iterator[OpenEnv]:
-    opened = OpenEnv(settings(port))
-    yield opened
-    opened.close()
+from tests.streams.sandboxes.openenv_servers import SNAPSHOTS, settings
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -21,22 +21,6 @@ from streams.sandboxes.openenv.settings import OpenEnvSettings
 from tests.streams.sandboxes.openenv_servers import SESSIONS, reference, settings, stopped
 
 TOKEN = "a-token-for-the-tests"
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Where the reference server serves TextWorldExpress."""
-    chosen = free_port()
-    process = reference(chosen)
-    yield chosen
-    assert stopped(process) == 0
-
-
-@pytest.fixture
-def session(port: int) -> Iterator[OpenEnv]:
-    opened = OpenEnv(settings(port))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
