@@ -8,25 +8,23 @@ each run went on stderr and prints the table, or with --json one object, on stdo
 """
 
 import argparse
-import asyncio
 import random
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.table import Table
 
-from daemon.console import Narrator, print_json
+from daemon.console import Narrator
 from evaluation.rollouts import Rollout, play
 from evaluation.statistics import mcnemar_exact, wilson_interval
-from examples.laboratory import Laboratory, laboratory
+from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
 from learners.snapshots import write_snapshot
 from learners.trajectories import Branch, Trajectory
-from streams.errors import RatchetError
 from streams.events import RecordedStep, Task
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxSession
@@ -193,17 +191,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=None, help="held-out tasks to play; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    try:
-        with Narrator() as narrator:
-            comparison = asyncio.run(compare(options, narrator))
-    except RatchetError as error:
-        print(f"compare_objectives: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print_json(comparison.model_dump_json())
-    else:
-        Console(width=120).print(table(comparison))
-    return 0
+    return present("compare_objectives", partial(compare, options), table, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,19 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.table import Table
 
-from daemon.console import Narrator, print_json
-from evaluation.rollouts import Rollout, play
+from daemon.console import Narrator
+from evaluation.rollouts import play
 from evaluation.settings import RolloutSettings
 from evaluation.statistics import Interval, wilson_interval
-from examples.laboratory import Laboratory, laboratory
+from examples.laboratory import Laboratory, laboratory, present
 from streams.budget import Budget
-from streams.errors import RatchetError
-from streams.events import BranchRequest, RecordedStep, RecoveryResult, Task
+from streams.events import BranchRequest, RecoveryResult, Task
 from streams.recovery import recover
 from streams.selectors import SELECTORS
 from streams.served_policy import ServedPolicy
@@ -93,28 +92,11 @@ class Bench:
             played += len(chunk)
             for task, rollout in zip(chunk, rollouts, strict=True):
                 if not rollout.success:
-                    failed.append(await self._recorded(task, rollout))
+                    failed.append(await self.laboratory.recorded(task, rollout.actions, "failed"))
             self.laboratory.narrator.advance(
                 "failed episodes", min(len(failed), self.options.failures), self.options.failures
             )
         return failed[: self.options.failures], played
-
-    async def _recorded(self, task: Task, rollout: Rollout) -> BranchRequest:
-        harness = (await self.laboratory.pool.describe()).harness
-        async with self.laboratory.pool.session() as session:
-            first, *answers = await session.replay(task, rollout.actions)
-        steps = [
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(rollout.actions, answers, strict=True)
-        ]
-        return BranchRequest(
-            event_id=task.task_id,
-            episode_id=task.task_id,
-            task=task,
-            verdict="failed",
-            opening=harness.opening(first.text),
-            steps=tuple(steps),
-        )
 
     async def _recover(self, failed: Sequence[BranchRequest], name: str, steps: int) -> Run:
         recovery = RecoverySettings(attempts=max(1, self.options.budget // steps), steps=steps)
@@ -156,7 +138,7 @@ def table(report: Report) -> Table:
     return rows
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, required=True, help="the agent's adapter: a folder")
     parser.add_argument("--failures", type=int, default=100, help="failed episodes to go on from (%(default)s)")
@@ -166,16 +148,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    try:
-        with Narrator() as narrator:
-            report = asyncio.run(compare(options, narrator))
-    except RatchetError as error:
-        sys.exit(f"compare_recoveries: {error}")
-    if options.json:
-        print_json(report.model_dump_json())
-    else:
-        Console().print(table(report))
+    return present("compare_recoveries", partial(compare, options), table, as_json=options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,22 +14,21 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.table import Table
 
-from daemon.console import Narrator, print_json
-from examples.laboratory import Laboratory, laboratory
+from daemon.console import Narrator
+from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
 from learners.snapshots import write_snapshot
 from learners.trajectories import Branch, Trajectory
 from streams.branching import branch
 from streams.budget import Budget
-from streams.errors import RatchetError
-from streams.events import BranchRequest, BranchResult, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, Task
 from streams.selectors import SELECTORS
 from streams.served_policy import ServedPolicy
 from streams.settings import BranchingSettings
@@ -118,21 +117,7 @@ class Bench:
         )
 
     async def _demonstrated(self, task: Task) -> BranchRequest:
-        harness = (await self.laboratory.pool.describe()).harness
-        async with self.laboratory.pool.session() as session:
-            actions = await session.demonstration(task)
-            first, *answers = await session.replay(task, actions)
-        steps = [
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
-        ]
-        return BranchRequest(
-            event_id=task.task_id,
-            episode_id=task.task_id,
-            task=task,
-            opening=harness.opening(first.text),
-            steps=tuple(steps),
-        )
+        return await self.laboratory.recorded(task, await self.laboratory.pool.demonstration(task))
 
     async def _branch(self, requests: Sequence[BranchRequest], settings: BranchingSettings) -> list[BranchResult]:
         lab = self.laboratory
@@ -216,17 +201,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=20, help="held-out tasks whose branches judge (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    try:
-        with Narrator() as narrator:
-            report = asyncio.run(compare(options, narrator))
-    except RatchetError as error:
-        print(f"compare_selectors: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print_json(report.model_dump_json())
-    else:
-        Console(width=120).print(table(report))
-    return 0
+    return present("compare_selectors", partial(compare, options), table, as_json=options.json)
 
 
 if __name__ == "__main__":

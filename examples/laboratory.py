@@ -1,23 +1,32 @@
 """What the comparisons in this folder share: a server of the base model, sandboxes, tasks, and a way to teach."""
 
 import asyncio
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
 
 from daemon.config import Settings
-from daemon.console import Narrator
+from daemon.console import Narrator, print_json
 from daemon.supervisor import inference_service
 from learners.base_model import resolve_base
 from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
 from learners.training import run_training
-from streams.events import Task
+from streams.errors import RatchetError
+from streams.events import BranchRequest, RecordedStep, Task
 from streams.holdout import Split
 from streams.policy import PolicyClient
 from streams.processes import free_port
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
+
+Report = TypeVar("Report", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,46 @@ class Laboratory:
         await run_training(job, lambda p: count(p.update, p.updates, p.loss, p.tokens))
         await self.policy.load_adapter(name, str(output))
         return tokens
+
+    async def recorded(
+        self, task: Task, actions: Sequence[str], verdict: Literal["trusted", "failed"] = "trusted"
+    ) -> BranchRequest:
+        """An episode of `actions`, as production would have recorded it."""
+        harness = (await self.pool.describe()).harness
+        async with self.pool.session() as session:
+            first, *answers = await session.replay(task, actions)
+        return BranchRequest(
+            event_id=task.task_id,
+            episode_id=task.task_id,
+            task=task,
+            verdict=verdict,
+            opening=harness.opening(first.text),
+            steps=tuple(
+                RecordedStep(action=action, observation=answer.text)
+                for action, answer in zip(actions, answers, strict=True)
+            ),
+        )
+
+
+def present(
+    program: str,
+    compare: Callable[[Narrator], Coroutine[None, None, Report]],
+    table: Callable[[Report], Table],
+    *,
+    as_json: bool,
+) -> int:
+    """Compare, and print the report as a table or as JSON; returns the exit status."""
+    try:
+        with Narrator() as narrator:
+            report = asyncio.run(compare(narrator))
+    except RatchetError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print_json(report.model_dump_json())
+    else:
+        Console(width=120).print(table(report))
+    return 0
 
 
 @asynccontextmanager
