@@ -58,13 +58,15 @@ class Intake:
             return cleaned
 
         try:
-            cleaned = _cleaned_branches(result, clean) if isinstance(result, BranchResult) else _cleaned(result, clean)
+            cleaned = (
+                _clean_branches(result, clean) if isinstance(result, BranchResult) else _clean_recoveries(result, clean)
+            )
         except UnjudgeableError as error:
             return Decoded(received, Quarantined(str(error)))
         return replace(decoded, content=cleaned, redactions=counts) if counts else decoded
 
 
-def _cleaned_branches(result: BranchResult, clean: Callable[[str], str]) -> BranchResult:
+def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> BranchResult:
     alternatives = tuple(
         each.model_copy(update={"action": clean(each.action), "observation": clean(each.observation)})
         for each in result.alternatives
@@ -73,7 +75,7 @@ def _cleaned_branches(result: BranchResult, clean: Callable[[str], str]) -> Bran
     return result.model_copy(update={"alternatives": alternatives, "fatalities": fatalities})
 
 
-def _cleaned(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
+def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
     recoveries = tuple(
         each.model_copy(
             update={

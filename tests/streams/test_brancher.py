@@ -15,10 +15,10 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from streams.brancher import serve
 from streams.broker import EmbeddedBroker
-from streams.events import BranchRequest, BranchResult, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, RecordedStep, RecoveryResult, Task
 from streams.sandboxes.harness import ChatHarness
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import BranchingSettings, KafkaSettings
+from streams.settings import BranchingSettings, KafkaSettings, RecoverySettings
 from streams.topics import create_topics
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
@@ -133,3 +133,20 @@ async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
         result = BranchResult.model_validate_json(value)
         assert result.policy == ""
         assert {alternative.source for alternative in result.alternatives} == {"valid_actions"}
+
+
+async def test_a_failed_episode_is_gone_on_from(kafka: KafkaSettings, policy_url: str) -> None:
+    request = (await recorded()).model_copy(update={"verdict": "failed"})
+    elsewhere = request.model_copy(
+        update={"event_id": "request-2", "task": Task(environment="production_shell", task_id="deploy/1")}
+    )
+    send(kafka, request.to_json(), elsewhere.to_json())
+    settings = BranchingSettings(policy_url=policy_url, recovery=RecoverySettings(attempts=2, steps=3))
+    async with branch_role(kafka, settings):
+        values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 2)
+    results = {result.request_id: result for result in map(RecoveryResult.model_validate_json, values)}
+    tried = results["request-1"]
+    assert (tried.fidelity, tried.attempts, tried.policy) == ("sandbox_replayed", 2, "ratchet-1-abc")
+    assert 2 <= tried.sandbox_steps <= 6
+    assert (results["request-2"].fidelity, results["request-2"].attempts) == ("dropped", 0)
+    assert "production_shell" in results["request-2"].reason

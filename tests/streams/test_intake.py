@@ -4,8 +4,18 @@ import base64
 import random
 
 from streams.admission import Admission, AdmissionSettings
-from streams.decoding import Decoded, Quarantined, Unreadable
-from streams.events import Alternative, BranchResult, RetractionEvent, StepEvent, Task
+from streams.decoding import RESULTS, Decoded, Quarantined, Unreadable
+from streams.events import (
+    Alternative,
+    BranchResult,
+    Fatality,
+    RecordedStep,
+    Recovery,
+    RecoveryResult,
+    RetractionEvent,
+    StepEvent,
+    Task,
+)
 from streams.intake import WITHHELD, Intake
 from streams.letters import refusal_letter
 from streams.log import Received
@@ -67,6 +77,34 @@ def test_a_branch_result_is_redacted_too() -> None:
     assert isinstance(decoded.content, BranchResult)
     assert "jo@example.org" not in decoded.content.alternatives[0].action
     assert decoded.content.alternatives[0].observation == "Sent."
+
+
+def test_a_recovery_and_what_a_sandbox_died_of_are_redacted_too() -> None:
+    step = RecordedStep(action="write to jo@example.org", observation="Sent to jo@example.org.")
+    task = Task(environment="tools", task_id="t")
+    recovered = RecoveryResult(
+        request_id="r",
+        episode_id="e",
+        task=task,
+        attempts=1,
+        sandbox_steps=1,
+        fidelity="sandbox_exact",
+        recoveries=(Recovery(left_at=0, steps=(step,), score=1.0, source="policy"),),
+    )
+    fatal = BranchResult(
+        request_id="r",
+        episode_id="e",
+        task=task,
+        step=0,
+        requested=1,
+        fidelity="sandbox_exact",
+        fatalities=(Fatality(action="write to jo@example.org", fate="died"),),
+    )
+    for result, found in ((recovered, 2), (fatal, 1)):
+        decoded = intake().result(record(result.to_json()))
+        assert isinstance(decoded.content, RESULTS)
+        assert b"jo@example.org" not in decoded.content.to_json()
+        assert decoded.redactions == {"email": found}
 
 
 def test_a_letter_is_the_record_as_it_came_and_says_where_and_why() -> None:
