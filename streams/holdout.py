@@ -1,9 +1,14 @@
-"""Which tasks the loop may learn from. Decided by a keyed hash of the task id alone, so nothing can drift."""
+"""Which tasks the loop may learn from. Decided by a keyed hash of the task id alone, so nothing can drift.
+
+Variants of one task, which differ in what follows a `~` in their ids, are all on the same side.
+"""
 
 import hashlib
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
+
+VARIANT = "~"
 
 
 class Split(StrEnum):
@@ -29,7 +34,8 @@ class HoldoutSettings(BaseModel):
         >>> HoldoutSettings(selection=0, confirmation=0).split("twc/train/17").value
         'train'
         """
-        digest = hashlib.blake2b(task_id.encode(), key=self.key.encode()[:64], digest_size=8).digest()
+        group = task_id.partition(VARIANT)[0]
+        digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
         position = int.from_bytes(digest) / 2**64
         if position < self.selection:
             return Split.SELECTION

@@ -161,7 +161,10 @@ class TaskSource(Protocol):
         ...
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
-        """Tasks that differ from their first observation on. Raises `SandboxError` for a reserved fold."""
+        """Tasks that differ from their first observation on. Raises `SandboxError` for a reserved fold.
+
+        Of variants of one task the ids differ only in what follows a `~`: the holdout then keeps them together.
+        """
         ...
 
     def demonstration(self, task: Task) -> list[str]:

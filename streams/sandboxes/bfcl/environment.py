@@ -10,6 +10,7 @@ from jsonschema.exceptions import best_match
 
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.holdout import VARIANT
 from streams.ids import content_id
 from streams.sandboxes.bfcl.scenarios import CATEGORIES, Scenario, Turn, description, fold_of, scenarios, validator
 from streams.sandboxes.bfcl.simulation import Simulation, accepts
@@ -18,6 +19,9 @@ from streams.sandboxes.harness import ChatHarness
 from streams.tool_calls import Call, ToolCallError, canonical, parse, render
 
 ENVIRONMENT = "bfcl"
+
+# The categories are variants of the same scenarios. One of them in training would give away the others.
+_FAMILY = "multi_turn"
 _PLAYABLE = ("train", "dev")
 
 SYSTEM_PROMPT = (
@@ -55,7 +59,7 @@ class _State:
 
 
 class BFCL:
-    """One session. A task's id is `<category>/<fold>/<number>`, such as `multi_turn_base/train/17`.
+    """One session. A task's id is `multi_turn/<fold>/<number>~<variant>`, such as `multi_turn/train/17~base`.
 
     An action is a JSON array of tool calls, answered with a JSON array of their results, or else a text to the user,
     who then says what comes next. Calls that are malformed, or not as their tool wants them, are not executed at all.
@@ -121,9 +125,10 @@ class BFCL:
         if game not in CATEGORIES or fold not in _PLAYABLE:
             raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Remedy: use train or dev.")
         tasks: dict[str, Task] = {}
+        variant = game.removeprefix(f"{_FAMILY}_")
         for number, scenario in enumerate(scenarios(game)):
             if fold_of(number) == fold and scenario.allows_its_gold():
-                task = Task(environment=ENVIRONMENT, task_id=f"{game}/{fold}/{number}")
+                task = Task(environment=ENVIRONMENT, task_id=f"{_FAMILY}/{fold}/{number}{VARIANT}{variant}")
                 tasks.setdefault(_said(scenario.turns[0]), task)
         return tuple(tasks.values())
 
@@ -187,11 +192,13 @@ def _said(turn: Turn) -> str:
 
 
 def _scenario(task: Task) -> Scenario:
-    category, fold, number = (*task.task_id.split("/"), "", "", "")[:3]
-    if task.task_id.count("/") != 2 or category not in CATEGORIES:
+    name, _, variant = task.task_id.partition(VARIANT)
+    family, fold, number = (*name.split("/"), "", "", "")[:3]
+    category = f"{family}_{variant}"
+    if name.count("/") != 2 or family != _FAMILY or category not in CATEGORIES:
         raise SandboxError(
-            f"{task.task_id!r} is no task of BFCL. "
-            f"Remedy: name it <category>/<fold>/<number>, with a category of {', '.join(CATEGORIES)}."
+            f"{task.task_id!r} is no task of BFCL. Remedy: name it {_FAMILY}/<fold>/<number>{VARIANT}<variant>, as one "
+            f"of the games {', '.join(CATEGORIES)} lists it."
         )
     # By its spelling: a task must not have a second name, which another split could be drawn for.
     numbers = {str(place): place for place in range(len(scenarios(category)))}

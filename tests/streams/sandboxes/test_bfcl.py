@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.holdout import HoldoutSettings
 from streams.mutations import mutations
 from streams.sandboxes.bfcl.environment import BFCL
 from streams.sandboxes.bfcl.scenarios import CATEGORIES, scenarios
@@ -17,7 +18,7 @@ from streams.sandboxes.bfcl.simulation import Simulation, accepts
 from streams.sandboxes.environment import Canonicalises, Environment, Observation, Snapshots, TaskSource, Tools
 from streams.tool_calls import Call, render
 
-DIFF = Task(environment="bfcl", task_id="multi_turn_base/dev/13")
+DIFF = Task(environment="bfcl", task_id="multi_turn/dev/13~base")
 """Its answer: cd, tail, the end of the turn, diff, the end."""
 
 
@@ -147,7 +148,7 @@ def test_what_is_done_after_the_end_changes_nothing() -> None:
 
 def test_a_tool_that_is_held_back_comes_with_its_turn() -> None:
     session = BFCL()
-    session.reset(Task(environment="bfcl", task_id="multi_turn_miss_func/dev/13"))
+    session.reset(Task(environment="bfcl", task_id="multi_turn/dev/13~miss_func"))
     assert "tail" not in {tool.name for tool in session.tools()}
     assert not session.step(call("tail", file_name="report.txt")).understood
     assert session.step("I have no tool for this.").text.startswith("Tools:\ntail(file_name")
@@ -298,13 +299,16 @@ def test_no_two_listed_tasks_begin_alike() -> None:
 @pytest.mark.parametrize(
     "task_id",
     [
-        "multi_turn_base/test/1",
-        "multi_turn_base/train/13",
-        "multi_turn_base/dev/200",
-        "multi_turn_base/dev",
-        "simple/dev/13",
-        "multi_turn_base/dev/-1",
-        "multi_turn_base/dev/013",
+        "multi_turn/test/1~base",
+        "multi_turn/train/13~base",
+        "multi_turn/dev/200~base",
+        "multi_turn/dev~base",
+        "multi_turn/dev/13",
+        "multi_turn/dev/13~simple",
+        "multi_turn/dev/13~base~base",
+        "multi_turn_miss/dev/13~func",
+        "multi_turn/dev/-1~base",
+        "multi_turn/dev/013~base",
     ],
 )
 def test_a_reserved_or_unknown_task_is_refused(task_id: str) -> None:
@@ -313,6 +317,18 @@ def test_a_reserved_or_unknown_task_is_refused(task_id: str) -> None:
         BFCL().reset(task)
     with pytest.raises(SandboxError, match="Remedy"):
         BFCL().demonstration(task)
+
+
+def test_variants_of_a_scenario_are_on_the_same_side_of_every_holdout() -> None:
+    session = BFCL()
+    for key in ("one", "another"):
+        sides: dict[str, set[str]] = {}
+        for game in session.games():
+            for task in session.task_list(game, "train"):
+                scenario = task.task_id.split("/")[2].partition("~")[0]
+                sides.setdefault(scenario, set()).add(HoldoutSettings(key=key).split(task.task_id))
+        assert all(len(splits) == 1 for splits in sides.values())
+        assert len(set().union(*sides.values())) == 3
 
 
 def test_the_test_fold_is_not_listed() -> None:
