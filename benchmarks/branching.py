@@ -3,8 +3,11 @@
 `python -m benchmarks.branching [--environment NAME …] [--growth] [--json]` branches recorded episodes as the branch
 role does, with as many sandboxes as there are cores. The plain loop does the same resets, restores and steps in its own
 process, without walls, messages or verification; its rate times the cores is the limit, and `ratio` ours over it. What
-the role saves by walking an episode once, the plain loop saves too. `--growth` measures how the cost of a branch grows
-with the depth of its state and with the number of alternatives. The last `ratio` is the worst of those that replay.
+the role saves by walking an episode once, the plain loop saves too. As many plain loops side by side tell how much of
+that limit the machine can give: a simulator in a virtual machine of its own already keeps more than one core busy.
+
+`--growth` measures how the cost of a branch grows with the depth of its state and with the number of alternatives. The
+last `ratio` is the worst of those that replay.
 """
 
 import argparse
@@ -14,10 +17,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from statistics import median
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import structlog
 
@@ -109,7 +115,7 @@ class Notebook:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rates are branches per second. `plain_per_s` is the plain loop's times the cores."""
+    """Rates are branches per second. `plain_per_s` is one plain loop's times the cores; the other is of that many."""
 
     environment: str
     isolation: str
@@ -118,6 +124,7 @@ class Report:
     branches: int
     verified_per_s: float
     plain_per_s: float
+    side_by_side_per_s: float
     ratios: tuple[float, ...]
     ratio: float
 
@@ -190,6 +197,26 @@ def plain(done: Sequence[Callable[[], object]]) -> float:
     return time.perf_counter() - begun
 
 
+class Neighbour:
+    """A process with a plain loop of its own, which begins when all others do."""
+
+    start: ClassVar[Barrier]
+    done: ClassVar[list[Callable[[], object]]]
+
+    @classmethod
+    def prepare(
+        cls, name: str, requests: Sequence[BranchRequest], results: Sequence[BranchResult], start: Barrier
+    ) -> None:
+        cls.start, cls.done = start, operations(load_environment(name)(), requests, results)
+        for _ in range(_WARM_UPS):
+            plain(cls.done)
+
+    @classmethod
+    def plain(cls, _number: int) -> float:
+        cls.start.wait()
+        return plain(cls.done)
+
+
 async def measure(name: str, rounds: int, isolation: Isolation) -> Report:
     cores = len(os.sched_getaffinity(0))
     settings = BranchingSettings(alternatives=4, sandboxes=cores, step_timeout_s=_STEP_TIMEOUT_S)
@@ -200,12 +227,16 @@ async def measure(name: str, rounds: int, isolation: Isolation) -> Report:
         for _ in range(_WARM_UPS):
             await verified(requests, pool, settings)
             plain(done)
-        ours, theirs = [], []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            results = await verified(requests, pool, settings)
-            ours.append(time.perf_counter() - begun)
-            theirs.append(plain(done) / cores)
+        ours, theirs, together = [], [], []
+        processes = get_context("spawn")
+        prepared = (name, requests, results, processes.Barrier(cores))
+        with ProcessPoolExecutor(cores, processes, Neighbour.prepare, prepared) as neighbours:
+            for _ in range(rounds):
+                begun = time.perf_counter()
+                results = await verified(requests, pool, settings)
+                ours.append(time.perf_counter() - begun)
+                theirs.append(plain(done) / cores)
+                together.append(max(neighbours.map(Neighbour.plain, range(cores))) / cores)
         way = (await pool.describe()).capabilities.restores[0]
     branches = sum(len(result.alternatives) for result in results)
     ratios = [limit / taken for limit, taken in zip(theirs, ours, strict=True)]
@@ -217,6 +248,7 @@ async def measure(name: str, rounds: int, isolation: Isolation) -> Report:
         branches=branches,
         verified_per_s=round(branches / median(ours), 1),
         plain_per_s=round(branches / median(theirs), 1),
+        side_by_side_per_s=round(branches / median(together), 1),
         ratios=tuple(round(ratio, 3) for ratio in ratios),
         ratio=round(median(ratios), 3),
     )
@@ -260,6 +292,7 @@ def main() -> None:
     for name in names:
         report = reports[name] = asyncio.run(measure(name, options.rounds, options.isolation))
         print(f"{name}: {report.verified_per_s} verified branches/s, limit {report.plain_per_s}, ratio {report.ratio}")
+        print(f"  plain loops side by side: {report.side_by_side_per_s}")
         if options.growth:
             each = grown[name] = asyncio.run(growth(name, options.isolation))
             print(f"  us a branch by depth {each.by_depth}, by alternatives {each.by_alternatives}")

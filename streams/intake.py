@@ -72,7 +72,9 @@ def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> Branch
         for each in result.alternatives
     )
     fatalities = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.fatalities)
-    return result.model_copy(update={"alternatives": alternatives, "fatalities": fatalities})
+    return result.model_copy(
+        update={"alternatives": alternatives, "fatalities": fatalities, "reason": clean(result.reason)}
+    )
 
 
 def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
@@ -86,4 +88,4 @@ def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> Re
         )
         for each in result.recoveries
     )
-    return result.model_copy(update={"recoveries": recoveries})
+    return result.model_copy(update={"recoveries": recoveries, "reason": clean(result.reason)})

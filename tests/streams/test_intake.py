@@ -79,7 +79,7 @@ def test_a_branch_result_is_redacted_too() -> None:
     assert decoded.content.alternatives[0].observation == "Sent."
 
 
-def test_a_recovery_and_what_a_sandbox_died_of_are_redacted_too() -> None:
+def test_a_recovery_what_a_sandbox_died_of_and_what_diverged_are_redacted_too() -> None:
     step = RecordedStep(action="write to jo@example.org", observation="Sent to jo@example.org.")
     task = Task(environment="tools", task_id="t")
     recovered = RecoveryResult(
@@ -100,7 +100,10 @@ def test_a_recovery_and_what_a_sandbox_died_of_are_redacted_too() -> None:
         fidelity="sandbox_exact",
         fatalities=(Fatality(action="write to jo@example.org", fate="died"),),
     )
-    for result, found in ((recovered, 2), (fatal, 1)):
+    reason = "the sandbox shows something else than was recorded: 'Sent to jo@example.org.'"
+    diverged = fatal.model_copy(update={"fidelity": "dropped", "fatalities": (), "reason": reason})
+    unrecovered = recovered.model_copy(update={"fidelity": "dropped", "recoveries": (), "reason": reason})
+    for result, found in ((recovered, 2), (fatal, 1), (diverged, 1), (unrecovered, 1)):
         decoded = intake().result(record(result.to_json()))
         assert isinstance(decoded.content, RESULTS)
         assert b"jo@example.org" not in decoded.content.to_json()
