@@ -19,15 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
-from evaluation.rollouts import Rollout, play
+from evaluation.rollouts import Rollout
 from evaluation.statistics import mcnemar_exact, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
-from learners.snapshots import write_snapshot
-from learners.trajectories import Branch, Trajectory
-from streams.events import RecordedStep, Task
-from streams.sandboxes.harness import ChatHarness
-from streams.sandboxes.pool import SandboxSession
+from streams.settings import BranchingSettings
 
 
 class Run(BaseModel):
@@ -71,30 +67,6 @@ def arms(updates: int, share: float) -> dict[str, tuple[Stage, ...]]:
     }
 
 
-async def demonstrate(session: SandboxSession, task: Task, alternatives: int, generator: random.Random) -> Trajectory:
-    """The environment's own solution of `task`, with random valid alternatives at each of its states."""
-    harness = ChatHarness()
-    actions = await session.demonstration(task)
-    first, *answers = await session.replay(task, actions)
-    branches = []
-    for step in range(len(actions)):
-        await session.replay(task, actions[:step])
-        others = [action for action in await session.valid_actions() if action != actions[step]]
-        for action in generator.sample(others, min(alternatives, len(others))):
-            answer = (await session.replay(task, (*actions[:step], action)))[-1]
-            branches.append(Branch(step, action, answer.text, "valid_actions", "sandbox_replayed"))
-    return Trajectory(
-        episode_id=task.task_id,
-        task_id=task.task_id,
-        opening=harness.opening(first.text),
-        steps=tuple(
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
-        ),
-        branches=tuple(branches),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What all runs share."""
@@ -107,16 +79,13 @@ class Bench:
         runs: list[Run] = []
         wins = losses = 0
         for seed in range(self.options.seeds):
-            generator = random.Random(seed)
-            chosen = generator.sample(lab.train, self.options.demonstrations)
-            async with lab.pool.session() as session:
-                trajectories = [
-                    await demonstrate(session, task, self.options.alternatives, generator) for task in chosen
-                ]
-            snapshot = write_snapshot(trajectories, lab.settings.holdout, lab.home / "snapshots", seed, {})
+            chosen = random.Random(seed).sample(lab.train, self.options.demonstrations)
+            settings = BranchingSettings(alternatives=self.options.alternatives, samples=0, seed=seed)
+            trajectories = await lab.branched([await lab.demonstrated(task) for task in chosen], settings)
+            snapshot = lab.snapshot(str(seed), trajectories)
             solved: list[set[str]] = []
             for arm, stages in arms(self.options.updates, self.options.share).items():
-                run, rollouts = await self._one(arm, seed, stages, snapshot.folder)
+                run, rollouts = await self._one(arm, seed, stages, snapshot)
                 runs.append(run)
                 solved.append({rollout.task_id for rollout in rollouts if rollout.success})
             wins, losses = wins + len(solved[1] - solved[0]), losses + len(solved[0] - solved[1])
@@ -134,15 +103,7 @@ class Bench:
         began, lab = time.monotonic(), self.laboratory
         name = f"{arm.replace(' + ', '-').replace(' ', '-')}-{seed}"
         tokens = await lab.teach(name, snapshot, stages, seed)
-        rollouts = await play(
-            lab.held_out[: self.options.tasks],
-            name,
-            lab.policy,
-            lab.pool,
-            (await lab.pool.describe()).harness,
-            lab.settings.gate.rollouts,
-            lambda done, total: lab.narrator.advance(f"{name}: playing", done, total),
-        )
+        rollouts = await lab.played(name, lab.held_out[: self.options.tasks])
         await lab.policy.unload_adapter(name)
         steps = sum(rollout.steps for rollout in rollouts)
         run = Run(

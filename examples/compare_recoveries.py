@@ -20,8 +20,6 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
-from evaluation.rollouts import play
-from evaluation.settings import RolloutSettings
 from evaluation.statistics import Interval, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
 from streams.budget import Budget
@@ -81,14 +79,11 @@ class Bench:
 
     async def _failures(self, tasks: Sequence[Task]) -> tuple[list[BranchRequest], int]:
         """Failed episodes, as production would have recorded them, and how many were played for them."""
-        harness = (await self.laboratory.pool.describe()).harness
         failed: list[BranchRequest] = []
         played = 0
         while len(failed) < self.options.failures and played < len(tasks):
             chunk = tasks[played : played + _AT_ONCE]
-            rollouts = await play(
-                chunk, _AGENT, self.laboratory.policy, self.laboratory.pool, harness, RolloutSettings()
-            )
+            rollouts = await self.laboratory.played(_AGENT, chunk)
             played += len(chunk)
             for task, rollout in zip(chunk, rollouts, strict=True):
                 if not rollout.success:

@@ -4,8 +4,9 @@
 
 Each seed draws its own demonstrations from the train split. Every arm branches them with the same number of branches an
 episode, the proposals coming from the environment's list alone, and trains a world model on them by the same number of
-updates. What counts is its loss on branches of held-out tasks, of every state alike, which no arm chose. Tells how it
-goes on stderr and prints the table, or with --json one object, on stdout.
+updates. What counts is its loss on branches of held-out tasks, of every state alike, which no arm chose. With --play N
+each arm is also taught to act, by the same demonstrations, and plays N held-out tasks. Tells how it goes on stderr and
+prints the table, or with --json one object, on stdout.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import fmean
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
@@ -24,20 +25,19 @@ from rich.table import Table
 from daemon.console import Narrator
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
-from learners.snapshots import write_snapshot
-from learners.trajectories import Branch, Trajectory
-from streams.branching import branch
-from streams.budget import Budget
-from streams.events import BranchRequest, BranchResult, Task
+from learners.trajectories import Trajectory
+from streams.events import BranchRequest
 from streams.selectors import SELECTORS
-from streams.served_policy import ServedPolicy
 from streams.settings import BranchingSettings
 
 _EVERYTHING = BranchingSettings(alternatives=4, samples=0)
 
 
+_Judge: TypeAlias = tuple[BranchRequest, Trajectory]
+
+
 class Run(BaseModel):
-    """One arm of one seed. `loss` is in nats per token over `judged` held-out branches; `before` the base model's."""
+    """One arm of one seed. `loss` is in nats per token; `success` is of those played, None when none are."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,19 +45,19 @@ class Run(BaseModel):
     seed: int
     branches: int
     trained_tokens: int
-    judged: int
-    before: float
     loss: float
+    success: float | None
 
 
 class Report(BaseModel):
-    """All runs; `budget` is in branches an episode."""
+    """All runs; `budget` is in branches an episode, `before` the base model's loss."""
 
     model_config = ConfigDict(frozen=True)
 
     demonstrations: int
     budget: int
     updates: int
+    before: float
     runs: tuple[Run, ...]
 
 
@@ -82,90 +82,66 @@ class Bench:
 
     async def run(self) -> Report:
         lab, options = self.laboratory, self.options
-        held_out = [await self._demonstrated(task) for task in lab.held_out[: options.tasks]]
-        judges = await self._branch(held_out, _EVERYTHING)
-        before = await self._loss("base", held_out, judges)
+        judged = [await lab.demonstrated(task) for task in lab.held_out[: options.tasks]]
+        judges = list(zip(judged, await lab.branched(judged, _EVERYTHING), strict=True))
+        before = await self._loss("base", judges)
         runs = []
         for seed in range(options.seeds):
             chosen = random.Random(seed).sample(lab.train, options.demonstrations)
-            requests = [await self._demonstrated(task) for task in chosen]
+            requests = [await lab.demonstrated(task) for task in chosen]
             for arm, settings in arms(options.budget).items():
-                results = await self._branch(requests, settings.model_copy(update={"seed": seed}))
-                name = f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-                snapshot = self._snapshot(name, requests, results)
-                tokens = await lab.teach(
-                    name, snapshot, (Stage(objective="world_model", updates=options.updates),), seed
-                )
-                loss = await self._loss(name, held_out, judges)
-                await lab.policy.unload_adapter(name)
-                branches = sum(len(result.alternatives) for result in results)
-                judged = sum(len(result.alternatives) for result in judges)
-                runs.append(
-                    Run(
-                        arm=arm,
-                        seed=seed,
-                        branches=branches,
-                        trained_tokens=tokens,
-                        judged=judged,
-                        before=round(before, 4),
-                        loss=round(loss, 4),
-                    )
-                )
-                lab.narrator.say(f"{arm}, seed {seed}: {branches} branches, loss {loss:.3f} after {before:.3f}")
+                trajectories = await lab.branched(requests, settings.model_copy(update={"seed": seed}))
+                run = await self._one(arm, seed, trajectories, judges)
+                runs.append(run)
+                won = "" if run.success is None else f", success {run.success:.3f}"
+                lab.narrator.say(f"{arm}, seed {seed}: {run.branches} branches, loss {run.loss:.3f}{won}")
         return Report(
-            demonstrations=options.demonstrations, budget=options.budget, updates=options.updates, runs=tuple(runs)
+            demonstrations=options.demonstrations,
+            budget=options.budget,
+            updates=options.updates,
+            before=round(before, 4),
+            runs=tuple(runs),
         )
 
-    async def _demonstrated(self, task: Task) -> BranchRequest:
-        return await self.laboratory.recorded(task, await self.laboratory.pool.demonstration(task))
+    async def _one(self, arm: str, seed: int, trajectories: Sequence[Trajectory], judges: Sequence[_Judge]) -> Run:
+        lab, options = self.laboratory, self.options
+        name = f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+        snapshot = lab.snapshot(name, trajectories)
+        world_model = Stage(objective="world_model", updates=options.updates)
+        tokens = await lab.teach(name, snapshot, (world_model,), seed)
+        loss = await self._loss(name, judges)
+        await lab.policy.unload_adapter(name)
+        success = None
+        if options.play:
+            imitation = Stage(objective="imitation", updates=options.imitation)
+            name = f"{name}-agent"
+            await lab.teach(name, snapshot, (world_model, imitation), seed)
+            rollouts = await lab.played(name, lab.held_out[: options.play])
+            success = round(sum(rollout.success for rollout in rollouts) / len(rollouts), 4)
+            await lab.policy.unload_adapter(name)
+        return Run(
+            arm=arm,
+            seed=seed,
+            branches=sum(len(trajectory.branches) for trajectory in trajectories),
+            trained_tokens=tokens,
+            loss=round(loss, 4),
+            success=success,
+        )
 
-    async def _branch(self, requests: Sequence[BranchRequest], settings: BranchingSettings) -> list[BranchResult]:
-        lab = self.laboratory
-        policy, selector = ServedPolicy(lab.policy, "base", patience_s=60), SELECTORS[settings.selector]()
-        results: list[BranchResult] = []
-        for start in range(0, len(requests), settings.episodes):
-            batch = requests[start : start + settings.episodes]
-            worked = await asyncio.gather(
-                *(branch(request, lab.pool, policy, selector, settings, Budget(None)) for request in batch)
-            )
-            results += [result for each in worked for result in each]
-        return results
-
-    def _snapshot(self, name: str, requests: Sequence[BranchRequest], results: Sequence[BranchResult]) -> Path:
-        lab = self.laboratory
-        trajectories = [
-            Trajectory(
-                episode_id=request.episode_id,
-                task_id=request.task.task_id,
-                opening=request.opening,
-                steps=request.steps,
-                branches=tuple(
-                    Branch(result.step, each.action, each.observation, each.source, result.fidelity)
-                    for result in results
-                    if result.request_id == request.event_id
-                    for each in result.alternatives
-                ),
-            )
-            for request in requests
-        ]
-        return write_snapshot(trajectories, lab.settings.holdout, lab.home / "snapshots" / name, 0, {}).folder
-
-    async def _loss(self, model: str, requests: Sequence[BranchRequest], judges: Sequence[BranchResult]) -> float:
-        """The mean over held-out branches of the model's loss on what they led to."""
+    async def _loss(self, model: str, judges: Sequence[_Judge]) -> float:
+        """The mean over held-out branches of the model's loss on what they led to, in nats per token."""
         lab = self.laboratory
         harness = (await lab.pool.describe()).harness
-        by_id = {request.event_id: request for request in requests}
         losses: list[float] = []
-        for number, result in enumerate(judges, start=1):
-            before = by_id[result.request_id].state(result.step)
+        for number, (request, trajectory) in enumerate(judges, start=1):
             found = await asyncio.gather(
                 *(
-                    lab.policy.surprise(model, harness.extend(before, each.action, each.observation))
-                    for each in result.alternatives
+                    lab.policy.surprise(model, harness.extend(request.state(each.step), each.action, each.observation))
+                    for each in trajectory.branches
                 )
             )
             losses += [surprise.nats for surprise in found]
-            lab.narrator.advance(f"{model}: held-out states judged", number, len(judges))
+            lab.narrator.advance(f"{model}: held-out tasks judged", number, len(judges))
         return fmean(losses)
 
 
@@ -176,19 +152,14 @@ async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
 
 
 def table(report: Report) -> Table:
-    rows = Table("arm", "seed", "branches", "tokens", "held-out loss", "base model's")
+    rows = Table("arm", "seed", "branches", "tokens", "held-out loss", "success")
     for run in report.runs:
-        rows.add_row(
-            *(
-                run.arm,
-                str(run.seed),
-                str(run.branches),
-                str(run.trained_tokens),
-                f"{run.loss:.3f}",
-                f"{run.before:.3f}",
-            )
-        )
-    rows.caption = f"{report.demonstrations} demonstrations, {report.budget} branches each, {report.updates} updates"
+        success = "" if run.success is None else f"{run.success:.3f}"
+        rows.add_row(run.arm, *map(str, (run.seed, run.branches, run.trained_tokens)), f"{run.loss:.3f}", success)
+    rows.caption = (
+        f"{report.demonstrations} demonstrations, {report.budget} branches each, {report.updates} updates. "
+        f"The base model's loss is {report.before:.3f}."
+    )
     return rows
 
 
@@ -199,6 +170,8 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=8, help="branches of one demonstration (%(default)s)")
     parser.add_argument("--updates", type=int, default=30, help="of each arm, two trajectories each (%(default)s)")
     parser.add_argument("--tasks", type=int, default=20, help="held-out tasks whose branches judge (%(default)s)")
+    parser.add_argument("--play", type=int, default=0, help="held-out tasks that each arm plays (%(default)s)")
+    parser.add_argument("--imitation", type=int, default=60, help="updates of imitation before that (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     return present("compare_selectors", partial(compare, options), table, as_json=options.json)

@@ -1,4 +1,4 @@
-"""What the comparisons in this folder share: a server of the base model, sandboxes, tasks, and a way to teach."""
+"""What the comparisons here share: a server of the base model, sandboxes, tasks, and ways to teach and to play."""
 
 import asyncio
 import sys
@@ -16,15 +16,23 @@ from rich.table import Table
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.supervisor import inference_service
+from evaluation.rollouts import Rollout, play
 from learners.base_model import resolve_base
 from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
+from learners.snapshots import write_snapshot
 from learners.training import run_training
+from learners.trajectories import Branch, Trajectory
+from streams.branching import branch
+from streams.budget import Budget
 from streams.errors import RatchetError
-from streams.events import BranchRequest, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, RecordedStep, Task
 from streams.holdout import Split
 from streams.policy import PolicyClient
 from streams.processes import free_port
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.selectors import SELECTORS
+from streams.served_policy import ServedPolicy
+from streams.settings import BranchingSettings
 
 Report = TypeVar("Report", bound=BaseModel)
 
@@ -76,6 +84,52 @@ class Laboratory:
                 for action, answer in zip(actions, answers, strict=True)
             ),
         )
+
+    async def demonstrated(self, task: Task) -> BranchRequest:
+        """The environment's own solution of `task`."""
+        return await self.recorded(task, await self.pool.demonstration(task))
+
+    async def branched(self, requests: Sequence[BranchRequest], settings: BranchingSettings) -> list[Trajectory]:
+        """The episodes with what their branches led to, a batch at a time as in the branch role."""
+        policy, selector = ServedPolicy(self.policy, "base", patience_s=60), SELECTORS[settings.selector]()
+        trajectories: list[Trajectory] = []
+        for start in range(0, len(requests), settings.episodes):
+            batch = requests[start : start + settings.episodes]
+            worked = await asyncio.gather(
+                *(branch(request, self.pool, policy, selector, settings, Budget(None)) for request in batch)
+            )
+            trajectories += map(_trajectory, batch, worked)
+        return trajectories
+
+    def snapshot(self, name: str, trajectories: Sequence[Trajectory]) -> Path:
+        """The folder of a snapshot of these alone."""
+        return write_snapshot(trajectories, self.settings.holdout, self.home / "snapshots" / name, 0, {}).folder
+
+    async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
+        """Greedy rollouts of `model`, as a gate plays them."""
+        return await play(
+            tasks,
+            model,
+            self.policy,
+            self.pool,
+            (await self.pool.describe()).harness,
+            self.settings.gate.rollouts,
+            lambda done, total: self.narrator.advance(f"{model}: playing", done, total),
+        )
+
+
+def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Trajectory:
+    return Trajectory(
+        episode_id=request.episode_id,
+        task_id=request.task.task_id,
+        opening=request.opening,
+        steps=request.steps,
+        branches=tuple(
+            Branch(result.step, each.action, each.observation, each.source, result.fidelity)
+            for result in results
+            for each in result.alternatives
+        ),
+    )
 
 
 def present(
