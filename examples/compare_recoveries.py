@@ -2,10 +2,10 @@
 
     python -m examples.compare_recoveries --adapter .ratchet/demo/adapters/DIGEST
 
-The agent (the base model with that adapter) plays tasks of the train split greedily until enough of them have failed.
-Each of those is gone on from with every selector and length, always within the same budget of sandbox steps: that, by
-the length, is how many continuations an episode gets. Tells how it goes on stderr and prints the table, or with --json
-one object, on stdout.
+The agent (the base model, with that adapter if one is given) plays tasks of the train split greedily until enough of
+them have failed. Each of those is gone on from with every selector and length, always within the same budget of sandbox
+steps: that, by the length, is how many continuations an episode gets. Tells how it goes on stderr and prints the table,
+or with --json one object, on stdout.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from streams.selectors import SELECTORS
 from streams.served_policy import ServedPolicy
 from streams.settings import BranchingSettings, RecoverySettings
 
-_AGENT = "agent"
 _AT_ONCE = 32
 
 
@@ -68,6 +67,7 @@ class Bench:
 
     options: argparse.Namespace
     laboratory: Laboratory
+    agent: str
 
     async def run(self) -> Report:
         failed, played = await self._failures(self.laboratory.train)
@@ -83,7 +83,7 @@ class Bench:
         played = 0
         while len(failed) < self.options.failures and played < len(tasks):
             chunk = tasks[played : played + _AT_ONCE]
-            rollouts = await self.laboratory.played(_AGENT, chunk)
+            rollouts = await self.laboratory.played(self.agent, chunk)
             played += len(chunk)
             for task, rollout in zip(chunk, rollouts, strict=True):
                 if not rollout.success:
@@ -96,7 +96,7 @@ class Bench:
     async def _recover(self, failed: Sequence[BranchRequest], name: str, steps: int) -> Run:
         recovery = RecoverySettings(attempts=max(1, self.options.budget // steps), steps=steps)
         settings = BranchingSettings(recovery=recovery, seed=self.options.seed)
-        policy, selector = ServedPolicy(self.laboratory.policy, _AGENT, patience_s=60), SELECTORS[name]()
+        policy, selector = ServedPolicy(self.laboratory.policy, self.agent, patience_s=60), SELECTORS[name]()
         results: list[RecoveryResult] = []
         for start in range(0, len(failed), settings.episodes):
             batch = failed[start : start + settings.episodes]
@@ -119,8 +119,10 @@ class Bench:
 async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
     """Play, fail, and go on."""
     async with laboratory(narrator) as lab:
-        await lab.policy.load_adapter(_AGENT, str(options.adapter.resolve()))
-        return await Bench(options, lab).run()
+        if options.adapter is None:
+            return await Bench(options, lab, "base").run()
+        await lab.policy.load_adapter("agent", str(options.adapter.resolve()))
+        return await Bench(options, lab, "agent").run()
 
 
 def table(report: Report) -> Table:
@@ -135,7 +137,7 @@ def table(report: Report) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", type=Path, required=True, help="the agent's adapter: a folder")
+    parser.add_argument("--adapter", type=Path, help="the agent's adapter: a folder; without it the base model plays")
     parser.add_argument("--failures", type=int, default=100, help="failed episodes to go on from (%(default)s)")
     parser.add_argument("--budget", type=int, default=16, help="sandbox steps for one of them (%(default)s)")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16], help="lengths of a continuation")
