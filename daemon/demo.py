@@ -37,6 +37,7 @@ from streams.files import write_atomically
 from streams.holdout import Split
 from streams.ids import uuid7
 from streams.processes import free_port
+from streams.settings import RecoverySettings
 from streams.topics import end_offsets
 
 AGENT = Path(__file__).parents[1] / "examples" / "textworld_agent.py"
@@ -262,7 +263,10 @@ def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
             "gate": given.gate.model_copy(
                 update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
             ),
-            "branching": given.branching.model_copy(update={"samples": 3}),
+            # Its tasks are about six actions long, and a recovery needs no more than four (docs/branching.md).
+            "branching": given.branching.model_copy(
+                update={"samples": 3, "recovery": RecoverySettings(attempts=8, steps=4)}
+            ),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
             "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
         }

@@ -131,7 +131,7 @@ class RecoverySettings(BaseModel):
     attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
     steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")
     temperature: float = Field(default=1.0, ge=0, description="At which the policy goes on.")
-    selector: SelectorName = Field(default="last_steps", description="Which states are gone on from.")
+    selector: SelectorName = Field(default="uniform", description="Which states are gone on from.")
     most: int = Field(default=1, ge=1, description="Most recoveries kept of one episode: the shortest.")
 
 
