@@ -70,7 +70,7 @@ def arms(budget: int) -> dict[str, BranchingSettings]:
         for name in sorted(SELECTORS)
     }
     rounds = fixed["uniform"].model_copy(update={"adaptive": True})
-    return {**fixed, "in rounds": rounds, "in rounds, surprising": rounds.model_copy(update={"boring": 0.5})}
+    return {**fixed, "in_rounds": rounds, "while_surprising": rounds.model_copy(update={"boring": 1.0})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,9 @@ class Bench:
         for seed in range(options.seeds):
             chosen = random.Random(seed).sample(lab.train, options.demonstrations)
             requests = [await lab.demonstrated(task) for task in chosen]
-            for arm, settings in arms(options.budget).items():
-                trajectories = await lab.branched(requests, settings.model_copy(update={"seed": seed}))
+            for arm in options.arms:
+                settings = arms(options.budget)[arm].model_copy(update={"seed": seed})
+                trajectories = await lab.branched(requests, settings)
                 run = await self._one(arm, seed, trajectories, judges)
                 runs.append(run)
                 won = "" if run.success is None else f", success {run.success:.3f}"
@@ -105,7 +106,7 @@ class Bench:
 
     async def _one(self, arm: str, seed: int, trajectories: Sequence[Trajectory], judges: Sequence[_Judge]) -> Run:
         lab, options = self.laboratory, self.options
-        name = f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+        name = f"{arm}-{seed}"
         snapshot = lab.snapshot(name, trajectories)
         world_model = Stage(objective="world_model", updates=options.updates)
         tokens = await lab.teach(name, snapshot, (world_model,), seed)
@@ -167,6 +168,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2, help="how many seeds (%(default)s)")
     parser.add_argument("--demonstrations", type=int, default=40, help="per seed (%(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=list(arms(1)), default=list(arms(1)), help="all by default")
     parser.add_argument("--budget", type=int, default=8, help="branches of one demonstration (%(default)s)")
     parser.add_argument("--updates", type=int, default=30, help="of each arm, two trajectories each (%(default)s)")
     parser.add_argument("--tasks", type=int, default=20, help="held-out tasks whose branches judge (%(default)s)")
