@@ -159,9 +159,9 @@ class BranchingSettings(BaseModel):
     )
     samples: int = Field(default=6, ge=0, description="Replies drawn from the policy at one state; many are repeats.")
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(1.2,),
+        default=(0.8, 1.2),
         min_length=1,
-        description="Hot, because a policy that imitated these states says little else; samples are split among them.",
+        description="Samples are split among them. Hotter ones add mostly what the environment does not understand.",
     )
     invalid_share: float = Field(
         default=0.3, ge=0, le=1, description="Largest share of alternatives that the environment does not understand."
