@@ -1,6 +1,6 @@
 """Which states are worth a branch: selectors, and alternatives in rounds, at the same sandbox budget.
 
-    python -m examples.compare_selectors --seeds 2
+    python -m examples.compare_selectors --seeds 0 1 2
 
 Each seed draws its own demonstrations from the train split. Every arm branches them with the same number of branches an
 episode, the proposals coming from the environment's list alone, and trains a world model on them by the same number of
@@ -86,7 +86,7 @@ class Bench:
         judges = list(zip(judged, await lab.branched(judged, _EVERYTHING), strict=True))
         before = await self._loss("base", judges)
         runs = []
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             chosen = random.Random(seed).sample(lab.train, options.demonstrations)
             requests = [await lab.demonstrated(task) for task in chosen]
             for arm in options.arms:
@@ -166,7 +166,7 @@ def table(report: Report) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2, help="how many seeds (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="each draws its own (%(default)s)")
     parser.add_argument("--demonstrations", type=int, default=40, help="per seed (%(default)s)")
     parser.add_argument("--arms", nargs="+", choices=list(arms(1)), default=list(arms(1)), help="all by default")
     parser.add_argument("--budget", type=int, default=8, help="branches of one demonstration (%(default)s)")

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
     [
         ("compare_objectives", "--seeds 1 --demonstrations 2 --updates 4 --tasks 2", 2),
         ("compare_recoveries", "--failures 2 --budget 4 --steps 2 --selectors uniform novelty", 2),
-        ("compare_selectors", "--seeds 1 --demonstrations 2 --updates 1 --tasks 1 --play 1 --imitation 1", 6),
+        ("compare_selectors", "--seeds 0 --demonstrations 2 --updates 1 --tasks 1 --play 1 --imitation 1", 6),
     ],
 )
 def test_a_comparison_reports_each_of_its_runs(program: str, options: str, runs: int) -> None:
