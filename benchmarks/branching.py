@@ -151,7 +151,9 @@ async def record(pool: SandboxPool) -> list[BranchRequest]:
             for action, answer in zip(actions, answers, strict=True)
         ]
         opening = description.harness.opening(first.text)
-        requests.append(BranchRequest(episode_id=task.task_id, task=task, opening=opening, steps=tuple(steps)))
+        # By the event's id the alternatives are drawn, and some take a simulator far longer than others.
+        name = task.task_id
+        requests.append(BranchRequest(event_id=name, episode_id=name, task=task, opening=opening, steps=tuple(steps)))
     return requests
 
 
