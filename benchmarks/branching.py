@@ -4,7 +4,7 @@
 role does, with as many sandboxes as there are cores. The plain loop does the same resets, restores and steps in its own
 process, without walls, messages or verification; its rate times the cores is the limit, and `ratio` ours over it. What
 the role saves by walking an episode once, the plain loop saves too. As many plain loops side by side tell how much of
-that limit the machine can give: a simulator in a virtual machine of its own already keeps more than one core busy.
+that limit the machine can give.
 
 `--growth` measures how the cost of a branch grows with the depth of its state and with the number of alternatives. The
 last `ratio` is the worst of those that replay.
@@ -50,9 +50,10 @@ CONTESTS = {
 }
 MOST_STEPS = 12
 _STEP_TIMEOUT_S = 60.0
-# Virtual machines compile what they run often, and so both sides run it before they are measured: this often, or once
-# for what takes longer than that many seconds.
+# Virtual machines compile what they run often, and so both sides run it before they are measured: this often, or only
+# once where that takes long.
 _WARM_UPS = 8
+_LONG_S = 8.0
 
 
 class Silence:
@@ -201,7 +202,8 @@ def plain(done: Sequence[Callable[[], object]]) -> float:
 
 
 def _warm_ups(first_s: float) -> int:
-    return 0 if first_s > _WARM_UPS else _WARM_UPS - 1
+    """How many are left to do after a first one of `first_s` seconds."""
+    return 0 if first_s > _LONG_S else _WARM_UPS - 1
 
 
 class Neighbour:

@@ -263,7 +263,7 @@ def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
             "gate": given.gate.model_copy(
                 update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
             ),
-            # Its tasks are about six actions long, and a recovery needs no more than four (docs/branching.md).
+            # Its tasks are about six actions long, and four lead to as many recoveries as eight (docs/branching.md).
             "branching": given.branching.model_copy(
                 update={"samples": 3, "recovery": RecoverySettings(attempts=8, steps=4)}
             ),

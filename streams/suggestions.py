@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import dataclass, field
-from itertools import repeat
 
 from streams.events import BranchRequest, Source
 from streams.mutations import mutations
@@ -58,7 +57,9 @@ class Suggestions:
             else:
                 actions = await self._mutations(step)
             keys = await self.keys(actions)
-            self._allowed[step] = tuple(map(Proposal, actions, keys, repeat(source)))
+            self._allowed[step] = tuple(
+                Proposal(action, key, source) for action, key in zip(actions, keys, strict=True)
+            )
         return self._allowed[step]
 
     async def _mutations(self, step: int) -> list[str]:
