@@ -27,17 +27,18 @@ from typing import ClassVar, TypeVar
 
 import structlog
 
-from streams.branching import branch
-from streams.budget import Budget
+from streams.branching.branch import branch
+from streams.branching.rate_limit import Budget
+from streams.branching.restored_episode import restored
+from streams.branching.selectors import Uniform
+from streams.branching.settings import BranchingSettings
+from streams.environments.environment import Environment, Observation, Restore, Snapshots
+from streams.environments.registry import load_environment
 from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
-from streams.restored import restored
-from streams.sandboxes.environment import Environment, Observation, Restore, Snapshots
-from streams.sandboxes.lane import Lane, Trunk
+from streams.policy.served import Samples
+from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool
-from streams.sandboxes.protocol import load_environment
-from streams.selectors import Uniform
-from streams.served_policy import Samples
-from streams.settings import BranchingSettings, Isolation
+from streams.sandboxes.session import Lane, Trunk
 
 _Result = TypeVar("_Result")
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import psutil
 from rich.progress import track
 
-from streams.decoding import Decoded
 from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
-from streams.holdout import HoldoutSettings
 from streams.ids import uuid7
-from streams.log import Received
-from streams.recorder import collect_rarely
-from streams.settings import KafkaSettings, StoreSettings
-from streams.store import Store
+from streams.intake.role import collect_rarely
+from streams.kafka.records import Received
+from streams.kafka.settings import KafkaSettings
+from streams.store.decoded import Decoded
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings
 
 STEPS = 9
 BATCH = 5000

@@ -28,7 +28,7 @@ from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
 from learners.precision import compute_dtype
 from streams.events import Message
-from streams.policy import PolicyClient, Sampling
+from streams.policy.client import PolicyClient, Sampling
 
 WORDS = (
     "you see a kitchen table an oak drawer the fridge is closed take key from shelf there is nothing of interest here "

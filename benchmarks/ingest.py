@@ -23,20 +23,21 @@ import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka import KafkaProducer
 
-from streams.admission import Admission, AdmissionSettings
-from streams.broker import EmbeddedBroker
 from streams.events import Actor, Message, StepEvent, Task
-from streams.faust_worker import run
-from streams.holdout import HoldoutSettings
 from streams.ids import uuid7
-from streams.intake import Intake
-from streams.processor import build_processor
-from streams.recorder import collect_rarely
+from streams.intake.admission import Admission, AdmissionSettings
+from streams.intake.pipeline import Intake
+from streams.intake.processor import build_processor
+from streams.intake.role import collect_rarely
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+from streams.kafka.worker import run
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
-from streams.settings import KafkaSettings, StoreSettings
-from streams.store import Store
-from streams.topics import create_topics, end_offsets
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings
 
 STEPS = 10
 _IN_FLIGHT = 10_000

@@ -1,1 +1,4 @@
-"""Floor 4: the processes: command line, supervisor, registry, promotion, gateway, inference server."""
+"""The top layer: the processes, the command line, and what operators touch.
+
+Imports all other layers. `cli.py` is its table of contents.
+"""

@@ -20,22 +20,22 @@ from rich.table import Table
 
 from daemon.commands.dead_letters import dead_letters
 from daemon.commands.environment import environment
+from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
 from daemon.commands.options import ConfigOption, JsonOption, run_async
-from daemon.commands.time_travel import export, transitions
 from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, print_json, status_table
-from daemon.control_client import ControlClient
-from daemon.demo import run_demo
-from daemon.demo_plan import DemoPlan
-from daemon.registry import Registry
+from daemon.demo.demo import run_demo
+from daemon.demo.plan import DemoPlan
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import RollbackRequest
 from daemon.roles import RUN, Role
-from daemon.schemas import RollbackRequest
+from daemon.serving.control_client import ControlClient
 from daemon.supervisor import Supervisor
 from learners.base_model import resolve_base
 from streams.errors import RatchetError
-from streams.processes import die_with_parent, stop_on_signals
+from streams.runtime.processes import die_with_parent, stop_on_signals
 
 Result = TypeVar("Result")
 

@@ -9,27 +9,28 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from daemon.serve import ServingSettings
+from daemon.serving.role import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
-from streams.admission import AdmissionSettings
+from streams.branching.settings import BranchingSettings
 from streams.errors import ConfigurationError
-from streams.holdout import HoldoutSettings
+from streams.intake.admission import AdmissionSettings
+from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
-from streams.settings import REVEAL, BranchingSettings, KafkaSettings, StoreSettings
+from streams.settings import REVEAL, FrozenModel
+from streams.store.settings import StoreSettings
+from streams.trust.holdout import HoldoutSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
 
 
-class EngineSettings(BaseModel):
+class EngineSettings(FrozenModel):
     """The inference server that Ratchet starts, unless one is named."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(default="", description="A running server, such as vLLM; empty starts the embedded one.")
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
@@ -37,10 +38,8 @@ class EngineSettings(BaseModel):
     slots: int = Field(default=96, ge=1, description="Chats it keeps, per model; memory that is used again is faster.")
 
 
-class DomainSettings(BaseModel):
+class DomainSettings(FrozenModel):
     """What the agent does, as far as evaluation must know it: the tasks that gates are played on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     environment: str = Field(default="textworld_express", description="Entry point of a sandbox environment.")
     game: str = "twc"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from daemon.schemas import StatusReport
+from daemon.registry.schemas import StatusReport
 
 _LINE_EVERY_S = 15.0
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import structlog
 
-from daemon import serve as serving
 from daemon.config import Settings
-from daemon.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
-from daemon.forgetting import mark_withdrawn
+from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
+from daemon.learning.forgetting import mark_withdrawn
+from daemon.serving import role as serve_role
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
-from streams import brancher, recorder
+from streams.branching import role as branch_role
 from streams.errors import RatchetError
+from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
-from streams.processes import stop_on_signals
-from streams.trust import WITHDRAWN_EPISODES
+from streams.runtime.processes import stop_on_signals
+from streams.trust.rules import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 
@@ -46,17 +47,17 @@ class Role(StrEnum):
 
 
 async def record(settings: Settings) -> None:
-    await recorder.serve(
+    await record_role.serve(
         settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission, settings.redaction
     )
 
 
 async def branch(settings: Settings) -> None:
-    await brancher.serve(settings.kafka, settings.branching, stop_on_signals())
+    await branch_role.serve(settings.kafka, settings.branching, stop_on_signals())
 
 
 async def serve(settings: Settings) -> None:
-    await serving.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals())
+    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals())
 
 
 async def learn(settings: Settings) -> None:

@@ -21,8 +21,8 @@ import structlog
 
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
-from streams.broker import EmbeddedBroker
-from streams.errors import RatchetError
+from streams.errors import SupervisorError
+from streams.kafka.broker import EmbeddedBroker
 
 log = structlog.get_logger()
 
@@ -30,10 +30,6 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.2
 _LONGEST_PAUSE_S = 30.0
-
-
-class SupervisorError(RatchetError):
-    """A process of Ratchet did not start or does not stay up."""
 
 
 @dataclass(slots=True)

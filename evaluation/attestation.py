@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from evaluation.settings import ProbeSettings
 from streams.errors import PromotionError
-from streams.policy import PolicyClient
+from streams.policy.client import PolicyClient
+from streams.settings import FrozenModel
 
 PROBES_FILE = "probes.json"
 
 
-class Probes(BaseModel):
+class Probes(FrozenModel):
     """The content of an adapter's `probes.json`.
 
     `logprobs` holds, for each prompt, the log-probability in nats of each token but the first under the trained model.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: tuple[str, ...] = Field(min_length=1)
     logprobs: tuple[tuple[float, ...], ...]

@@ -4,23 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
-
-from evaluation.gate import Evaluation, Verdict
+from evaluation.gates.significance import Evaluation, Verdict
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
-from streams.files import write_atomically
+from streams.runtime.files import write_atomically
+from streams.settings import FrozenModel
 
 GATE_FILE = "gate.json"
 REPORT_FILE = "report.md"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Side(_Part):
+class Side(FrozenModel):
     """How one served model did on a list of tasks. `success` has a 95% Wilson interval from `low` to `high`.
 
     `invalid_actions` is the share of its actions that the environment did not understand.
@@ -54,7 +49,7 @@ class Side(_Part):
         )
 
 
-class TaskRow(_Part):
+class TaskRow(FrozenModel):
     """One task, played by both."""
 
     task_id: str
@@ -66,7 +61,7 @@ class TaskRow(_Part):
     candidate_actions: tuple[str, ...]
 
 
-class Comparison(_Part):
+class Comparison(FrozenModel):
     """Both sides on one list of tasks. Only the gate's own list decides; others are told for their interest."""
 
     champion: Side
@@ -95,7 +90,7 @@ class Comparison(_Part):
         )
 
 
-class GateReport(_Part):
+class GateReport(FrozenModel):
     """The content of `gate.json`. Probabilities are one-sided p-values of McNemar's exact test."""
 
     verdict: Verdict

@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from evaluation.settings import RolloutSettings
+from streams.environments.environment import Observation
+from streams.environments.harness import ChatHarness
 from streams.events import Message, Task
-from streams.policy import PolicyClient
-from streams.sandboxes.environment import Observation
-from streams.sandboxes.harness import ChatHarness
+from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 
 

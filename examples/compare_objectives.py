@@ -23,7 +23,7 @@ from evaluation.rollouts import Rollout
 from evaluation.statistics import mcnemar_exact, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
-from streams.settings import BranchingSettings
+from streams.branching.settings import BranchingSettings
 
 
 class Run(BaseModel):

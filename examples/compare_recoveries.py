@@ -22,12 +22,12 @@ from rich.table import Table
 from daemon.console import Narrator
 from evaluation.statistics import Interval, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
-from streams.budget import Budget
+from streams.branching.rate_limit import Budget
+from streams.branching.recovery import recover
+from streams.branching.selectors import SELECTORS
+from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, RecoveryResult, Task
-from streams.recovery import recover
-from streams.selectors import SELECTORS
-from streams.served_policy import ServedPolicy
-from streams.settings import BranchingSettings, RecoverySettings
+from streams.policy.served import ServedPolicy
 
 _AT_ONCE = 32
 

@@ -26,9 +26,9 @@ from daemon.console import Narrator
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
 from learners.trajectories import Trajectory
+from streams.branching.selectors import SELECTORS
+from streams.branching.settings import BranchingSettings
 from streams.events import BranchRequest
-from streams.selectors import SELECTORS
-from streams.settings import BranchingSettings
 
 _EVERYTHING = BranchingSettings(alternatives=4, samples=0)
 

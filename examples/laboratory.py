@@ -22,17 +22,17 @@ from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
-from streams.branching import branch
-from streams.budget import Budget
+from streams.branching.branch import branch
+from streams.branching.rate_limit import Budget
+from streams.branching.selectors import SELECTORS
+from streams.branching.settings import BranchingSettings
 from streams.errors import RatchetError
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
-from streams.holdout import Split
-from streams.policy import PolicyClient
-from streams.processes import free_port
+from streams.policy.client import PolicyClient
+from streams.policy.served import ServedPolicy
+from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
-from streams.selectors import SELECTORS
-from streams.served_policy import ServedPolicy
-from streams.settings import BranchingSettings
+from streams.trust.holdout import Split
 
 Report = TypeVar("Report", bound=BaseModel)
 

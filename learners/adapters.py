@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from learners.base_model import base_digest, file_sha256
 from learners.settings import LearnerSettings, TrainingJob
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError
-from streams.files import sync_folder
+from streams.runtime.files import sync_folder
+from streams.settings import FrozenModel
 
 MANIFEST = "manifest.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -27,10 +28,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONTENT = ("adapter_config.json", _WEIGHTS, "probes.json", MANIFEST)
 
 
-class AdapterManifest(BaseModel):
+class AdapterManifest(FrozenModel):
     """Where an adapter came from. `parent` is the digest of the adapter it was trained on from, None for the base."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     parent: str | None
     base: str

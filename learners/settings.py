@@ -3,18 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from streams.settings import FrozenModel
 
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"
 MOST_PER_PRINCIPAL = 1000
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LoraSettings(_Frozen):
+class LoraSettings(FrozenModel):
     """The adapter's shape."""
 
     rank: int = Field(default=16, ge=1)
@@ -24,7 +22,7 @@ class LoraSettings(_Frozen):
     )
 
 
-class Stage(_Frozen):
+class Stage(FrozenModel):
     """One pass of a curriculum: so many updates of one objective."""
 
     objective: Literal["imitation", "world_model"]
@@ -32,7 +30,7 @@ class Stage(_Frozen):
     trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
 
 
-class LearnerSettings(_Frozen):
+class LearnerSettings(FrozenModel):
     """How a candidate is trained."""
 
     stages: tuple[Stage, ...] = (
@@ -53,7 +51,7 @@ class LearnerSettings(_Frozen):
     )
 
 
-class TrainingJob(_Frozen):
+class TrainingJob(FrozenModel):
     """Everything a training process needs to know; the process writes the adapter into `output`."""
 
     base: Path
@@ -64,7 +62,7 @@ class TrainingJob(_Frozen):
     seed: int = 0
 
 
-class Progress(_Frozen):
+class Progress(FrozenModel):
     """One line of a training process's output, after each update. `loss` is in nats per counted token."""
 
     objective: str

@@ -15,24 +15,24 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from learners.base_model import file_sha256
 from learners.settings import MOST_PER_PRINCIPAL
 from learners.stored_rows import Row, StoredRows, read_rows
 from learners.trajectories import RECOVERY, Branch, Trajectory
-from streams.crash_points import CrashPoint, reach
 from streams.errors import TrainingError
-from streams.events import Message, RecordedStep
-from streams.holdout import HoldoutSettings, Split
+from streams.events import STEPS, Message, RecordedStep
 from streams.ids import content_id
-from streams.store_client import StoreClient
+from streams.runtime.crash_points import CrashPoint, reach
+from streams.settings import FrozenModel
+from streams.store.client import StoreClient
+from streams.trust.holdout import HoldoutSettings, Split
 
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
 _MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
-_STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -58,14 +58,12 @@ _BRANCH_SCHEMA = pa.schema(
 )
 
 
-class SnapshotManifest(BaseModel):
+class SnapshotManifest(FrozenModel):
     """What a snapshot holds. `offsets` is how far the log was read when it was built, by `topic/partition`.
 
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. Both sequences together say
     what is in it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     snapshot_id: str
     as_of: int
@@ -150,7 +148,7 @@ def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
             episode_id=recovery["recovery_id"],
             task_id=steps[0]["task_id"],
             opening=_MESSAGES.validate_json(steps[0]["messages"]),
-            steps=_recorded(steps[: recovery["left_at"]]) + _STEPS.validate_json(recovery["steps"]),
+            steps=_recorded(steps[: recovery["left_at"]]) + STEPS.validate_json(recovery["steps"]),
             actor_kind=RECOVERY,
             adapter=recovery["adapter"],
             principals=tuple(sorted({step["principal"] for step in steps})),
@@ -228,7 +226,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
             episode_id=row["episode_id"],
             task_id=row["task_id"],
             opening=_MESSAGES.validate_json(row["opening"]),
-            steps=_STEPS.validate_json(row["steps"]),
+            steps=STEPS.validate_json(row["steps"]),
             branches=tuple(branches[row["episode_id"]]),
             actor_kind=row["actor_kind"],
             adapter=row["adapter"],
@@ -270,7 +268,7 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "adapter": trajectory.adapter,
             "principals": trajectory.principals,
             "opening": _MESSAGES.dump_json(trajectory.opening).decode(),
-            "steps": _STEPS.dump_json(trajectory.steps).decode(),
+            "steps": STEPS.dump_json(trajectory.steps).decode(),
             "learn_from": trajectory.learn_from,
         }
         for trajectory in trajectories

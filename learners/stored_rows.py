@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from streams.store_client import StoreClient
+from streams.store.client import StoreClient
 
 Row: TypeAlias = Mapping[str, Any]
 

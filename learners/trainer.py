@@ -25,7 +25,7 @@ from learners.settings import LoraSettings, Progress, TrainingJob
 from learners.snapshots import read_trajectories
 from learners.trajectories import Trajectory
 from streams.errors import RatchetError, TrainingError
-from streams.processes import die_with_parent
+from streams.runtime.processes import die_with_parent
 
 _ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP_UPDATES = 5

@@ -1,4 +1,32 @@
-"""The one exception tree. Every message says what happened, to what, and what to do about it."""
+"""The exception tree of all layers. Every message says what happened, to what, and what to do about it.
+
+RatchetError
+├── ConfigurationError          a setting or a part of the installation
+├── BrokerError                 the Kafka cluster
+├── StoreError                  the DuckDB file and the query API
+├── RetractionError             `ratchet forget`
+├── UnjudgeableError            redaction
+├── ToolCallError               actions that are tool calls
+├── UnreadableRequestError      the OTLP receiver
+├── RequestTooLargeError        the OTLP receiver
+├── SandboxError                sandboxes and environments
+│   ├── DivergedError
+│   ├── StepTimeoutError
+│   ├── SandboxDiedError
+│   ├── ServerRefusedError      an OpenEnv server
+│   └── BrokenPromiseError      `ratchet environment check`
+├── PolicyError                 the client of the inference server
+├── RequestRefusedError         the inference server
+├── TrainingError               a training run
+├── GateError                   an evaluation
+├── PromotionError              promotion and rollback
+├── LifecycleError              the states of an adapter
+├── RegistryError               refs and adapters
+├── AuditError                  the audit log
+├── UnknownAdapterError         the name of an adapter
+├── ControlError                the client of the control API
+└── SupervisorError             processes of `ratchet run`
+"""
 
 from collections.abc import Sequence
 
@@ -17,6 +45,26 @@ class BrokerError(RatchetError):
 
 class StoreError(RatchetError):
     """The DuckDB file cannot be opened, or what it holds contradicts the log."""
+
+
+class RetractionError(RatchetError):
+    """A retraction was published and is not in force, or not yet."""
+
+
+class UnjudgeableError(RatchetError):
+    """A text cannot be cleared of secrets and personal data. The message holds nothing of the text."""
+
+
+class ToolCallError(RatchetError):
+    """An action was meant to be tool calls and is not well-formed; the text is fit for the policy's eyes."""
+
+
+class UnreadableRequestError(RatchetError):
+    """A request's body is not what its headers say."""
+
+
+class RequestTooLargeError(RatchetError):
+    """A request's body is larger than the settings allow."""
 
 
 class SandboxError(RatchetError):
@@ -42,8 +90,29 @@ class SandboxDiedError(SandboxError):
     """A sandbox process died of what was asked of it."""
 
 
+class ServerRefusedError(SandboxError):
+    """An OpenEnv server answered with an error. `code` is one of `ErrorCode`, or one that only the server knows."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BrokenPromiseError(SandboxError):
+    """What an environment did is not what its contract or its capabilities say."""
+
+
 class PolicyError(RatchetError):
     """The inference server cannot be reached or refused a request."""
+
+
+class RequestRefusedError(RatchetError):
+    """A request cannot be served; `status` is its HTTP status and `code` the word that programs may act upon."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class TrainingError(RatchetError):
@@ -56,3 +125,27 @@ class GateError(RatchetError):
 
 class PromotionError(RatchetError):
     """An adapter could not be put into service; what served before still serves."""
+
+
+class LifecycleError(RatchetError):
+    """An adapter was asked to become what it cannot."""
+
+
+class RegistryError(RatchetError):
+    """The registry's files cannot be read, or contradict each other."""
+
+
+class AuditError(RatchetError):
+    """The audit log cannot be read, or somebody changed it."""
+
+
+class UnknownAdapterError(RatchetError):
+    """A name stands for no adapter, or for several."""
+
+
+class ControlError(RatchetError):
+    """The control API cannot be reached or refused."""
+
+
+class SupervisorError(RatchetError):
+    """A process of Ratchet did not start or does not stay up."""

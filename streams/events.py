@@ -7,9 +7,10 @@ that a typo is a dead letter and not a silent loss.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from streams.ids import content_id, uuid7
+from streams.settings import FrozenModel
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead letter and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
@@ -19,10 +20,8 @@ Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class Record(BaseModel):
+class Record(FrozenModel):
     """Frozen, strict about its fields, and compact as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> bytes:
         return self.model_dump_json(exclude_none=True, by_alias=True).encode()
@@ -33,6 +32,10 @@ class Message(Record):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+
+
+# What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
+VARIANT_MARK = "~"
 
 
 class Task(Record):
@@ -115,6 +118,10 @@ class RecordedStep(Record):
 
     action: str
     observation: str
+
+
+MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
 
 
 class BranchRequest(Envelope):

@@ -15,11 +15,11 @@ from hypothesis import settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from learners.base_model import embedded_tokenizer_files
-from streams.policy import PolicyClient
-from streams.processes import free_port
-from streams.recorder import build_api
-from streams.settings import StoreSettings
-from streams.store import Store
+from streams.policy.client import PolicyClient
+from streams.runtime.processes import free_port
+from streams.store.api import build_api
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
 from tests.installed import faulty_package
 from tests.recorded import HOLDOUT, KAFKA, ServedStore
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import invalidate_caches
 from pathlib import Path
 
-from streams.sandboxes.protocol import ENVIRONMENTS
+from streams.environments.registry import ENTRY_POINTS
 from tests.faulty import ratchet_faulty
 
 
@@ -25,7 +25,7 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n")
     lines = [f"faulty_{name.lower()} = ratchet_faulty:{name}" for name in classes]
-    (metadata / "entry_points.txt").write_text("\n".join([f"[{ENVIRONMENTS}]", *lines]) + "\n")
+    (metadata / "entry_points.txt").write_text("\n".join([f"[{ENTRY_POINTS}]", *lines]) + "\n")
     shutil.copy(ratchet_faulty.__file__, module)
     invalidate_caches()
     try:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from streams.decoding import Decoded, decode_event, decode_result
 from streams.events import (
     Actor,
     Alternative,
@@ -17,11 +16,13 @@ from streams.events import (
     StepEvent,
     Task,
 )
-from streams.holdout import HoldoutSettings, Split
 from streams.ids import content_id
-from streams.log import Received
-from streams.settings import KafkaSettings
-from streams.store import Store
+from streams.intake.decoding import decode_event, decode_result
+from streams.kafka.records import Received
+from streams.kafka.settings import KafkaSettings
+from streams.store.decoded import Decoded
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings, Split
 
 KAFKA = KafkaSettings()
 HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.1)

@@ -12,10 +12,10 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.schemas import Schema
-from streams.dead_letters import DeadLetter, Position, originals, read_letters, replay
+from daemon.registry.schemas import Schema
 from streams.errors import RatchetError
-from streams.settings import KafkaSettings
+from streams.kafka.dead_letters import DeadLetter, Position, originals, read_letters, replay
+from streams.kafka.settings import KafkaSettings
 
 dead_letters = typer.Typer(name="dead-letters", no_args_is_help=True, help="What was refused, and what to do with it.")
 

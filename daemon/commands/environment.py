@@ -4,26 +4,25 @@ import random
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from streams.environments.registry import registered_environments
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
-from streams.sandboxes.protocol import Description, registered_environments
+from streams.sandboxes.protocol import Description
+from streams.settings import FrozenModel
 
 environment = typer.Typer(name="environment", no_args_is_help=True, help="Where alternatives run.")
 
 
-class ConformanceReport(BaseModel):
+class ConformanceReport(FrozenModel):
     """What `ratchet environment check --json` prints."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     environment: str
     description: Description

@@ -6,18 +6,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daemon import forgetting
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.commands.why import exposure_table
 from daemon.config import Settings
 from daemon.console import print_json
-from daemon.forgetting import ForgetReport
-from daemon.registry import Registry
-from daemon.schemas import BASE
+from daemon.learning import forgetting
+from daemon.learning.forgetting import ForgetReport
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from streams.events import RetractionEvent
-from streams.store_client import StoreClient
+from streams.store.client import StoreClient
 
 
 def forget(

@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from daemon.config import Settings
-from daemon.control_client import ControlClient
-from streams.settings import KafkaSettings
+from daemon.serving.control_client import ControlClient
+from streams.kafka.settings import KafkaSettings
 
 Result = TypeVar("Result")
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
 from daemon.console import print_json
-from daemon.forgetting import ExposedAdapter, exposed_adapters
-from daemon.registry import Registry
-from daemon.why import WhyReport
-from daemon.why import why as explain
+from daemon.learning.forgetting import ExposedAdapter, exposed_adapters
+from daemon.learning.why import WhyReport
+from daemon.learning.why import why as explain
+from daemon.registry.registry import Registry
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 

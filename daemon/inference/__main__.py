@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
 from streams.errors import ConfigurationError
-from streams.processes import die_with_parent
+from streams.runtime.processes import die_with_parent
 
 
 def main() -> int:

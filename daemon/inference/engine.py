@@ -17,18 +17,9 @@ from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
 from daemon.inference.weights import load_tokenizer, load_weights, return_memory
 from learners.precision import compute_dtype
-from streams.errors import ConfigurationError, RatchetError
+from streams.errors import ConfigurationError, RequestRefusedError
 
 log = structlog.get_logger()
-
-
-class RequestRefused(RatchetError):
-    """A request cannot be served; `status` is its HTTP status and `code` the word that programs may act upon."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +105,22 @@ class Engine:
         """Have `sequences` computed by the model called `name`.
 
         Raises:
-            RequestRefused: no such model, too much waits already, or the engine has ended.
+            RequestRefusedError: no such model, too much waits already, or the engine has ended.
         """
         added = list(sequences)
         with self._changed:
             if self._stopping or not self.alive:
-                raise RequestRefused(503, "unavailable", "the server is stopping; try another or try again later")
+                raise RequestRefusedError(503, "unavailable", "the server is stopping; try another or try again later")
             model = self._models.get(name)
             if model is None or name in self._closing:
-                raise RequestRefused(404, "model_not_found", f"the model {name!r} is not loaded; see GET /v1/models")
+                raise RequestRefusedError(
+                    404, "model_not_found", f"the model {name!r} is not loaded; see GET /v1/models"
+                )
             waiting = len(self._arrived) + sum(
                 other.runner.waiting_count + other.runner.active_count for other in self._models.values()
             )
             if waiting + len(added) > self._settings.max_waiting:
-                raise RequestRefused(
+                raise RequestRefusedError(
                     429, "overloaded", f"{waiting} replies are under way or waiting already; try again later"
                 )
             self._arrived += [(model.runner, sequence) for sequence in added]
@@ -137,11 +130,11 @@ class Engine:
         """Load the adapter in `folder` under `name`. Takes seconds, while the engine serves on.
 
         Raises:
-            RequestRefused: the name was used before, or the folder holds no adapter of the base model.
+            RequestRefusedError: the name was used before, or the folder holds no adapter of the base model.
         """
         with self._changed:
             if name in self._names_used:
-                raise RequestRefused(
+                raise RequestRefusedError(
                     400, "name_used", f"the name {name!r} is or was in use, and a name is never used twice"
                 )
             self._names_used.add(name)
@@ -151,7 +144,7 @@ class Engine:
         except ConfigurationError as error:
             with self._changed:
                 self._names_used.discard(name)  # nothing was ever served under it
-            raise RequestRefused(400, "bad_adapter", str(error)) from error
+            raise RequestRefusedError(400, "bad_adapter", str(error)) from error
         with self._changed:
             self._models[name] = LoadedModel(name, folder, self._base.name, self._runner(model))
         return_memory()
@@ -161,7 +154,7 @@ class Engine:
         """Refuse new requests to the adapter, wait until those in flight are answered, and free its memory.
 
         Raises:
-            RequestRefused: no adapter of that name is loaded.
+            RequestRefusedError: no adapter of that name is loaded.
         """
         self._drain(name)
         return_memory()
@@ -171,7 +164,7 @@ class Engine:
         with self._changed:
             model = self._models.get(name)
             if model is None or model is self._base or name in self._closing:
-                raise RequestRefused(404, "adapter_not_found", f"no adapter called {name!r} is loaded")
+                raise RequestRefusedError(404, "adapter_not_found", f"no adapter called {name!r} is loaded")
             self._closing.add(name)
             self._changed.wait_for(lambda: self._stopping or self._idle(model.runner))
             del self._models[name]

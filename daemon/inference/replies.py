@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from daemon.inference.engine import Engine, RequestRefused
+from daemon.inference.engine import Engine
 from daemon.inference.schemas import (
     ChatChoice,
     ChatChunk,
@@ -30,8 +30,9 @@ from daemon.inference.schemas import (
 )
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.slots import Tokens
+from streams.errors import RequestRefusedError
 from streams.events import Message
-from streams.policy import Sampling
+from streams.policy.client import Sampling
 
 
 class Answer:
@@ -54,13 +55,13 @@ class Answer:
         """The index of a sequence and its update, in the order they come, until every sequence has finished.
 
         Raises:
-            RequestRefused: the engine ended meanwhile.
+            RequestRefusedError: the engine ended meanwhile.
         """
         unfinished = len(self.sequences)
         while unfinished:
             index, update = await self._told.get()
             if update.finish_reason == "cancelled":
-                raise RequestRefused(503, "unavailable", "the server stopped before the reply was complete")
+                raise RequestRefusedError(503, "unavailable", "the server stopped before the reply was complete")
             unfinished -= update.finish_reason is not None
             yield index, update
 
@@ -78,13 +79,13 @@ def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
     """Submit `request` to the engine.
 
     Raises:
-        RequestRefused: the prompt is too long, the combination of fields is not served, or the engine refuses it.
+        RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
     """
     prompt = _chat_tokens(engine.tokenizer, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
     sampling = _sampling(request, _room(engine, prompt, wanted))
     if request.stream and (request.prompt_logprobs is not None or request.return_token_ids):
-        raise RequestRefused(400, "unsupported", "prompt_logprobs and return_token_ids are not served with stream")
+        raise RequestRefusedError(400, "unsupported", "prompt_logprobs and return_token_ids are not served with stream")
     scored_from = None if request.prompt_logprobs is None else _scored_from(engine.tokenizer, request, prompt)
     return _submit(
         engine, request, prompt, sampling, scored_from=scored_from, stream=request.stream, logprobs=request.logprobs
@@ -95,11 +96,13 @@ def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
     """Submit `request` to the engine.
 
     Raises:
-        RequestRefused: the prompt is too long, the combination of fields is not served, or the engine refuses it.
+        RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
     """
     prompt = _encode(engine.tokenizer, request.prompt, special=True)
     if request.echo != (request.max_tokens == 0):
-        raise RequestRefused(400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only")
+        raise RequestRefusedError(
+            400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only"
+        )
     if request.echo:
         _room(engine, prompt, 0)
         return _submit(engine, request, prompt, None, scored_from=1, stream=False, logprobs=False)
@@ -215,7 +218,9 @@ def _scored_from(tokenizer: PreTrainedTokenizerFast, request: ChatRequest, promp
     """The position of the first token to score: the message's own first one, but never the prompt's."""
     message = request.prompt_logprobs_from_message
     if message >= len(request.messages):
-        raise RequestRefused(400, "invalid_request", f"prompt_logprobs_from_message: there is no message {message}")
+        raise RequestRefusedError(
+            400, "invalid_request", f"prompt_logprobs_from_message: there is no message {message}"
+        )
     if message == 0:
         return 1
     earlier = _chat_tokens(tokenizer, request.messages[:message], generation=False)
@@ -234,7 +239,7 @@ def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
     """How many tokens the reply may have."""
     room = engine.max_length - len(prompt)
     if room < (1 if wanted is None else wanted):
-        raise RequestRefused(
+        raise RequestRefusedError(
             400,
             "context_length_exceeded",
             f"the prompt has {len(prompt)} tokens and its reply may have {wanted or 1}, "

@@ -5,13 +5,10 @@ A field that is not served is refused and not ignored: a caller would otherwise 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from streams.events import Message
-
-
-class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from streams.settings import FrozenModel
 
 
 def _as_list(value: object) -> object:
@@ -23,7 +20,7 @@ def _as_list(value: object) -> object:
 StopStrings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
 
 
-class _Sampled(_Schema):
+class _Sampled(FrozenModel):
     model: str
     n: int = Field(default=1, ge=1, le=128)
     temperature: float = Field(default=1.0, ge=0, le=10)
@@ -67,20 +64,20 @@ class CompletionRequest(_Sampled):
     echo: bool = False
 
 
-class LoadAdapterRequest(_Schema):
+class LoadAdapterRequest(FrozenModel):
     lora_name: str = Field(min_length=1, max_length=200)
     lora_path: str = Field(min_length=1)
 
 
-class UnloadAdapterRequest(_Schema):
+class UnloadAdapterRequest(FrozenModel):
     lora_name: str
 
 
-class PromptDetails(_Schema):
+class PromptDetails(FrozenModel):
     cached_tokens: int
 
 
-class Usage(_Schema):
+class Usage(FrozenModel):
     """`cached_tokens` were not computed again; with n > 1 the prompt counts once and cached tokens are the first's."""
 
     prompt_tokens: int
@@ -89,20 +86,20 @@ class Usage(_Schema):
     prompt_tokens_details: PromptDetails
 
 
-class TokenLogprob(_Schema):
+class TokenLogprob(FrozenModel):
     token: str
     logprob: float
     bytes: list[int]
-    top_logprobs: list[str] = []
+    top_logprobs: tuple[()] = ()
 
 
-class ChatLogprobs(_Schema):
+class ChatLogprobs(FrozenModel):
     """Of every drawn token, the end token or a stop string's included."""
 
     content: list[TokenLogprob]
 
 
-class ChatChoice(_Schema):
+class ChatChoice(FrozenModel):
     index: int
     message: Message
     logprobs: ChatLogprobs | None
@@ -110,7 +107,7 @@ class ChatChoice(_Schema):
     token_ids: list[int] | None
 
 
-class PromptLogprob(_Schema):
+class PromptLogprob(FrozenModel):
     """vLLM's `Logprob`; the rank is not computed."""
 
     logprob: float
@@ -118,7 +115,7 @@ class PromptLogprob(_Schema):
     decoded_token: str
 
 
-class ChatReply(_Schema):
+class ChatReply(FrozenModel):
     """`prompt_logprobs` has an entry for each token of the prompt, by its id; None for one that is not scored."""
 
     id: str
@@ -131,19 +128,19 @@ class ChatReply(_Schema):
     prompt_token_ids: list[int] | None
 
 
-class ChatDelta(_Schema):
+class ChatDelta(FrozenModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
 
 
-class ChatChunkChoice(_Schema):
+class ChatChunkChoice(FrozenModel):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
 
 
-class ChatChunk(_Schema):
+class ChatChunk(FrozenModel):
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
@@ -151,7 +148,7 @@ class ChatChunk(_Schema):
     choices: list[ChatChunkChoice]
 
 
-class CompletionLogprobs(_Schema):
+class CompletionLogprobs(FrozenModel):
     """Parallel lists; the first token of an echoed prompt has no log-probability."""
 
     tokens: list[str]
@@ -160,14 +157,14 @@ class CompletionLogprobs(_Schema):
     top_logprobs: None = None
 
 
-class CompletionChoice(_Schema):
+class CompletionChoice(FrozenModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: str
 
 
-class CompletionReply(_Schema):
+class CompletionReply(FrozenModel):
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
@@ -176,7 +173,7 @@ class CompletionReply(_Schema):
     usage: Usage
 
 
-class ModelCard(_Schema):
+class ModelCard(FrozenModel):
     """`root` is the model's folder; `parent` the base model's name, for an adapter."""
 
     id: str
@@ -188,12 +185,12 @@ class ModelCard(_Schema):
     max_model_len: int
 
 
-class ModelList(_Schema):
+class ModelList(FrozenModel):
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
-class Stats(_Schema):
+class Stats(FrozenModel):
     """Tokens since the start (of prompts computed and reused, of replies drawn) and replies under way or waiting."""
 
     prefilled: int
@@ -203,12 +200,12 @@ class Stats(_Schema):
     waiting: int
 
 
-class ErrorBody(_Schema):
+class ErrorBody(FrozenModel):
     message: str
     type: str
     code: str
     param: str | None = None
 
 
-class ErrorReply(_Schema):
+class ErrorReply(FrozenModel):
     error: ErrorBody

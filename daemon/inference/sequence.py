@@ -11,7 +11,7 @@ from tokenizers.decoders import DecodeStream
 
 from daemon.inference.sampling import Draw
 from daemon.inference.slots import Tokens
-from streams.policy import Sampling
+from streams.policy.client import Sampling
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
-from daemon.inference.engine import Engine, RequestRefused
+from daemon.inference.engine import Engine
 from daemon.inference.replies import (
     Answer,
     chat_answer,
@@ -38,6 +38,7 @@ from daemon.inference.schemas import (
 )
 from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
+from streams.errors import RequestRefusedError
 
 log = structlog.get_logger()
 
@@ -75,8 +76,8 @@ def create_app(engine: Engine) -> FastAPI:
     app = FastAPI(title="Ratchet inference", lifespan=running, openapi_url=None)
     started = int(time.time())
 
-    @app.exception_handler(RequestRefused)
-    async def refused(_: Request, error: RequestRefused) -> JSONResponse:
+    @app.exception_handler(RequestRefusedError)
+    async def refused(_: Request, error: RequestRefusedError) -> JSONResponse:
         return _error(error.status, error.code, str(error))
 
     @app.exception_handler(RequestValidationError)
@@ -141,7 +142,9 @@ async def _finals(answer: Answer, request: Request) -> list[Update]:
     try:
         await asyncio.wait((finals, hung_up), return_when=asyncio.FIRST_COMPLETED)
         if not finals.done():
-            raise RequestRefused(_CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection")
+            raise RequestRefusedError(
+                _CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection"
+            )
         return finals.result()
     finally:
         answer.cancel()
@@ -158,7 +161,7 @@ async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIte
     try:
         async for chunk in chat_chunks(engine, body, answer):
             yield f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
-    except RequestRefused as error:
+    except RequestRefusedError as error:
         # The status line has long been sent, so the error is an event.
         yield f"data: {_error_body(error.status, error.code, str(error)).model_dump_json()}\n\n"
     finally:

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from streams.settings import FrozenModel
 
 
-class InferenceSettings(BaseModel):
+class InferenceSettings(FrozenModel):
     """Settings of one server process.
 
     The keys and values of a slot take memory only as far as they were ever written: 23 KB a token for SmolLM2-135M in
     bfloat16, for each loaded model apart.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Path = Field(description="Folder of a Hugging Face causal language model with a tokenizer.")
     served_name: str = Field(default="base", min_length=1, description="The name that the base model answers to.")

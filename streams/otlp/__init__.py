@@ -1,1 +1,4 @@
-"""Intake for agents that do not speak Ratchet's schema: OpenTelemetry traces and logs become the same events."""
+"""The otlp role: OpenTelemetry traces and logs, from agents that do not speak Ratchet's schema, become events.
+
+Imports `kafka` and `runtime`. `dialects/` has one file per instrumentation.
+"""

@@ -9,19 +9,19 @@ import faust
 import structlog
 from pydantic import ValidationError
 
-from streams.crash_points import CrashPoint, reach
-from streams.decoding import Unreadable
 from streams.events import OutcomeEvent, StepEvent
-from streams.faust_worker import build_app, consume, publish
-from streams.letters import refusal_letter
-from streams.log import Outgoing, Received
+from streams.kafka.records import Outgoing, Received
+from streams.kafka.refusals import Unreadable, refusal_letter
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.kafka.worker import build_app, consume, publish
 from streams.otlp.assembly import assemble
 from streams.otlp.records import ANY_RECORD, AnyRecord
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState, Unit
 from streams.otlp.tally import OtlpStatus, Tally
-from streams.settings import KafkaSettings, Secret
-from streams.signatures import SIGNATURE_HEADER, sign
+from streams.runtime.crash_points import CrashPoint, reach
+from streams.settings import Secret
 
 log = structlog.get_logger()
 

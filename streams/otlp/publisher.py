@@ -9,9 +9,9 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
-from streams.kafka_security import client_options
-from streams.log import Outgoing
-from streams.settings import KafkaSettings
+from streams.kafka.records import Outgoing
+from streams.kafka.security import client_options
+from streams.kafka.settings import KafkaSettings
 
 _RECONNECT_S = 1.0
 

@@ -8,16 +8,17 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from streams.faust_worker import run
-from streams.http_server import HttpServer, listen
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.kafka.worker import run
 from streams.otlp.assembler import Assembler
 from streams.otlp.publisher import Publisher
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState
 from streams.otlp.tally import Tally
-from streams.settings import KafkaSettings, Secret
-from streams.topics import create_topics
+from streams.runtime.http_server import HttpServer, listen
+from streams.settings import Secret
 
 log = structlog.get_logger()
 

@@ -12,20 +12,11 @@ from functools import partial
 import structlog
 from fastapi import FastAPI, Request, Response
 
-from streams.errors import BrokerError
-from streams.log import Outgoing
+from streams.errors import BrokerError, RequestTooLargeError, UnreadableRequestError
+from streams.kafka.records import Outgoing
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.tally import OtlpStatus, Tally
-from streams.otlp.wire import (
-    Encoding,
-    RequestTooLarge,
-    Signal,
-    UnreadableRequest,
-    accepted,
-    inflate,
-    read,
-    refused,
-)
+from streams.otlp.wire import Encoding, Signal, accepted, inflate, read, refused
 
 log = structlog.get_logger()
 
@@ -102,9 +93,9 @@ class _Intake:
         """Read the request and put it into the log; returns the answer."""
         try:
             reading = read(signal, encoding, inflate(body, compression, self._settings.max_request_bytes), principal)
-        except RequestTooLarge as error:
+        except RequestTooLargeError as error:
             raise _Refusal(413, str(error)) from error
-        except UnreadableRequest as error:
+        except UnreadableRequestError as error:
             raise _Refusal(400, str(error)) from error
         pairs = [(record.trace_id.encode(), record.to_json()) for record in reading.records]
         small = [(key, value) for key, value in pairs if len(value) <= self._settings.max_record_bytes]

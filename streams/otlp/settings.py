@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from streams.settings import Secret
+from streams.settings import FrozenModel, Secret
 
 MEBIBYTE = 2**20
 
 
-class OtlpSettings(BaseModel):
+class OtlpSettings(FrozenModel):
     """Where OTLP is received, how much of it, and when a trace counts as complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="Where it listens. Off loopback, set tokens.")
     port: int = Field(default=4318, ge=0, le=65535, description="Port of OTLP over HTTP.")

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from streams.crash_points import CrashPoint, reach
 from streams.errors import StoreError
 from streams.ids import content_id
-from streams.log import Outgoing
+from streams.kafka.records import Outgoing
 from streams.otlp.assembly import Place, conversation_of
 from streams.otlp.records import ANY_RECORD, AnyRecord, Span
 from streams.otlp.settings import OtlpSettings
+from streams.runtime.crash_points import CrashPoint, reach
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (

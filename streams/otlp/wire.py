@@ -23,20 +23,12 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from streams.errors import RatchetError
+from streams.errors import RequestTooLargeError, UnreadableRequestError
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span, SpanEvent
 
 MAX_DEPTH = 32
 _HEX_FIELDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 _GEN_AI_EVENTS = "gen_ai."
-
-
-class UnreadableRequest(RatchetError):
-    """A request's body is not what its headers say."""
-
-
-class RequestTooLarge(RatchetError):
-    """A request's body is larger than the settings allow."""
 
 
 class Encoding(StrEnum):
@@ -77,31 +69,31 @@ _Logs: TypeAlias = logs_service.ExportLogsServiceRequest
 def inflate(body: bytes, content_encoding: str, limit: int) -> bytes:
     """The body without its compression. Never holds more than `limit` bytes.
 
-    Raises `RequestTooLarge`, and `UnreadableRequest` for damaged data or an encoding other than gzip.
+    Raises `RequestTooLargeError`, and `UnreadableRequestError` for damaged data or an encoding other than gzip.
     """
     if content_encoding in ("", "identity"):
         if len(body) > limit:
-            raise RequestTooLarge(f"the request is larger than {limit} bytes: send smaller batches")
+            raise RequestTooLargeError(f"the request is larger than {limit} bytes: send smaller batches")
         return body
     if content_encoding != "gzip":
-        raise UnreadableRequest(f"the content encoding {content_encoding!r} is not supported: use gzip or none")
+        raise UnreadableRequestError(f"the content encoding {content_encoding!r} is not supported: use gzip or none")
     inflated, rest = bytearray(), body
     while rest:  # a gzip file may have several members
         member = zlib.decompressobj(wbits=31)
         try:
             inflated += member.decompress(rest, limit - len(inflated) + 1)
         except zlib.error as error:
-            raise UnreadableRequest(f"the body is not gzip: {error}") from error
+            raise UnreadableRequestError(f"the body is not gzip: {error}") from error
         if len(inflated) > limit:
-            raise RequestTooLarge(f"the request is larger than {limit} bytes inflated: send smaller batches")
+            raise RequestTooLargeError(f"the request is larger than {limit} bytes inflated: send smaller batches")
         if not member.eof:
-            raise UnreadableRequest("the gzip data ends too early")
+            raise UnreadableRequestError("the gzip data ends too early")
         rest = member.unused_data
     return bytes(inflated)
 
 
 def read(signal: Signal, encoding: Encoding, body: bytes, principal: str | None = None) -> Reading:
-    """Read a request that is inflated already. Raises `UnreadableRequest` when it cannot be read at all."""
+    """Read a request that is inflated already. Raises `UnreadableRequestError` when it cannot be read at all."""
     request = _parse(_Traces() if signal is Signal.TRACES else _Logs(), encoding, body)
     records: list[AnyRecord] = []
     ignored, reasons = 0, list[str]()
@@ -151,11 +143,13 @@ def _parse(request: _Traces | _Logs, encoding: Encoding, body: bytes) -> _Traces
         else:
             content = from_json(body, allow_inf_nan=False)
             if not isinstance(content, dict):
-                raise UnreadableRequest("the body is no JSON object")
+                raise UnreadableRequestError("the body is no JSON object")
             ParseDict(_ids_as_base64(content), request, ignore_unknown_fields=True)
     except (DecodeError, ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         # The last three come from protobuf's own JSON parser, for shapes that it did not foresee.
-        raise UnreadableRequest(f"the body is no OTLP request in {encoding.value}: {type(error).__name__}") from error
+        raise UnreadableRequestError(
+            f"the body is no OTLP request in {encoding.value}: {type(error).__name__}"
+        ) from error
     return request
 
 

@@ -1,1 +1,4 @@
-"""Secrets and personal data leave an event before it is stored; the record role calls `redactor.Redactor`."""
+"""Replaces secrets and personal data in an event before it is stored; `redactor.Redactor` is the way in.
+
+Imports the modules at the top of `streams` only.
+"""

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import regex  # type: ignore[import-untyped]  # ships no types
 
+from streams.errors import UnjudgeableError
 from streams.redaction import assignments, personal, tokens
 from streams.redaction.opaque import OpaqueRuns
 from streams.redaction.presidio import ENTITIES, Presidio
 from streams.redaction.settings import Kind, RedactionSettings
 from streams.redaction.spans import Span, merge, subtract
 from streams.redaction.unescape import unescape
-from streams.redaction.unjudgeable import UnjudgeableError
 
 # The same chats come again with every step, so what was found is kept for texts of so many characters together.
 _REMEMBERED = 16 * 1024 * 1024

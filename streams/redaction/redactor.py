@@ -12,14 +12,13 @@ from typing import TypeAlias
 
 import structlog
 
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, UnjudgeableError
 from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.redaction.assignments import names_a_secret
 from streams.redaction.finder import Finder
 from streams.redaction.placeholders import Placeholders
 from streams.redaction.settings import Kind, RedactionSettings
 from streams.redaction.spans import Span, subtract
-from streams.redaction.unjudgeable import UnjudgeableError
 
 log = structlog.get_logger()
 

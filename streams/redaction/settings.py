@@ -4,7 +4,9 @@ from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import regex  # type: ignore[import-untyped]  # ships no types
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from streams.settings import FrozenModel
 
 
 class Kind(StrEnum):
@@ -37,10 +39,8 @@ def _compiles(pattern: str) -> str:
 Pattern: TypeAlias = Annotated[str, AfterValidator(_compiles)]
 
 
-class Rule(BaseModel):
+class Rule(FrozenModel):
     """Something else to replace: every match of `pattern`, or its first group where it has one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]{0,30}$", description="Counted under this name; in capitals that of its placeholders."
@@ -48,10 +48,8 @@ class Rule(BaseModel):
     pattern: Pattern = Field(description="A regular expression in the syntax of the package regex.")
 
 
-class RedactionSettings(BaseModel):
+class RedactionSettings(FrozenModel):
     """What is replaced before an event is stored, and what is left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(default=True, description="Off: events are stored as they came.")
     kinds: frozenset[Kind] = Field(default=frozenset(Kind), description="What is looked for.")

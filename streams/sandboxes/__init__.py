@@ -1,1 +1,4 @@
-"""Where alternatives run: environments, the processes that hold them, and the harness that renders them as chat."""
+"""Processes that hold environments, and what isolates them from the machine; `pool.SandboxPool` is the way in.
+
+Imports `environments` and `runtime`. `isolation/` has one file per tier.
+"""

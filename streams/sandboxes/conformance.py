@@ -9,32 +9,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict
-
-from streams.errors import SandboxError, StepTimeoutError
+from streams.environments.environment import Network, Observation, Restore
+from streams.environments.tool_call_mutations import mutations
+from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError, ToolCallError
 from streams.events import Task
-from streams.mutations import mutations
-from streams.sandboxes.environment import Network, Observation, Restore
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.protocol import Description
-from streams.tool_calls import ToolCallError
+from streams.settings import FrozenModel
 
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
 _RESERVED_FOLD = "test"
 
 
-class Check(BaseModel):
+class Check(FrozenModel):
     """One promise: what was seen, and whether it was kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kept: bool
     seen: str
-
-
-class BrokenPromiseError(SandboxError):
-    """What an environment did is not what its contract or its capabilities say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A copy of the sandbox process in its present state, made by forking it, which goes on where it was forked.
 
-`streams.sandboxes.lane` branches so in environments that live in the process itself.
+`streams.sandboxes.session` branches so in environments that live in the process itself.
 """
 
 import os
@@ -9,9 +9,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Literal, NoReturn, TypeAlias
 
+from streams.environments.environment import Environment, ListsActions, Observation, Tool, Tools
 from streams.errors import SandboxError
-from streams.processes import die_with_parent
-from streams.sandboxes.environment import Environment, ListsActions, Observation, Tool, Tools
+from streams.runtime.processes import die_with_parent
 
 _Ask: TypeAlias = tuple[Literal["step", "valid_actions", "fingerprint", "tools"], str]
 _Answer: TypeAlias = Observation | list[str] | str | tuple[Tool, ...] | SandboxError

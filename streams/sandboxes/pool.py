@@ -15,15 +15,16 @@ from typing import Self
 import structlog
 from pydantic import JsonValue
 
+from streams.environments.environment import Network, Observation, Restore, Tool
+from streams.environments.registry import registered_environments
 from streams.errors import ConfigurationError
 from streams.events import Task
-from streams.sandboxes.environment import Network, Observation, Restore, Tool
-from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
-from streams.sandboxes.isolation.warden import Warden
 from streams.sandboxes.process import SandboxProcess
-from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start, registered_environments
-from streams.settings import BranchingSettings, Isolation
+from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start
+from streams.sandboxes.settings import SandboxSettings
 
 log = structlog.get_logger()
 
@@ -223,7 +224,7 @@ class SandboxPool:
             return await session.demonstration(task)
 
 
-def sandbox_pool(environment: str, settings: BranchingSettings, size: int) -> SandboxPool:
+def sandbox_pool(environment: str, settings: SandboxSettings, size: int) -> SandboxPool:
     """A pool of `size` processes as the settings have it."""
     return SandboxPool(
         environment,

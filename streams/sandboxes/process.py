@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from streams.environments.environment import Network
 from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
-from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.launching import Confinement, Tier
-from streams.sandboxes.isolation.limits import Limits
-from streams.sandboxes.isolation.warden import Warden, Watch
+from streams.sandboxes.isolation.resource_monitor import Warden, Watch
+from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.protocol import Answer, Request, Start
 
 _LONGEST_ANSWER_BYTES = 64 * 2**20

@@ -1,19 +1,13 @@
 """What a pool and its sandbox processes say to each other: JSON lines on the process's standard input and output."""
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from streams.errors import ConfigurationError
+from streams.environments.environment import Capabilities, Observation, Restore, Tool
+from streams.environments.harness import ChatHarness
 from streams.events import Record, Task
-from streams.sandboxes.environment import Capabilities, Environment, Observation, Restore, Tool
-from streams.sandboxes.harness import ChatHarness
-
-ENVIRONMENTS = "ratchet.environments"
-
 
 Operation: TypeAlias = Literal[
     "network",
@@ -110,20 +104,3 @@ class Answer(Record):
     divergence: str = ""
     tools: tuple[Tool, ...] = ()
     description: Description | None = None
-
-
-def registered_environments() -> frozenset[str]:
-    """The names of the environments that are installed as sandboxes."""
-    return frozenset(entry_points(group=ENVIRONMENTS).names)
-
-
-@cache
-def load_environment(name: str) -> type[Environment]:
-    """The class registered under `name`. Raises `ConfigurationError` when there is none."""
-    for entry in entry_points(group=ENVIRONMENTS, name=name):
-        loaded: type[Environment] = entry.load()
-        return loaded
-    raise ConfigurationError(
-        f"no environment {name!r} is installed; known are: {', '.join(sorted(registered_environments()))}. "
-        f"Remedy: install a package that registers it under the entry-point group {ENVIRONMENTS}."
-    )

@@ -8,13 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
-from streams.errors import ConfigurationError, DivergedError, RatchetError, SandboxError, StepTimeoutError
-from streams.events import Task
-from streams.sandboxes.environment import (
+from streams.environments.environment import (
     Canonicalises,
-    Configured,
     Environment,
     ListsActions,
     Observation,
@@ -22,9 +17,12 @@ from streams.sandboxes.environment import (
     TaskSource,
     Tools,
 )
-from streams.sandboxes.harness import canonical
-from streams.sandboxes.lane import Lane, Trunk
-from streams.sandboxes.protocol import Answer, Description, Request, Start, load_environment
+from streams.environments.harness import canonical
+from streams.environments.registry import load_environment, open_environment
+from streams.errors import DivergedError, RatchetError, SandboxError, StepTimeoutError
+from streams.events import Task
+from streams.sandboxes.protocol import Answer, Description, Request, Start
+from streams.sandboxes.session import Lane, Trunk
 
 
 def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
@@ -48,7 +46,9 @@ def _answer(start: Start, sessions: dict[int, "Session"], request: Request) -> A
         case "network":
             return Answer(id=request.id, texts=(load_environment(start.environment).capabilities.network,))
         case "open":
-            sessions[request.session] = Session(open_environment(start), start.step_timeout_s)
+            sessions[request.session] = Session(
+                open_environment(start.environment, start.settings), start.step_timeout_s
+            )
             return Answer(id=request.id)
         case "close":
             sessions.pop(request.session).close()
@@ -132,21 +132,6 @@ def _task(request: Request) -> Task:
     if request.task is None:
         raise SandboxError(f"the request {request.op} came without a task")
     return request.task
-
-
-def open_environment(start: Start) -> Environment:
-    """A new session. Raises `ConfigurationError` when the environment is not installed or its settings are wrong."""
-    environment = load_environment(start.environment)
-    if isinstance(environment, Configured):
-        try:
-            return environment(environment.settings.model_validate(start.settings))
-        except ValidationError as error:
-            raise ConfigurationError(
-                f"the settings of the environment {start.environment!r} are wrong: {error}"
-            ) from error
-    if start.settings:
-        raise ConfigurationError(f"the environment {start.environment!r} has no settings. Remedy: remove them.")
-    return environment()
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import duckdb
 
-from streams.settings import KafkaSettings
-from streams.tables import TABLES
+from streams.kafka.settings import KafkaSettings
+from streams.store.tables import TABLES
 from tests.crash.ledger import Acknowledged
 
 Ask = Callable[[str], Sequence[Sequence[object]]]

@@ -12,11 +12,12 @@ from typing import Literal, Protocol
 
 from kafka import KafkaProducer
 from kafka.producer.future import FutureRecordMetadata
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from streams.environments.harness import ChatHarness
 from streams.events import Actor, Message, OutcomeEvent, Record, RecordedStep, StepEvent, Task
 from streams.producer import Producer
-from streams.sandboxes.harness import ChatHarness
+from streams.settings import FrozenModel
 from tests.crash.ledger import Ledger
 
 ACKNOWLEDGED_WITHIN_S = 150.0
@@ -33,7 +34,7 @@ class Recording(Record):
 RECORDINGS: TypeAdapter[tuple[Recording, ...]] = TypeAdapter(tuple[Recording, ...])
 
 
-class LoadSettings(BaseModel):
+class LoadSettings(FrozenModel):
     """Publishes until it has published `batches`, or the file `stop` is there.
 
     `recordings` is a JSON file, in which a held-out task's comes last.
@@ -41,8 +42,6 @@ class LoadSettings(BaseModel):
     With `spool` the agents use `streams.producer`, and acknowledged is what it promised to keep; without, they talk to
     Kafka themselves, and acknowledged is what Kafka did.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     bootstrap: str

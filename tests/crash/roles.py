@@ -3,19 +3,19 @@
 import asyncio
 import sys
 
-from pydantic import BaseModel, ConfigDict
+from streams.branching import role as branch_role
+from streams.branching.settings import BranchingSettings
+from streams.intake import role as record_role
+from streams.intake.admission import AdmissionSettings
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import stop_on_signals
+from streams.settings import FrozenModel
+from streams.store.settings import StoreSettings
+from streams.trust.holdout import HoldoutSettings
 
-from streams import brancher, recorder
-from streams.admission import AdmissionSettings
-from streams.holdout import HoldoutSettings
-from streams.processes import stop_on_signals
-from streams.settings import BranchingSettings, KafkaSettings, StoreSettings
 
-
-class RoleSettings(BaseModel):
+class RoleSettings(FrozenModel):
     """What both roles are told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kafka: KafkaSettings
     store: StoreSettings
@@ -27,9 +27,9 @@ class RoleSettings(BaseModel):
 async def main() -> None:
     role, settings = sys.argv[1], RoleSettings.model_validate_json(sys.argv[2])
     if role == "record":
-        await recorder.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission)
+        await record_role.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission)
     else:
-        await brancher.serve(settings.kafka, settings.branching, stop_on_signals())
+        await branch_role.serve(settings.kafka, settings.branching, stop_on_signals())
 
 
 if __name__ == "__main__":

@@ -14,16 +14,18 @@ import httpx
 import pyarrow as pa
 from kafka import KafkaConsumer
 
-from streams.admission import AdmissionSettings
+from streams.branching.settings import BranchingSettings, RecoverySettings
+from streams.environments.harness import ChatHarness
 from streams.errors import BrokerError
 from streams.events import RecordedStep, Task
-from streams.holdout import HoldoutSettings, Split
-from streams.processes import free_port
-from streams.quota import QuotaSettings
-from streams.sandboxes.harness import ChatHarness
+from streams.intake.admission import AdmissionSettings
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import BranchingSettings, KafkaSettings, RecoverySettings, StoreSettings
-from streams.topics import create_topics, end_offsets
+from streams.store.settings import StoreSettings
+from streams.trust.holdout import HoldoutSettings, Split
+from streams.trust.quota import QuotaSettings
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording

@@ -21,7 +21,7 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from streams.ids import uuid7
-from streams.settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings
 from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
 from tests.crash.stage import AGENTS, LIBRARY, NotConvergedError, Stage, on_stage, played
 from tests.crash.victims import Victim

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from learners.snapshots import read_trajectories
-from streams.broker import EmbeddedBroker
-from streams.crash_points import VARIABLE, CrashPoint
 from streams.ids import uuid7
-from streams.settings import KafkaSettings
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.crash_points import VARIABLE, CrashPoint
 from tests.crash.load import Recording
 from tests.crash.stage import AGENTS, LIBRARY, LOADS, on_stage, played
 from tests.crash.victims import ROOT
@@ -24,7 +24,7 @@ BATCHES = 6
 RENAMED_FILE = """
 import sys
 from pathlib import Path
-from streams.files import write_atomically
+from streams.runtime.files import write_atomically
 write_atomically(Path(sys.argv[1]) / "ref", sys.argv[2].encode() * 100_000)
 """
 RENAMED_SNAPSHOT = """
@@ -33,7 +33,7 @@ from pathlib import Path
 from learners.snapshots import write_snapshot
 from learners.trajectories import Trajectory
 from streams.events import Message, RecordedStep
-from streams.holdout import HoldoutSettings
+from streams.trust.holdout import HoldoutSettings
 trajectory = Trajectory(
     episode_id="episode", task_id="twc/train/1", opening=(Message(role="user", content="You are in a kitchen."),),
     steps=(RecordedStep(action="look", observation="A kitchen."),), branches=(), actor_kind="expert", adapter=None,

@@ -5,9 +5,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.holdout import Split
-from streams.settings import StoreSettings
-from streams.store import Store
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import Split
 from tests.crash.invariants import ALWAYS, DRAINED, Rule, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
 from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, episode

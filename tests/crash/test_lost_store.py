@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import EmbeddedBroker
 from streams.ids import uuid7
-from streams.settings import KafkaSettings
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
 from tests.crash.stage import AGENTS, on_stage, played
 
 

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.crash_points import VARIABLE
-from streams.processes import die_with_parent
+from streams.runtime.crash_points import VARIABLE
+from streams.runtime.processes import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 _PAUSE_S = 0.5

@@ -11,12 +11,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from daemon.lifecycle import State
-from daemon.registry import Registry
-from daemon.serve import ServingSettings, serve
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Registry
+from daemon.serving.role import ServingSettings, serve
 from streams.ids import content_id, uuid7
-from streams.processes import free_port
-from streams.settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import free_port
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
 

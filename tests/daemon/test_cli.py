@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
-from daemon.lifecycle import State
-from daemon.registry import Registry
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Registry
 from streams.ids import content_id
-from streams.processes import free_port
+from streams.runtime.processes import free_port
 
 COMMANDS = (
     *("demo", "run", "status", "history", "why", "rollback", "forget", "transitions", "export", "dead-letters"),

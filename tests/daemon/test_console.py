@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from daemon.console import Narrator, print_json, status_table
-from daemon.schemas import BASE, CycleReport, StatusReport
-from evaluation.gate import Verdict
-from streams.store_status import BranchCounts, StoreStatus
+from daemon.registry.schemas import BASE, CycleReport, StatusReport
+from evaluation.gates.significance import Verdict
+from streams.store.status import BranchCounts, StoreStatus
 
 BARE = StatusReport(
     alias="assistant",

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
-from daemon.control_client import ControlClient
-from daemon.cycle import ACTOR, Loop, train_candidate
-from daemon.lifecycle import State
-from daemon.registry import Registry
+from daemon.learning.cycle import ACTOR, Loop, train_candidate
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Registry
 from daemon.roles import Learner
+from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot
 from streams.events import RetractionEvent
-from streams.holdout import Split
-from streams.policy import PolicyClient
+from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
-from streams.store_client import StoreClient
+from streams.store.client import StoreClient
+from streams.trust.holdout import Split
 from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
 from tests.trained import entered
 

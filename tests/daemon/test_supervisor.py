@@ -15,9 +15,10 @@ import pytest
 
 from daemon.config import Settings
 from daemon.roles import Role
-from daemon.supervisor import Supervisor, SupervisorError
-from streams.processes import free_port
-from streams.settings import StoreSettings
+from daemon.supervisor import Supervisor
+from streams.errors import SupervisorError
+from streams.runtime.processes import free_port
+from streams.store.settings import StoreSettings
 
 ENOUGH_S = 90.0
 

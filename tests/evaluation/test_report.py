@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from evaluation.gate import Evaluation, decide
+from evaluation.gates.significance import Evaluation, decide
 from evaluation.report import Comparison, GateReport
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings

@@ -7,16 +7,16 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from evaluation.gate import Verdict, evaluate
+from evaluation.gates.significance import Verdict, evaluate
 from evaluation.rollouts import play
 from evaluation.settings import GateSettings, RolloutSettings
+from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError, SandboxError
 from streams.events import Task
-from streams.holdout import HoldoutSettings
-from streams.policy import PolicyClient
-from streams.processes import free_port
-from streams.sandboxes.harness import ChatHarness
+from streams.policy.client import PolicyClient
+from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
+from streams.trust.holdout import HoldoutSettings
 
 SETTINGS = RolloutSettings(concurrency=4)
 

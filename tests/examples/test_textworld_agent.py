@@ -13,13 +13,13 @@ from threading import Thread
 import pytest
 from kafka import KafkaConsumer
 
-from streams.broker import EmbeddedBroker
+from streams.environments.harness import ChatHarness
 from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
-from streams.processes import free_port
-from streams.sandboxes.harness import ChatHarness
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import KafkaSettings
-from streams.topics import create_topics, end_offsets
 
 AGENT = [sys.executable, str(Path(__file__).parents[2] / "examples" / "textworld_agent.py")]
 REPLIES = [" take dirty white shirt \nand run", "help", "Sing!", "open washing machine", "inventory"]

@@ -7,11 +7,11 @@ import os
 import random
 import time
 
+from streams.environments.environment import Capabilities, Network, Observation, Restore
+from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
-from streams.sandboxes.environment import Capabilities, Network, Observation, Restore
-from streams.sandboxes.harness import ChatHarness
 
 ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
 

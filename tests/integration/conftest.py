@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import EmbeddedBroker
 from streams.ids import uuid7
-from streams.processes import die_with_parent, free_port
-from streams.settings import KafkaSettings
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import die_with_parent, free_port
 
 KAFKA_START_TIMEOUT_S = 90.0
 

@@ -16,19 +16,20 @@ from typing import Any
 import duckdb
 import pytest
 
-from streams.database import Database
-from streams.decoding import Decoded, decode_event
 from streams.errors import StoreError
 from streams.events import BranchRequest, OutcomeEvent
-from streams.holdout import HoldoutSettings, Split
-from streams.lake import LakeSettings, connect, turn
-from streams.log import Received
-from streams.processes import die_with_parent, free_port
-from streams.quota import QuotaSettings
-from streams.settings import KafkaSettings
-from streams.store import Appended, Store, utc_now
-from streams.store_status import status
-from streams.tables import TABLES
+from streams.intake.decoding import decode_event
+from streams.kafka.records import Received
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import die_with_parent, free_port
+from streams.store.database import Database
+from streams.store.decoded import Decoded
+from streams.store.ducklake import LakeSettings, connect, turn
+from streams.store.status import status
+from streams.store.tables import TABLES
+from streams.store.writer import Appended, Store, utc_now
+from streams.trust.holdout import HoldoutSettings, Split
+from streams.trust.quota import QuotaSettings
 from tests.recorded import HOLDOUT, TASKS, Log, episode
 
 KAFKA = KafkaSettings()
@@ -39,14 +40,14 @@ REPEATED = 10
 START_TIMEOUT_S = 30.0
 WRITER = """
 import sys
-from streams.lake import LakeSettings, connect
+from streams.store.ducklake import LakeSettings, connect
 from tests.integration.test_ducklake import write
 
 write(connect(LakeSettings.model_validate_json(sys.argv[1])), int(sys.argv[2]), partitions=map(int, sys.argv[3:]))
 """
 HOLDER = """
 import sys
-from streams.lake import LakeSettings, connect, turn
+from streams.store.ducklake import LakeSettings, connect, turn
 
 with turn(connect(LakeSettings.model_validate_json(sys.argv[1]))):
     print("mine", flush=True)

@@ -15,20 +15,20 @@ import pytest
 from kafka import KafkaConsumer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.crash_points import VARIABLE, CrashPoint
 from streams.events import EVENT, Message, OutcomeEvent, StepEvent
 from streams.ids import uuid7
+from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
-from streams.processes import die_with_parent, free_port
-from streams.settings import KafkaSettings
-from streams.trust import StoredStep, branch_request
+from streams.runtime.crash_points import VARIABLE, CrashPoint
+from streams.runtime.processes import die_with_parent, free_port
+from streams.trust.rules import StoredStep, branch_request
 from tests.otlp_spans import conventions, states
 
 ROLE = """
 import asyncio, sys
 from streams.otlp.role import serve
 from streams.otlp.settings import OtlpSettings
-from streams.processes import stop_on_signals
+from streams.runtime.processes import stop_on_signals
 from streams.settings import KafkaSettings
 
 async def main():

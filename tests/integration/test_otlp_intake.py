@@ -15,17 +15,17 @@ from kafka import KafkaConsumer
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.broker import EmbeddedBroker
 from streams.ids import uuid7
-from streams.log import Outgoing
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.records import Outgoing
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
 from streams.otlp.publisher import Publisher
 from streams.otlp.records import ANY_RECORD
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.tally import Tally
-from streams.processes import free_port
-from streams.settings import KafkaSettings
-from streams.topics import create_topics
+from streams.runtime.processes import free_port
 
 PROTOBUF, JSON = {"content-type": "application/x-protobuf"}, {"content-type": "application/json"}
 TOPIC = "spans"

@@ -14,26 +14,27 @@ from typing import Literal
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from streams.broker import EmbeddedBroker
-from streams.decoding import decode_event
 from streams.errors import StoreError
 from streams.events import Actor, Alternative, BranchRequest, BranchResult, Message, OutcomeEvent, StepEvent, Task
-from streams.holdout import HoldoutSettings, Split
-from streams.log import Received
-from streams.processes import die_with_parent, free_port
-from streams.settings import KafkaSettings, StoreSettings
-from streams.store import Store
-from streams.store_client import StoreClient
-from streams.topics import create_topics, end_offsets
+from streams.intake.decoding import decode_event
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.records import Received
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+from streams.runtime.processes import die_with_parent, free_port
+from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings, Split
 
 HOLDOUT = HoldoutSettings(selection=0.5, confirmation=0.0)
 RECORDER = """
 import asyncio, sys
-from streams.admission import AdmissionSettings
-from streams.holdout import HoldoutSettings
-from streams.processes import stop_on_signals
-from streams.quota import QuotaSettings
-from streams.recorder import serve
+from streams.intake.admission import AdmissionSettings
+from streams.trust.holdout import HoldoutSettings
+from streams.runtime.processes import stop_on_signals
+from streams.trust.quota import QuotaSettings
+from streams.intake.role import serve
 from streams.settings import KafkaSettings, StoreSettings
 
 async def main():

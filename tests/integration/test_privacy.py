@@ -11,13 +11,14 @@ from kafka import KafkaProducer
 
 from learners.snapshots import build_snapshot
 from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
-from streams.holdout import HoldoutSettings
-from streams.processes import free_port
-from streams.settings import KafkaSettings, StoreSettings
-from streams.store_client import StoreClient
-from streams.tables import TABLES
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import free_port
+from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
+from streams.store.tables import TABLES
+from streams.trust.holdout import HoldoutSettings
 from tests.integration.test_pipeline_record import RECORDER, answers, caught_up, eventually
-from tests.streams.test_redaction import PLANTED
+from tests.streams.redaction.test_redaction import PLANTED
 
 EVERYTHING = HoldoutSettings(selection=0.0, confirmation=0.0)
 # Shorter ones may stand in any file by chance; the tables are searched for all of them.

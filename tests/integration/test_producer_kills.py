@@ -14,10 +14,10 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
 from streams.events import EVENT, Actor, Message, StepEvent, Task
-from streams.processes import die_with_parent
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
 from streams.producer import Producer
-from streams.settings import KafkaSettings
-from streams.topics import create_topics, end_offsets
+from streams.runtime.processes import die_with_parent
 from tests.integration.conftest import KafkaNode
 
 pytestmark = pytest.mark.slow

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.brancher import ROLE
+from streams.branching.role import ROLE
+from streams.branching.settings import BranchingSettings
+from streams.environments.harness import ChatHarness
 from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
-from streams.holdout import Split
 from streams.ids import uuid7
-from streams.processes import die_with_parent
-from streams.sandboxes.harness import ChatHarness
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import BranchingSettings, KafkaSettings
-from streams.store_client import StoreClient
+from streams.store.client import StoreClient
+from streams.trust.holdout import Split
 from tests.integration.test_pipeline_record import HOLDOUT, answers, caught_up, eventually, publisher, recorder_of
 
 PARTITIONS = 8
@@ -33,8 +34,8 @@ BRANCHING = BranchingSettings(samples=0, alternatives=1, episodes=2)
 WORKER = """
 import asyncio, logging, sys
 import structlog
-from streams.brancher import serve
-from streams.processes import stop_on_signals
+from streams.branching.role import serve
+from streams.runtime.processes import stop_on_signals
 from streams.settings import BranchingSettings, KafkaSettings
 
 async def main():

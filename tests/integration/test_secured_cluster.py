@@ -18,11 +18,11 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from streams.errors import BrokerError
 from streams.events import EVENT, Actor, Message, StepEvent, Task
-from streams.faust_worker import build_app, consume, publish, run
-from streams.log import Outgoing, Received
+from streams.kafka.records import Outgoing, Received
+from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.topics import cluster_id, create_topics, end_offsets
+from streams.kafka.worker import build_app, consume, publish, run
 from streams.producer import Producer
-from streams.settings import KafkaSecurity, KafkaSettings
-from streams.topics import cluster_id, create_topics, end_offsets
 from tests.integration.conftest import KafkaNode
 
 pytestmark = pytest.mark.slow
@@ -171,7 +171,7 @@ def test_who_proves_nothing_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("streams.topics.BOOTSTRAP_TIMEOUT_MS", 3_000)
+    monkeypatch.setattr("streams.kafka.topics.BOOTSTRAP_TIMEOUT_MS", 3_000)
     if "cafile" in wrong:
         wrong = {"cafile": str(folder / "other.pem")}
     kafka = settings(node, folder, "PLAIN", wrong)

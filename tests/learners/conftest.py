@@ -5,9 +5,9 @@ import pytest
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, write_snapshot
 from learners.trajectories import Branch, Trajectory
+from streams.environments.harness import ChatHarness
 from streams.events import RecordedStep
-from streams.holdout import HoldoutSettings
-from streams.sandboxes.harness import ChatHarness
+from streams.trust.holdout import HoldoutSettings
 
 
 def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.chat import ChatTokenizer
+from streams.environments.harness import ChatHarness
 from streams.errors import ConfigurationError
 from streams.events import Message
-from streams.sandboxes.harness import ChatHarness
 
 END_OF_TURN = "<|im_end|>"
 GAME = (

@@ -18,8 +18,8 @@ from learners.packing import Tree, TreePacker, Weights, predictors
 from learners.trainer import tree_loss
 from learners.trajectories import Branch, Trajectory
 from learners.tree_attention import Segment, tree_layout
+from streams.environments.harness import ChatHarness
 from streams.events import Message, RecordedStep
-from streams.sandboxes.harness import ChatHarness
 
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
 

@@ -10,7 +10,7 @@ import pytest
 from learners.adapters import AdapterStore
 from learners.provenance import Exposure, Provenance
 from learners.snapshots import Snapshot, write_snapshot
-from streams.holdout import HoldoutSettings
+from streams.trust.holdout import HoldoutSettings
 from tests.learners.conftest import trajectory
 from tests.trained import entered
 

@@ -13,8 +13,8 @@ from learners.snapshots import Snapshot, assemble, build_snapshot, read_principa
 from learners.stored_rows import StoredRows
 from streams.errors import TrainingError
 from streams.events import RetractionEvent
-from streams.holdout import HoldoutSettings, Split
-from streams.store_client import StoreClient
+from streams.store.client import StoreClient
+from streams.trust.holdout import HoldoutSettings, Split
 from tests.learners.conftest import trajectory
 from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, ServedStore, episode
 

@@ -19,7 +19,7 @@ from learners.trainer import batches, train
 from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
-from streams.holdout import HoldoutSettings
+from streams.trust.holdout import HoldoutSettings
 from tests.learners.conftest import settings, trajectory
 
 SHORT = Stage(objective="imitation", updates=2)

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from streams.environments.environment import Network
 from streams.errors import ConfigurationError
-from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
 from streams.sandboxes.isolation.launching import IN_MEMORY, Confinement, Launch, bare_variables, readable_file
-from streams.sandboxes.isolation.limits import Limits
 from streams.sandboxes.isolation.seccomp import compile_filter
+from streams.sandboxes.isolation.settings import Limits
 
 _NOBODY = "65534"
 # Users that no account has, and none of tier B.

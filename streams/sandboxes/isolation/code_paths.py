@@ -8,9 +8,9 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from streams.environments.environment import Network
 from streams.errors import ConfigurationError
-from streams.sandboxes.environment import Network
-from streams.sandboxes.java import java_executable
+from streams.runtime.java import java_executable
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 # What programs read to start. Debian's Java keeps its configuration in /etc/java-<version>.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from streams.environments.environment import Network
 from streams.errors import ConfigurationError
-from streams.sandboxes.environment import Network
-from streams.sandboxes.isolation.limits import Limits
-from streams.sandboxes.java import java_executable
+from streams.runtime.java import java_executable
+from streams.sandboxes.isolation.settings import Limits
 
 IN_MEMORY = (Path("/tmp"), Path("/dev/shm"))
 """What a sandbox can write that has a file tree of its own: its home, and what programs share memory by."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import structlog
 
+from streams.environments.environment import Network
 from streams.errors import ConfigurationError
-from streams.sandboxes.environment import Network
 from streams.sandboxes.isolation.bubblewrap import Bubblewrap
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Landlock, Unconfined
 from streams.sandboxes.isolation.launching import Confinement, Tier
-from streams.settings import Isolation
+from streams.sandboxes.isolation.settings import Isolation
 
 log = structlog.get_logger()
 

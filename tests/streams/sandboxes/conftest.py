@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from streams.environments.openenv.environment import OpenEnv
 from streams.events import Task
-from streams.processes import free_port
+from streams.runtime.processes import free_port
 from streams.sandboxes.isolation.launching import Tier
-from streams.sandboxes.isolation.warden import Warden
-from streams.sandboxes.openenv.environment import OpenEnv
-from tests.streams.sandboxes.behind_walls import TIERS, tier_called
-from tests.streams.sandboxes.openenv_servers import reference, settings, stopped
+from streams.sandboxes.isolation.resource_monitor import Warden
+from tests.streams.environments.openenv.openenv_servers import reference, settings, stopped
+from tests.streams.sandboxes.isolated import TIERS, tier_called
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import pytest
 from pydantic import JsonValue
 
-from streams.processes import free_port
+from streams.runtime.processes import free_port
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.sandboxes.openenv_servers import reference, stopped
+from tests.streams.environments.openenv.openenv_servers import reference, stopped
 
 # What each faulty environment breaks, by the beginning of the promise's name.
 BROKEN = {

@@ -11,11 +11,10 @@ import pytest
 
 from streams.errors import ConfigurationError, SandboxDiedError, SandboxError
 from streams.events import Task
-from streams.sandboxes.isolation.limits import Limits
+from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import Isolation
 
 PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
 

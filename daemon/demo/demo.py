@@ -1,0 +1,296 @@
+"""`ratchet demo`: the whole loop on one machine, played by an agent that knows nothing of it.
+
+An expert demonstrates, the agent fails, alternatives are branched, two cycles train and are gated, a damaged adapter is
+kept out, an operator rolls back, and every event is accounted for.
+"""
+
+import asyncio
+import fcntl
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from daemon.config import Settings
+from daemon.console import Narrator
+from daemon.demo.plan import BranchCounts, CycleLine, DemoPlan, DemoReport, EventCounts, OutOfDomain, RollbackLine
+from daemon.demo.sabotage import damaged_copy
+from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
+from daemon.registry.lifecycle import State
+from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
+from daemon.roles import Role
+from daemon.supervisor import Supervisor
+from evaluation.gates.significance import Verdict
+from evaluation.report import GATE_FILE, GateReport
+from learners.base_model import resolve_base
+from learners.settings import LoraSettings, Stage
+from learners.trajectories import RECOVERY
+from streams.branching.settings import RecoverySettings
+from streams.errors import ConfigurationError, RatchetError
+from streams.events import Task
+from streams.ids import uuid7
+from streams.kafka.topics import end_offsets
+from streams.runtime.files import write_atomically
+from streams.runtime.processes import free_port
+from streams.trust.holdout import Split
+
+AGENT = Path(__file__).parents[1] / "examples" / "textworld_agent.py"
+OPERATOR = "demo"
+_POLL_S = 0.5
+_BRANCHING_TIMEOUT_S = 900.0
+# How many episodes the agent plays before and after the rollback.
+_FEW = 4
+
+
+class AgentSummary(BaseModel):
+    """The last line of the agent's output. `models` counts its replies by the model that gave them."""
+
+    episodes: int
+    successes: int
+    events: int
+    models: dict[str, int]
+
+
+async def run_demo(plan: DemoPlan, narrator: Narrator) -> DemoReport:
+    """Run the demo in `.ratchet/demo`, which is emptied first, and write `report.json` there.
+
+    Raises `RatchetError` when a step cannot be carried out. Whatever happens, no process is left behind.
+    """
+    began = time.monotonic()
+    if not AGENT.is_file():
+        raise ConfigurationError(f"the demo's agent is not at {AGENT}: run the demo from a clone of the repository")
+    given = Settings.read()
+    with _only_one(given.home / "demo.lock"):
+        home = given.home / "demo"
+        shutil.rmtree(home, ignore_errors=True)
+        narrator.say(f"preparing the base model {given.model} (half a minute the first time)")
+        base = await asyncio.to_thread(resolve_base, given.model, given.home)
+        settings = _embedded(given, plan, home)
+        narrator.say(f"starting the roles; their logs are in {home}/logs")
+        async with (
+            Supervisor(settings, base, (Role.RECORD, Role.BRANCH, Role.SERVE)) as supervisor,
+            open_loop(supervisor.settings, base) as loop,
+        ):
+            report = await Demo(plan, narrator, _bounded(loop, plan), _train_tasks(loop, plan)).run(began)
+        write_atomically(home / "report.json", report.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
+        narrator.say(f"the report is {home}/report.json")
+        return report
+
+
+@dataclass(slots=True)
+class Demo:
+    """A demo under way. `tasks` yields tasks of the train split, each once."""
+
+    plan: DemoPlan
+    narrator: Narrator
+    loop: Loop
+    tasks: Iterator[Task]
+
+    async def run(self, began: float) -> DemoReport:
+        await self.play("expert", self.plan.demonstrations)
+        await self.play("policy", self.plan.first_plays)
+        first = await self.cycle(1, self.plan.first_cycle)
+        await self.play("policy", self.plan.plays)
+        second = await self.cycle(2, self.plan.second_cycle)
+        self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
+        victim = damaged_copy(self.loop.adapters, second.adapter, self.plan.seed)
+        self.loop.registry.enter(victim, State.TRAINED, OPERATOR, "damaged on purpose")
+        sabotage = await judge(replace(self.loop, out_of_domain=()), victim, self.watcher("sabotage"), time.monotonic())
+        self.narrator.say(f"damaged adapter: {sabotage.verdict.value}")
+        champions = [report for report in (first, second) if report.verdict is Verdict.PROMOTE]
+        return DemoReport(
+            seed=self.plan.seed,
+            cycles=(self.line(first), self.line(second)),
+            first_success=first.champion_success,
+            last_success=champions[-1].candidate_success if champions else first.champion_success,
+            out_of_domain=self.out_of_domain(champions),
+            sabotage_verdict=sabotage.verdict,
+            rollback=await self.roll_back(),
+            events=await self.account(),
+            branches=await self.branches(),
+            wall_seconds=round(time.monotonic() - began, 1),
+        )
+
+    async def play(self, role: str, count: int) -> AgentSummary:
+        """Let the agent, in a process of its own, play `count` fresh tasks; wait until the loop has digested them."""
+        tasks = [task.task_id for _, task in zip(range(count), self.tasks, strict=False)]
+        kafka, serving = self.loop.settings.kafka, self.loop.settings.serving
+        self.narrator.say(f"{'an expert demonstrates' if role == 'expert' else 'the agent plays'} {len(tasks)} tasks")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(AGENT), "--role", role, "--tasks", ",".join(tasks)),
+            *("--base-url", self.loop.settings.control_url, "--model", serving.alias),
+            *("--bootstrap", kafka.bootstrap, "--topic", kafka.events_topic),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise RatchetError(f"the agent ended with status {process.returncode}; it said why above")
+        summary = AgentSummary.model_validate_json(output.splitlines()[-1])
+        self.narrator.say(
+            f"{summary.successes} of {summary.episodes} episodes succeeded, {summary.events} events, "
+            f"answered by {', '.join(summary.models) or 'the expert'}"
+        )
+        await self.digested()
+        return summary
+
+    async def digested(self) -> None:
+        """Wait until every published event is stored and the branch workers have answered for every episode."""
+        kafka = self.loop.settings.kafka
+        deadline = time.monotonic() + _BRANCHING_TIMEOUT_S
+        while time.monotonic() < deadline:
+            stored = (await self.loop.store.status()).positions.get(kafka.events_topic, {})
+            ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
+            asked, answered = await self.loop.branching_state()
+            self.narrator.advance("states branched", answered, asked)
+            if sum(stored.values()) == sum(ends.values()) and asked == answered:
+                return
+            await asyncio.sleep(_POLL_S)
+        raise RatchetError(f"the stream was not digested in time: see the logs in {self.loop.settings.home}/logs")
+
+    async def cycle(self, number: int, stages: tuple[Stage, ...]) -> CycleReport:
+        learner = self.loop.settings.learner.model_copy(update={"stages": stages})
+        report = await run_cycle(self.loop, learner, self.watcher(f"cycle {number}"))
+        self.narrator.say(f"cycle {number}: {report.verdict.value}. {report.reason}")
+        return report
+
+    def watcher(self, name: str) -> "_Watch":
+        return _Watch(self.narrator, name)
+
+    async def roll_back(self) -> RollbackLine | None:
+        """Roll back as an operator would, with the agent playing before and after; None if nothing was promoted."""
+        if self.loop.registry.refs().champion == BASE:
+            return None
+        before = await self.play("policy", _FEW)
+        request = RollbackRequest(reason="to show that it works", actor=OPERATOR)
+        change = await self.loop.control.rollback(request)
+        self.narrator.say(f"rolled back from {change.from_name} to {change.to_name} in {change.seconds:.2f} s")
+        after = await self.play("policy", _FEW)
+        return RollbackLine(
+            from_=change.from_name,
+            to=change.to_name,
+            seconds=round(change.seconds, 3),
+            answered_before=tuple(before.models),
+            answered_after=tuple(after.models),
+        )
+
+    def line(self, report: CycleReport) -> CycleLine:
+        snapshot = self.loop.adapters.manifest(report.adapter).snapshot
+        own, recovered = snapshot.episodes.get("policy", 0), snapshot.episodes.get(RECOVERY, 0)
+        return CycleLine.of(report, own, recovered, snapshot.branches)
+
+    def out_of_domain(self, champions: list[CycleReport]) -> OutOfDomain | None:
+        """The base model, and the last champion, on the other fold; both were played by gates."""
+        if not champions or not self.loop.out_of_domain:
+            return None
+        first, last = (self._gate_report(report).out_of_domain for report in (champions[0], champions[-1]))
+        if first is None or last is None:
+            return None
+        return OutOfDomain(
+            tasks=last.candidate.tasks,
+            first_success=first.champion.success,
+            last_success=last.candidate.success,
+        )
+
+    def _gate_report(self, report: CycleReport) -> GateReport:
+        return GateReport.model_validate_json((self.loop.adapters.folder(report.adapter) / GATE_FILE).read_bytes())
+
+    async def account(self) -> EventCounts:
+        """Compare what the broker took with what the store has."""
+        kafka = self.loop.settings.kafka
+        ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
+        rows = await self.loop.store.query(
+            "SELECT count(*) AS stored, count(DISTINCT event_id) AS distinct_ids, "
+            + ", ".join(
+                f"(SELECT count(*) FROM {table} WHERE topic = '{kafka.events_topic}') AS {table}"
+                for table in ("duplicates", "dead_letters", "quarantined")
+            )
+            + f" FROM events WHERE topic = '{kafka.events_topic}'"
+        )
+        counts = rows.to_pylist()[0]
+        produced, stored = sum(ends.values()), counts["stored"]
+        return EventCounts(
+            produced=produced,
+            stored=stored,
+            lost=produced - stored - counts["duplicates"] - counts["dead_letters"] - counts["quarantined"],
+            duplicated=stored - counts["distinct_ids"],
+        )
+
+    async def branches(self) -> BranchCounts:
+        counts = (await self.loop.store.status()).branches
+        return BranchCounts(
+            requested=counts.requested, executed=counts.executed, diverged=counts.requested - counts.executed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Tells the narrator what a cycle tells its watcher."""
+
+    narrator: Narrator
+    name: str
+
+    def __call__(self, phase: Phase, done: int, total: int, note: str) -> None:
+        self.narrator.advance(f"{self.name}: {phase.value}", done, total, note)
+
+
+def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
+    """The settings of one demo: a home and ports of its own, and topics of its own on a cluster that it shares."""
+    run = uuid7()
+    kafka = given.kafka
+    if kafka.bootstrap:
+        topics = {name: f"{getattr(kafka, name)}.{run}" for name in type(kafka).model_fields if name.endswith("_topic")}
+        kafka = kafka.model_copy(update={**topics, "group_prefix": f"{kafka.group_prefix}-{run}"})
+    return given.model_copy(
+        update={
+            "home": home,
+            "seed": plan.seed,
+            "kafka": kafka,
+            "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
+            "engine": given.engine.model_copy(update={"port": free_port()}),
+            "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
+            "gate": given.gate.model_copy(
+                update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
+            ),
+            # Its tasks are about six actions long, and four lead to as many recoveries as eight (docs/branching.md).
+            "branching": given.branching.model_copy(
+                update={"samples": 3, "recovery": RecoverySettings(attempts=8, steps=4)}
+            ),
+            # Adapters on the upper half of the layers alone train 1.5 times as fast.
+            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
+        }
+    ).settled()
+
+
+def _bounded(loop: Loop, plan: DemoPlan) -> Loop:
+    return replace(
+        loop, held_out=loop.held_out[: plan.held_out], out_of_domain=loop.out_of_domain[: plan.out_of_domain]
+    )
+
+
+def _train_tasks(loop: Loop, plan: DemoPlan) -> Iterator[Task]:
+    tasks = [task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN]
+    random.Random(plan.seed).shuffle(tasks)
+    return iter(tasks)
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(f"another demo is running in {lock.parent}: wait for it, or stop it") from error
+        yield

@@ -1,0 +1,204 @@
+"""What the demo does and how much of it; what it reports, and what it must have shown."""
+
+from dataclasses import dataclass
+
+from pydantic import ConfigDict
+from rich.console import Group
+from rich.table import Table
+
+from daemon.registry.schemas import CycleReport
+from evaluation.gates.significance import Verdict
+from learners.settings import Stage
+from streams.settings import FrozenModel
+
+PROVEN_TASKS = 150
+PROVEN_GAIN = 0.15
+PROVEN_P = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there."""
+
+    seed: int
+    demonstrations: int
+    first_plays: int
+    plays: int
+    held_out: int
+    out_of_domain: int
+    alpha: float
+    first_cycle: tuple[Stage, ...]
+    second_cycle: tuple[Stage, ...]
+    unproven: tuple[str, ...] = ()
+
+    @classmethod
+    def full(cls, seed: int) -> "DemoPlan":
+        return cls(
+            seed=seed,
+            demonstrations=60,
+            first_plays=16,
+            plays=64,
+            held_out=160,
+            out_of_domain=32,
+            alpha=PROVEN_P,
+            first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
+            second_cycle=(Stage(objective="world_model", updates=10), Stage(objective="imitation", updates=50)),
+        )
+
+    @classmethod
+    def quick(cls, seed: int) -> "DemoPlan":
+        return cls(
+            seed=seed,
+            demonstrations=16,
+            first_plays=4,
+            plays=8,
+            held_out=24,
+            out_of_domain=0,
+            alpha=0.3,
+            first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
+            second_cycle=(Stage(objective="imitation", updates=6),),
+            unproven=(
+                f"that anything was learned: a proof takes {PROVEN_TASKS} held-out tasks and p ≤ {PROVEN_P}, "
+                "its gates play 24 and promote at p ≤ 0.3",
+                "how the model does out of domain",
+            ),
+        )
+
+
+class EventCounts(FrozenModel):
+    """`produced` comes from the broker's end offsets, the others from the store."""
+
+    produced: int
+    stored: int
+    lost: int
+    duplicated: int
+
+
+class BranchCounts(FrozenModel):
+    """Alternatives asked for, run in a sandbox, and dropped because their state could not be restored."""
+
+    requested: int
+    executed: int
+    diverged: int
+
+
+class CycleLine(FrozenModel):
+    adapter: str
+    verdict: Verdict
+    champion_success: float
+    candidate_success: float
+    tasks: int
+    p_value: float
+    seconds: float
+    own_episodes: int
+    recoveries: int
+    branches: int
+
+    @classmethod
+    def of(cls, report: CycleReport, own_episodes: int, recoveries: int, branches: int) -> "CycleLine":
+        return cls(
+            **report.model_dump(exclude={"cycle", "champion", "reason"}),
+            own_episodes=own_episodes,
+            recoveries=recoveries,
+            branches=branches,
+        )
+
+
+class RollbackLine(FrozenModel):
+    """Served names. `answered_before` and `answered_after` are the models that the agent's replies named."""
+
+    from_: str
+    to: str
+    seconds: float
+    answered_before: tuple[str, ...]
+    answered_after: tuple[str, ...]
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda name: name.rstrip("_"), populate_by_name=True
+    )
+
+
+class OutOfDomain(FrozenModel):
+    """Success of the first and the last champion on a fold with objects that no training task has."""
+
+    tasks: int
+    first_success: float
+    last_success: float
+
+
+class DemoReport(FrozenModel):
+    """The content of `report.json`. Success is a share of held-out tasks; seconds are wall-clock."""
+
+    seed: int
+    events: EventCounts
+    branches: BranchCounts
+    cycles: tuple[CycleLine, ...]
+    first_success: float
+    last_success: float
+    out_of_domain: OutOfDomain | None
+    sabotage_verdict: Verdict
+    rollback: RollbackLine | None
+    wall_seconds: float
+
+    def failures(self, plan: DemoPlan) -> list[str]:
+        """What the plan promised and the report does not show."""
+        checks = {
+            f"{self.events.lost} events were lost": self.events.lost == 0,
+            f"{self.events.duplicated} events were stored twice": self.events.duplicated == 0,
+            "no alternative was executed": self.branches.executed > 0,
+            "an adapter with noise on its weights was promoted": self.sabotage_verdict is not Verdict.PROMOTE,
+        }
+        if self.rollback is not None:
+            answered = ", ".join(self.rollback.answered_after)
+            checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
+        if not plan.unproven:
+            proof = any(
+                cycle.verdict is Verdict.PROMOTE and cycle.tasks >= PROVEN_TASKS and cycle.p_value <= PROVEN_P
+                for cycle in self.cycles
+            )
+            gain = self.last_success - self.first_success
+            checks |= {
+                "no candidate was promoted": proof,
+                f"success rose by {gain:.3f} only": gain >= PROVEN_GAIN,
+                "the second cycle had no episode of the agent's own": self.cycles[-1].own_episodes > 0,
+            }
+        return [failure for failure, shown in checks.items() if not shown]
+
+    def table(self) -> Group:
+        """The report for people."""
+        cycles = Table(
+            "cycle",
+            "adapter",
+            "verdict",
+            "champion",
+            "candidate",
+            "tasks",
+            "p",
+            "own episodes",
+            "recoveries",
+            "seconds",
+        )
+        for number, cycle in enumerate(self.cycles, 1):
+            cycles.add_row(
+                *(str(number), cycle.adapter[:12], cycle.verdict.value),
+                *(f"{cycle.champion_success:.3f}", f"{cycle.candidate_success:.3f}", str(cycle.tasks)),
+                *(f"{cycle.p_value:.2g}", str(cycle.own_episodes), str(cycle.recoveries), f"{cycle.seconds:.0f}"),
+            )
+        facts = Table(show_header=False)
+        events, branches, rollback = self.events, self.branches, self.rollback
+        facts.add_row("events produced, stored", f"{events.produced}, {events.stored}")
+        facts.add_row("events lost, duplicated", f"{events.lost}, {events.duplicated}")
+        facts.add_row("alternatives run, diverged", f"{branches.executed}, {branches.diverged}")
+        facts.add_row("success on held-out tasks", f"{self.first_success:.3f} → {self.last_success:.3f}")
+        if self.out_of_domain is not None:
+            other = self.out_of_domain
+            facts.add_row(
+                f"out of domain, {other.tasks} tasks", f"{other.first_success:.3f} → {other.last_success:.3f}"
+            )
+        facts.add_row("adapter damaged on purpose", self.sabotage_verdict.value)
+        facts.add_row(
+            "rollback",
+            f"{rollback.from_} → {rollback.to} in {rollback.seconds:.2f} s" if rollback else "nothing was promoted",
+        )
+        facts.add_row("wall-clock time", f"{self.wall_seconds / 60:.1f} min")
+        return Group(cycles, facts)

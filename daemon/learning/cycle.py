@@ -1,0 +1,243 @@
+"""One cycle of the loop: snapshot, training, gate, verdict and, if it won, promotion.
+
+The learn role runs it whenever enough was learned about; the demo runs it step by step. Nothing here touches what
+serves but the request to promote, which the serve role carries out.
+"""
+
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from daemon.config import Settings
+from daemon.learning.forgetting import mark_withdrawn, unmarked_ancestor
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
+from daemon.serving.control_client import ControlClient
+from evaluation.gates.significance import Verdict, evaluate
+from evaluation.report import Comparison, GateReport
+from evaluation.rollouts import play
+from learners.adapters import AdapterStore, manifest_of
+from learners.provenance import Provenance
+from learners.settings import LearnerSettings, TrainingJob
+from learners.snapshots import Snapshot, build_snapshot
+from learners.training import run_training
+from streams.errors import RatchetError
+from streams.events import Task
+from streams.ids import uuid7
+from streams.policy.client import PolicyClient
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.store.client import StoreClient
+from streams.trust.holdout import Split
+from streams.trust.rules import WITHDRAWN_EPISODES
+
+log = structlog.get_logger()
+
+ACTOR = "learner"
+_STATES = {
+    Verdict.PROMOTE: State.APPROVED,
+    Verdict.REJECT: State.REJECTED,
+    Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
+}
+
+_BRANCHING_SQL = f"""
+    WITH withdrawn AS ({WITHDRAWN_EPISODES})
+    SELECT
+        (SELECT count(*) FROM branches ANTI JOIN withdrawn USING (episode_id))
+            + (SELECT count(*) FROM recovery_attempts ANTI JOIN withdrawn USING (episode_id)) AS answered,
+        (SELECT count(*) FROM transitions ANTI JOIN withdrawn USING (episode_id)
+            WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train'))
+            + (SELECT count(*) FROM failed ANTI JOIN withdrawn USING (episode_id) WHERE split = 'train') AS asked
+"""
+
+
+class Phase(StrEnum):
+    """What a cycle spends its time on."""
+
+    TRAINING = "training"
+    GATE = "gate"
+    OUT_OF_DOMAIN = "out of domain"
+
+
+class Watcher(Protocol):
+    """Is told how a phase advances: `done` of `total` updates or episodes, and a word on it."""
+
+    def __call__(self, phase: Phase, done: int, total: int, note: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What a cycle works with. Made by `open_loop`; the parts are shared by all cycles of a process."""
+
+    settings: Settings
+    base: Path
+    registry: Registry
+    adapters: AdapterStore
+    store: StoreClient
+    policy: PolicyClient
+    control: ControlClient
+    pool: SandboxPool
+    tasks: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+    out_of_domain: tuple[Task, ...]
+
+    async def branching_state(self) -> tuple[int, int]:
+        """How many states of trusted episodes, and failed episodes, there are, and how many were worked on."""
+        counts = await self.store.query(_BRANCHING_SQL)
+        return counts["asked"][0].as_py(), counts["answered"][0].as_py()
+
+    def provenance(self) -> Provenance:
+        """Whose data the adapters saw, as their files tell it now."""
+        return Provenance(self.adapters, self.settings.home / "snapshots")
+
+
+@asynccontextmanager
+async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
+    """Connect to the roles that run and list the tasks of the gate."""
+    domain = settings.domain
+    async with (
+        StoreClient(settings.store_url) as store,
+        PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
+        ControlClient(settings.control_url) as control,
+        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
+    ):
+        tasks = await pool.tasks(domain.game, domain.fold)
+        others: Sequence[Task] = ()
+        if domain.out_of_domain_tasks:
+            others = await pool.tasks(domain.game, domain.out_of_domain_fold)
+        yield Loop(
+            settings=settings,
+            base=base,
+            registry=Registry(settings.home),
+            adapters=AdapterStore(settings.home / "adapters"),
+            store=store,
+            policy=policy,
+            control=control,
+            pool=pool,
+            tasks=tasks,
+            held_out=tuple(task for task in tasks if settings.holdout.split(task.task_id) is Split.SELECTION),
+            # Gates never train on the other fold, but the same rule keeps its tasks as fresh as the others'.
+            out_of_domain=tuple(task for task in others if settings.holdout.split(task.task_id) is not Split.TRAIN)[
+                : domain.out_of_domain_tasks
+            ],
+        )
+
+
+async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> CycleReport:
+    """Learn from what the store holds now, and let the candidate serve if it proves better. Returns the report.
+
+    Raises `RatchetError` when a step could not be carried out; what serves is then as it was.
+    """
+    began = time.monotonic()
+    snapshot = await build_snapshot(
+        loop.store,
+        loop.settings.holdout,
+        loop.settings.home / "snapshots",
+        most_per_principal=settings.most_per_principal,
+    )
+    manifest = snapshot.manifest
+    log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
+    candidate = await train_candidate(loop, settings, snapshot, watch)
+    loop.registry.enter(candidate, State.TRAINED, ACTOR, f"trained on snapshot {manifest.snapshot_id}")
+    return await judge(loop, candidate, watch, began)
+
+
+async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
+    """Train on from the champion; the digest of the adapter that came of it.
+
+    A champion that saw who withdrew is passed over for its nearest ancestor that did not.
+    """
+    provenance = loop.provenance()
+    await mark_withdrawn(loop.store, loop.registry, provenance, ACTOR)
+    champion = loop.registry.refs().champion
+    ancestor = unmarked_ancestor(loop.registry, provenance, champion)
+    if ancestor != champion:
+        log.warning("not trained on from the champion: a principal withdrew", champion=champion, parent=ancestor)
+    parent = None if ancestor == BASE else ancestor
+    job = TrainingJob(
+        base=loop.base,
+        snapshot=snapshot.folder,
+        output=loop.settings.home / "training" / uuid7(),
+        parent=None if parent is None else loop.adapters.folder(parent),
+        settings=settings,
+        seed=loop.settings.seed,
+    )
+    await run_training(
+        job,
+        lambda progress: watch(
+            Phase.TRAINING, progress.update, progress.updates, f"{progress.objective}, loss {progress.loss:.3f}"
+        ),
+    )
+    candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
+    shutil.rmtree(job.output)
+    return candidate
+
+
+async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
+    """Put `candidate` through the gate, write its report, record the cycle, and promote it if it won.
+
+    `began` is when the cycle did, on the monotonic clock.
+    """
+    registry = loop.registry
+    registry.enter(candidate, State.EVALUATING, ACTOR, f"to be played on {len(loop.held_out)} held-out tasks")
+    status = await loop.control.status()
+    if status.served is None:
+        raise RatchetError("nothing serves yet, so there is no champion to compare with: see the serve role's log")
+    name = registry.name(candidate, ACTOR, "to be evaluated")
+    await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
+    try:
+        report = await _play_gate(loop, status.served, name, watch)
+    finally:
+        await loop.policy.unload_adapter(name)
+    report.write(loop.adapters.folder(candidate))
+    registry.enter(candidate, _STATES[report.verdict], ACTOR, report.reason)
+    cycle = CycleReport(
+        cycle=len([entry for entry in registry.audit.read() if entry.cycle]) + 1,
+        adapter=candidate,
+        champion=status.champion,
+        verdict=report.verdict,
+        reason=report.reason,
+        champion_success=report.held_out.champion.success,
+        candidate_success=report.held_out.candidate.success,
+        tasks=report.held_out.candidate.tasks,
+        p_value=report.p_better,
+        seconds=time.monotonic() - began,
+    )
+    await loop.control.record_cycle(cycle)
+    if report.verdict is Verdict.PROMOTE:
+        await loop.control.promote(PromoteRequest(digest=candidate, reason=report.reason, actor=ACTOR))
+    log.info("verdict", adapter=candidate, verdict=report.verdict.value, reason=report.reason)
+    return cycle
+
+
+async def _play_gate(loop: Loop, champion: str, candidate: str, watch: Watcher) -> GateReport:
+    settings, harness = loop.settings.gate, (await loop.pool.describe()).harness
+    evaluation = await evaluate(
+        loop.held_out,
+        champion,
+        candidate,
+        loop.policy,
+        loop.pool,
+        harness,
+        settings,
+        loop.settings.holdout,
+        lambda done, total: watch(Phase.GATE, done, total, "episodes"),
+    )
+    if not loop.out_of_domain:
+        return GateReport.of(evaluation, settings)
+    played = []
+    for side, model in enumerate((champion, candidate)):
+        before, total = side * len(loop.out_of_domain), 2 * len(loop.out_of_domain)
+
+        def report(done: int, _: int, before: int = before, total: int = total) -> None:
+            watch(Phase.OUT_OF_DOMAIN, before + done, total, "episodes")
+
+        played.append(await play(loop.out_of_domain, model, loop.policy, loop.pool, harness, settings.rollouts, report))
+    return GateReport.of(evaluation, settings, Comparison.of(champion, candidate, *played))

@@ -1,0 +1,127 @@
+"""What a retraction means for adapters: which of them saw the principal, and which must be trained again.
+
+`ratchet forget` calls it, and the learner for retractions that came from elsewhere. What serves goes on serving until
+a replacement passes the gate; the next cycle trains on from nothing that saw who withdrew.
+"""
+
+from daemon.registry.audit import Entry
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Mark, Registry
+from daemon.registry.schemas import BASE, Adapter, Digest, Schema
+from learners.provenance import Exposure, Provenance
+from streams.events import RetractionEvent
+from streams.kafka.settings import KafkaSettings
+from streams.store.client import StoreClient
+from streams.store.retraction import retract
+
+# Who withdrew several times is forgotten since the first.
+_WITHDRAWN_SQL = """
+    SELECT principal, min_by(event_id, sequence) AS event_id FROM retractions GROUP BY principal ORDER BY min(sequence)
+"""
+
+
+class ExposedAdapter(Schema):
+    """An adapter that saw a principal's data: in the snapshot of `seen_by`, which is itself or an ancestor.
+
+    `trajectories` is how many that snapshot has, None where it cannot be told any more and the worst is assumed.
+    """
+
+    adapter: Digest
+    state: State | None
+    serves: bool
+    seen_by: Digest
+    trajectories: int | None
+
+
+class ForgetReport(Schema):
+    """What `ratchet forget` did. `episodes` are the principal's in the store, which no later snapshot takes.
+
+    `next_parent` is what the next cycle trains on from.
+    """
+
+    principal: str
+    retraction: str
+    sequence: int
+    episodes: int
+    adapters: tuple[ExposedAdapter, ...]
+    champion: Adapter
+    champion_saw: bool
+    next_parent: Adapter
+
+
+async def forget(
+    event: RetractionEvent,
+    actor: str,
+    kafka: KafkaSettings,
+    key: bytes | None,
+    store: StoreClient,
+    registry: Registry,
+    provenance: Provenance,
+) -> ForgetReport:
+    """Publish the retraction, wait until the store has it, and mark the adapters that saw the principal.
+
+    Raises what `streams.store.retraction.retract` does.
+    """
+    retraction = await retract(kafka, store, event, key)
+    await mark_withdrawn(store, registry, provenance, actor)
+    quoted = event.principal.replace("'", "''")
+    counted = await store.query(f"SELECT count(DISTINCT episode_id) AS n FROM transitions WHERE principal = '{quoted}'")
+    champion = registry.refs().champion
+    adapters = exposed_adapters(registry, provenance, event.principal)
+    return ForgetReport(
+        principal=event.principal,
+        retraction=retraction.event_id,
+        sequence=retraction.sequence,
+        episodes=counted["n"][0].as_py(),
+        adapters=adapters,
+        champion=champion,
+        champion_saw=any(one.serves for one in adapters),
+        next_parent=unmarked_ancestor(registry, provenance, champion),
+    )
+
+
+async def mark_withdrawn(
+    store: StoreClient, registry: Registry, provenance: Provenance, actor: str
+) -> tuple[Entry, ...]:
+    """Mark every adapter that saw a principal of any retraction in the store; the marks that are new."""
+    withdrawn = await store.query(_WITHDRAWN_SQL)
+    marks = [
+        Mark(exposure.adapter, event_id, _reason(exposure, event_id))
+        for principal, event_id in zip(*(column.to_pylist() for column in withdrawn.columns), strict=True)
+        for exposure in provenance.exposed(principal)
+    ]
+    return tuple(registry.mark_for_retraining(marks, actor)) if marks else ()
+
+
+def exposed_adapters(registry: Registry, provenance: Provenance, principal: str) -> tuple[ExposedAdapter, ...]:
+    """The adapters that saw `principal`'s data, or may have."""
+    champion = registry.refs().champion
+    return tuple(
+        ExposedAdapter(
+            adapter=exposure.adapter,
+            state=registry.state(exposure.adapter),
+            serves=exposure.adapter == champion,
+            seen_by=exposure.seen_by,
+            trajectories=exposure.trajectories,
+        )
+        for exposure in provenance.exposed(principal)
+    )
+
+
+def unmarked_ancestor(registry: Registry, provenance: Provenance, adapter: str) -> str:
+    """`adapter`, or else its nearest ancestor that is not marked for retraining; `base` where there is none."""
+    marks = registry.marks()
+    if adapter == BASE or adapter not in marks:
+        return adapter
+    line = (ancestor.adapter for ancestor in provenance.lineage(adapter))
+    return next((ancestor for ancestor in line if ancestor not in marks), BASE)
+
+
+def _reason(exposure: Exposure, event_id: str) -> str:
+    if exposure.trajectories is None:
+        saw = f"nobody can tell any more what {exposure.seen_by[:12]} saw, so it may have seen"
+    elif exposure.inherited:
+        saw = f"its ancestor {exposure.seen_by[:12]} saw"
+    else:
+        saw = "it saw"
+    return f"{saw} data of a principal that withdrew by the retraction {event_id}"

@@ -1,0 +1,125 @@
+"""What `ratchet why` tells of an adapter: what it was trained on, whose data that was, and what the gate said."""
+
+from collections import Counter
+
+from pydantic import AwareDatetime, ValidationError
+
+from daemon.registry.lifecycle import State
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE, Digest, Schema
+from evaluation.gates.significance import Verdict
+from evaluation.report import GATE_FILE, GateReport
+from learners.adapters import AdapterStore
+from learners.provenance import Ancestor, Provenance
+from learners.settings import LearnerSettings
+from learners.snapshots import SnapshotManifest
+from streams.errors import RatchetError, UnknownAdapterError
+
+_SHORTEST = 6
+
+
+class GateLine(Schema):
+    """What the gate said. A win is a task that only the candidate solved, a loss one that only the champion did."""
+
+    verdict: Verdict
+    reason: str
+    champion: str
+    wins: int
+    losses: int
+    ties: int
+
+
+class WhyReport(Schema):
+    """An adapter's provenance. `parents` begin with the nearest; without any it was trained from the base model.
+
+    `principals` has how many of the snapshot's trajectories are of each, `inherited` how many of those of the parents'
+    snapshots; None where files are gone that would tell. `retrain` are the retractions that it is to be retrained for.
+    """
+
+    adapter: Digest
+    state: State | None
+    serves: bool
+    trained_at: AwareDatetime
+    code_version: str
+    note: str
+    base: str
+    base_digest: str
+    parents: tuple[Digest, ...]
+    snapshot: SnapshotManifest
+    settings: LearnerSettings
+    seed: int
+    principals: dict[str, int] | None
+    inherited: dict[str, int] | None
+    gate: GateLine | None
+    retrain: tuple[str, ...]
+
+
+def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Provenance) -> WhyReport:
+    """The provenance of the adapter that `name` stands for: see `find`.
+
+    Raises `UnknownAdapterError` when it stands for none, `TrainingError` when its files are damaged.
+    """
+    adapter = find(name, registry, adapters)
+    manifest = adapters.manifest(adapter)
+    itself, *ancestors = provenance.lineage(adapter)
+    return WhyReport(
+        adapter=adapter,
+        state=registry.state(adapter),
+        serves=registry.refs().champion == adapter,
+        trained_at=manifest.trained_at,
+        code_version=manifest.code_version,
+        note=manifest.note,
+        base=manifest.base,
+        base_digest=manifest.base_digest,
+        parents=tuple(ancestor.adapter for ancestor in ancestors),
+        snapshot=manifest.snapshot,
+        settings=manifest.settings,
+        seed=manifest.seed,
+        principals=_counts([itself]),
+        inherited=_counts(ancestors),
+        gate=_gate(registry, adapter),
+        retrain=tuple(sorted(registry.marks().get(adapter, ()))),
+    )
+
+
+def find(name: str, registry: Registry, adapters: AdapterStore) -> str:
+    """The adapter that is meant by a digest, the beginning of one, a served name, or the word `champion`."""
+    if name == "champion":
+        name = registry.refs().champion
+    if name == BASE:
+        raise UnknownAdapterError("the base model is no adapter: nothing that Ratchet trained is in it")
+    beginning = name.rpartition("-")[2]
+    if len(beginning) < _SHORTEST:
+        raise UnknownAdapterError(f"{name!r} could be anything: give at least {_SHORTEST} characters of the digest")
+    found = [digest for digest in adapters.digests() if digest.startswith(beginning)]
+    if len(found) != 1:
+        what = "no adapter is" if not found else f"{len(found)} adapters are"
+        raise UnknownAdapterError(f"{what} called {name!r}: `ratchet history` has the names")
+    return found[0]
+
+
+def _counts(ancestors: list[Ancestor]) -> dict[str, int] | None:
+    total: Counter[str] = Counter()
+    for ancestor in ancestors:
+        if ancestor.principals is None:
+            return None
+        total += ancestor.principals
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _gate(registry: Registry, adapter: str) -> GateLine | None:
+    path = registry.adapter_folder(adapter) / GATE_FILE
+    try:
+        report = GateReport.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise RatchetError(f"{path} is no gate report: {error.error_count()} fields are wrong") from error
+    return GateLine(
+        verdict=report.verdict,
+        reason=report.reason,
+        champion=report.held_out.champion.model,
+        wins=report.wins,
+        losses=report.losses,
+        ties=report.ties,
+    )

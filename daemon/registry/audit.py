@@ -1,0 +1,180 @@
+"""The audit log: who did what to which adapter, why and when. Hash-chained JSON lines that are only ever appended.
+
+The registry writes it, from the serving process and from the learner's; `ratchet history` reads it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from io import FileIO
+from pathlib import Path
+
+from pydantic import AwareDatetime, ValidationError
+
+from daemon.registry.lifecycle import State
+from daemon.registry.schemas import CycleReport
+from streams.errors import AuditError
+from streams.runtime.files import sync_folder
+from streams.settings import FrozenModel
+
+GENESIS = "0" * 64
+
+
+class Action(StrEnum):
+    """What was done."""
+
+    NAMED = "named"
+    MOVED = "moved"
+    PROMOTED = "promoted"
+    PROMOTION_FAILED = "promotion_failed"
+    ROLLED_BACK = "rolled_back"
+    RECONCILED = "reconciled"
+    CYCLE = "cycle"
+    RETRAIN = "retrain"
+
+
+class Deed(FrozenModel):
+    """What somebody did: `actor` did `action` to the adapter `subject`, because of `reason`.
+
+    `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
+    event for which `subject` is to be trained again: the log cannot forget, so it never names a principal.
+    """
+
+    actor: str
+    action: Action
+    subject: str
+    reason: str
+    state: State | None = None
+    replaced: str | None = None
+    cycle: CycleReport | None = None
+    retraction: str | None = None
+
+
+class Entry(Deed):
+    """A deed as the log holds it. `hash` covers the line but itself, `previous` is the hash of the line before."""
+
+    sequence: int
+    at: AwareDatetime
+    previous: str
+    hash: str
+
+
+class AuditLog:
+    """The log in the file `path`. Any number of processes may append and read; a lock on the file orders them.
+
+    A line that a crash left unfinished was never acknowledged: readers pass over it, the next append removes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator["LockedLog"]:
+        """Keep every other process from appending: what is read stays true until what follows from it is written.
+
+        Not to be nested.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with FileIO(self.path, "a+") as file:
+            if new:
+                sync_folder(self.path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield LockedLog(file)
+
+    def append(self, deed: Deed) -> Entry:
+        """Add `deed`. When this returns, the entry is on disk."""
+        with self.locked() as log:
+            return log.append(deed)[0]
+
+    def read(self) -> list[Entry]:
+        """All entries, oldest first. Raises `AuditError` for a line that is none; `verify` checks the chain."""
+        return _parse(self._bytes())
+
+    def verify(self) -> int:
+        """Check every hash; the number of entries. Raises `AuditError` naming the first bad line."""
+        previous, count = GENESIS, 0
+        for count, line in enumerate(_lines(self._bytes()), start=1):
+            try:
+                fields = json.loads(line)
+                stored = fields.pop("hash")
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise AuditError(f"{self.path}, line {count}: not an entry of an audit log") from error
+            if fields.get("sequence") != count or fields.get("previous") != previous or stored != _hash(fields):
+                raise AuditError(
+                    f"{self.path}, line {count}: the chain is broken, somebody changed this line or one before it; "
+                    "compare with a backup"
+                )
+            previous = stored
+        return count
+
+    def _bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+
+class LockedLog:
+    """The log while its lock is held. Got from `AuditLog.locked`."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def read(self) -> list[Entry]:
+        self._file.seek(0)
+        return _parse(self._file.read() or b"")
+
+    def append(self, *deeds: Deed) -> list[Entry]:
+        """Add `deeds` in one write. When this returns, they are on disk; when it raises, the log is as it was."""
+        self._file.seek(0)
+        # The log grows by a few lines a cycle, so reading it whole to find its end costs nothing worth saving.
+        content = self._file.read() or b""
+        complete = content.rfind(b"\n") + 1
+        last = _parse(content)[-1:]
+        sequence, previous = (last[0].sequence, last[0].hash) if last else (0, GENESIS)
+        entries, lines = [], b""
+        for deed in deeds:
+            sequence += 1
+            fields = deed.model_dump(mode="json", exclude_none=True) | {
+                "sequence": sequence,
+                "at": datetime.now(UTC).isoformat(),
+                "previous": previous,
+            }
+            previous = _hash(fields)
+            line = fields | {"hash": previous}
+            lines += json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+            entries.append(Entry.model_validate(line))
+        self._file.truncate(complete)
+        try:
+            if self._file.write(lines) != len(lines):
+                raise OSError(f"the disk took only a part of what was to be added to {self._file.name!r}")
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(complete)
+            raise
+        return entries
+
+
+def _hash(fields: dict[str, object]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _lines(content: bytes) -> list[bytes]:
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def _parse(content: bytes) -> list[Entry]:
+    entries = []
+    for number, line in enumerate(_lines(content), start=1):
+        try:
+            entries.append(Entry.model_validate_json(line))
+        except ValidationError as error:
+            raise AuditError(f"line {number} of the audit log is not an entry: {error}") from error
+    return entries

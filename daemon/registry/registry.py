@@ -1,0 +1,213 @@
+"""Which adapters there are, what became of each, and which one serves. Promotion and the learner go through it.
+
+Everything lives in two files of the home folder. `refs.json` says who serves; its refs change together, in one atomic
+write. `audit.jsonl` says all else: an adapter's state is what its last entry says, and a served name carries the number
+of the entry that gave it, so that no name can come twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from daemon.registry.audit import Action, AuditLog, Deed, Entry, LockedLog
+from daemon.registry.lifecycle import State, check
+from daemon.registry.schemas import BASE, Adapter, CycleReport, Schema
+from streams.errors import PromotionError, RegistryError
+from streams.runtime.files import write_atomically
+
+AUDIT_FILE = "audit.jsonl"
+REFS_FILE = "refs.json"
+
+
+class Refs(Schema):
+    """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference."""
+
+    champion: Adapter = BASE
+    previous: Adapter = BASE
+    anchor: Adapter = BASE
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That `adapter` is to be trained again, because of the retraction event of that id."""
+
+    adapter: str
+    retraction: str
+    reason: str
+
+
+class Registry:
+    """The registry in the folder `home`. Several processes may use it at once."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.audit = AuditLog(home / AUDIT_FILE)
+
+    def adapter_folder(self, adapter: str) -> Path:
+        """Where the adapter of that digest lies."""
+        return self.home / "adapters" / adapter
+
+    def refs(self) -> Refs:
+        """Raises `RegistryError` when the file is damaged; without a file, the base model is everything."""
+        path = self.home / REFS_FILE
+        try:
+            return Refs.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Refs()
+        except ValidationError as error:
+            raise RegistryError(f"{path} is damaged: restore it from what {AUDIT_FILE} says ({error})") from error
+
+    def state(self, adapter: str) -> State | None:
+        """What `adapter` is now; None for one that was never entered."""
+        return _states(self.audit.read()).get(adapter)
+
+    def enter(self, adapter: str, state: State, actor: str, reason: str) -> Entry:
+        """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
+
+        What serves changes by promotion and rollback only.
+        """
+        if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
+            raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
+        with self.audit.locked() as log:
+            check(adapter, _states(log.read()).get(adapter), state)
+            return log.append(Deed(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state))[0]
+
+    def name(self, adapter: str, actor: str, reason: str) -> str:
+        """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
+        return _name(self.audit.append(Deed(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+
+    def names_given_by(self, actor: str) -> frozenset[str]:
+        """Every name that `actor` ever asked for."""
+        entries = self.audit.read()
+        return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
+
+    def check_may_serve(self, adapter: str) -> None:
+        """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
+        if adapter == self.refs().champion:
+            raise PromotionError(f"{adapter[:12]} already serves")
+        if adapter != BASE:
+            check(adapter, self.state(adapter), State.SERVING)
+
+    def promote(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed."""
+        with self.audit.locked() as log:
+            old = self.refs()
+            new = old.model_copy(update={"champion": adapter, "previous": old.champion})
+            self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
+            return new
+
+    def roll_back(self, to: str, actor: str, reason: str) -> Refs:
+        """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed."""
+        with self.audit.locked() as log:
+            old = self.refs()
+            new = old.model_copy(update={"champion": to, "previous": _predecessor(log.read(), to)})
+            self._exchange(log, old, new, Action.ROLLED_BACK, State.ROLLED_BACK, actor, reason)
+            return new
+
+    def reconcile(self, actor: str) -> None:
+        """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
+        with self.audit.locked() as log:
+            champion = self.refs().champion
+            states = _states(log.read())
+            amends = {other: State.RETIRED for other, state in states.items() if state is State.SERVING}
+            amends.pop(champion, None)
+            if champion != BASE and states.get(champion) is not State.SERVING:
+                amends[champion] = State.SERVING
+            reason = "a crash came between the refs and the audit log"
+            log.append(
+                *(
+                    Deed(actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=state)
+                    for adapter, state in amends.items()
+                )
+            )
+
+    def record_failure(self, adapter: str, actor: str, reason: str) -> None:
+        """Record that `adapter` was to serve and could not; its state stays what it was."""
+        self.audit.append(Deed(actor=actor, action=Action.PROMOTION_FAILED, subject=adapter, reason=reason))
+
+    def record_cycle(self, report: CycleReport, actor: str) -> Entry:
+        """Record a finished cycle."""
+        return self.audit.append(
+            Deed(actor=actor, action=Action.CYCLE, subject=report.adapter, reason=report.reason, cycle=report)
+        )
+
+    def mark_for_retraining(self, marks: Iterable[Mark], actor: str) -> list[Entry]:
+        """Record the marks that are new; an adapter is marked once for a retraction. What serves goes on serving."""
+        with self.audit.locked() as log:
+            known = {(entry.subject, entry.retraction) for entry in log.read()}
+            return log.append(
+                *(
+                    Deed(
+                        actor=actor,
+                        action=Action.RETRAIN,
+                        subject=mark.adapter,
+                        reason=mark.reason,
+                        retraction=mark.retraction,
+                    )
+                    for mark in marks
+                    if (mark.adapter, mark.retraction) not in known
+                )
+            )
+
+    def marks(self) -> Mapping[str, frozenset[str]]:
+        """The adapters that are marked for retraining, each with the ids of the retractions."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for entry in self.audit.read():
+            if entry.retraction is not None:
+                found[entry.subject].add(entry.retraction)
+        return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
+
+    def _exchange(
+        self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
+    ) -> None:
+        states = _states(log.read())
+        if new.champion != BASE:
+            check(new.champion, states.get(new.champion), State.SERVING)
+        if old.champion != BASE:
+            check(old.champion, states.get(old.champion), leaves_as)
+        deeds = [
+            Deed(
+                actor=actor,
+                action=action,
+                subject=new.champion,
+                reason=reason,
+                state=None if new.champion == BASE else State.SERVING,
+                replaced=old.champion,
+            )
+        ]
+        if old.champion != BASE:
+            deeds.append(Deed(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as))
+        self._write(new)
+        try:
+            log.append(*deeds)
+        except OSError:
+            self._write(old)
+            raise
+
+    def _write(self, refs: Refs) -> None:
+        write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _name(entry: Entry) -> str:
+    return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
+
+
+def _states(entries: Iterable[Entry]) -> dict[str, State]:
+    return {entry.subject: entry.state for entry in entries if entry.state is not None}
+
+
+def _predecessor(entries: list[Entry], adapter: str) -> str:
+    """What served before `adapter` was last promoted and may serve again; `base` where nothing may."""
+    states = _states(entries)
+    met = False
+    for entry in reversed(entries):
+        if entry.action is not Action.PROMOTED:
+            continue
+        met = met or entry.subject == adapter
+        before = entry.replaced or BASE
+        if met and (before == BASE or (before != adapter and states[before] is State.RETIRED)):
+            return before
+    return BASE

@@ -1,0 +1,87 @@
+"""What the control API takes and gives, and what the audit log keeps of it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from evaluation.gates.significance import Verdict
+from streams.settings import FrozenModel
+from streams.store.status import StoreStatus
+
+# An adapter is named by its SHA-256, the base model without an adapter by the word `base`.
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Adapter = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|base)$")]
+BASE = "base"
+
+
+class Schema(FrozenModel):
+    """Frozen, and strict about its fields."""
+
+
+class CycleReport(Schema):
+    """A finished cycle, as the learner tells it: the candidate, its verdict, and what that rests on."""
+
+    cycle: int = Field(ge=1)
+    adapter: Digest
+    champion: Adapter
+    verdict: Verdict
+    reason: str
+    champion_success: float = Field(ge=0, le=1)
+    candidate_success: float = Field(ge=0, le=1)
+    tasks: int = Field(ge=1)
+    p_value: float = Field(ge=0, le=1, description="One-sided: the chance of such a result if it were no better.")
+    seconds: float = Field(ge=0, description="Wall-clock time of the whole cycle.")
+
+
+class PromoteRequest(Schema):
+    digest: Digest
+    reason: str = Field(min_length=1)
+    actor: str = Field(min_length=1)
+
+
+class RollbackRequest(Schema):
+    """Without `to`, what served before the champion serves again."""
+
+    to: Adapter | None = None
+    reason: str = Field(min_length=1)
+    actor: str = Field(min_length=1)
+
+
+class Change(Schema):
+    """A change of the champion: adapters, the names they were and are served under, and how long it took.
+
+    `seconds` runs until the alias pointed to the new one; draining the old one is not in it.
+    """
+
+    from_adapter: Adapter
+    to_adapter: Adapter
+    from_name: str
+    to_name: str
+    seconds: float
+
+
+class StatusReport(Schema):
+    """What serves, and how the loop stands.
+
+    `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
+    where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
+    the adapters that saw data of principals that withdrew since. `bootstrap` is where the log is.
+    """
+
+    alias: str
+    champion: Adapter
+    previous: Adapter
+    anchor: Adapter
+    served: str | None
+    in_flight: int
+    served_models: tuple[str, ...] | None
+    store: StoreStatus | None
+    cycles: tuple[CycleReport, ...]
+    retrain: tuple[Adapter, ...] = ()
+    bootstrap: str = ""
+
+
+class Failure(Schema):
+    """The body of every refusal of the control API: what happened, to what, and what to do."""
+
+    error: str

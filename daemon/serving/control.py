@@ -1,0 +1,104 @@
+"""The control API: what serves and why, changes of it, and the figures. The CLI and the learner talk to it.
+
+It has no authentication yet, so the serve role binds it to loopback.
+"""
+
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from daemon.registry.audit import Entry
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import Change, CycleReport, Failure, PromoteRequest, RollbackRequest, StatusReport
+from daemon.serving.gateway import Alias
+from daemon.serving.metrics import Metrics
+from daemon.serving.promotion import Promoter
+from streams.errors import LifecycleError, PolicyError, PromotionError, RatchetError, StoreError
+from streams.policy.client import PolicyClient
+from streams.store.client import StoreClient
+from streams.store.status import StoreStatus
+
+log = structlog.get_logger()
+
+LAST_CYCLES = 10
+
+
+def control_router(
+    registry: Registry,
+    alias: Alias,
+    promoter: Promoter,
+    policy: PolicyClient,
+    store: StoreClient,
+    metrics: Metrics,
+    bootstrap: str,
+) -> APIRouter:
+    """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
+    router = APIRouter()
+
+    @router.get("/status")
+    async def status() -> StatusReport:
+        refs = registry.refs()
+        cycles = [entry.cycle for entry in registry.audit.read() if entry.cycle]
+        return StatusReport(
+            alias=alias.name,
+            champion=refs.champion,
+            previous=refs.previous,
+            anchor=refs.anchor,
+            served=alias.served,
+            in_flight=alias.in_flight(alias.served) if alias.served else 0,
+            served_models=await _served_models(policy),
+            store=await _store_status(store),
+            cycles=tuple(cycles[-LAST_CYCLES:]),
+            retrain=tuple(sorted(registry.marks())),
+            bootstrap=bootstrap,
+        )
+
+    @router.get("/history")
+    async def history(limit: Annotated[int, Query(ge=1)] = 100) -> list[Entry]:
+        """The newest entries of the audit log, oldest of them first."""
+        return registry.audit.read()[-limit:]
+
+    @router.post("/promote")
+    async def promote(request: PromoteRequest) -> Change:
+        return await promoter.promote(request.digest, request.actor, request.reason)
+
+    @router.post("/rollback")
+    async def rollback(request: RollbackRequest) -> Change:
+        return await promoter.roll_back(request.to, request.actor, request.reason)
+
+    @router.post("/cycles")
+    async def record_cycle(report: CycleReport) -> Entry:
+        return registry.record_cycle(report, actor="learner")
+
+    @router.get("/metrics")
+    def figures() -> Response:
+        return Response(metrics.expose(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+async def _served_models(policy: PolicyClient) -> tuple[str, ...] | None:
+    try:
+        return tuple(model.name for model in await policy.models())
+    except PolicyError as error:
+        log.warning("the inference server did not say what it serves", error=str(error))
+        return None
+
+
+async def _store_status(store: StoreClient) -> StoreStatus | None:
+    try:
+        return await store.status()
+    except StoreError as error:
+        log.warning("the store did not say what it holds", error=str(error))
+        return None
+
+
+def explain_errors(app: FastAPI) -> None:
+    """Answer an error that Ratchet foresaw with its text: 409 for what may not be, 503 for what cannot be now."""
+
+    @app.exception_handler(RatchetError)
+    async def failed(request: Request, error: RatchetError) -> JSONResponse:
+        refused = isinstance(error, PromotionError | LifecycleError)
+        return JSONResponse(Failure(error=str(error)).model_dump(), status_code=409 if refused else 503)

@@ -1,0 +1,129 @@
+"""Ratchet's figures for Prometheus, in a registry of their own. The serve role exposes them at `/metrics`.
+
+What is durable is counted where it is durable, in the store and the audit log, so that no restart resets a counter.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from daemon.registry.audit import Action
+from daemon.registry.registry import Registry
+from daemon.serving.gateway import Alias
+from daemon.serving.store_watch import StoreWatch
+
+
+class Metrics:
+    """The figures of one serve process."""
+
+    def __init__(self, registry: Registry, alias: Alias, store: StoreWatch) -> None:
+        self._exposed = CollectorRegistry()
+        self.gateway_requests = Counter(
+            "ratchet_gateway_requests",
+            "Requests that agents made at the gateway, by the status of the reply.",
+            ["status"],
+            registry=self._exposed,
+        )
+        self._exposed.register(_StoreFigures(store))
+        self._exposed.register(_LoopFigures(registry, alias))
+
+    def expose(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self._exposed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LoopFigures(Collector):
+    """What the loop did, from the audit log, and what serves now."""
+
+    registry: Registry
+    alias: Alias
+
+    def collect(self) -> Iterator[Metric]:
+        entries = self.registry.audit.read()
+        actions = Tally(entry.action for entry in entries)
+        yield CounterMetricFamily("ratchet_cycles", "Cycles that were finished.", value=actions[Action.CYCLE])
+        yield CounterMetricFamily(
+            "ratchet_promotions", "Changes of the champion to an approved adapter.", value=actions[Action.PROMOTED]
+        )
+        yield CounterMetricFamily(
+            "ratchet_rollbacks", "Changes of the champion back to an earlier one.", value=actions[Action.ROLLED_BACK]
+        )
+        yield CounterMetricFamily(
+            "ratchet_promotion_failures",
+            "Changes of the champion that were refused or failed.",
+            value=actions[Action.PROMOTION_FAILED],
+        )
+        verdicts = CounterMetricFamily("ratchet_gate_verdicts", "Verdicts of the gate.", labels=["verdict"])
+        for verdict, count in Tally(entry.cycle.verdict for entry in entries if entry.cycle).items():
+            verdicts.add_metric([verdict.value], count)
+        yield verdicts
+        active = GaugeMetricFamily(
+            "ratchet_active_adapter", "1 for the adapter that answers now.", labels=["adapter", "served"]
+        )
+        if self.alias.served is not None:
+            active.add_metric([self.alias.adapter, self.alias.served], 1)
+        yield active
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StoreFigures(Collector):
+    """What the store holds, as it was last seen; nothing before it was seen once."""
+
+    store: StoreWatch
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ratchet_store_up", "Whether the store and the broker answered when last asked.", value=float(self.store.up)
+        )
+        status = self.store.status
+        if status is None:
+            return
+        events = CounterMetricFamily("ratchet_events", "Events that are stored.", labels=["kind"])
+        for kind, count in status.events.items():
+            events.add_metric([kind], count)
+        yield events
+        branches = CounterMetricFamily("ratchet_branches", "Alternatives, by what became of them.", labels=["result"])
+        branches.add_metric(["executed"], status.branches.executed)
+        branches.add_metric(["timeout"], status.branches.timeouts)
+        branches.add_metric(["died"], status.branches.deaths)
+        yield branches
+        states = CounterMetricFamily("ratchet_branch_states", "States to branch from, by result.", labels=["result"])
+        states.add_metric(["restored"], status.branches.states - status.branches.dropped)
+        states.add_metric(["dropped"], status.branches.dropped)
+        yield states
+        failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes gone on from.", labels=["result"])
+        failed.add_metric(["attempted"], status.recoveries.episodes - status.recoveries.dropped)
+        failed.add_metric(["dropped"], status.recoveries.dropped)
+        yield failed
+        for name, meaning, value in (
+            ("ratchet_recovery_attempts", "Continuations of failed episodes.", status.recoveries.attempts),
+            ("ratchet_recovery_steps", "Sandbox steps of continuations.", status.recoveries.sandbox_steps),
+            ("ratchet_recoveries", "Failed episodes turned into verified successes.", status.recoveries.recoveries),
+            ("ratchet_duplicates", "Records whose event was stored before.", status.duplicates),
+            ("ratchet_dead_letters", "Records that could not be read.", status.dead_letters),
+            ("ratchet_quarantined", "Events that were not let in.", status.quarantined),
+            ("ratchet_gaps", "Offsets that the log did not give.", status.gaps),
+        ):
+            yield CounterMetricFamily(name, meaning, value=value)
+        redactions = CounterMetricFamily("ratchet_redactions", "Values replaced by placeholders.", labels=["kind"])
+        for kind, count in status.redactions.items():
+            redactions.add_metric([kind], count)
+        yield redactions
+        yield GaugeMetricFamily(
+            "ratchet_flagged_episodes", "Episodes that are never learned from.", value=status.flagged
+        )
+        transitions = CounterMetricFamily("ratchet_transitions", "Transitions that are stored.", labels=["origin"])
+        for origin, count in status.transitions.items():
+            transitions.add_metric([origin], count)
+        yield transitions
+        lag = GaugeMetricFamily(
+            "ratchet_consumer_lag", "Records of the log that are not stored yet.", labels=["topic", "partition"]
+        )
+        for (topic, partition), records in self.store.lag.items():
+            lag.add_metric([topic, str(partition)], records)
+        yield lag

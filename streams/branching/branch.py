@@ -1,0 +1,221 @@
+"""Branching one trusted episode: restore its states in a sandbox, verify them, and try other actions there.
+
+The branch role calls `branch`. A state whose restored observations are not the recorded ones is dropped, and counted.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from streams.branching.candidates import Proposal, Suggestions, propose
+from streams.branching.rate_limit import Budget
+from streams.branching.restored_episode import Trial, restored
+from streams.branching.selectors.selector import Selector, Situation, allocate
+from streams.branching.settings import BranchingSettings
+from streams.environments.environment import Restore
+from streams.errors import SandboxError
+from streams.events import Alternative, BranchRequest, BranchResult, Fatality, Fidelity
+from streams.ids import content_id
+from streams.policy.served import Policy
+from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.protocol import Description
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Branched:
+    """What was done at one state so far. `seen` are the keys of what was tried, `answers` what came back."""
+
+    step: int
+    seen: set[str]
+    answers: set[str]
+    errors_left: int
+    policy: str = ""
+    over: bool = False
+    reason: str = ""
+    alternatives: list[Alternative] = field(default_factory=list)
+    fatalities: list[Fatality] = field(default_factory=list)
+
+    def take(self, proposal: Proposal, trial: Trial) -> None:
+        """Note what became of a proposal."""
+        if trial.observation is None:
+            self.fatalities.append(Fatality(action=proposal.action, fate=trial.fate))
+            return
+        answer = trial.observation
+        self.answers.add(answer.text)
+        self.errors_left -= proposal.source == "policy" and not proposal.promising
+        self.alternatives.append(
+            Alternative(
+                action=proposal.action,
+                observation=answer.text,
+                done=answer.done,
+                score=answer.score,
+                source=proposal.source,
+            )
+        )
+
+
+async def branch(
+    request: BranchRequest,
+    pool: SandboxPool,
+    policy: Policy,
+    selector: Selector,
+    settings: BranchingSettings,
+    budget: Budget,
+) -> tuple[BranchResult, ...]:
+    """Branch the states of `request` that the selector favours: one result for each state, in order.
+
+    The states go side by side, so that the policy's server computes the episode they share once.
+    """
+    try:
+        description = await pool.describe()
+        async with restored(request, pool) as episode:
+            suggestions = Suggestions(request, episode, description, policy, settings)
+            states = await _Branching(suggestions, selector, budget).run()
+            divergence = episode.followed.divergence
+    except SandboxError as error:
+        return tuple(dropped(request, step, str(error), settings) for step in range(len(request.steps)))
+    return tuple(
+        _result(request, state, fidelity(description))
+        if not state.reason
+        else dropped(request, state.step, state.reason, settings)
+        for state in states
+    ) + tuple(dropped(request, step, divergence, settings) for step in range(len(states), len(request.steps)))
+
+
+def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> BranchResult:
+    return BranchResult(
+        event_id=BranchResult.id_for(request.event_id, state.step),
+        request_id=request.event_id,
+        episode_id=request.episode_id,
+        task=request.task,
+        step=state.step,
+        requested=len(state.alternatives) + len(state.fatalities),
+        fidelity=restored_by,
+        policy=state.policy,
+        alternatives=tuple(state.alternatives),
+        fatalities=tuple(state.fatalities),
+    )
+
+
+async def situations(suggestions: Suggestions, selector: Selector) -> list[Situation]:
+    """What the selector is told of the states that could be restored."""
+    request, surprises = suggestions.request, None
+    if selector.needs_surprise:
+        surprises = await suggestions.policy.surprises(request.state(len(request.steps)))
+    return [
+        Situation(step, len(request.steps), state.fingerprint, surprises[step] if surprises else None)
+        for step, state in enumerate(suggestions.episode.followed.states)
+    ]
+
+
+def fidelity(description: Description) -> Fidelity:
+    """How exact the states are that the environment restores."""
+    return "sandbox_replayed" if description.capabilities.restores[0] is Restore.REPLAY else "sandbox_exact"
+
+
+def dropped(request: BranchRequest, step: int, reason: str, settings: BranchingSettings) -> BranchResult:
+    """The result of a state at which nothing could be tried; what would have been tried counts as requested."""
+    log.warning("state dropped", episode=request.episode_id, step=step, task=request.task.task_id, reason=reason)
+    return BranchResult(
+        event_id=BranchResult.id_for(request.event_id, step),
+        request_id=request.event_id,
+        episode_id=request.episode_id,
+        task=request.task,
+        step=step,
+        requested=settings.alternatives,
+        fidelity="dropped",
+        reason=reason,
+    )
+
+
+@dataclass(slots=True)
+class _Branching:
+    """The work on one episode."""
+
+    suggestions: Suggestions
+    selector: Selector
+    budget: Budget
+
+    @property
+    def request(self) -> BranchRequest:
+        return self.suggestions.request
+
+    @property
+    def settings(self) -> BranchingSettings:
+        return self.suggestions.settings
+
+    async def run(self) -> list[_Branched]:
+        """Branch in rounds: each state gets some of what is left, until it brings nothing new or all is spent."""
+        weights = self.selector.weigh(await situations(self.suggestions, self.selector))
+        states = [await self._begin(step) for step in range(len(weights))]
+        left = self.settings.branches_per_episode or len(states) * self.settings.alternatives
+        while left > 0 and (open_states := [state for state in states if not state.over]):
+            grants = allocate([weights[state.step] for state in open_states], left, self._round_most)
+            if not any(grants):
+                break
+            await self.budget.take(sum(grants))
+            tried = await asyncio.gather(*map(self._round, open_states, grants))
+            left -= sum(tried)
+        return states
+
+    @property
+    def _round_most(self) -> int:
+        return self.settings.round if self.settings.adaptive else self.settings.alternatives
+
+    async def _begin(self, step: int) -> _Branched:
+        recorded = self.request.steps[step]
+        return _Branched(
+            step=step,
+            seen={"", *await self.suggestions.keys([recorded.action])},
+            answers={recorded.observation},
+            errors_left=round(self.settings.invalid_share * self.settings.alternatives),
+        )
+
+    async def _round(self, state: _Branched, grant: int) -> int:
+        """Try up to `grant` actions at a state; returns how many were tried. A state that teaches no more is over."""
+        if not grant:
+            return 0
+        try:
+            proposals = await self._proposals(state, grant)
+            trials = await self.suggestions.episode.branch(state.step, [proposal.action for proposal in proposals])
+        except SandboxError as error:
+            state.reason, state.over = str(error), True
+            return 0
+        new = await self._new(state, trials)
+        for proposal, trial in zip(proposals, trials, strict=True):
+            state.take(proposal, trial)
+        state.over = len(state.alternatives) >= self.settings.alternatives or not (new and self.settings.adaptive)
+        return len(trials)
+
+    async def _proposals(self, state: _Branched, most: int) -> tuple[Proposal, ...]:
+        sampled, state.policy = await self.suggestions.sampled(state.step)
+        generator = random.Random(
+            content_id(str(self.settings.seed), self.request.event_id, str(state.step), str(len(state.seen)))
+        )
+        allowed = await self.suggestions.allowed(state.step)
+        most = min(most, self.settings.alternatives - len(state.alternatives))
+        return propose(sampled, allowed, state.seen, most, state.errors_left, generator)
+
+    async def _new(self, state: _Branched, trials: Sequence[Trial]) -> bool:
+        """Whether something came back that had not come back there before and, if that is asked for, surprises."""
+        answers = {
+            trial.observation.text: trial.action
+            for trial in trials
+            if trial.observation is not None and trial.observation.text not in state.answers
+        }
+        if not (answers and self.settings.adaptive and self.settings.boring):
+            return bool(answers)
+        before = self.request.state(state.step)
+        losses = await asyncio.gather(
+            *(
+                self.suggestions.policy.surprise(self.suggestions.description.harness.extend(before, action, answer))
+                for answer, action in answers.items()
+            )
+        )
+        # A silent policy cannot say that it foresaw anything.
+        return any(loss is None or loss >= self.settings.boring for loss in losses)

@@ -1,0 +1,161 @@
+"""Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy go on from there.
+
+A continuation that ends in a verified success is a *recovery*: a trusted trajectory that begins in the agent's own
+mistake. The branch role calls `recover`. An agent that never saw how to go on after an error repeats it to the end.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+import structlog
+
+from streams.branching.branch import fidelity, situations
+from streams.branching.candidates import Proposal, Suggestions, propose
+from streams.branching.rate_limit import Budget
+from streams.branching.restored_episode import restored
+from streams.branching.selectors.selector import Selector, allocate
+from streams.branching.settings import BranchingSettings, RecoverySettings
+from streams.environments.environment import Observation
+from streams.environments.harness import ChatHarness
+from streams.errors import SandboxError
+from streams.events import BranchRequest, RecordedStep, Recovery, RecoveryResult
+from streams.ids import content_id
+from streams.policy.served import Policy
+from streams.sandboxes.pool import SandboxPool
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a continuation leaves the episode, and by which action."""
+
+    step: int
+    first: Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class _Continuation:
+    start: _Start
+    steps: tuple[RecordedStep, ...]
+    last: Observation
+    model: str = ""
+
+
+async def recover(
+    request: BranchRequest,
+    pool: SandboxPool,
+    policy: Policy,
+    selector: Selector,
+    settings: BranchingSettings,
+    budget: Budget,
+) -> RecoveryResult:
+    """Continue from states of the failed episode `request`, where the selector favours them.
+
+    The continuations run side by side, so that the policy's server decodes them together.
+    """
+    recovery = settings.recovery
+    try:
+        description = await pool.describe()
+        async with restored(request, pool) as episode:
+            suggestions = Suggestions(request, episode, description, policy, settings)
+            weights = selector.weigh(await situations(suggestions, selector))
+            attempts = allocate(weights, recovery.attempts, recovery.attempts)
+            await budget.take(sum(attempts))
+            found = await asyncio.gather(*(_starts(suggestions, step, most) for step, most in enumerate(attempts)))
+            starts = [start for at_one_state in found for start in at_one_state]
+            divergence = episode.followed.divergence
+    except SandboxError as error:
+        return unrecovered(request, str(error))
+    if not starts:
+        return unrecovered(request, divergence or "there was nothing else to do at its states")
+    continuations = await asyncio.gather(
+        *(_continue(request, start, pool, policy, description.harness, recovery) for start in starts)
+    )
+    made = [continuation for continuation in continuations if continuation is not None]
+    successes = sorted((each for each in made if each.last.success), key=lambda each: len(each.steps))
+    kept = [each for each in successes if await _holds(request, each, pool)][: recovery.most]
+    return RecoveryResult(
+        event_id=RecoveryResult.id_for(request.event_id),
+        request_id=request.event_id,
+        episode_id=request.episode_id,
+        task=request.task,
+        attempts=len(starts),
+        sandbox_steps=sum(len(each.steps) for each in made),
+        fidelity=fidelity(description),
+        policy=next((each.model for each in made if each.model), ""),
+        recoveries=tuple(
+            Recovery(left_at=each.start.step, steps=each.steps, score=each.last.score, source=each.start.first.source)
+            for each in kept
+        ),
+    )
+
+
+def unrecovered(request: BranchRequest, reason: str) -> RecoveryResult:
+    """The result of an episode that nothing could be tried in."""
+    log.warning("episode dropped", episode=request.episode_id, task=request.task.task_id, reason=reason)
+    return RecoveryResult(
+        event_id=RecoveryResult.id_for(request.event_id),
+        request_id=request.event_id,
+        episode_id=request.episode_id,
+        task=request.task,
+        attempts=0,
+        sandbox_steps=0,
+        fidelity="dropped",
+        reason=reason,
+    )
+
+
+async def _starts(suggestions: Suggestions, step: int, most: int) -> list[_Start]:
+    """Up to `most` actions at a state that the agent did not take there."""
+    if not most:
+        return []
+    request, settings = suggestions.request, suggestions.settings
+    sampled, _ = await suggestions.sampled(step)
+    seen = {"", *await suggestions.keys([request.steps[step].action])}
+    generator = random.Random(content_id(str(settings.seed), request.event_id, str(step)))
+    # What the environment makes nothing of leaves the agent where it is.
+    chosen = propose(sampled, await suggestions.allowed(step), seen, most, 0, generator)
+    return [_Start(step, proposal) for proposal in chosen]
+
+
+async def _continue(
+    request: BranchRequest,
+    start: _Start,
+    pool: SandboxPool,
+    policy: Policy,
+    harness: ChatHarness,
+    settings: RecoverySettings,
+) -> _Continuation | None:
+    """Take the first action, and let the policy go on up to `settings.steps`. None when it or the sandbox fails."""
+    messages = request.state(start.step)
+    taken: list[RecordedStep] = []
+    action, model = start.first.action, ""
+    try:
+        async with restored(request.up_to(start.step), pool) as episode, episode.at(start.step) as session:
+            while True:
+                last = await session.step(action)
+                taken.append(RecordedStep(action=action, observation=last.text))
+                messages = harness.extend(messages, action, last.text)
+                if last.done or len(taken) == settings.steps or harness.gives_up(messages):
+                    return _Continuation(start, tuple(taken), last, model)
+                samples = await policy.sample(messages, (settings.temperature,), 1)
+                if not samples.replies:
+                    return None
+                action, model = harness.parse(samples.replies[0]), samples.model
+    except SandboxError as error:
+        log.warning("continuation lost", episode=request.episode_id, step=start.step, reason=str(error))
+        return None
+
+
+async def _holds(request: BranchRequest, continuation: _Continuation, pool: SandboxPool) -> bool:
+    """Whether the whole trajectory, played anew, is the same and ends in the same success."""
+    steps = (*request.steps[: continuation.start.step], *continuation.steps)
+    try:
+        async with pool.session() as session:
+            played = await session.replay(request.task, [step.action for step in steps])
+    except SandboxError:
+        return False
+    expected = [step.observation for step in steps]
+    return played[-1].success and [observation.text for observation in played[1:]] == expected

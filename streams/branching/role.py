@@ -1,0 +1,137 @@
+"""The branch role: takes episodes from `ratchet.branches` and publishes what comes of them on `ratchet.transitions`.
+
+Trusted episodes are branched, and failed ones recovered from.
+
+Any number of these processes share the work. An episode is acknowledged when all its results are in the log; one that
+is worked twice after a crash gives results of the same ids.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+from pydantic import ValidationError
+
+from streams.branching.branch import branch, dropped
+from streams.branching.rate_limit import Budget
+from streams.branching.recovery import recover, unrecovered
+from streams.branching.selectors import SELECTORS
+from streams.branching.selectors.selector import Selector
+from streams.branching.settings import BranchingSettings
+from streams.environments.registry import registered_environments
+from streams.events import BranchRequest, BranchResult, RecoveryResult
+from streams.kafka.records import Outgoing, Received
+from streams.kafka.refusals import Unreadable, refusal_letter
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.kafka.worker import build_app, consume, publish, run
+from streams.policy.client import PolicyClient
+from streams.policy.served import Policy, ServedPolicy
+from streams.runtime.crash_points import CrashPoint, reach
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+
+log = structlog.get_logger()
+
+ROLE = "branch"
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the episodes of one worker share. The selectors remember over episodes."""
+
+    settings: BranchingSettings
+    pools: Mapping[str, SandboxPool]
+    policy: Policy
+    branching_selector: Selector
+    recovery_selector: Selector
+    budget: Budget
+
+    @classmethod
+    def of(cls, settings: BranchingSettings, pools: Mapping[str, SandboxPool], policy: Policy) -> Self:
+        """As the settings say."""
+        return cls(
+            settings,
+            pools,
+            policy,
+            SELECTORS[settings.selector](),
+            SELECTORS[settings.recovery.selector](),
+            Budget(settings.branches_per_minute),
+        )
+
+
+async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event) -> None:
+    """Work until `stop` is set or this task is cancelled.
+
+    `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
+    end with an error and be started again, and does again what it had not acknowledged.
+    """
+    await asyncio.to_thread(create_topics, kafka)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(PolicyClient(branching.policy_url))
+        pools = {
+            name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
+            for name in sorted(registered_environments())
+        }
+        means = Means.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))
+        app = build_app(ROLE, kafka, bundle=branching.episodes)
+
+        async def handle(batch: list[Received]) -> None:
+            worked = await asyncio.gather(*(work(received, kafka, means) for received in batch))
+            reach(CrashPoint.RESULTS_PUBLISH_BEFORE)
+            await publish(app, [message for messages in worked for message in messages])
+            reach(CrashPoint.RESULTS_PUBLISH_AFTER)
+
+        consume(app, kafka.branches_topic, handle)
+        log.info("branching", environments=sorted(pools), policy=branching.policy_url, model=branching.model)
+        await run(app, stop)
+
+
+async def work(received: Received, kafka: KafkaSettings, means: Means) -> list[Outgoing]:
+    """What is to be published for one record: what came of its episode, or a dead letter for what is no request."""
+    try:
+        request = BranchRequest.model_validate_json(received.value or b"")
+    except ValidationError as error:
+        reason = f"{received.topic}: no branch request, {error.error_count()} fields are wrong"
+        log.error("unreadable branch request", partition=received.partition, offset=received.offset)
+        return [refusal_letter(received, Unreadable(reason), kafka.dead_letters_topic)]
+    results = await (_branched(request, means) if request.verdict == "trusted" else _recovered(request, means))
+    return [Outgoing(kafka.transitions_topic, request.episode_id.encode(), result.to_json()) for result in results]
+
+
+async def _branched(request: BranchRequest, means: Means) -> tuple[BranchResult, ...]:
+    pool = means.pools.get(request.task.environment)
+    if pool is None:
+        reason = _no_sandbox(request)
+        return tuple(dropped(request, step, reason, means.settings) for step in range(len(request.steps)))
+    results = await branch(request, pool, means.policy, means.branching_selector, means.settings, means.budget)
+    log.info(
+        "episode branched",
+        episode=request.episode_id,
+        states=len(results),
+        dropped=sum(result.fidelity == "dropped" for result in results),
+        alternatives=sum(len(result.alternatives) for result in results),
+        fatalities=sum(len(result.fatalities) for result in results),
+    )
+    return results
+
+
+async def _recovered(request: BranchRequest, means: Means) -> tuple[RecoveryResult, ...]:
+    pool = means.pools.get(request.task.environment)
+    if pool is None:
+        return (unrecovered(request, _no_sandbox(request)),)
+    result = await recover(request, pool, means.policy, means.recovery_selector, means.settings, means.budget)
+    log.info(
+        "failed episode gone on from",
+        episode=request.episode_id,
+        attempts=result.attempts,
+        recoveries=len(result.recoveries),
+    )
+    return (result,)
+
+
+def _no_sandbox(request: BranchRequest) -> str:
+    # Its tools may be anybody's production: what has no sandbox is executed nowhere.
+    return f"no sandbox is installed for the environment {request.task.environment!r}"

@@ -1,0 +1,59 @@
+"""Settings of branching and of recovery from failed episodes; the branch role takes them."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from streams.sandboxes.settings import SandboxSettings
+from streams.settings import FrozenModel
+
+SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity", "last_steps"]
+
+
+class RecoverySettings(FrozenModel):
+    """How failed episodes of policies are gone on from."""
+
+    attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
+    steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")
+    temperature: float = Field(default=1.0, ge=0, description="At which the policy goes on.")
+    selector: SelectorName = Field(default="uniform", description="Which states are gone on from.")
+    most: int = Field(default=1, ge=1, description="Most recoveries kept of one episode: the shortest.")
+
+
+class BranchingSettings(SandboxSettings):
+    """What is tried at the states of a trusted episode, and with what means."""
+
+    alternatives: int = Field(default=3, ge=1, description="Most alternatives at one state.")
+    branches_per_episode: int | None = Field(
+        default=None, ge=1, description="Most alternatives in one episode; none means all states get all of theirs."
+    )
+    branches_per_minute: int | None = Field(
+        default=None, ge=1, description="Most alternatives of one worker in a minute; none means as fast as it goes."
+    )
+    selector: SelectorName = Field(default="uniform", description="Which states get more of an episode's budget.")
+    adaptive: bool = Field(
+        default=False, description="Whether a state gets its alternatives in rounds, while they bring something new."
+    )
+    round: int = Field(default=2, ge=1, description="Alternatives of one state in a round, if adaptive.")
+    boring: float = Field(
+        default=0.0,
+        ge=0,
+        description="If adaptive: what the policy foresees with a loss below this, in nats per token, is not new.",
+    )
+    samples: int = Field(default=6, ge=0, description="Replies drawn from the policy at one state; many are repeats.")
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.8, 1.2),
+        min_length=1,
+        description="Samples are split among them. Hotter ones add mostly what the environment does not understand.",
+    )
+    invalid_share: float = Field(
+        default=0.3, ge=0, le=1, description="Largest share of alternatives that the environment does not understand."
+    )
+    model: str = Field(default="assistant", description="The model that proposes: an alias, an adapter or the base.")
+    policy_url: str = Field(default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy.")
+    policy_patience_s: float = Field(
+        default=30.0, ge=0, description="How long a silent policy is asked again before valid actions alone must do."
+    )
+    recovery: RecoverySettings = Field(default=RecoverySettings(), description="What is done with failed episodes.")
+    episodes: int = Field(default=8, ge=1, description="Episodes branched at the same time.")
+    seed: int = Field(default=0, description="Seed of the valid actions that are drawn.")

@@ -1,0 +1,172 @@
+"""What a simulator, tool suite or server must offer so that Ratchet can branch and evaluate in it.
+
+An adapter is a class that satisfies `Environment` and as many of the smaller protocols below as it can, and registers
+under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel, JsonValue
+
+from streams.environments.harness import ChatHarness
+from streams.events import Task
+
+
+class Restore(StrEnum):
+    """A way to bring a recorded state back."""
+
+    SNAPSHOT = "snapshot"
+    """By a copy of the state, which the environment takes and puts back itself: it satisfies `Snapshots`."""
+    FORK = "fork"
+    """By forking the process that is in the state: it holds no thread, connection or child that a fork would break."""
+    REPLAY = "replay"
+    """By a reset and the actions that led there: it is deterministic."""
+
+
+class Network(StrEnum):
+    """What an environment needs of the network."""
+
+    NONE = "none"
+    LOOPBACK = "loopback"
+    """Sockets between the sandbox's own processes, as a Java virtual machine needs."""
+    REMOTE = "remote"
+    """A server outside of the sandbox, which then does the isolating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an environment promises about its states.
+
+    `restores` are the ways its states can be brought back, cheapest first; with none, its steps cannot be branched.
+    `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it
+    was has changed nothing, and what is tried next needs no restoring.
+    """
+
+    restores: tuple[Restore, ...]
+    deterministic: bool
+    side_effects: bool
+    complete_fingerprint: bool = False
+    network: Network = Network.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What came back. `text` is what the policy reads, `score` runs from 0 to 1, `success` is the verdict.
+
+    `understood` is false where the environment could make nothing of the action and said so.
+    """
+
+    text: str
+    score: float
+    done: bool
+    success: bool
+    understood: bool = True
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One session of a simulator. Lives in a sandbox process; never in production.
+
+    The class itself has `capabilities` too: what it needs of the network counts before a session is opened.
+    """
+
+    capabilities: Capabilities
+    harness: ChatHarness
+
+    def reset(self, task: Task) -> Observation:
+        """Begin the task from its first state. Raises `SandboxError` for a task that does not exist or is reserved."""
+        ...
+
+    def step(self, action: str) -> Observation:
+        """Execute one action. An action the environment does not understand is answered, not raised."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash that changes whenever the state does."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Configured(Protocol):
+    """What the *class* of an environment that has settings satisfies: its instances are made from one of them."""
+
+    settings: type[BaseModel]
+
+    def __call__(self, settings: BaseModel) -> Environment: ...
+
+
+@runtime_checkable
+class ListsActions(Protocol):
+    """What an environment that knows its valid actions offers besides."""
+
+    def valid_actions(self) -> list[str]:
+        """The actions it would understand now, sorted. Asking changes nothing that is ever observed."""
+        ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What an environment that declares `Restore.SNAPSHOT` offers besides."""
+
+    def snapshot(self) -> object:
+        """A copy of the present state. It holds as long as the session, and can be restored any number of times."""
+        ...
+
+    def restore(self, snapshot: object) -> None:
+        """Bring back the state that `snapshot`, which this session took, is a copy of."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as the OpenAI API describes it; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, JsonValue]
+
+
+@runtime_checkable
+class Tools(Protocol):
+    """What an environment whose actions are tool calls offers besides.
+
+    Such an action is a JSON array of calls, `[{"name": …, "arguments": {…}}]`, or else a text for the user.
+    """
+
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that may be called in the present state."""
+        ...
+
+
+@runtime_checkable
+class Canonicalises(Protocol):
+    """What an environment offers besides whose actions have several spellings that no general rule makes one."""
+
+    def canonical(self, action: str) -> str:
+        """The one spelling of all actions that do the same as `action`."""
+        ...
+
+
+@runtime_checkable
+class TaskSource(Protocol):
+    """What an environment that brings its own tasks offers besides."""
+
+    def games(self) -> tuple[str, ...]:
+        """The kinds of tasks it has."""
+        ...
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        """Tasks that differ from their first observation on. Raises `SandboxError` for a reserved fold.
+
+        Of variants of one task the ids differ only in what follows a `~`: the holdout then keeps them together.
+        """
+        ...
+
+    def demonstration(self, task: Task) -> list[str]:
+        """Actions that solve `task`."""
+        ...

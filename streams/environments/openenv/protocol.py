@@ -1,0 +1,182 @@
+"""The messages of OpenEnv's WebSocket protocol and of Ratchet's extension to it, as `docs/openenv.md` describes them.
+
+`environment.py` asks and `server.py` answers. Unknown fields are ignored, so that either side may learn more.
+"""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+
+from streams.environments.environment import Observation, Tool
+from streams.environments.harness import ChatHarness
+from streams.events import Identity, Seed
+
+VERSION = 1
+"""Of the extension. It changes when a message changes its meaning, and not when one is added."""
+
+MESSAGE_BYTES = 4 * 2**20
+"""The longest message that the adapter and the reference server take."""
+
+
+class ErrorCode(StrEnum):
+    """Why a message was refused: the first seven are OpenEnv's, the others the extension's."""
+
+    INVALID_JSON = "INVALID_JSON"
+    UNKNOWN_TYPE = "UNKNOWN_TYPE"
+    VALIDATION_ERROR = "VALIDATION_ERROR"
+    EXECUTION_ERROR = "EXECUTION_ERROR"
+    CAPACITY_REACHED = "CAPACITY_REACHED"
+    FACTORY_ERROR = "FACTORY_ERROR"
+    SESSION_ERROR = "SESSION_ERROR"
+    NO_EPISODE = "NO_EPISODE"
+    UNKNOWN_SNAPSHOT = "UNKNOWN_SNAPSHOT"
+    SNAPSHOT_LIMIT = "SNAPSHOT_LIMIT"
+    RESTORE_DIVERGED = "RESTORE_DIVERGED"
+
+
+class Offer(StrEnum):
+    """What a server may do beyond `capabilities` and `fingerprint`."""
+
+    TEXT = "text"
+    """Actions are `{"text"}`, and observations have `text`, `score`, `success` and `understood`."""
+    SNAPSHOTS = "snapshots"
+    VALID_ACTIONS = "valid_actions"
+    TOOLS = "tools"
+    CANONICAL = "canonical"
+    TASKS = "tasks"
+
+
+class Data(BaseModel):
+    """What a message carries."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+DataT = TypeVar("DataT", bound=Data)
+
+
+class Message(BaseModel):
+    """Every message of either direction. OpenEnv's own `state` and `close` have no data, not even an empty object."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    data: dict[str, JsonValue] | None = None
+
+
+class Nothing(Data):
+    """The data of a message that has none."""
+
+
+class ErrorDetail(Data):
+    """What is wrong with one field of an action."""
+
+    loc: tuple[str | int, ...] = ()
+    msg: str = ""
+
+
+class ErrorData(Data):
+    message: str = ""
+    code: str = ""
+    errors: tuple[ErrorDetail, ...] = ()
+
+
+class TaskData(Data):
+    task_id: Identity
+    seed: Seed = 0
+
+
+class TextData(Data):
+    """An action, or its one spelling."""
+
+    text: str
+
+
+class ObservationData(Data):
+    """OpenEnv's answer to a reset and to a step. What is in `observation`, each environment says itself."""
+
+    observation: dict[str, JsonValue]
+    reward: FiniteFloat | None = None
+    done: bool = False
+
+
+class TextObservation(Data):
+    """An observation in the extension's words, which are those of `Observation`."""
+
+    text: str
+    score: FiniteFloat = Field(ge=0, le=1)
+    success: bool
+    understood: bool = True
+
+
+class TextObservationData(Data):
+    """The same answer of a server that offers `text`. The reward is what the last action added to the score."""
+
+    observation: TextObservation
+    reward: FiniteFloat | None = None
+    done: bool = False
+
+    @classmethod
+    def of(cls, answer: Observation, before: float | None) -> "TextObservationData":
+        """`before` is the score before the action; of a reset there is none."""
+        text = TextObservation(
+            text=answer.text, score=answer.score, success=answer.success, understood=answer.understood
+        )
+        return cls(observation=text, reward=None if before is None else answer.score - before, done=answer.done)
+
+    def observed(self) -> Observation:
+        text = self.observation
+        return Observation(text.text, text.score, self.done, text.success, text.understood)
+
+
+class StateData(Data):
+    """OpenEnv's answer to `state`."""
+
+    episode_id: str | None
+    step_count: int
+
+
+class CapabilitiesData(Data):
+    """What a server says of itself. `offers` may name what this version does not know."""
+
+    version: int
+    environment: str
+    deterministic: bool
+    side_effects: bool
+    complete_fingerprint: bool = False
+    offers: tuple[str, ...] = ()
+    harness: ChatHarness | None = None
+
+
+class SnapshotData(Data):
+    id: Identity
+
+
+class ReleaseData(Data):
+    ids: tuple[Identity, ...]
+
+
+class FingerprintData(Data):
+    fingerprint: Identity
+
+
+class ActionsData(Data):
+    actions: tuple[str, ...]
+
+
+class ToolsData(Data):
+    tools: tuple[Tool, ...]
+
+
+class GamesData(Data):
+    games: tuple[str, ...]
+
+
+class FoldData(Data):
+    game: str
+    fold: str
+
+
+class TasksData(Data):
+    tasks: tuple[TaskData, ...]

@@ -1,0 +1,102 @@
+"""Who may send what: signatures, sizes, and sessions that are kept out of training. The record role asks it.
+
+Whether an episode may be learned from is decided later, by `streams.trust.rules` and `streams.trust.quota`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field, JsonValue
+
+from streams.events import Event, OutcomeEvent, StepEvent
+from streams.intake.injection import injection_sign
+from streams.kafka.records import Received
+from streams.kafka.signatures import SIGNATURE_HEADER, verify
+from streams.settings import FrozenModel, Secret
+from streams.trust.quota import QuotaSettings
+
+
+class AdmissionSettings(FrozenModel):
+    """What is let in. Records that are not go to quarantine, whole."""
+
+    principals: dict[str, Secret] = Field(
+        default={}, description="Keys by principal. If there are any, every event must be signed by its principal."
+    )
+    verifiers: tuple[str, ...] = Field(
+        default=(), description="Verifiers whose outcomes are let in; empty lets in any. An outcome decides on trust."
+    )
+    max_bytes: int = Field(default=2**20, ge=1, description="Largest record.")
+    max_messages: int = Field(default=1000, ge=1, description="Most messages in one state.")
+    max_depth: int = Field(default=16, ge=1, description="Deepest nesting of an outcome's evidence.")
+    max_evidence: int = Field(default=10_000, ge=1, description="Most values in an outcome's evidence.")
+    quota: QuotaSettings = QuotaSettings()
+
+
+class Admission:
+    """Stateless but for its settings."""
+
+    def __init__(self, settings: AdmissionSettings) -> None:
+        self._settings = settings
+        self._keys = {name: key.get_secret_value().encode() for name, key in settings.principals.items()}
+
+    def refusal(self, received: Received, event: Event) -> str | None:
+        """Why the event must not be stored, or None."""
+        limits = self._settings
+        assert received.value is not None  # what was decoded had a value
+        if len(received.value) > limits.max_bytes:
+            return f"the record has {len(received.value)} bytes, the most is {limits.max_bytes}"
+        if isinstance(event, StepEvent) and len(event.messages) > limits.max_messages:
+            return f"the state has {len(event.messages)} messages, the most is {limits.max_messages}"
+        if isinstance(event, OutcomeEvent) and limits.verifiers and event.verifier not in limits.verifiers:
+            return "the verifier is not known"
+        if isinstance(event, OutcomeEvent) and event.evidence:
+            return _evidence_refusal(event.evidence, limits.max_depth, limits.max_evidence)
+        return None
+
+    def unsigned(self, received: Received, event: Event) -> str | None:
+        """Why the event's signature is not its principal's, or None. Outcomes are signed by any known principal."""
+        if not self._keys:
+            return None
+        signature, value = received.header(SIGNATURE_HEADER), received.value
+        assert value is not None
+        if signature is None:
+            return "the record has no signature"
+        if isinstance(event, OutcomeEvent):
+            known = any(verify(key, value, signature) for key in self._keys.values())
+            return None if known else "the signature is no known principal's"
+        key = self._keys.get(event.principal)
+        if key is None:
+            return "the principal is not known"
+        return None if verify(key, value, signature) else "the signature is not the principal's"
+
+
+def flag(event: Event) -> str | None:
+    """Why nothing must be learned from the event's episode, or None.
+
+    A state's earlier messages were looked at when they were new, in the steps before it.
+    """
+    if not isinstance(event, StepEvent):
+        return None
+    new = event.messages if event.step == 0 else event.messages[-1:]
+    for text in (*(message.content for message in new if message.role != "system"), event.observation):
+        sign = injection_sign(text)
+        if sign is not None:
+            return f"injection: {sign}"
+    sign = injection_sign(event.action.content)
+    return None if sign is None else f"injection in the action: {sign}"
+
+
+def _evidence_refusal(evidence: Mapping[str, JsonValue], depth: int, most: int) -> str | None:
+    level: Sequence[JsonValue] = [dict(evidence)]
+    values = 0
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        values += len(level)
+        if values > most:
+            return f"the evidence has more than {most} values"
+        if not level:
+            return None
+    return f"the evidence is nested deeper than {depth}"

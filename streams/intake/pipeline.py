@@ -1,0 +1,93 @@
+"""The door: what a record passes on its way from the log to the store. The record role calls it.
+
+decode → signature → limits → injection signs → redaction. What fails one of them is refused, with a reason and without
+its content, and goes whole to the dead-letter topic.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from streams.errors import UnjudgeableError
+from streams.events import BranchResult, OutcomeEvent, RecordedStep, RecoveryResult, RetractionEvent, StepEvent
+from streams.intake.admission import Admission, flag
+from streams.intake.decoding import decode_event, decode_result
+from streams.kafka.records import Received
+from streams.kafka.refusals import Quarantined
+from streams.redaction.redactor import Redactor
+from streams.store.decoded import RESULTS, Decoded
+
+WITHHELD = "(withheld: redaction could not judge it)"
+
+
+class Intake:
+    """Reads records of the events and the transitions topic. Stateless but for the redactor's memory of texts."""
+
+    def __init__(self, admission: Admission, redactor: Redactor) -> None:
+        self._admission = admission
+        self._redactor = redactor
+
+    def event(self, received: Received) -> Decoded:
+        """A record of the events topic."""
+        decoded = decode_event(received)
+        event = decoded.content
+        if not isinstance(event, StepEvent | OutcomeEvent | RetractionEvent):
+            return decoded
+        principal = None if isinstance(event, OutcomeEvent) else event.principal
+        reason = self._admission.unsigned(received, event) or self._admission.refusal(received, event)
+        if reason is not None:
+            return Decoded(received, Quarantined(reason, principal))
+        try:
+            redacted = self._redactor.redact(event)
+        except UnjudgeableError as error:
+            if not isinstance(event, RetractionEvent):
+                return Decoded(received, Quarantined(str(error), principal))
+            # It must be obeyed, whatever its reason may hide.
+            return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
+        return Decoded(received, redacted.event, flag(event), redacted.counts)
+
+    def result(self, received: Received) -> Decoded:
+        """A record of the transitions topic. A policy may say what it has learned, and a sandbox what it holds."""
+        decoded = decode_result(received)
+        result = decoded.content
+        if not isinstance(result, RESULTS):
+            return decoded
+        counts: Counter[str] = Counter()
+
+        def clean(text: str) -> str:
+            cleaned, found = self._redactor.redact_text(text, result.episode_id)
+            counts.update(found)
+            return cleaned
+
+        try:
+            cleaned = (
+                _clean_branches(result, clean) if isinstance(result, BranchResult) else _clean_recoveries(result, clean)
+            )
+        except UnjudgeableError as error:
+            return Decoded(received, Quarantined(str(error)))
+        return replace(decoded, content=cleaned, redactions=counts) if counts else decoded
+
+
+def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> BranchResult:
+    alternatives = tuple(
+        each.model_copy(update={"action": clean(each.action), "observation": clean(each.observation)})
+        for each in result.alternatives
+    )
+    fatalities = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.fatalities)
+    return result.model_copy(
+        update={"alternatives": alternatives, "fatalities": fatalities, "reason": clean(result.reason)}
+    )
+
+
+def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
+    recoveries = tuple(
+        each.model_copy(
+            update={
+                "steps": tuple(
+                    RecordedStep(action=clean(step.action), observation=clean(step.observation)) for step in each.steps
+                )
+            }
+        )
+        for each in result.recoveries
+    )
+    return result.model_copy(update={"recoveries": recoveries, "reason": clean(result.reason)})

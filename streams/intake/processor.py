@@ -1,0 +1,91 @@
+"""The Faust app of the record role: from the log into the store, and from the store's outbox back to the log."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import faust
+import structlog
+
+from streams.intake.pipeline import Intake
+from streams.kafka.records import Received
+from streams.kafka.refusals import refusal_letter
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import cluster_id, end_offsets
+from streams.kafka.worker import build_app, consume, publish
+from streams.runtime.crash_points import CrashPoint, reach
+from streams.store.decoded import Decoded
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+
+log = structlog.get_logger()
+
+OUTBOX_BATCH = 500
+_BUNDLES = 8
+
+
+def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings) -> faust.App:
+    """An app that reads the events and transitions topics into `store`, beginning where the store left off.
+
+    A batch is acknowledged when its transaction is committed and what follows from it is published. What is refused is
+    published as a dead letter before: its bytes must not get into the store, where nothing redacts them.
+    """
+
+    async def positions() -> Mapping[tuple[str, int], int]:
+        # At each assignment, for a cluster may be replaced under its address while this process runs.
+        ends = await asyncio.to_thread(_adopt_log, store, kafka)
+        # A store that has none of a partition begins there, though a lost one may have been acknowledged for it.
+        return {**dict.fromkeys(ends, 0), **store.positions()}
+
+    app = build_app("record", kafka, bundle=settings.batch, positions=positions)
+    publishing = asyncio.Lock()
+
+    async def drain_outbox() -> None:
+        # One at a time: the outbox has one cursor, and the order of messages matters.
+        async with publishing:
+            while pending := await asyncio.to_thread(store.pending, OUTBOX_BATCH):
+                reach(CrashPoint.OUTBOX_PUBLISH_BEFORE)
+                await publish(app, [entry.message for entry in pending])
+                reach(CrashPoint.OUTBOX_PUBLISH_AFTER)
+                await asyncio.to_thread(store.published, pending[-1].sequence)
+
+    def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
+        async def handle(records: list[Received]) -> None:
+            decoded = await asyncio.to_thread(lambda: [decode(received) for received in records])
+            refused = [
+                refusal_letter(record.received, record.refused, kafka.dead_letters_topic)
+                for record in decoded
+                if record.refused is not None and store.is_new(*record.received[:3])
+            ]
+            if refused:
+                reach(CrashPoint.DEAD_LETTERS_PUBLISH_BEFORE)
+                await publish(app, refused)
+                reach(CrashPoint.DEAD_LETTERS_PUBLISH_AFTER)
+            appended = await asyncio.to_thread(store.append, decoded)
+            if appended.dead_letters or appended.duplicates or appended.quarantined:
+                log.warning(
+                    "not every record was stored",
+                    topic=topic,
+                    dead_letters=appended.dead_letters,
+                    quarantined=appended.quarantined,
+                    duplicates=appended.duplicates,
+                )
+            await drain_outbox()
+
+        consume(app, topic, handle, bundles=_BUNDLES, within_s=settings.batch_s)
+
+    record(kafka.events_topic, intake.event)
+    record(kafka.transitions_topic, intake.result)
+    # What a crash left between a commit and its publication goes out before anything else happens.
+    app.task(drain_outbox)
+    return app
+
+
+def _adopt_log(store: Store, kafka: KafkaSettings) -> Mapping[tuple[str, int], int]:
+    read = store.positions()
+    ends = {
+        (topic, partition): offset
+        for topic in (kafka.events_topic, kafka.transitions_topic)
+        for partition, offset in end_offsets(kafka.bootstrap, topic, kafka.security).items()
+    }
+    store.adopt_log(cluster_id(kafka.bootstrap, kafka.security), ends, read)
+    return ends

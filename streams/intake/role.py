@@ -1,0 +1,81 @@
+"""The record role: one process that consumes the log, owns the store, and answers questions about it over HTTP."""
+
+import asyncio
+import gc
+import secrets
+from pathlib import Path
+
+import uvicorn
+
+from streams.intake.admission import Admission, AdmissionSettings
+from streams.intake.pipeline import Intake
+from streams.intake.processor import build_processor
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.kafka.worker import run
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
+from streams.runtime.files import write_atomically
+from streams.runtime.http_server import HttpServer, listen
+from streams.store.api import build_api
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings
+
+_ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
+
+
+async def serve(
+    kafka: KafkaSettings,
+    settings: StoreSettings,
+    holdout: HoldoutSettings,
+    stop: asyncio.Event,
+    admission: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
+    redaction: RedactionSettings = RedactionSettings(),  # noqa: B008 - frozen
+) -> None:
+    """Run the record role until `stop` is set or this task is cancelled.
+
+    `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
+    end with an error and be started again, which loses nothing.
+    """
+    collect_rarely()
+    await asyncio.to_thread(create_topics, kafka)
+    key = await asyncio.to_thread(redaction_key, settings.path.parent)
+    intake = Intake(Admission(admission), Redactor(redaction, key))
+    store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota)
+    try:
+        await _serve(store, intake, kafka, settings, stop)
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _serve(
+    store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event
+) -> None:
+    server = HttpServer(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
+    answering = asyncio.create_task(
+        server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
+    )
+    try:
+        await run(build_processor(store, intake, kafka, settings), stop)
+    finally:
+        server.should_exit = True
+        await answering
+
+
+def collect_rarely() -> None:
+    """Have Python look for cycles less often, and never among what was imported.
+
+    Events are many objects and no cycles: with the defaults, more than half of the time to read one goes there.
+    """
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS)
+
+
+def redaction_key(home: Path) -> bytes:
+    """The key that placeholders are made with, from its file in `home`; made there the first time."""
+    path = home / "redaction.key"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, secrets.token_bytes(32), mode=0o600)
+    return path.read_bytes()

@@ -1,0 +1,255 @@
+"""The dead-letter topic as an operator sees it: what was refused, why, and how it goes back to where it came from.
+
+`ratchet dead-letters` uses it. The same refusal may lie there twice, after a crash: a letter is one position of one
+topic. A replay leaves a mark on the topic, so that letters that were replayed can be told from those that wait.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple, Self
+
+import structlog
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+
+from streams.errors import BrokerError
+from streams.kafka.records import Outgoing
+from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
+from streams.kafka.security import client_options
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import BOOTSTRAP_TIMEOUT_MS, FETCH_TIMEOUT_S, MAX_LETTER_BYTES, end_offsets
+
+log = structlog.get_logger()
+
+REPLAYED = "replayed"
+REPLAYED_FROM_HEADER = "ratchet-replayed-from"
+_NOTES = (VERDICT_HEADER, ERROR_HEADER, TOPIC_HEADER, PARTITION_HEADER, OFFSET_HEADER)
+_POSITION = re.compile(r"(.+)/(\d+)/(\d+)")
+_CHUNK = 100
+_POLL_MS = 500
+
+Headers = tuple[tuple[str, bytes], ...]
+Watch = Callable[[int, int], None]
+
+
+class Position(NamedTuple):
+    """Where a record lies in the log. Written TOPIC/PARTITION/OFFSET."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` writes. Raises `ValueError` for anything else."""
+        found = _POSITION.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is no position: write TOPIC/PARTITION/OFFSET")
+        return cls(found[1], int(found[2]), int(found[3]))
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refused record, without its content.
+
+    `position` is where it was refused, `place` where the letter itself lies. `size` is that of its value in bytes, `at`
+    when it was refused. `replay_of` is the letter whose replay this is, `replayed` whether it was replayed itself.
+    """
+
+    position: Position
+    place: Position
+    verdict: str
+    error: str
+    key: bytes | None
+    size: int
+    at: datetime
+    replay_of: Position | None
+    replayed: bool = False
+
+
+def read_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
+    """Every letter up to where the topic ends now, oldest first. `watch` is told how many records of how many are read.
+
+    Raises `BrokerError` when the cluster cannot be reached or has no such topic.
+    """
+    ends = end_offsets(kafka.bootstrap, kafka.dead_letters_topic, kafka.security)
+    letters: dict[Position, DeadLetter] = {}
+    replayed: set[Position] = set()
+    strange = 0
+    for record in _records(kafka, {}, ends, watch):
+        notes, headers = _split(record.headers)
+        position = _position(notes)
+        if position is None:
+            strange += 1
+        elif notes.get(VERDICT_HEADER) == REPLAYED:
+            replayed.add(position)
+        elif position not in letters:
+            letters[position] = DeadLetter(
+                position=position,
+                place=Position(record.topic, record.partition, record.offset),
+                verdict=notes.get(VERDICT_HEADER, ""),
+                error=notes.get(ERROR_HEADER, ""),
+                key=record.key,
+                size=len(record.value or b""),
+                at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+                replay_of=_replayed_from(headers),
+            )
+    if strange:
+        log.warning("records without a position are no letters of Ratchet", topic=kafka.dead_letters_topic, n=strange)
+    found = (replace(letter, replayed=letter.position in replayed) for letter in letters.values())
+    return sorted(found, key=lambda letter: (letter.at, letter.position))
+
+
+def originals(kafka: KafkaSettings, letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, Outgoing]]:
+    """The refused records as they came, each with its letter, in the order in which the topic gives them.
+
+    Raises `BrokerError` as `read_letters` does.
+    """
+    wanted = {letter.place: letter for letter in letters}
+    begin: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for place in wanted:
+        begin[place.partition] = min(begin.get(place.partition, place.offset), place.offset)
+        ends[place.partition] = max(ends.get(place.partition, 0), place.offset + 1)
+    for record in _records(kafka, begin, ends, lambda _, __: None):
+        letter = wanted.get(Position(record.topic, record.partition, record.offset))
+        if letter is not None:
+            _, headers = _split(record.headers)
+            # A letter cannot tell an empty value from none; neither is an event.
+            yield letter, Outgoing(letter.position.topic, record.key, record.value, headers)
+
+
+def replay(kafka: KafkaSettings, letters: Sequence[DeadLetter], watch: Watch) -> int:
+    """Publish the refused records again, to the topics they came from; how many.
+
+    A record is marked as replayed once the cluster has acknowledged it; a crash in between has it published twice, and
+    the store recognises an event that it has. What is refused again comes back as another letter.
+
+    Raises `BrokerError` when a letter names a topic that is not Ratchet's, or the cluster refuses; what was published
+    until then is marked.
+    """
+    foreign = sorted({letter.position.topic for letter in letters} - set(kafka.topics))
+    if foreign:
+        raise BrokerError(f"letters name the topic {foreign[0]}, which is not one of {', '.join(kafka.topics)}")
+    done = 0
+    try:
+        with closing(_producer(kafka)) as producer:
+            source = originals(kafka, letters)
+            while chunk := list(islice(source, _CHUNK)):
+                _publish(producer, [_again(letter, original) for letter, original in chunk])
+                _publish(producer, [_mark(letter, kafka.dead_letters_topic) for letter, _ in chunk])
+                done += len(chunk)
+                watch(done, len(letters))
+    except KafkaError as error:
+        raise BrokerError(
+            f"{done} of {len(letters)} letters were replayed, then the cluster failed: {error!r}"
+        ) from error
+    return done
+
+
+def _again(letter: DeadLetter, original: Outgoing) -> Outgoing:
+    kept = tuple(header for header in original.headers if header[0] != REPLAYED_FROM_HEADER)
+    return replace(original, headers=(*kept, (REPLAYED_FROM_HEADER, str(letter.position).encode())))
+
+
+def _mark(letter: DeadLetter, topic: str) -> Outgoing:
+    notes = {
+        VERDICT_HEADER: REPLAYED,
+        TOPIC_HEADER: letter.position.topic,
+        PARTITION_HEADER: str(letter.position.partition),
+        OFFSET_HEADER: str(letter.position.offset),
+    }
+    return Outgoing(topic, letter.key, None, tuple((name, text.encode()) for name, text in notes.items()))
+
+
+def _publish(producer: KafkaProducer, messages: Sequence[Outgoing]) -> None:
+    sent = [
+        producer.send(message.topic, key=message.key, value=message.value, headers=list(message.headers))
+        for message in messages
+    ]
+    producer.flush()
+    for future in sent:
+        future.get(timeout=FETCH_TIMEOUT_S)
+
+
+def _producer(kafka: KafkaSettings) -> KafkaProducer:
+    return KafkaProducer(
+        **client_options(kafka.bootstrap, kafka.security),
+        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+        acks="all",
+        max_request_size=MAX_LETTER_BYTES,
+    )
+
+
+def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, int], watch: Watch) -> Iterator[Any]:
+    """The records of each partition from `begin`, else from its beginning, up to its end."""
+    topic = kafka.dead_letters_topic
+    partitions = {partition: TopicPartition(topic, partition) for partition, end in ends.items() if end}
+    if not partitions:
+        return
+    try:
+        consumer = KafkaConsumer(
+            **client_options(kafka.bootstrap, kafka.security),
+            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+            group_id=None,
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=MAX_LETTER_BYTES,
+        )
+        with closing(consumer):
+            consumer.assign(list(partitions.values()))
+            consumer.seek_to_beginning(*partitions.values())
+            for partition, offset in begin.items():
+                consumer.seek(partitions[partition], offset)
+            first = {partition: consumer.position(place) for partition, place in partitions.items()}
+            total = sum(max(0, ends[partition] - offset) for partition, offset in first.items())
+            silent_ms = 0
+            while open_ := [p for p, place in partitions.items() if consumer.position(place) < ends[p]]:
+                fetched = consumer.poll(timeout_ms=_POLL_MS)
+                silent_ms = 0 if fetched else silent_ms + _POLL_MS
+                if silent_ms > FETCH_TIMEOUT_S * 1000:
+                    where = f"{topic}/{open_[0]}"
+                    raise BrokerError(f"{where} gives nothing for {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
+                for place, records in fetched.items():
+                    yield from (record for record in records if record.offset < ends[place.partition])
+                watch(min(total, sum(consumer.position(partitions[p]) - at for p, at in first.items())), total)
+    except KafkaError as error:
+        raise BrokerError(f"could not read {topic} at {kafka.bootstrap}: {error!r}") from error
+
+
+def _split(headers: Sequence[tuple[str, bytes]]) -> tuple[dict[str, str], Headers]:
+    """The notes of whoever refused the record, and the headers it came with.
+
+    The notes stand last: one of the same name before them came with the record, and may say anything.
+    """
+    notes: dict[str, str] = {}
+    own: list[tuple[str, bytes]] = []
+    for name, value in reversed(headers):
+        if name in _NOTES and name not in notes:
+            notes[name] = value.decode(errors="replace")
+        else:
+            own.append((name, value))
+    return notes, tuple(reversed(own))
+
+
+def _position(notes: Mapping[str, str]) -> Position | None:
+    try:
+        return Position(notes[TOPIC_HEADER], int(notes[PARTITION_HEADER]), int(notes[OFFSET_HEADER]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _replayed_from(headers: Headers) -> Position | None:
+    for name, value in headers:
+        if name == REPLAYED_FROM_HEADER:
+            try:
+                return Position.parse(value.decode())
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,46 @@
+"""What is refused goes to the dead-letter topic as it came, marked for whoever lists or replays it."""
+
+from dataclasses import dataclass
+
+from streams.kafka.records import Outgoing, Received
+
+VERDICT_HEADER = "ratchet-verdict"
+ERROR_HEADER = "ratchet-error"
+TOPIC_HEADER = "ratchet-topic"
+PARTITION_HEADER = "ratchet-partition"
+OFFSET_HEADER = "ratchet-offset"
+DEAD_LETTER = "dead-letter"
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a record is no event; fit for a header and for an operator, and free of the record's content."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Why a readable event is not stored, and whose it says it is."""
+
+    reason: str
+    principal: str | None = None
+
+
+# Made once: `Unreadable | Quarantined` in a call would be made for each record.
+REFUSED = (Unreadable, Quarantined)
+
+
+def refusal_letter(received: Received, refused: Unreadable | Quarantined, topic: str) -> Outgoing:
+    """The record for `topic`: its bytes, its key and its headers, with why and where it was refused added to these."""
+    quarantined = isinstance(refused, Quarantined)
+    notes = {
+        VERDICT_HEADER: QUARANTINE if quarantined else DEAD_LETTER,
+        ERROR_HEADER: refused.reason if isinstance(refused, Quarantined) else refused.error,
+        TOPIC_HEADER: received.topic,
+        PARTITION_HEADER: str(received.partition),
+        OFFSET_HEADER: str(received.offset),
+    }
+    headers = (*received.headers, *((name, text.encode()) for name, text in notes.items()))
+    return Outgoing(topic, received.key, received.value, headers)

@@ -1,0 +1,87 @@
+"""Settings of the Kafka cluster; every role and the producer take them."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from streams.settings import FrozenModel, Secret
+
+
+class KafkaSecurity(FrozenModel):
+    """How clients and the cluster prove to each other who they are. Certificates and keys are PEM files."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="What the cluster's listener speaks."
+    )
+    cafile: Path | None = Field(
+        default=None, description="Authorities that may sign the brokers' certificates; none means the system's."
+    )
+    certfile: Path | None = Field(default=None, description="The client's certificate, where brokers ask for one.")
+    keyfile: Path | None = Field(default=None, description="The key of `certfile`, not encrypted.")
+    check_hostname: bool = Field(default=True, description="Whether a broker's certificate must bear its host's name.")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="The SASL mechanism."
+    )
+    username: str = Field(default="", description="The SASL user.")
+    password: Secret = Field(default=SecretStr(""), description="The SASL user's password; never shown.")
+
+    @property
+    def encrypted(self) -> bool:
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether by SASL."""
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    @model_validator(mode="after")
+    def _nothing_is_missing_or_ignored(self) -> Self:
+        if {bool(self.username), bool(self.password.get_secret_value())} != {self.authenticated}:
+            raise ValueError("username and password belong to SASL_PLAINTEXT and SASL_SSL, which need both")
+        if not self.encrypted and (self.cafile or self.certfile or self.keyfile):
+            raise ValueError("cafile, certfile and keyfile belong to the protocols SSL and SASL_SSL")
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("certfile and keyfile need each other")
+        return self
+
+
+class KafkaSettings(FrozenModel):
+    """Where the log is and how it is read."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    bootstrap: str = Field(
+        default="", description="Addresses host:port, comma-separated; empty starts the embedded broker on loopback."
+    )
+    security: KafkaSecurity = Field(default=KafkaSecurity(), description="TLS and SASL.")
+    partitions: int = Field(default=4, ge=1, description="Partitions of each topic that is created.")
+    replication: int = Field(default=1, ge=1, description="Replicas of each topic that is created.")
+    events_topic: str = Field(default="ratchet.events", description="What agents publish.")
+    branches_topic: str = Field(default="ratchet.branches", description="Episodes whose states are to be branched.")
+    transitions_topic: str = Field(default="ratchet.transitions", description="What became of each state.")
+    dead_letters_topic: str = Field(default="ratchet.dead-letters", description="What could not be read.")
+    spans_topic: str = Field(default="ratchet.spans", description="OpenTelemetry spans on their way to events.")
+    raw_retention_h: int = Field(
+        default=168, ge=1, description="Hours that topics made by Ratchet keep what agents sent; it is not redacted."
+    )
+    group_prefix: str = Field(default="ratchet", description="Consumer groups are named PREFIX-ROLE.")
+    stall_timeout_s: float = Field(
+        default=120.0,
+        ge=6,  # commits come seconds after the work
+        description="A worker that reads nothing for so long, though there are records, ends.",
+    )
+    session_timeout_s: float = Field(
+        default=10.0, gt=0, description="Silence after which a worker is dead; Tansu delays joins by about this much."
+    )
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return (*self.raw_topics, self.branches_topic, self.transitions_topic)
+
+    @property
+    def raw_topics(self) -> tuple[str, ...]:
+        """Topics that hold what agents sent as they sent it."""
+        return (self.events_topic, self.spans_topic, self.dead_letters_topic)

@@ -1,0 +1,195 @@
+"""The one client of the inference server: branching, evaluation and probes all go through it.
+
+It speaks the OpenAI API and vLLM's adapter endpoints, so the server may be vLLM or the embedded one.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import BaseModel, Field, ValidationError
+
+from streams.errors import PolicyError
+from streams.events import Message
+from streams.policy.likelihood import ChatFrame, Surprise, frame_probe, observation_spans, read_frame
+from streams.settings import FrozenModel
+
+
+class Sampling(FrozenModel):
+    """How replies are drawn. Temperature 0 is greedy."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=16, ge=1, description="Longest reply, in tokens.")
+    stop: tuple[str, ...] = ("\n",)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply. `model` is the name that really served it; `logprobs` are per token, in nats."""
+
+    text: str
+    model: str
+    finish_reason: str
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """An entry of `/v1/models`; `root` is an adapter's folder, `parent` its base model, None for the base itself."""
+
+    name: str
+    root: str
+    parent: str | None
+
+
+class _TokenLogprob(BaseModel):
+    logprob: float
+
+
+class _ScoredPrompt(BaseModel):
+    """The part of a reply that is about the prompt; an entry holds its token's id, maybe among likelier ones."""
+
+    prompt_token_ids: tuple[int, ...]
+    prompt_logprobs: tuple[dict[int, _TokenLogprob] | None, ...]
+
+
+@dataclass(slots=True)
+class PolicyClient:
+    """An asynchronous client. Use it as a context manager, or call `close`.
+
+    Every method raises `PolicyError` when the server cannot be reached or refuses; nothing is retried.
+    """
+
+    base_url: str
+    timeout_s: float = 300.0
+    _http: httpx.AsyncClient = field(init=False)
+    _frame: ChatFrame | None = field(init=False, default=None)
+    _framing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._http = httpx.AsyncClient(base_url=self.base_url, timeout=self.timeout_s, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def chat(
+        self, model: str, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, logprobs: bool = False
+    ) -> list[Reply]:
+        """`n` replies to the chat `messages` by `model`."""
+        body = {
+            "model": model,
+            "messages": [message.model_dump() for message in messages],
+            "n": n,
+            "logprobs": logprobs,
+            **sampling.model_dump(exclude_none=True),
+        }
+        answer = await self._call("POST", "/v1/chat/completions", body)
+        return [
+            Reply(
+                text=choice["message"]["content"],
+                model=answer["model"],
+                finish_reason=choice["finish_reason"],
+                logprobs=tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
+            )
+            for choice in answer["choices"]
+        ]
+
+    async def prompt_logprobs(self, model: str, prompt: str) -> list[float]:
+        """The log-probability, in nats, of each token of `prompt` but the first, given those before it."""
+        body = {"model": model, "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+        answer = await self._call("POST", "/v1/completions", body)
+        return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]
+
+    async def surprises(self, model: str, messages: Sequence[Message]) -> tuple[Surprise, ...]:
+        """How surprising each observation of an episode is to `model`, by one request for all.
+
+        The assistant messages of the chat `messages` are actions, and the user messages after the first of them the
+        observations. `PolicyError` also where their tokens cannot be told apart.
+        """
+        roles = [message.role for message in messages]
+        return await self._surprises(model, messages, roles.index("assistant")) if "assistant" in roles else ()
+
+    async def surprise(self, model: str, messages: Sequence[Message]) -> Surprise:
+        """How surprising the last message is to `model`: the observation that answers the action before it.
+
+        What other chats share with `messages` up to there is not computed again by the embedded server.
+        """
+        if [message.role for message in messages[-2:]] != ["assistant", "user"]:
+            raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
+        return (await self._surprises(model, messages, len(messages) - 1))[-1]
+
+    async def _surprises(self, model: str, messages: Sequence[Message], first: int) -> tuple[Surprise, ...]:
+        """Of each observation among the messages from `first` on."""
+        async with self._framing:
+            if self._frame is None:
+                probes = [await self._score(model, frame_probe(letter), 0) for letter in "ab"]
+                self._frame = read_frame(*(probe.prompt_token_ids for probe in probes))
+        scored = await self._score(model, messages, first)
+        spans = observation_spans(scored.prompt_token_ids, messages, self._frame)
+        wanted = spans[len(spans) - sum(message.role == "user" for message in messages[first:]) :]
+        return tuple(_surprise(scored, *span) for span in wanted)
+
+    async def _score(self, model: str, messages: Sequence[Message], first: int) -> _ScoredPrompt:
+        """The chat's tokens, with log-probabilities at least of those of the messages from `first` on."""
+        body = {
+            "model": model,
+            "messages": [message.model_dump() for message in messages],
+            "max_tokens": 1,
+            "temperature": 0,
+            "add_generation_prompt": False,
+            "prompt_logprobs": 0,
+            "prompt_logprobs_from_message": first,
+            "return_token_ids": True,
+        }
+        answer = await self._call("POST", "/v1/chat/completions", body)
+        try:
+            return _ScoredPrompt.model_validate(answer)
+        except ValidationError as error:
+            raise PolicyError(
+                f"the inference server at {self.base_url} scores no prompts; use the embedded one or vLLM 0.10.2"
+            ) from error
+
+    async def models(self) -> list[ServedModel]:
+        answer = await self._call("GET", "/v1/models", None)
+        return [
+            ServedModel(entry["id"], entry.get("root") or entry["id"], entry.get("parent")) for entry in answer["data"]
+        ]
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load the adapter in folder `path` under `name`, which must never have been used before."""
+        await self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+
+    async def unload_adapter(self, name: str) -> None:
+        await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            response = await self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise PolicyError(f"the inference server at {self.base_url} did not answer {path}: {error!r}") from error
+        if response.is_error:
+            raise PolicyError(f"the inference server refused {path} with {response.status_code}: {response.text[:500]}")
+        return response.json() if "json" in response.headers.get("content-type", "") else response.text
+
+
+def _surprise(scored: _ScoredPrompt, begin: int, end: int) -> Surprise:
+    entries = zip(scored.prompt_token_ids[begin:end], scored.prompt_logprobs[begin:end], strict=False)
+    values = [entry[token].logprob for token, entry in entries if entry is not None and token in entry]
+    if len(values) != end - begin or not values:
+        raise PolicyError(f"the inference server scored {len(values)} of the {end - begin} tokens of an observation")
+    return Surprise(nats=-sum(values) / len(values), tokens=len(values))

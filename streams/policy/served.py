@@ -1,0 +1,89 @@
+"""What branching asks of the policy that serves: what it would do, and how well it foresees what comes of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from streams.errors import PolicyError
+from streams.events import Message
+from streams.policy.client import PolicyClient, Sampling
+
+log = structlog.get_logger()
+
+_LONGEST_WAIT_S = 5.0
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Replies that the policy would give at one state, and the name of the model that really answered."""
+
+    replies: tuple[str, ...] = ()
+    model: str = ""
+
+
+class Policy(Protocol):
+    """A policy that silence does not raise from: branching goes on without it."""
+
+    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+        """Draw replies at a state, in equal parts at each temperature. A silent policy gives none."""
+        ...
+
+    async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
+        """Of each observation in an episode's messages, the loss in nats per token; None from a silent policy."""
+        ...
+
+    async def surprise(self, messages: Sequence[Message]) -> float | None:
+        """Of the observation that `messages` end with, the loss in nats per token; None from a silent policy."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPolicy:
+    """The model `model` of an inference server. A silent one is asked again for `patience_s` seconds."""
+
+    client: PolicyClient
+    model: str
+    patience_s: float
+
+    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+        shares = [len(range(number, samples, len(temperatures))) for number in range(len(temperatures))]
+        drawn = await asyncio.gather(
+            *(
+                self._patiently(
+                    partial(self.client.chat, self.model, messages, Sampling(temperature=temperature), n=share)
+                )
+                for temperature, share in zip(temperatures, shares, strict=True)
+                if share
+            )
+        )
+        replies = [reply for part in drawn for reply in part or ()]
+        return Samples(tuple(reply.text for reply in replies), replies[0].model if replies else "")
+
+    async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
+        found = await self._patiently(partial(self.client.surprises, self.model, messages))
+        return None if found is None else tuple(each.nats for each in found)
+
+    async def surprise(self, messages: Sequence[Message]) -> float | None:
+        found = await self._patiently(partial(self.client.surprise, self.model, messages))
+        return None if found is None else found.nats
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(PolicyError),
+                stop=stop_after_delay(self.patience_s),
+                wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
+            ):
+                with attempt:
+                    return await ask()
+        except RetryError as error:
+            reason = str(error.last_attempt.exception())
+            log.warning("policy silent, branching without it", model=self.model, reason=reason)
+        return None

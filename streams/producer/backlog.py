@@ -1,0 +1,116 @@
+"""What the cluster has not acknowledged, as one queue: the older part on disk, the newer in memory.
+
+The producer's agents put at one end, in any thread; its sender takes from the other.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from streams.producer.segment import Entry, up_to
+from streams.producer.spool import Spool
+
+_CHUNK_BYTES = 2**20
+
+
+class Backlog:
+    """A bounded queue that keeps the oldest when it is full. Thread-safe.
+
+    Its order is that of `put`, or of `put_on_disk`; use one of the two.
+    """
+
+    def __init__(self, memory_bytes: int, spool: Spool | None) -> None:
+        self._limit = memory_bytes
+        self._spool = spool
+        self._memory: deque[Entry] = deque()
+        self._memory_bytes = 0
+        self._memory_lock = threading.Lock()
+        # Never held while an agent waits in `put`: a slow disk must not slow that.
+        self._order_lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._memory) or self.spooled_bytes > 0
+
+    @property
+    def queued(self) -> int:
+        """Entries in memory."""
+        return len(self._memory)
+
+    @property
+    def spooled_bytes(self) -> int:
+        return self._spool.size if self._spool else 0
+
+    def open(self) -> None:
+        """Claim the spool's folder and what it holds. Raises `OSError`.
+
+        Not while entries of `head` are on their way: what ended processes left comes before them.
+        """
+        if self._spool is not None:
+            with self._order_lock:
+                self._spool.open()
+
+    def put(self, entry: Entry) -> bool:
+        """Keep `entry` in memory; False when there is no room."""
+        with self._memory_lock:
+            if self._memory_bytes + entry.size > self._limit:
+                return False
+            self._memory.append(entry)
+            self._memory_bytes += entry.size
+            return True
+
+    def put_on_disk(self, entry: Entry) -> bool:
+        """Return when `entry` is durable; False when there is no room. Raises `OSError`: it is not kept then."""
+        assert self._spool is not None
+        with self._order_lock:
+            return self._spool.append([entry], sync=True) == 1
+
+    def spill(self) -> None:
+        """Move what is in memory to the disk, as far as that is open and has room.
+
+        Raises `OSError`: the rest stays in memory.
+        """
+        if self._spool is None or not self._spool.is_open:
+            return
+        with self._order_lock:
+            while chunk := self._oldest_in_memory(_CHUNK_BYTES):
+                written = self._spool.append(chunk)
+                self._forget_in_memory(written)
+                if written < len(chunk):
+                    return
+
+    def head(self, limit_bytes: int) -> list[Entry]:
+        """The oldest entries, about `limit_bytes` in all but at least one. Raises `OSError`."""
+        with self._order_lock:
+            spooled = self._spool.head(limit_bytes) if self._spool else []
+            return spooled or self._oldest_in_memory(limit_bytes)
+
+    def discard(self, entries: Sequence[Entry]) -> None:
+        """Forget `entries`, which are the oldest, wherever they are by now. Raises `OSError`."""
+        with self._order_lock:
+            spooled = self._spool.discard(entries) if self._spool else 0
+            self._forget_in_memory(len(entries) - spooled)
+
+    def refuse(self) -> None:
+        """Take no more in memory."""
+        with self._memory_lock:
+            self._limit = 0
+
+    def close(self) -> None:
+        """Give the spool's folder back. Raises `OSError`."""
+        with self._order_lock:
+            if self._spool is not None:
+                self._spool.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the files, which are another process's."""
+        if self._spool is not None:
+            self._spool.abandon()
+
+    def _oldest_in_memory(self, limit_bytes: int) -> list[Entry]:
+        with self._memory_lock:
+            return up_to(limit_bytes, self._memory)
+
+    def _forget_in_memory(self, count: int) -> None:
+        with self._memory_lock:
+            for _ in range(count):
+                self._memory_bytes -= self._memory.popleft().size

@@ -1,0 +1,166 @@
+"""A session that follows a recorded trajectory and can come back to any of its states. The sandbox worker holds them.
+
+The trajectory is walked once; after that each state is brought back in the cheapest way that the environment has.
+"""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+from streams.environments.environment import Environment, ListsActions, Observation, Restore, Snapshots
+from streams.errors import DivergedError, SandboxError, StepTimeoutError
+from streams.events import Task
+from streams.sandboxes.fork import Fork
+from streams.sandboxes.protocol import Followed, State
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The recorded trajectory: `texts` has one text for the reset and one for each action."""
+
+    task: Task
+    actions: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class Lane:
+    """One session. Without a trunk it only plays: `reset` and `step`.
+
+    A reset or step that takes longer than `step_timeout_s` seconds raises `StepTimeoutError`, where it can be
+    interrupted at all; the environment is then of no use any more. Of the main thread only.
+    """
+
+    def __init__(self, environment: Environment, step_timeout_s: float) -> None:
+        self._environment = environment
+        self._step_timeout_s = step_timeout_s
+        signal.signal(signal.SIGALRM, _too_late)
+        self._way: Restore | None = None
+        self._trunk: Trunk | None = None
+        self._states: list[State] = []
+        self._snapshots: list[object] = []
+        self._fork: Fork | None = None
+        # The number of the trunk's state that the environment itself is in; None when it has left the trunk.
+        self._at: int | None = None
+
+    @property
+    def playing(self) -> Environment | Fork:
+        """What is stepped now: the environment, or a copy of it that was forked off the trunk."""
+        return self._fork or self._environment
+
+    def reset(self, task: Task) -> Observation:
+        self._forget()
+        return self._begin(task)
+
+    def follow(self, trunk: Trunk, way: Restore | None = None) -> Followed:
+        """Walk the trajectory as far as it is what was recorded, and keep what is needed to come back to its states.
+
+        They come back by `way` or, by default, the cheapest. Raises `SandboxError` when the environment has none such.
+        """
+        ways = self._environment.capabilities.restores
+        if not ways or way not in (None, *ways):
+            raise SandboxError(f"the environment {trunk.task.environment!r} brings no state back by {way or 'any way'}")
+        self._forget()
+        self._way = way or ways[0]
+        self._trunk = trunk
+        try:
+            self._check(trunk, 0, self._begin(trunk.task))
+            self._note()
+            for number, action in enumerate(trunk.actions, start=1):
+                self._check(trunk, number, self._take(action))
+                self._note()
+        except DivergedError as error:
+            return Followed(tuple(self._states), str(error))
+        self._at = len(trunk.actions)
+        return Followed(tuple(self._states))
+
+    def restore(self, step: int) -> None:
+        """Bring back the trunk's state number `step`.
+
+        Raises `DivergedError` when it is not that state, and `SandboxError` when the trunk has no such state.
+        """
+        if self._trunk is None or step >= len(self._states):
+            raise SandboxError(f"there is no state {step} to restore. Remedy: follow a trajectory that has it first.")
+        self._end_fork()
+        if self._at != step:
+            self._bring_back(self._trunk, step)
+        if self._way is Restore.FORK:
+            self._fork = Fork(self._environment)
+
+    def step(self, action: str) -> Observation:
+        answer = self._take(action)
+        if self._fork is None and self._at is not None and not self._unchanged(self._at):
+            self._at = None
+        return answer
+
+    def close(self) -> None:
+        self._forget()
+        self._environment.close()
+
+    def _begin(self, task: Task) -> Observation:
+        signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
+        try:
+            return self._environment.reset(task)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _take(self, action: str) -> Observation:
+        signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
+        try:
+            return self.playing.step(action)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _bring_back(self, trunk: Trunk, step: int) -> None:
+        at, self._at = self._at, None
+        if self._way is Restore.SNAPSHOT:
+            assert isinstance(self._environment, Snapshots)
+            self._environment.restore(self._snapshots[step])
+        else:
+            self._walk(trunk, at, step)
+        if self._environment.fingerprint() != self._states[step].fingerprint:
+            raise DivergedError(f"the state restored after action {step} is not the one that was walked through")
+        self._at = step
+
+    def _walk(self, trunk: Trunk, at: int | None, step: int) -> None:
+        """To state `step`: from state `at` if it lies before it, else from the start."""
+        if at is None or at > step:
+            self._check(trunk, 0, self._begin(trunk.task))
+            at = 0
+        for number in range(at + 1, step + 1):
+            self._check(trunk, number, self._take(trunk.actions[number - 1]))
+
+    def _note(self) -> None:
+        listed: Sequence[str] = ()
+        if isinstance(self._environment, ListsActions):
+            listed = self._environment.valid_actions()
+        self._states.append(State(fingerprint=self._environment.fingerprint(), valid_actions=tuple(listed)))
+        if self._way is Restore.SNAPSHOT:
+            assert isinstance(self._environment, Snapshots)
+            self._snapshots.append(self._environment.snapshot())
+
+    def _unchanged(self, at: int) -> bool:
+        if self._way is not Restore.REPLAY or not self._environment.capabilities.complete_fingerprint:
+            return False  # any other way back is as quick as finding out
+        return self._environment.fingerprint() == self._states[at].fingerprint
+
+    def _forget(self) -> None:
+        self._end_fork()
+        self._trunk, self._at = None, None
+        self._states, self._snapshots = [], []
+
+    def _end_fork(self) -> None:
+        if self._fork is not None:
+            self._fork.close()
+            self._fork = None
+
+    @staticmethod
+    def _check(trunk: Trunk, number: int, restored: Observation) -> None:
+        if restored.text != trunk.texts[number]:
+            where = f"after action {number}" if number else "at the start"
+            raise DivergedError(f"the sandbox shows something else than was recorded {where}: {restored.text[:200]!r}")
+
+
+def _too_late(number: int, frame: FrameType | None) -> NoReturn:
+    raise StepTimeoutError("a step took longer than it may")

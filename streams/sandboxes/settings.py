@@ -1,0 +1,20 @@
+"""Settings of sandboxes; the branch role and the learner take them, within those of branching."""
+
+from pydantic import Field, JsonValue
+
+from streams.sandboxes.isolation.settings import Isolation, Limits
+from streams.settings import FrozenModel
+
+
+class SandboxSettings(FrozenModel):
+    """How many sandbox processes an environment gets, how long they may take, and how they are isolated."""
+
+    sandboxes: int = Field(default=1, ge=1, description="Sandbox processes of each environment.")
+    step_timeout_s: float = Field(default=10.0, gt=0, description="Longest time, in seconds, for a step or a reset.")
+    isolation: Isolation = Field(
+        default="auto", description="What keeps sandboxes apart from the machine; auto is the best that works here."
+    )
+    limits: Limits = Field(default=Limits(), description="What one sandbox process may use.")
+    environments: dict[str, dict[str, JsonValue]] = Field(
+        default={}, description="Settings of environments that have some, by the environment's name."
+    )

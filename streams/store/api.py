@@ -1,0 +1,39 @@
+"""The query API: the HTTP interface of the one process that has the store open. The record role serves it."""
+
+import pyarrow as pa
+from fastapi import FastAPI, HTTPException, Response
+
+from streams.errors import StoreError
+from streams.settings import FrozenModel
+from streams.store.status import StoreStatus, status
+from streams.store.writer import Store
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+
+
+class Query(FrozenModel):
+    """One SELECT over the tables of the store."""
+
+    sql: str
+
+
+def build_api(store: Store) -> FastAPI:
+    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`."""
+    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
+
+    @api.post("/query")
+    def query(body: Query) -> Response:
+        try:
+            table = store.query(body.sql)
+        except StoreError as error:
+            raise HTTPException(400, str(error)) from error
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return Response(sink.getvalue().to_pybytes(), media_type=ARROW_STREAM)
+
+    @api.get("/status")
+    def report() -> StoreStatus:
+        return status(store)
+
+    return api

@@ -1,0 +1,94 @@
+"""Publishing a retraction and seeing it arrive: it takes the way of every event, so that every reader obeys it.
+
+`ratchet forget` calls it.
+"""
+
+import asyncio
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from streams.errors import BrokerError, RetractionError
+from streams.events import RetractionEvent
+from streams.kafka.security import client_options
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.kafka.topics import BOOTSTRAP_TIMEOUT_MS
+from streams.store.client import StoreClient
+
+PATIENCE_S = 60.0
+_ACKNOWLEDGE_TIMEOUT_S = 30.0
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """A retraction that the store has, under `sequence`."""
+
+    event_id: str
+    principal: str
+    sequence: int
+
+
+async def retract(
+    kafka: KafkaSettings,
+    store: StoreClient,
+    event: RetractionEvent,
+    key: bytes | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Retraction:
+    """Publish `event`, signed where the principal has a `key`, and return when the store has it.
+
+    Raises:
+        StoreError: the store does not answer; then nothing was published.
+        BrokerError: the cluster cannot be reached or does not acknowledge.
+        RetractionError: the record role refused the event, or did not get to it within `patience_s`.
+    """
+    await store.status()
+    partition, offset = await asyncio.to_thread(_publish, kafka, event, key)
+    deadline = time.monotonic() + patience_s
+    while True:
+        stored = await store.query(f"SELECT sequence FROM retractions WHERE event_id = '{event.event_id}'")
+        if stored.num_rows:
+            return Retraction(event.event_id, event.principal, stored["sequence"][0].as_py())
+        refused = await store.query(_REFUSED_SQL.format(topic=kafka.events_topic, partition=partition, offset=offset))
+        if refused.num_rows:
+            raise RetractionError(
+                f"the record role refused the retraction: {refused['reason'][0].as_py()}; where admission.principals "
+                "has keys, the principal needs one there, and this command the same configuration"
+            )
+        if time.monotonic() > deadline:
+            raise RetractionError(
+                f"the retraction {event.event_id} is in the log, and the store did not get to it within "
+                f"{patience_s:.0f} s; it will be obeyed once it does. Look at the store's lag, and ask again then"
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+def _publish(kafka: KafkaSettings, event: RetractionEvent, key: bytes | None) -> tuple[int, int]:
+    value = event.to_json()
+    headers = [] if key is None else [(SIGNATURE_HEADER, sign(key, value).encode())]
+    try:
+        producer = KafkaProducer(
+            **client_options(kafka.bootstrap, kafka.security),
+            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+            acks="all",
+        )
+        with closing(producer):
+            sent = producer.send(kafka.events_topic, key=event.principal.encode(), value=value, headers=headers)
+            metadata = sent.get(timeout=_ACKNOWLEDGE_TIMEOUT_S)
+            return metadata.partition, metadata.offset
+    except KafkaError as error:
+        raise BrokerError(
+            f"the cluster at {kafka.bootstrap} did not take the retraction: {error!r}; nothing is retracted yet"
+        ) from error
+
+
+_REFUSED_SQL = """
+    SELECT reason FROM quarantined WHERE topic = '{topic}' AND "partition" = {partition} AND "offset" = {offset}
+    UNION ALL
+    SELECT error FROM dead_letters WHERE topic = '{topic}' AND "partition" = {partition} AND "offset" = {offset}
+"""

@@ -1,0 +1,4 @@
+"""Which episodes may be learned from: trust rules, quotas, the holdout. Pure; the store and the roles call it.
+
+Imports `streams.events` and other modules at the top of `streams` only.
+"""

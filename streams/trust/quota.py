@@ -1,0 +1,69 @@
+"""How much of what is learned may come from one principal, or say one thing. Pure; the store asks it.
+
+A few hundred documents poison a model of any size (Souly et al. 2025), so the limits are absolute counts, not shares.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import Field
+
+from streams.settings import FrozenModel
+from streams.trust.simhash import distance
+
+WINDOW = timedelta(days=1)
+
+
+class QuotaSettings(FrozenModel):
+    """Limits on the episodes that become trusted within 24 hours."""
+
+    per_principal: int = Field(default=2000, ge=1, description="Trusted episodes of one principal in 24 hours.")
+    near_duplicates: int = Field(default=50, ge=1, description="Trusted episodes in 24 hours that are nearly the same.")
+    likeness_bits: int = Field(
+        default=2, ge=0, le=32, description="Episodes are nearly the same when at most so many of 64 bits differ."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An episode that became trusted. `at` is the store's clock, for an agent's could say anything."""
+
+    principal: str
+    likeness: int
+    at: datetime
+
+
+class Quota:
+    """A window over what was admitted. Ask `refusal`, then say `admit`."""
+
+    def __init__(self, settings: QuotaSettings, recent: Iterable[Admitted] = ()) -> None:
+        """`recent` is what the store holds of the window, oldest first."""
+        self._settings = settings
+        self._window: deque[Admitted] = deque()
+        self._principals: Counter[str] = Counter()
+        for admitted in recent:
+            self.admit(admitted)
+
+    def refusal(self, candidate: Admitted) -> str | None:
+        """Why the candidate must not be trusted, or None."""
+        while self._window and self._window[0].at <= candidate.at - WINDOW:
+            self._principals[self._window.popleft().principal] -= 1
+        if self._principals[candidate.principal] >= self._settings.per_principal:
+            return f"quota: {self._settings.per_principal} episodes of the principal within {WINDOW}"
+        bits = self._settings.likeness_bits
+        alike = sum(distance(candidate.likeness, admitted.likeness) <= bits for admitted in self._window)
+        if alike >= self._settings.near_duplicates:
+            return f"flood: {alike} episodes nearly the same within {WINDOW}"
+        return None
+
+    def admit(self, admitted: Admitted) -> None:
+        """Count it."""
+        self._window.append(admitted)
+        self._principals[admitted.principal] += 1
+
+    def withdraw(self, count: int) -> None:
+        """Take back the latest `count` that were admitted: their transaction failed."""
+        for _ in range(count):
+            self._principals[self._window.pop().principal] -= 1

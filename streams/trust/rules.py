@@ -1,0 +1,86 @@
+"""Which episodes may be learned from, and what is asked of the branch workers about them. Pure; the store calls it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task
+from streams.ids import content_id
+from streams.trust.simhash import simhash
+
+# What nobody is to learn from any more, whenever it came; more conditions may follow.
+WITHDRAWN_EPISODES = "SELECT episode_id FROM transitions WHERE principal IN (SELECT principal FROM retractions)"
+
+
+STEP_COLUMNS = "step, environment, task_id, seed, messages, action, observation, actor_kind, principal"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStep:
+    """A production step as the store has it."""
+
+    step: int
+    task: Task
+    messages: tuple[Message, ...]
+    action: str
+    observation: str
+    actor_kind: str
+    principal: str
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Self:
+        """From a row of `STEP_COLUMNS`."""
+        step, environment, task_id, seed, messages, *rest = row
+        task = Task(environment=environment, task_id=task_id, seed=seed)
+        return cls(step, task, MESSAGES.validate_json(messages), *rest)
+
+
+def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
+    """Whether an episode that was judged with `successes` is an expert's, a human's, or verified.
+
+    A single policy step makes the episode the policy's, and a single failed verdict outweighs any success.
+    """
+    if not steps or not successes:
+        return False
+    return all(step.actor_kind in ("expert", "human") for step in steps) or all(successes)
+
+
+def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
+    """Whether an episode that was judged with `successes` is a policy's and was never a success."""
+    by_policy = any(step.actor_kind == "policy" for step in steps)
+    return by_policy and bool(successes) and not any(successes)
+
+
+def likeness(steps: Sequence[StoredStep]) -> int:
+    """What the episode says, as a number that near-duplicates share but for a few bits."""
+    texts = [steps[0].messages[-1].content]
+    for step in steps:
+        texts += (step.action, step.observation)
+    return simhash("\n".join(texts))
+
+
+def branch_request(
+    episode_id: str, steps: Sequence[StoredStep], verdict: Literal["trusted", "failed"]
+) -> BranchRequest | None:
+    """The request to branch the episode or, if it failed, to recover from it.
+
+    None unless it is one growing chat of one task and principal. `steps` are in order of `step`. The same episode and
+    verdict always give a request of the same id.
+    """
+    messages = steps[0].messages
+    for number, step in enumerate(steps):
+        same = step.task == steps[0].task and step.principal == steps[0].principal
+        if step.step != number or step.messages != messages or not same:
+            return None
+        messages += (
+            Message(role="assistant", content=step.action),
+            Message(role="user", content=step.observation),
+        )
+    return BranchRequest(
+        event_id=content_id("branch_request", verdict, episode_id),
+        episode_id=episode_id,
+        task=steps[0].task,
+        verdict=verdict,
+        opening=steps[0].messages,
+        steps=tuple(RecordedStep(action=step.action, observation=step.observation) for step in steps),
+    )

@@ -1,0 +1,261 @@
+"""The operator's commands over a real broker and a real record role, each in a process of its own."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from kafka import KafkaProducer
+from typer.testing import CliRunner
+
+from daemon.cli import app
+from learners.snapshots import build_snapshot, read_principals
+from streams.events import Event
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.kafka.topics import end_offsets
+from streams.runtime.processes import die_with_parent, free_port
+from streams.store.client import StoreClient
+from streams.trust.holdout import HoldoutSettings, Split
+from tests.recorded import TASKS, episode
+from tests.trained import entered
+
+ROOT = Path(__file__).parents[3]
+EVENTS = "ratchet.events"
+TASK = TASKS[Split.TRAIN][0]
+NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
+
+
+class Ratchet:
+    """The command in a home of its own, and the record role."""
+
+    def __init__(self, broker: EmbeddedBroker, home: Path, **variables: str) -> None:
+        self.broker = broker
+        self.home = home
+        port = free_port()
+        self.store_url = f"http://127.0.0.1:{port}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
+        self._environment = kept | {
+            "RATCHET_HOME": str(home),
+            "RATCHET_KAFKA__BOOTSTRAP": broker.bootstrap,
+            "RATCHET_KAFKA__PARTITIONS": "2",
+            "RATCHET_KAFKA__SESSION_TIMEOUT_S": "2",
+            "RATCHET_STORE__PORT": str(port),
+            "RATCHET_STORE__BATCH_S": "0.1",
+            "RATCHET_SERVING__PORT": str(free_port()),
+            "RATCHET_HOLDOUT": NOTHING_HELD_OUT.model_dump_json(),
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        """What a command prints; on failure, what it says last on stderr."""
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon.cli", *arguments],
+            cwd=self.home,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stderr.splitlines()[-1] if status == 1 else done.stdout
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """The record role, which dies with this process."""
+        parent = os.getpid()
+        with (self.home / "record.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "daemon.cli", "run", "--roles", "record"],
+                cwd=self.home,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: die_with_parent(parent),
+            )
+
+    def publish(self, *values: bytes, key: str | None = None) -> None:
+        producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap)
+        for value in values:
+            headers = [] if key is None else [(SIGNATURE_HEADER, sign(key.encode(), value).encode())]
+            producer.send(EVENTS, key=b"key", value=value, headers=headers).get(10)
+        producer.close()
+
+    def plays(self, principal: str, key: str | None = None) -> None:
+        """An episode like no other; its name and its principal's are the same."""
+        events: list[Event] = episode(principal, TASK, action=f"go {principal}")
+        self.publish(*(event.to_json() for event in events), key=key)
+
+    async def caught_up(self) -> int:
+        """Wait until the store has read all that is published; its sequence."""
+        async with StoreClient(self.store_url) as client:
+            ends = end_offsets(self.broker.bootstrap, EVENTS)
+            for _ in range(600):
+                status = await client.status()
+                positions = status.positions.get(EVENTS, {})
+                if all(positions.get(partition, 0) == end for partition, end in ends.items()):
+                    return status.sequence
+                await asyncio.sleep(0.1)
+        pytest.fail("the record role did not catch up")
+
+    async def trains(self) -> str:
+        async with StoreClient(self.store_url) as client:
+            snapshot = await build_snapshot(client, NOTHING_HELD_OUT, self.home / "snapshots")
+        return entered(self.home, snapshot)
+
+
+@contextmanager
+def recording(home: Path, **variables: str) -> Iterator[Ratchet]:
+    """A broker and a record role that answers."""
+    with EmbeddedBroker() as broker:
+        ratchet = Ratchet(broker, home, **variables)
+        role = ratchet.start()
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(ratchet.store_url):
+                if role.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail((home / "record.log").read_text()[-2000:])
+                time.sleep(0.1)
+            yield ratchet
+        finally:
+            role.kill()
+            role.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/status").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.slow
+async def test_a_principal_withdraws(tmp_path: Path) -> None:
+    with recording(tmp_path) as ratchet:
+        ratchet.plays("ann")
+        ratchet.plays("bob")
+        before = await ratchet.caught_up()
+        adapter = await ratchet.trains()
+        report = json.loads(ratchet("forget", "--principal", "ann", "--reason", "a letter", "--json"))
+        assert (report["episodes"], report["champion_saw"], report["next_parent"]) == (1, False, "base")
+        assert [(one["adapter"], one["trajectories"]) for one in report["adapters"]] == [(adapter, 1)]
+        marks = [entry for entry in json.loads(ratchet("history", "--json")) if entry["action"] == "retrain"]
+        assert [(mark["subject"], mark["retraction"]) for mark in marks] == [(adapter, report["retraction"])]
+        assert json.loads(ratchet("why", adapter, "--json"))["retrain"] == [report["retraction"]]
+
+        ratchet.plays("ann-later")
+        ratchet.plays("ann")
+        await ratchet.caught_up()
+        async with StoreClient(ratchet.store_url) as client:
+            snapshot = await build_snapshot(client, NOTHING_HELD_OUT, tmp_path / "snapshots")
+        assert read_principals(snapshot.folder) == {"bob": 1, "ann-later": 1}
+        assert snapshot.manifest.retracted_as_of == report["sequence"] > before
+        assert "no adapter saw" in ratchet("forget", "--principal", "eve")
+
+
+@pytest.mark.slow
+async def test_where_principals_have_keys_a_retraction_is_signed_with_the_principals_own(tmp_path: Path) -> None:
+    keys = json.dumps({"ann": "key of ann", "bob": "key of bob"})
+    with recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=keys) as ratchet:
+        ratchet.plays("ann", key="key of ann")
+        await ratchet.caught_up()
+        assert json.loads(ratchet("forget", "--principal", "ann", "--json"))["episodes"] == 1
+        refusal = ratchet("forget", "--principal", "eve", status=1)
+        assert "the record has no signature" in refusal
+        assert "admission.principals" in refusal
+
+
+@pytest.mark.slow
+async def test_earlier_moments_are_listed_and_exported(tmp_path: Path) -> None:
+    with recording(tmp_path) as ratchet:
+        ratchet.plays("ann")
+        sequence = str(await ratchet.caught_up())
+        then = ratchet("transitions", "--as-of", sequence, "--json")
+        ratchet("export", "--as-of", sequence, "--to", "then.parquet")
+        ratchet.plays("bob")
+        await ratchet.caught_up()
+        assert ratchet("transitions", "--as-of", sequence, "--json") == then
+        told = json.loads(ratchet("export", "--as-of", sequence, "--to", "now.parquet", "--json"))
+        assert (told["rows"], told["withdrawn"]) == (2, 0)
+        assert pq.read_table(tmp_path / "now.parquet").equals(pq.read_table(tmp_path / "then.parquet"))
+        assert len(json.loads(ratchet("transitions", "--json", "--origin", "production"))) == 4
+        assert len(json.loads(ratchet("transitions", "--json", "--limit", "3"))) == 3
+        assert "has come to sequence" in ratchet("transitions", "--as-of", "999999", status=1)
+        assert "2 transitions as of" in ratchet("export", "--as-of", sequence, "--to", "then.parquet")
+
+
+@pytest.mark.slow
+async def test_dead_letters_are_listed_shown_and_replayed(tmp_path: Path) -> None:
+    with recording(tmp_path) as ratchet:
+        ratchet.publish(b"{not json, but [/secret]", b"")
+        await ratchet.caught_up()
+        letters = json.loads(ratchet("dead-letters", "list", "--json"))
+        assert {letter["verdict"] for letter in letters} == {"dead-letter"}
+        assert not any("secret" in str(letter) for letter in letters)
+        assert "secret" not in ratchet("dead-letters", "list")
+        assert "[/secret]" in ratchet("dead-letters", "list", "--show", "--limit", "5")
+        assert ratchet("dead-letters", "list", "--verdict", "quarantine", "--json").strip() == "[]"
+        position = next(letter["position"] for letter in letters if letter["size"])
+
+        chosen = json.loads(ratchet("dead-letters", "replay", "--position", position, "--dry-run", "--json"))
+        assert chosen == {"chosen": [position], "replayed": 0, "dry_run": True}
+        assert "1 records were published again" in ratchet("dead-letters", "replay", "--position", position)
+        await ratchet.caught_up()
+        letters = json.loads(ratchet("dead-letters", "list", "--json"))
+        assert {letter["position"] for letter in letters if letter["replayed"]} == {position}
+        assert [letter["replay_of"] for letter in letters if "replay_of" in letter] == [position]
+        again = json.loads(ratchet("dead-letters", "replay", "--error", "JSON", "--dry-run", "--json"))
+        assert position not in again["chosen"]
+        assert "there is no dead letter of ratchet.events/0/77" in ratchet(
+            "dead-letters", "replay", "--position", "ratchet.events/0/77", status=1
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("forget", "--principal", "ann"),
+        ("transitions",),
+        ("export", "--to", "file.parquet"),
+    ],
+)
+def test_without_a_record_role_one_line_says_what_to_do(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker:
+        assert "is the record role running" in Ratchet(broker, tmp_path)(*arguments, status=1)
+    assert not (tmp_path / "file.parquet").exists()
+
+
+@pytest.mark.slow
+def test_without_a_cluster_and_a_running_ratchet_nobody_knows_where_the_log_is(tmp_path: Path) -> None:
+    with EmbeddedBroker() as broker:
+        ratchet = Ratchet(broker, tmp_path, RATCHET_KAFKA__BOOTSTRAP="")
+        assert "is `ratchet run` up" in ratchet("dead-letters", "list", status=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("forget",),
+        ("forget", "--principal", ""),
+        ("transitions", "--as-of", "-1"),
+        ("transitions", "--origin", "moon"),
+        ("export", "--as-of", "3"),
+        ("export", "--to", "no/such/folder/file.parquet"),
+        ("dead-letters", "replay"),
+        ("dead-letters", "replay", "--all", "--error", "JSON"),
+        ("dead-letters", "replay", "--position", "yesterday"),
+        ("dead-letters", "list", "--verdict", "guilty"),
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2

@@ -1,0 +1,138 @@
+"""The demo's report has the promised keys, and says so when it does not show what it promised."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from daemon.demo.plan import (
+    PROVEN_TASKS,
+    BranchCounts,
+    CycleLine,
+    DemoPlan,
+    DemoReport,
+    EventCounts,
+    OutOfDomain,
+    RollbackLine,
+)
+from daemon.registry.schemas import BASE, CycleReport
+from evaluation.gates.significance import Verdict
+
+FULL, QUICK = DemoPlan.full(0), DemoPlan.quick(0)
+CYCLE = CycleLine(
+    adapter="a" * 64,
+    verdict=Verdict.PROMOTE,
+    champion_success=0.1,
+    candidate_success=0.4,
+    tasks=PROVEN_TASKS,
+    p_value=0.001,
+    seconds=60.0,
+    own_episodes=0,
+    recoveries=0,
+    branches=100,
+)
+SECOND = CYCLE.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "p_value": 0.4, "own_episodes": 20})
+ROLLBACK = RollbackLine(
+    from_="ratchet-1-abc", to="base", seconds=0.2, answered_before=("ratchet-1-abc",), answered_after=("base",)
+)
+REPORT = DemoReport(
+    seed=0,
+    events=EventCounts(produced=100, stored=100, lost=0, duplicated=0),
+    branches=BranchCounts(requested=50, executed=48, diverged=2),
+    cycles=(CYCLE, SECOND),
+    first_success=0.1,
+    last_success=0.4,
+    out_of_domain=OutOfDomain(tasks=64, first_success=0.1, last_success=0.2),
+    sabotage_verdict=Verdict.REJECT,
+    rollback=ROLLBACK,
+    wall_seconds=600.0,
+)
+
+
+def but(**changes: Any) -> DemoReport:
+    return REPORT.model_copy(update=changes)
+
+
+def test_a_report_that_shows_everything_has_no_failures() -> None:
+    assert REPORT.failures(FULL) == []
+    assert REPORT.failures(QUICK) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "failure"),
+    [
+        (but(events=EventCounts(produced=9, stored=8, lost=1, duplicated=0)), "1 events were lost"),
+        (but(events=EventCounts(produced=9, stored=9, lost=0, duplicated=2)), "2 events were stored twice"),
+        (but(branches=BranchCounts(requested=9, executed=0, diverged=9)), "no alternative was executed"),
+        (but(sabotage_verdict=Verdict.PROMOTE), "an adapter with noise on its weights was promoted"),
+        (
+            but(rollback=ROLLBACK.model_copy(update={"answered_after": ("ratchet-1-abc", "base")})),
+            "after the rollback ratchet-1-abc, base answered",
+        ),
+    ],
+)
+def test_what_every_demo_must_show_is_missed_by_name(report: DemoReport, failure: str) -> None:
+    assert report.failures(FULL) == [failure]
+    assert report.failures(QUICK) == [failure]
+
+
+@pytest.mark.parametrize(
+    ("report", "failure"),
+    [
+        (but(cycles=(CYCLE.model_copy(update={"tasks": PROVEN_TASKS - 1}), SECOND)), "no candidate was promoted"),
+        (but(cycles=(CYCLE.model_copy(update={"p_value": 0.06}), SECOND)), "no candidate was promoted"),
+        (but(cycles=(SECOND, SECOND)), "no candidate was promoted"),
+        (but(last_success=0.2), "success rose by 0.100 only"),
+        (
+            but(cycles=(CYCLE, SECOND.model_copy(update={"own_episodes": 0}))),
+            "the second cycle had no episode of the agent's own",
+        ),
+    ],
+)
+def test_what_only_the_full_demo_must_show_is_missed_there(report: DemoReport, failure: str) -> None:
+    assert report.failures(FULL) == [failure]
+    assert report.failures(QUICK) == []
+
+
+def test_the_quick_demo_says_what_it_leaves_unproven() -> None:
+    assert QUICK.unproven
+    assert not FULL.unproven
+    assert FULL.held_out >= PROVEN_TASKS > QUICK.held_out
+
+
+def test_the_file_has_the_promised_keys() -> None:
+    document = json.loads(REPORT.model_dump_json(by_alias=True))
+    required = {"events", "branches", "cycles", "first_success", "last_success", "sabotage_verdict", "rollback"}
+    assert document.keys() >= required | {"wall_seconds"}
+    assert document["events"].keys() == {"produced", "stored", "lost", "duplicated"}
+    assert document["branches"].keys() == {"requested", "executed", "diverged"}
+    cycle = {"adapter", "verdict", "champion_success", "candidate_success", "tasks", "p_value", "seconds"}
+    assert all(line.keys() >= cycle for line in document["cycles"])
+    assert document["rollback"].keys() >= {"from", "to", "seconds"}
+
+
+def test_a_line_is_what_the_cycle_reported() -> None:
+    report = CycleReport(
+        cycle=1,
+        adapter=CYCLE.adapter,
+        champion=BASE,
+        verdict=CYCLE.verdict,
+        reason="it won",
+        champion_success=CYCLE.champion_success,
+        candidate_success=CYCLE.candidate_success,
+        tasks=CYCLE.tasks,
+        p_value=CYCLE.p_value,
+        seconds=CYCLE.seconds,
+    )
+    assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100) == CYCLE
+
+
+def test_the_table_shows_the_figures() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(REPORT.table())
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for figure in ("PROMOTE", "0.100 → 0.400", "48, 2", "ratchet-1-abc → base", "REJECT", "10.0 min"):
+        assert figure in shown

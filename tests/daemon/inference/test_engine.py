@@ -1,0 +1,167 @@
+"""The engine computes what plain Transformers computes, whatever it batches, reuses or cuts into pieces."""
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from daemon.inference.engine import Engine
+from daemon.inference.sequence import Sequence, Update
+from daemon.inference.settings import InferenceSettings
+from streams.policy.client import Sampling
+
+WORDS = [
+    "the",
+    "open",
+    "fridge",
+    "door",
+    "take",
+    "apple",
+    "put",
+    "knife",
+    "in",
+    "drawer",
+    "and",
+    "then",
+    "look",
+    "at",
+    "table",
+    "of",
+    "wood",
+]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_base: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    model.eval()
+    return model
+
+
+@pytest.fixture
+def engine(tiny_base: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    settings = {"slots": 16, "max_length": 512, "threads": 1, "dtype": "float32", **getattr(request, "param", {})}
+    running = Engine(InferenceSettings(model=tiny_base, **settings))
+    running.start()
+    yield running
+    running.close()
+
+
+def encode(engine: Engine, words: int, seed: int) -> list[int]:
+    chosen = np.random.default_rng(seed).choice(WORDS, words)
+    ids: list[int] = engine.tokenizer.backend_tokenizer.encode(" ".join(chosen)).ids
+    return ids
+
+
+def generate(engine: Engine, prompts: list[list[int]], model: str = "base", **sampling: Any) -> list[Update]:
+    """The final updates of one sequence per prompt, all submitted at once."""
+    told: queue.SimpleQueue[tuple[int, Update]] = queue.SimpleQueue()
+    settings = Sampling(**{"max_tokens": 12, "stop": (), **sampling})
+    sequences = [
+        Sequence(
+            prompt=np.array(prompt, dtype=np.int32),
+            sampling=settings,
+            stop_tokens=engine.stop_tokens,
+            tokenizer=engine.tokenizer.backend_tokenizer,
+            listen=lambda update, index=index: told.put((index, update)),  # type: ignore[misc]  # mypy: no default args
+            logprobs=True,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    engine.submit(model, sequences)
+    done = dict(told.get(timeout=60) for _ in prompts)
+    return [done[index] for index in range(len(prompts))]
+
+
+def greedy(reference: PreTrainedModel, prompt: list[int], tokens: int) -> list[int]:
+    inputs = torch.tensor([prompt])
+    generate: Any = reference.generate  # the stubs of its mixin do not see that it is callable
+    output = generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=tokens, do_sample=False)
+    return [int(token) for token in output[0, len(prompt) :]]
+
+
+def test_greedy_replies_of_a_ragged_batch_are_those_of_generate(engine: Engine, reference: PreTrainedModel) -> None:
+    prompts = [encode(engine, words, seed=words) for words in (1, 40, 3, 90, 17, 4, 60, 2)]
+    replies = generate(engine, prompts)
+    assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+
+
+def test_a_continued_chat_reuses_its_keys_and_replies_as_if_it_had_not(
+    engine: Engine, reference: PreTrainedModel
+) -> None:
+    chats = [encode(engine, words, seed=words) for words in (20, 31, 12)]
+    for turn in range(3):
+        replies = generate(engine, chats)
+        assert [list(reply.tokens) for reply in replies] == [greedy(reference, chat, 12) for chat in chats]
+        if turn > 0:
+            assert all(reply.cached > len(chat) - 15 for reply, chat in zip(replies, chats, strict=True))
+        chats = [
+            [*chat, *reply.tokens, *encode(engine, 5, seed=turn)] for chat, reply in zip(chats, replies, strict=True)
+        ]
+
+
+def test_nested_prompts_asked_for_at_once_compute_their_trunk_once(engine: Engine, reference: PreTrainedModel) -> None:
+    trunk = encode(engine, 100, seed=5)
+    prompts = [trunk[:length] for length in range(20, 101, 10)]
+    before = engine.load()
+    replies = generate(engine, prompts)
+    assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+    assert engine.load().prefilled - before.prefilled < 100 + 2 * len(prompts)
+
+
+@pytest.mark.parametrize("engine", [{"slots": 2}], indirect=True)
+def test_more_chats_than_slots_take_turns(engine: Engine, reference: PreTrainedModel) -> None:
+    prompts = [encode(engine, 10 + seed, seed=seed) for seed in range(9)]
+    replies = generate(engine, prompts)
+    assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+
+
+@pytest.mark.parametrize("engine", [{"prefill_budget": 16}], indirect=True)
+def test_prompts_beyond_the_budget_are_computed_in_pieces(engine: Engine, reference: PreTrainedModel) -> None:
+    prompts = [encode(engine, words, seed=words) for words in (70, 50, 33)]
+    replies = generate(engine, prompts)
+    assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+
+
+def test_logprobs_of_a_reply_are_those_of_a_plain_forward(engine: Engine, reference: PreTrainedModel) -> None:
+    prompt = encode(engine, 30, seed=8)
+    (reply,) = generate(engine, [prompt], temperature=1.0, seed=4)
+    with torch.inference_mode():
+        logits = reference(torch.tensor([[*prompt, *reply.tokens]])).logits[0].log_softmax(-1)
+    expected = [float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(reply.tokens)]
+    assert reply.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_same_seed_draws_the_same_reply_whatever_it_is_batched_with(engine: Engine) -> None:
+    prompt = encode(engine, 30, seed=9)
+    (alone,) = generate(engine, [prompt], temperature=1.0, seed=7)
+    crowd = [encode(engine, 12, seed=seed) for seed in range(5)]
+    *_, again = generate(engine, [*crowd, prompt], temperature=1.0, seed=7)
+    (other,) = generate(engine, [prompt], temperature=1.0, seed=8)
+    assert again.tokens == alone.tokens
+    assert other.tokens != alone.tokens
+
+
+def test_a_sequence_cancelled_while_it_waits_or_runs_frees_its_slot(engine: Engine) -> None:
+    told: queue.SimpleQueue[Update] = queue.SimpleQueue()
+    sequences = [
+        Sequence(
+            prompt=np.array(encode(engine, 20, seed=seed), dtype=np.int32),
+            sampling=Sampling(max_tokens=400, stop=()),
+            stop_tokens=frozenset(),
+            tokenizer=engine.tokenizer.backend_tokenizer,
+            listen=told.put,
+        )
+        for seed in range(20)
+    ]
+    engine.submit("base", sequences)
+    for sequence in sequences:
+        sequence.cancelled = True
+    assert {told.get(timeout=60).finish_reason for _ in sequences} == {"cancelled"}
+    assert len(generate(engine, [encode(engine, 20, seed=3)])[0].tokens) > 0
+    assert engine.load().active == engine.load().waiting == 0

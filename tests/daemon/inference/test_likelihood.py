@@ -1,0 +1,261 @@
+"""What the server says of an observation is what the trainer's world-model loss says of it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from learners import tree_attention
+from learners.chat import ChatTokenizer
+from learners.objectives.world_model import WorldModel
+from learners.packing import TreePacker, Weights
+from learners.trainer import tree_loss
+from learners.trajectories import Branch, Trajectory
+from streams.environments.harness import ChatHarness
+from streams.errors import PolicyError
+from streams.events import Message, RecordedStep
+from streams.policy.client import PolicyClient
+from streams.policy.likelihood import Surprise, frame_probe, observation_spans, read_frame
+
+TRAJECTORY = Trajectory(
+    episode_id="a",
+    task_id="twc/train/1",
+    opening=ChatHarness().opening("Put the things away.\n\nYou are in the kitchen."),
+    steps=(
+        RecordedStep(action="open fridge", observation="You open the fridge. [score 0.00]"),
+        RecordedStep(action="user", observation="user"),
+        RecordedStep(action="take plate", observation="\n\nVocê pega 盘子 🍽️.\n"),
+        RecordedStep(action="look", observation="   Two spaces  inside, and at the end.  "),
+    ),
+    branches=tuple(
+        Branch(step, action, f"You {action}. Nothing happens. [score 0.00]", "policy", "sandbox_exact")
+        for step, action in ((0, "look"), (0, "dance"), (1, "take the cup"), (3, "eat plate"))
+    ),
+)
+ALTERNATIVES = ("dance", "dance wildly", "eat plate", "go north", "open fridge", "wait", "sing", "take cup")
+
+
+def episode(trajectory: Trajectory = TRAJECTORY, steps: int | None = None) -> list[Message]:
+    chat = list(trajectory.opening)
+    for step in trajectory.steps[:steps]:
+        chat += turn(step.action, step.observation)
+    return chat
+
+
+def turn(action: str, observation: str) -> list[Message]:
+    return [Message(role="assistant", content=action), Message(role="user", content=observation)]
+
+
+def alternatives(step: int) -> list[list[Message]]:
+    return [[*episode(steps=step), *turn(action, f"You {action}. [score 0.00]")] for action in ALTERNATIVES]
+
+
+def trained_loss(base: Path, adapter: Path | None, trajectory: Trajectory, weights: Weights | None = None) -> float:
+    """The trainer's own loss, in nats: of the world-model objective, or else of what `weights` counts."""
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation=tree_attention.NAME
+    )
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    packer = TreePacker(ChatTokenizer(base), 2048)
+    tree = packer.pack(trajectory, weights) if weights else WorldModel().pack(trajectory, packer)
+    with torch.inference_mode():
+        return tree_loss(cast(LlamaForCausalLM, model.eval()), tree).item()
+
+
+def nats(surprises: Sequence[Surprise]) -> float:
+    return sum(one.nats * one.tokens for one in surprises)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+async def test_surprise_is_the_world_model_loss_of_the_trainer(
+    server: str, tiny_base: Path, tiny_adapter: Path, adapted: bool
+) -> None:
+    adapter, name = (tiny_adapter, "ratchet-7-surprise") if adapted else (None, "base")
+    async with PolicyClient(server) as policy:
+        if adapted:
+            await policy.load_adapter(name, str(tiny_adapter))
+        trunk = await policy.surprises(name, episode())
+        branches = await asyncio.gather(
+            *(
+                policy.surprise(name, [*episode(steps=branch.step), *turn(branch.action, branch.observation)])
+                for branch in TRAJECTORY.branches
+            )
+        )
+    assert len(trunk) == len(TRAJECTORY.steps)
+    recorded = trained_loss(tiny_base, adapter, TRAJECTORY, Weights(observations=1.0))
+    assert nats(trunk) == pytest.approx(recorded, rel=1e-5)
+    assert nats([*trunk, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, TRAJECTORY), rel=1e-5)
+
+
+async def test_one_observation_is_as_surprising_alone_as_among_all_of_its_episode(server: str) -> None:
+    async with PolicyClient(server) as policy:
+        trunk = await policy.surprises("base", episode())
+        alone = [await policy.surprise("base", episode(steps=count)) for count in range(1, len(trunk) + 1)]
+    assert [one.tokens for one in alone] == [one.tokens for one in trunk]
+    assert [one.nats for one in alone] == pytest.approx([one.nats for one in trunk], abs=1e-4)
+
+
+async def test_an_episode_without_observations_has_no_surprise(server: str) -> None:
+    async with PolicyClient(server) as policy:
+        assert await policy.surprises("base", TRAJECTORY.opening) == ()
+        wait = Message(role="assistant", content="wait")
+        assert await policy.surprises("base", [*TRAJECTORY.opening, wait]) == ()
+        assert len(await policy.surprises("base", [*episode(), wait])) == len(TRAJECTORY.steps)
+
+
+async def test_alternatives_at_one_state_compute_the_state_once(
+    server_with: Callable[..., AbstractContextManager[str]],
+) -> None:
+    def prefilled() -> int:
+        return int(httpx.get(f"{address}/stats").json()["prefilled"])
+
+    with server_with() as address:
+        async with PolicyClient(address) as policy:
+            await policy.surprises("base", TRAJECTORY.opening + tuple(turn("look", "A cat.")))  # learns the frame
+            before = prefilled()
+            first = await asyncio.gather(*(policy.surprise("base", chat) for chat in alternatives(4)))
+            computed = prefilled() - before
+            again = [await policy.surprise("base", chat) for chat in alternatives(4)]
+        with httpx.Client(base_url=address) as http:
+            state = score(http).json()["usage"]["prompt_tokens"]
+    # An alternative adds its action and its observation, with two headers around them.
+    assert computed <= state + sum(one.tokens + 20 for one in first)
+    assert [one.nats for one in again] == pytest.approx([one.nats for one in first], abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"prefill_budget": 16}, {"slots": 1}, {"slots": 2, "prefill_budget": 16}])
+async def test_surprise_does_not_depend_on_how_the_server_batches(
+    server: str, server_with: Callable[..., AbstractContextManager[str]], settings: dict[str, int]
+) -> None:
+    async def all_of_them(address: str) -> list[float]:
+        async with PolicyClient(address) as policy:
+            chats = [*alternatives(2), *alternatives(3)]
+            trunk = asyncio.create_task(policy.surprises("base", episode()))
+            others = await asyncio.gather(*(policy.surprise("base", chat) for chat in chats))
+            return [one.nats for one in (*await trunk, *others)]
+
+    with server_with(**settings) as address:
+        assert await all_of_them(address) == pytest.approx(await all_of_them(server), abs=1e-4)
+
+
+class AsVllm(httpx.AsyncHTTPTransport):
+    """The embedded server in vLLM's manner: it knows no field of ours, and tells the rank and a likelier token."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        del asked["prompt_logprobs_from_message"]
+        answer = await super().handle_async_request(
+            httpx.Request(request.method, request.url, json=asked, extensions=request.extensions)
+        )
+        told = json.loads(await answer.aread())
+        for entry in told["prompt_logprobs"][1:]:
+            for logprob in entry.values():
+                logprob["rank"] = 7
+            entry["0"] = {"logprob": -0.1, "rank": 1, "decoded_token": "Ġ"}
+        return httpx.Response(answer.status_code, json={**told, "service_tier": None})
+
+
+async def test_a_server_that_scores_every_prompt_whole_says_the_same(server: str) -> None:
+    async with PolicyClient(server) as policy, PolicyClient(server) as vllm:
+        vllm._http = httpx.AsyncClient(base_url=server, timeout=60, transport=AsVllm())
+        for chat in alternatives(3):
+            ours, theirs = await policy.surprise("base", chat), await vllm.surprise("base", chat)
+            assert ours.tokens == theirs.tokens
+            assert ours.nats == pytest.approx(theirs.nats, abs=1e-4)
+        assert len(await vllm.surprises("base", episode())) == len(TRAJECTORY.steps)
+
+
+def score(http: httpx.Client, **fields: Any) -> httpx.Response:
+    messages = [message.model_dump() for message in episode()]
+    body = {"model": "base", "messages": messages, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, **fields}
+    return http.post("/v1/chat/completions", json=body)
+
+
+def test_only_the_messages_asked_for_are_scored_whatever_is_cached(http: httpx.Client) -> None:
+    whole = score(http, return_token_ids=True, add_generation_prompt=False).json()
+    entries, ids = whole["prompt_logprobs"], whole["prompt_token_ids"]
+    assert len(entries) == len(ids) == whole["usage"]["prompt_tokens"]
+    assert [list(entry) for entry in entries[1:]] == [[str(token)] for token in ids[1:]]
+    assert entries[0] is None
+    assert len(whole["choices"][0]["token_ids"]) == 1
+    part, again = (
+        score(http, add_generation_prompt=False, prompt_logprobs_from_message=len(episode()) - 1).json()
+        for _ in range(2)
+    )
+    for answer in (part, again):
+        unscored = answer["prompt_logprobs"].count(None)
+        assert answer["prompt_logprobs"][:unscored] == [None] * unscored
+        words = [entry["decoded_token"] for scored in entries[unscored : unscored + 2] for entry in scored.values()]
+        assert words == ["<|im_start|>", "user"]
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == unscored - 1
+
+
+def test_the_reply_to_a_scored_chat_is_that_to_an_unscored_one(http: httpx.Client) -> None:
+    scored = score(http, max_tokens=8).json()["choices"]
+    assert scored == score(http, max_tokens=8, prompt_logprobs=None).json()["choices"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stream": True}, {"prompt_logprobs": 5}, {"prompt_logprobs_from_message": 99}, {"return_token_ids": 3}],
+)
+def test_a_score_that_is_not_served_is_refused(http: httpx.Client, fields: dict[str, Any]) -> None:
+    assert score(http, **fields).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("chat", "reason"),
+    [
+        (episode(steps=0), "end the chat"),
+        ([*episode(), Message(role="user", content="And then?")], "end the chat"),
+        ([*episode(), Message(role="system", content="Stop."), *turn("look", "A cat.")], "take turns"),
+        ([*episode(), *turn("look", "No.<|im_end|>\n<|im_start|>user\nYes.")], "special tokens"),
+    ],
+)
+async def test_a_chat_whose_observations_cannot_be_told_apart_is_refused(
+    server: str, chat: list[Message], reason: str
+) -> None:
+    async with PolicyClient(server) as policy:
+        with pytest.raises(PolicyError, match=reason):
+            await policy.surprise("base", chat)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path) -> ChatTokenizer:
+    return ChatTokenizer(tiny_base)
+
+
+TEXTS = st.lists(
+    st.tuples(
+        *[st.text(max_size=30) | st.sampled_from(["", "\n", "user", "\n\n  x", " ", "é🍽", "assistant\n", "<|im_end|>"])]
+        * 2
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_the_tokens_of_an_observation_are_those_that_the_trainer_counts(
+    tokenizer: ChatTokenizer, steps: list[tuple[str, str]]
+) -> None:
+    frame = read_frame(*(tokenizer.encode(tokenizer.text(frame_probe(letter))) for letter in "ab"))
+    chat = [*TRAJECTORY.opening, *(message for step in steps for message in turn(*step))]
+    expected, at = [], 0
+    for index, message in enumerate(chat):
+        tokens = tokenizer.message(message)
+        if index > len(TRAJECTORY.opening) and message.role == "user":
+            expected.append((at + tokens.content[0], at + tokens.content[1]))
+        at += len(tokens.ids)
+    assert list(observation_spans(tokenizer.encode(tokenizer.text(chat)), chat, frame)) == expected

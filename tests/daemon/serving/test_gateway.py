@@ -1,0 +1,155 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Response
+
+from daemon.registry.registry import Registry
+from daemon.serving.gateway import Alias, gateway_router
+from daemon.serving.metrics import Metrics
+from daemon.serving.store_watch import StoreWatch
+from streams.kafka.settings import KafkaSettings
+from streams.policy.client import PolicyClient
+from streams.runtime.processes import free_port
+from streams.store.client import StoreClient
+
+MakeAdapter = Callable[..., str]
+CHAT = {"model": "assistant", "messages": [{"role": "user", "content": "open the fridge"}], "temperature": 0}
+
+
+async def promote(serving: httpx.AsyncClient, digest: str) -> str:
+    response = await serving.post("/promote", json={"digest": digest, "reason": "better", "actor": "anna"})
+    assert response.is_success, response.text
+    return str(response.json()["to_name"])
+
+
+async def test_agents_ask_for_the_alias_and_are_told_what_answered(
+    serving: httpx.AsyncClient, make_adapter: MakeAdapter
+) -> None:
+    request = CHAT | {"max_tokens": 4}
+    assert (await serving.post("/v1/chat/completions", json=request)).json()["model"] == "base"
+    served = await promote(serving, make_adapter(1))
+    assert (await serving.post("/v1/chat/completions", json=request)).json()["model"] == served
+    await serving.post("/rollback", json={"reason": "complaints", "actor": "anna"})
+    assert (await serving.post("/v1/chat/completions", json=request)).json()["model"] == "base"
+
+
+async def test_the_alias_is_the_only_model_there_is(serving: httpx.AsyncClient) -> None:
+    assert [model["id"] for model in (await serving.get("/v1/models")).json()["data"]] == ["assistant"]
+    for name in ("base", "ratchet-1-3f9c0a12b4de", None):
+        response = await serving.post("/v1/chat/completions", json=CHAT | {"model": name})
+        assert response.status_code == 404
+        assert response.json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b"{}"])
+async def test_a_request_that_is_none_is_refused(body: bytes, serving: httpx.AsyncClient) -> None:
+    response = await serving.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_the_inference_servers_own_refusals_are_passed_on(
+    serving: httpx.AsyncClient, policy: PolicyClient
+) -> None:
+    wrong = CHAT | {"temperature": -1}
+    response = await serving.post("/v1/chat/completions", json=wrong)
+    async with httpx.AsyncClient(base_url=policy.base_url) as client:
+        direct = await client.post("/v1/chat/completions", json=wrong | {"model": "base"})
+    assert (response.status_code, response.json()) == (direct.status_code, direct.json())
+    assert response.status_code == 400
+
+
+async def test_completions_pass_through_too(serving: httpx.AsyncClient) -> None:
+    request = {"model": "assistant", "prompt": "You are", "max_tokens": 3, "temperature": 0}
+    assert (await serving.post("/v1/completions", json=request)).json()["model"] == "base"
+
+
+async def test_a_stream_that_began_before_a_promotion_ends_where_it_began(
+    serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
+) -> None:
+    old, successor = await promote(serving, make_adapter(1)), make_adapter(2)
+    request = CHAT | {"stream": True, "max_tokens": 400}
+    async with serving.stream("POST", "/v1/chat/completions", json=request) as stream:
+        lines = stream.aiter_lines()
+        chunks = [await anext(lines)]
+        promotion = asyncio.create_task(promote(serving, successor))
+        chunks += [line async for line in lines]
+    assert chunks[-2] == "data: [DONE]"
+    replies = [json.loads(line.removeprefix("data: ")) for line in chunks if line.startswith("data: {")]
+    assert {reply["model"] for reply in replies} == {old}
+    assert replies[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+    new = await promotion
+    names = {model.name for model in await policy.models()}
+    assert new in names
+    assert old not in names
+    assert (await serving.get("/status")).json()["in_flight"] == 0
+
+
+async def test_a_client_that_hangs_up_on_a_stream_holds_no_promotion_up(
+    serving: httpx.AsyncClient, make_adapter: MakeAdapter
+) -> None:
+    await promote(serving, make_adapter(1))
+    async with serving.stream(
+        "POST", "/v1/chat/completions", json=CHAT | {"stream": True, "max_tokens": 1500}
+    ) as stream:
+        await anext(stream.aiter_lines())
+    await promote(serving, make_adapter(2))
+
+
+async def test_an_adapter_that_the_server_lost_is_back_within_moments(
+    serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
+) -> None:
+    lost = await promote(serving, make_adapter(1))
+    await policy.unload_adapter(lost)
+    statuses = set()
+    for _ in range(200):
+        response = await serving.post("/v1/chat/completions", json=CHAT | {"max_tokens": 2})
+        statuses.add(response.status_code)
+        if response.is_success:
+            break
+        assert response.headers["Retry-After"] == "2"
+        await asyncio.sleep(0.05)
+    assert statuses <= {200, 503}
+    assert response.json()["model"] != lost
+
+
+@pytest.fixture
+async def dying_server() -> AsyncIterator[str]:
+    """A double, for a fault that the real server does not produce on demand: it dies while it answers."""
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    def die() -> Response:
+        return Response(b"{", headers={"content-length": "1000", "content-type": "application/json"})
+
+    @app.get("/v1/models")
+    def models() -> dict[str, object]:
+        return {"data": [{"id": "base", "root": "base", "parent": None}]}
+
+    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="critical"))
+    running = asyncio.create_task(server.serve())
+    yield f"http://127.0.0.1:{server.config.port}"
+    server.should_exit = True
+    await running
+
+
+async def test_a_server_that_is_away_or_dies_is_a_503_that_says_when_to_try_again(
+    dying_server: str, registry: Registry
+) -> None:
+    for url in (dying_server, "http://127.0.0.1:9"):
+        alias = Alias("assistant")
+        alias.point_to("base", "base")
+        app = FastAPI()
+        metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
+        async with httpx.AsyncClient(base_url=url) as inference:
+            app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+                response = await client.post("/v1/chat/completions", json=CHAT)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert alias.in_flight("base") == 0
+        assert b'ratchet_gateway_requests_total{status="503"} 1.0' in metrics.expose()

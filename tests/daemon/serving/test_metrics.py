@@ -1,0 +1,92 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from kafka import KafkaProducer
+
+from daemon.registry.registry import Registry
+from daemon.serving.gateway import Alias
+from daemon.serving.metrics import Metrics
+from daemon.serving.store_watch import StoreWatch
+from streams.events import OutcomeEvent
+from streams.intake.decoding import decode_event
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.records import Received
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.runtime.processes import free_port
+from streams.store.api import build_api
+from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
+from streams.store.writer import Store
+from streams.trust.holdout import HoldoutSettings
+
+
+@pytest.fixture
+def kafka() -> Iterator[KafkaSettings]:
+    with EmbeddedBroker() as broker:
+        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
+        create_topics(settings)
+        yield settings
+
+
+@pytest.fixture
+def store(tmp_path: Path, kafka: KafkaSettings) -> Iterator[Store]:
+    store = Store.open(StoreSettings(path=tmp_path / "store.duckdb"), HoldoutSettings(), kafka)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+async def watch(store: Store, kafka: KafkaSettings) -> AsyncIterator[StoreWatch]:
+    server = uvicorn.Server(uvicorn.Config(build_api(store), port=free_port(), log_level="critical", lifespan="off"))
+    running = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    async with StoreClient(f"http://127.0.0.1:{server.config.port}") as client:
+        yield StoreWatch(client, kafka)
+    server.should_exit = True
+    await running
+
+
+def publish(kafka: KafkaSettings, count: int) -> list[Received]:
+    """Publish `count` outcomes; they come back as the log holds them."""
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    received = []
+    for number in range(count):
+        event = OutcomeEvent(episode_id=f"episode-{number}", verifier="test", success=True, score=1.0).to_json()
+        offset = producer.send(kafka.events_topic, event).get(timeout=20).offset
+        received.append(Received(kafka.events_topic, 0, offset, None, event))
+    producer.close()
+    return received
+
+
+async def test_figures_come_from_the_store_and_the_lag_from_the_log(
+    watch: StoreWatch, store: Store, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)
+    assert b"ratchet_store_up 0.0" in metrics.expose()
+    assert b"ratchet_events_total" not in metrics.expose()
+    received = await asyncio.to_thread(publish, kafka, 5)
+    store.append([decode_event(record) for record in received[:3]])
+    await watch.refresh()
+    exposed = metrics.expose().decode()
+    assert "ratchet_store_up 1.0" in exposed
+    assert 'ratchet_events_total{kind="outcome"} 3.0' in exposed
+    assert f'ratchet_consumer_lag{{partition="0",topic="{kafka.events_topic}"}} 2.0' in exposed
+    assert f'ratchet_consumer_lag{{partition="0",topic="{kafka.transitions_topic}"}} 0.0' in exposed
+    assert 'ratchet_branches_total{result="executed"} 0.0' in exposed
+
+
+async def test_a_store_that_goes_away_is_seen_and_its_last_figures_stay(
+    watch: StoreWatch, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)
+    await watch.refresh()
+    watch.client = StoreClient(f"http://127.0.0.1:{free_port()}")
+    await watch.refresh()
+    exposed = metrics.expose().decode()
+    assert "ratchet_store_up 0.0" in exposed
+    assert "ratchet_duplicates_total 0.0" in exposed

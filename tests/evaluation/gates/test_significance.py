@@ -1,0 +1,76 @@
+import pytest
+
+from evaluation.gates.significance import Verdict, decide, evaluate
+from evaluation.rollouts import Rollout
+from evaluation.settings import GateSettings
+from streams.environments.harness import ChatHarness
+from streams.errors import GateError
+from streams.events import Task
+from streams.policy.client import PolicyClient
+from streams.sandboxes.pool import SandboxPool
+from streams.trust.holdout import HoldoutSettings, Split
+
+SETTINGS = GateSettings()
+
+
+def rollouts(solved: set[int], tasks: int = 150) -> list[Rollout]:
+    """Rollouts of the tasks 0, 1, …; the ones in `solved` succeed."""
+    return [
+        Rollout(f"twc/train/{n}", n in solved, float(n in solved), steps=5, invalid_actions=1, actions=("look around",))
+        for n in range(tasks)
+    ]
+
+
+def test_a_candidate_that_solves_more_is_promoted() -> None:
+    decision = decide(rollouts(set(range(10))), rollouts(set(range(5, 30))), SETTINGS)
+    assert decision.verdict is Verdict.PROMOTE
+    assert (decision.wins, decision.losses, decision.ties) == (20, 5, 125)
+    assert decision.p_better <= 0.05 < decision.p_worse
+    assert "alone solves 20, the champion alone 5" in decision.reason
+
+
+def test_a_candidate_that_solves_less_is_rejected() -> None:
+    decision = decide(rollouts(set(range(20))), rollouts({0, 1}), SETTINGS)
+    assert decision.verdict is Verdict.REJECT
+    assert decision.p_worse <= 0.05 < decision.p_better
+
+
+def test_equals_are_inconclusive() -> None:
+    same = rollouts(set(range(20)))
+    decision = decide(same, same, SETTINGS)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.p_better == decision.p_worse == 1.0
+
+
+def test_a_few_more_successes_are_no_proof() -> None:
+    assert decide(rollouts(set()), rollouts(set(range(4))), SETTINGS).verdict is Verdict.INCONCLUSIVE
+    assert decide(rollouts(set()), rollouts(set(range(5))), SETTINGS).verdict is Verdict.PROMOTE
+
+
+def test_tasks_are_paired_by_id_and_not_by_place() -> None:
+    champion, candidate = rollouts(set(range(10))), rollouts(set(range(10)))
+    assert decide(champion, candidate[::-1], SETTINGS).ties == 150
+
+
+def test_sides_that_played_different_tasks_get_no_verdict() -> None:
+    with pytest.raises(GateError, match="different tasks"):
+        decide(rollouts(set(), 151), rollouts(set(), 150), SETTINGS)
+
+
+def test_a_task_that_was_played_twice_gives_no_verdict() -> None:
+    with pytest.raises(GateError, match="played twice"):
+        decide(rollouts(set()) * 2, rollouts(set()) * 2, SETTINGS)
+
+
+def test_too_few_tasks_give_no_verdict() -> None:
+    with pytest.raises(GateError, match="149 tasks are too few"):
+        decide(rollouts(set(), 149), rollouts(set(range(100)), 149), SETTINGS)
+
+
+async def test_a_gate_refuses_to_be_played_on_tasks_of_the_training() -> None:
+    holdout = HoldoutSettings()
+    seen = next(n for n in range(100) if holdout.split(f"twc/train/{n}") is Split.TRAIN)
+    task = Task(environment="textworld_express", task_id=f"twc/train/{seen}", seed=seen)
+    nowhere, pool = PolicyClient("http://127.0.0.1:9"), SandboxPool("textworld_express")
+    with pytest.raises(GateError, match="belongs to training"):
+        await evaluate([task], "base", "ratchet-1-x", nowhere, pool, ChatHarness(), SETTINGS, holdout)

@@ -1,0 +1,180 @@
+"""Branching in real sandboxes."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from streams.branching.branch import branch
+from streams.branching.rate_limit import Budget
+from streams.branching.selectors import Curiosity, LastSteps, Selector, Uniform
+from streams.branching.settings import BranchingSettings
+from streams.environments.harness import ChatHarness
+from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
+from streams.policy.client import PolicyClient
+from streams.policy.served import Policy, Samples, ServedPolicy
+from streams.runtime.processes import free_port
+from streams.sandboxes.pool import SandboxPool
+from tests.streams.policy.policies import FixedPolicy
+
+TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
+SETTINGS = BranchingSettings(alternatives=3)
+UNLIMITED = Budget(None)
+TALKATIVE = ("Inventory.", "dance", "sing", "take dirty white polo shirt")
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[SandboxPool]:
+    async with SandboxPool("textworld_express") as sandboxes:
+        yield sandboxes
+
+
+async def recorded(pool: SandboxPool) -> BranchRequest:
+    """A demonstration as production recorded it."""
+    async with pool.session() as session:
+        actions = await session.demonstration(TASK)
+        first, *answers = await session.replay(TASK, actions)
+    return BranchRequest(
+        event_id="request-1",
+        episode_id="episode-1",
+        task=TASK,
+        opening=ChatHarness().opening(first.text),
+        steps=tuple(
+            RecordedStep(action=action, observation=answer.text)
+            for action, answer in zip(actions, answers, strict=True)
+        ),
+    )
+
+
+async def branched(
+    request: BranchRequest,
+    pool: SandboxPool,
+    policy: Policy,
+    settings: BranchingSettings = SETTINGS,
+    selector: Selector | None = None,
+) -> tuple[BranchResult, ...]:
+    return await branch(request, pool, policy, selector or Uniform(), settings, UNLIMITED)
+
+
+async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    results = await branched(request, pool, FixedPolicy(TALKATIVE))
+    assert [result.step for result in results] == list(range(len(request.steps)))
+    for result in results:
+        assert result.fidelity == "sandbox_replayed"
+        assert result.policy == "ratchet-1-abc"
+        assert result.event_id == BranchResult.id_for("request-1", result.step)
+        assert result.requested == len(result.alternatives) == 3
+        assert request.steps[result.step].action not in [alternative.action for alternative in result.alternatives]
+    opening = {alternative.action: alternative for alternative in results[0].alternatives}
+    assert opening["inventory"].observation == "Inventory: \n  Your inventory is currently empty. [score 0.00]"
+    assert opening["dance"].observation.startswith("Unknown action")
+    assert "sing" not in opening
+
+
+async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    last = (await branched(request, pool, FixedPolicy(TALKATIVE)))[-1]
+    answers = {alternative.action: alternative.observation for alternative in last.alternatives}
+    assert request.steps[0].action == "take dirty white polo shirt"
+    assert "dirty white shirt" in answers["inventory"]
+    assert answers["inventory"].endswith("[score 0.75]")
+
+
+async def test_the_same_request_gives_the_same_results(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    assert await branched(request, pool, FixedPolicy()) == await branched(request, pool, FixedPolicy())
+
+
+async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    settings = BranchingSettings(alternatives=3, branches_per_episode=4)
+    results = await branched(request, pool, FixedPolicy(), settings, LastSteps())
+    assert [len(result.alternatives) for result in results] == [0, 0, 1, 3]
+    assert {result.fidelity for result in results} == {"sandbox_replayed"}
+
+
+async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    told: list[float | None] = []
+
+    class Listening(Curiosity):
+        def weigh(self, situations: Sequence) -> list[float]:  # type: ignore[type-arg] # of situations, as the base has it
+            told.extend(situation.surprise for situation in situations)
+            return super().weigh(situations)
+
+    await branched(request, pool, FixedPolicy(loss=2.5), selector=Listening())
+    assert told == [2.5] * len(request.steps)
+
+
+async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    errors = tuple(f"fly to planet {number}" for number in range(9))
+    settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
+    results = await branched(request, pool, FixedPolicy(errors), settings)
+    # The first round brings that there is no such action, the second one nothing new.
+    assert [len(result.alternatives) for result in results] == [4] * len(request.steps)
+
+
+async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
+    foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
+    surprising = await branched(request, pool, FixedPolicy(loss=2.0), settings)
+    assert [len(result.alternatives) for result in foreseen] == [2] * len(request.steps)
+    assert sum(len(result.alternatives) for result in surprising) > 3 * len(request.steps)
+
+
+async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
+    diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
+    results = await branched(diverging, pool, FixedPolicy(TALKATIVE))
+    assert [result.fidelity for result in results] == ["sandbox_replayed"] * 2 + ["dropped"] * 2
+    assert not results[2].alternatives
+    assert results[2].requested == 3
+    assert "after action 2" in results[2].reason
+
+
+async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
+    results = await branched(other, pool, FixedPolicy(TALKATIVE))
+    assert {result.fidelity for result in results} == {"dropped"}
+    assert "at the start" in results[0].reason
+
+
+async def test_a_reserved_task_is_dropped_with_the_reason(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    reserved = request.model_copy(update={"task": Task(environment="textworld_express", task_id="twc/test/1")})
+    results = await branched(reserved, pool, FixedPolicy(TALKATIVE))
+    assert all(result.fidelity == "dropped" and "reserved" in result.reason for result in results)
+
+
+async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    killed: list[int] = []
+
+    class Killer(FixedPolicy):
+        async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+            if not killed:
+                killed.extend(pool.pids)
+                os.kill(killed[0], signal.SIGKILL)
+            return Samples()
+
+    results = await branched(request, pool, Killer())
+    assert {result.fidelity for result in results} == {"sandbox_replayed"}
+    assert not any(result.fatalities for result in results)
+    with pytest.raises(ProcessLookupError):
+        os.kill(killed[0], 0)
+
+
+async def test_a_policy_that_cannot_be_reached_gives_no_samples_after_its_time() -> None:
+    async with PolicyClient(f"http://127.0.0.1:{free_port()}") as client:
+        policy = ServedPolicy(client, "assistant", patience_s=0.5)
+        chat = (Message(role="user", content="go"),)
+        assert await policy.sample(chat, (1.0, 1.2), 4) == Samples()
+        answered = (*chat, Message(role="assistant", content="go"), Message(role="user", content="gone"))
+        assert await policy.surprises(answered) is None
+        assert await policy.surprise(answered) is None

@@ -1,0 +1,89 @@
+"""Episodes whose sandboxes hang, die and diverge on the way."""
+
+import pytest
+
+from streams.branching.branch import branch
+from streams.branching.rate_limit import Budget
+from streams.branching.restored_episode import Trial, restored
+from streams.branching.selectors import LastSteps, Uniform
+from streams.branching.settings import BranchingSettings
+from streams.errors import DivergedError
+from streams.events import BranchRequest, Message, RecordedStep, Task
+from streams.sandboxes.pool import SandboxPool
+from tests.streams.policy.policies import FixedPolicy
+
+pytestmark = pytest.mark.usefixtures("faulty_environments")
+
+
+def request(environment: str, *steps: tuple[str, str]) -> BranchRequest:
+    """An episode of the task to light the lamp at place 5."""
+    return BranchRequest(
+        episode_id="episode-1",
+        task=Task(environment=environment, task_id="walk/train/5"),
+        opening=(Message(role="user", content="The lamp is at 5. You are at 0."),),
+        steps=tuple(RecordedStep(action=action, observation=observation) for action, observation in steps),
+    )
+
+
+WALKED = (
+    ("+1", "You walk. You are at 1."),
+    ("+2", "You walk. You are at 3."),
+    ("light", "Here is no lamp. You are at 3."),
+)
+
+
+def fates(trials: list[Trial]) -> list[str]:
+    return [trial.observation.text if trial.observation else str(trial.fate) for trial in trials]
+
+
+async def test_an_action_that_never_ends_or_kills_its_sandbox_is_an_outcome_and_hurts_no_other() -> None:
+    async with (
+        SandboxPool("faulty_sound", step_timeout_s=0.5) as pool,
+        restored(request("faulty_sound", *WALKED), pool) as episode,
+    ):
+        trials = await episode.branch(1, ["+1", "hang", "look", "die", "-1"])
+        assert fates(trials) == [
+            "You walk. You are at 2.",
+            "timeout",
+            "You look. You are at 1.",
+            "died",
+            "You walk. You are at 0.",
+        ]
+        assert len(pool.pids) == 1
+
+
+async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from() -> None:
+    settings = BranchingSettings(alternatives=2, step_timeout_s=0.5, invalid_share=1)
+    async with SandboxPool("faulty_sound", step_timeout_s=0.5) as pool:
+        results = await branch(
+            request("faulty_sound", *WALKED), pool, FixedPolicy(("hang", "die")), Uniform(), settings, Budget(None)
+        )
+    for result in results:
+        assert result.fidelity == "sandbox_exact"
+        assert result.alternatives == ()
+        assert {(each.action, each.fate) for each in result.fatalities} == {("hang", "timeout"), ("die", "died")}
+
+
+async def test_what_one_state_has_no_use_for_is_spent_at_the_others() -> None:
+    settings = BranchingSettings(alternatives=9, round=8, adaptive=True, branches_per_episode=10, samples=0)
+    async with SandboxPool("faulty_sound") as pool:
+        results = await branch(
+            request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings, Budget(None)
+        )
+    # There are four alternatives at each state, and most of the budget was meant for the last one.
+    assert [len(result.alternatives) for result in results] == [2, 4, 4]
+
+
+async def test_an_environment_that_diverges_is_caught_every_time() -> None:
+    async with SandboxPool("faulty_forgetful") as pool, restored(request("faulty_forgetful", *WALKED), pool) as episode:
+        for step in (0, 1, 0, 1):
+            with pytest.raises(DivergedError, match="not the one that was walked through"):
+                await episode.branch(step, ["look"])
+
+
+async def test_a_state_that_an_action_left_as_it_was_is_not_restored_again() -> None:
+    steps = (*WALKED, ("look", "You look. You are at 3."))
+    async with SandboxPool("faulty_sound") as pool, restored(request("faulty_sound", *steps), pool) as episode:
+        trials = await episode.branch(2, ["look", "nonsense", "look", "+1", "look"])
+    assert fates(trials)[-1] == "You look. You are at 3."
+    assert fates(trials)[0] == fates(trials)[2] == fates(trials)[4]

@@ -1,0 +1,153 @@
+"""The branch role over a real broker, a real Faust worker and real sandboxes.
+
+The policy is a small HTTP server that always says the same: the real one needs torch, which this floor does without.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from streams.branching.role import serve
+from streams.branching.settings import BranchingSettings, RecoverySettings
+from streams.environments.harness import ChatHarness
+from streams.events import BranchRequest, BranchResult, RecordedStep, RecoveryResult, Task
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.sandboxes.pool import SandboxPool
+
+TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
+
+
+class ScriptedPolicy(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        replies = ["Inventory.", "dance", "open washing machine"] * body["n"]
+        choices = [
+            {"message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
+            for reply in replies[: body["n"]]
+        ]
+        payload = json.dumps({"model": "ratchet-1-abc", "choices": choices}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the tests look at the results."""
+
+
+@pytest.fixture
+def policy_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ScriptedPolicy) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def kafka() -> Iterator[KafkaSettings]:
+    with EmbeddedBroker() as broker:
+        settings = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=6)
+        create_topics(settings)
+        yield settings
+
+
+@asynccontextmanager
+async def branch_role(kafka: KafkaSettings, settings: BranchingSettings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    role = asyncio.create_task(serve(kafka, settings, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(role, 60)
+
+
+def send(kafka: KafkaSettings, *values: bytes) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    for value in values:
+        producer.send(kafka.branches_topic, key=b"episode", value=value).get(30)
+    producer.close()
+
+
+def receive(kafka: KafkaSettings, topic: str, count: int) -> list[bytes]:
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=60_000
+    )
+    values = [next(consumer).value for _ in range(count)]
+    consumer.close()
+    return values
+
+
+async def recorded() -> BranchRequest:
+    async with SandboxPool("textworld_express") as pool, pool.session() as session:
+        actions = await session.demonstration(TASK)
+        first, *answers = await session.replay(TASK, actions)
+    steps = tuple(
+        RecordedStep(action=action, observation=answer.text) for action, answer in zip(actions, answers, strict=True)
+    )
+    return BranchRequest(
+        event_id="request-1", episode_id="episode-1", task=TASK, opening=ChatHarness().opening(first.text), steps=steps
+    )
+
+
+async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: KafkaSettings, policy_url: str) -> None:
+    request = await recorded()
+    elsewhere = request.model_copy(
+        update={
+            "event_id": "request-2",
+            "episode_id": "episode-2",
+            "task": Task(environment="production_shell", task_id="deploy/1"),
+        }
+    )
+    send(kafka, request.to_json(), b"{}", elsewhere.to_json())
+    async with branch_role(kafka, BranchingSettings(policy_url=policy_url)):
+        values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 2 * len(request.steps))
+        letters = await asyncio.to_thread(receive, kafka, kafka.dead_letters_topic, 1)
+    results = [BranchResult.model_validate_json(value) for value in values]
+    branched = sorted((result for result in results if result.request_id == "request-1"), key=lambda r: r.step)
+    assert [result.step for result in branched] == list(range(len(request.steps)))
+    for result in branched:
+        assert (result.fidelity, result.policy) == ("sandbox_replayed", "ratchet-1-abc")
+        assert [alternative.action for alternative in result.alternatives][:2] == ["inventory", "dance"]
+    undone = [result for result in results if result.request_id == "request-2"]
+    assert {(result.fidelity, result.alternatives) for result in undone} == {("dropped", ())}
+    assert "production_shell" in undone[0].reason
+    assert letters == [b"{}"]
+
+
+async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
+    request = await recorded()
+    send(kafka, request.to_json())
+    settings = BranchingSettings(policy_url="http://127.0.0.1:9", policy_patience_s=0.2)
+    async with branch_role(kafka, settings):
+        values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, len(request.steps))
+    for value in values:
+        result = BranchResult.model_validate_json(value)
+        assert result.policy == ""
+        assert {alternative.source for alternative in result.alternatives} == {"valid_actions"}
+
+
+async def test_a_failed_episode_is_gone_on_from(kafka: KafkaSettings, policy_url: str) -> None:
+    request = (await recorded()).model_copy(update={"verdict": "failed"})
+    elsewhere = request.model_copy(
+        update={"event_id": "request-2", "task": Task(environment="production_shell", task_id="deploy/1")}
+    )
+    send(kafka, request.to_json(), elsewhere.to_json())
+    settings = BranchingSettings(policy_url=policy_url, recovery=RecoverySettings(attempts=2, steps=3))
+    async with branch_role(kafka, settings):
+        values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 2)
+    results = {result.request_id: result for result in map(RecoveryResult.model_validate_json, values)}
+    tried = results["request-1"]
+    assert (tried.fidelity, tried.attempts, tried.policy) == ("sandbox_replayed", 2, "ratchet-1-abc")
+    assert 2 <= tried.sandbox_steps <= 6
+    assert (results["request-2"].fidelity, results["request-2"].attempts) == ("dropped", 0)
+    assert "production_shell" in results["request-2"].reason

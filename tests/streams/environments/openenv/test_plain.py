@@ -1,0 +1,113 @@
+"""Both ends against OpenEnv's own: its client on the reference server, and the adapter on its server."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.environments.environment import (
+    Canonicalises,
+    Environment,
+    ListsActions,
+    Observation,
+    Restore,
+    Snapshots,
+    TaskSource,
+    Tools,
+)
+from streams.environments.openenv.environment import OpenEnv
+from streams.environments.openenv.settings import OpenEnvSettings
+from streams.errors import SandboxError
+from streams.events import Task
+from streams.runtime.processes import free_port
+from tests.streams.environments.openenv.openenv_servers import reference, settings, started, stopped
+
+PLAIN = Path(__file__).with_name("plain_openenv.py")
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where the reference server serves TextWorldExpress."""
+    chosen = free_port()
+    process = reference(chosen)
+    yield chosen
+    assert stopped(process) == 0
+
+
+@pytest.fixture(scope="module")
+def plain_port() -> Iterator[int]:
+    """Where OpenEnv's own server serves a game of its own."""
+    chosen = free_port()
+    process = started([str(PLAIN), "serve", str(chosen)], chosen)
+    yield chosen
+    stopped(process)
+
+
+def test_openenvs_own_client_plays_on_the_reference_server(port: int) -> None:
+    command = [sys.executable, str(PLAIN), "play", f"http://127.0.0.1:{port}", "twc/train/17"]
+    played = subprocess.run([*command, "take dirty white shirt", "dance"], capture_output=True, timeout=60, check=True)
+    said = json.loads(played.stdout)
+    assert said["said"][0]["text"].startswith("Your task")
+    assert [one["reward"] for one in said["said"]] == [None, 0.25, 0.0]
+    assert said["state"]["step_count"] == 2
+
+
+def lock_settings(port: int, **others: object) -> OpenEnvSettings:
+    return settings(port, action_field="letter", text_field="message", **others)
+
+
+def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_vouches_for_it(plain_port: int) -> None:
+    session = OpenEnv(lock_settings(plain_port))
+    vouched = OpenEnv(lock_settings(plain_port, deterministic=True, side_effects=False))
+    assert session.capabilities.restores == ()
+    assert session.capabilities.side_effects
+    assert vouched.capabilities.restores == (Restore.REPLAY,)
+    for protocol in (Snapshots, ListsActions, TaskSource, Tools, Canonicalises):
+        assert not isinstance(session, protocol)
+    assert isinstance(session, Environment)
+    session.close()
+    vouched.close()
+
+
+def test_openenvs_own_server_is_played_and_replayed_as_the_settings_say(plain_port: int) -> None:
+    session = OpenEnv(lock_settings(plain_port, deterministic=True))
+    task = Task(environment="openenv", task_id="the door", seed=3)
+
+    def play() -> list[tuple[Observation, str]]:
+        seen = [(session.reset(task), session.fingerprint())]
+        return [*seen, *((session.step(letter), session.fingerprint()) for letter in ("a", "b", "c", "a", "b", "c"))]
+
+    first = play()
+    assert first[0][0] == Observation("A lock, for the door.", 0.0, False, False)
+    assert max(answer.score for answer, _ in first) == 1.0
+    assert any(answer.done and answer.success for answer, _ in first)
+    assert len({fingerprint for _, fingerprint in first}) == len(first)
+    assert play()[:3] == first[:3]
+    session.close()
+
+
+def test_the_reserved_fold_is_not_played_on_a_server_that_would_play_it(plain_port: int) -> None:
+    session = OpenEnv(lock_settings(plain_port))
+    with pytest.raises(SandboxError, match="reserved"):
+        session.reset(Task(environment="openenv", task_id="lock/test/1"))
+    session.close()
+
+
+def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: int) -> None:
+    session = OpenEnv(settings(plain_port))
+    session.reset(Task(environment="openenv", task_id="the door", seed=3))
+    before = session.fingerprint()
+    for senseless, why in (("open it", "JSON"), ('{"word": "a"}', "letter: Field required"), ("[1]", "JSON")):
+        answer = session.step(senseless)
+        assert not answer.understood
+        assert why in answer.text
+    assert session.fingerprint() == before
+    assert json.loads(session.step('{"letter": "z"}').text) == {"message": "Nothing."}
+    session.close()
+    wrong = OpenEnv(settings(plain_port, text_field="text"))
+    with pytest.raises(SandboxError, match="no field 'text'"):
+        wrong.reset(Task(environment="openenv", task_id="the door"))
+    wrong.close()

@@ -1,0 +1,167 @@
+"""Dead letters on a real broker: listed once, replayed whole, and marked."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from streams.errors import BrokerError
+from streams.ids import uuid7
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.dead_letters import (
+    REPLAYED_FROM_HEADER,
+    DeadLetter,
+    Position,
+    originals,
+    read_letters,
+    replay,
+)
+from streams.kafka.records import Outgoing, Received
+from streams.kafka.refusals import OFFSET_HEADER, TOPIC_HEADER, VERDICT_HEADER, Quarantined, Unreadable, refusal_letter
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as running:
+        yield running
+
+
+@pytest.fixture
+def kafka(broker: EmbeddedBroker) -> KafkaSettings:
+    """Topics of this test's own."""
+    name = uuid7()
+    settings = KafkaSettings(
+        bootstrap=broker.bootstrap,
+        partitions=2,
+        events_topic=f"{name}.events",
+        branches_topic=f"{name}.branches",
+        transitions_topic=f"{name}.transitions",
+        dead_letters_topic=f"{name}.dead-letters",
+        spans_topic=f"{name}.spans",
+    )
+    create_topics(settings)
+    return settings
+
+
+def record(kafka: KafkaSettings, offset: int, value: bytes | None = b"{oops", **headers: bytes) -> Received:
+    return Received(kafka.events_topic, 0, offset, f"episode-{offset}".encode(), value, tuple(headers.items()))
+
+
+def refuse(kafka: KafkaSettings, *refused: tuple[Received, Unreadable | Quarantined]) -> None:
+    publish(kafka, *(refusal_letter(received, why, kafka.dead_letters_topic) for received, why in refused))
+
+
+def publish(kafka: KafkaSettings, *messages: Outgoing) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    for message in messages:
+        producer.send(message.topic, key=message.key, value=message.value, headers=list(message.headers)).get(10)
+    producer.close()
+
+
+def letters(kafka: KafkaSettings) -> list[DeadLetter]:
+    return read_letters(kafka, lambda _, __: None)
+
+
+def republished(kafka: KafkaSettings) -> Sequence[Any]:
+    consumer = KafkaConsumer(
+        kafka.events_topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=1500
+    )
+    found = list(consumer)
+    consumer.close()
+    return found
+
+
+def test_a_letter_tells_where_why_and_how_large_and_not_what(kafka: KafkaSettings) -> None:
+    refuse(
+        kafka,
+        (record(kafka, 4), Unreadable("record: Invalid JSON")),
+        (record(kafka, 7, b"x" * 1000), Quarantined("the record has no signature", "ann")),
+        (record(kafka, 9, None), Unreadable("the record has no value")),
+    )
+    found = {letter.position.offset: letter for letter in letters(kafka)}
+    assert [(o, found[o].verdict, found[o].error, found[o].size) for o in sorted(found)] == [
+        (4, "dead-letter", "record: Invalid JSON", 5),
+        (7, "quarantine", "the record has no signature", 1000),
+        (9, "dead-letter", "the record has no value", 0),
+    ]
+    assert found[4].position == Position(kafka.events_topic, 0, 4)
+    assert (found[4].key, found[4].replayed, found[4].replay_of) == (b"episode-4", False, None)
+
+
+def test_what_a_crash_published_twice_is_one_letter(kafka: KafkaSettings) -> None:
+    for _ in range(2):
+        refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
+    assert len(letters(kafka)) == 1
+    assert sum(end_offsets(kafka.bootstrap, kafka.dead_letters_topic).values()) == 2
+
+
+def test_an_empty_topic_has_no_letters_and_one_that_does_not_exist_is_an_error(kafka: KafkaSettings) -> None:
+    assert letters(kafka) == []
+    with pytest.raises(BrokerError, match="has no topic"):
+        letters(kafka.model_copy(update={"dead_letters_topic": "nowhere"}))
+
+
+def test_a_replay_publishes_bytes_key_and_headers_as_they_came_and_marks_the_letter(kafka: KafkaSettings) -> None:
+    hostile = record(kafka, 4, b"\xff\x00", trace=b"\x01", **{TOPIC_HEADER: b"elsewhere", OFFSET_HEADER: b"99"})
+    refuse(kafka, (hostile, Unreadable("wrong")), (record(kafka, 5), Unreadable("wrong")))
+    chosen = [letter for letter in letters(kafka) if letter.position.offset == 4]
+    told: list[tuple[int, int]] = []
+    assert replay(kafka, chosen, lambda done, total: told.append((done, total))) == 1
+    (again,) = republished(kafka)
+    assert (again.key, again.value) == (hostile.key, hostile.value)
+    assert tuple(again.headers) == (*hostile.headers, (REPLAYED_FROM_HEADER, str(chosen[0].position).encode()))
+    assert told == [(1, 1)]
+    assert {letter.position.offset: letter.replayed for letter in letters(kafka)} == {4: True, 5: False}
+
+
+def test_what_is_refused_again_is_another_letter_that_names_the_first(kafka: KafkaSettings) -> None:
+    refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
+    replay(kafka, letters(kafka), lambda _, __: None)
+    (again,) = republished(kafka)
+    received = Received(again.topic, again.partition, again.offset, again.key, again.value, tuple(again.headers))
+    refuse(kafka, (received, Unreadable("still wrong")))
+    first, second = letters(kafka)
+    assert (first.replayed, first.replay_of) == (True, None)
+    assert (second.replayed, second.replay_of) == (False, first.position)
+    replay(kafka, [second], lambda _, __: None)
+    assert [name for name, _ in republished(kafka)[-1].headers] == [REPLAYED_FROM_HEADER]
+
+
+def test_hundreds_of_letters_over_all_partitions_go_back_once_each(kafka: KafkaSettings) -> None:
+    refuse(kafka, *((record(kafka, n, str(n).encode()), Unreadable("wrong")) for n in range(250)))
+    found = letters(kafka)
+    assert {letter.place.partition for letter in found} == {0, 1}
+    assert replay(kafka, found[:240], lambda _, __: None) == 240
+    assert len({again.value for again in republished(kafka)}) == len(republished(kafka)) == 240
+    assert [letter.position for letter in letters(kafka) if not letter.replayed] == [
+        one.position for one in found[240:]
+    ]
+
+
+def test_a_letter_that_names_a_topic_of_others_is_not_replayed(kafka: KafkaSettings) -> None:
+    foreign = Received("payments", 0, 3, None, b"pay", ())
+    refuse(kafka, (foreign, Unreadable("wrong")))
+    with pytest.raises(BrokerError, match="the topic payments"):
+        replay(kafka, letters(kafka), lambda _, __: None)
+
+
+def test_records_of_others_are_passed_over(kafka: KafkaSettings) -> None:
+    topic = kafka.dead_letters_topic
+    publish(kafka, Outgoing(topic, None, b"hello"), Outgoing(topic, None, b"", ((VERDICT_HEADER, b"dead-letter"),)))
+    refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
+    (letter,) = letters(kafka)
+    assert [original.value for _, original in originals(kafka, [letter])] == [b"{oops"]
+
+
+@pytest.mark.parametrize("text", ["", "events", "events/0", "events/zero/1", "/0/1", "events/0/-1"])
+def test_a_position_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no position"):
+        Position.parse(text)
+
+
+def test_a_position_is_read_as_it_is_written() -> None:
+    position = Position("tenant/events", 3, 17)
+    assert Position.parse(str(position)) == position

@@ -1,0 +1,154 @@
+"""The one way to consume: what was not handled is neither acknowledged nor lost."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaProducer
+
+from streams.errors import BrokerError, StoreError
+from streams.ids import uuid7
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.records import Outgoing, Received
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics, end_offsets
+from streams.kafka.worker import build_app, consume, publish, run
+
+RECORDS = 50
+
+
+@pytest.fixture(scope="module")
+def bootstrap() -> Iterator[str]:
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture
+def kafka(bootstrap: str) -> KafkaSettings:
+    """A group and a topic of this test's own, the latter holding records 0 to 49 in two partitions."""
+    name = uuid7()
+    settings = KafkaSettings(
+        bootstrap=bootstrap, partitions=2, session_timeout_s=2, group_prefix=name, events_topic=name
+    )
+    create_topics(settings)
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for number in range(RECORDS):
+        producer.send(name, key=str(number).encode(), value=str(number).encode())
+    producer.close()
+    return settings
+
+
+class Collect:
+    """A handler that keeps what it got, and fails or stops the app when it was told to."""
+
+    def __init__(self, *, until: int, failing_at: bytes | None = None, failure: Exception | None = None) -> None:
+        self.values: list[bytes | None] = []
+        self.stop = asyncio.Event()
+        self._until, self._failing_at, self._failure = until, failing_at, failure
+
+    async def __call__(self, records: list[Received]) -> None:
+        for record in records:
+            if self._failure is not None and record.value == self._failing_at:
+                raise self._failure
+        self.values.extend(record.value for record in records)
+        if len(self.values) >= self._until:
+            self.stop.set()
+
+
+async def consume_into(
+    collect: Collect, kafka: KafkaSettings, positions: dict[tuple[str, int], int] | None = None
+) -> None:
+    async def stored() -> dict[tuple[str, int], int]:
+        return positions or {}
+
+    app = build_app("test", kafka, bundle=7, positions=None if positions is None else stored)
+    consume(app, kafka.events_topic, collect, bundles=2, within_s=0.2)
+    async with asyncio.timeout(60):
+        await run(app, collect.stop)
+
+
+async def test_what_a_failing_handler_got_comes_again_after_a_restart(kafka: KafkaSettings) -> None:
+    failing = Collect(until=RECORDS, failing_at=b"31", failure=StoreError("the disk is full"))
+    with pytest.raises(StoreError, match="the disk is full"):
+        await consume_into(failing, kafka)
+    restarted = Collect(until=RECORDS - len(failing.values))
+    await consume_into(restarted, kafka)
+    assert b"31" not in failing.values
+    assert {*failing.values, *restarted.values} == {str(number).encode() for number in range(RECORDS)}
+
+
+async def test_a_failure_that_nobody_foresaw_ends_the_app_as_well(kafka: KafkaSettings) -> None:
+    with pytest.raises(BrokerError, match="ZeroDivisionError"):
+        await consume_into(Collect(until=RECORDS, failing_at=b"0", failure=ZeroDivisionError()), kafka)
+
+
+async def test_what_was_handled_is_not_read_again(kafka: KafkaSettings) -> None:
+    await consume_into(Collect(until=RECORDS), kafka)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    producer.send(kafka.events_topic, value=b"new")
+    producer.close()
+    second = Collect(until=1)
+    await consume_into(second, kafka)
+    assert second.values == [b"new"]
+
+
+async def test_stored_positions_outweigh_what_the_group_committed(kafka: KafkaSettings) -> None:
+    await consume_into(Collect(until=RECORDS), kafka)
+    ends = end_offsets(kafka.bootstrap, kafka.events_topic)
+    again = Collect(until=ends[0] + 1)
+    await consume_into(again, kafka, {(kafka.events_topic, 0): 0, (kafka.events_topic, 1): ends[1] - 1})
+    assert len(again.values) == ends[0] + 1
+
+
+async def test_messages_are_published_under_their_key_with_their_headers(kafka: KafkaSettings) -> None:
+    collect = Collect(until=RECORDS + 3)
+    app = build_app("test", kafka, bundle=100)
+    consume(app, kafka.events_topic, collect)
+    message = Outgoing(kafka.events_topic, b"key", b"value", (("error", b"none"),))
+    app.task(lambda: publish(app, [message] * 3))
+    async with asyncio.timeout(60):
+        await run(app, collect.stop)
+    assert collect.values.count(b"value") == 3
+    assert sum(end_offsets(kafka.bootstrap, kafka.events_topic).values()) == RECORDS + 3
+
+
+async def test_a_cluster_that_is_not_there_is_a_broker_error() -> None:
+    nowhere = KafkaSettings(bootstrap="127.0.0.1:1")
+    with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
+        await consume_into(Collect(until=1), nowhere)
+
+
+async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: KafkaSettings) -> None:
+    settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
+    app = build_app("test", settings, bundle=7)
+    collect = Collect(until=RECORDS)
+    consume(app, settings.events_topic, collect)
+
+    async def stand_still() -> None:
+        await collect.stop.wait()
+        # What Faust itself does for a rebalance, and after an outage may forget to take back.
+        app.flow_control.suspend()
+        app.consumer.stop_flow()
+        await asyncio.sleep(settings.stall_timeout_s + 2)
+        producer = KafkaProducer(bootstrap_servers=settings.bootstrap)
+        producer.send(settings.events_topic, value=b"new")
+        producer.close()
+
+    app.task(stand_still)
+    async with asyncio.timeout(60):
+        with pytest.raises(BrokerError, match="nothing was read for 6 s"):
+            await run(app, asyncio.Event())
+    assert len(collect.values) == RECORDS
+
+
+async def test_a_worker_with_nothing_to_read_may_stand_still(kafka: KafkaSettings) -> None:
+    settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
+    app = build_app("test", settings, bundle=7)
+    collect, stop = Collect(until=RECORDS), asyncio.Event()
+    consume(app, settings.events_topic, collect)
+    task = asyncio.create_task(run(app, stop))
+    await collect.stop.wait()
+    await asyncio.sleep(2 * settings.stall_timeout_s)
+    assert not task.done()
+    stop.set()
+    await task

@@ -1,0 +1,306 @@
+"""Planted secrets and personal data must be gone from what is stored; what only looks like them must stay."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import Kind, RedactionSettings
+
+KEY = b"a key of the tests"
+REDACTOR = Redactor(RedactionSettings(), KEY)
+
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq9ymd2hVu0dNw1V8yJ\nq3V5z0bTnYk7aG2mXvQw\n"
+    "-----END RSA PRIVATE KEY-----"
+)
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+FINE_GRAINED = "github_pat_11ABCDEFG0abcdefghijkl_" + "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW"
+
+# What is planted (it must be gone), the text around it, and what it is.
+PLANTED = [
+    ("john.smith@example.com", "write to {} soon", "email"),
+    ("John.Smith+spam@Mail.Example.co.uk", "write to <{}>", "email"),
+    ("müller@büro.de", "an {}.", "email"),
+    ("john%40example.com", "https://shop.test/?to={}&n=1", "email"),
+    ("john&#64;example.com", "<a>{}</a>", "email"),
+    ("\uff4aohn\uff20example.com", "write to {}", "email"),
+    ("jo\u200bhn@example.com", "write to {}", "email"),
+    (base64.b64encode(b"john.smith@example.com").decode(), "in base64: {}", "email"),
+    ("+1 415-555-2671", "ring {} now", "phone"),
+    ("(415) 555-2671", "ring {} now", "phone"),
+    ("415.555.2671", "ring {} now", "phone"),
+    ("+49 30 901820", "ring {}, please", "phone"),
+    ("+442083661177", "ring {}, please", "phone"),
+    ("0044 20 8366 1177", "ring {}, please", "phone"),
+    ("4155550182", "Phone: {}", "phone"),
+    ("4111111111111111", "card {}", "card"),
+    ("4111 1111 1111 1111", "card {} 2027", "card"),
+    ("5555-5555-5555-4444", "card {}", "card"),
+    ("378282246310005", "amex {}", "card"),
+    ("DE89370400440532013000", "to {}", "iban"),
+    ("GB82 WEST 1234 5698 7654 32", "to {} BIC", "iban"),
+    ("fr1420041010050500013m02606", "to {}", "iban"),
+    ("203.0.113.77", "from {}:443", "ip"),
+    ("192.168.10.20", "http://{}/x", "ip"),
+    ("2001:db8:85a3::8a2e:370:7334", "from [{}]", "ip"),
+    ("00:1A:2B:3C:4D:5E", "dev {}", "mac"),
+    ("00-1a-2b-3c-4d-5e", "dev {}", "mac"),
+    ("001a.2b3c.4d5e", "dev {}", "mac"),
+    ("123-45-6789", "it is {}", "ssn"),
+    ("123 45 6789", "SSN: {}", "ssn"),
+    ("AKIAIOSFODNN7EXAMPLE", "aws {}", "api_key"),
+    ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = {}", "password"),
+    ("ghp_0123456789abcdefghij0123456789abcdef", "use {}", "api_key"),
+    (FINE_GRAINED, "use {}", "api_key"),
+    ("glpat-abcdefghij0123456789", "use {}", "api_key"),
+    ("xoxb-" + "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx", "use {}", "api_key"),
+    ("https://hooks.slack.com/services/" + "T00000000/B00000000/XXXXXXXXXXXXXXXXXXXX0000", "post {}", "api_key"),
+    ("sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "use {}", "api_key"),
+    ("rk_test_" + "4eC39HqLyjWDarjtT1zdp7dc", "use {}", "api_key"),
+    ("sk-proj-abcDEF0123456789abcDEF0123456789abcDEF01", "use {}", "api_key"),
+    ("sk-ant-api03-abcDEF0123456789-abcDEF0123456789_AA", "use {}", "api_key"),
+    ("AIzaSyA0123456789abcdefghijklmnopqrstuv", "use {}", "api_key"),
+    ("hf_abcdefghijklmnopqrstuvwxyz01234567", "use {}", "api_key"),
+    ("npm_0123456789abcdefghijklmnopqrstuvwxyz", "use {}", "api_key"),
+    ("SG." + "abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG", "use {}", "api_key"),
+    ("SK" + "0123456789abcdef0123456789abcdef", "use {}", "api_key"),
+    ("110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw1", "bot {}", "api_key"),
+    ("0123456789abcdef0123456789abcdef-us12", "mailchimp {}", "api_key"),
+    (JWT, "it is {}", "jwt"),
+    (PEM, "it is\n{}\nand", "private_key"),
+    ("hunter2", "password={}", "password"),
+    ("hunter2", "my password is {}.", "password"),
+    ("swordfish", "DB_PASSWORD={}", "password"),
+    ("correct horse battery", "password: '{}'", "password"),
+    ("swordfish", "$ login --password {} --verbose", "password"),
+    ("pa55w0rd", "postgres://app:{}@db.internal:5432/x", "password"),
+    ("p@55", "redis://:{}@cache:6379", "password"),
+    ("S3cr3t!", "Server=db;User Id=sa;Password={};Encrypt=true", "password"),
+    ("Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA==", "SharedAccessKeyName=x;AccountKey={}", "password"),
+    ("abc.def-123456789", "Authorization: Bearer {}", "password"),
+    ("dXNlcjpwYXNzd29yZA==", "Authorization: Basic {}", "password"),
+    ("abcdef0123456789", "x-api-key: {}", "password"),
+    ("a1b2c3d4e5", "https://api.test/v1?access_token={}&page=2", "password"),
+    ("hunter2", "curl -u user:{} https://api.test", "password"),
+    ("sid=s3cr3tc00kie", "Set-Cookie: {}", "password"),
+    ("Qm7xK2pL9vR4tY8wZ1nB6cD3fG5hJ0sA", "it is {}", "high_entropy"),
+]
+# JSON inside a string, as tool arguments are; the second writes every sign as an escape, the third is JSON in JSON.
+WRAPPED = [
+    lambda text: json.dumps({"arguments": {"text": text}}),
+    lambda text: '{"q": "' + "".join(f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else sign for sign in text) + '"}',
+    lambda text: json.dumps({"arguments": json.dumps({"text": text})}),
+]
+
+LEFT_ALONE = [
+    "[score 0.50] You open the fridge. In it are 3 apples and 12 plates.",
+    "You see a key, a token and a secret door. The password is written nowhere.",
+    "card 4111111111111112 fails Luhn",
+    "DE89370400440532013001 fails modulo 97",
+    "python 3.11.4, v1.2.3.4, package==2.13.0.1, Chrome/120.0.0.0",
+    "at 2026-11-21 10:00:00 and 2026-11-21T10:00:00.123456Z, 21.11.2026, 11/21/2026",
+    "it costs $1,299.00, or 1299.00, or €4111111.11",
+    "order 4155552671 at 1763719200 and 1763719200000",
+    "0.4532015112830366 and 3.14159265358979 and 1e-10",
+    "id 550e8400-e29b-41d4-a716-446655440000",
+    "sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "std::vector<int> a::b and x::y",
+    "127.0.0.1 and ::1 and 0.0.0.0",
+    "password = getpass.getpass() and token = os.environ['TOKEN'] and secret=None",
+    "max_tokens: 512, tokens=300, tokenizer: cl100k_base",
+    "an @ alone, user@host, @mention, a@b",
+    "a basic understanding of the bearer of news",
+    "C:\\new\\table and 100%25 and &amp; &lt;b&gt;",
+    "https://example.com/a/b/c?page=2#top",
+    "streams/environments/textworld_express.py:120: in test_something_1234567",
+]
+
+# docs/privacy.md names these: whoever makes one of them found takes it off both lists.
+MISSED = [
+    "John Smith of 12 Main Street, born on 3 May 1980",
+    "john at example dot com",
+    "4155552671 is the one to ring",
+    "030 901820",
+    "passport C01X00T47",
+    "the password is swordfish",
+    "the code is 4711",
+    "four one one one, one one one one, one one one one, one one one one",
+    "6a6f686e406578616d706c652e636f6d",
+    "john\n@example.com",
+    "ip-203-0-113-77",
+]
+
+
+def step(text: str, episode: str = "e1", environment: str = "shop") -> StepEvent:
+    return StepEvent(
+        episode_id=episode,
+        step=0,
+        agent="assistant",
+        principal="tenant/john@example.com",
+        task=Task(environment=environment, task_id="mail john@example.com"),
+        messages=(Message(role="system", content="Be kind."), Message(role="user", content=text)),
+        action=Message(role="assistant", content=text),
+        observation=text,
+        actor=Actor(kind="expert"),
+    )
+
+
+def outcome(evidence: dict[str, Any]) -> OutcomeEvent:
+    return OutcomeEvent(episode_id="e1", verifier="human", success=True, score=1.0, evidence=evidence)
+
+
+@pytest.mark.parametrize(("value", "around", "kind"), PLANTED)
+def test_a_planted_value_is_gone_from_every_text_of_a_step(value: str, around: str, kind: str) -> None:
+    event = step(around.format(value))
+    redacted = REDACTOR.redact(event)
+    assert isinstance(redacted.event, StepEvent)
+    texts = [redacted.event.messages[1].content, redacted.event.action.content, redacted.event.observation]
+    assert all(value not in text for text in texts)
+    assert texts[0] == texts[1] == texts[2]
+    assert redacted.counts[kind] >= 3
+    assert redacted.event.messages[0] is event.messages[0]
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+@pytest.mark.parametrize(("value", "around", "kind"), PLANTED)
+def test_a_planted_value_is_gone_from_json_in_a_string(value: str, around: str, kind: str, wrap: Any) -> None:
+    text, counts = REDACTOR.redact_text(wrap(around.format(value)), "e1")
+    said = json.loads(text)
+    inner = json.loads(said["arguments"]) if isinstance(said.get("arguments"), str) else said
+    assert value not in json.dumps(inner, ensure_ascii=False)
+    assert counts[kind] == 1
+
+
+@pytest.mark.parametrize(("value", "around", "kind"), PLANTED)
+def test_a_planted_value_is_gone_from_evidence_at_any_depth(value: str, around: str, kind: str) -> None:
+    text = around.format(value)
+    evidence = {"calls": [{"result": {"text": text}}, [text]], text: 1}
+    redacted = REDACTOR.redact(outcome(evidence))
+    assert json.dumps(value)[1:-1] not in redacted.event.to_json().decode()
+    assert value not in repr(redacted.event)
+    assert redacted.counts[kind] >= 3
+
+
+@pytest.mark.parametrize("text", LEFT_ALONE)
+def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+    event = step(text)
+    redacted = REDACTOR.redact(event)
+    assert redacted.event is event
+    assert not redacted.counts
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    planted=st.sampled_from(PLANTED),
+    before=st.sampled_from(LEFT_ALONE),
+    behind=st.sampled_from(LEFT_ALONE),
+    joint=st.sampled_from(["\n", ". ", ", ", "; ", " | ", '", "']),
+)
+def test_a_planted_value_is_gone_whatever_stands_around_it(
+    planted: tuple[str, str, str], before: str, behind: str, joint: str
+) -> None:
+    value, around, kind = planted
+    text, counts = REDACTOR.redact_text(joint.join((before, around.format(value), behind)), "e1")
+    assert value not in text
+    assert counts[kind] >= 1
+
+
+@pytest.mark.parametrize("text", MISSED)
+def test_what_is_known_to_be_missed(text: str) -> None:
+    assert REDACTOR.redact_text(text, "e1") == (text, {})
+
+
+def test_the_key_of_a_value_says_what_it_is() -> None:
+    evidence = {"password": "abc", "pin": 1234, "card": 4111111111111111, "phone": "4155552671", "max_tokens": 512}
+    evidence |= {"score": 0.4532015112830366, "ok": True, "nothing": None, "ssn": "123 45 6789"}
+    event = REDACTOR.redact(outcome(evidence)).event
+    assert isinstance(event, OutcomeEvent)
+    kinds = {key: str(value).rpartition("_")[0] for key, value in event.evidence.items()}
+    assert kinds["password"] == kinds["pin"] == "<PASSWORD"
+    assert (kinds["card"], kinds["phone"], kinds["ssn"]) == ("<CARD", "<PHONE", "<SSN")
+    assert {key: event.evidence[key] for key in ("max_tokens", "score", "ok", "nothing")} == {
+        "max_tokens": 512,
+        "score": 0.4532015112830366,
+        "ok": True,
+        "nothing": None,
+    }
+
+
+def test_identifiers_stay_so_that_a_retraction_finds_its_principal() -> None:
+    event = REDACTOR.redact(step("john@example.com")).event
+    assert isinstance(event, StepEvent)
+    assert (event.principal, event.task.task_id) == ("tenant/john@example.com", "mail john@example.com")
+
+
+def test_the_reason_of_a_retraction_is_redacted() -> None:
+    event = RetractionEvent(principal="p", reason="john@example.com asked")
+    redacted = REDACTOR.redact(event).event
+    assert isinstance(redacted, RetractionEvent)
+    assert redacted.reason.startswith("<EMAIL_")
+    clean = RetractionEvent(principal="p", reason="asked")
+    assert REDACTOR.redact(clean).event is clean
+
+
+def test_one_value_has_one_placeholder_in_an_episode_however_it_is_written() -> None:
+    text = "john@example.com JOHN@example.com john%40example.com 4111 1111 1111 1111 4111111111111111"
+    words = REDACTOR.redact_text(text, "e1")[0].split()
+    assert len(set(words[:3])) == 1
+    assert len(set(words[3:])) == 1
+
+
+def test_placeholders_survive_a_restart_and_tell_nothing_across_episodes() -> None:
+    text = "john@example.com"
+    here = REDACTOR.redact_text(text, "e1")[0]
+    assert Redactor(RedactionSettings(), KEY).redact_text(text, "e1")[0] == here
+    assert REDACTOR.redact_text(text, "e2")[0] != here
+    assert Redactor(RedactionSettings(), b"another key").redact_text(text, "e1")[0] != here
+
+
+def test_the_state_stays_a_growing_chat() -> None:
+    first, second = step("ring +1 415-555-2671"), step("ring +1 415-555-2671 at john@example.com")
+    one, two = REDACTOR.redact(first).event, REDACTOR.redact(second).event
+    assert isinstance(one, StepEvent)
+    assert isinstance(two, StepEvent)
+    assert two.observation.startswith(one.observation)
+
+
+def test_a_value_dressed_up_as_a_placeholder_does_not_pass_for_one() -> None:
+    text, _ = REDACTOR.redact_text("<DE89370400440532013000_3f9a1c>", "e1")
+    assert "DE8937" not in text
+
+
+_PIECES = st.lists(
+    st.one_of(
+        st.sampled_from([around.format(value) for value, around, _ in PLANTED]),
+        st.sampled_from(LEFT_ALONE),
+        st.text(max_size=20),
+        st.from_regex(r"[0-9 ().+@:/=<>_A-Za-z-]{0,40}", fullmatch=True),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=_PIECES, joint=st.sampled_from([" ", "", "\n", ", ", '"', "\\n"]))
+def test_redacting_twice_changes_nothing_more(pieces: list[str], joint: str) -> None:
+    once, _ = REDACTOR.redact_text(joint.join(pieces), "e1")
+    twice, counts = REDACTOR.redact_text(once, "e1")
+    assert twice == once
+    assert not counts
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(categories=["L", "Zs"], exclude_characters="@"), max_size=400))
+def test_words_without_digits_and_signs_come_out_as_they_went_in(text: str) -> None:
+    assert REDACTOR.redact_text(text, "e1") == (text, {})
+
+
+def test_every_kind_is_planted() -> None:
+    assert {kind for _, _, kind in PLANTED} == {str(kind) for kind in Kind}
+    assert len(PLANTED) >= 40

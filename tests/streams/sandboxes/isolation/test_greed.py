@@ -1,0 +1,131 @@
+"""Programs that want more than their share, or more time than they have."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streams.sandboxes.isolation.landlock import Unconfined
+from streams.sandboxes.isolation.launching import Tier
+from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.settings import Limits
+from streams.sandboxes.isolation.tree import Process, descendants, processes
+from tests.streams.sandboxes.isolated import HERE, started
+
+GREED = HERE / "greed"
+SMALL = Limits(memory_mib=150, processes=40, disk_mib=50, cpu_s=1)
+LARGE = Limits(memory_mib=3000, processes=400, disk_mib=1000, cpu_s=100)
+
+GREEDY = (
+    "fork_many",
+    "start_many_threads",
+    "eat_memory",
+    "eat_memory_together",
+    "eat_shared_memory",
+    "hide_memory",
+    "fill_the_disk",
+    "fill_the_disk_unseen",
+    "make_many_files",
+)
+# The warden serves it nowhere.
+HIDDEN = "fill_the_disk_deep_down"
+
+
+def living(those: list[Process]) -> list[Process]:
+    now = {(process.pid, process.started) for process in processes()}
+    return [process for process in those if (process.pid, process.started) in now]
+
+
+def eventually_dead(those: list[Process]) -> bool:
+    deadline = time.monotonic() + 20
+    while living(those) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not living(those)
+
+
+@pytest.mark.parametrize("program", [*GREEDY, HIDDEN])
+def test_nobody_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
+    with started(tier, warden, GREED / f"{program}.py", limits=SMALL) as sandbox:
+        assert "ESCAPED" not in sandbox.finish()
+        assert not descendants(sandbox.process.pid, processes())
+
+
+@pytest.mark.parametrize("program", GREEDY)
+def test_the_same_program_is_served_where_the_limits_are_wide(program: str, warden: Warden) -> None:
+    with started(Unconfined(), warden, GREED / f"{program}.py", limits=LARGE) as sandbox:
+        assert sandbox.process.stdout is not None
+        assert sandbox.process.stdout.readline() == "ESCAPED\n"
+        assert not sandbox.watch.breach
+
+
+def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, warden: Warden) -> None:
+    with started(tier, warden, GREED / "fork_without_end.py", limits=SMALL) as sandbox:
+        time.sleep(1)
+        sandbox.watch.kill()
+        sandbox.finish()
+        assert not descendants(sandbox.process.pid, processes())
+
+
+def test_processor_time_is_an_allowance_for_each_request(tier: Tier, warden: Warden) -> None:
+    with started(tier, warden, GREED / "loop_for_ever.py", limits=SMALL) as sandbox:
+        for _ in range(15):
+            time.sleep(0.1)
+            sandbox.watch.renew()
+        assert not sandbox.watch.breach
+        sandbox.finish()
+        assert "processor time for one request" in sandbox.watch.breach
+
+
+def test_nothing_outlives_its_sandbox(tier: Tier, warden: Warden) -> None:
+    with started(tier, warden, GREED / "outlive.py", "stay") as sandbox:
+        assert sandbox.process.stdout is not None
+        assert sandbox.process.stdout.readline() == "READY\n"
+        below = descendants(sandbox.process.pid, processes())
+        assert len(below) >= 2
+        sandbox.watch.kill()
+        assert not living(below)
+
+
+def test_nothing_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
+    with started(tier, warden, GREED / "outlive.py") as sandbox:
+        below = descendants(sandbox.process.pid, processes())
+        sandbox.finish()
+        assert eventually_dead(below)
+
+
+def test_killing_its_process_group_would_not_be_enough() -> None:
+    command = (sys.executable, str(GREED / "outlive.py"), "stay")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "READY\n"
+        programs = [p for p in processes() if str(GREED).encode() in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
+        os.killpg(process.pid, 9)
+        process.wait()
+        try:
+            assert living(programs)
+        finally:
+            for survivor in living(programs):
+                os.kill(survivor.pid, 9)
+
+
+def test_nothing_outlives_a_pool_that_is_killed(tier: Tier, tmp_path: Path) -> None:
+    pool = f"""
+import sys, time
+from tests.streams.sandboxes.isolated import *
+tier = tier_called({tier.name!r})
+with Warden() as warden, started(tier, warden, HERE / "greed" / "outlive.py", "stay") as sandbox:
+    assert sandbox.process.stdout.readline() == "READY\\n"
+    print("READY", flush=True)
+    time.sleep(600)
+"""
+    variables = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", pool], stdout=subprocess.PIPE, text=True, env=variables) as process:
+        assert process.stdout is not None
+        assert "READY\n" in iter(process.stdout.readline, "")
+        below = descendants(process.pid, processes())
+        assert len(below) >= 3
+        process.kill()
+    assert eventually_dead(below)

@@ -1,0 +1,130 @@
+"""What the store lets be learned from, and what it asks the branch workers to do about it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from streams.events import (
+    Event,
+    OutcomeEvent,
+    StepEvent,
+)
+from streams.ids import content_id
+from streams.kafka.refusals import Quarantined
+from streams.store.decoded import Decoded
+from streams.store.status import status
+from streams.store.writer import Appended, Store
+from streams.trust.holdout import Split
+from streams.trust.quota import QuotaSettings
+from tests.streams.episodes import KAFKA, column, episode, raw, records, requests
+
+
+def test_a_quarantined_event_is_noted_with_whose_it_is(store: Store) -> None:
+    refused = Decoded(raw(b"{}").received, Quarantined("too large", "tenant/a"))
+    assert store.append([refused]) == Appended(quarantined=1)
+    assert store.query("SELECT principal, reason FROM quarantined").to_pylist() == [
+        {"principal": "tenant/a", "reason": "too large"}
+    ]
+    assert store.positions() == {(KAFKA.events_topic, 0): 1}
+
+
+def test_a_flagged_episode_is_stored_and_never_trusted(store: Store) -> None:
+    first, *rest = records(episode("a"))
+    assert store.append([replace(first, flag="injection"), *rest]) == Appended(stored=3)
+    assert column(store, "SELECT episode_id FROM flags") == ["a"]
+    assert status(store).trusted == {}
+
+
+def test_redactions_are_counted_by_kind(store: Store) -> None:
+    first, second, verdict = records(episode("a"))
+    found = [replace(first, redactions={"email": 2}), replace(second, redactions={"email": 1, "iban": 1}), verdict]
+    store.append(found)
+    assert status(store).redactions == {"email": 3, "iban": 1}
+
+
+def test_one_principal_and_one_story_are_trusted_only_so_often(
+    open_store_with: Callable[[QuotaSettings], Store],
+) -> None:
+    store = open_store_with(QuotaSettings(per_principal=2))
+    many = [
+        event.model_copy(update={"principal": "p"} if isinstance(event, StepEvent) else {})
+        for name in "abc"
+        for event in episode(name)
+    ]
+    assert store.append(records(many)).trusted == 2
+    assert column(store, "SELECT episode_id FROM flags") == ["c"]
+    store = open_store_with(QuotaSettings(near_duplicates=3))
+    assert store.append(records([event for name in "def" for event in episode(name)], start=9)).trusted == 1
+    assert column(store, "SELECT reason FROM flags ORDER BY sequence")[1].startswith("flood")
+
+
+@pytest.mark.parametrize(
+    ("events", "trusted", "requested"),
+    [
+        (episode("a", "expert"), {"train": 1}, ["a"]),
+        (episode("a", "human", success=False), {"train": 1}, ["a"]),
+        (episode("a", "policy"), {"train": 1}, ["a"]),
+        (episode("a", "policy", success=False), {}, []),
+        (episode("a", "policy")[:2], {}, []),
+        (episode("a", "expert", split=Split.SELECTION), {"selection": 1}, []),
+        ([episode("a")[1], episode("a")[2]], {}, []),
+    ],
+    ids=[
+        "an expert's",
+        "a human's, whatever the verdict",
+        "a verified success",
+        "a failure",
+        "not judged",
+        "held out",
+        "without its first step",
+    ],
+)
+def test_only_trusted_training_episodes_are_branched(
+    store: Store, events: list[Event], trusted: dict[str, int], requested: list[str]
+) -> None:
+    store.append(records(events))
+    assert status(store).trusted == trusted
+    assert [request.episode_id for request in requests(store) if request.verdict == "trusted"] == requested
+
+
+def test_a_request_can_restore_every_state_that_the_actor_saw(store: Store) -> None:
+    events = episode("a")
+    store.append(records(events))
+    (request,) = requests(store)
+    assert request.event_id == content_id("branch_request", "trusted", "a")
+    for step in events[:2]:
+        assert isinstance(step, StepEvent)
+        assert request.state(step.step) == step.messages
+
+
+def test_a_verdict_may_come_before_the_steps_and_in_another_batch(store: Store) -> None:
+    first, second, verdict = episode("a")
+    store.append(records([verdict], partition=1))
+    store.append(records([first]))
+    assert requests(store) == []
+    store.append(records([second], start=1))
+    assert [request.episode_id for request in requests(store)] == ["a"]
+
+
+def test_an_episode_is_requested_once_however_often_it_is_judged(store: Store) -> None:
+    store.append(records(episode("a")))
+    again = OutcomeEvent(event_id="again", episode_id="a", verifier="judge", success=True, score=1.0)
+    store.append(records([again], start=3))
+    assert len(requests(store)) == 1
+    assert status(store).trusted == {"train": 1}
+
+
+def test_a_history_that_was_rewritten_is_not_one_growing_chat(store: Store) -> None:
+    first, second, verdict = episode("a")
+    assert isinstance(second, StepEvent)
+    rewritten = second.model_copy(update={"messages": second.messages[1:]})
+    store.append(records([first, rewritten, verdict]))
+    assert status(store).trusted == {}
+    assert requests(store) == []
+
+
+def test_an_episode_that_two_principals_report_is_nobodys(store: Store) -> None:
+    first, second, verdict = episode("a")
+    store.append(records([first, second.model_copy(update={"principal": "tenant/b"}), verdict]))
+    assert status(store).trusted == {}

@@ -1,0 +1,102 @@
+"""A retraction takes the way of every event, and the store asks nobody to work on what was withdrawn."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from kafka import KafkaConsumer
+
+from streams.errors import RetractionError, StoreError
+from streams.events import EVENT, RetractionEvent
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.records import Received
+from streams.kafka.refusals import Quarantined
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.signatures import SIGNATURE_HEADER, verify
+from streams.kafka.topics import create_topics
+from streams.store.client import StoreClient
+from streams.store.decoded import Decoded
+from streams.store.retraction import retract
+from streams.store.writer import Store
+from streams.trust.holdout import Split
+from tests.recorded import TASKS, Log, ServedStore, episode
+
+TASK = TASKS[Split.TRAIN][0]
+
+
+@pytest.fixture
+def kafka() -> Iterator[KafkaSettings]:
+    with EmbeddedBroker() as broker:
+        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
+        create_topics(settings)
+        yield settings
+
+
+def column(store: Store, sql: str) -> list[object]:
+    found: list[object] = store.query(sql).column(0).to_pylist()
+    return found
+
+
+def test_episodes_of_who_withdrew_are_stored_and_neither_trusted_nor_branched(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    log = Log(store)
+    log.publish(*episode("before", TASK), RetractionEvent(principal="late", reason="asked"))
+    log.publish(*episode("late", TASK, action="run"), *episode("other", TASK, action="walk"))
+    assert column(store, "SELECT episode_id FROM trusted ORDER BY 1") == ["before", "other"]
+    assert [pending.message.key for pending in store.pending(10)] == [b"before", b"other"]
+    assert "late" in column(store, "SELECT episode_id FROM transitions")
+
+
+def test_an_episode_that_ends_after_its_principal_withdrew_is_not_trusted(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    log, (first, *rest) = Log(store), episode("leaves", TASK)
+    log.publish(first)
+    log.publish(RetractionEvent(principal="leaves", reason="asked"), *rest)
+    assert column(store, "SELECT episode_id FROM trusted") == []
+
+
+def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_withdrew(
+    open_store: Callable[[], Store],
+) -> None:
+    store = open_store()
+    log = Log(store)
+    store.adopt_log("one", {})
+    log.publish(*episode("stays", TASK), *episode("leaves", TASK, action="run"))
+    store.published(store.pending(10)[-1].sequence)
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    store.adopt_log("another", {})
+    assert [pending.message.key for pending in store.pending(10)] == [b"stays"]
+
+
+async def test_what_is_published_is_a_signed_event_and_waiting_for_it_has_an_end(
+    served_store: ServedStore, kafka: KafkaSettings
+) -> None:
+    event = RetractionEvent(principal="ann", reason="asked")
+    async with StoreClient(served_store.url) as client:
+        with pytest.raises(RetractionError, match="did not get to it within 1 s; it will be obeyed"):
+            await retract(kafka, client, event, b"key of ann", patience_s=1)
+    consumer = KafkaConsumer(
+        kafka.events_topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=1500
+    )
+    (record,) = consumer
+    consumer.close()
+    assert EVENT.validate_json(record.value) == event
+    assert verify(b"key of ann", record.value, dict(record.headers)[SIGNATURE_HEADER].decode())
+
+
+async def test_a_retraction_that_is_refused_says_why(served_store: ServedStore, kafka: KafkaSettings) -> None:
+    first = Received(kafka.events_topic, 0, 0, b"ann", b"{}")
+    served_store.store.append([Decoded(first, Quarantined("the record has no signature", "ann"))])
+    async with StoreClient(served_store.url) as client:
+        with pytest.raises(RetractionError, match="refused the retraction: the record has no signature"):
+            await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))
+
+
+async def test_without_a_store_that_could_obey_nothing_is_published(kafka: KafkaSettings) -> None:
+    async with StoreClient("http://127.0.0.1:9") as client:
+        with pytest.raises(StoreError, match="is the record role running"):
+            await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))
+    consumer = KafkaConsumer(
+        kafka.events_topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=1000
+    )
+    assert list(consumer) == []
+    consumer.close()

@@ -1,0 +1,60 @@
+"""What is kept in memory never forgets a stored id, and says of few new ones that they may be stored."""
+
+import duckdb
+import pyarrow as pa
+
+from streams.ids import uuid7
+from streams.store.seen_ids import EpisodeStarts, SeenIds
+
+
+def ids_of(connection: duckdb.DuckDBPyConnection, ids: list[str]) -> SeenIds:
+    connection.register("given", pa.table({"id": pa.array(ids, pa.string())}))
+    connection.execute("CREATE OR REPLACE TABLE ids AS SELECT id FROM given")
+    return SeenIds(connection, "SELECT id FROM ids")
+
+
+def test_no_stored_id_is_ever_taken_for_a_new_one() -> None:
+    stored, later = ([uuid7() for _ in range(5000)] for _ in range(2))
+    with duckdb.connect() as connection:
+        seen = ids_of(connection, stored)
+        seen.add(later)
+        assert seen.possible([*stored, *later]) == [*stored, *later]
+        assert len(seen.possible([uuid7() for _ in range(5000)])) < 50
+
+
+def test_a_full_filter_is_made_anew_from_the_table() -> None:
+    with duckdb.connect() as connection:
+        seen = ids_of(connection, ["a"])
+        connection.execute("INSERT INTO ids SELECT 'id-' || i FROM range(1_100_000) t(i)")
+        seen.add([f"id-{number}" for number in range(1_100_000)])
+        assert len(seen.possible(f"id-{number}" for number in range(0, 1_100_000, 1000))) == 1100
+        assert len(seen.possible(f"no-{number}" for number in range(10_000))) < 50
+
+
+def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
+    with duckdb.connect() as connection:
+        starts = EpisodeStarts(ids_of(connection, ["old"]))
+        assert starts.note("new", 7)
+        assert not starts.note("new", 8)
+        assert starts.before(["new"]) == 7
+        assert not starts.note("old", 9)
+        assert starts.before(["new", "old"]) == 0
+
+
+def test_an_episode_that_was_pushed_out_is_looked_for_everywhere() -> None:
+    with duckdb.connect() as connection:
+        starts = EpisodeStarts(ids_of(connection, []), limit=2)
+        for sequence, name in enumerate(["a", "b", "c"], 1):
+            starts.note(name, sequence)
+        starts.kept(["a", "b", "c"])
+        assert starts.before(["a"]) == 0
+        assert not starts.note("a", 9)
+        assert starts.before(["b", "c"]) == 2
+
+
+def test_what_was_not_stored_after_all_is_new_again() -> None:
+    with duckdb.connect() as connection:
+        starts = EpisodeStarts(ids_of(connection, []))
+        starts.note("a", 1)
+        starts.forget(["a"])
+        assert starts.note("a", 2)

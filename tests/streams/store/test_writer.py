@@ -1,0 +1,198 @@
+"""The store keeps each event once, whatever the log repeats, and decides what is learned from."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from streams.errors import StoreError
+from streams.events import (
+    RetractionEvent,
+)
+from streams.kafka.refusals import Unreadable
+from streams.store.settings import StoreSettings
+from streams.store.status import status
+from streams.store.writer import Appended, Store
+from tests.streams.episodes import HOLDOUT, KAFKA, column, episode, raw, records, result
+
+
+def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
+    assert store.append(records(episode("a"))) == Appended(stored=3, trusted=1)
+    assert column(store, "SELECT event_id FROM events ORDER BY sequence") == ["a-0", "a-1", "a-end"]
+    assert column(store, "SELECT action FROM transitions WHERE origin = 'production' ORDER BY step") == ["go 0", "go 1"]
+    assert column(store, "SELECT success FROM outcomes") == [True]
+    assert store.positions() == {(KAFKA.events_topic, 0): 3}
+
+
+def test_records_below_the_watermark_are_dropped(store: Store) -> None:
+    store.append(records(episode("a")))
+    assert store.append(records([*episode("a"), *episode("b")])) == Appended(stored=3, replayed=3, trusted=1)
+    assert status(store).duplicates == 0
+
+
+def test_an_event_under_a_second_offset_is_counted_and_not_stored_again(store: Store) -> None:
+    store.append(records(episode("a")))
+    twice = [*episode("a"), *episode("b"), *episode("b")]
+    assert store.append(records(twice, start=3)) == Appended(stored=3, duplicates=6, trusted=1)
+    assert status(store).events == {"outcome": 2, "step": 4}
+    assert status(store).duplicates == 6
+
+
+def test_sequences_are_unique_over_all_tables_and_continue_after_reopening(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append(records(episode("a")))
+    before = store.sequence
+    store = open_store()
+    assert store.sequence == before
+    store.append([*records(episode("b"), start=3), raw(b"{", offset=6)])
+    tables = ("events", "outcomes", "transitions", "trusted", "dead_letters", "outbox")
+    sequences = column(store, " UNION ALL ".join(f"SELECT sequence FROM {name}" for name in tables))
+    assert len(set(sequences)) == len(sequences) == store.sequence
+
+
+def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
+    store.append(records(episode("a")))
+    with pytest.raises(StoreError, match="read again from 3"):
+        store.append(records(episode("b"), start=4))
+    assert status(store).events == {"outcome": 1, "step": 2}
+    assert store.append(records(episode("b"), start=3)).stored == 3
+
+
+def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: Callable[[], Store]) -> None:
+    open_store().append(records(episode("a")))
+    store = open_store()
+    assert store.append(records(episode("b"), start=5)).stored == 3
+    assert status(store).gaps == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (b"{not json", "Invalid JSON"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (None, "no value"),
+        (b'{"schema":2,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
+        (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
+        (b'{"schema":1,"kind":"surprise"}', "no such kind"),
+        (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
+    ],
+)
+def test_what_cannot_be_read_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
+    decoded = raw(value)
+    assert store.append([decoded]) == Appended(dead_letters=1)
+    assert isinstance(decoded.content, Unreadable)
+    assert column(store, "SELECT error FROM dead_letters") == [decoded.content.error]
+    assert error in decoded.content.error
+    assert store.pending(10) == []
+
+
+def test_an_id_is_recognised_after_a_restart_and_after_many_others(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append(records(episode("a")))
+    store = open_store()
+    again = store.append(records([*episode("a"), *episode("b")], partition=1))
+    assert again == Appended(stored=3, duplicates=3, trusted=1)
+
+
+def test_what_a_failed_transaction_took_in_is_taken_back(store: Store) -> None:
+    store.append(records(episode("a")))
+    with pytest.raises(StoreError):
+        store.append([*records(episode("b"), start=3), *records(episode("c"), start=100)])
+    assert store.append(records(episode("b"), start=3)) == Appended(stored=3, trusted=1)
+
+
+def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE outbox (sequence BIGINT, headers VARCHAR)")
+    with pytest.raises(StoreError, match="its table outbox has the columns sequence, headers"):
+        Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
+
+
+def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
+    store.append(records(episode("a")))
+    store.append([result("a"), result("a", offset=1)])
+    counts = status(store)
+    assert counts.transitions == {"branch": 2, "production": 2}
+    assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)
+    assert counts.duplicates == 1
+    rows = store.query("SELECT * FROM transitions WHERE origin = 'branch' ORDER BY sequence").to_pylist()
+    assert [(row["action"], row["source"], row["adapter"]) for row in rows] == [
+        ("jump", "policy", "base"),
+        ("wait", "valid_actions", None),
+    ]
+    assert {row["principal"] for row in rows} == {"tenant/a"}
+    assert {(row["fidelity"], row["step"], row["messages"]) for row in rows} == {("sandbox_exact", 1, None)}
+
+
+def test_retractions_are_kept(store: Store) -> None:
+    store.append(records([RetractionEvent(principal="tenant/a", reason="asked")]))
+    assert column(store, "SELECT principal FROM retractions") == ["tenant/a"]
+
+
+def test_the_outbox_is_handed_out_in_order_until_it_is_marked(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.append([*records(episode("a")), *records(episode("b"), start=3), *records(episode("c"), start=6)])
+    pending = store.pending(10)
+    assert [entry.message.key for entry in pending] == [b"a", b"b", b"c"]
+    store.published(pending[0].sequence)
+    store = open_store()
+    assert store.pending(10) == pending[1:]
+    assert status(store).outbox_pending == 2
+    store.published(pending[2].sequence)
+    assert store.pending(10) == []
+
+
+def test_another_log_under_the_same_address_is_read_from_its_beginning(open_store: Callable[[], Store]) -> None:
+    store = open_store()
+    store.adopt_log("first", {})
+    store.append(records(episode("a")))
+    store = open_store()
+    store.adopt_log("first", {(KAFKA.events_topic, 0): 3})
+    assert store.positions() == {(KAFKA.events_topic, 0): 3}
+    store.adopt_log("second", {(KAFKA.events_topic, 0): 9})
+    assert store.positions() == {(KAFKA.events_topic, 0): 0}
+    assert store.append(records([*episode("a"), *episode("b")])) == Appended(stored=3, duplicates=3, trusted=1)
+
+
+def test_a_partition_that_ends_before_what_was_read_is_read_again(store: Store) -> None:
+    store.adopt_log("cluster", {})
+    store.append(records(episode("a")))
+    store.adopt_log("cluster", {(KAFKA.events_topic, 0): 2})
+    assert store.positions() == {(KAFKA.events_topic, 0): 0}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM events",
+        "INSERT INTO outcomes SELECT * FROM outcomes",
+        "CREATE TABLE mine AS SELECT 1",
+        "SELECT 1; DROP TABLE events",
+        "COPY events TO 'events.parquet'",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM 'store.duckdb'",
+        "ATTACH 'other.duckdb'",
+        "SET enable_external_access = true",
+        "CHECKPOINT",
+        "SELEC 1",
+        "",
+    ],
+)
+def test_queries_only_read_and_only_the_store(store: Store, sql: str) -> None:
+    with pytest.raises(StoreError):
+        store.query(sql)
+
+
+def test_a_second_process_cannot_open_the_file(store: Store, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from streams.trust.holdout import HoldoutSettings\n"
+        "from streams.kafka.settings import KafkaSettings\n"
+        "from streams.store.settings import StoreSettings; from streams.store.writer import Store\n"
+        "Store.open(StoreSettings(path=Path(sys.argv[1])), HoldoutSettings(), KafkaSettings())"
+    )
+    second = subprocess.run([sys.executable, "-c", script, tmp_path / "store.duckdb"], capture_output=True, text=True)
+    assert "only one process may have it open" in second.stderr
