@@ -1,36 +1,15 @@
 """The roles of a running Ratchet, each a process of its own: `ratchet run --roles ROLE` ends up here."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from pathlib import Path
-
-import structlog
 
 from daemon.config import Settings
-from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
-from daemon.learning.forgetting import mark_withdrawn
+from daemon.learning import role as learn_role
 from daemon.serving import role as serve_role
-from learners.base_model import resolve_base
-from learners.snapshots import SnapshotManifest
 from streams.branching import role as branch_role
-from streams.errors import RatchetError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
 from streams.runtime.processes import stop_on_signals
-from streams.trust.rules import WITHDRAWN_EPISODES
-
-log = structlog.get_logger()
-
-_POLL_S = 5.0
-_PROGRESS_EVERY_S = 10.0
-
-_LEARNABLE_SQL = f"""
-    SELECT count(*) AS learnable, count(*) FILTER (sequence > {{since}}) AS new
-    FROM trusted ANTI JOIN ({WITHDRAWN_EPISODES}) AS withdrawn USING (episode_id)
-    WHERE split = 'train'
-"""
 
 
 class Role(StrEnum):
@@ -61,16 +40,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def learn(settings: Settings) -> None:
-    """Run a cycle whenever enough new trusted episodes are stored and branched, until the process is told to stop."""
-    stop = asyncio.create_task(stop_on_signals().wait())
-    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
-    async with open_loop(settings, base) as loop:
-        learning = asyncio.create_task(Learner(loop).run())
-        await asyncio.wait((learning, stop), return_when=asyncio.FIRST_COMPLETED)
-        if learning.done():
-            await learning
-        learning.cancel()
-        await asyncio.gather(learning, return_exceptions=True)
+    await learn_role.serve(settings, stop_on_signals())
 
 
 async def otlp(settings: Settings) -> None:
@@ -84,84 +54,3 @@ RUN: dict[Role, Callable[[Settings], Awaitable[None]]] = {
     Role.SERVE: serve,
     Role.OTLP: otlp,
 }
-
-
-class Learner:
-    """Decides when a cycle is due, and runs it."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._due_since: float | None = None
-        self._told = 0.0
-        self._marked: tuple[int, tuple[str, ...]] = (0, ())
-
-    async def run(self) -> None:
-        """Learn until cancelled."""
-        await self._unload_leftovers()
-        while True:
-            try:
-                await self.mark_withdrawn()
-                if await self.is_due():
-                    self._due_since = None
-                    await run_cycle(self._loop, self._loop.settings.learner, self._tell)
-            except RatchetError as error:
-                # What serves is untouched; the same data is tried again when more of it has come.
-                log.error("the cycle failed", error=str(error))
-            await asyncio.sleep(_POLL_S)
-
-    async def is_due(self) -> bool:
-        """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
-
-        A champion that saw who withdrew is to be replaced by as much as is left, once for each retraction.
-        """
-        settings = self._loop.settings
-        since, obeyed = _newest_snapshot(settings.home / "snapshots")
-        count = await self._loop.store.query(_LEARNABLE_SQL.format(since=since))
-        enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes
-        if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(obeyed)):
-            return False
-        self._due_since = self._due_since or time.monotonic()
-        asked, answered = await self._loop.branching_state()
-        return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
-
-    async def mark_withdrawn(self) -> None:
-        """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""
-        latest = await self._loop.store.query("SELECT coalesce(max(sequence), 0) AS sequence FROM retractions")
-        looked_at = (int(latest["sequence"][0].as_py()), self._loop.adapters.digests())
-        if looked_at == self._marked or not looked_at[0]:
-            return
-        for mark in await mark_withdrawn(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
-            log.warning("to be retrained", adapter=mark.subject, reason=mark.reason)
-        self._marked = looked_at
-
-    async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
-        """Whether it saw somebody who withdrew after the retraction that the newest snapshot obeyed last."""
-        registry = self._loop.registry
-        marks = ", ".join(f"'{event_id}'" for event_id in registry.marks().get(registry.refs().champion, ()))
-        if not marks:
-            return False
-        newer = await self._loop.store.query(
-            f"SELECT count(*) AS n FROM retractions WHERE sequence > {obeyed} AND event_id IN ({marks})"
-        )
-        return bool(newer["n"][0].as_py())
-
-    async def _unload_leftovers(self) -> None:
-        """A learner that died during a gate left its candidate loaded."""
-        given = self._loop.registry.names_given_by(ACTOR)
-        for model in await self._loop.policy.models():
-            if model.name in given:
-                await self._loop.policy.unload_adapter(model.name)
-
-    def _tell(self, phase: Phase, done: int, total: int, note: str) -> None:
-        if done == total or time.monotonic() - self._told > _PROGRESS_EVERY_S:
-            self._told = time.monotonic()
-            log.info("cycle", phase=phase.value, done=done, total=total, note=note)
-
-
-def _newest_snapshot(folder: Path) -> tuple[int, int]:
-    """The latest sequence that a snapshot took in, and that of the latest retraction that one obeyed."""
-    manifests = [SnapshotManifest.model_validate_json(path.read_bytes()) for path in folder.glob("*/manifest.json")]
-    return (
-        max((manifest.as_of for manifest in manifests), default=-1),
-        max((manifest.retracted_as_of for manifest in manifests), default=0),
-    )

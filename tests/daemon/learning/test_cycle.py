@@ -13,10 +13,11 @@ from daemon.console import Narrator
 from daemon.demo.demo import Demo
 from daemon.demo.plan import DemoPlan
 from daemon.learning.cycle import Loop, Phase, open_loop, run_cycle
+from daemon.learning.role import Learner
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE
-from daemon.roles import Learner, Role
+from daemon.roles import Role
 from daemon.serving.role import ServingSettings
 from daemon.supervisor import Supervisor
 from evaluation.gates.significance import Verdict

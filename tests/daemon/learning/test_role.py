@@ -9,9 +9,9 @@ import pytest
 
 from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, train_candidate
+from daemon.learning.role import Learner
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.roles import Learner
 from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
