@@ -27,6 +27,7 @@ class Backlog:
 
     def __init__(self, memory_bytes: int, spool: Spool | None) -> None:
         self._limit = memory_bytes
+        self._closed = False
         self._spool = spool
         self._memory: deque[Entry] = deque()
         self._memory_bytes = 0
@@ -49,8 +50,8 @@ class Backlog:
 
         Not while entries of `head` are on their way: what ended processes left comes before them.
         """
-        if self._spool is not None:
-            with _disk():
+        with _disk():
+            if self._spool is not None and not self._closed:
                 self._spool.open()
 
     def put(self, entry: Entry) -> bool:
@@ -66,7 +67,7 @@ class Backlog:
         """Return when `entry` is durable; False when there is no room. Raises `SpoolError`: it is not kept then."""
         assert self._spool is not None
         with _disk():
-            return self._spool.append([entry], sync=True) == 1
+            return not self._closed and self._spool.append([entry], sync=True) == 1
 
     def spill(self) -> None:
         """Move what is in memory to the disk, as far as that is open and has room.
@@ -94,6 +95,8 @@ class Backlog:
         Raises `SpoolError`: those on disk may come again after a restart.
         """
         with _disk():
+            if self._closed:
+                return
             spooled = self._spool.discard(entries) if self._spool else 0
             self._forget_in_memory(len(entries) - spooled)
 
@@ -103,8 +106,12 @@ class Backlog:
             self._limit = 0
 
     def close(self) -> None:
-        """Give the spool's files back. Raises `SpoolError`."""
+        """Give the spool's files back, for good. What is acknowledged later is sent again by their next owner.
+
+        Raises `SpoolError`.
+        """
         with _disk():
+            self._closed = True
             if self._spool is not None:
                 self._spool.close()
 

@@ -62,11 +62,10 @@ class Sender:
         self._spill()
         if self._backlog.queued:
             self.drop("the producer was closed before the cluster had them", self._backlog.queued)
-        if self._thread is None or not self._thread.is_alive():
-            try:
-                self._backlog.close()
-            except SpoolError as error:
-                self._complain(f"the spool could not be closed: {error}")
+        try:
+            self._backlog.close()
+        except SpoolError as error:
+            self._complain(f"the spool could not be closed: {error}")
 
     def leave_to_parent(self) -> None:
         """In a forked child, where the thread does not run: touch nothing that is the parent's."""

@@ -27,7 +27,7 @@ class Spool:
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        """Touches nothing until `open`. Takes no entries that make its files larger than `limit_bytes`."""
+        """Touches nothing until `open`. Takes entries until its files have about `limit_bytes`, without SQLite's logs."""
         self.is_open = False
         self._root = root
         self._limit = limit_bytes
@@ -154,11 +154,10 @@ class Spool:
         self._files.remove(file)
         path = file.set_aside()
         log.error(
-            "a spool's file is damaged: %s; it is now %s, and about %d bytes of events in it were not sent; "
+            "a spool's file is damaged: %s; it is now %s, and the events in it that were not sent yet are not sent; "
             "`sqlite3 %s .recover` reads what is left of them",
             error,
             path,
-            file.size,
             path,
         )
 

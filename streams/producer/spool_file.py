@@ -22,10 +22,10 @@ LOCK = "lock"
 # A file of another format has another name.
 _FILE = "spool-v2.sqlite"
 _ROW_BYTES = 24
-# One process writes it, and needs no memory shared with others. No page is kept that no entry is on.
+# One process uses it, and needs no memory shared with others. The file shrinks with every entry that leaves it.
 _SETTINGS = """
 PRAGMA locking_mode = EXCLUSIVE;
-PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA auto_vacuum = FULL;
 PRAGMA journal_mode = WAL;
 CREATE TABLE IF NOT EXISTS entries (
     position INTEGER PRIMARY KEY, -- bytes of all entries before it
@@ -38,9 +38,7 @@ SELECT
     position + length(key) + length(value) + length(signature) + {_ROW_BYTES}
 FROM entries ORDER BY position DESC LIMIT 1
 """
-_BYTES_IN_USE = """
-SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
-"""
+_FILE_BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +158,6 @@ class SpoolFile:
         """Give the room of forgotten entries back. Not synced: after a power cut they may come again."""
         with self._transaction(sync=False) as connection:
             connection.execute("DELETE FROM entries WHERE position < ?", (self._first,))
-            if not self.size:
-                connection.execute("PRAGMA incremental_vacuum").fetchall()
         self._measure()
 
     def disconnect(self) -> None:
@@ -219,18 +215,22 @@ class SpoolFile:
         reach(CrashPoint.SPOOL_COMMIT_AFTER)
 
     def _measure(self) -> None:
-        self.bytes_on_disk = self._connected().execute(_BYTES_IN_USE).fetchone()[0]
+        self.bytes_on_disk = self._connected().execute(_FILE_BYTES).fetchone()[0]
 
     def _sound_entries(self) -> Iterator[Entry]:
         """The entries up to the first that is damaged or missing."""
         at = self._first
         rows = self._connected().execute("SELECT * FROM entries WHERE position >= ? ORDER BY position", (at,))
         with closing(rows):
-            for position, key, value, signature, checksum in rows:
-                if position != at or not all(isinstance(part, bytes) for part in (key, value, signature)):
-                    return
-                entry = Entry(key, value, signature)
-                if entry.checksum != checksum:
-                    return
-                yield entry
-                at += entry.size
+            try:
+                for position, key, value, signature, checksum in rows:
+                    if position != at or not all(isinstance(part, bytes) for part in (key, value, signature)):
+                        return
+                    entry = Entry(key, value, signature)
+                    if entry.checksum != checksum:
+                        return
+                    yield entry
+                    at += entry.size
+            except sqlite3.DatabaseError:
+                if at == self._first:
+                    raise
