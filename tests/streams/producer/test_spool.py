@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.producer.backlog import Backlog
 from streams.producer.spool import Spool
 from streams.producer.spool_file import Entry
 
@@ -159,6 +160,21 @@ def test_a_process_appends_to_what_an_ended_one_left(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 1
     spool = Spool(tmp_path, ROOM)
     assert drained(spool) == entries(0, 5)
+    spool.close()
+
+
+def test_what_is_acknowledged_after_the_end_is_the_next_owners(tmp_path: Path) -> None:
+    backlog = Backlog(ROOM, Spool(tmp_path, ROOM))
+    backlog.open()
+    for entry in entries(0, 5):
+        assert backlog.put(entry)
+    taken = backlog.head(1000)
+    backlog.spill()
+    backlog.close()
+    backlog.discard(taken)
+    assert (backlog.queued, backlog.put_on_disk(taken[0])) == (0, False)
+    spool = Spool(tmp_path, ROOM)
+    assert drained(spool) == taken == entries(0, 5)
     spool.close()
 
 
