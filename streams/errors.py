@@ -4,6 +4,7 @@ RatchetError
 ├── ConfigurationError          a setting or a part of the installation
 ├── BrokerError                 the Kafka cluster
 ├── StoreError                  the DuckDB file and the query API
+├── SpoolError                  the producer's spool
 ├── RetractionError             `ratchet forget`
 ├── UnjudgeableError            redaction
 ├── ToolCallError               actions that are tool calls
@@ -45,6 +46,10 @@ class BrokerError(RatchetError):
 
 class StoreError(RatchetError):
     """The DuckDB file cannot be opened, or what it holds contradicts the log."""
+
+
+class SpoolError(RatchetError):
+    """A producer's spool cannot be read or written; events wait in memory."""
 
 
 class RetractionError(RatchetError):

@@ -3,14 +3,20 @@
 The producer's agents put at one end, in any thread; its sender takes from the other.
 """
 
+import sqlite3
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from streams.producer.segment import Entry, up_to
+from streams.errors import SpoolError
 from streams.producer.spool import Spool
+from streams.producer.spool_file import Entry, up_to
 
 _CHUNK_BYTES = 2**20
+# One for all backlogs: a process is forked only while none of them uses SQLite. An agent never waits for it in `put`,
+# since a slow disk must not slow that.
+DISK_LOCK = threading.RLock()
 
 
 class Backlog:
@@ -21,12 +27,11 @@ class Backlog:
 
     def __init__(self, memory_bytes: int, spool: Spool | None) -> None:
         self._limit = memory_bytes
+        self._closed = False
         self._spool = spool
         self._memory: deque[Entry] = deque()
         self._memory_bytes = 0
         self._memory_lock = threading.Lock()
-        # Never held while an agent waits in `put`: a slow disk must not slow that.
-        self._order_lock = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._memory) or self.spooled_bytes > 0
@@ -41,12 +46,12 @@ class Backlog:
         return self._spool.size if self._spool else 0
 
     def open(self) -> None:
-        """Claim the spool's folder and what it holds. Raises `OSError`.
+        """Claim what ended processes left in the spool. Raises `SpoolError`.
 
         Not while entries of `head` are on their way: what ended processes left comes before them.
         """
-        if self._spool is not None:
-            with self._order_lock:
+        with _disk():
+            if self._spool is not None and not self._closed:
                 self._spool.open()
 
     def put(self, entry: Entry) -> bool:
@@ -59,19 +64,19 @@ class Backlog:
             return True
 
     def put_on_disk(self, entry: Entry) -> bool:
-        """Return when `entry` is durable; False when there is no room. Raises `OSError`: it is not kept then."""
+        """Return when `entry` is durable; False when there is no room. Raises `SpoolError`: it is not kept then."""
         assert self._spool is not None
-        with self._order_lock:
-            return self._spool.append([entry], sync=True) == 1
+        with _disk():
+            return not self._closed and self._spool.append([entry], sync=True) == 1
 
     def spill(self) -> None:
         """Move what is in memory to the disk, as far as that is open and has room.
 
-        Raises `OSError`: the rest stays in memory.
+        Raises `SpoolError`: the rest stays in memory.
         """
         if self._spool is None or not self._spool.is_open:
             return
-        with self._order_lock:
+        with _disk():
             while chunk := self._oldest_in_memory(_CHUNK_BYTES):
                 written = self._spool.append(chunk)
                 self._forget_in_memory(written)
@@ -79,14 +84,19 @@ class Backlog:
                     return
 
     def head(self, limit_bytes: int) -> list[Entry]:
-        """The oldest entries, about `limit_bytes` in all but at least one. Raises `OSError`."""
-        with self._order_lock:
+        """The oldest entries, about `limit_bytes` in all but at least one. Raises `SpoolError`."""
+        with _disk():
             spooled = self._spool.head(limit_bytes) if self._spool else []
             return spooled or self._oldest_in_memory(limit_bytes)
 
     def discard(self, entries: Sequence[Entry]) -> None:
-        """Forget `entries`, which are the oldest, wherever they are by now. Raises `OSError`."""
-        with self._order_lock:
+        """Forget `entries`, which are the oldest, wherever they are by now.
+
+        Raises `SpoolError`: those on disk may come again after a restart.
+        """
+        with _disk():
+            if self._closed:
+                return
             spooled = self._spool.discard(entries) if self._spool else 0
             self._forget_in_memory(len(entries) - spooled)
 
@@ -96,15 +106,24 @@ class Backlog:
             self._limit = 0
 
     def close(self) -> None:
-        """Give the spool's folder back. Raises `OSError`."""
-        with self._order_lock:
+        """Give the spool's files back, for good. What is acknowledged later is sent again by their next owner.
+
+        Raises `SpoolError`.
+        """
+        with _disk():
+            self._closed = True
             if self._spool is not None:
                 self._spool.close()
+
+    def prepare_fork(self) -> None:
+        """Close the files until their next use. `DISK_LOCK` must be held until the process is forked."""
+        if self._spool is not None:
+            self._spool.disconnect()
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the files, which are another process's."""
         if self._spool is not None:
-            self._spool.abandon()
+            self._spool.release()
 
     def _oldest_in_memory(self, limit_bytes: int) -> list[Entry]:
         with self._memory_lock:
@@ -114,3 +133,12 @@ class Backlog:
         with self._memory_lock:
             for _ in range(count):
                 self._memory_bytes -= self._memory.popleft().size
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        with DISK_LOCK:
+            yield
+    except (OSError, sqlite3.Error) as error:
+        raise SpoolError(f"{error}; is the disk full, or is the folder not writable?") from error

@@ -17,7 +17,7 @@ from streams.errors import ConfigurationError
 from streams.kafka.security import client_options
 from streams.kafka.settings import KafkaSecurity
 from streams.kafka.signatures import SIGNATURE_HEADER
-from streams.producer.segment import Entry
+from streams.producer.spool_file import Entry
 
 WAVE_BYTES = 512 * 2**10
 _MAX_REQUEST_BYTES = 20 * 2**20

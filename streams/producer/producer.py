@@ -14,16 +14,16 @@ from typing import Literal, Self
 
 from pydantic import JsonValue, ValidationError
 
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, SpoolError
 from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSecurity
 from streams.kafka.signatures import sign
-from streams.producer.backlog import Backlog
+from streams.producer.backlog import DISK_LOCK, Backlog
 from streams.producer.delivery import Delivery
-from streams.producer.segment import Entry
 from streams.producer.sender import Sender
 from streams.producer.spool import Spool
+from streams.producer.spool_file import Entry
 
 MAX_EVENT_BYTES = 16 * 2**20
 
@@ -117,7 +117,7 @@ class Producer:
     milliseconds. With `durable`, `publish` returns when the event is synced to the spool, for half a millisecond to ten
     of the agent's time, and then neither a kill nor a power cut loses it.
 
-    A forked child has a producer that works, with a spool folder of its own; what was queued stays with the parent.
+    A forked child has a producer that works, with a spool file of its own; what was queued stays with the parent.
     """
 
     def __init__(
@@ -192,6 +192,9 @@ class Producer:
         self._backlog = Backlog(self._memory_bytes, spool)
         self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._security, self._topic))
 
+    def _prepare_fork(self) -> None:
+        self._backlog.prepare_fork()
+
     def _continue_in_child(self) -> None:
         self._sender.leave_to_parent()
         self._begin()
@@ -210,7 +213,7 @@ class Producer:
         entry = Entry(key, value, sign(self._key, value).encode() if self._key else b"")
         try:
             kept = self._backlog.put_on_disk(entry) if self._durable else self._backlog.put(entry)
-        except OSError as error:
+        except SpoolError as error:
             return self._drop(f"the spool failed: {error}")
         self._sender.wake()
         return kept or self._drop("there is no room for them")
@@ -234,10 +237,17 @@ def _close_all() -> None:
         producer.close()
 
 
+def _prepare_fork() -> None:
+    DISK_LOCK.acquire()
+    for producer in list(_PRODUCERS):
+        producer._prepare_fork()
+
+
 def _continue_all_in_child() -> None:
+    DISK_LOCK.release()
     for producer in list(_PRODUCERS):
         producer._continue_in_child()
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_continue_all_in_child)
+os.register_at_fork(before=_prepare_fork, after_in_parent=DISK_LOCK.release, after_in_child=_continue_all_in_child)

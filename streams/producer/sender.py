@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 
+from streams.errors import SpoolError
 from streams.producer.backlog import Backlog
 from streams.producer.delivery import WAVE_BYTES, Delivery
-from streams.producer.segment import Entry
+from streams.producer.spool_file import Entry
 from streams.runtime.crash_points import CrashPoint, reach
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,10 @@ class Sender:
         self._spill()
         if self._backlog.queued:
             self.drop("the producer was closed before the cluster had them", self._backlog.queued)
-        if self._thread is None or not self._thread.is_alive():
-            try:
-                self._backlog.close()
-            except OSError as error:
-                self._complain(f"the spool could not be closed: {error}")
+        try:
+            self._backlog.close()
+        except SpoolError as error:
+            self._complain(f"the spool could not be closed: {error}")
 
     def leave_to_parent(self) -> None:
         """In a forked child, where the thread does not run: touch nothing that is the parent's."""
@@ -122,7 +122,7 @@ class Sender:
                 settled, self._wave = self._wave, ()
                 self._backlog.discard(settled)
                 reach(CrashPoint.PRODUCER_ACK_AFTER)
-        except OSError as error:
+        except SpoolError as error:
             self._complain(f"the spool failed: {error}")
             return False
         return not self._unsettled
@@ -146,13 +146,13 @@ class Sender:
     def _open_spool(self) -> None:
         try:
             self._backlog.open()
-        except OSError as error:
+        except SpoolError as error:
             self._complain(f"events wait in memory only, since the spool cannot be used: {error}")
 
     def _spill(self) -> None:
         try:
             self._backlog.spill()
-        except OSError as error:
+        except SpoolError as error:
             self._complain(f"events wait in memory only, since the spool failed: {error}")
 
     def _complain(self, problem: str, detail: str = "") -> None:

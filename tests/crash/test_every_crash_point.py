@@ -57,10 +57,11 @@ BRANCHER = [
     *("results.publish:before", "results.publish:after"),
     *("log.ack:before", "log.ack:after", "group.commit:before", "group.commit:after"),
 ]
-# Only a producer that finds what another one left behind has something to rename.
+# The last one dies again while it sends what it had left behind.
 LIBRARY_AGENTS = [
+    *("spool.commit:before", "spool.commit:after"),
     *("producer.send:before", "producer.send:after", "producer.ack:after"),
-    *("producer.send:after spool.rename:before", "producer.send:after spool.rename:after"),
+    "producer.send:after producer.ack:after",
 ]
 FOR_EACH_CHANGE = {"outbox.publish:after", "store.commit:after@2", "results.publish:after", "producer.send:after"}
 FILE = ["file.rename:before", "file.rename:after"]

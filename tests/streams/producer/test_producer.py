@@ -306,6 +306,41 @@ def test_a_durable_agent_that_is_killed_has_lost_nothing(bootstrap: str, topic: 
     assert len(steps) in (len(lines), len(lines) + 1)
 
 
+FORKING_AGENT = """
+import os, signal, sys, threading
+
+def publish():
+    for step in range(200):
+        assert episode.step([Message(role="user", content="?")], Message(role="assistant", content="!"), "")
+
+publishing = threading.Thread(target=publish)
+publishing.start()
+while publishing.is_alive():
+    if os.fork() == 0:
+        producer.publish(RetractionEvent(principal="p", reason="a child's"))
+        sys.exit()
+    os.wait()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_children_that_are_forked_while_it_writes_cost_a_killed_agent_nothing(
+    bootstrap: str, topic: str, tmp_path: Path
+) -> None:
+    setup = AGENT[: AGENT.index("for step")].replace("import Actor", "import RetractionEvent, Actor")
+    setup = setup.replace("spool=", "flush_timeout_s=0, spool=")
+    killed = subprocess.run(
+        [sys.executable, "-c", setup + FORKING_AGENT, f"127.0.0.1:{free_port()}", topic, str(tmp_path), "durable", ""],
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with producer_of(bootstrap, topic, spool=tmp_path) as producer:
+        eventually(lambda: producer.stats().sent > 200 and producer.stats().spooled_bytes == 0)
+    (steps,) = steps_read(bootstrap, topic).values()
+    assert steps == list(range(200))
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_forked_child_publishes_for_itself(bootstrap: str, topic: str, tmp_path: Path, durable: bool) -> None:
     with producer_of(bootstrap, topic, spool=tmp_path, durable=durable) as producer:

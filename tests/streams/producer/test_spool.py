@@ -1,16 +1,20 @@
 """A backlog on a real disk: what a killed process leaves, and what each next one finds."""
 
 import os
+import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from streams.producer.segment import Entry
+from streams.producer.backlog import Backlog
 from streams.producer.spool import Spool
+from streams.producer.spool_file import Entry
 
 ROOM = 10 * 2**20
 
@@ -37,7 +41,18 @@ def drained(spool: Spool, limit_bytes: int = 1000) -> list[Entry]:
 
 
 def files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.spool"))
+    return sorted(folder.rglob("*.sqlite"))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow beyond 20 kB."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_entries_come_in_the_order_of_their_appending(spool: Spool) -> None:
@@ -59,21 +74,33 @@ def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
 def test_what_is_acknowledged_gives_its_room_back(tmp_path: Path, spool: Spool) -> None:
     for number in range(40):
         spool.append(entries(number, number + 1, size=100_000))
-    assert len(files(tmp_path)) > 3
+    spool.disconnect()
+    assert files(tmp_path)[0].stat().st_size > 4_000_000
     assert drained(spool) == entries(0, 40, size=100_000)
-    assert [path.stat().st_size for path in files(tmp_path)] == [16]
+    spool.disconnect()
+    assert files(tmp_path)[0].stat().st_size < 20_000
     spool.close()
     assert files(tmp_path) == []
 
 
-def test_it_takes_the_oldest_and_no_more_than_it_has_room_for(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 1000)
-    taken = spool.append(entries(0, 100))
-    assert 10 < taken < 100
-    assert spool.append(entries(100, 101)) == 0
-    assert drained(spool) == entries(0, taken)
-    assert spool.append(entries(100, 101)) == 1
+@pytest.mark.parametrize("size", [10, 2100, 100_000])
+def test_it_takes_the_oldest_and_its_file_grows_no_larger_than_allowed(tmp_path: Path, size: int) -> None:
+    spool = Spool(tmp_path, 1_000_000)
+    taken = 0
+    while spool.append(entries(taken, taken + 1, size)):
+        taken += 1
+    spool.disconnect()
+    assert 800_000 < files(tmp_path)[0].stat().st_size < 1_000_000 + 8192
+    assert drained(spool) == entries(0, taken, size)
+    assert spool.append(entries(taken, taken + 10, size)) > 1
     spool.close()
+
+
+def test_others_cannot_read_it(tmp_path: Path, spool: Spool) -> None:
+    spool.append(entries(0, 1))
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(made) == 4
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
 
 
 def test_the_next_owner_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
@@ -111,7 +138,7 @@ def test_a_folder_in_use_is_not_taken(tmp_path: Path, spool: Spool) -> None:
 
 def test_a_killed_process_leaves_all_that_it_appended(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom streams.producer.segment import Entry\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom streams.producer.spool_file import Entry\n"
         "from streams.producer.spool import Spool\nspool = Spool(Path(sys.argv[1]), 10**7)\n"
         "for number in range(100):\n    spool.append([Entry(b'episode', str(number).encode().rjust(10))])\n"
         "spool.discard(spool.head(200))\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -125,65 +152,114 @@ def test_a_killed_process_leaves_all_that_it_appended(tmp_path: Path) -> None:
     spool.close()
 
 
-@pytest.mark.parametrize("cut", [1, 5, 20, 40])
-def test_a_torn_end_is_passed_over(tmp_path: Path, cut: int) -> None:
+def test_a_process_appends_to_what_an_ended_one_left(tmp_path: Path) -> None:
+    for number in range(5):
+        spool = Spool(tmp_path, ROOM)
+        spool.append(entries(number, number + 1))
+        spool.close()
+    assert len(files(tmp_path)) == 1
+    spool = Spool(tmp_path, ROOM)
+    assert drained(spool) == entries(0, 5)
+    spool.close()
+
+
+def test_what_is_acknowledged_after_the_end_is_the_next_owners(tmp_path: Path) -> None:
+    backlog = Backlog(ROOM, Spool(tmp_path, ROOM))
+    backlog.open()
+    for entry in entries(0, 5):
+        assert backlog.put(entry)
+    taken = backlog.head(1000)
+    backlog.spill()
+    backlog.close()
+    backlog.discard(taken)
+    assert (backlog.queued, backlog.put_on_disk(taken[0])) == (0, False)
+    spool = Spool(tmp_path, ROOM)
+    assert drained(spool) == taken == entries(0, 5)
+    spool.close()
+
+
+def test_a_folder_whose_removal_was_cut_short_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "lock").touch()
+    spool = Spool(tmp_path, ROOM)
+    assert drained(spool) == []
+    spool.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_flipped_bit_costs_the_entry_it_is_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = Spool(tmp_path, ROOM)
-    first.append(entries(0, 10))
+    first.append(entries(0, 10, size=10_000))
     first.close()
-    (path,) = files(tmp_path)
-    os.truncate(path, path.stat().st_size - cut)
+    damaged = bytearray(files(tmp_path)[0].read_bytes())
+    damaged[damaged.index(b" 4") - 5000] ^= 1
+    files(tmp_path)[0].write_bytes(damaged)
     second = Spool(tmp_path, ROOM)
-    second.append(entries(10, 12))
-    kept = drained(second)
-    assert kept == [*entries(0, 9 if cut < 33 else 8), *entries(10, 12)]
+    assert [int(entry.value) for entry in drained(second)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert "10031 bytes are damaged or gone" in caplog.text
     second.close()
     assert files(tmp_path) == []
 
 
-def test_a_flipped_bit_loses_no_other_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("damaged_page", "readable"), [(14, range(30, 60)), (0, range(1))])
+def test_a_damaged_file_is_read_as_far_as_possible_and_set_aside(
+    tmp_path: Path, damaged_page: int, readable: range, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Spool(tmp_path, ROOM)
-    for number in range(3):
-        first.append(entries(number, number + 1, size=1_100_000))
+    first.append(entries(0, 100, size=1000))
     first.close()
-    damaged = bytearray(files(tmp_path)[1].read_bytes())
-    damaged[500] ^= 1
-    files(tmp_path)[1].write_bytes(damaged)
+    with files(tmp_path)[0].open("r+b") as file:
+        file.seek(4096 * damaged_page)
+        file.write(b"\xff" * 4096)
     second = Spool(tmp_path, ROOM)
-    assert [int(entry.value) for entry in drained(second)] == [0, 2]
+    found = drained(second, 10**6)
+    assert len(found) in readable
+    second.append(entries(100, 102))
+    assert [*found, *drained(second)] == [*entries(0, len(found), size=1000), *entries(100, 102)]
     second.close()
+    (aside,) = files(tmp_path)
+    assert aside.parent.suffix == ".damaged"
+    assert f"it is now {aside}" in caplog.text
+    third = Spool(tmp_path, ROOM)
+    assert drained(third) == []
+    third.close()
 
 
 def test_a_file_that_somebody_removed_stops_nothing(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 10))
+    spool.disconnect()
     files(tmp_path)[0].unlink()
     assert drained(spool) == []
     spool.append(entries(10, 12))
     assert drained(spool) == entries(10, 12)
 
 
-def test_a_file_of_another_format_is_left_alone(tmp_path: Path) -> None:
-    first = Spool(tmp_path, ROOM)
-    first.append(entries(0, 1))
-    first.close()
-    files(tmp_path)[0].write_bytes(b"RTCHSPL2 of a later version")
-    second = Spool(tmp_path, ROOM)
-    second.append(entries(1, 2))
-    assert drained(second) == entries(1, 2)
-    second.close()
-    assert [path.read_bytes() for path in files(tmp_path)] == [b"RTCHSPL2 of a later version"]
+def test_what_another_version_left_is_left_alone_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "019a0000-0000-7000-8000-000000000000"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "00000000001764288000-019a.spool").write_bytes(b"RTCHSPL1 of version 0.1")
+    spool = Spool(tmp_path, ROOM)
+    spool.append(entries(1, 2))
+    assert drained(spool) == entries(1, 2)
+    spool.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["00000000001764288000-019a.spool", "lock"]
+    assert f"{folder} is not in the format of this version" in caplog.text
 
 
-def test_a_failed_write_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_half_written(spool: Spool) -> None:
     spool.append(entries(0, 5))
-    write = os.pwrite
-
-    def half(descriptor: int, data: memoryview, offset: int) -> int:
-        write(descriptor, data[: len(data) // 2], offset)
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", half)
-        with pytest.raises(OSError, match="No space"):
-            spool.append(entries(5, 8))
+    with full_disk(), pytest.raises(sqlite3.OperationalError):
+        spool.append(entries(5, 8, size=100_000))
     spool.append(entries(8, 10))
     assert drained(spool) == [*entries(0, 5), *entries(8, 10)]
+
+
+def test_what_is_acknowledged_on_a_full_disk_is_not_sent_again(spool: Spool) -> None:
+    spool.append(entries(0, 5, size=100_000))
+    with full_disk():
+        taken = spool.head(250_000)
+        with pytest.raises(sqlite3.OperationalError):
+            spool.discard(taken)
+        assert spool.head(1) == entries(2, 3, size=100_000)
+    assert drained(spool) == entries(2, 5, size=100_000)
