@@ -79,9 +79,3 @@ class StatusReport(Schema):
     cycles: tuple[CycleReport, ...]
     retrain: tuple[Adapter, ...] = ()
     bootstrap: str = ""
-
-
-class Failure(Schema):
-    """The body of every refusal of the control API: what happened, to what, and what to do."""
-
-    error: str
