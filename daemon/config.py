@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    PydanticBaseSettingsSource,
+    EnvSettingsSource,
     SettingsConfigDict,
     SettingsError,
     TomlConfigSettingsSource,
@@ -75,8 +75,6 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     otlp: OtlpSettings = OtlpSettings()
 
-    _file: ClassVar[dict[str, Any]] = {}
-
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
         """What `read` gives, `settled`: what every process works with."""
@@ -93,9 +91,8 @@ class Settings(BaseSettings):
         _refuse_unknown_variables(cls)
         source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         try:
-            cls._file = tomllib.loads(source.read_text()) if source else {}
-            return cls()
-        except tomllib.TOMLDecodeError as error:
+            return cls(_build_sources=((EnvSettingsSource(cls), TomlConfigSettingsSource(cls, source)), {}))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{source} is not TOML: {error}") from error
         except SettingsError as error:
             raise ConfigurationError(f"{error}: the variable must hold JSON; {error.__cause__}") from error
@@ -148,17 +145,6 @@ class Settings(BaseSettings):
             )
         return variables
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls, cls._file)
-
 
 def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
     # Pydantic reads the variables that it knows and would pass over a misspelt one in silence.
@@ -172,17 +158,3 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
                 f"the variable {variable} is no setting: correct or unset it; there are "
                 + ", ".join(PREFIX + known.upper() for known in settings.model_fields)
             )
-
-
-class _FileSource(PydanticBaseSettingsSource):
-    """The TOML file's content as the source of lowest priority."""
-
-    def __init__(self, settings_cls: type[BaseSettings], content: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._content = content
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._content.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._content

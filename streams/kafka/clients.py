@@ -3,7 +3,7 @@
 What the cluster does wrong is a `BrokerError` that says what to do. Workers are Faust's: `streams.kafka.worker`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from streams.kafka.settings import KafkaSecurity
 BOOTSTRAP_TIMEOUT_MS = 15_000
 _REMEDY = "check RATCHET_KAFKA__BOOTSTRAP"
 
-P = TypeVar("P", bound=KafkaProducer)
+P = TypeVar("P")
 
 
 @contextmanager
@@ -47,8 +47,10 @@ def producer(
         yield client
 
 
-def connect_producer(kind: type[P], name: str, bootstrap: str, security: KafkaSecurity, **settings: object) -> P:
-    """A producer that the caller keeps and closes. Raises `BrokerError` when the cluster cannot be reached."""
+def connect_producer(
+    kind: Callable[..., P], name: str, bootstrap: str, security: KafkaSecurity, **settings: object
+) -> P:
+    """A producer of class `kind` that the caller keeps and closes. Raises `BrokerError` when the cluster cannot be reached."""
     with _broker_errors(bootstrap):
         return kind(**_options(name, bootstrap, security, settings))
 
