@@ -22,7 +22,6 @@ from rich.table import Table
 from daemon.console import Narrator
 from evaluation.statistics import Interval, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
-from streams.branching.rate_limit import Budget
 from streams.branching.recovery import recover
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings
@@ -101,7 +100,7 @@ class Bench:
         for start in range(0, len(failed), settings.episodes):
             batch = failed[start : start + settings.episodes]
             results += await asyncio.gather(
-                *(recover(request, self.laboratory.pool, policy, selector, settings, Budget(None)) for request in batch)
+                *(recover(request, self.laboratory.pool, policy, selector, settings) for request in batch)
             )
             self.laboratory.narrator.advance(f"{name}, {steps} steps", len(results), len(failed))
         recovered = sum(bool(result.recoveries) for result in results)

@@ -50,7 +50,7 @@ def producer(
 def connect_producer(
     kind: Callable[..., P], name: str, bootstrap: str, security: KafkaSecurity, **settings: object
 ) -> P:
-    """A producer of class `kind` that the caller keeps and closes. Raises `BrokerError` when the cluster cannot be reached."""
+    """A producer that the caller keeps and closes, made by `kind`. Raises `BrokerError` without a cluster."""
     with _broker_errors(bootstrap):
         return kind(**_options(name, bootstrap, security, settings))
 
