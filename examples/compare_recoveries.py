@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
@@ -27,14 +26,13 @@ from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, RecoveryResult, Task
 from streams.policy.served import ServedPolicy
+from streams.settings import FrozenModel
 
 _AT_ONCE = 32
 
 
-class Run(BaseModel):
+class Run(FrozenModel):
     """One selector and length over all failed episodes. `sandbox_steps` are those really taken, replays not counted."""
-
-    model_config = ConfigDict(frozen=True)
 
     selector: str
     steps: int
@@ -49,10 +47,8 @@ class Run(BaseModel):
         return 100 * self.recovered / self.episodes
 
 
-class Report(BaseModel):
+class Report(FrozenModel):
     """`played` tasks gave the failed episodes; `budget` is in sandbox steps an episode."""
-
-    model_config = ConfigDict(frozen=True)
 
     played: int
     failed: int

@@ -45,6 +45,7 @@ class ServedModel:
     parent: str | None
 
 
+# Neither of the two is a `FrozenModel`: the server's reply has many more fields.
 class _TokenLogprob(BaseModel):
     logprob: float
 

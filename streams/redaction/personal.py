@@ -16,7 +16,8 @@ from phonenumbers import Leniency, PhoneNumberMatcher
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
-# Lengths of the SWIFT IBAN registry, release 99.
+# Lengths of the SWIFT IBAN registry, release 99. No library for these and for cards: python-stdnum is under the LGPL, and
+# schwifty, without a Luhn check, also refuses what a bank's own rules refuse: a number that is misprinted would be missed.
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
