@@ -16,8 +16,9 @@ from phonenumbers import Leniency, PhoneNumberMatcher
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
-# Lengths of the SWIFT IBAN registry, release 99. No library for these and for cards: python-stdnum is under the LGPL, and
-# schwifty, without a Luhn check, also refuses what a bank's own rules refuse: a number that is misprinted would be missed.
+# No library does this or Luhn's check: python-stdnum is under the LGPL; schwifty needs pycountry, which is too, and
+# refuses a number with a right remainder that breaks its country's own rules, so one that is redacted here would pass.
+# Lengths of the SWIFT IBAN registry, release 99.
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
