@@ -28,7 +28,6 @@ from typing import ClassVar, TypeVar
 import structlog
 
 from streams.branching.branch import branch
-from streams.branching.rate_limit import Budget
 from streams.branching.restored_episode import restored
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
@@ -167,9 +166,7 @@ async def verified(
     results: list[BranchResult] = []
     for start in range(0, len(requests), settings.episodes):
         batch = requests[start : start + settings.episodes]
-        worked = await asyncio.gather(
-            *(branch(request, pool, Silence(), Uniform(), settings, Budget(None)) for request in batch)
-        )
+        worked = await asyncio.gather(*(branch(request, pool, Silence(), Uniform(), settings) for request in batch))
         results.extend(result for each in worked for result in each)
     return results
 

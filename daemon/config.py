@@ -7,10 +7,16 @@ starts as variables of the same kind.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from daemon.serving.role import ServingSettings
 from evaluation.settings import GateSettings
@@ -69,8 +75,6 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     otlp: OtlpSettings = OtlpSettings()
 
-    _file: ClassVar[dict[str, Any]] = {}
-
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
         """What `read` gives, `settled`: what every process works with."""
@@ -87,9 +91,8 @@ class Settings(BaseSettings):
         _refuse_unknown_variables(cls)
         source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         try:
-            cls._file = tomllib.loads(source.read_text()) if source else {}
-            return cls()
-        except tomllib.TOMLDecodeError as error:
+            return cls(_build_sources=((EnvSettingsSource(cls), TomlConfigSettingsSource(cls, source)), {}))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{source} is not TOML: {error}") from error
         except SettingsError as error:
             raise ConfigurationError(f"{error}: the variable must hold JSON; {error.__cause__}") from error
@@ -142,17 +145,6 @@ class Settings(BaseSettings):
             )
         return variables
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls, cls._file)
-
 
 def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
     # Pydantic reads the variables that it knows and would pass over a misspelt one in silence.
@@ -166,17 +158,3 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
                 f"the variable {variable} is no setting: correct or unset it; there are "
                 + ", ".join(PREFIX + known.upper() for known in settings.model_fields)
             )
-
-
-class _FileSource(PydanticBaseSettingsSource):
-    """The TOML file's content as the source of lowest priority."""
-
-    def __init__(self, settings_cls: type[BaseSettings], content: dict[str, Any]) -> None:
-        super().__init__(settings_cls)
-        self._content = content
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return self._content.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._content

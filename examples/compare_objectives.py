@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
@@ -24,12 +23,11 @@ from evaluation.statistics import mcnemar_exact, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Stage
 from streams.branching.settings import BranchingSettings
+from streams.settings import FrozenModel
 
 
-class Run(BaseModel):
+class Run(FrozenModel):
     """One trained arm on the held-out tasks."""
-
-    model_config = ConfigDict(frozen=True)
 
     arm: str
     seed: int
@@ -41,10 +39,8 @@ class Run(BaseModel):
     seconds: float
 
 
-class Comparison(BaseModel):
+class Comparison(FrozenModel):
     """All runs. `wins` are tasks that only world model + imitation solved, `losses` those only imitation did."""
-
-    model_config = ConfigDict(frozen=True)
 
     demonstrations: int
     updates: int

@@ -16,26 +16,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
 from evaluation.statistics import Interval, wilson_interval
 from examples.laboratory import Laboratory, laboratory, present
-from streams.branching.rate_limit import Budget
 from streams.branching.recovery import recover
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, RecoveryResult, Task
 from streams.policy.served import ServedPolicy
+from streams.settings import FrozenModel
 
 _AT_ONCE = 32
 
 
-class Run(BaseModel):
+class Run(FrozenModel):
     """One selector and length over all failed episodes. `sandbox_steps` are those really taken, replays not counted."""
-
-    model_config = ConfigDict(frozen=True)
 
     selector: str
     steps: int
@@ -50,10 +47,8 @@ class Run(BaseModel):
         return 100 * self.recovered / self.episodes
 
 
-class Report(BaseModel):
+class Report(FrozenModel):
     """`played` tasks gave the failed episodes; `budget` is in sandbox steps an episode."""
-
-    model_config = ConfigDict(frozen=True)
 
     played: int
     failed: int
@@ -101,7 +96,7 @@ class Bench:
         for start in range(0, len(failed), settings.episodes):
             batch = failed[start : start + settings.episodes]
             results += await asyncio.gather(
-                *(recover(request, self.laboratory.pool, policy, selector, settings, Budget(None)) for request in batch)
+                *(recover(request, self.laboratory.pool, policy, selector, settings) for request in batch)
             )
             self.laboratory.narrator.advance(f"{name}, {steps} steps", len(results), len(failed))
         recovered = sum(bool(result.recoveries) for result in results)

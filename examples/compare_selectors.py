@@ -19,7 +19,6 @@ from functools import partial
 from statistics import fmean
 from typing import TypeAlias
 
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from daemon.console import Narrator
@@ -29,6 +28,7 @@ from learners.trajectories import Trajectory
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
 from streams.events import BranchRequest
+from streams.settings import FrozenModel
 
 _EVERYTHING = BranchingSettings(alternatives=4, samples=0)
 
@@ -36,10 +36,8 @@ _EVERYTHING = BranchingSettings(alternatives=4, samples=0)
 _Judge: TypeAlias = tuple[BranchRequest, Trajectory]
 
 
-class Run(BaseModel):
+class Run(FrozenModel):
     """One arm of one seed. `loss` is in nats per token; `success` is of those played, None when none are."""
-
-    model_config = ConfigDict(frozen=True)
 
     arm: str
     seed: int
@@ -49,10 +47,8 @@ class Run(BaseModel):
     success: float | None
 
 
-class Report(BaseModel):
+class Report(FrozenModel):
     """All runs; `budget` is in branches an episode, `before` the base model's loss."""
-
-    model_config = ConfigDict(frozen=True)
 
     demonstrations: int
     budget: int

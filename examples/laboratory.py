@@ -23,7 +23,6 @@ from learners.snapshots import write_snapshot
 from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
 from streams.branching.branch import branch
-from streams.branching.rate_limit import Budget
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
 from streams.errors import RatchetError
@@ -96,7 +95,7 @@ class Laboratory:
         for start in range(0, len(requests), settings.episodes):
             batch = requests[start : start + settings.episodes]
             worked = await asyncio.gather(
-                *(branch(request, self.pool, policy, selector, settings, Budget(None)) for request in batch)
+                *(branch(request, self.pool, policy, selector, settings) for request in batch)
             )
             trajectories += map(_trajectory, batch, worked)
         return trajectories

@@ -5,10 +5,8 @@ adapter's back. The gate's report joins the folder later and is not part of the 
 """
 
 import hashlib
-import os
 import re
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ from learners.base_model import base_digest, file_sha256
 from learners.settings import LearnerSettings, TrainingJob
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError
-from streams.runtime.files import sync_folder
+from streams.runtime.files import move_into_place, new_folder
 from streams.settings import FrozenModel
 
 MANIFEST = "manifest.json"
@@ -60,24 +58,15 @@ class AdapterStore:
         missing = [name for name in _CONTENT[:-1] if not (trained / name).is_file()]
         if missing:
             raise TrainingError(f"{trained} is no trained adapter: it lacks {', '.join(missing)}")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".adding-", dir=self._folder))
-        try:
+        with new_folder(self._folder) as scratch:
             for name in _CONTENT[:-1]:
                 shutil.copy2(trained / name, scratch / name)
             (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2))
             (scratch / "README.md").write_text(_card(manifest))
             digest = adapter_digest(scratch)
-            for path in scratch.iterdir():
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
             scratch.chmod(0o755)
-            if not self.folder(digest).exists():
-                os.replace(scratch, self.folder(digest))
-                sync_folder(self._folder)
+            move_into_place(scratch, self.folder(digest))
             return digest
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def manifest(self, digest: str) -> AdapterManifest:
         """Raises `TrainingError` when there is no such adapter or its files are not those of its digest."""

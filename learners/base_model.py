@@ -6,13 +6,12 @@ Called by the supervisor before anything else starts, and by the trainer for the
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from learners.settings import EMBEDDED
 from streams.errors import ConfigurationError
+from streams.runtime.files import move_into_place, new_folder
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -59,14 +58,10 @@ def _embedded(folder: Path) -> Path:
     if record.is_file() and json.loads(record.read_text()).get("digest") == base_digest(folder):
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix="convert-", dir=folder.parent))
-    try:
+    with new_folder(folder.parent) as scratch:
         _convert(_embedded_gguf(), scratch)
         (scratch / _RECORD).write_text(json.dumps({"source": _GGUF, "digest": base_digest(scratch)}))
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        move_into_place(scratch, folder)
     return folder
 
 

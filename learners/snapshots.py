@@ -5,9 +5,6 @@ outweighs an exact rebuild, so every retraction the store knows is obeyed, howev
 train split never get in: the builder asks for the split itself, whatever the store says about an episode.
 """
 
-import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +22,7 @@ from streams.errors import TrainingError
 from streams.events import STEPS, Message, RecordedStep
 from streams.ids import content_id
 from streams.runtime.crash_points import CrashPoint, reach
+from streams.runtime.files import move_into_place, new_folder
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
@@ -186,9 +184,7 @@ def write_snapshot(
     leaked = [trajectory.task_id for trajectory in trajectories if holdout.split(trajectory.task_id) is not Split.TRAIN]
     if leaked:
         raise TrainingError(f"tasks {', '.join(leaked[:3])} are held out and must never be trained on")
-    home.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
-    try:
+    with new_folder(home) as scratch:
         pq.write_table(_episode_table(trajectories), scratch / _EPISODES)
         pq.write_table(_branch_table(trajectories), scratch / _BRANCHES)
         files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
@@ -206,13 +202,10 @@ def write_snapshot(
         )
         (scratch / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
         folder = home / manifest.snapshot_id
-        if not folder.exists():
-            reach(CrashPoint.SNAPSHOT_RENAME_BEFORE)
-            os.replace(scratch, folder)
-            reach(CrashPoint.SNAPSHOT_RENAME_AFTER)
+        reach(CrashPoint.SNAPSHOT_RENAME_BEFORE)
+        move_into_place(scratch, folder)
+        reach(CrashPoint.SNAPSHOT_RENAME_AFTER)
         return Snapshot(folder, manifest)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_trajectories(folder: Path) -> list[Trajectory]:

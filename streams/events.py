@@ -57,7 +57,7 @@ class Envelope(Record):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     event_id: Identity = Field(default_factory=uuid7)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 def _now() -> datetime:

@@ -12,17 +12,17 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.registry.schemas import Schema
 from streams.errors import RatchetError
 from streams.kafka.dead_letters import DeadLetter, Position, originals, read_letters, replay
 from streams.kafka.settings import KafkaSettings
+from streams.settings import FrozenModel
 
 dead_letters = typer.Typer(name="dead-letters", no_args_is_help=True, help="What was refused, and what to do with it.")
 
 Verdict = Literal["dead-letter", "quarantine"]
 
 
-class Letter(Schema):
+class Letter(FrozenModel):
     """A dead letter as `--json` prints it. `content` only if asked for; bytes that are no text are escaped."""
 
     position: str

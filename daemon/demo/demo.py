@@ -51,6 +51,8 @@ _FEW = 4
 class AgentSummary(BaseModel):
     """The last line of the agent's output. `models` counts its replies by the model that gave them."""
 
+    # Not a `FrozenModel`: an agent says more than is shown here.
+
     episodes: int
     successes: int
     events: int

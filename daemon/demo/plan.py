@@ -113,9 +113,7 @@ class RollbackLine(FrozenModel):
     answered_before: tuple[str, ...]
     answered_after: tuple[str, ...]
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=lambda name: name.rstrip("_"), populate_by_name=True
-    )
+    model_config = ConfigDict(alias_generator=lambda name: name.rstrip("_"), populate_by_name=True)
 
 
 class OutOfDomain(FrozenModel):

@@ -198,14 +198,3 @@ class Stats(FrozenModel):
     decoded: int
     active: int
     waiting: int
-
-
-class ErrorBody(FrozenModel):
-    message: str
-    type: str
-    code: str
-    param: str | None = None
-
-
-class ErrorReply(FrozenModel):
-    error: ErrorBody

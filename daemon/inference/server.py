@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from daemon.inference.engine import Engine
 from daemon.inference.replies import (
@@ -28,8 +26,6 @@ from daemon.inference.replies import (
 from daemon.inference.schemas import (
     ChatRequest,
     CompletionRequest,
-    ErrorBody,
-    ErrorReply,
     LoadAdapterRequest,
     ModelCard,
     ModelList,
@@ -39,8 +35,7 @@ from daemon.inference.schemas import (
 from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError
-
-log = structlog.get_logger()
+from streams.runtime.http_errors import answer_errors, error_reply
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
@@ -76,15 +71,7 @@ def create_app(engine: Engine) -> FastAPI:
     app = FastAPI(title="Ratchet inference", lifespan=running, openapi_url=None)
     started = int(time.time())
 
-    @app.exception_handler(RequestRefusedError)
-    async def refused(_: Request, error: RequestRefusedError) -> JSONResponse:
-        return _error(error.status, error.code, str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return _error(400, "invalid_request", f"{where}: {first['msg']}", param=where or None)
+    answer_errors(app, invalid=400)  # as OpenAI has it
 
     @app.get("/health")
     async def health() -> Response:
@@ -163,7 +150,7 @@ async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIte
             yield f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
     except RequestRefusedError as error:
         # The status line has long been sent, so the error is an event.
-        yield f"data: {_error_body(error.status, error.code, str(error)).model_dump_json()}\n\n"
+        yield f"data: {error_reply(error.status, error.code, str(error)).model_dump_json()}\n\n"
     finally:
         answer.cancel()
     yield "data: [DONE]\n\n"
@@ -171,13 +158,3 @@ async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIte
 
 def _json(body: str) -> Response:
     return Response(body, media_type="application/json")
-
-
-def _error(status: int, code: str, message: str, param: str | None = None) -> JSONResponse:
-    log.info("request refused", status=status, code=code, reason=message)
-    return JSONResponse(_error_body(status, code, message, param).model_dump(), status_code=status)
-
-
-def _error_body(status: int, code: str, message: str, param: str | None = None) -> ErrorReply:
-    kind = "invalid_request_error" if status < 429 else "server_error"
-    return ErrorReply(error=ErrorBody(message=message, type=kind, code=code, param=param))

@@ -7,10 +7,11 @@ a replacement passes the gate; the next cycle trains on from nothing that saw wh
 from daemon.registry.audit import Entry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Mark, Registry
-from daemon.registry.schemas import BASE, Adapter, Digest, Schema
+from daemon.registry.schemas import BASE, Adapter, Digest
 from learners.provenance import Exposure, Provenance
 from streams.events import RetractionEvent
 from streams.kafka.settings import KafkaSettings
+from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.retraction import retract
 
@@ -20,7 +21,7 @@ _WITHDRAWN_SQL = """
 """
 
 
-class ExposedAdapter(Schema):
+class ExposedAdapter(FrozenModel):
     """An adapter that saw a principal's data: in the snapshot of `seen_by`, which is itself or an ancestor.
 
     `trajectories` is how many that snapshot has, None where it cannot be told any more and the worst is assumed.
@@ -33,7 +34,7 @@ class ExposedAdapter(Schema):
     trajectories: int | None
 
 
-class ForgetReport(Schema):
+class ForgetReport(FrozenModel):
     """What `ratchet forget` did. `episodes` are the principal's in the store, which no later snapshot takes.
 
     `next_parent` is what the next cycle trains on from.

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, Digest, Schema
+from daemon.registry.schemas import BASE, Digest
 from evaluation.gates.significance import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from learners.adapters import AdapterStore
@@ -14,11 +14,12 @@ from learners.provenance import Ancestor, Provenance
 from learners.settings import LearnerSettings
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError, UnknownAdapterError
+from streams.settings import FrozenModel
 
 _SHORTEST = 6
 
 
-class GateLine(Schema):
+class GateLine(FrozenModel):
     """What the gate said. A win is a task that only the candidate solved, a loss one that only the champion did."""
 
     verdict: Verdict
@@ -29,7 +30,7 @@ class GateLine(Schema):
     ties: int
 
 
-class WhyReport(Schema):
+class WhyReport(FrozenModel):
     """An adapter's provenance. `parents` begin with the nearest; without any it was trained from the base model.
 
     `principals` has how many of the snapshot's trajectories are of each, `inherited` how many of those of the parents'

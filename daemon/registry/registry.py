@@ -14,15 +14,16 @@ from pydantic import ValidationError
 
 from daemon.registry.audit import Action, AuditLog, Deed, Entry, LockedLog
 from daemon.registry.lifecycle import State, check
-from daemon.registry.schemas import BASE, Adapter, CycleReport, Schema
+from daemon.registry.schemas import BASE, Adapter, CycleReport
 from streams.errors import PromotionError, RegistryError
 from streams.runtime.files import write_atomically
+from streams.settings import FrozenModel
 
 AUDIT_FILE = "audit.jsonl"
 REFS_FILE = "refs.json"
 
 
-class Refs(Schema):
+class Refs(FrozenModel):
     """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference."""
 
     champion: Adapter = BASE

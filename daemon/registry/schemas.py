@@ -14,11 +14,7 @@ Adapter = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|base)$")]
 BASE = "base"
 
 
-class Schema(FrozenModel):
-    """Frozen, and strict about its fields."""
-
-
-class CycleReport(Schema):
+class CycleReport(FrozenModel):
     """A finished cycle, as the learner tells it: the candidate, its verdict, and what that rests on."""
 
     cycle: int = Field(ge=1)
@@ -33,13 +29,13 @@ class CycleReport(Schema):
     seconds: float = Field(ge=0, description="Wall-clock time of the whole cycle.")
 
 
-class PromoteRequest(Schema):
+class PromoteRequest(FrozenModel):
     digest: Digest
     reason: str = Field(min_length=1)
     actor: str = Field(min_length=1)
 
 
-class RollbackRequest(Schema):
+class RollbackRequest(FrozenModel):
     """Without `to`, what served before the champion serves again."""
 
     to: Adapter | None = None
@@ -47,7 +43,7 @@ class RollbackRequest(Schema):
     actor: str = Field(min_length=1)
 
 
-class Change(Schema):
+class Change(FrozenModel):
     """A change of the champion: adapters, the names they were and are served under, and how long it took.
 
     `seconds` runs until the alias pointed to the new one; draining the old one is not in it.
@@ -60,7 +56,7 @@ class Change(Schema):
     seconds: float
 
 
-class StatusReport(Schema):
+class StatusReport(FrozenModel):
     """What serves, and how the loop stands.
 
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
@@ -79,9 +75,3 @@ class StatusReport(Schema):
     cycles: tuple[CycleReport, ...]
     retrain: tuple[Adapter, ...] = ()
     bootstrap: str = ""
-
-
-class Failure(Schema):
-    """The body of every refusal of the control API: what happened, to what, and what to do."""
-
-    error: str

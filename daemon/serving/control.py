@@ -6,16 +6,16 @@ It has no authentication yet, so the serve role binds it to loopback.
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
 
 from daemon.registry.audit import Entry
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import Change, CycleReport, Failure, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from daemon.serving.gateway import Alias
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
-from streams.errors import LifecycleError, PolicyError, PromotionError, RatchetError, StoreError
+from streams.errors import PolicyError, StoreError
 from streams.policy.client import PolicyClient
 from streams.store.client import StoreClient
 from streams.store.status import StoreStatus
@@ -93,12 +93,3 @@ async def _store_status(store: StoreClient) -> StoreStatus | None:
     except StoreError as error:
         log.warning("the store did not say what it holds", error=str(error))
         return None
-
-
-def explain_errors(app: FastAPI) -> None:
-    """Answer an error that Ratchet foresaw with its text: 409 for what may not be, 503 for what cannot be now."""
-
-    @app.exception_handler(RatchetError)
-    async def failed(request: Request, error: RatchetError) -> JSONResponse:
-        refused = isinstance(error, PromotionError | LifecycleError)
-        return JSONResponse(Failure(error=str(error)).model_dump(), status_code=409 if refused else 503)

@@ -16,6 +16,7 @@ from prometheus_client import Counter as RequestCounter
 from starlette.types import Receive, Scope, Send
 
 from daemon.registry.schemas import BASE
+from streams.runtime.http_errors import error_response
 
 log = structlog.get_logger()
 
@@ -137,11 +138,7 @@ class _Stream(StreamingResponse):
             await self._upstream.aclose()
 
 
-def _refusal(status: int, message: str) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "service_unavailable"
-    code = "model_not_found" if status == 404 else None
-    return JSONResponse(
-        {"error": {"message": message, "type": kind, "param": None, "code": code}},
-        status_code=status,
-        headers={"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None,
-    )
+def _refusal(status: int, message: str) -> Response:
+    code = "model_not_found" if status == 404 else ""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return error_response(status, message, code, headers=headers)

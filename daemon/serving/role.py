@@ -10,14 +10,15 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from daemon.registry.registry import Registry
-from daemon.serving.control import control_router, explain_errors
+from daemon.serving.control import control_router
 from daemon.serving.gateway import Alias, gateway_router
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter, PromotionSettings
 from daemon.serving.store_watch import StoreWatch
-from streams.errors import RatchetError
+from streams.errors import LifecycleError, PromotionError, RatchetError
 from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
+from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
@@ -66,7 +67,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         watch = StoreWatch(store, kafka)
         metrics = Metrics(registry, alias, watch)
         app = FastAPI(title="Ratchet")
-        explain_errors(app)
+        answer_errors(app, conflicts=(PromotionError, LifecycleError))
         app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
         app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from aiolimiter import AsyncLimiter
 
 from streams.branching.candidates import Proposal, Suggestions, propose
-from streams.branching.rate_limit import Budget
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors.selector import Selector, Situation, allocate
 from streams.branching.settings import BranchingSettings
@@ -65,17 +65,18 @@ async def branch(
     policy: Policy,
     selector: Selector,
     settings: BranchingSettings,
-    budget: Budget,
+    limiter: AsyncLimiter | None = None,
 ) -> tuple[BranchResult, ...]:
     """Branch the states of `request` that the selector favours: one result for each state, in order.
 
-    The states go side by side, so that the policy's server computes the episode they share once.
+    The states go side by side, so that the policy's server computes the episode they share once. Branches are not
+    begun faster than `limiter` allows.
     """
     try:
         description = await pool.describe()
         async with restored(request, pool) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
-            states = await _Branching(suggestions, selector, budget).run()
+            states = await _Branching(suggestions, selector, limiter).run()
             divergence = episode.followed.divergence
     except SandboxError as error:
         return tuple(dropped(request, step, str(error), settings) for step in range(len(request.steps)))
@@ -113,6 +114,13 @@ async def situations(suggestions: Suggestions, selector: Selector) -> list[Situa
     ]
 
 
+async def acquire(limiter: AsyncLimiter | None, branches: int) -> None:
+    """Return when `branches` may be run. They are asked for singly: all at once could be more than the limit itself."""
+    if limiter is not None:
+        for _ in range(branches):
+            await limiter.acquire()
+
+
 def fidelity(description: Description) -> Fidelity:
     """How exact the states are that the environment restores."""
     return "sandbox_replayed" if description.capabilities.restores[0] is Restore.REPLAY else "sandbox_exact"
@@ -139,7 +147,7 @@ class _Branching:
 
     suggestions: Suggestions
     selector: Selector
-    budget: Budget
+    limiter: AsyncLimiter | None
 
     @property
     def request(self) -> BranchRequest:
@@ -158,7 +166,7 @@ class _Branching:
             grants = allocate([weights[state.step] for state in open_states], left, self._round_most)
             if not any(grants):
                 break
-            await self.budget.take(sum(grants))
+            await acquire(self.limiter, sum(grants))
             tried = await asyncio.gather(*map(self._round, open_states, grants))
             left -= sum(tried)
         return states

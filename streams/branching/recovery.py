@@ -9,10 +9,10 @@ import random
 from dataclasses import dataclass
 
 import structlog
+from aiolimiter import AsyncLimiter
 
-from streams.branching.branch import fidelity, situations
+from streams.branching.branch import acquire, fidelity, situations
 from streams.branching.candidates import Proposal, Suggestions, propose
-from streams.branching.rate_limit import Budget
 from streams.branching.restored_episode import restored
 from streams.branching.selectors.selector import Selector, allocate
 from streams.branching.settings import BranchingSettings, RecoverySettings
@@ -49,7 +49,7 @@ async def recover(
     policy: Policy,
     selector: Selector,
     settings: BranchingSettings,
-    budget: Budget,
+    limiter: AsyncLimiter | None = None,
 ) -> RecoveryResult:
     """Continue from states of the failed episode `request`, where the selector favours them.
 
@@ -62,7 +62,7 @@ async def recover(
             suggestions = Suggestions(request, episode, description, policy, settings)
             weights = selector.weigh(await situations(suggestions, selector))
             attempts = allocate(weights, recovery.attempts, recovery.attempts)
-            await budget.take(sum(attempts))
+            await acquire(limiter, sum(attempts))
             found = await asyncio.gather(*(_starts(suggestions, step, most) for step, most in enumerate(attempts)))
             starts = [start for at_one_state in found for start in at_one_state]
             divergence = episode.followed.divergence

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import structlog
+from aiolimiter import AsyncLimiter
 from pydantic import ValidationError
 
 from streams.branching.branch import branch, dropped
-from streams.branching.rate_limit import Budget
 from streams.branching.recovery import recover, unrecovered
 from streams.branching.selectors import SELECTORS
 from streams.branching.selectors.selector import Selector
@@ -47,7 +47,7 @@ class Means:
     policy: Policy
     branching_selector: Selector
     recovery_selector: Selector
-    budget: Budget
+    limiter: AsyncLimiter | None
 
     @classmethod
     def of(cls, settings: BranchingSettings, pools: Mapping[str, SandboxPool], policy: Policy) -> Self:
@@ -58,7 +58,7 @@ class Means:
             policy,
             SELECTORS[settings.selector](),
             SELECTORS[settings.recovery.selector](),
-            Budget(settings.branches_per_minute),
+            AsyncLimiter(settings.branches_per_minute) if settings.branches_per_minute else None,
         )
 
 
@@ -106,7 +106,7 @@ async def _branched(request: BranchRequest, means: Means) -> tuple[BranchResult,
     if pool is None:
         reason = _no_sandbox(request)
         return tuple(dropped(request, step, reason, means.settings) for step in range(len(request.steps)))
-    results = await branch(request, pool, means.policy, means.branching_selector, means.settings, means.budget)
+    results = await branch(request, pool, means.policy, means.branching_selector, means.settings, means.limiter)
     log.info(
         "episode branched",
         episode=request.episode_id,
@@ -122,7 +122,7 @@ async def _recovered(request: BranchRequest, means: Means) -> tuple[RecoveryResu
     pool = means.pools.get(request.task.environment)
     if pool is None:
         return (unrecovered(request, _no_sandbox(request)),)
-    result = await recover(request, pool, means.policy, means.recovery_selector, means.settings, means.budget)
+    result = await recover(request, pool, means.policy, means.recovery_selector, means.settings, means.limiter)
     log.info(
         "failed episode gone on from",
         episode=request.episode_id,

@@ -6,22 +6,21 @@ topic. A replay leaves a mark on the topic, so that letters that were replayed c
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.kafka.clients import consumer, producer
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
-from streams.kafka.security import client_options
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import BOOTSTRAP_TIMEOUT_MS, FETCH_TIMEOUT_S, MAX_LETTER_BYTES, end_offsets
+from streams.kafka.topics import FETCH_TIMEOUT_S, MAX_LETTER_BYTES, end_offsets
 
 log = structlog.get_logger()
 
@@ -139,18 +138,18 @@ def replay(kafka: KafkaSettings, letters: Sequence[DeadLetter], watch: Watch) ->
     if foreign:
         raise BrokerError(f"letters name the topic {foreign[0]}, which is not one of {', '.join(kafka.topics)}")
     done = 0
-    try:
-        with closing(_producer(kafka)) as producer:
-            source = originals(kafka, letters)
+    with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_LETTER_BYTES) as client:
+        source = originals(kafka, letters)
+        try:
             while chunk := list(islice(source, _CHUNK)):
-                _publish(producer, [_again(letter, original) for letter, original in chunk])
-                _publish(producer, [_mark(letter, kafka.dead_letters_topic) for letter, _ in chunk])
+                _publish(client, [_again(letter, original) for letter, original in chunk])
+                _publish(client, [_mark(letter, kafka.dead_letters_topic) for letter, _ in chunk])
                 done += len(chunk)
                 watch(done, len(letters))
-    except KafkaError as error:
-        raise BrokerError(
-            f"{done} of {len(letters)} letters were replayed, then the cluster failed: {error!r}"
-        ) from error
+        except KafkaError as error:
+            raise BrokerError(
+                f"{done} of {len(letters)} letters were replayed, then the cluster failed: {error!r}"
+            ) from error
     return done
 
 
@@ -169,23 +168,14 @@ def _mark(letter: DeadLetter, topic: str) -> Outgoing:
     return Outgoing(topic, letter.key, None, tuple((name, text.encode()) for name, text in notes.items()))
 
 
-def _publish(producer: KafkaProducer, messages: Sequence[Outgoing]) -> None:
+def _publish(client: KafkaProducer, messages: Sequence[Outgoing]) -> None:
     sent = [
-        producer.send(message.topic, key=message.key, value=message.value, headers=list(message.headers))
+        client.send(message.topic, key=message.key, value=message.value, headers=list(message.headers))
         for message in messages
     ]
-    producer.flush()
+    client.flush()
     for future in sent:
         future.get(timeout=FETCH_TIMEOUT_S)
-
-
-def _producer(kafka: KafkaSettings) -> KafkaProducer:
-    return KafkaProducer(
-        **client_options(kafka.bootstrap, kafka.security),
-        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
-        acks="all",
-        max_request_size=MAX_LETTER_BYTES,
-    )
 
 
 def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, int], watch: Watch) -> Iterator[Any]:
@@ -194,33 +184,25 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
     partitions = {partition: TopicPartition(topic, partition) for partition, end in ends.items() if end}
     if not partitions:
         return
-    try:
-        consumer = KafkaConsumer(
-            **client_options(kafka.bootstrap, kafka.security),
-            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
-            group_id=None,
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=MAX_LETTER_BYTES,
-        )
-        with closing(consumer):
-            consumer.assign(list(partitions.values()))
-            consumer.seek_to_beginning(*partitions.values())
-            for partition, offset in begin.items():
-                consumer.seek(partitions[partition], offset)
-            first = {partition: consumer.position(place) for partition, place in partitions.items()}
-            total = sum(max(0, ends[partition] - offset) for partition, offset in first.items())
-            silent_ms = 0
-            while open_ := [p for p, place in partitions.items() if consumer.position(place) < ends[p]]:
-                fetched = consumer.poll(timeout_ms=_POLL_MS)
-                silent_ms = 0 if fetched else silent_ms + _POLL_MS
-                if silent_ms > FETCH_TIMEOUT_S * 1000:
-                    where = f"{topic}/{open_[0]}"
-                    raise BrokerError(f"{where} gives nothing for {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
-                for place, records in fetched.items():
-                    yield from (record for record in records if record.offset < ends[place.partition])
-                watch(min(total, sum(consumer.position(partitions[p]) - at for p, at in first.items())), total)
-    except KafkaError as error:
-        raise BrokerError(f"could not read {topic} at {kafka.bootstrap}: {error!r}") from error
+    with consumer(
+        "dead-letters", kafka.bootstrap, kafka.security, max_partition_fetch_bytes=MAX_LETTER_BYTES
+    ) as client:
+        client.assign(list(partitions.values()))
+        client.seek_to_beginning(*partitions.values())
+        for partition, offset in begin.items():
+            client.seek(partitions[partition], offset)
+        first = {partition: client.position(place) for partition, place in partitions.items()}
+        total = sum(max(0, ends[partition] - offset) for partition, offset in first.items())
+        silent_ms = 0
+        while open_ := [p for p, place in partitions.items() if client.position(place) < ends[p]]:
+            fetched = client.poll(timeout_ms=_POLL_MS)
+            silent_ms = 0 if fetched else silent_ms + _POLL_MS
+            if silent_ms > FETCH_TIMEOUT_S * 1000:
+                where = f"{topic}/{open_[0]}"
+                raise BrokerError(f"{where} gives nothing for {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
+            for place, records in fetched.items():
+                yield from (record for record in records if record.offset < ends[place.partition])
+            watch(min(total, sum(client.position(partitions[p]) - at for p, at in first.items())), total)
 
 
 def _split(headers: Sequence[tuple[str, bytes]]) -> tuple[dict[str, str], Headers]:

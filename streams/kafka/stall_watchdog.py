@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 
 from streams.errors import BrokerError
-from streams.kafka.security import client_options
+from streams.kafka.clients import consumer
 from streams.kafka.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -57,7 +56,7 @@ class Watchdog:
                 continue
             try:
                 found = await self._unread()
-            except (KafkaError, BrokerError) as error:
+            except BrokerError as error:
                 # Without a cluster there is nothing to read, and the client goes on asking for it.
                 log.warning("the cluster does not answer", error=repr(error))
                 waiting, self._moved = {}, time.monotonic()
@@ -75,32 +74,24 @@ class Watchdog:
 def unread_records(kafka: KafkaSettings, group: str, topics: set[str], positions: Unread | None) -> Unread:
     """The partitions that hold a record at their next offset, which is that of `positions` or else the group's.
 
-    It looks for the record itself, since an offset below the end may be a transaction's marker. Raises `KafkaError`.
+    It looks for the record itself, since an offset below the end may be a transaction's marker. Raises `BrokerError`.
     """
-    consumer = KafkaConsumer(
-        **client_options(kafka.bootstrap, kafka.security),
-        bootstrap_timeout_ms=_BOOTSTRAP_MS,
-        group_id=group,
-        enable_auto_commit=False,
-    )
-    try:
+    with consumer("watchdog", kafka.bootstrap, kafka.security, group, bootstrap_timeout_ms=_BOOTSTRAP_MS) as client:
         partitions = [
-            TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic) or ()
+            TopicPartition(topic, number) for topic in topics for number in client.partitions_for_topic(topic) or ()
         ]
-        consumer.assign(partitions)
+        client.assign(partitions)
         following: dict[tuple[str, int], int] = {}
         for partition in partitions:
             key = (partition.topic, partition.partition)
-            known = consumer.committed(partition) if positions is None else positions.get(key)
+            known = client.committed(partition) if positions is None else positions.get(key)
             following[key] = known or 0
-            consumer.seek(partition, following[key])
+            client.seek(partition, following[key])
         found: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + _PROBE_MS / 1000
         while time.monotonic() < deadline:
-            for partition, records in consumer.poll(timeout_ms=200, max_records=len(partitions)).items():
+            for partition, records in client.poll(timeout_ms=200, max_records=len(partitions)).items():
                 if records:
                     found[partition.topic, partition.partition] = following[partition.topic, partition.partition]
-                    consumer.pause(partition)
+                    client.pause(partition)
         return found
-    finally:
-        consumer.close()

@@ -1,18 +1,15 @@
 """The topics of the log: made when a role starts, measured when somebody wants to know that nothing is missing."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import BrokerError
-from streams.kafka.security import client_options
+from streams.kafka.clients import admin, consumer
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
 
-BOOTSTRAP_TIMEOUT_MS = 15_000
 FETCH_TIMEOUT_S = 15.0
 MAX_LETTER_BYTES = 16 * 2**20
 PLAINTEXT = KafkaSecurity()
@@ -20,10 +17,10 @@ PLAINTEXT = KafkaSecurity()
 
 def create_topics(kafka: KafkaSettings) -> None:
     """Make the topics that do not exist yet. Raises `BrokerError` when the cluster cannot be reached or refuses."""
-    with _admin(kafka.bootstrap, kafka.security) as admin:
+    with admin("topics", kafka.bootstrap, kafka.security) as client:
         for topic in kafka.topics:
             try:
-                admin.create_topics(
+                client.create_topics(
                     [
                         NewTopic(
                             topic,
@@ -53,8 +50,8 @@ def cluster_id(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> str:
 
     Raises `BrokerError` when the cluster cannot be reached.
     """
-    with _admin(bootstrap, security) as admin:
-        return str(admin.describe_cluster()["cluster_id"])
+    with admin("topics", bootstrap, security) as client:
+        return str(client.describe_cluster()["cluster_id"])
 
 
 def end_offsets(bootstrap: str, topic: str, security: KafkaSecurity = PLAINTEXT) -> dict[int, int]:
@@ -62,51 +59,21 @@ def end_offsets(bootstrap: str, topic: str, security: KafkaSecurity = PLAINTEXT)
 
     Raises `BrokerError` when the cluster cannot be reached or has no such topic.
     """
-    with _errors_explained(bootstrap):
-        consumer = KafkaConsumer(
-            **client_options(bootstrap, security),
-            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
-            group_id=None,
-            enable_auto_commit=False,
-        )
-        try:
-            found = consumer.partitions_for_topic(topic)
-            if not found:
-                raise BrokerError(f"the cluster at {bootstrap} has no topic {topic}; start the record role once")
-            partitions = [TopicPartition(topic, partition) for partition in found]
-            return _high_watermarks(consumer, partitions)
-        finally:
-            consumer.close()
+    with consumer("topics", bootstrap, security) as client:
+        found = client.partitions_for_topic(topic)
+        if not found:
+            raise BrokerError(f"the cluster at {bootstrap} has no topic {topic}; start the record role once")
+        return _high_watermarks(client, [TopicPartition(topic, partition) for partition in found])
 
 
-def _high_watermarks(consumer: KafkaConsumer, partitions: list[TopicPartition]) -> dict[int, int]:
+def _high_watermarks(client: KafkaConsumer, partitions: list[TopicPartition]) -> dict[int, int]:
     # Tansu's ListOffsets counts its last batch as one record; what a fetch reports is right on every broker.
-    consumer.assign(partitions)
-    consumer.seek_to_end(*partitions)
+    client.assign(partitions)
+    client.seek_to_end(*partitions)
     deadline = time.monotonic() + FETCH_TIMEOUT_S
     while time.monotonic() < deadline:
-        consumer.poll(timeout_ms=100, max_records=1)
-        ends = {partition.partition: consumer.highwater(partition) for partition in partitions}
+        client.poll(timeout_ms=100, max_records=1)
+        ends = {partition.partition: client.highwater(partition) for partition in partitions}
         if None not in ends.values():
             return ends
     raise BrokerError(f"{partitions[0].topic}: no end offsets within {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
-
-
-@contextmanager
-def _admin(bootstrap: str, security: KafkaSecurity) -> Iterator[KafkaAdminClient]:
-    with _errors_explained(bootstrap):
-        admin = KafkaAdminClient(**client_options(bootstrap, security), bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS)
-        try:
-            yield admin
-        finally:
-            admin.close()
-
-
-@contextmanager
-def _errors_explained(bootstrap: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(
-            f"the Kafka cluster at {bootstrap} did not answer or refused: {error!r}; check RATCHET_KAFKA__BOOTSTRAP"
-        ) from error

@@ -9,8 +9,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.kafka.clients import connect_producer
 from streams.kafka.records import Outgoing
-from streams.kafka.security import client_options
 from streams.kafka.settings import KafkaSettings
 
 _RECONNECT_S = 1.0
@@ -43,7 +43,9 @@ class Publisher:
         except KafkaError as error:
             # An idempotent producer may be unable to go on after an error: the next request gets a new one.
             self._discard(producer)
-            raise self._failure(error) from error
+            raise BrokerError(
+                f"the Kafka cluster at {self._kafka.bootstrap} did not take the messages: {error!r}; is it healthy?"
+            ) from error
 
     def close(self) -> None:
         with self._lock:
@@ -58,15 +60,18 @@ class Publisher:
                     raise BrokerError(f"the Kafka cluster at {self._kafka.bootstrap} did not answer a moment ago")
                 try:
                     self._producer = self._connect()
-                except KafkaError as error:
+                except BrokerError:
                     self._not_before = time.monotonic() + _RECONNECT_S
-                    raise self._failure(error) from error
+                    raise
             return self._producer
 
     def _connect(self) -> KafkaProducer:
         timeout_ms = int(self._timeout_s * 1000)
-        return KafkaProducer(
-            **client_options(self._kafka.bootstrap, self._kafka.security),
+        return connect_producer(
+            KafkaProducer,
+            "otlp",
+            self._kafka.bootstrap,
+            self._kafka.security,
             bootstrap_timeout_ms=timeout_ms,
             max_block_ms=timeout_ms,
             request_timeout_ms=timeout_ms,
@@ -88,8 +93,3 @@ class Publisher:
         # What it could not send was reported to those who sent it.
         with suppress(KafkaError):
             producer.close(timeout=2 * self._timeout_s)
-
-    def _failure(self, error: KafkaError) -> BrokerError:
-        return BrokerError(
-            f"the Kafka cluster at {self._kafka.bootstrap} did not take the messages: {error!r}; is it healthy?"
-        )

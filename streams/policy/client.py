@@ -5,16 +5,14 @@ It speaks the OpenAI API and vLLM's adapter endpoints, so the server may be vLLM
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
 
-import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from streams.errors import PolicyError
 from streams.events import Message
 from streams.policy.likelihood import ChatFrame, Surprise, frame_probe, observation_spans, read_frame
+from streams.runtime.http_client import HttpClient
 from streams.settings import FrozenModel
 
 
@@ -47,6 +45,7 @@ class ServedModel:
     parent: str | None
 
 
+# Neither of the two is a `FrozenModel`: the server's reply has many more fields.
 class _TokenLogprob(BaseModel):
     logprob: float
 
@@ -58,34 +57,17 @@ class _ScoredPrompt(BaseModel):
     prompt_logprobs: tuple[dict[int, _TokenLogprob] | None, ...]
 
 
-@dataclass(slots=True)
-class PolicyClient:
-    """An asynchronous client. Use it as a context manager, or call `close`.
+class PolicyClient(HttpClient):
+    """An asynchronous client of the inference server, or of the gateway before it."""
 
-    Every method raises `PolicyError` when the server cannot be reached or refuses; nothing is retried.
-    """
+    server = "the inference server"
+    remedy = "is it running?"
+    error = PolicyError
 
-    base_url: str
-    timeout_s: float = 300.0
-    _http: httpx.AsyncClient = field(init=False)
-    _frame: ChatFrame | None = field(init=False, default=None)
-    _framing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-
-    def __post_init__(self) -> None:
-        # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self._http = httpx.AsyncClient(base_url=self.base_url, timeout=self.timeout_s, limits=limits)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        await self._http.aclose()
+    def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
+        super().__init__(base_url, timeout_s)
+        self._frame: ChatFrame | None = None
+        self._framing = asyncio.Lock()
 
     async def chat(
         self, model: str, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, logprobs: bool = False
@@ -98,7 +80,7 @@ class PolicyClient:
             "logprobs": logprobs,
             **sampling.model_dump(exclude_none=True),
         }
-        answer = await self._call("POST", "/v1/chat/completions", body)
+        answer = (await self._call("POST", "/v1/chat/completions", body)).json()
         return [
             Reply(
                 text=choice["message"]["content"],
@@ -112,7 +94,7 @@ class PolicyClient:
     async def prompt_logprobs(self, model: str, prompt: str) -> list[float]:
         """The log-probability, in nats, of each token of `prompt` but the first, given those before it."""
         body = {"model": model, "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
-        answer = await self._call("POST", "/v1/completions", body)
+        answer = (await self._call("POST", "/v1/completions", body)).json()
         return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]
 
     async def surprises(self, model: str, messages: Sequence[Message]) -> tuple[Surprise, ...]:
@@ -156,7 +138,7 @@ class PolicyClient:
             "prompt_logprobs_from_message": first,
             "return_token_ids": True,
         }
-        answer = await self._call("POST", "/v1/chat/completions", body)
+        answer = (await self._call("POST", "/v1/chat/completions", body)).json()
         try:
             return _ScoredPrompt.model_validate(answer)
         except ValidationError as error:
@@ -165,9 +147,10 @@ class PolicyClient:
             ) from error
 
     async def models(self) -> list[ServedModel]:
-        answer = await self._call("GET", "/v1/models", None)
+        answer = await self._call("GET", "/v1/models")
         return [
-            ServedModel(entry["id"], entry.get("root") or entry["id"], entry.get("parent")) for entry in answer["data"]
+            ServedModel(entry["id"], entry.get("root") or entry["id"], entry.get("parent"))
+            for entry in answer.json()["data"]
         ]
 
     async def load_adapter(self, name: str, path: str) -> None:
@@ -176,15 +159,6 @@ class PolicyClient:
 
     async def unload_adapter(self, name: str) -> None:
         await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
-
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        try:
-            response = await self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise PolicyError(f"the inference server at {self.base_url} did not answer {path}: {error!r}") from error
-        if response.is_error:
-            raise PolicyError(f"the inference server refused {path} with {response.status_code}: {response.text[:500]}")
-        return response.json() if "json" in response.headers.get("content-type", "") else response.text
 
 
 def _surprise(scored: _ScoredPrompt, begin: int, end: int) -> Surprise:

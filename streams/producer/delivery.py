@@ -13,8 +13,8 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from streams.errors import ConfigurationError
-from streams.kafka.security import client_options
+from streams.errors import RatchetError
+from streams.kafka.clients import connect_producer
 from streams.kafka.settings import KafkaSecurity
 from streams.kafka.signatures import SIGNATURE_HEADER
 from streams.producer.spool_file import Entry
@@ -110,7 +110,7 @@ class Delivery:
         try:
             connection = self._connection = self._connection or self._connect(within_s)
             sent = [(entry, connection.send(self._topic, entry.value, entry.key, _headers(entry))) for entry in entries]
-        except (KafkaError, ConfigurationError, OSError, ValueError) as error:  # a file, an address, a topic's name
+        except (KafkaError, RatchetError, OSError, ValueError) as error:  # a file, an address, a topic's name
             return [(entry, error) for entry in entries]
         while not all(future.is_done for _, future in sent):
             with suppress(KafkaError):
@@ -124,8 +124,11 @@ class Delivery:
         ]
 
     def _connect(self, within_s: float) -> _Connection:
-        return _Connection(
-            **client_options(self._bootstrap, self._security),
+        return connect_producer(
+            _Connection,
+            "producer",
+            self._bootstrap,
+            self._security,
             bootstrap_timeout_ms=max(100, min(1000 * within_s, _BOOTSTRAP_TIMEOUT_MS)),
             # A topic that is made by chance has the wrong number of partitions.
             allow_auto_create_topics=False,

@@ -16,6 +16,8 @@ from phonenumbers import Leniency, PhoneNumberMatcher
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
+# No library does this or Luhn's check: python-stdnum is under the LGPL; schwifty needs pycountry, which is too, and
+# refuses a number with a right remainder that breaks its country's own rules, so one that is redacted here would pass.
 # Lengths of the SWIFT IBAN registry, release 99.
 _IBAN_LENGTHS = {
     country: length

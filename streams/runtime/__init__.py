@@ -1,4 +1,4 @@
-"""What every process needs of its operating system: files, processes, HTTP servers, crash points.
+"""What every process needs of its operating system and of HTTP: files, processes, servers, clients, crash points.
 
-Imports `streams.errors` only.
+Imports `streams.errors` and `streams.settings` only.
 """

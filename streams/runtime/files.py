@@ -1,7 +1,11 @@
-"""The one way to write a file that a crash must not tear."""
+"""The one way to write a file, and a folder, that a crash must not tear."""
 
+import errno
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streams.runtime.crash_points import CrashPoint, reach
@@ -31,9 +35,45 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+@contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """A folder to fill, below `parent`, for `move_into_place`; what was not moved away at the end is removed.
+
+    `parent` is made where it is missing. After a crash a hidden `.new-…` may be left.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(folder: Path, path: Path) -> None:
+    """Rename `folder` to `path`, on the same file system: after a crash at any instant there is all of it or nothing.
+
+    Every file and folder in it is synced first. A folder `path` that has something in it stays, and `folder` where it
+    is: for folders that are named by what they hold. Raises `OSError`.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(place, name), os.O_RDONLY)
+        sync_folder(Path(place))
+    try:
+        os.rename(folder, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: what was created, renamed or removed in it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,6 +4,7 @@ import pyarrow as pa
 from fastapi import FastAPI, HTTPException, Response
 
 from streams.errors import StoreError
+from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
@@ -20,6 +21,7 @@ class Query(FrozenModel):
 def build_api(store: Store) -> FastAPI:
     """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`."""
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
+    answer_errors(api)
 
     @api.post("/query")
     def query(body: Query) -> Response:

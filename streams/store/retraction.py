@@ -5,18 +5,13 @@
 
 import asyncio
 import time
-from contextlib import closing
 from dataclasses import dataclass
 
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
-
-from streams.errors import BrokerError, RetractionError
+from streams.errors import RetractionError
 from streams.events import RetractionEvent
-from streams.kafka.security import client_options
+from streams.kafka.clients import producer
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
-from streams.kafka.topics import BOOTSTRAP_TIMEOUT_MS
 from streams.store.client import StoreClient
 
 PATIENCE_S = 60.0
@@ -71,20 +66,11 @@ async def retract(
 def _publish(kafka: KafkaSettings, event: RetractionEvent, key: bytes | None) -> tuple[int, int]:
     value = event.to_json()
     headers = [] if key is None else [(SIGNATURE_HEADER, sign(key, value).encode())]
-    try:
-        producer = KafkaProducer(
-            **client_options(kafka.bootstrap, kafka.security),
-            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
-            acks="all",
-        )
-        with closing(producer):
-            sent = producer.send(kafka.events_topic, key=event.principal.encode(), value=value, headers=headers)
-            metadata = sent.get(timeout=_ACKNOWLEDGE_TIMEOUT_S)
-            return metadata.partition, metadata.offset
-    except KafkaError as error:
-        raise BrokerError(
-            f"the cluster at {kafka.bootstrap} did not take the retraction: {error!r}; nothing is retracted yet"
-        ) from error
+    remedy = "nothing is retracted yet: ask again when it is healthy"
+    with producer("retraction", kafka.bootstrap, kafka.security, remedy) as client:
+        sent = client.send(kafka.events_topic, key=event.principal.encode(), value=value, headers=headers)
+        metadata = sent.get(timeout=_ACKNOWLEDGE_TIMEOUT_S)
+        return metadata.partition, metadata.offset
 
 
 _REFUSED_SQL = """

@@ -1,6 +1,5 @@
 """Where a setting comes from, and what becomes of one that nobody knows."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,9 @@ from streams.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder without a `ratchet.toml`, and no variables but the test's."""
     monkeypatch.chdir(tmp_path)
-    yield
-    Settings._file = {}
 
 
 def write(text: str, name: str = "ratchet.toml") -> Path:
@@ -43,6 +40,7 @@ def test_a_named_file_is_read_instead_of_the_one_in_the_folder() -> None:
     ("text", "key"),
     [
         ("sede = 1", "sede"),
+        ("_env_file = 'other'", "_env_file"),
         ("[kafka]\nbootstrp = 'a:1'", "kafka.bootstrp"),
         ("[learner.lora]\nrnk = 4", "learner.lora.rnk"),
         ("[serving]\nport = 70000", "serving.port"),
@@ -55,8 +53,9 @@ def test_a_wrong_key_or_value_in_the_file_is_refused_by_its_name(text: str, key:
         Settings.load()
 
 
-def test_a_file_that_is_no_toml_is_refused() -> None:
-    write("seed 3")
+@pytest.mark.parametrize("content", [b"seed 3", b"home = '\xff'"])
+def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
+    Path("ratchet.toml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"ratchet\.toml is not TOML"):
         Settings.load()
 

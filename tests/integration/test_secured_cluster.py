@@ -171,7 +171,7 @@ def test_who_proves_nothing_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("streams.kafka.topics.BOOTSTRAP_TIMEOUT_MS", 3_000)
+    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 3_000)
     if "cafile" in wrong:
         wrong = {"cafile": str(folder / "other.pem")}
     kafka = settings(node, folder, "PLAIN", wrong)

@@ -47,6 +47,7 @@ class Offer(StrEnum):
     TASKS = "tasks"
 
 
+# Neither of the two is a `FrozenModel`: servers of other versions of OpenEnv send more fields than these.
 class Data(BaseModel):
     """What a message carries."""
 

@@ -88,10 +88,10 @@ async def test_what_may_not_be_is_a_conflict_with_its_reason(
     unknown = {"digest": "f" * 64, "reason": "I like it", "actor": "anna"}
     response = await serving.post("/promote", json=unknown)
     assert response.status_code == 409
-    assert "is not known and cannot become serving" in response.json()["error"]
+    assert "is not known and cannot become serving" in response.json()["error"]["message"]
     response = await serving.post("/rollback", json={"reason": "complaints", "actor": "anna"})
     assert response.status_code == 409
-    assert "base already serves" in response.json()["error"]
+    assert "base already serves" in response.json()["error"]["message"]
     assert (await figures(serving))["ratchet_promotion_failures_total"] == [({}, 2)]
 
 
@@ -104,4 +104,5 @@ async def test_what_may_not_be_is_a_conflict_with_its_reason(
     ],
 )
 async def test_a_request_with_a_typo_is_refused(body: dict[str, object], serving: httpx.AsyncClient) -> None:
-    assert (await serving.post("/promote", json=body)).status_code == 422
+    response = await serving.post("/promote", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_request")

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from aiolimiter import AsyncLimiter
 
-from streams.branching.branch import branch
-from streams.branching.rate_limit import Budget
+from streams.branching.branch import acquire, branch
 from streams.branching.selectors import Curiosity, LastSteps, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
@@ -20,7 +21,6 @@ from tests.streams.policy.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 SETTINGS = BranchingSettings(alternatives=3)
-UNLIMITED = Budget(None)
 TALKATIVE = ("Inventory.", "dance", "sing", "take dirty white polo shirt")
 
 
@@ -54,7 +54,7 @@ async def branched(
     settings: BranchingSettings = SETTINGS,
     selector: Selector | None = None,
 ) -> tuple[BranchResult, ...]:
-    return await branch(request, pool, policy, selector or Uniform(), settings, UNLIMITED)
+    return await branch(request, pool, policy, selector or Uniform(), settings)
 
 
 async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
@@ -71,6 +71,21 @@ async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
     assert opening["inventory"].observation == "Inventory: \n  Your inventory is currently empty. [score 0.00]"
     assert opening["dance"].observation.startswith("Unknown action")
     assert "sing" not in opening
+
+
+async def test_every_branch_is_asked_of_the_limiter(pool: SandboxPool) -> None:
+    request = await recorded(pool)
+    limiter = AsyncLimiter(100, time_period=1e9)
+    await branch(request, pool, FixedPolicy(TALKATIVE), Uniform(), SETTINGS, limiter)
+    left = 100 - SETTINGS.alternatives * len(request.steps)
+    assert limiter.has_capacity(left)
+    assert not limiter.has_capacity(left + 1)
+
+
+async def test_more_branches_than_the_limit_are_waited_for() -> None:
+    began = time.monotonic()
+    await acquire(AsyncLimiter(5, time_period=0.05), 12)
+    assert time.monotonic() - began >= 0.069  # five at once, and each of the seven after 10 ms
 
 
 async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:

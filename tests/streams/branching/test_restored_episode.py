@@ -3,7 +3,6 @@
 import pytest
 
 from streams.branching.branch import branch
-from streams.branching.rate_limit import Budget
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors import LastSteps, Uniform
 from streams.branching.settings import BranchingSettings
@@ -56,7 +55,7 @@ async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from()
     settings = BranchingSettings(alternatives=2, step_timeout_s=0.5, invalid_share=1)
     async with SandboxPool("faulty_sound", step_timeout_s=0.5) as pool:
         results = await branch(
-            request("faulty_sound", *WALKED), pool, FixedPolicy(("hang", "die")), Uniform(), settings, Budget(None)
+            request("faulty_sound", *WALKED), pool, FixedPolicy(("hang", "die")), Uniform(), settings
         )
     for result in results:
         assert result.fidelity == "sandbox_exact"
@@ -67,9 +66,7 @@ async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from()
 async def test_what_one_state_has_no_use_for_is_spent_at_the_others() -> None:
     settings = BranchingSettings(alternatives=9, round=8, adaptive=True, branches_per_episode=10, samples=0)
     async with SandboxPool("faulty_sound") as pool:
-        results = await branch(
-            request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings, Budget(None)
-        )
+        results = await branch(request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings)
     # There are four alternatives at each state, and most of the budget was meant for the last one.
     assert [len(result.alternatives) for result in results] == [2, 4, 4]
 

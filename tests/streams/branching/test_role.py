@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from streams.branching.role import serve
+from streams.branching.role import Means, serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, BranchResult, RecordedStep, RecoveryResult, Task
@@ -21,6 +21,7 @@ from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.sandboxes.pool import SandboxPool
+from tests.streams.policy.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -58,6 +59,14 @@ def kafka() -> Iterator[KafkaSettings]:
         settings = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=6)
         create_topics(settings)
         yield settings
+
+
+@pytest.mark.parametrize(("setting", "limits"), [(30, (30, 60)), (None, None)])
+def test_a_worker_is_limited_to_so_many_branches_a_minute(
+    setting: int | None, limits: tuple[float, float] | None
+) -> None:
+    limiter = Means.of(BranchingSettings(branches_per_minute=setting), {}, FixedPolicy()).limiter
+    assert (limiter and (limiter.max_rate, limiter.time_period)) == limits
 
 
 @asynccontextmanager

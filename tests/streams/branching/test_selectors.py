@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.branching.rate_limit import Budget
 from streams.branching.selectors import SELECTORS, curiosity, last_steps, novelty, selector, uniform
 from streams.branching.selectors.novelty import Novelty
 from streams.branching.selectors.selector import Situation, allocate
@@ -57,32 +56,3 @@ def test_novelty_forgets_what_it_has_not_seen_for_long(monkeypatch: pytest.Monke
     for fingerprint in ("old", "a", "b"):
         selecting.weigh([Situation(0, 1, fingerprint)])
     assert selecting.weigh([Situation(0, 2, "old"), Situation(1, 2, "b")]) == [1.0, 0.5]
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@given(st.lists(st.integers(min_value=0, max_value=300), min_size=1, max_size=30))
-async def test_no_more_than_the_budget_is_taken_however_it_is_taken(takings: list[int]) -> None:
-    clock = Clock()
-    budget = Budget(60, clock, clock.sleep)
-    for taking in takings:
-        await budget.take(taking)
-    # What the full bucket held at the start comes on top.
-    assert sum(takings) <= 60 + clock.now + 1e-6
-
-
-async def test_an_unlimited_budget_never_waits() -> None:
-    clock = Clock()
-    await Budget(None, clock, clock.sleep).take(10**9)
-    assert clock.now == 0

@@ -45,12 +45,6 @@ def test_each_start_is_another_cluster_for_its_log_begins_anew() -> None:
     assert len(ids) == 2
 
 
-def test_no_cluster_is_a_broker_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.kafka.topics.BOOTSTRAP_TIMEOUT_MS", 500)
-    with pytest.raises(BrokerError, match="RATCHET_KAFKA__BOOTSTRAP"):
-        create_topics(KafkaSettings(bootstrap="127.0.0.1:1"))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_the_broker_ends_with_the_process_that_started_it() -> None:
     script = (

@@ -1,9 +1,12 @@
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from streams.runtime.files import write_atomically
+from streams.runtime.files import move_into_place, new_folder, write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left_in_its_folder(tmp_path: Path) -> None:
@@ -26,3 +29,62 @@ def test_a_write_that_fails_leaves_the_old_bytes(tmp_path: Path, monkeypatch: py
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["refs.json"]
+
+
+def test_a_folder_appears_whole_and_every_part_of_it_was_synced_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deep" / "snapshot"
+    synced: set[str] = set()
+    sync, rename = os.fsync, os.rename
+
+    def noted(descriptor: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        assert synced == {source.name, "manifest", "inner", "weights"}
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", renamed)
+    with new_folder(path.parent) as folder:
+        (folder / "manifest").write_text("all of it")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "weights").write_text("1 2 3")
+        move_into_place(folder, path)
+    assert (path / "inner" / "weights").read_text() == "1 2 3"
+    assert os.listdir(path.parent) == ["snapshot"]
+    assert "deep" in synced
+
+
+def test_a_folder_that_fails_to_be_filled_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path) as folder:
+        (folder / "missing" / "weights").write_text("1 2")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_process_that_dies_while_it_fills_a_folder_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    script = """if True:
+        import os, signal, sys
+        from pathlib import Path
+        from streams.runtime.files import move_into_place, new_folder
+        with new_folder(Path(sys.argv[1])) as folder:
+            (folder / "weights").write_text("1 2")
+            os.kill(os.getpid(), signal.SIGKILL)
+            move_into_place(folder, Path(sys.argv[1], "adapter"))
+    """
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".new-")
+
+
+def test_a_folder_that_is_there_already_stays(tmp_path: Path) -> None:
+    path = tmp_path / "adapter"
+    for content in ("first", "second"):
+        with new_folder(tmp_path) as folder:
+            (folder / "weights").write_text(content)
+            move_into_place(folder, path)
+    assert (path / "weights").read_text() == "first"
+    assert os.listdir(tmp_path) == ["adapter"]

@@ -1,0 +1,51 @@
+"""The base of the asynchronous HTTP clients of Ratchet's servers: one pool of connections, and one way to fail."""
+
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import httpx
+
+from streams.errors import RatchetError
+from streams.runtime.http_errors import error_message
+
+
+class HttpClient:
+    """A client of the server at `base_url`. Use it as a context manager, or call `close`.
+
+    Every method raises the subclass's `error` when the server cannot be reached or refuses; nothing is retried.
+    `server` is its name in the text of errors, and `remedy` what to do when it does not answer.
+    """
+
+    server: ClassVar[str]
+    remedy: ClassVar[str]
+    error: ClassVar[type[RatchetError]]
+
+    def __init__(self, base_url: str, timeout_s: float) -> None:
+        self.base_url = base_url
+        # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, limits=limits)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _call(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """The server's answer to a request with the JSON `body`, if its status is no error."""
+        try:
+            response = await self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise self.error(
+                f"{self.server} at {self.base_url} did not answer {path}: {error!r}; {self.remedy}"
+            ) from error
+        if response.is_error:
+            reason = error_message(response.content)
+            raise self.error(f"{self.server} refused {path} with {response.status_code}: {reason}")
+        return response
