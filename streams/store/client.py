@@ -1,5 +1,6 @@
 """The client of the store's query API, for every process that is not the writer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,7 @@ import httpx
 import pyarrow as pa
 
 from streams.errors import StoreError
+from streams.store.database import Parameter
 from streams.store.status import StoreStatus
 
 
@@ -36,16 +38,16 @@ class StoreClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def query(self, sql: str) -> pa.Table:
-        """The rows of one SELECT over `streams.store.tables.TABLES`."""
-        response = await self._call("POST", "/query", {"sql": sql})
+    async def query(self, sql: str, parameters: Mapping[str, Parameter] | None = None) -> pa.Table:
+        """The rows of one SELECT over `streams.store.tables.TABLES`, with a value for each `$name` in it."""
+        response = await self._call("POST", "/query", {"sql": sql, "parameters": dict(parameters or {})})
         return pa.ipc.open_stream(response.content).read_all()
 
     async def status(self) -> StoreStatus:
         response = await self._call("GET", "/status", None)
         return StoreStatus.model_validate_json(response.content)
 
-    async def _call(self, method: str, path: str, body: dict[str, str] | None) -> httpx.Response:
+    async def _call(self, method: str, path: str, body: dict[str, object] | None) -> httpx.Response:
         try:
             response = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
