@@ -90,9 +90,9 @@ async def build_snapshot(
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
-    principal took part that has revoked consent by now is left out whole, since each state repeats what was said before. Of
-    each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of texts, not a
-    share.
+    principal took part that has revoked consent by now is left out whole, since each state repeats what was said
+    before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
+    texts, not a share.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.

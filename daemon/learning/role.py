@@ -60,7 +60,8 @@ class Learner:
     async def is_due(self) -> bool:
         """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
-        A champion that saw data of a principal that revoked consent is to be replaced by as much as is left, once for each retraction.
+        A champion that saw data of a principal that revoked consent is to be replaced by as much as is left, once for
+        each retraction.
         """
         settings = self._loop.settings
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
@@ -83,7 +84,7 @@ class Learner:
         self._marked = looked_at
 
     async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
-        """Whether it saw data of a principal that revoked consent after the retraction that the newest snapshot obeyed."""
+        """Whether it saw data that was revoked after the retraction that the newest snapshot obeyed."""
         registry = self._loop.registry
         event_ids = sorted(registry.marks().get(registry.refs().champion, ()))
         if not event_ids:
