@@ -79,7 +79,9 @@ def status_table(report: StatusReport) -> Table:
     if report.retrain:
         champion = "the champion and " if report.champion in report.retrain else ""
         others = len(set(report.retrain) - {report.champion})
-        table.add_row("to be retrained", f"{champion}{others} other adapters: a principal withdrew (`ratchet history`)")
+        table.add_row(
+            "to be retrained", f"{champion}{others} other adapters: a principal revoked consent (`ratchet history`)"
+        )
     if report.store is None:
         table.add_row("store", "does not answer")
     else:

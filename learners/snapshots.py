@@ -1,6 +1,6 @@
 """Snapshots: the immutable training set of one cycle, as Parquet files and a manifest.
 
-Built from the store *as of* a sequence, so the same sequence gives the same snapshot until somebody withdraws: privacy
+Built from the store *as of* a sequence, so the same sequence gives the same snapshot until consent is revoked: privacy
 outweighs an exact rebuild, so every retraction the store knows is obeyed, however old the sequence. Tasks outside the
 train split never get in: the builder asks for the split itself, whatever the store says about an episode.
 """
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from learners.base_model import file_sha256
 from learners.settings import MOST_PER_PRINCIPAL
 from learners.stored_rows import Row, StoredRows, read_rows
 from learners.trajectories import RECOVERY, Branch, Trajectory
 from streams.errors import TrainingError
-from streams.events import STEPS, Message, RecordedStep
+from streams.events import MESSAGES, STEPS, RecordedStep
 from streams.ids import content_id
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import move_into_place, new_folder
@@ -30,7 +29,6 @@ from streams.trust.holdout import HoldoutSettings, Split
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
-_MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -57,7 +55,7 @@ _BRANCH_SCHEMA = pa.schema(
 
 
 class SnapshotManifest(FrozenModel):
-    """What a snapshot holds. `offsets` is how far the log was read when it was built, by `topic/partition`.
+    """Content of a snapshot. `offsets` is how far the log was read when it was built, by `topic/partition`.
 
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. Both sequences together say
     what is in it.
@@ -90,9 +88,9 @@ async def build_snapshot(
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
-    principal took part that has withdrawn by now is left out whole, since each state repeats what was said before. Of
-    each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of texts, not a
-    share.
+    principal took part that has revoked consent by now is left out whole, since each state repeats what was said
+    before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
+    texts, not a share.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
@@ -127,7 +125,7 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
             Trajectory(
                 episode_id=same[0],
                 task_id=first["task_id"],
-                opening=_MESSAGES.validate_json(first["messages"]),
+                opening=MESSAGES.validate_json(first["messages"]),
                 steps=_recorded(steps),
                 branches=tuple(found[same[0]]),
                 actor_kind=first["actor_kind"],
@@ -139,13 +137,13 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
 
 
 def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
-    """A trajectory for each recovery: what the agent did wrong, and how to go on from there."""
-    episodes = _by_episode(rows.beginnings, holdout)
+    """A trajectory for each recovery: what the agent did wrong, and how to resume from there."""
+    episodes = _by_episode(rows.recovered_steps, holdout)
     return [
         Trajectory(
             episode_id=recovery["recovery_id"],
             task_id=steps[0]["task_id"],
-            opening=_MESSAGES.validate_json(steps[0]["messages"]),
+            opening=MESSAGES.validate_json(steps[0]["messages"]),
             steps=_recorded(steps[: recovery["left_at"]]) + STEPS.validate_json(recovery["steps"]),
             actor_kind=RECOVERY,
             adapter=recovery["adapter"],
@@ -218,7 +216,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
         Trajectory(
             episode_id=row["episode_id"],
             task_id=row["task_id"],
-            opening=_MESSAGES.validate_json(row["opening"]),
+            opening=MESSAGES.validate_json(row["opening"]),
             steps=STEPS.validate_json(row["steps"]),
             branches=tuple(branches[row["episode_id"]]),
             actor_kind=row["actor_kind"],
@@ -260,7 +258,7 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "actor_kind": trajectory.actor_kind,
             "adapter": trajectory.adapter,
             "principals": trajectory.principals,
-            "opening": _MESSAGES.dump_json(trajectory.opening).decode(),
+            "opening": MESSAGES.dump_json(trajectory.opening).decode(),
             "steps": STEPS.dump_json(trajectory.steps).decode(),
             "learn_from": trajectory.learn_from,
         }

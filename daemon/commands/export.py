@@ -27,13 +27,13 @@ def transitions(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest transitions as of a sequence. The same sequence always gives the same, but for who withdrew."""
+    """List the newest transitions as of a sequence. The same sequence gives the same, but for revoked consent."""
     moment, rows = run_async(_newest(Settings.load(config), as_of, origin, limit))
     if as_json:
         print_json(json.dumps(rows.to_pylist()))
     else:
         Console().print(_table(rows, moment))
-    _tell_withdrawn(moment)
+    _tell_revoked(moment)
 
 
 def export(
@@ -48,10 +48,10 @@ def export(
         raise typer.BadParameter(f"there is no folder {to.absolute().parent}", param_hint="--to")
     moment, written = run_async(_export(Settings.load(config), as_of, origin, to.absolute()))
     if as_json:
-        print_json(json.dumps({"as_of": moment.as_of, "rows": written, "withdrawn": moment.withdrawn, "to": str(to)}))
+        print_json(json.dumps({"as_of": moment.as_of, "rows": written, "withdrawn": moment.revoked, "to": str(to)}))
     else:
         typer.echo(f"{written} transitions as of sequence {moment.as_of} are in {to}")
-    _tell_withdrawn(moment)
+    _tell_revoked(moment)
 
 
 async def _newest(settings: Settings, as_of: int | None, origin: Origin | None, limit: int) -> tuple[Moment, pa.Table]:
@@ -81,6 +81,6 @@ def _table(rows: pa.Table, moment: Moment) -> Table:
     return table
 
 
-def _tell_withdrawn(moment: Moment) -> None:
-    if moment.withdrawn:
-        typer.echo(f"left out: {moment.withdrawn} transitions of principals that withdrew", err=True)
+def _tell_revoked(moment: Moment) -> None:
+    if moment.revoked:
+        typer.echo(f"left out: {moment.revoked} transitions of principals that revoked consent", err=True)

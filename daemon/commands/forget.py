@@ -1,4 +1,4 @@
-"""`ratchet forget`: a principal withdraws."""
+"""`ratchet forget`: a principal revokes consent."""
 
 import getpass
 from typing import Annotated
@@ -28,11 +28,11 @@ def forget(
 ) -> None:
     """Keep a principal out of everything that is trained from now on, and mark the adapters that saw its data.
 
-    The retraction holds for ever, for episodes of that name that come later too. The champion keeps serving until a
-    replacement that did not see the data passes the gate. Nothing is erased: see "Withdraw" in docs/operating.md.
+    The retraction holds permanently, for episodes of that name that come later too. The champion keeps serving until a
+    replacement that did not see the data passes the gate. Nothing is erased: see "Revoke consent" in docs/operating.md.
     """
     if not principal:
-        raise typer.BadParameter("name the principal that withdraws", param_hint="--principal")
+        raise typer.BadParameter("name the principal that revokes consent", param_hint="--principal")
     report = run_async(_forget(Settings.load(config), principal, reason))
     if as_json:
         print_json(report.model_dump_json())

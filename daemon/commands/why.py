@@ -68,7 +68,9 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("trained on from", " ← ".join(parent[:12] for parent in report.parents) or "the base model")
     table.add_row("objectives", ", then ".join(f"{s.updates} updates of {s.objective}" for s in report.settings.stages))
     table.add_row("snapshot", snapshot.snapshot_id)
-    table.add_row("as of", f"sequence {snapshot.as_of}, without who withdrew until {snapshot.retracted_as_of}")
+    table.add_row(
+        "as of", f"sequence {snapshot.as_of}, without principals that revoked consent until {snapshot.retracted_as_of}"
+    )
     table.add_row("log", ", ".join(f"{place} < {offset}" for place, offset in sorted(snapshot.offsets.items())))
     episodes = ", ".join(f"{count} of actor {kind}" for kind, count in sorted(snapshot.episodes.items()))
     table.add_row("episodes", f"{episodes}; {snapshot.steps} steps, {snapshot.branches} branches")

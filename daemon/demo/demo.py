@@ -38,6 +38,7 @@ from streams.ids import uuid7
 from streams.kafka.topics import end_offsets
 from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
+from streams.store.queries.learning import RECORDS_OF_TOPIC
 from streams.trust.holdout import Split
 
 AGENT = Path(__file__).parents[1] / "examples" / "textworld_agent.py"
@@ -212,14 +213,7 @@ class Demo:
         """Compare what the broker took with what the store has."""
         kafka = self.loop.settings.kafka
         ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
-        rows = await self.loop.store.query(
-            "SELECT count(*) AS stored, count(DISTINCT event_id) AS distinct_ids, "
-            + ", ".join(
-                f"(SELECT count(*) FROM {table} WHERE topic = '{kafka.events_topic}') AS {table}"
-                for table in ("duplicates", "dead_letters", "quarantined")
-            )
-            + f" FROM events WHERE topic = '{kafka.events_topic}'"
-        )
+        rows = await self.loop.store.query(RECORDS_OF_TOPIC, {"topic": kafka.events_topic})
         counts = rows.to_pylist()[0]
         produced, stored = sum(ends.values()), counts["stored"]
         return EventCounts(

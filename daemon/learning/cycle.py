@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.forgetting import mark_withdrawn, unmarked_ancestor
+from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
@@ -35,8 +35,8 @@ from streams.ids import uuid7
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store.client import StoreClient
+from streams.store.queries.learning import BRANCHING_STATE
 from streams.trust.holdout import Split
-from streams.trust.rules import WITHDRAWN_EPISODES
 
 log = structlog.get_logger()
 
@@ -46,16 +46,6 @@ _STATES = {
     Verdict.REJECT: State.REJECTED,
     Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
 }
-
-_BRANCHING_SQL = f"""
-    WITH withdrawn AS ({WITHDRAWN_EPISODES})
-    SELECT
-        (SELECT count(*) FROM branches ANTI JOIN withdrawn USING (episode_id))
-            + (SELECT count(*) FROM recovery_attempts ANTI JOIN withdrawn USING (episode_id)) AS answered,
-        (SELECT count(*) FROM transitions ANTI JOIN withdrawn USING (episode_id)
-            WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train'))
-            + (SELECT count(*) FROM failed ANTI JOIN withdrawn USING (episode_id) WHERE split = 'train') AS asked
-"""
 
 
 class Phase(StrEnum):
@@ -90,7 +80,7 @@ class Loop:
 
     async def branching_state(self) -> tuple[int, int]:
         """How many states of trusted episodes, and failed episodes, there are, and how many were worked on."""
-        counts = await self.store.query(_BRANCHING_SQL)
+        counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
     def provenance(self) -> Provenance:
@@ -152,14 +142,14 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
     """Train on from the champion; the digest of the adapter that came of it.
 
-    A champion that saw who withdrew is passed over for its nearest ancestor that did not.
+    A champion that saw data of a principal that revoked consent is passed over for its nearest ancestor that did not.
     """
     provenance = loop.provenance()
-    await mark_withdrawn(loop.store, loop.registry, provenance, ACTOR)
+    await mark_exposed(loop.store, loop.registry, provenance, ACTOR)
     champion = loop.registry.refs().champion
     ancestor = unmarked_ancestor(loop.registry, provenance, champion)
     if ancestor != champion:
-        log.warning("not trained on from the champion: a principal withdrew", champion=champion, parent=ancestor)
+        log.warning("not trained on from the champion: a principal revoked consent", champion=champion, parent=ancestor)
     parent = None if ancestor == BASE else ancestor
     job = TrainingJob(
         base=loop.base,

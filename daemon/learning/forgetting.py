@@ -1,7 +1,7 @@
-"""What a retraction means for adapters: which of them saw the principal, and which must be trained again.
+"""The consequences of a retraction for adapters: which of them saw the principal, and which must be trained again.
 
 `ratchet forget` calls it, and the learner for retractions that came from elsewhere. What serves goes on serving until
-a replacement passes the gate; the next cycle trains on from nothing that saw who withdrew.
+a replacement passes the gate; the next cycle trains on from nothing that saw data of a principal that revoked consent.
 """
 
 from daemon.registry.audit import Entry
@@ -13,12 +13,8 @@ from streams.events import RetractionEvent
 from streams.kafka.settings import KafkaSettings
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
+from streams.store.queries.retractions import EPISODES_OF_PRINCIPAL, REVOKED_PRINCIPALS
 from streams.store.retraction import retract
-
-# Who withdrew several times is forgotten since the first.
-_WITHDRAWN_SQL = """
-    SELECT principal, min_by(event_id, sequence) AS event_id FROM retractions GROUP BY principal ORDER BY min(sequence)
-"""
 
 
 class ExposedAdapter(FrozenModel):
@@ -64,16 +60,15 @@ async def forget(
     Raises what `streams.store.retraction.retract` does.
     """
     retraction = await retract(kafka, store, event, key)
-    await mark_withdrawn(store, registry, provenance, actor)
-    quoted = event.principal.replace("'", "''")
-    counted = await store.query(f"SELECT count(DISTINCT episode_id) AS n FROM transitions WHERE principal = '{quoted}'")
+    await mark_exposed(store, registry, provenance, actor)
+    counted = await store.query(EPISODES_OF_PRINCIPAL, {"principal": event.principal})
     champion = registry.refs().champion
     adapters = exposed_adapters(registry, provenance, event.principal)
     return ForgetReport(
         principal=event.principal,
         retraction=retraction.event_id,
         sequence=retraction.sequence,
-        episodes=counted["n"][0].as_py(),
+        episodes=counted["count"][0].as_py(),
         adapters=adapters,
         champion=champion,
         champion_saw=any(one.serves for one in adapters),
@@ -81,15 +76,13 @@ async def forget(
     )
 
 
-async def mark_withdrawn(
-    store: StoreClient, registry: Registry, provenance: Provenance, actor: str
-) -> tuple[Entry, ...]:
+async def mark_exposed(store: StoreClient, registry: Registry, provenance: Provenance, actor: str) -> tuple[Entry, ...]:
     """Mark every adapter that saw a principal of any retraction in the store; the marks that are new."""
-    withdrawn = await store.query(_WITHDRAWN_SQL)
+    revoked = await store.query(REVOKED_PRINCIPALS)
     marks = [
-        Mark(exposure.adapter, event_id, _reason(exposure, event_id))
-        for principal, event_id in zip(*(column.to_pylist() for column in withdrawn.columns), strict=True)
-        for exposure in provenance.exposed(principal)
+        Mark(exposure.adapter, row["event_id"], _reason(exposure, row["event_id"]))
+        for row in revoked.to_pylist()
+        for exposure in provenance.exposed(row["principal"])
     ]
     return tuple(registry.mark_for_retraining(marks, actor)) if marks else ()
 
@@ -120,9 +113,9 @@ def unmarked_ancestor(registry: Registry, provenance: Provenance, adapter: str) 
 
 def _reason(exposure: Exposure, event_id: str) -> str:
     if exposure.trajectories is None:
-        saw = f"nobody can tell any more what {exposure.seen_by[:12]} saw, so it may have seen"
+        saw = f"it cannot be told any more what {exposure.seen_by[:12]} saw, so it may have seen"
     elif exposure.inherited:
         saw = f"its ancestor {exposure.seen_by[:12]} saw"
     else:
         saw = "it saw"
-    return f"{saw} data of a principal that withdrew by the retraction {event_id}"
+    return f"{saw} data of a principal that revoked consent by the retraction {event_id}"

@@ -8,22 +8,17 @@ import structlog
 
 from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
-from daemon.learning.forgetting import mark_withdrawn
+from daemon.learning.forgetting import mark_exposed
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
-from streams.trust.rules import WITHDRAWN_EPISODES
+from streams.store.queries.learning import LEARNABLE_EPISODES
+from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
 
 log = structlog.get_logger()
 
 _POLL_S = 5.0
 _PROGRESS_EVERY_S = 10.0
-
-_LEARNABLE_SQL = f"""
-    SELECT count(*) AS learnable, count(*) FILTER (sequence > {{since}}) AS new
-    FROM trusted ANTI JOIN ({WITHDRAWN_EPISODES}) AS withdrawn USING (episode_id)
-    WHERE split = 'train'
-"""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -53,7 +48,7 @@ class Learner:
         await self._unload_leftovers()
         while True:
             try:
-                await self.mark_withdrawn()
+                await self.mark_exposed()
                 if await self.is_due():
                     self._due_since = None
                     await run_cycle(self._loop, self._loop.settings.learner, self._tell)
@@ -65,11 +60,12 @@ class Learner:
     async def is_due(self) -> bool:
         """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
-        A champion that saw who withdrew is to be replaced by as much as is left, once for each retraction.
+        A champion that saw data of a principal that revoked consent is to be replaced by as much as is left, once for
+        each retraction.
         """
         settings = self._loop.settings
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
-        count = await self._loop.store.query(_LEARNABLE_SQL.format(since=since))
+        count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
         enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes
         if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(obeyed)):
             return False
@@ -77,26 +73,24 @@ class Learner:
         asked, answered = await self._loop.branching_state()
         return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
 
-    async def mark_withdrawn(self) -> None:
+    async def mark_exposed(self) -> None:
         """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""
-        latest = await self._loop.store.query("SELECT coalesce(max(sequence), 0) AS sequence FROM retractions")
+        latest = await self._loop.store.query(LATEST_RETRACTION)
         looked_at = (int(latest["sequence"][0].as_py()), self._loop.adapters.digests())
         if looked_at == self._marked or not looked_at[0]:
             return
-        for mark in await mark_withdrawn(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
+        for mark in await mark_exposed(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
             log.warning("to be retrained", adapter=mark.subject, reason=mark.reason)
         self._marked = looked_at
 
     async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
-        """Whether it saw somebody who withdrew after the retraction that the newest snapshot obeyed last."""
+        """Whether it saw data that was revoked after the retraction that the newest snapshot obeyed."""
         registry = self._loop.registry
-        marks = ", ".join(f"'{event_id}'" for event_id in registry.marks().get(registry.refs().champion, ()))
-        if not marks:
+        event_ids = sorted(registry.marks().get(registry.refs().champion, ()))
+        if not event_ids:
             return False
-        newer = await self._loop.store.query(
-            f"SELECT count(*) AS n FROM retractions WHERE sequence > {obeyed} AND event_id IN ({marks})"
-        )
-        return bool(newer["n"][0].as_py())
+        newer = await self._loop.store.query(RETRACTIONS_AFTER, {"sequence": obeyed, "event_ids": event_ids})
+        return bool(newer["count"][0].as_py())
 
     async def _unload_leftovers(self) -> None:
         """A learner that died during a gate left its candidate loaded."""

@@ -2,10 +2,12 @@
 
 import pyarrow as pa
 from fastapi import FastAPI, HTTPException, Response
+from pydantic import Field
 
 from streams.errors import StoreError
 from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
+from streams.store.database import Parameter
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
 
@@ -13,9 +15,10 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 
 class Query(FrozenModel):
-    """One SELECT over the tables of the store."""
+    """One SELECT over the tables of the store. `parameters` has a value for each `$name` in it."""
 
     sql: str
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
 
 
 def build_api(store: Store) -> FastAPI:
@@ -26,7 +29,7 @@ def build_api(store: Store) -> FastAPI:
     @api.post("/query")
     def query(body: Query) -> Response:
         try:
-            table = store.query(body.sql)
+            table = store.query(body.sql, body.parameters)
         except StoreError as error:
             raise HTTPException(400, str(error)) from error
         sink = pa.BufferOutputStream()

@@ -1,9 +1,12 @@
 """The client of the store's query API, for every process that is not the writer."""
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 from streams.errors import StoreError
 from streams.runtime.http_client import HttpClient
+from streams.store.database import Parameter
 from streams.store.status import StoreStatus
 
 
@@ -17,9 +20,9 @@ class StoreClient(HttpClient):
     def __init__(self, base_url: str, timeout_s: float = 60.0) -> None:
         super().__init__(base_url, timeout_s)
 
-    async def query(self, sql: str) -> pa.Table:
-        """The rows of one SELECT over `streams.store.tables.TABLES`."""
-        response = await self._call("POST", "/query", {"sql": sql})
+    async def query(self, sql: str, parameters: Mapping[str, Parameter] | None = None) -> pa.Table:
+        """The rows of one SELECT over `streams.store.tables.TABLES`, with a value for each `$name` in it."""
+        response = await self._call("POST", "/query", {"sql": sql, "parameters": dict(parameters or {})})
         return pa.ipc.open_stream(response.content).read_all()
 
     async def status(self) -> StoreStatus:

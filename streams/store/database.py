@@ -1,9 +1,10 @@
 """DuckDB as the store uses it: Arrow inserts, transactions that explain their failure, and queries that only read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +12,13 @@ import pyarrow as pa
 from streams.errors import StoreError
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.store.tables import TABLES
+
+Scalar: TypeAlias = str | int | float | bool | None
+Parameter: TypeAlias = Scalar | Sequence[Scalar]
+# A value for each `$name` in a query.
+Parameters: TypeAlias = Mapping[str, object]
+# A value for each column of a table.
+Row: TypeAlias = Mapping[str, object]
 
 
 class Database:
@@ -71,43 +79,80 @@ class Database:
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(f"could not {purpose}: {error}; nothing of it was kept") from error
 
-    def insert(self, tables: Mapping[str, Sequence[tuple[object, ...]]]) -> None:
-        """Append the rows of each table."""
+    def insert(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        """Append the rows of each table. Raises `StoreError` for a row that has not exactly its table's columns."""
         for name, rows in tables.items():
             if not rows:
                 continue
-            schema = TABLES[name]
-            columns = [
-                pa.array(column, type=kind) for column, kind in zip(zip(*rows, strict=True), schema.types, strict=True)
-            ]
-            self.connection.register("batch", pa.Table.from_arrays(columns, schema=schema))
+            self.connection.register("batch", arrow_table(name, rows))
             reach(CrashPoint.INSERT_BEFORE)
             self.connection.execute(f"INSERT INTO {name} SELECT * FROM batch")
             reach(CrashPoint.INSERT_AFTER)
             self.connection.unregister("batch")
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """All rows of a statement."""
-        return self.connection.execute(sql, list(parameters)).fetchall()
+    def execute(self, sql: str, parameters: Parameters | None = None) -> None:
+        """Carry out a statement that has no rows to give."""
+        self.connection.execute(sql, parameters)
 
-    def matching(self, sql: str, ids: Sequence[str], parameters: Sequence[object] = ()) -> list[Any]:
-        """The rows of a SELECT that finds the ids in the table `wanted`."""
+    def rows(self, sql: str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
+        """All rows of a query, each by the names of its columns."""
+        self.connection.execute(sql, parameters)
+        names = [column[0] for column in self.connection.description]
+        return [dict(zip(names, row, strict=True)) for row in self.connection.fetchall()]
+
+    def rows_of(self, ids: Sequence[str], sql: str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
+        """The rows of a query that finds `ids` in the table `wanted`."""
         # As a parameter, a list costs DuckDB a failing import for each of its elements.
         self.connection.register("wanted", pa.table([pa.array(ids, type=pa.string())], names=["id"]))
         rows = self.rows(sql, parameters)
         self.connection.unregister("wanted")
         return rows
 
-    def query(self, sql: str) -> pa.Table:
-        """The rows of one SELECT. Raises `StoreError` for anything else, and when DuckDB refuses it."""
+    def query(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
+        """The rows of one SELECT, with a value for each `$name` in it.
+
+        Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
+        """
+        given = dict(parameters or {})
         cursor = self.connection.cursor()
         try:
             statements = cursor.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise StoreError("the query API takes exactly one SELECT statement")
+            _check_parameters(statements[0].named_parameters, given.keys())
             cursor.execute("BEGIN TRANSACTION READ ONLY")
-            return cursor.execute(statements[0]).to_arrow_table()
+            return cursor.execute(statements[0], given).to_arrow_table()
         except duckdb.Error as error:
             raise StoreError(f"the query failed: {error}") from error
         finally:
             cursor.close()
+
+
+def arrow_table(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows of the table `name`, by the names of their columns, as Arrow has them.
+
+    Raises `StoreError`, which names the columns, when a row has not exactly those of the table.
+    """
+    schema = TABLES[name]
+    try:
+        if set(map(len, rows)) != {len(schema.names)}:
+            raise KeyError
+        # As many as the table has, and each of the table's among them: the same.
+        columns = zip(*map(itemgetter(*schema.names), rows), strict=True)
+    except KeyError:
+        wrong = next(row for row in rows if row.keys() != set(schema.names))
+        raise StoreError(_mismatch(name, wrong.keys(), schema.names)) from None
+    arrays = [pa.array(column, type=kind) for column, kind in zip(columns, schema.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _mismatch(table: str, given: Set[str], columns: Sequence[str]) -> str:
+    missing = ", ".join(column for column in columns if column not in given) or "none"
+    unknown = ", ".join(sorted(given - set(columns))) or "none"
+    return f"a row of the table {table} lacks columns ({missing}) or has unknown ones ({unknown}): correct who made it"
+
+
+def _check_parameters(named: Set[str], given: Set[str]) -> None:
+    if named != given:
+        wants, got = (", ".join(f"${name}" for name in sorted(names)) or "none" for names in (named, given))
+        raise StoreError(f"the query names the parameters {wants} and was given {got}: give each of them one value")

@@ -1,14 +1,14 @@
 """The transitions as of a sequence: listed and exported through the record role's query API.
 
 Rows are only ever appended, so what is given as of a sequence never changes, but for this: episodes of principals that
-withdrew are left out, whenever they withdrew. `ratchet transitions` and `ratchet export` call it.
+revoked consent are left out, whenever they did. `ratchet transitions` and `ratchet export` call it.
 """
 
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 
 from streams.errors import StoreError
 from streams.store.client import StoreClient
+from streams.store.database import Parameter
+from streams.store.queries.export import COUNT_OF_TRANSITIONS, NEWEST_TRANSITIONS, TRANSITIONS_AFTER
+from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.tables import TABLES
 
 _PAGE = 5_000
@@ -34,16 +37,21 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is looked at: transitions up to `as_of`, of one origin or both, but for retractions up to `retracted_as_of`.
+    """Transitions up to `as_of`, of one origin or both, but for retractions up to `retracted_as_of`.
 
-    `rows` are those that are shown, `withdrawn` those that are not, because their principal withdrew.
+    `rows` is how many are shown, `revoked` how many are not, because their principal revoked consent.
     """
 
     as_of: int
     retracted_as_of: int
     origin: Origin | None
     rows: int
-    withdrawn: int
+    revoked: int
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """The moment as the queries take it."""
+        return {"as_of": self.as_of, "retracted_as_of": self.retracted_as_of, "origin": self.origin}
 
 
 async def look_back(store: StoreClient, as_of: int | None, origin: Origin | None) -> Moment:
@@ -54,22 +62,15 @@ async def look_back(store: StoreClient, as_of: int | None, origin: Origin | None
     latest = (await store.status()).sequence
     if as_of is not None and as_of > latest:
         raise StoreError(f"the store has come to sequence {latest}, and not to {as_of}: name an earlier one")
-    at = latest if as_of is None else as_of
-    retracted = await store.query("SELECT coalesce(max(sequence), 0) AS sequence FROM retractions")
-    moment = Moment(at, int(retracted["sequence"][0].as_py()), origin, 0, 0)
-    counts = await store.query(
-        f"SELECT count(*) FILTER ({_kept(moment)}) AS rows, count(*) AS rows_in_all FROM transitions {_where(moment)}"
-    )
-    rows, in_all = int(counts["rows"][0].as_py()), int(counts["rows_in_all"][0].as_py())
-    return Moment(at, moment.retracted_as_of, origin, rows, in_all - rows)
+    retracted_as_of = (await store.query(LATEST_RETRACTION))["sequence"][0].as_py()
+    moment = Moment(latest if as_of is None else as_of, retracted_as_of, origin, 0, 0)
+    (counts,) = (await store.query(COUNT_OF_TRANSITIONS, moment.parameters)).to_pylist()
+    return replace(moment, **counts)
 
 
 async def newest(store: StoreClient, moment: Moment, limit: int) -> pa.Table:
     """The newest `limit` transitions of a moment, oldest of them first; the columns are the table's."""
-    return await store.query(
-        f"FROM (SELECT * FROM transitions {_where(moment)} AND {_kept(moment)} ORDER BY sequence DESC LIMIT {limit}) "
-        "ORDER BY sequence"
-    )
+    return await store.query(NEWEST_TRANSITIONS, moment.parameters | {"limit": limit})
 
 
 async def export_transitions(store: StoreClient, moment: Moment, to: Path, watch: Watch) -> int:
@@ -111,23 +112,8 @@ def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
 async def _pages(store: StoreClient, moment: Moment) -> AsyncGenerator[pa.Table]:
     last = -1
     while True:
-        page = await store.query(
-            f"SELECT * FROM transitions {_where(moment)} AND {_kept(moment)} AND sequence > {last} "
-            f"ORDER BY sequence LIMIT {_PAGE}"
-        )
+        page = await store.query(TRANSITIONS_AFTER, moment.parameters | {"after": last, "limit": _PAGE})
         if not page.num_rows:
             return
         yield page
         last = page["sequence"][-1].as_py()
-
-
-def _where(moment: Moment) -> str:
-    origin = "" if moment.origin is None else f" AND origin = '{moment.origin}'"
-    return f"WHERE sequence <= {moment.as_of}{origin}"
-
-
-def _kept(moment: Moment) -> str:
-    return f"""episode_id NOT IN (
-        SELECT episode_id FROM transitions WHERE sequence <= {moment.as_of}
-        AND principal IN (SELECT principal FROM retractions WHERE sequence <= {moment.retracted_as_of})
-    )"""

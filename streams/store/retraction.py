@@ -13,6 +13,8 @@ from streams.kafka.clients import producer
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.store.client import StoreClient
+from streams.store.database import Parameter
+from streams.store.queries.retractions import REASON_OF_REFUSAL, STORED_RETRACTION
 
 PATIENCE_S = 60.0
 _ACKNOWLEDGE_TIMEOUT_S = 30.0
@@ -44,12 +46,13 @@ async def retract(
     """
     await store.status()
     partition, offset = await asyncio.to_thread(_publish, kafka, event, key)
+    position: dict[str, Parameter] = {"topic": kafka.events_topic, "partition": partition, "offset": offset}
     deadline = time.monotonic() + patience_s
     while True:
-        stored = await store.query(f"SELECT sequence FROM retractions WHERE event_id = '{event.event_id}'")
+        stored = await store.query(STORED_RETRACTION, {"event_id": event.event_id})
         if stored.num_rows:
             return Retraction(event.event_id, event.principal, stored["sequence"][0].as_py())
-        refused = await store.query(_REFUSED_SQL.format(topic=kafka.events_topic, partition=partition, offset=offset))
+        refused = await store.query(REASON_OF_REFUSAL, position)
         if refused.num_rows:
             raise RetractionError(
                 f"the record role refused the retraction: {refused['reason'][0].as_py()}; where admission.principals "
@@ -71,10 +74,3 @@ def _publish(kafka: KafkaSettings, event: RetractionEvent, key: bytes | None) ->
         sent = client.send(kafka.events_topic, key=event.principal.encode(), value=value, headers=headers)
         metadata = sent.get(timeout=_ACKNOWLEDGE_TIMEOUT_S)
         return metadata.partition, metadata.offset
-
-
-_REFUSED_SQL = """
-    SELECT reason FROM quarantined WHERE topic = '{topic}' AND "partition" = {partition} AND "offset" = {offset}
-    UNION ALL
-    SELECT error FROM dead_letters WHERE topic = '{topic}' AND "partition" = {partition} AND "offset" = {offset}
-"""

@@ -1,150 +1,191 @@
-"""What a batch of records becomes in the store's tables. Pure bookkeeping; the store reads and writes the database."""
+"""The rows that a batch of records becomes, each by the names of its columns. Pure; the store writes them."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-import structlog
-
-from streams.errors import StoreError
-from streams.events import (
-    MESSAGES,
-    STEPS,
-    BranchResult,
-    OutcomeEvent,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-)
+from streams.events import MESSAGES, STEPS, BranchResult, Event, RecoveryResult, RetractionEvent, StepEvent
 from streams.ids import content_id
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Quarantined, Unreadable
+from streams.store.database import Row
 from streams.store.decoded import Decoded
-
-log = structlog.get_logger()
-
-Cell: TypeAlias = object
 
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one transaction. `sequence` is what the next row gets."""
+    """The rows of one transaction. `sequence` is what the next row gets, `added` how many each table has got."""
 
     sequence: int
-    rows: dict[str, list[tuple[Cell, ...]]] = field(default_factory=lambda: defaultdict(list))
+    added: Counter[str] = field(default_factory=Counter)
+    _rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, table: str, *cells: Cell) -> None:
-        """Add a row; `cells` are the table's columns after `sequence`."""
-        self.rows[table].append((self.sequence, *cells))
+    def add(self, table: str, /, **cells: object) -> None:
+        """Add a row; `cells` has all of the table's columns but `sequence`."""
+        cells["sequence"] = self.sequence
+        self._rows[table].append(cells)
         self.sequence += 1
 
-    def event(self, decoded: Decoded, event: StepEvent | OutcomeEvent | RetractionEvent) -> None:
+    def take_rows(self) -> dict[str, list[Row]]:
+        """The rows that were added since they were last taken, by table."""
+        rows, self._rows = self._rows, defaultdict(list)
+        self.added.update({table: len(added) for table, added in rows.items()})
+        return rows
+
+    def content(
+        self, decoded: Decoded, content: Event | BranchResult | RecoveryResult, principals: Mapping[str, str]
+    ) -> None:
+        """Add what a record says.
+
+        `principals` says whose production episode was branched, or recovered from: a retraction must reach what came of
+        it too.
+        """
+        if isinstance(content, BranchResult):
+            self._branch_result(content, principals.get(content.episode_id))
+        elif isinstance(content, RecoveryResult):
+            self._recovery_result(content, principals.get(content.episode_id))
+        else:
+            self._event(decoded, content)
+
+    def _event(self, decoded: Decoded, event: Event) -> None:
         received = decoded.received
         episode = None if isinstance(event, RetractionEvent) else event.episode_id
         self.add(
             "events",
-            *(event.event_id, event.kind, episode, received.topic, received.partition, received.offset),
-            *(event.recorded_at, event.agent if isinstance(event, StepEvent) else None),
+            event_id=event.event_id,
+            kind=event.kind,
+            episode_id=episode,
+            topic=received.topic,
+            partition=received.partition,
+            offset=received.offset,
+            recorded_at=event.recorded_at,
+            agent=event.agent if isinstance(event, StepEvent) else None,
         )
         if isinstance(event, StepEvent):
             self._step(event)
         elif isinstance(event, RetractionEvent):
-            self.add("retractions", event.event_id, event.principal, event.reason)
+            self.add("retractions", event_id=event.event_id, principal=event.principal, reason=event.reason)
         else:
             self.add(
                 "outcomes",
-                *(event.event_id, event.episode_id, event.verifier, event.success, event.score),
-                json.dumps(event.evidence),
+                event_id=event.event_id,
+                episode_id=event.episode_id,
+                verifier=event.verifier,
+                success=event.success,
+                score=event.score,
+                evidence=json.dumps(event.evidence),
             )
         if decoded.flag is not None:
-            self.add("flags", episode, decoded.flag)
+            self.add("flags", episode_id=episode, reason=decoded.flag)
 
     def _step(self, event: StepEvent) -> None:
         self.add(
             "transitions",
-            *(event.event_id, "production", event.episode_id, event.step),
-            *(event.task.environment, event.task.task_id, event.task.seed, MESSAGES.dump_json(event.messages).decode()),
-            *(event.action.content, event.observation, event.done, event.actor.kind, event.actor.adapter),
-            *("recorded", None, None, event.principal),
+            transition_id=event.event_id,
+            origin="production",
+            episode_id=event.episode_id,
+            step=event.step,
+            environment=event.task.environment,
+            task_id=event.task.task_id,
+            seed=event.task.seed,
+            messages=MESSAGES.dump_json(event.messages).decode(),
+            action=event.action.content,
+            observation=event.observation,
+            done=event.done,
+            actor_kind=event.actor.kind,
+            adapter=event.actor.adapter,
+            fidelity="recorded",
+            score=None,
+            source=None,
+            principal=event.principal,
         )
 
-    def branch_result(self, result: BranchResult, principals: Mapping[str, str]) -> None:
-        """`principals` says whose production episode was branched: a retraction must reach its branches too."""
+    def _branch_result(self, result: BranchResult, principal: str | None) -> None:
         self.add(
             "branches",
-            *(result.event_id, result.request_id, result.episode_id, result.step, result.requested),
-            *(len(result.alternatives), result.fidelity, result.reason, result.policy),
+            result_id=result.event_id,
+            request_id=result.request_id,
+            episode_id=result.episode_id,
+            step=result.step,
+            requested=result.requested,
+            executed=len(result.alternatives),
+            fidelity=result.fidelity,
+            reason=result.reason,
+            policy=result.policy,
         )
-        for fatality in result.fatalities:
-            self.add("fatalities", result.episode_id, result.step, fatality.action, fatality.fate)
+        for failure in result.fatalities:
+            self.add(
+                "fatalities",
+                episode_id=result.episode_id,
+                step=result.step,
+                action=failure.action,
+                fate=failure.fate,
+            )
         for alternative in result.alternatives:
             by_policy = alternative.source == "policy"
             self.add(
                 "transitions",
-                *(content_id("branch", result.episode_id, str(result.step), alternative.action), "branch"),
-                *(result.episode_id, result.step, result.task.environment, result.task.task_id, result.task.seed, None),
-                *(alternative.action, alternative.observation, alternative.done),
-                *("policy" if by_policy else None, result.policy if by_policy else None),
-                *(result.fidelity, alternative.score, alternative.source, principals.get(result.episode_id)),
+                transition_id=content_id("branch", result.episode_id, str(result.step), alternative.action),
+                origin="branch",
+                episode_id=result.episode_id,
+                step=result.step,
+                environment=result.task.environment,
+                task_id=result.task.task_id,
+                seed=result.task.seed,
+                messages=None,
+                action=alternative.action,
+                observation=alternative.observation,
+                done=alternative.done,
+                actor_kind="policy" if by_policy else None,
+                adapter=result.policy if by_policy else None,
+                fidelity=result.fidelity,
+                score=alternative.score,
+                source=alternative.source,
+                principal=principal,
             )
 
-    def recovery_result(self, result: RecoveryResult, principals: Mapping[str, str]) -> None:
-        """`principals` as for a branch result."""
+    def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:
         self.add(
             "recovery_attempts",
-            *(result.event_id, result.request_id, result.episode_id, result.attempts, result.sandbox_steps),
-            *(len(result.recoveries), result.fidelity, result.reason, result.policy),
+            result_id=result.event_id,
+            request_id=result.request_id,
+            episode_id=result.episode_id,
+            attempts=result.attempts,
+            sandbox_steps=result.sandbox_steps,
+            recovered=len(result.recoveries),
+            fidelity=result.fidelity,
+            reason=result.reason,
+            policy=result.policy,
         )
         for recovery in result.recoveries:
             steps = STEPS.dump_json(recovery.steps).decode()
             self.add(
                 "recoveries",
-                *(content_id("recovery", result.episode_id, str(recovery.left_at), steps), result.episode_id),
-                *(recovery.left_at, steps, recovery.score, recovery.source, result.policy, result.fidelity),
-                principals.get(result.episode_id),
+                recovery_id=content_id("recovery", result.episode_id, str(recovery.left_at), steps),
+                episode_id=result.episode_id,
+                left_at=recovery.left_at,
+                steps=steps,
+                score=recovery.score,
+                source=recovery.source,
+                adapter=result.policy,
+                fidelity=result.fidelity,
+                principal=principal,
             )
 
     def refused(self, received: Received, content: Unreadable | Quarantined) -> None:
-        origin = (received.topic, received.partition, received.offset)
+        origin = _origin(received)
         if isinstance(content, Unreadable):
-            self.add("dead_letters", *origin, content.error)
+            self.add("dead_letters", **origin, error=content.error)
         else:
-            self.add("quarantined", *origin, content.principal, content.reason)
+            self.add("quarantined", **origin, principal=content.principal, reason=content.reason)
 
     def duplicate(self, received: Received, event_id: str) -> None:
-        self.add("duplicates", received.topic, received.partition, received.offset, event_id)
+        self.add("duplicates", **_origin(received), event_id=event_id)
 
     def outgoing(self, message: Outgoing) -> None:
-        self.add("outbox", message.topic, message.key, message.value)
+        self.add("outbox", topic=message.topic, key=message.key, value=message.value)
 
 
-@dataclass(slots=True)
-class Watermark:
-    """The next offset of each partition while a batch is taken in. `seen` are the partitions read since the start."""
-
-    next: dict[tuple[str, int], int]
-    seen: set[tuple[str, int]]
-
-    def passes(self, received: Received, batch: Batch) -> bool:
-        """Whether the record is new. Offsets missing before it become a row of `gaps`.
-
-        Raises `StoreError` when they are missing from the middle of what is being read. Only the log itself can skip
-        offsets at the start, since reading began at the watermark; later the consumer may have.
-        """
-        partition = (received.topic, received.partition)
-        expected = self.next.get(partition, 0)
-        if received.offset < expected:
-            return False
-        if received.offset > expected:
-            where = f"{received.topic}/{received.partition}"
-            if partition in self.seen:
-                raise StoreError(
-                    f"{where} went from offset {expected} to {received.offset}; read again from {expected}"
-                )
-            log.error("the log lacks records", partition=where, expected=expected, found=received.offset)
-            batch.add("gaps", received.topic, received.partition, expected, received.offset)
-        self.next[partition] = received.offset + 1
-        self.seen.add(partition)
-        return True
+def _origin(received: Received) -> dict[str, object]:
+    return {"topic": received.topic, "partition": received.partition, "offset": received.offset}

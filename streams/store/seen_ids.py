@@ -1,9 +1,11 @@
 """What the store keeps in memory so that storing an event costs the same with ten million rows as with none."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import duckdb
 from rbloom import Bloom
+
+from streams.store.queries.writer import count_of
 
 _FALSE_POSITIVES = 1e-4
 _SMALLEST = 2**20
@@ -12,13 +14,14 @@ _SMALLEST = 2**20
 class SeenIds:
     """The ids of a column, approximately: an id it does not know is certainly not in the table.
 
-    A Bloom filter (Bloom 1970), made anew with twice the room when it is full.
+    A Bloom filter (Bloom 1970), made again with twice the capacity when it is full.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-        """`sql` selects the ids that are stored, as one column."""
+    def __init__(self, connection: duckdb.DuckDBPyConnection, stored: str) -> None:
+        """`stored` is the query of the ids that are stored, as one column."""
         self._connection = connection
-        self._sql = sql
+        self._stored = stored
+        self._noted: list[str] = []
         self._refill()
 
     def possible(self, ids: Iterable[str]) -> list[str]:
@@ -28,21 +31,29 @@ class SeenIds:
     def __contains__(self, identity: str) -> bool:
         return identity in self._filter
 
-    def add(self, ids: Sequence[str]) -> None:
-        """Note that `ids` are stored now. Call it after their transaction: a full filter is read from the table."""
-        self._count += len(ids)
-        if self._count > self._room:
+    def note(self, identity: str) -> None:
+        """Note that the transaction stores an id; it is not looked for before `commit`."""
+        self._noted.append(identity)
+
+    def commit(self) -> None:
+        """Add what was noted. A full filter is read from the table, so the transaction must be over."""
+        noted, self._noted = self._noted, []
+        self._count += len(noted)
+        if self._count > self._capacity:
             self._refill()
         else:
-            self._filter.update(ids)
+            self._filter.update(noted)
+
+    def rollback(self) -> None:
+        self._noted.clear()
 
     def _refill(self) -> None:
         cursor = self._connection.cursor()
         try:
-            self._count = cursor.execute(f"SELECT count(*) FROM ({self._sql})").fetchall()[0][0]
-            self._room = max(_SMALLEST, 2 * self._count)
-            self._filter = Bloom(self._room, _FALSE_POSITIVES)
-            for batch in cursor.execute(self._sql).to_arrow_reader(100_000):
+            self._count = cursor.execute(count_of(self._stored)).fetchall()[0][0]
+            self._capacity = max(_SMALLEST, 2 * self._count)
+            self._filter = Bloom(self._capacity, _FALSE_POSITIVES)
+            for batch in cursor.execute(self._stored).to_arrow_reader(100_000):
                 self._filter.update(batch.column(0).to_pylist())
         finally:
             cursor.close()
@@ -55,25 +66,28 @@ class EpisodeStarts:
         self._seen = seen
         self._limit = limit
         self._starts: dict[str, int] = {}
+        self._begun: list[str] = []
 
-    def note(self, episode_id: str, sequence: int) -> bool:
-        """Note that a row of the episode has that sequence; whether it is its first."""
-        if episode_id in self._starts or episode_id in self._seen:
-            return False
-        self._starts[episode_id] = sequence
-        return True
+    def note(self, episode_id: str, sequence: int) -> None:
+        """Note that the transaction stores a row of the episode under that sequence."""
+        if episode_id not in self._starts and episode_id not in self._seen:
+            self._starts[episode_id] = sequence
+            self._begun.append(episode_id)
+            self._seen.note(episode_id)
 
     def before(self, episodes: Iterable[str]) -> int:
         """A sequence that no row of `episodes` is below: 0 when one of them began too long ago."""
         return min((self._starts.get(episode, 0) for episode in episodes), default=0)
 
-    def forget(self, episodes: Iterable[str]) -> None:
-        """Take back what was noted of episodes whose rows were not stored after all."""
-        for episode in episodes:
-            self._starts.pop(episode, None)
-
-    def kept(self, episodes: Sequence[str]) -> None:
-        """Note that the rows of new `episodes` are stored."""
-        self._seen.add(episodes)
+    def commit(self) -> None:
+        """Keep the episodes that began; the oldest ones beyond the limit are looked for everywhere again."""
+        self._begun.clear()
+        self._seen.commit()
         for _ in range(len(self._starts) - self._limit):
             del self._starts[next(iter(self._starts))]
+
+    def rollback(self) -> None:
+        for episode in self._begun:
+            del self._starts[episode]
+        self._begun.clear()
+        self._seen.rollback()

@@ -1,12 +1,19 @@
-"""What the store holds, in numbers: for the status command, the metrics, and whoever asks what is missing."""
-
-from collections.abc import Sequence
-from typing import Any
+"""What the store holds, in numbers: for the status command, the metrics, and any client that asks what is missing."""
 
 from pydantic import Field
 
 from streams.settings import FrozenModel
-from streams.store.writer import OUTBOX, Store
+from streams.store.queries.status import (
+    BRANCH_COUNTS,
+    COUNTS,
+    EVENTS_BY_KIND,
+    FAILURES_BY_KIND,
+    RECOVERY_COUNTS,
+    REDACTIONS_BY_KIND,
+    TRANSITIONS_BY_ORIGIN,
+    TRUSTED_BY_SPLIT,
+)
+from streams.store.writer import Store
 
 
 class BranchCounts(FrozenModel):
@@ -21,7 +28,7 @@ class BranchCounts(FrozenModel):
 
 
 class RecoveryCounts(FrozenModel):
-    """What became of failed episodes. A dropped one could not be gone on from."""
+    """What became of failed episodes. A dropped one could not be resumed from."""
 
     episodes: int = Field(default=0, description="Failed episodes that branch workers reported on.")
     dropped: int = Field(default=0, description="Those of them that were dropped.")
@@ -51,53 +58,29 @@ class StoreStatus(FrozenModel):
 
 def status(store: Store) -> StoreStatus:
     """Count. Each number is exact for a moment, and the moments differ by milliseconds."""
-    states, dropped, requested, executed = _row(
-        store,
-        "SELECT count(*), count(*) FILTER (fidelity = 'dropped'), coalesce(sum(requested), 0)::BIGINT, "
-        "coalesce(sum(executed), 0)::BIGINT FROM branches",
-    )
-    fates = _by(store, "fatalities", "fate")
-    recovered = _row(
-        store,
-        "SELECT count(*), count(*) FILTER (fidelity = 'dropped'), coalesce(sum(attempts), 0)::BIGINT, "
-        "coalesce(sum(sandbox_steps), 0)::BIGINT, coalesce(sum(recovered), 0)::BIGINT FROM recovery_attempts",
-    )
+    failures = _by_name(store, FAILURES_BY_KIND)
     positions: dict[str, dict[int, int]] = {}
     for (topic, partition), offset in sorted(store.positions().items()):
         positions.setdefault(topic, {})[partition] = offset
     return StoreStatus(
         sequence=store.sequence,
-        events=_by(store, "events", "kind"),
-        duplicates=_row(store, "SELECT count(*) FROM duplicates")[0],
-        dead_letters=_row(store, "SELECT count(*) FROM dead_letters")[0],
-        quarantined=_row(store, "SELECT count(*) FROM quarantined")[0],
-        flagged=_row(store, "SELECT count(DISTINCT episode_id) FROM flags")[0],
-        redactions=_by(store, "redactions", "kind", "sum(count)::BIGINT"),
-        gaps=_row(store, "SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps")[0],
-        transitions=_by(store, "transitions", "origin"),
+        events=_by_name(store, EVENTS_BY_KIND),
+        redactions=_by_name(store, REDACTIONS_BY_KIND),
+        transitions=_by_name(store, TRANSITIONS_BY_ORIGIN),
         branches=BranchCounts(
-            states=states,
-            dropped=dropped,
-            requested=requested,
-            executed=executed,
-            timeouts=fates.get("timeout", 0),
-            deaths=fates.get("died", 0),
+            **_row(store, BRANCH_COUNTS), timeouts=failures.get("timeout", 0), deaths=failures.get("died", 0)
         ),
-        recoveries=RecoveryCounts(**dict(zip(RecoveryCounts.model_fields, recovered, strict=True))),
-        trusted=_by(store, "trusted", "split"),
-        outbox_pending=_row(
-            store,
-            f"SELECT count(*) FROM {OUTBOX} "
-            f"WHERE sequence >= coalesce((SELECT next FROM offsets WHERE topic = '{OUTBOX}'), 0)",
-        )[0],
+        recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
+        trusted=_by_name(store, TRUSTED_BY_SPLIT),
         positions=positions,
+        **_row(store, COUNTS),
     )
 
 
-def _by(store: Store, table: str, column: str, total: str = "count(*)") -> dict[str, int]:
-    counts = store.query(f"SELECT {column}, {total} FROM {table} GROUP BY 1 ORDER BY 1")
-    return dict(zip(counts.column(0).to_pylist(), counts.column(1).to_pylist(), strict=True))
+def _by_name(store: Store, sql: str) -> dict[str, int]:
+    return {row["name"]: row["total"] for row in store.query(sql).to_pylist()}
 
 
-def _row(store: Store, sql: str) -> Sequence[Any]:
-    return [column[0].as_py() for column in store.query(sql).columns]
+def _row(store: Store, sql: str) -> dict[str, int]:
+    (row,) = store.query(sql).to_pylist()
+    return dict(row)

@@ -6,46 +6,39 @@ log is stored exactly once, and a crash between the store and the broker loses n
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self
+from typing import Self, TypeGuard
 
 import pyarrow as pa
 import structlog
 
-from streams.events import BranchResult, OutcomeEvent, RecoveryResult, RetractionEvent, StepEvent
+from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings
-from streams.store.database import Database
+from streams.store.database import Database, Parameters
 from streams.store.decoded import RESULTS, Decoded
 from streams.store.judge import Judge
-from streams.store.rows import Batch, Watermark
-from streams.store.seen_ids import EpisodeStarts, SeenIds
+from streams.store.memory import Memory
+from streams.store.positions import OUTBOX
+from streams.store.queries.writer import (
+    ADD_OFFSET,
+    LAST_CLUSTER,
+    OUTBOX_FROM,
+    PRINCIPALS_OF_WANTED,
+    SET_OFFSET,
+    UNANSWERED_REQUESTS,
+    WANTED_STORED_IDS,
+)
+from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
-from streams.store.tables import TABLES
 from streams.trust.holdout import HoldoutSettings
-from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
-from streams.trust.rules import WITHDRAWN_EPISODES
+from streams.trust.quota import QuotaSettings
 
 log = structlog.get_logger()
-
-OUTBOX = "outbox"
-# The ids of everything that is stored once.
-_KNOWN_SQL = """
-    SELECT event_id FROM events
-    UNION ALL SELECT result_id FROM branches
-    UNION ALL SELECT result_id FROM recovery_attempts
-"""
-# An episode that failed first may be trusted later: the newest request counts.
-_UNANSWERED_SQL = f"""
-    SELECT DISTINCT ON (key) topic, key, value FROM {OUTBOX}
-    WHERE topic = ? AND key NOT IN (SELECT encode(episode_id) FROM branches)
-      AND key NOT IN (SELECT encode(episode_id) FROM recovery_attempts)
-      AND key NOT IN (SELECT encode(episode_id) FROM ({WITHDRAWN_EPISODES}))
-    ORDER BY key, sequence DESC
-"""
 
 
 def utc_now() -> datetime:
@@ -65,18 +58,8 @@ class Appended:
     trusted: int = 0
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What a batch adds to the store's memory when its transaction is committed."""
-
-    ids: dict[str, None] = field(default_factory=dict)
-    begun: list[str] = field(default_factory=list)
-    ended: dict[str, None] = field(default_factory=dict)
-    trusted: int = 0
-
-
 @dataclass(frozen=True, slots=True)
-class Pending:
+class OutboxEntry:
     """A message that was decided on and is not yet marked as published."""
 
     sequence: int
@@ -97,18 +80,8 @@ class Store:
         self._database = database
         self._kafka = kafka
         self._lock = threading.Lock()
-        numbered = [name for name, schema in TABLES.items() if "sequence" in schema.names]
-        ends = " UNION ALL ".join(f"SELECT max(sequence) AS last FROM {name}" for name in numbered)
-        self._sequence: int = self._database.rows(f"SELECT coalesce(max(last), 0) + 1 FROM ({ends})")[0][0]
-        self._positions = {(row[0], row[1]): row[2] for row in self._database.rows("SELECT * FROM offsets")}
-        self._seen: set[tuple[str, int]] = set()
-        self._ids = SeenIds(database.connection, _KNOWN_SQL)
-        self._starts = EpisodeStarts(
-            SeenIds(database.connection, "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'")
-        )
-        recent = "SELECT principal, likeness, trusted_at FROM trusted WHERE trusted_at > ? ORDER BY sequence"
-        self._quota = Quota(quota, (Admitted(*row) for row in self._database.rows(recent, [clock() - WINDOW])))
-        self._judge = Judge(database, self._starts, self._quota, holdout, kafka.branches_topic, clock)
+        self._memory = Memory(database, quota, clock)
+        self._judge = Judge(database, self._memory, holdout, kafka.branches_topic, clock)
 
     @classmethod
     def open(
@@ -140,49 +113,34 @@ class Store:
         Raises `StoreError`, and stores nothing, when DuckDB fails or a partition that was being read skips offsets.
         Reading again from `positions` is the remedy: a gap that is still there is the log's own and is recorded.
         """
-        with self._lock:
-            batch = Batch(self._sequence)
-            watermark = Watermark(dict(self._positions), set(self._seen))
-            taken = _Taken()
-            try:
-                with self._database.transaction(f"store {len(records)} records"):
-                    fresh = [record for record in records if watermark.passes(record.received, batch)]
-                    self._take(batch, fresh, taken)
-                    duplicates, dead_letters = len(batch.rows["duplicates"]), len(batch.rows["dead_letters"])
-                    quarantined = len(batch.rows["quarantined"])
-                    self._insert(batch)
-                    taken.trusted = self._judge.judge(batch, list(taken.ended))
-                    self._insert(batch)
-                    self._write_positions(watermark.next)
-            except BaseException:
-                self._starts.forget(taken.begun)
-                self._quota.withdraw(taken.trusted)
-                raise
-            self._sequence, self._positions, self._seen = batch.sequence, watermark.next, watermark.seen
-            self._ids.add(list(taken.ids))
-            self._starts.kept(taken.begun)
+        with self._lock, self._transaction(f"store {len(records)} records") as batch:
+            fresh = [record for record in records if self._memory.positions.passes(record.received, batch)]
+            ended = self._take(batch, fresh)
+            self._database.insert(batch.take_rows())
+            self._judge.judge(batch, ended)
+        added = batch.added
         return Appended(
-            stored=len(taken.ids),
-            duplicates=duplicates,
-            dead_letters=dead_letters,
-            quarantined=quarantined,
+            stored=added["events"] + added["branches"] + added["recovery_attempts"],
+            duplicates=added["duplicates"],
+            dead_letters=added["dead_letters"],
+            quarantined=added["quarantined"],
             replayed=len(records) - len(fresh),
-            trusted=taken.trusted,
+            trusted=added["trusted"],
         )
 
     def is_new(self, topic: str, partition: int, offset: int) -> bool:
         """Whether the record at that position is not below the watermark."""
-        watermark: int = self._positions.get((topic, partition), 0)
-        return offset >= watermark
+        return offset >= self._memory.positions.stored.get((topic, partition), 0)
 
     @property
     def sequence(self) -> int:
         """The sequence of the latest row."""
-        return self._sequence - 1
+        return self._memory.sequence - 1
 
     def positions(self) -> Mapping[tuple[str, int], int]:
         """Per (topic, partition), the offset to read next."""
-        return {partition: offset for partition, offset in self._positions.items() if partition[0] != OUTBOX}
+        stored = self._memory.positions.stored
+        return {partition: offset for partition, offset in stored.items() if partition != OUTBOX}
 
     def adopt_log(
         self, cluster_id: str, ends: Mapping[tuple[str, int], int], read: Mapping[tuple[str, int], int] | None = None
@@ -197,108 +155,106 @@ class Store:
         """
         read = self.positions() if read is None else read
         with self._lock:
-            last = self._database.rows("SELECT cluster_id FROM logs ORDER BY sequence DESC LIMIT 1")
-            anew = bool(last) and last[0][0] != cluster_id
-            stale = [partition for partition, offset in read.items() if anew or offset > ends.get(partition, 0)]
-            if not stale and last and not anew:
+            last = self._database.rows(LAST_CLUSTER)
+            replaced = bool(last) and last[0]["cluster_id"] != cluster_id
+            stale = [partition for partition, offset in read.items() if replaced or offset > ends.get(partition, 0)]
+            if not stale and last and not replaced:
                 return
             if stale:
                 log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
-            batch = Batch(self._sequence)
-            batch.add("logs", cluster_id)
-            if anew:
-                for topic, key, value in self._database.rows(_UNANSWERED_SQL, [self._kafka.branches_topic]):
-                    batch.add("outbox", topic, key, value)
-            positions = self._positions | dict.fromkeys(stale, 0)
-            with self._database.transaction("adopt the log"):
-                self._insert(batch)
-                self._write_positions(positions)
-            self._sequence, self._positions = batch.sequence, positions
+            with self._transaction("adopt the log") as batch:
+                batch.add("logs", cluster_id=cluster_id)
+                if replaced:
+                    for request in self._database.rows(UNANSWERED_REQUESTS, {"topic": self._kafka.branches_topic}):
+                        batch.outgoing(Outgoing(**request))
+                self._memory.positions.restart(stale)
 
-    def pending(self, limit: int) -> list[Pending]:
+    def pending(self, limit: int) -> list[OutboxEntry]:
         """The oldest messages of the outbox that are not marked as published."""
         with self._lock:
-            rows = self._database.rows(
-                f"SELECT sequence, topic, key, value FROM {OUTBOX} WHERE sequence >= ? ORDER BY sequence LIMIT ?",
-                [self._positions.get((OUTBOX, 0), 0), limit],
-            )
-        return [Pending(sequence, Outgoing(topic, key, value)) for sequence, topic, key, value in rows]
+            start = self._memory.positions.stored.get(OUTBOX, 0)
+            rows = self._database.rows(OUTBOX_FROM, {"start": start, "limit": limit})
+        return [OutboxEntry(row.pop("sequence"), Outgoing(**row)) for row in rows]
 
     def published(self, up_to: int) -> None:
         """Mark the outbox as published up to and with the message of sequence `up_to`."""
-        with self._lock:
-            positions = self._positions | {(OUTBOX, 0): up_to + 1}
-            with self._database.transaction("mark the outbox as published"):
-                self._write_positions(positions)
-            self._positions = positions
+        with self._lock, self._transaction("mark the outbox as published"):
+            self._memory.positions.published(up_to)
 
-    def query(self, sql: str) -> pa.Table:
-        """The rows of one SELECT. Raises `StoreError` for anything else, and when DuckDB refuses it."""
-        return self._database.query(sql)
+    def query(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
+        """The rows of one SELECT, with a value for each `$name` in it.
 
-    def _take(self, batch: Batch, fresh: Sequence[Decoded], taken: "_Taken") -> None:
-        """Sort the records into the batch, and note what became of them."""
-        known = self._known_ids(fresh)
-        principals = self._principals(fresh)
+        Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
+        """
+        return self._database.query(sql, parameters)
+
+    @contextmanager
+    def _transaction(self, purpose: str) -> Iterator[Batch]:
+        """Keep the rows of the batch, the positions and the memory together, or none of them. The lock must be held.
+
+        Raises `StoreError`, which names the purpose, when DuckDB fails.
+        """
+        batch = Batch(self._memory.sequence)
+        try:
+            with self._database.transaction(purpose):
+                yield batch
+                self._database.insert(batch.take_rows())
+                self._write_positions()
+        except BaseException:
+            self._memory.rollback()
+            raise
+        self._memory.commit(batch.sequence)
+
+    def _take(self, batch: Batch, records: Sequence[Decoded]) -> list[str]:
+        """Add what new records say to the batch; the episodes that may have come to their end."""
+        known = self._known_ids(records)
+        principals = self._principals(records)
         redactions: Counter[str] = Counter()
-        for record in fresh:
+        ended: dict[str, None] = {}
+        for record in records:
             content = record.content
             if isinstance(content, REFUSED):
                 batch.refused(record.received, content)
-                continue
-            if content.event_id in known or content.event_id in taken.ids:
+            elif content.event_id in known:
                 batch.duplicate(record.received, content.event_id)
-                continue
-            taken.ids[content.event_id] = None
-            if record.redactions:
-                redactions.update(record.redactions)
-            if isinstance(content, BranchResult):
-                batch.branch_result(content, principals)
-                continue
-            if isinstance(content, RecoveryResult):
-                batch.recovery_result(content, principals)
-                continue
-            if not isinstance(content, RetractionEvent) and self._starts.note(content.episode_id, batch.sequence):
-                taken.begun.append(content.episode_id)
-            batch.event(record, content)
-            # Whichever comes last: steps and verdicts may come from different producers.
-            if isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done):
-                taken.ended[content.episode_id] = None
+            else:
+                known.add(content.event_id)
+                self._memory.note(content, batch.sequence)
+                batch.content(record, content, principals)
+                if record.redactions:
+                    redactions.update(record.redactions)
+                if _may_end(content):
+                    ended[content.episode_id] = None
         for kind, count in redactions.items():
-            batch.add("redactions", kind, count)
+            batch.add("redactions", kind=kind, count=count)
+        return list(ended)
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
-        ids = self._ids.possible(
+        """The ids of records that are stored already."""
+        ids = self._memory.ids.possible(
             record.content.event_id for record in records if not isinstance(record.content, REFUSED)
         )
         if not ids:
             return set()
-        rows = self._database.matching(f"SELECT event_id FROM ({_KNOWN_SQL}) WHERE event_id IN (FROM wanted)", ids)
-        return {row[0] for row in rows}
+        return {row["event_id"] for row in self._database.rows_of(ids, WANTED_STORED_IDS)}
 
     def _principals(self, records: Sequence[Decoded]) -> dict[str, str]:
+        """The principals of the episodes that results are about."""
         episodes = {record.content.episode_id for record in records if isinstance(record.content, RESULTS)}
         if not episodes:
             return {}
-        return dict(
-            self._database.matching(
-                "SELECT episode_id, any_value(principal) FROM transitions WHERE sequence >= ? "
-                "AND origin = 'production' AND episode_id IN (FROM wanted) GROUP BY episode_id",
-                list(episodes),
-                [self._starts.before(episodes)],
-            )
+        rows = self._database.rows_of(
+            list(episodes), PRINCIPALS_OF_WANTED, {"start": self._memory.starts.before(episodes)}
         )
+        return {row["episode_id"]: row["principal"] for row in rows}
 
-    def _insert(self, batch: Batch) -> None:
-        self._database.insert(batch.rows)
-        batch.rows.clear()
+    def _write_positions(self) -> None:
+        positions = self._memory.positions
+        for (topic, partition), offset in positions.changed():
+            statement = SET_OFFSET if (topic, partition) in positions.stored else ADD_OFFSET
+            self._database.execute(statement, {"topic": topic, "partition": partition, "next": offset})
 
-    def _write_positions(self, positions: Mapping[tuple[str, int], int]) -> None:
-        for (topic, partition), offset in positions.items():
-            before = self._positions.get((topic, partition))
-            if before is None:
-                self._database.connection.execute("INSERT INTO offsets VALUES (?, ?, ?)", [topic, partition, offset])
-            elif before != offset:
-                self._database.connection.execute(
-                    "UPDATE offsets SET next = ? WHERE topic = ? AND partition = ?", [offset, topic, partition]
-                )
+
+def _may_end(content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
+    """Whether an episode may end with it. Whichever comes last: steps and outcomes may be of different producers."""
+    return isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done)

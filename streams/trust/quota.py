@@ -21,7 +21,7 @@ class QuotaSettings(FrozenModel):
 
     per_principal: int = Field(default=2000, ge=1, description="Trusted episodes of one principal in 24 hours.")
     near_duplicates: int = Field(default=50, ge=1, description="Trusted episodes in 24 hours that are nearly the same.")
-    likeness_bits: int = Field(
+    similarity_hash_bits: int = Field(
         default=2, ge=0, le=32, description="Episodes are nearly the same when at most so many of 64 bits differ."
     )
 
@@ -31,20 +31,22 @@ class Admitted:
     """An episode that became trusted. `at` is the store's clock, for an agent's could say anything."""
 
     principal: str
-    likeness: int
+    similarity_hash: int
     at: datetime
 
 
 class Quota:
-    """A window over what was admitted. Ask `refusal`, then say `admit`."""
+    """A window over what was admitted. Ask `refusal`, then call `admit`, then `commit` or `rollback`."""
 
     def __init__(self, settings: QuotaSettings, recent: Iterable[Admitted] = ()) -> None:
         """`recent` is what the store holds of the window, oldest first."""
         self._settings = settings
         self._window: deque[Admitted] = deque()
         self._principals: Counter[str] = Counter()
+        self._provisional = 0
         for admitted in recent:
             self.admit(admitted)
+        self.commit()
 
     def refusal(self, candidate: Admitted) -> str | None:
         """Why the candidate must not be trusted, or None."""
@@ -52,18 +54,24 @@ class Quota:
             self._principals[self._window.popleft().principal] -= 1
         if self._principals[candidate.principal] >= self._settings.per_principal:
             return f"quota: {self._settings.per_principal} episodes of the principal within {WINDOW}"
-        bits = self._settings.likeness_bits
-        alike = sum(distance(candidate.likeness, admitted.likeness) <= bits for admitted in self._window)
+        bits = self._settings.similarity_hash_bits
+        alike = sum(distance(candidate.similarity_hash, admitted.similarity_hash) <= bits for admitted in self._window)
         if alike >= self._settings.near_duplicates:
             return f"flood: {alike} episodes nearly the same within {WINDOW}"
         return None
 
     def admit(self, admitted: Admitted) -> None:
-        """Count it."""
+        """Count it; it is provisional until `commit`."""
         self._window.append(admitted)
         self._principals[admitted.principal] += 1
+        self._provisional += 1
 
-    def withdraw(self, count: int) -> None:
-        """Take back the latest `count` that were admitted: their transaction failed."""
-        for _ in range(count):
+    def commit(self) -> None:
+        """Keep what was admitted: its transaction is over."""
+        self._provisional = 0
+
+    def rollback(self) -> None:
+        """Take back what was admitted since `commit`: its transaction failed."""
+        for _ in range(self._provisional):
             self._principals[self._window.pop().principal] -= 1
+        self._provisional = 0

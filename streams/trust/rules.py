@@ -1,18 +1,12 @@
 """Which episodes may be learned from, and what is asked of the branch workers about them. Pure; the store calls it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task
 from streams.ids import content_id
 from streams.trust.simhash import simhash
-
-# What nobody is to learn from any more, whenever it came; more conditions may follow.
-WITHDRAWN_EPISODES = "SELECT episode_id FROM transitions WHERE principal IN (SELECT principal FROM retractions)"
-
-
-STEP_COLUMNS = "step, environment, task_id, seed, messages, action, observation, actor_kind, principal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +22,23 @@ class StoredStep:
     principal: str
 
     @classmethod
-    def of(cls, row: Sequence[Any]) -> Self:
-        """From a row of `STEP_COLUMNS`."""
-        step, environment, task_id, seed, messages, *rest = row
-        task = Task(environment=environment, task_id=task_id, seed=seed)
-        return cls(step, task, MESSAGES.validate_json(messages), *rest)
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row of the store's query `STEPS_OF_WANTED`."""
+        return cls(
+            step=row["step"],
+            task=Task(environment=row["environment"], task_id=row["task_id"], seed=row["seed"]),
+            messages=MESSAGES.validate_json(row["messages"]),
+            action=row["action"],
+            observation=row["observation"],
+            actor_kind=row["actor_kind"],
+            principal=row["principal"],
+        )
 
 
 def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     """Whether an episode that was judged with `successes` is an expert's, a human's, or verified.
 
-    A single policy step makes the episode the policy's, and a single failed verdict outweighs any success.
+    A single policy step makes the episode the policy's, and a single failure outweighs any success.
     """
     if not steps or not successes:
         return False
@@ -51,8 +51,8 @@ def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     return by_policy and bool(successes) and not any(successes)
 
 
-def likeness(steps: Sequence[StoredStep]) -> int:
-    """What the episode says, as a number that near-duplicates share but for a few bits."""
+def similarity_hash(steps: Sequence[StoredStep]) -> int:
+    """The SimHash of what the episode says: those of near-duplicates differ in a few bits only."""
     texts = [steps[0].messages[-1].content]
     for step in steps:
         texts += (step.action, step.observation)
@@ -64,8 +64,8 @@ def branch_request(
 ) -> BranchRequest | None:
     """The request to branch the episode or, if it failed, to recover from it.
 
-    None unless it is one growing chat of one task and principal. `steps` are in order of `step`. The same episode and
-    verdict always give a request of the same id.
+    None unless it is an append-only conversation of one task and principal. `steps` are in order of `step`. The same
+    episode and verdict always give a request of the same id.
     """
     messages = steps[0].messages
     for number, step in enumerate(steps):

@@ -91,7 +91,7 @@ def test_whatever_the_settings_no_held_out_task_is_assembled(
         {"recovery_id": f"r{seed}", "episode_id": f"{seed}", "left_at": 0, "steps": "[]", "adapter": None}
         for seed in seeds
     ]
-    stored = StoredRows(0, 0, {}, steps=rows, branches=[], beginnings=rows, recoveries=continued)
+    stored = StoredRows(0, 0, {}, steps=rows, branches=[], recovered_steps=rows, recoveries=continued)
     kept = {one.task_id for one in assemble(stored, holdout)}
     assert kept == {row["task_id"] for row in rows if holdout.split(str(row["task_id"])) is Split.TRAIN}
 
@@ -108,7 +108,7 @@ async def test_a_recovery_is_learned_from_where_it_left_the_mistake(served_store
     assert snapshot.manifest.episodes == {"recovery": 1}
 
 
-async def test_a_recovery_of_who_withdrew_or_of_a_held_out_task_is_not_learned_from(
+async def test_a_recovery_of_who_revoked_or_of_a_held_out_task_is_not_learned_from(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log = Log(served_store.store)
@@ -144,7 +144,7 @@ async def test_the_same_sequence_gives_the_same_snapshot_whatever_came_later(
     assert late.manifest.snapshot_id != before.manifest.snapshot_id
 
 
-async def test_who_withdrew_leaves_every_later_snapshot_with_branches_and_all(
+async def test_who_revoked_leaves_every_later_snapshot_with_branches_and_all(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -157,7 +157,7 @@ async def test_who_withdrew_leaves_every_later_snapshot_with_branches_and_all(
     assert "leaves" not in everything_in(snapshot)
 
 
-async def test_who_withdrew_is_left_out_of_an_old_sequence_too_and_the_manifest_says_so(
+async def test_who_revoked_is_left_out_of_an_old_sequence_too_and_the_manifest_says_so(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -180,7 +180,7 @@ async def test_a_retraction_is_for_ever_whenever_the_episodes_come(served_store:
     assert (names(snapshot), snapshot.manifest.branches) == (["stays"], 0)
 
 
-async def test_an_episode_that_a_withdrawn_principal_took_part_in_is_left_out_whole(
+async def test_an_episode_that_a_principal_that_revoked_took_part_in_is_left_out_whole(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]

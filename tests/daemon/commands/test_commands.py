@@ -139,7 +139,7 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.slow
-async def test_a_principal_withdraws(tmp_path: Path) -> None:
+async def test_a_principal_revokes_consent(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.plays("ann")
         ratchet.plays("bob")

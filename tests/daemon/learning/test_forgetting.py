@@ -1,4 +1,4 @@
-"""A principal withdraws: which adapters are marked, and from what the next cycle trains on."""
+"""A principal revokes consent: which adapters are marked, and from what the next cycle trains on."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.console import status_table
-from daemon.learning.forgetting import exposed_adapters, mark_withdrawn, unmarked_ancestor
+from daemon.learning.forgetting import exposed_adapters, mark_exposed, unmarked_ancestor
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -38,7 +38,7 @@ class House:
         """An episode like no other; its name and its principal's are the same."""
         self.log.publish(*episode(principal, TASKS[Split.TRAIN][0], action=f"go {principal}"))
 
-    def withdraws(self, principal: str) -> RetractionEvent:
+    def revokes(self, principal: str) -> RetractionEvent:
         event = RetractionEvent(principal=principal, reason="asked")
         self.log.publish(event)
         return event
@@ -56,7 +56,7 @@ class House:
 
     async def marks(self) -> dict[str, set[str]]:
         """What is marked now that the store was looked at: adapters with the retractions."""
-        await mark_withdrawn(self.client, self.registry, self.provenance, ACTOR)
+        await mark_exposed(self.client, self.registry, self.provenance, ACTOR)
         return {adapter: set(events) for adapter, events in self.registry.marks().items()}
 
 
@@ -66,13 +66,13 @@ async def house(served_store: ServedStore, registry: Registry) -> AsyncIterator[
         yield House(registry.home, client, Log(served_store.store), registry)
 
 
-async def test_adapters_that_saw_who_withdrew_are_marked_and_others_are_not(house: House) -> None:
+async def test_adapters_that_saw_who_revoked_are_marked_and_others_are_not(house: House) -> None:
     house.plays("stays")
     before = await house.trains()
     house.plays("leaves")
     saw = await house.trains(before)
     child = await house.trains(saw)
-    retraction = house.withdraws("leaves")
+    retraction = house.revokes("leaves")
     assert await house.marks() == {saw: {retraction.event_id}, child: {retraction.event_id}}
     after = await house.trains(before)
     assert after not in await house.marks()
@@ -82,20 +82,20 @@ async def test_a_child_of_what_saw_is_marked_even_if_its_own_snapshot_is_clean(h
     house.plays("stays")
     house.plays("leaves")
     saw = await house.trains()
-    house.withdraws("leaves")
+    house.revokes("leaves")
     child = await house.trains(saw)
     assert set(await house.marks()) == {saw, child}
     (one,) = (one for one in exposed_adapters(house.registry, house.provenance, "leaves") if one.adapter == child)
     assert (one.seen_by, one.trajectories, one.state) == (saw, 1, State.APPROVED)
 
 
-async def test_an_adapter_is_marked_once_however_often_the_principal_withdraws(house: House) -> None:
+async def test_an_adapter_is_marked_once_however_often_the_principal_revokes(house: House) -> None:
     house.plays("leaves")
     await house.trains()
-    first = house.withdraws("leaves")
+    first = house.revokes("leaves")
     await house.marks()
     entries = house.registry.audit.read()
-    house.withdraws("leaves")
+    house.revokes("leaves")
     assert [*(await house.marks()).values()] == [{first.event_id}]
     assert house.registry.audit.read() == entries
     assert house.registry.audit.verify() == len(entries)
@@ -104,7 +104,7 @@ async def test_an_adapter_is_marked_once_however_often_the_principal_withdraws(h
 async def test_the_audit_log_says_why_and_never_names_the_principal(house: House) -> None:
     house.plays("secret-principal")
     adapter = await house.trains()
-    retraction = house.withdraws("secret-principal")
+    retraction = house.revokes("secret-principal")
     await house.marks()
     mark = house.registry.audit.read()[-1]
     assert (mark.actor, mark.action, mark.subject) == (ACTOR, Action.RETRAIN, adapter)
@@ -116,7 +116,7 @@ async def test_what_serves_goes_on_serving_and_its_state_is_what_it_was(house: H
     house.plays("leaves")
     champion = await house.trains()
     house.registry.promote(champion, "learner", "it won")
-    house.withdraws("leaves")
+    house.revokes("leaves")
     await house.marks()
     assert house.registry.refs().champion == champion
     assert house.registry.state(champion) is State.SERVING
@@ -124,7 +124,7 @@ async def test_what_serves_goes_on_serving_and_its_state_is_what_it_was(house: H
     assert one.serves
 
 
-async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_see_who_withdrew(house: House) -> None:
+async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_see_who_revoked(house: House) -> None:
     house.plays("a")
     first = await house.trains()
     house.plays("b")
@@ -136,19 +136,19 @@ async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_s
         return unmarked_ancestor(house.registry, house.provenance, third)
 
     assert parent() == third
-    house.withdraws("c")
+    house.revokes("c")
     await house.marks()
     assert parent() == second
-    house.withdraws("b")
+    house.revokes("b")
     await house.marks()
     assert parent() == first
-    house.withdraws("a")
+    house.revokes("a")
     await house.marks()
     assert parent() == BASE
     assert unmarked_ancestor(house.registry, house.provenance, BASE) == BASE
 
 
-async def test_nobody_withdrew_and_nothing_is_written(house: House) -> None:
+async def test_nobody_revoked_and_nothing_is_written(house: House) -> None:
     house.plays("stays")
     await house.trains()
     entries = house.registry.audit.read()

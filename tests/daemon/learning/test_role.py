@@ -97,7 +97,7 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     await policy.unload_adapter(names[1])
 
 
-async def test_a_champion_that_saw_who_withdrew_is_to_be_replaced_by_what_is_left_once(
+async def test_a_champion_that_saw_who_revoked_is_to_be_replaced_by_what_is_left_once(
     loop: Loop, served_store: ServedStore
 ) -> None:
     learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
@@ -112,14 +112,14 @@ async def test_a_champion_that_saw_who_withdrew_is_to_be_replaced_by_what_is_lef
     loop.registry.promote(champion, ACTOR, "it won")
     assert not await learner.is_due()
     log.publish(RetractionEvent(principal="leaves", reason="asked"))
-    await learner.mark_withdrawn()
+    await learner.mark_exposed()
     assert set(loop.registry.marks()) == {champion}
     assert await learner.is_due()
     await build_snapshot(loop.store, HOLDOUT, snapshots)
     assert not await learner.is_due()
 
 
-async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store: ServedStore) -> None:
+async def test_no_cycle_is_due_where_everybody_revoked(loop: Loop, served_store: ServedStore) -> None:
     learner, log = Learner(loop), Log(served_store.store)
     for number in range(NEEDED):
         log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
@@ -131,7 +131,7 @@ async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store
 
 
 @pytest.mark.slow
-async def test_nothing_is_trained_on_from_a_champion_that_saw_who_withdrew(
+async def test_nothing_is_trained_on_from_a_champion_that_saw_who_revoked(
     loop: Loop, served_store: ServedStore
 ) -> None:
     log, tasks = Log(served_store.store), TASKS[Split.TRAIN]

@@ -73,7 +73,7 @@ def test_in_reverse_it_lists_who_saw_a_principal(family: tuple[str, str]) -> Non
 
 
 def test_marks_are_shown(family: tuple[str, str], registry: Registry) -> None:
-    registry.mark_for_retraining([Mark(family[1], "event-1", "ann withdrew")], "ann")
+    registry.mark_for_retraining([Mark(family[1], "event-1", "ann revoked consent")], "ann")
     assert report(family[1]).retrain == ("event-1",)
     assert "by retraction event-1" in ask(family[1]).output
 

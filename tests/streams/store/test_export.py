@@ -1,4 +1,4 @@
-"""What is listed as of a sequence stays what it was, but for who withdrew."""
+"""What is listed as of a sequence stays what it was, but for revoked consent."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ async def test_what_is_appended_later_changes_nothing_of_an_earlier_moment(
     for number, (sequence, then) in enumerate(moments):
         moment, now = await listed(served_store, sequence)
         assert now == then
-        assert (moment.as_of, moment.rows, moment.withdrawn) == (sequence, 3 * (number + 1), 0)
+        assert (moment.as_of, moment.rows, moment.revoked) == (sequence, 3 * (number + 1), 0)
         assert (await exported(served_store, tmp_path / f"{number}.parquet", sequence)).equals(then)
     halfway = await listed(served_store, moments[2][0] - 1)
     assert halfway[1].num_rows < moments[2][1].num_rows
@@ -83,7 +83,7 @@ async def test_one_origin_can_be_asked_for_and_the_newest_come_last(served_store
     assert set(done["origin"].to_pylist()) == {"production"}
 
 
-async def test_who_withdrew_is_left_out_of_every_moment_and_counted(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_who_revoked_is_left_out_of_every_moment_and_counted(served_store: ServedStore, tmp_path: Path) -> None:
     log = Log(served_store.store)
     grow(log, 0)
     grow(log, 1)
@@ -92,7 +92,7 @@ async def test_who_withdrew_is_left_out_of_every_moment_and_counted(served_store
     for as_of in (before, None):
         moment, rows = await listed(served_store, as_of)
         assert set(rows["episode_id"].to_pylist()) == {"0"}
-        assert (moment.rows, moment.withdrawn) == (3, 3)
+        assert (moment.rows, moment.revoked) == (3, 3)
     table = await exported(served_store, tmp_path / "e.parquet", before)
     assert set(table["episode_id"].to_pylist()) == {"0"}
     facts = {name.decode(): value.decode() for name, value in table.schema.metadata.items() if b"ratchet" in name}

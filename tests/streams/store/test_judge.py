@@ -115,7 +115,7 @@ def test_an_episode_is_requested_once_however_often_it_is_judged(store: Store) -
     assert status(store).trusted == {"train": 1}
 
 
-def test_a_history_that_was_rewritten_is_not_one_growing_chat(store: Store) -> None:
+def test_a_history_that_was_rewritten_is_not_an_append_only_conversation(store: Store) -> None:
     first, second, verdict = episode("a")
     assert isinstance(second, StepEvent)
     rewritten = second.model_copy(update={"messages": second.messages[1:]})

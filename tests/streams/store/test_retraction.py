@@ -1,4 +1,4 @@
-"""A retraction takes the way of every event, and the store asks nobody to work on what was withdrawn."""
+"""A retraction takes the way of every event, and the store asks nobody to work on what was revoked."""
 
 from collections.abc import Callable, Iterator
 
@@ -36,7 +36,7 @@ def column(store: Store, sql: str) -> list[object]:
     return found
 
 
-def test_episodes_of_who_withdrew_are_stored_and_neither_trusted_nor_branched(open_store: Callable[[], Store]) -> None:
+def test_episodes_of_who_revoked_are_stored_and_neither_trusted_nor_branched(open_store: Callable[[], Store]) -> None:
     store = open_store()
     log = Log(store)
     log.publish(*episode("before", TASK), RetractionEvent(principal="late", reason="asked"))
@@ -46,7 +46,7 @@ def test_episodes_of_who_withdrew_are_stored_and_neither_trusted_nor_branched(op
     assert "late" in column(store, "SELECT episode_id FROM transitions")
 
 
-def test_an_episode_that_ends_after_its_principal_withdrew_is_not_trusted(open_store: Callable[[], Store]) -> None:
+def test_an_episode_that_ends_after_its_principal_revoked_is_not_trusted(open_store: Callable[[], Store]) -> None:
     store = open_store()
     log, (first, *rest) = Log(store), episode("leaves", TASK)
     log.publish(first)
@@ -54,7 +54,7 @@ def test_an_episode_that_ends_after_its_principal_withdrew_is_not_trusted(open_s
     assert column(store, "SELECT episode_id FROM trusted") == []
 
 
-def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_withdrew(
+def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_revoked(
     open_store: Callable[[], Store],
 ) -> None:
     store = open_store()

@@ -17,16 +17,20 @@ def test_no_stored_id_is_ever_taken_for_a_new_one() -> None:
     stored, later = ([uuid7() for _ in range(5000)] for _ in range(2))
     with duckdb.connect() as connection:
         seen = ids_of(connection, stored)
-        seen.add(later)
+        for identity in later:
+            seen.note(identity)
+        seen.commit()
         assert seen.possible([*stored, *later]) == [*stored, *later]
         assert len(seen.possible([uuid7() for _ in range(5000)])) < 50
 
 
-def test_a_full_filter_is_made_anew_from_the_table() -> None:
+def test_a_full_filter_is_made_again_from_the_table() -> None:
     with duckdb.connect() as connection:
         seen = ids_of(connection, ["a"])
         connection.execute("INSERT INTO ids SELECT 'id-' || i FROM range(1_100_000) t(i)")
-        seen.add([f"id-{number}" for number in range(1_100_000)])
+        for number in range(1_100_000):
+            seen.note(f"id-{number}")
+        seen.commit()
         assert len(seen.possible(f"id-{number}" for number in range(0, 1_100_000, 1000))) == 1100
         assert len(seen.possible(f"no-{number}" for number in range(10_000))) < 50
 
@@ -34,10 +38,10 @@ def test_a_full_filter_is_made_anew_from_the_table() -> None:
 def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, ["old"]))
-        assert starts.note("new", 7)
-        assert not starts.note("new", 8)
+        starts.note("new", 7)
+        starts.note("new", 8)
         assert starts.before(["new"]) == 7
-        assert not starts.note("old", 9)
+        starts.note("old", 9)
         assert starts.before(["new", "old"]) == 0
 
 
@@ -46,15 +50,21 @@ def test_an_episode_that_was_pushed_out_is_looked_for_everywhere() -> None:
         starts = EpisodeStarts(ids_of(connection, []), limit=2)
         for sequence, name in enumerate(["a", "b", "c"], 1):
             starts.note(name, sequence)
-        starts.kept(["a", "b", "c"])
+        starts.commit()
+        starts.note("a", 9)
         assert starts.before(["a"]) == 0
-        assert not starts.note("a", 9)
         assert starts.before(["b", "c"]) == 2
 
 
-def test_what_was_not_stored_after_all_is_new_again() -> None:
+def test_what_is_rolled_back_is_new_again_and_what_is_committed_stays() -> None:
     with duckdb.connect() as connection:
-        starts = EpisodeStarts(ids_of(connection, []))
-        starts.note("a", 1)
-        starts.forget(["a"])
-        assert starts.note("a", 2)
+        starts = EpisodeStarts(seen := ids_of(connection, []))
+        starts.note("kept", 1)
+        starts.commit()
+        starts.note("lost", 2)
+        starts.rollback()
+        starts.commit()
+        assert seen.possible(["kept", "lost"]) == ["kept"]
+        starts.note("lost", 3)
+        assert starts.before(["lost"]) == 3
+        assert starts.before(["kept"]) == 1

@@ -15,8 +15,8 @@ STORY = (
 )
 
 
-def admitted(principal: str = "p", likeness: int = 0, at: datetime = NOON) -> Admitted:
-    return Admitted(principal, likeness, at)
+def admitted(principal: str = "p", similarity_hash: int = 0, at: datetime = NOON) -> Admitted:
+    return Admitted(principal, similarity_hash, at)
 
 
 def test_a_principal_is_trusted_so_often_within_a_day_and_again_after_it() -> None:
@@ -27,16 +27,22 @@ def test_a_principal_is_trusted_so_often_within_a_day_and_again_after_it() -> No
 
 
 def test_a_story_is_trusted_so_often_whoever_tells_it() -> None:
-    quota = Quota(QuotaSettings(near_duplicates=2, likeness_bits=1), [admitted("a", 0b000), admitted("b", 0b001)])
+    quota = Quota(
+        QuotaSettings(near_duplicates=2, similarity_hash_bits=1), [admitted("a", 0b000), admitted("b", 0b001)]
+    )
     assert (quota.refusal(admitted("c", 0b000)) or "").startswith("flood: 2 episodes")
     assert quota.refusal(admitted("c", 0b110)) is None
 
 
-def test_what_is_withdrawn_does_not_count() -> None:
-    quota = Quota(QuotaSettings(per_principal=1))
+def test_what_is_rolled_back_does_not_count_and_what_is_committed_stays() -> None:
+    quota = Quota(QuotaSettings(per_principal=2), [admitted()])
     quota.admit(admitted())
-    quota.withdraw(1)
+    quota.rollback()
     assert quota.refusal(admitted(at=NOON + timedelta(hours=1))) is None
+    quota.admit(admitted())
+    quota.commit()
+    quota.rollback()
+    assert quota.refusal(admitted(at=NOON + timedelta(hours=1))) is not None
 
 
 def test_a_story_with_other_numbers_and_another_spelling_is_the_same_story() -> None:

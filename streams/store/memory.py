@@ -1,0 +1,46 @@
+"""What the store keeps in memory of its tables, in step with the transactions that change them."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
+from streams.store.database import Database
+from streams.store.positions import Positions
+from streams.store.queries.writer import NEXT_SEQUENCE, OFFSETS, RECENTLY_TRUSTED, STORED_EPISODES, STORED_IDS
+from streams.store.seen_ids import EpisodeStarts, SeenIds
+from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
+
+
+class Memory:
+    """Read from the tables when the store is opened; after that its parts are told what a transaction does.
+
+    What they were told counts at once, for the transaction itself. `commit` keeps it and `rollback` takes it back, so
+    that memory is what the tables are, whatever becomes of a transaction.
+    """
+
+    def __init__(self, database: Database, quota: QuotaSettings, clock: Callable[[], datetime]) -> None:
+        self.sequence: int = database.rows(NEXT_SEQUENCE)[0]["sequence"]
+        self.positions = Positions(
+            {(row["topic"], row["partition"]): row["next"] for row in database.rows(OFFSETS)},
+        )
+        self.ids = SeenIds(database.connection, STORED_IDS)
+        self.starts = EpisodeStarts(SeenIds(database.connection, STORED_EPISODES))
+        recent = database.rows(RECENTLY_TRUSTED, {"since": clock() - WINDOW})
+        self.quota = Quota(quota, (Admitted(row["principal"], row["likeness"], row["trusted_at"]) for row in recent))
+
+    def note(self, content: Event | BranchResult | RecoveryResult, sequence: int) -> None:
+        """Note that the transaction stores an event or a result, whose first row has that sequence."""
+        self.ids.note(content.event_id)
+        if isinstance(content, StepEvent | OutcomeEvent):
+            self.starts.note(content.episode_id, sequence)
+
+    def commit(self, sequence: int) -> None:
+        """Keep what the transaction did: call it after the commit. `sequence` is what the next row gets."""
+        self.sequence = sequence
+        for part in (self.positions, self.quota, self.ids, self.starts):
+            part.commit()
+
+    def rollback(self) -> None:
+        """Forget what the transaction did."""
+        for part in (self.positions, self.quota, self.ids, self.starts):
+            part.rollback()

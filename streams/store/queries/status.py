@@ -1,0 +1,44 @@
+"""The counts of `GET /status`."""
+
+
+def _by(column: str, table: str, total: str = "count(*)") -> str:
+    return f"SELECT {column} AS name, {total} AS total FROM {table} GROUP BY ALL ORDER BY ALL"
+
+
+EVENTS_BY_KIND = _by("kind", "events")
+TRANSITIONS_BY_ORIGIN = _by("origin", "transitions")
+TRUSTED_BY_SPLIT = _by("split", "trusted")
+REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
+FAILURES_BY_KIND = _by("fate", "fatalities")
+
+BRANCH_COUNTS = """
+    SELECT
+        count(*) AS states,
+        count(*) FILTER (fidelity = 'dropped') AS dropped,
+        coalesce(sum(requested), 0)::BIGINT AS requested,
+        coalesce(sum(executed), 0)::BIGINT AS executed
+    FROM branches
+"""
+
+RECOVERY_COUNTS = """
+    SELECT
+        count(*) AS episodes,
+        count(*) FILTER (fidelity = 'dropped') AS dropped,
+        coalesce(sum(attempts), 0)::BIGINT AS attempts,
+        coalesce(sum(sandbox_steps), 0)::BIGINT AS sandbox_steps,
+        coalesce(sum(recovered), 0)::BIGINT AS recoveries
+    FROM recovery_attempts
+"""
+
+COUNTS = """
+    SELECT
+        (SELECT count(*) FROM duplicates) AS duplicates,
+        (SELECT count(*) FROM dead_letters) AS dead_letters,
+        (SELECT count(*) FROM quarantined) AS quarantined,
+        (SELECT count(DISTINCT episode_id) FROM flags) AS flagged,
+        (SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps) AS gaps,
+        (
+            SELECT count(*) FROM outbox
+            WHERE sequence >= coalesce((SELECT next FROM offsets WHERE topic = 'outbox'), 0)
+        ) AS outbox_pending
+"""
