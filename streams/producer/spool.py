@@ -27,7 +27,7 @@ class Spool:
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        """Touches nothing until `open`. Takes entries until its files have about `limit_bytes`, without SQLite's logs."""
+        """Touch nothing until `open`. Its files have about `limit_bytes` at most, without SQLite's logs."""
         self.is_open = False
         self._root = root
         self._limit = limit_bytes

@@ -11,18 +11,15 @@ import faust
 import pytest
 from faust.types import TP
 
-from streams.events import OutcomeEvent
-from streams.intake.decoding import decode_event
+from streams.kafka.faust_overrides import BundlingConsumer
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.worker import _BundlingConsumer, build_app
-from streams.store.writer import Store
-from tests.recorded import KAFKA
+from streams.kafka.worker import build_app
 
 PARTITION = TP("ratchet.branches", 0)
 
 
-class Fetched(_BundlingConsumer):
+class Fetched(BundlingConsumer):
     """A consumer that is given what it fetches, in turn, and notes where it is sent."""
 
     def __init__(self, app: faust.App, committed: int, fetches: Sequence[Sequence[int]]) -> None:
@@ -97,10 +94,12 @@ async def test_nothing_is_handed_on_before_it_is_known_where_reading_begins(app:
     assert await consumer.handed() == [85]
 
 
-def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_that_was_cut(store: Store) -> None:
-    store.adopt_log("cluster", {})
-    read = store.positions()
-    outcome = OutcomeEvent(episode_id="a", verifier="game", success=True, score=1.0)
-    store.append([decode_event(Received(KAFKA.events_topic, 0, 0, b"a", outcome.to_json()))])
-    store.adopt_log("cluster", {(KAFKA.events_topic, 0): 0}, read)
-    assert store.positions() == {(KAFKA.events_topic, 0): 1}
+async def test_nothing_is_committed_past_what_is_not_acknowledged(app: faust.App) -> None:
+    consumer = Fetched(app, 85, [[85, 86], [87, 88]])
+    app.topics.acking_topics.add(PARTITION.topic)
+    await consumer.perform_seek()
+    (first,), (second,) = [[message async for _, message in consumer.getmany(0.0)] for _ in range(2)]
+    consumer.ack(second)
+    assert consumer._new_offset(PARTITION) is None
+    consumer.ack(first)
+    assert consumer._new_offset(PARTITION) == 89

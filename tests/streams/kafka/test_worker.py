@@ -1,14 +1,18 @@
 """The one way to consume: what was not handled is neither acknowledged nor lost."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from kafka import KafkaProducer
+from mode.threads import ServiceThread, WorkerThread
 
 from streams.errors import BrokerError, StoreError
 from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.faust_overrides import consumer_threads_ended
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
@@ -43,6 +47,7 @@ class Collect:
 
     def __init__(self, *, until: int, failing_at: bytes | None = None, failure: Exception | None = None) -> None:
         self.values: list[bytes | None] = []
+        self.batches: list[list[Received]] = []
         self.stop = asyncio.Event()
         self._until, self._failing_at, self._failure = until, failing_at, failure
 
@@ -50,6 +55,7 @@ class Collect:
         for record in records:
             if self._failure is not None and record.value == self._failing_at:
                 raise self._failure
+        self.batches.append(records)
         self.values.extend(record.value for record in records)
         if len(self.values) >= self._until:
             self.stop.set()
@@ -77,6 +83,24 @@ async def test_what_a_failing_handler_got_comes_again_after_a_restart(kafka: Kaf
     assert {*failing.values, *restarted.values} == {str(number).encode() for number in range(RECORDS)}
 
 
+async def test_what_waits_behind_a_failure_is_not_acknowledged(kafka: KafkaSettings) -> None:
+    """A stream that has failed goes on taking what waits; that of another partition follows on nothing unhandled."""
+    app = build_app("test", kafka, bundle=5)
+
+    async def fail(_: list[Received]) -> None:
+        async with asyncio.timeout(60):
+            while sum(map(bool, app.consumer._handed.values())) < kafka.partitions:  # noqa: ASYNC110 - Faust has no event for it
+                await asyncio.sleep(0.01)
+        raise StoreError("the disk is full")
+
+    consume(app, kafka.events_topic, fail)
+    with pytest.raises(StoreError):
+        await run(app, asyncio.Event())
+    restarted = Collect(until=RECORDS)
+    await consume_into(restarted, kafka)
+    assert len(restarted.values) == RECORDS
+
+
 async def test_a_failure_that_nobody_foresaw_ends_the_app_as_well(kafka: KafkaSettings) -> None:
     with pytest.raises(BrokerError, match="ZeroDivisionError"):
         await consume_into(Collect(until=RECORDS, failing_at=b"0", failure=ZeroDivisionError()), kafka)
@@ -100,6 +124,32 @@ async def test_stored_positions_outweigh_what_the_group_committed(kafka: KafkaSe
     assert len(again.values) == ends[0] + 1
 
 
+async def test_what_one_fetch_brings_is_handled_at_once(kafka: KafkaSettings) -> None:
+    collect = Collect(until=RECORDS)
+    await consume_into(collect, kafka)
+    # It takes two messages of Faust's at most.
+    assert max(map(len, collect.batches)) > 2
+
+
+class NotUnicode(str):
+    """A header name that goes out as bytes that are not UTF-8."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"bad\xff"
+
+
+async def test_a_header_name_that_is_not_utf8_does_not_stop_its_partition(kafka: KafkaSettings) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    producer.send(kafka.events_topic, value=b"odd", partition=0, headers=[(NotUnicode("name"), b"1")])
+    producer.send(kafka.events_topic, value=b"after it", partition=0)
+    producer.close()
+    collect = Collect(until=RECORDS + 2)
+    await consume_into(collect, kafka)
+    (odd,) = (record for batch in collect.batches for record in batch if record.value == b"odd")
+    assert odd.headers == (("bad\N{REPLACEMENT CHARACTER}", b"1"),)
+    assert b"after it" in collect.values
+
+
 async def test_messages_are_published_under_their_key_with_their_headers(kafka: KafkaSettings) -> None:
     collect = Collect(until=RECORDS + 3)
     app = build_app("test", kafka, bundle=100)
@@ -116,6 +166,28 @@ async def test_a_cluster_that_is_not_there_is_a_broker_error() -> None:
     nowhere = KafkaSettings(bootstrap="127.0.0.1:1")
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
         await consume_into(Collect(until=1), nowhere)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_thread_that_could_not_start_is_waited_for() -> None:
+    may_end = threading.Event()
+
+    class Unstartable(ServiceThread):
+        async def on_start(self) -> None:
+            raise KafkaConnectionError
+
+        async def on_thread_stop(self) -> None:
+            await asyncio.to_thread(may_end.wait)
+
+    service = Unstartable()
+    with pytest.raises(KafkaConnectionError):
+        await service.start()
+    waiting = asyncio.create_task(consumer_threads_ended(60))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    may_end.set()
+    await waiting
+    assert not any(isinstance(thread, WorkerThread) for thread in threading.enumerate())
 
 
 async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: KafkaSettings) -> None:

@@ -165,6 +165,14 @@ def test_a_partition_that_ends_before_what_was_read_is_read_again(store: Store) 
     assert store.positions() == {(KAFKA.events_topic, 0): 0}
 
 
+def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_that_was_cut(store: Store) -> None:
+    store.adopt_log("cluster", {})
+    read = store.positions()
+    store.append(records(episode("a")))
+    store.adopt_log("cluster", {(KAFKA.events_topic, 0): 0}, read)
+    assert store.positions() == {(KAFKA.events_topic, 0): 3}
+
+
 @pytest.mark.parametrize(
     "sql",
     [
