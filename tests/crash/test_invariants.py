@@ -8,9 +8,10 @@ import pytest
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import Split
+from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.stored import Log
 from tests.crash.invariants import ALWAYS, DRAINED, Rule, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
-from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, episode
 
 _AGAIN = "SELECT * REPLACE (1000 + sequence AS sequence) FROM"
 BREAKS = {

@@ -1,10 +1,8 @@
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from evaluation.gates.significance import Verdict, evaluate
@@ -14,9 +12,9 @@ from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError, SandboxError
 from streams.events import Task
 from streams.policy.client import PolicyClient
-from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings
+from tests.served import served
 
 SETTINGS = RolloutSettings(concurrency=4)
 
@@ -60,14 +58,9 @@ async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyC
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return {"model": body["model"], "choices": [choice]}
 
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="critical"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    async with PolicyClient(f"http://127.0.0.1:{server.config.port}") as client:
-        yield client
-    server.should_exit = True
-    await running
+    with served(app) as address:
+        async with PolicyClient(address) as client:
+            yield client
 
 
 async def test_who_knows_the_solution_succeeds_and_who_goes_in_circles_gives_up() -> None:

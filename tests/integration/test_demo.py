@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import until
 
 REPORT_KEYS = {
     "events": {"produced", "stored", "lost", "duplicated"},
@@ -73,11 +74,7 @@ def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(tmp_pat
 @pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
     demo = start_demo(tmp_path)
-    deadline = time.monotonic() + 180
-    while not (tmp_path / "demo" / "logs" / "record.log").exists() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(5)
-    assert len(running_from(tmp_path)) > 3
+    until(lambda: demo.poll() is not None or len(running_from(tmp_path)) > 3, "its roles run", within_s=180)
     demo.send_signal(signal.SIGINT)
     _, told = demo.communicate(timeout=60)
     assert demo.returncode == 130, told[-2000:]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,14 +23,15 @@ from streams.otlp.settings import OtlpSettings
 from streams.runtime.crash_points import VARIABLE, CrashPoint
 from streams.runtime.processes import die_with_parent, free_port
 from streams.trust.rules import StoredStep, branch_request
-from tests.otlp_spans import conventions, states
+from tests.builders.spans import conventions, states
+from tests.waiting import until
 
 ROLE = """
 import asyncio, sys
 from streams.otlp.role import serve
 from streams.otlp.settings import OtlpSettings
 from streams.runtime.processes import stop_on_signals
-from streams.settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings
 
 async def main():
     kafka, settings = sys.argv[1:]
@@ -110,14 +112,13 @@ class OtlpRole:
             env=os.environ | {VARIABLE: crash_at},
             preexec_fn=lambda: die_with_parent(parent),
         )
-        deadline = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < deadline:
-            try:
-                httpx.get(f"{self.url}/status")
-                return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        pytest.fail("the otlp role did not start")
+        process = self.process
+        until(
+            lambda: process.poll() is not None or httpx.get(f"{self.url}/status"),
+            "the otlp role starts",
+            errors=(httpx.TransportError,),
+        )
+        assert process.poll() is None, "the otlp role ended"
 
     def end(self, number: signal.Signals) -> int | None:
         if self.process is None:
@@ -236,17 +237,19 @@ def request(trace: int, first: int = 0, last: int = 3, root: bool = True) -> byt
 
 def send(role: OtlpRole, body: bytes) -> None:
     """Until it is taken, as exporters do."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.post(
-                f"{role.url}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"}
-            ).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("the request was never taken")
+    until(lambda: sent_once(role, body), "the request is taken", errors=(httpx.TransportError,))
+
+
+def sent_once(role: OtlpRole, body: bytes) -> bool:
+    headers = {"content-type": "application/x-protobuf"}
+    return httpx.post(f"{role.url}/v1/traces", content=body, headers=headers).is_success
+
+
+def died_or_assembled(role: OtlpRole, steps: int) -> bool:
+    try:
+        return bool(httpx.get(f"{role.url}/status").json()["steps"] >= steps)
+    except httpx.TransportError:
+        return role.process is not None and role.process.poll() is not None
 
 
 def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
@@ -284,13 +287,10 @@ def test_wherever_the_role_dies_every_span_it_took_becomes_its_event(
     traces = range(1, 6)
     for trace in traces:
         try:
-            send_once = httpx.post(
-                f"{role.url}/v1/traces", content=request(trace), headers={"content-type": "application/x-protobuf"}
-            )
-            assert send_once.is_success
+            assert sent_once(role, request(trace))
         except httpx.TransportError:
             break
-        time.sleep(0.3)
+        until(partial(died_or_assembled, role, 3 * trace))
     assert role.process is not None
     assert role.process.wait(60) == -signal.SIGKILL
     role.start()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.tally import Tally
 from streams.runtime.processes import free_port
+from tests.waiting import eventually
 
 PROTOBUF, JSON = {"content-type": "application/x-protobuf"}, {"content-type": "application/json"}
 TOPIC = "spans"
@@ -144,15 +146,16 @@ async def test_with_tokens_only_their_owners_get_in() -> None:
 
 
 async def test_more_than_it_can_work_on_is_told_to_come_back() -> None:
-    go_on = threading.Event()
+    go_on, working = threading.Event(), queue.Queue[None]()
 
     def slowly(messages: Sequence[Outgoing]) -> None:
+        working.put(None)
         assert go_on.wait(10)
 
     async with intake(slowly, max_in_flight=2, retry_after_s=7) as client:
         post = partial(client.post, "/v1/traces", content=traces("a"), headers=PROTOBUF)
         waiting = [asyncio.create_task(post()) for _ in range(2)]
-        await asyncio.sleep(0.2)
+        await eventually(lambda: working.qsize() == 2)
         refused = await post()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "7")
         go_on.set()
@@ -171,11 +174,10 @@ async def test_while_the_log_is_away_exporters_are_told_to_come_back_and_then_th
             return (await client.post("/v1/traces", content=traces("a"), headers=PROTOBUF)).status_code
 
         async def becomes(wanted: int) -> None:
-            for _ in range(100):
-                if await status() == wanted:
-                    return
-                await asyncio.sleep(0.3)
-            pytest.fail(f"it never answered {wanted}")
+            async def answered() -> bool:
+                return await status() == wanted
+
+            await eventually(answered, f"it answers {wanted}")
 
         answer = await client.post("/v1/traces", content=traces("a"), headers=PROTOBUF)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")

@@ -16,37 +16,22 @@ from aiokafka.admin import AIOKafkaAdminClient
 from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from streams.events import Actor, Message, OutcomeEvent, StepEvent
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
-from streams.trust.holdout import Split
-from tests.integration.test_pipeline_record import HOLDOUT, answers, caught_up, eventually, publisher, recorder_of
+from tests.builders.episodes import task
+from tests.integration.recording import ROOT, answers, caught_up, pairs, publisher, recorder_of
+from tests.roles import RoleSettings
+from tests.waiting import eventually
 
 PARTITIONS = 8
 STEPS = 2
-SEED = next(seed for seed in range(100) if HOLDOUT.split(f"twc/train/{seed}") is Split.TRAIN)
-TASK = Task(environment="textworld_express", task_id=f"twc/train/{SEED}", seed=SEED)
+TASK = task()
 # No model is needed: the alternatives are valid actions.
 BRANCHING = BranchingSettings(samples=0, alternatives=1, episodes=2)
-WORKER = """
-import asyncio, logging, sys
-import structlog
-from streams.branching.role import serve
-from streams.runtime.processes import stop_on_signals
-from streams.settings import BranchingSettings, KafkaSettings
-
-async def main():
-    kafka, branching = sys.argv[1:]
-    await serve(
-        KafkaSettings.model_validate_json(kafka), BranchingSettings.model_validate_json(branching), stop_on_signals()
-    )
-
-structlog.configure(processors=[structlog.processors.JSONRenderer()])
-asyncio.run(main())
-"""
 
 
 class Worker:
@@ -54,10 +39,11 @@ class Worker:
 
     def __init__(self, kafka: KafkaSettings, told: Path) -> None:
         self._told = told
-        parent = os.getpid()
+        parent, settings = os.getpid(), RoleSettings(kafka=kafka, branching=BRANCHING)
         with told.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", WORKER, kafka.model_dump_json(), BRANCHING.model_dump_json()],
+                [sys.executable, "-m", "tests.roles", "branch", settings.model_dump_json()],
+                cwd=ROOT,
                 stdout=output,
                 preexec_fn=lambda: die_with_parent(parent),
             )
@@ -115,7 +101,7 @@ def episode(name: str, steps: list[StepEvent]) -> list[tuple[str, bytes]]:
     """The recorded episode under another name, with its verdict, ready to be published."""
     renamed = [step.model_copy(update={"episode_id": name, "event_id": uuid7()}) for step in steps]
     verdict = OutcomeEvent(episode_id=name, verifier="game", success=True, score=1.0)
-    return [(name, event.to_json()) for event in (*renamed, verdict)]
+    return pairs([*renamed, verdict])
 
 
 async def has_members(kafka: KafkaSettings, count: int) -> bool:

@@ -23,7 +23,7 @@ from streams.kafka.settings import KafkaSecurity, KafkaSettings
 from streams.kafka.topics import cluster_id, create_topics, end_offsets
 from streams.kafka.worker import build_app, consume, publish, run
 from streams.producer import Producer
-from tests.integration.conftest import KafkaNode
+from tests.kafka_node import KafkaNode
 
 pytestmark = pytest.mark.slow
 

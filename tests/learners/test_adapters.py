@@ -12,7 +12,7 @@ from learners.base_model import base_digest
 from learners.settings import TrainingJob
 from learners.snapshots import Snapshot
 from streams.errors import TrainingError
-from tests.learners.conftest import settings
+from tests.builders.trained import settings
 
 
 @pytest.fixture

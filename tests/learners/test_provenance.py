@@ -11,8 +11,7 @@ from learners.adapters import AdapterStore
 from learners.provenance import Exposure, Provenance
 from learners.snapshots import Snapshot, write_snapshot
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import trajectory
-from tests.trained import entered
+from tests.builders.trained import entered, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
 

@@ -15,8 +15,9 @@ from streams.errors import TrainingError
 from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
-from tests.learners.conftest import trajectory
-from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, ServedStore, episode
+from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import trajectory
 
 
 async def build(served: ServedStore, home: Path, as_of: int | None = None) -> Snapshot:

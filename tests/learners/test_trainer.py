@@ -20,7 +20,7 @@ from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import settings, trajectory
+from tests.builders.trained import settings, trajectory
 
 SHORT = Stage(objective="imitation", updates=2)
 

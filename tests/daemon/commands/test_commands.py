@@ -1,11 +1,9 @@
 """The operator's commands over a real broker and a real record role, each in a process of its own."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +23,9 @@ from streams.kafka.topics import end_offsets
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
-from tests.recorded import TASKS, episode
-from tests.trained import entered
+from tests.builders.episodes import TASKS, episode
+from tests.builders.trained import entered
+from tests.waiting import eventually, until
 
 ROOT = Path(__file__).parents[3]
 EVENTS = "ratchet.events"
@@ -99,13 +98,13 @@ class Ratchet:
         """Wait until the store has read all that is published; its sequence."""
         async with StoreClient(self.store_url) as client:
             ends = end_offsets(self.broker.bootstrap, EVENTS)
-            for _ in range(600):
-                status = await client.status()
-                positions = status.positions.get(EVENTS, {})
-                if all(positions.get(partition, 0) == end for partition, end in ends.items()):
-                    return status.sequence
-                await asyncio.sleep(0.1)
-        pytest.fail("the record role did not catch up")
+
+            async def at_the_end() -> bool:
+                positions = (await client.status()).positions.get(EVENTS, {})
+                return all(positions.get(partition, 0) == end for partition, end in ends.items())
+
+            await eventually(at_the_end, "the record role catches up")
+            return (await client.status()).sequence
 
     async def trains(self) -> str:
         async with StoreClient(self.store_url) as client:
@@ -120,22 +119,16 @@ def recording(home: Path, **variables: str) -> Iterator[Ratchet]:
         ratchet = Ratchet(broker, home, **variables)
         role = ratchet.start()
         try:
-            deadline = time.monotonic() + 60
-            while not answers(ratchet.store_url):
-                if role.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail((home / "record.log").read_text()[-2000:])
-                time.sleep(0.1)
+            until(
+                lambda: role.poll() is not None or httpx.get(f"{ratchet.store_url}/status").is_success,
+                lambda: (home / "record.log").read_text()[-2000:],
+                errors=(httpx.TransportError,),
+            )
+            assert role.poll() is None, (home / "record.log").read_text()[-2000:]
             yield ratchet
         finally:
             role.kill()
             role.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/status").is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.slow

@@ -18,8 +18,9 @@ from learners.snapshots import build_snapshot
 from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
-from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
-from tests.trained import entered
+from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import entered
 
 ACTOR = "ann"
 

@@ -21,8 +21,10 @@ from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
-from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
-from tests.trained import entered
+from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import entered
+from tests.waiting import eventually
 
 NEEDED = 2
 
@@ -76,8 +78,7 @@ async def test_the_learner_does_not_wait_for_ever_for_states_that_nobody_branche
     for number in range(NEEDED):
         log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
     assert not await learner.is_due()
-    await asyncio.sleep(impatient.branch_patience_s)
-    assert await learner.is_due()
+    await eventually(learner.is_due)
 
 
 async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
@@ -88,9 +89,11 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     for name, digest in zip(names, (left, other), strict=True):
         await policy.load_adapter(name, str(loop.adapters.folder(digest)))
     learning = asyncio.create_task(Learner(loop).run())
-    async with asyncio.timeout(60):
-        while names[0] in {model.name for model in await policy.models()}:  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.05)
+
+    async def is_unloaded() -> bool:
+        return names[0] not in {model.name for model in await policy.models()}
+
+    await eventually(is_unloaded)
     learning.cancel()
     await asyncio.gather(learning, return_exceptions=True)
     assert names[1] in {model.name for model in await policy.models()}

@@ -16,8 +16,7 @@ from learners.adapters import AdapterStore
 from learners.snapshots import write_snapshot
 from streams.errors import RatchetError, UnknownAdapterError
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import trajectory
-from tests.trained import entered
+from tests.builders.trained import entered, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
 

@@ -3,7 +3,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from kafka import KafkaProducer
 
 from daemon.registry.registry import Registry
@@ -22,6 +21,7 @@ from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
+from tests.served import served
 
 
 @pytest.fixture
@@ -41,14 +41,9 @@ def store(tmp_path: Path, kafka: KafkaSettings) -> Iterator[Store]:
 
 @pytest.fixture
 async def watch(store: Store, kafka: KafkaSettings) -> AsyncIterator[StoreWatch]:
-    server = uvicorn.Server(uvicorn.Config(build_api(store), port=free_port(), log_level="critical", lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    async with StoreClient(f"http://127.0.0.1:{server.config.port}") as client:
-        yield StoreWatch(client, kafka)
-    server.should_exit = True
-    await running
+    with served(build_api(store), lifespan="off") as address:
+        async with StoreClient(address) as client:
+            yield StoreWatch(client, kafka)
 
 
 def publish(kafka: KafkaSettings, count: int) -> list[Received]:

@@ -11,6 +11,7 @@ from daemon.serving.gateway import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings
 from streams.errors import PromotionError
 from streams.policy.client import PolicyClient
+from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
 
@@ -185,10 +186,7 @@ async def test_an_old_adapter_stays_loaded_until_its_last_request_is_answered(
     old = (await promoter.promote(make_adapter(1), "anna", "better")).to_name
     alias.begin(old)
     promotion = asyncio.create_task(promoter.promote(make_adapter(2), "anna", "better"))
-    for _ in range(3000):
-        if alias.served != old:
-            break
-        await asyncio.sleep(0.01)
+    await eventually(lambda: alias.served != old)
     assert old in await loaded(policy)
     assert not promotion.done()
     alias.end(old)

@@ -11,12 +11,13 @@ from streams.branching.rate_limit import Budget
 from streams.branching.selectors import Curiosity, LastSteps, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, Message, Task
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, Samples, ServedPolicy
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import FixedPolicy
+from tests.builders.branch_requests import played
+from tests.builders.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 SETTINGS = BranchingSettings(alternatives=3)
@@ -30,23 +31,6 @@ async def pool() -> AsyncIterator[SandboxPool]:
         yield sandboxes
 
 
-async def recorded(pool: SandboxPool) -> BranchRequest:
-    """A demonstration as production recorded it."""
-    async with pool.session() as session:
-        actions = await session.demonstration(TASK)
-        first, *answers = await session.replay(TASK, actions)
-    return BranchRequest(
-        event_id="request-1",
-        episode_id="episode-1",
-        task=TASK,
-        opening=ChatHarness().opening(first.text),
-        steps=tuple(
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
-        ),
-    )
-
-
 async def branched(
     request: BranchRequest,
     pool: SandboxPool,
@@ -58,7 +42,7 @@ async def branched(
 
 
 async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     results = await branched(request, pool, FixedPolicy(TALKATIVE))
     assert [result.step for result in results] == list(range(len(request.steps)))
     for result in results:
@@ -74,7 +58,7 @@ async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
 
 
 async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     last = (await branched(request, pool, FixedPolicy(TALKATIVE)))[-1]
     answers = {alternative.action: alternative.observation for alternative in last.alternatives}
     assert request.steps[0].action == "take dirty white polo shirt"
@@ -83,12 +67,12 @@ async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool
 
 
 async def test_the_same_request_gives_the_same_results(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     assert await branched(request, pool, FixedPolicy()) == await branched(request, pool, FixedPolicy())
 
 
 async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     settings = BranchingSettings(alternatives=3, branches_per_episode=4)
     results = await branched(request, pool, FixedPolicy(), settings, LastSteps())
     assert [len(result.alternatives) for result in results] == [0, 0, 1, 3]
@@ -96,7 +80,7 @@ async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> N
 
 
 async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     told: list[float | None] = []
 
     class Listening(Curiosity):
@@ -109,7 +93,7 @@ async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> N
 
 
 async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     errors = tuple(f"fly to planet {number}" for number in range(9))
     settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
     results = await branched(request, pool, FixedPolicy(errors), settings)
@@ -118,7 +102,7 @@ async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -
 
 
 async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
     foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
     surprising = await branched(request, pool, FixedPolicy(loss=2.0), settings)
@@ -127,7 +111,7 @@ async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> 
 
 
 async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
     diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
     results = await branched(diverging, pool, FixedPolicy(TALKATIVE))
@@ -138,7 +122,7 @@ async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on
 
 
 async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
     results = await branched(other, pool, FixedPolicy(TALKATIVE))
     assert {result.fidelity for result in results} == {"dropped"}
@@ -146,14 +130,14 @@ async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: S
 
 
 async def test_a_reserved_task_is_dropped_with_the_reason(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     reserved = request.model_copy(update={"task": Task(environment="textworld_express", task_id="twc/test/1")})
     results = await branched(reserved, pool, FixedPolicy(TALKATIVE))
     assert all(result.fidelity == "dropped" and "reserved" in result.reason for result in results)
 
 
 async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     killed: list[int] = []
 
     class Killer(FixedPolicy):

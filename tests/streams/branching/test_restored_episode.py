@@ -10,7 +10,7 @@ from streams.branching.settings import BranchingSettings
 from streams.errors import DivergedError
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import FixedPolicy
+from tests.builders.policies import FixedPolicy
 
 pytestmark = pytest.mark.usefixtures("faulty_environments")
 

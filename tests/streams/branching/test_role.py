@@ -15,12 +15,12 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from streams.branching.role import serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, RecordedStep, RecoveryResult, Task
+from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.sandboxes.pool import SandboxPool
+from tests.builders.branch_requests import played
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -88,15 +88,8 @@ def receive(kafka: KafkaSettings, topic: str, count: int) -> list[bytes]:
 
 
 async def recorded() -> BranchRequest:
-    async with SandboxPool("textworld_express") as pool, pool.session() as session:
-        actions = await session.demonstration(TASK)
-        first, *answers = await session.replay(TASK, actions)
-    steps = tuple(
-        RecordedStep(action=action, observation=answer.text) for action, answer in zip(actions, answers, strict=True)
-    )
-    return BranchRequest(
-        event_id="request-1", episode_id="episode-1", task=TASK, opening=ChatHarness().opening(first.text), steps=steps
-    )
+    async with SandboxPool(TASK.environment) as pool:
+        return await played(pool, TASK)
 
 
 async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: KafkaSettings, policy_url: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -30,6 +29,7 @@ from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
 from tests.streams.intake.hostile import HEADERS, MARKER, TEXTS, Hostile, fuzz
+from tests.waiting import eventually
 
 KAFKA = KafkaSettings()
 PARTITIONS = 4
@@ -226,12 +226,11 @@ def produce(kafka: KafkaSettings, records: list[Hostile]) -> None:
 async def all_read(client: StoreClient, kafka: KafkaSettings, recorder: "asyncio.Task[None]") -> StoreStatus:
     """The status once everything that was published is read."""
     ends = {p: end for p, end in end_offsets(kafka.bootstrap, kafka.events_topic).items() if end}
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not recorder.done():
-        found = await client.status()
-        if found.positions.get(kafka.events_topic) == ends:
-            return found
-        await asyncio.sleep(0.2)
+
+    async def at_the_end() -> bool:
+        return recorder.done() or (await client.status()).positions.get(kafka.events_topic) == ends
+
+    await eventually(at_the_end, "everything is read", within_s=90)
     if recorder.done():
         await recorder
-    pytest.fail("not everything was read")
+    return await client.status()

@@ -1,10 +1,9 @@
 """The embedded broker and the topics on it."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
@@ -13,6 +12,7 @@ from streams.errors import BrokerError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, create_topics, end_offsets
+from tests.waiting import until
 
 
 def test_topics_get_the_configured_partitions_and_may_exist_already() -> None:
@@ -62,11 +62,4 @@ def test_the_broker_ends_with_the_process_that_started_it() -> None:
     broker = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(broker, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the broker outlived its parent")
+    until(lambda: not Path(f"/proc/{broker}").exists(), "the broker ends")

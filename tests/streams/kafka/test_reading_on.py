@@ -17,7 +17,7 @@ from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.worker import _BundlingConsumer, build_app
 from streams.store.writer import Store
-from tests.recorded import KAFKA
+from tests.builders.episodes import KAFKA
 
 PARTITION = TP("ratchet.branches", 0)
 

@@ -10,7 +10,7 @@ from streams.ids import content_id
 from streams.otlp.assembly import Assembly, assemble
 from streams.otlp.records import AnyRecord
 from streams.trust.rules import StoredStep, branch_request
-from tests.otlp_spans import (
+from tests.builders.spans import (
     PLAY,
     TRACE,
     conventions,

@@ -9,7 +9,7 @@ from streams.events import Message
 from streams.otlp.chains import model_calls
 from streams.otlp.dialects import Chat, dialect_of
 from streams.otlp.records import Attributes, LogRecord, Span, SpanEvent
-from tests.otlp_spans import TRACE, conventions, openinference, openllmetry, span, states
+from tests.builders.spans import TRACE, conventions, openinference, openllmetry, span, states
 
 CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
 TOOL_CHAT = (

@@ -17,7 +17,7 @@ from streams.otlp.records import AnyRecord, Attributes
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState
 from streams.otlp.tally import Tally
-from tests.otlp_spans import TRACE, conventions, evaluation, game, root, span, states
+from tests.builders.spans import TRACE, conventions, evaluation, game, root, span, states
 
 SETTLE, IDLE, CONVERSATION = 10.0, 60.0, 600.0
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from streams.kafka.signatures import verify
 from streams.kafka.topics import create_topics, end_offsets
 from streams.producer import Episode, Producer
 from streams.runtime.processes import free_port
+from tests.waiting import until
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 EXPERT = Actor(kind="expert")
@@ -90,13 +91,6 @@ def steps_read(bootstrap: str, topic: str) -> dict[str, list[int]]:
     return found
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_an_agent_that_imports_it_imports_nothing_heavy() -> None:
     script = "import streams.producer, sys; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -148,12 +142,12 @@ def test_what_was_published_before_there_was_a_cluster_arrives_once_there_is(tmp
     with producer_of(bootstrap, "ratchet.events", spool=tmp_path, durable=durable) as producer:
         episode = producer.episode(TASK, EXPERT)
         assert all(play(episode, 50))
-        eventually(lambda: producer.stats().spooled_bytes > 0)
+        until(lambda: producer.stats().spooled_bytes > 0)
         with EmbeddedBroker(port):
             made(bootstrap, "ratchet.events")
-            eventually(lambda: producer.stats().sent == 50)
+            until(lambda: producer.stats().sent == 50)
             assert all(play(episode, 1))
-            eventually(lambda: producer.stats().sent == 51)
+            until(lambda: producer.stats().sent == 51)
             assert steps_read(bootstrap, "ratchet.events") == {episode.episode_id: list(range(51))}
             assert (producer.stats().queued, producer.stats().spooled_bytes) == (0, 0)
 
@@ -163,7 +157,7 @@ def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) ->
         made(broker.bootstrap, "ratchet.events")
         with producer_of(broker.bootstrap, "ratchet.events", spool=tmp_path) as producer:
             play(producer.episode(TASK, EXPERT), 10)
-            eventually(lambda: producer.stats().sent == 10)
+            until(lambda: producer.stats().sent == 10)
             broker.stop()
             episodes = [producer.episode(TASK, EXPERT) for _ in range(10)]
             for _ in range(30):
@@ -175,7 +169,7 @@ def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) ->
                 made(broker.bootstrap, "ratchet.events")
                 for episode in episodes:
                     play(episode, 10)
-                eventually(lambda: producer.stats().sent == 410)
+                until(lambda: producer.stats().sent == 410)
                 found = steps_read(broker.bootstrap, "ratchet.events")
     assert found == {episode.episode_id: list(range(40)) for episode in episodes}
 
@@ -215,7 +209,7 @@ def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
         assert taken.count(False) == 5
         with EmbeddedBroker(port) as broker:
             made(broker.bootstrap, topic)
-            eventually(lambda: producer.stats().sent == taken.count(True))
+            until(lambda: producer.stats().sent == taken.count(True))
             (steps,) = steps_read(broker.bootstrap, topic).values()
     assert steps == [step for step, kept in enumerate(taken) if kept]
     assert len([record for record in caplog.records if "dropped" in record.getMessage()]) == 1
@@ -300,7 +294,7 @@ def test_a_durable_agent_that_is_killed_has_lost_nothing(bootstrap: str, topic: 
     agent.send_signal(signal.SIGKILL)
     lines += agent.communicate()[0].splitlines()
     with producer_of(bootstrap, topic, spool=tmp_path) as producer:
-        eventually(lambda: producer.stats().sent >= len(lines))
+        until(lambda: producer.stats().sent >= len(lines))
     (steps,) = steps_read(bootstrap, topic).values()
     assert steps == list(range(len(steps)))
     assert len(steps) in (len(lines), len(lines) + 1)

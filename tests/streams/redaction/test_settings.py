@@ -10,7 +10,7 @@ from streams.errors import ConfigurationError
 from streams.events import OutcomeEvent
 from streams.redaction.redactor import Redactor, UnjudgeableError
 from streams.redaction.settings import Kind, RedactionSettings, Rule
-from tests.recorded import episode
+from tests.builders.episodes import episode
 
 KEY = b"a key of the tests"
 

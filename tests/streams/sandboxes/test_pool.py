@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
+from tests.waiting import until
 
 PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
 
@@ -38,13 +38,8 @@ def variables_of(pid: int) -> set[str]:
     return {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line}
 
 
-def eventually_gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if not {process.pid for process in processes()} & set(pids):
-            return True
-        time.sleep(0.05)
-    return False
+def until_gone(pids: list[int]) -> None:
+    until(lambda: not {process.pid for process in processes()} & set(pids), f"these end: {pids}", within_s=20)
 
 
 async def test_a_replay_gives_what_single_steps_give(task: Task) -> None:
@@ -93,7 +88,7 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
             for _ in range(2):
                 with pytest.raises(SandboxError, match="died during step"):
                     await session.step("look around")
-        assert eventually_gone([victim])
+        until_gone([victim])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
         assert workers(pool) != [victim]
@@ -107,7 +102,7 @@ async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> No
             os.kill(stuck, signal.SIGSTOP)
             with pytest.raises(SandboxError, match=r"longer than 2 s"):
                 await session.step("look around")
-        assert eventually_gone([stuck])
+        until_gone([stuck])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
 
@@ -145,7 +140,7 @@ async def test_no_process_and_no_folder_is_left_when_the_pool_ends(
         members = [member for root in pool.pids for member in (root, *inside(root))]
         assert len(pool.pids) == 2
         assert os.listdir(tmp_path)
-    assert eventually_gone(members)
+    until_gone(members)
     assert not os.listdir(tmp_path)
 
 
@@ -171,7 +166,7 @@ asyncio.run(main())
         members = [root, *inside(root)]
         assert len(members) >= 2
         parent.kill()
-    assert eventually_gone(members)
+    until_gone(members)
 
 
 @pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])

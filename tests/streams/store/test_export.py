@@ -11,7 +11,8 @@ from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest
 from streams.trust.holdout import Split
-from tests.recorded import TASKS, Log, ServedStore, episode
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
 

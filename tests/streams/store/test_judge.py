@@ -17,7 +17,8 @@ from streams.store.status import status
 from streams.store.writer import Appended, Store
 from streams.trust.holdout import Split
 from streams.trust.quota import QuotaSettings
-from tests.streams.episodes import KAFKA, column, episode, raw, records, requests
+from tests.builders.episodes import KAFKA, TASKS, episode
+from tests.builders.stored import column, raw, records, requests
 
 
 def test_a_quarantined_event_is_noted_with_whose_it_is(store: Store) -> None:
@@ -62,12 +63,12 @@ def test_one_principal_and_one_story_are_trusted_only_so_often(
 @pytest.mark.parametrize(
     ("events", "trusted", "requested"),
     [
-        (episode("a", "expert"), {"train": 1}, ["a"]),
-        (episode("a", "human", success=False), {"train": 1}, ["a"]),
-        (episode("a", "policy"), {"train": 1}, ["a"]),
-        (episode("a", "policy", success=False), {}, []),
-        (episode("a", "policy")[:2], {}, []),
-        (episode("a", "expert", split=Split.SELECTION), {"selection": 1}, []),
+        (episode("a", actor="expert"), {"train": 1}, ["a"]),
+        (episode("a", actor="human", success=False), {"train": 1}, ["a"]),
+        (episode("a", actor="policy"), {"train": 1}, ["a"]),
+        (episode("a", actor="policy", success=False), {}, []),
+        (episode("a", actor="policy")[:2], {}, []),
+        (episode("a", actor="expert", task_id=TASKS[Split.SELECTION][0]), {"selection": 1}, []),
         ([episode("a")[1], episode("a")[2]], {}, []),
     ],
     ids=[

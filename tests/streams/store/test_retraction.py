@@ -18,7 +18,8 @@ from streams.store.decoded import Decoded
 from streams.store.retraction import retract
 from streams.store.writer import Store
 from streams.trust.holdout import Split
-from tests.recorded import TASKS, Log, ServedStore, episode
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
 

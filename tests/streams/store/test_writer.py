@@ -16,7 +16,8 @@ from streams.kafka.refusals import Unreadable
 from streams.store.settings import StoreSettings
 from streams.store.status import status
 from streams.store.writer import Appended, Store
-from tests.streams.episodes import HOLDOUT, KAFKA, column, episode, raw, records, result
+from tests.builders.episodes import HOLDOUT, KAFKA, episode
+from tests.builders.stored import branches, column, raw, records, result
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -114,7 +115,12 @@ def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
     store.append(records(episode("a")))
-    store.append([result("a"), result("a", offset=1)])
+    store.append(
+        [
+            result(branches("a", actions=("jump", "wait"), requested=3)),
+            result(branches("a", actions=("jump", "wait"), requested=3), offset=1),
+        ]
+    )
     counts = status(store)
     assert counts.transitions == {"branch": 2, "production": 2}
     assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)

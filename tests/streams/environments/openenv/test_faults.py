@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -19,6 +18,7 @@ from streams.errors import SandboxError
 from streams.events import Task
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import SESSIONS, reference, settings, stopped
+from tests.waiting import until
 
 TOKEN = "a-token-for-the-tests"
 
@@ -40,14 +40,9 @@ def test_a_full_server_says_so_and_a_closed_session_makes_room(port: int) -> Non
 
 def opened_again(opening: Callable[[], OpenEnv]) -> OpenEnv:
     """The server notices a moment later that a session is over."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return opening()
-        except SandboxError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    opened: list[OpenEnv] = []
+    until(lambda: opened.append(opening()) or opened, errors=(SandboxError,))  # type: ignore[func-returns-value]
+    return opened[0]
 
 
 def test_a_message_that_is_too_long_is_not_sent_and_the_session_goes_on(session: OpenEnv, task: Task) -> None:

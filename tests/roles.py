@@ -1,4 +1,4 @@
-"""The real roles as processes that can be killed: `python -m tests.crash.roles record|branch SETTINGS`."""
+"""The real roles as processes that can be killed: `python -m tests.roles record|branch SETTINGS`."""
 
 import asyncio
 import sys
@@ -18,10 +18,10 @@ class RoleSettings(FrozenModel):
     """What both roles are told."""
 
     kafka: KafkaSettings
-    store: StoreSettings
-    holdout: HoldoutSettings
-    admission: AdmissionSettings
-    branching: BranchingSettings
+    store: StoreSettings = StoreSettings()
+    holdout: HoldoutSettings = HoldoutSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    branching: BranchingSettings = BranchingSettings()
 
 
 async def main() -> None:
