@@ -15,8 +15,8 @@ from streams.store.ducklake import LakeSettings, connect, turn
 from streams.store.writer import Appended, Store, utc_now
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.quota import QuotaSettings
+from tests.builders.episodes import KAFKA
 
-KAFKA = KafkaSettings()
 TOPIC = KAFKA.events_topic
 BATCH = 50
 # Every tenth record of a partition repeats the event of the one before it.

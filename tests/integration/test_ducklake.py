@@ -28,7 +28,7 @@ from streams.trust.holdout import Split
 from streams.trust.quota import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
 from tests.builders.stored import Log
-from tests.integration.lake import REPEATED, append, position, records, rows
+from tests.integration.lake import REPEATED, TOPIC, append, position, records, rows
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +240,7 @@ def test_without_turns_a_concurrent_commit_is_refused_whole_and_can_be_tried_aga
         for partition, connection in enumerate((reader, other)):
             connection.begin()
             connection.execute(f"UPDATE offsets SET next = 11 WHERE partition = {partition}")
-            connection.execute("INSERT INTO gaps VALUES (?, ?, 0, 0, 0)", [1000 + partition, KAFKA.events_topic])
+            connection.execute("INSERT INTO gaps VALUES (?, ?, 0, 0, 0)", [1000 + partition, TOPIC])
         reader.commit()
         with pytest.raises(duckdb.TransactionException, match="conflict"):
             other.commit()
@@ -256,9 +256,7 @@ def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
     with connect(lake) as other:
         for connection in (reader, other):
             connection.begin()
-            connection.execute(
-                "INSERT INTO gaps SELECT max(sequence) + 1, ?, 0, 0, 0 FROM duplicates", [KAFKA.events_topic]
-            )
+            connection.execute("INSERT INTO gaps SELECT max(sequence) + 1, ?, 0, 0, 0 FROM duplicates", [TOPIC])
         reader.commit()
         other.commit()
     assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]

@@ -157,7 +157,7 @@ async def test_what_was_committed_and_not_published_goes_out_at_the_next_start(
     async def published() -> bool:
         return (await client.status()).outbox_pending == 0
 
-    await eventually(published)
+    await eventually(published, errors=(StoreError,))
     ((value, _),) = read_all(kafka, kafka.branches_topic)
     assert BranchRequest.model_validate_json(value).episode_id == "expert"
 

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from learners.snapshots import build_snapshot, read_principals
-from streams.events import Event
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.topics import end_offsets
@@ -91,7 +90,7 @@ class Ratchet:
 
     def plays(self, principal: str, key: str | None = None) -> None:
         """An episode like no other; its name and its principal's are the same."""
-        events: list[Event] = episode(principal, TASK, action=f"go {principal}")
+        events = episode(principal, TASK, action=f"go {principal}")
         self.publish(*(event.to_json() for event in events), key=key)
 
     async def caught_up(self) -> int:

@@ -20,12 +20,12 @@ def redact(text: str, **changed: object) -> str:
 
 
 def test_redaction_can_be_switched_off() -> None:
-    event = episode("e", "t", action="john@example.com")[0]
+    event = episode("e", action="john@example.com")[0]
     assert Redactor(RedactionSettings(enabled=False), KEY).redact(event).event is event
 
 
 def test_a_simulators_episodes_hold_nobodys_data() -> None:
-    event = episode("e", "t", action="john@example.com")[0]
+    event = episode("e", action="john@example.com")[0]
     played = Redactor(RedactionSettings(simulators=frozenset({"textworld_express"})), KEY)
     assert played.redact(event).event is event
     assert Redactor(RedactionSettings(), KEY).redact(event).counts == {"email": 1}

@@ -128,7 +128,7 @@ class Outside:
         done = list(self.heard)
         if self.victim.poll() is not None:
             done.append("the victim died")
-        if os.getpriority(os.PRIO_PROCESS, self.victim.pid) != 0:
+        if os.getpriority(os.PRIO_PROCESS, self.victim.pid) != os.getpriority(os.PRIO_PROCESS, 0):
             done.append("the victim was slowed down")
         mutable = self.folder / "mutable"
         if not mutable.exists() or mutable.read_text() != "as it was" or mutable.stat().st_mode & 0o777 != 0o644:

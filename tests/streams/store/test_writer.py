@@ -115,12 +115,8 @@ def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
     store.append(records(episode("a")))
-    store.append(
-        [
-            result(branches("a", actions=("jump", "wait"), requested=3)),
-            result(branches("a", actions=("jump", "wait"), requested=3), offset=1),
-        ]
-    )
+    branched = branches("a", actions=("jump", "wait"), requested=3)
+    store.append([result(branched), result(branched, offset=1)])
     counts = status(store)
     assert counts.transitions == {"branch": 2, "production": 2}
     assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)
@@ -130,7 +126,7 @@ def test_branch_results_become_transitions_that_a_retraction_can_reach(store: St
         ("jump", "policy", "base"),
         ("wait", "valid_actions", None),
     ]
-    assert {row["principal"] for row in rows} == {"tenant/a"}
+    assert {row["principal"] for row in rows} == {"a"}
     assert {(row["fidelity"], row["step"], row["messages"]) for row in rows} == {("sandbox_exact", 1, None)}
 
 
