@@ -1,16 +1,10 @@
-import doctest
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import statistics
 from evaluation.statistics import mcnemar_exact, wilson_interval
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    assert doctest.testmod(statistics).failed == 0
 
 
 @given(wins=st.integers(0, 6), losses=st.integers(0, 6))

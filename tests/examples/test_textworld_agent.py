@@ -1,5 +1,6 @@
 """The agent as a process, over a real broker. The model is a list of replies: they are the input of these tests."""
 
+import ast
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from streams.kafka.topics import create_topics, end_offsets
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 
-AGENT = [sys.executable, str(Path(__file__).parents[2] / "examples" / "textworld_agent.py")]
+PROGRAM = Path(__file__).parents[2] / "examples" / "textworld_agent.py"
+AGENT = [sys.executable, str(PROGRAM)]
 REPLIES = [" take dirty white shirt \nand run", "help", "Sing!", "open washing machine", "inventory"]
 
 
@@ -149,3 +151,11 @@ def test_an_interrupt_ends_it_cleanly(bootstrap: str, model_url: str) -> None:
     assert stderr == "textworld_agent: interrupted; the events until now are published\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(agent.pid, 0)
+
+
+def test_it_imports_nothing_of_ratchet_but_the_schema_of_events() -> None:
+    nodes = list(ast.walk(ast.parse(PROGRAM.read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    ours = ("streams", "learners", "evaluation", "daemon", "examples", "tests")
+    assert {name for name in imported if name.partition(".")[0] in ours} == {"streams.events"}

@@ -51,7 +51,7 @@ def test_no_cluster_is_a_broker_error_that_names_the_setting(monkeypatch: pytest
         create_topics(KafkaSettings(bootstrap="127.0.0.1:1"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent: run it there")
 def test_the_broker_ends_with_the_process_that_started_it() -> None:
     script = (
         "from streams.kafka.broker import EmbeddedBroker; import time\n"

@@ -118,6 +118,7 @@ async def test_a_cluster_that_is_not_there_is_a_broker_error() -> None:
         await consume_into(Collect(until=1), nowhere)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)
@@ -141,6 +142,7 @@ async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: Kafka
     assert len(collect.values) == RECORDS
 
 
+@pytest.mark.slow
 async def test_a_worker_with_nothing_to_read_may_stand_still(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)

@@ -82,7 +82,7 @@ def test_presidio_is_an_extra_that_is_named_when_it_is_missing() -> None:
         with pytest.raises(ConfigurationError, match=r"ratchetd\[presidio\]"):
             Redactor(RedactionSettings(presidio=True), KEY)
     else:
-        pytest.skip("Presidio is installed")
+        pytest.skip("Presidio is installed: uninstall presidio-analyzer to run this test")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def tier_called(name: str) -> Tier:
     try:
         return choose("bubblewrap" if name == "bubblewrap" else "landlock")
     except ConfigurationError as reason:
-        pytest.skip(str(reason))
+        pytest.skip(f"{reason}; install bubblewrap, or run on Linux 6.2 or newer, to run this test")
 
 
 @dataclass(slots=True)

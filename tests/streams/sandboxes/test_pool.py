@@ -194,7 +194,7 @@ def usable(isolation: Isolation) -> None:
     try:
         choose(isolation)
     except ConfigurationError as reason:
-        pytest.skip(str(reason))
+        pytest.skip(f"{reason}; install bubblewrap, or run on Linux 6.2 or newer, to run this test")
 
 
 async def test_an_environment_that_is_not_installed_is_refused() -> None:

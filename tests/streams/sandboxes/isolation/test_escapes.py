@@ -48,7 +48,7 @@ def test_a_sandbox_lets_nothing_out(program: Path, tier: Tier, warden: Warden, w
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_the_same_program_gets_out_where_there_are_no_walls(program: Path, warden: Warden, world: Outside) -> None:
     if program.stem in PRIVILEGED and os.geteuid() != 0:
-        pytest.skip("it takes root")
+        pytest.skip("only root can do this without isolation: run the tests as root to run this test")
     with started(Unconfined(), warden, program, world.as_argument()) as sandbox:
         assert "ESCAPED" in sandbox.finish()
 

@@ -99,12 +99,13 @@ def test_nothing_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warde
         until_dead(below)
 
 
-def test_killing_its_process_group_would_not_be_enough() -> None:
-    command = (sys.executable, str(GREED / "outlive.py"), "stay")
+def test_killing_its_process_group_would_not_be_enough(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    command = (sys.executable, str(GREED / "outlive.py"), "stay", mark)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "READY\n"
-        programs = descendants(process.pid, processes())
+        programs = [p for p in processes() if mark.encode() in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
         os.killpg(process.pid, 9)
         process.wait()
         try:
