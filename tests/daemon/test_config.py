@@ -55,7 +55,7 @@ def test_a_wrong_key_or_value_in_the_file_is_refused_by_its_name(text: str, key:
         Settings.load()
 
 
-def test_a_file_that_is_no_toml_is_refused() -> None:
+def test_a_file_that_is_not_toml_is_refused() -> None:
     write("seed 3")
     with pytest.raises(ConfigurationError, match=r"ratchet\.toml is not TOML"):
         Settings.load()
@@ -102,7 +102,7 @@ def test_paths_and_addresses_follow_the_home_and_the_ports(monkeypatch: pytest.M
     assert settings.store_url == "http://127.0.0.1:9003"
 
 
-def test_what_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_value_that_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RATCHET_STORE__PATH", str(tmp_path / "elsewhere.duckdb"))
     monkeypatch.setenv("RATCHET_ENGINE__URL", "http://gpu:8000")
     monkeypatch.setenv("RATCHET_BRANCHING__SEED", "5")

@@ -136,7 +136,7 @@ def test_without_its_broker_everything_ends_with_an_error(running: Running, tmp_
     until(lambda: not everything & parents().keys(), "every process has ended")
 
 
-async def test_what_does_not_start_is_named_with_its_last_words_and_nothing_is_left(tmp_path: Path) -> None:
+async def test_a_role_that_does_not_start_is_named_with_its_last_output_and_nothing_is_left(tmp_path: Path) -> None:
     before = descendants(os.getpid())
     settings = Settings(home=tmp_path, store=StoreSettings(path=tmp_path, port=free_port())).settled()
     with pytest.raises(SupervisorError, match=rf"record did not start: .*{tmp_path}.*logs/record\.log"):

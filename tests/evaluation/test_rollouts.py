@@ -23,7 +23,7 @@ def tasks(count: int) -> list[Task]:
     return [Task(environment="textworld_express", task_id=f"twc/train/{n}", seed=n) for n in range(count)]
 
 
-async def test_a_model_that_knows_nothing_plays_every_task_to_its_end_and_the_same_way_twice(
+async def test_an_untrained_model_plays_every_task_to_its_end_and_identically_twice(
     policy: PolicyClient,
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -63,7 +63,7 @@ async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyC
             yield client
 
 
-async def test_who_knows_the_solution_succeeds_and_who_goes_in_circles_gives_up() -> None:
+async def test_a_policy_that_knows_the_solution_succeeds_and_one_that_repeats_itself_gives_up() -> None:
     async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4]) as policy:
         rollouts = await play(tasks(6), "expert", policy, pool, ChatHarness(), SETTINGS)
     assert [rollout.success for rollout in rollouts] == [True] * 4 + [False] * 2
@@ -104,7 +104,9 @@ async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) ->
     assert told[-1] == (6, 6)
 
 
-async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_no_failures(policy: PolicyClient) -> None:
+async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_not_failed_episodes(
+    policy: PolicyClient,
+) -> None:
     async with SandboxPool("textworld_express") as pool:
         with pytest.raises(PolicyError, match="ratchet-9-gone"):
             await play(tasks(2), "ratchet-9-gone", policy, pool, ChatHarness(), SETTINGS)

@@ -73,7 +73,7 @@ def published(bootstrap: str) -> list[tuple[bytes, Event]]:
     return [(record.key, EVENT.validate_json(record.value)) for record in records]
 
 
-async def test_its_chats_are_the_harnesss_byte_for_byte(bootstrap: str, model_url: str) -> None:
+async def test_its_messages_equal_the_harnesss_byte_for_byte(bootstrap: str, model_url: str) -> None:
     ran = run_agent("--tasks", "twc/train/17", "--bootstrap", bootstrap, "--base-url", model_url, "--max-steps", "7")
     assert ran.returncode == 0, ran.stderr
     steps = [event for _, event in published(bootstrap) if isinstance(event, StepEvent)]

@@ -156,7 +156,7 @@ class Writer:
 
 
 @pytest.mark.slow
-def test_writers_of_several_processes_lose_and_double_nothing_though_one_is_killed_again_and_again(
+def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repeatedly(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     end = 300
@@ -198,7 +198,7 @@ def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
     return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
-def test_a_writer_that_lost_its_partition_and_does_not_know_it_stores_nothing_twice(
+def test_a_writer_that_lost_its_partition_unknowingly_stores_nothing_twice(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     with connect(lake) as other:
@@ -220,7 +220,7 @@ def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDB
 
 
 @pytest.mark.slow
-def test_a_writer_waits_for_a_turn_only_so_long_and_has_it_only_so_long(
+def test_waiting_for_a_turn_and_holding_it_are_both_limited_in_time(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     with connect(lake.model_copy(update={"turn_s": 5})) as hasty:
@@ -262,7 +262,9 @@ def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
     assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]
 
 
-def test_a_reader_sees_one_moment_and_can_go_back_to_any(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
+def test_a_reader_sees_one_snapshot_and_can_read_any_earlier_one(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
     append(reader, records(0, 0, 9))
     ((version, at),) = rows(reader, "SELECT max(snapshot_id), max(snapshot_time) FROM lake.snapshots()")
     ((last,),) = rows(reader, "SELECT max(sequence) FROM events")

@@ -187,7 +187,7 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openllmetry", "openllmetry-events", "openinference", "openinference-sessions"])
-def test_what_an_instrumented_agent_does_arrives_as_one_growing_chat(
+def test_what_an_instrumented_agent_does_arrives_as_one_append_only_conversation(
     kind: str,
     role: OtlpRole,
     inference_url: str,
@@ -252,7 +252,7 @@ def died_or_assembled(role: OtlpRole, steps: int) -> bool:
         return role.process is not None and role.process.poll() is not None
 
 
-def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
+def test_repeated_and_partial_exports_of_a_trace_become_one_episode(
     role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
 ) -> None:
     role.start()
@@ -280,7 +280,7 @@ def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
         f"{CrashPoint.ACK_AFTER}@1",
     ],
 )
-def test_wherever_the_role_dies_every_span_it_took_becomes_its_event(
+def test_wherever_the_role_is_killed_every_accepted_span_becomes_its_event(
     crash_at: str, role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
 ) -> None:
     role.start(crash_at)

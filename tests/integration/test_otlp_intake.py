@@ -93,7 +93,7 @@ async def test_a_request_is_in_the_log_when_it_is_answered(kafka: KafkaSettings,
     assert {(record.key, record.partition) for record in found} == {(b"01" * 16, found[0].partition)}
 
 
-async def test_what_cannot_be_used_is_rejected_and_the_rest_is_not() -> None:
+async def test_unusable_spans_are_rejected_and_the_others_accepted() -> None:
     kept: list[Outgoing] = []
     async with intake(kept.extend, max_record_bytes=400) as client:
         span = {"traceId": "01" * 16, "spanId": "02" * 8, "name": "good"}
@@ -136,7 +136,7 @@ async def test_empty_requests_and_json_with_parameters_are_fine() -> None:
         assert (answer.status_code, answer.json()) == (200, {})
 
 
-async def test_with_tokens_only_their_owners_get_in() -> None:
+async def test_where_tokens_are_set_only_their_owners_are_accepted() -> None:
     kept: list[Outgoing] = []
     async with intake(kept.extend, tokens={"ann": ANN, "bob": "another-token-of-bob"}) as client:
         for value, status in (("", 401), ("Bearer wrong", 401), (f"Basic {ANN}", 401), (f"Bearer {ANN}", 200)):
@@ -145,7 +145,7 @@ async def test_with_tokens_only_their_owners_get_in() -> None:
     assert [ANY_RECORD.validate_json(message.value or b"").principal for message in kept] == ["ann"]
 
 
-async def test_more_than_it_can_work_on_is_told_to_come_back() -> None:
+async def test_requests_beyond_the_limit_in_flight_are_told_to_retry() -> None:
     go_on, working = threading.Event(), queue.Queue[None]()
 
     def slowly(messages: Sequence[Outgoing]) -> None:
@@ -163,7 +163,7 @@ async def test_more_than_it_can_work_on_is_told_to_come_back() -> None:
         assert (await post()).status_code == 200
 
 
-async def test_while_the_log_is_away_exporters_are_told_to_come_back_and_then_they_can() -> None:
+async def test_while_the_log_is_unavailable_exporters_are_told_to_retry_and_then_succeed() -> None:
     port = free_port()
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
     publisher = Publisher(kafka, timeout_s=1, max_message_bytes=2**20)

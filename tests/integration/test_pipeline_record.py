@@ -74,7 +74,7 @@ async def test_everything_published_is_stored_once_or_dead_lettered(
         await client.status()
 
 
-async def test_a_recorder_that_is_killed_again_and_again_loses_and_doubles_nothing(
+async def test_a_recorder_that_is_killed_repeatedly_loses_and_duplicates_nothing(
     kafka: KafkaSettings, recorder: Recorder, client: StoreClient, publish: Publish
 ) -> None:
     recorder.start()
@@ -141,7 +141,7 @@ async def test_trusted_episodes_are_requested_and_their_branches_stored(
     assert (status.branches.requested, status.branches.executed, status.duplicates) == (2, 1, 1)
 
 
-async def test_what_was_committed_and_not_published_goes_out_at_the_next_start(
+async def test_committed_but_unpublished_messages_are_published_at_the_next_start(
     kafka: KafkaSettings, recorder: Recorder, client: StoreClient
 ) -> None:
     store = Store.open(recorder.store, HOLDOUT, kafka)

@@ -70,7 +70,7 @@ def read(bootstrap: str) -> list[StepEvent]:
     return [event for event in events if isinstance(event, StepEvent)]
 
 
-def test_killed_agents_on_a_killed_cluster_lose_nothing_they_were_promised(node: KafkaNode, tmp_path: Path) -> None:
+def test_killed_agents_on_a_killed_cluster_lose_no_acknowledged_event(node: KafkaNode, tmp_path: Path) -> None:
     create_topics(KafkaSettings(bootstrap=node.bootstrap))
     spool, ledger = tmp_path / "spool", tmp_path / "ledger"
     chance, parent = random.Random(7), os.getpid()

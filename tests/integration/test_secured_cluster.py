@@ -115,7 +115,7 @@ def settings(node: KafkaNode, folder: Path, mechanism: str, changes: Mapping[str
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
-async def test_every_client_comes_through(
+async def test_every_client_connects_to_a_secured_cluster(
     node: KafkaNode, folder: Path, tmp_path: Path, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -162,7 +162,7 @@ async def test_every_client_comes_through(
     [{"password": "wrong-horse"}, {"certfile": None, "keyfile": None}, {"cafile": "other.pem"}],
     ids=["password", "no client certificate", "unknown authority"],
 )
-def test_who_proves_nothing_is_refused(
+def test_a_client_without_valid_credentials_is_refused(
     node: KafkaNode,
     folder: Path,
     tmp_path: Path,

@@ -16,7 +16,7 @@ def test_a_local_folder_is_taken_as_it_is(tiny_base: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_refused_with_the_files_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lacks config\.json, tokenizer_config\.json"):
         resolve_base(str(tmp_path / "nowhere"), tmp_path)
 

@@ -131,7 +131,7 @@ def recording(home: Path, **variables: str) -> Iterator[Ratchet]:
 
 
 @pytest.mark.slow
-async def test_a_principal_withdraws(tmp_path: Path) -> None:
+async def test_a_principal_revokes_consent(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.plays("ann")
         ratchet.plays("bob")
@@ -155,7 +155,7 @@ async def test_a_principal_withdraws(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_where_principals_have_keys_a_retraction_is_signed_with_the_principals_own(tmp_path: Path) -> None:
+async def test_where_principals_have_keys_a_retraction_is_signed_with_that_principals_key(tmp_path: Path) -> None:
     keys = json.dumps({"ann": "key of ann", "bob": "key of bob"})
     with recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=keys) as ratchet:
         ratchet.plays("ann", key="key of ann")
@@ -228,7 +228,7 @@ def test_without_a_record_role_one_line_says_what_to_do(arguments: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_without_a_cluster_and_a_running_ratchet_nobody_knows_where_the_log_is(tmp_path: Path) -> None:
+def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_unknown(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         ratchet = Ratchet(broker, tmp_path, RATCHET_KAFKA__BOOTSTRAP="")
         assert "is `ratchet run` up" in ratchet("dead-letters", "list", status=1)

@@ -73,7 +73,7 @@ def test_a_report_that_shows_everything_has_no_failures() -> None:
         ),
     ],
 )
-def test_what_every_demo_must_show_is_missed_by_name(report: DemoReport, failure: str) -> None:
+def test_a_missing_result_that_every_demo_must_show_is_named(report: DemoReport, failure: str) -> None:
     assert report.failures(FULL) == [failure]
     assert report.failures(QUICK) == [failure]
 
@@ -91,7 +91,7 @@ def test_what_every_demo_must_show_is_missed_by_name(report: DemoReport, failure
         ),
     ],
 )
-def test_what_only_the_full_demo_must_show_is_missed_there(report: DemoReport, failure: str) -> None:
+def test_a_missing_result_that_only_the_full_demo_must_show_is_named_there(report: DemoReport, failure: str) -> None:
     assert report.failures(FULL) == [failure]
     assert report.failures(QUICK) == []
 
@@ -113,7 +113,7 @@ def test_the_file_has_the_promised_keys() -> None:
     assert document["rollback"].keys() >= {"from", "to", "seconds"}
 
 
-def test_a_line_is_what_the_cycle_reported() -> None:
+def test_a_line_has_the_figures_that_the_cycle_reported() -> None:
     report = CycleReport(
         cycle=1,
         adapter=CYCLE.adapter,

@@ -70,7 +70,7 @@ def test_samples_differ_and_a_seed_draws_them_again(http: httpx.Client) -> None:
     assert len({choice["message"]["content"] for choice in chat(http, n=3, temperature=0).json()["choices"]}) == 1
 
 
-def test_a_tiny_nucleus_is_greedy(http: httpx.Client) -> None:
+def test_a_very_small_top_p_is_greedy(http: httpx.Client) -> None:
     assert chat(http, temperature=1.0, top_p=1e-6).json()["choices"][0]["message"]["content"] == greedy(http)
 
 
@@ -269,7 +269,7 @@ def test_the_process_tells_what_is_wrong_with_its_command_line(tmp_path: Path) -
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_probability_of_nothing_is_never_drawn(http: httpx.Client) -> None:
+def test_every_drawn_token_has_a_finite_log_probability(http: httpx.Client) -> None:
     answer = chat(http, temperature=2.0, n=8, logprobs=True, seed=11).json()
     values = [token["logprob"] for choice in answer["choices"] for token in choice["logprobs"]["content"]]
     assert all(math.isfinite(value) for value in values)

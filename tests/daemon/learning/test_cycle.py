@@ -96,7 +96,7 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
 
 
 @pytest.mark.slow
-async def test_a_cycle_ends_in_a_verdict_and_what_is_not_proved_better_does_not_serve(loop: Loop) -> None:
+async def test_a_cycle_ends_in_a_verdict_and_an_inconclusive_candidate_does_not_serve(loop: Loop) -> None:
     tasks = (task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN)
     demo = Demo(DemoPlan.quick(0), Narrator(), loop, tasks)
     learner = Learner(loop)

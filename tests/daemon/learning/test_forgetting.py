@@ -67,7 +67,7 @@ async def house(served_store: ServedStore, registry: Registry) -> AsyncIterator[
         yield House(registry.home, client, Log(served_store.store), registry)
 
 
-async def test_adapters_that_saw_who_withdrew_are_marked_and_others_are_not(house: House) -> None:
+async def test_adapters_trained_on_data_of_a_revoked_principal_are_marked_and_others_are_not(house: House) -> None:
     house.plays("stays")
     before = await house.trains()
     house.plays("leaves")
@@ -79,7 +79,7 @@ async def test_adapters_that_saw_who_withdrew_are_marked_and_others_are_not(hous
     assert after not in await house.marks()
 
 
-async def test_a_child_of_what_saw_is_marked_even_if_its_own_snapshot_is_clean(house: House) -> None:
+async def test_a_child_of_a_marked_adapter_is_marked_even_if_its_own_snapshot_is_clean(house: House) -> None:
     house.plays("stays")
     house.plays("leaves")
     saw = await house.trains()
@@ -90,7 +90,7 @@ async def test_a_child_of_what_saw_is_marked_even_if_its_own_snapshot_is_clean(h
     assert (one.seen_by, one.trajectories, one.state) == (saw, 1, State.APPROVED)
 
 
-async def test_an_adapter_is_marked_once_however_often_the_principal_withdraws(house: House) -> None:
+async def test_an_adapter_is_marked_once_however_often_the_principal_revokes_consent(house: House) -> None:
     house.plays("leaves")
     await house.trains()
     first = house.withdraws("leaves")
@@ -113,7 +113,7 @@ async def test_the_audit_log_says_why_and_never_names_the_principal(house: House
     assert "secret-principal" not in house.registry.audit.path.read_text()
 
 
-async def test_what_serves_goes_on_serving_and_its_state_is_what_it_was(house: House) -> None:
+async def test_a_marked_adapter_goes_on_serving_in_the_same_state(house: House) -> None:
     house.plays("leaves")
     champion = await house.trains()
     house.registry.promote(champion, "learner", "it won")
@@ -125,7 +125,7 @@ async def test_what_serves_goes_on_serving_and_its_state_is_what_it_was(house: H
     assert one.serves
 
 
-async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_see_who_withdrew(house: House) -> None:
+async def test_the_next_cycle_continues_from_the_nearest_ancestor_without_revoked_data(house: House) -> None:
     house.plays("a")
     first = await house.trains()
     house.plays("b")
@@ -149,7 +149,7 @@ async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_s
     assert unmarked_ancestor(house.registry, house.provenance, BASE) == BASE
 
 
-async def test_nobody_withdrew_and_nothing_is_written(house: House) -> None:
+async def test_without_revoked_consent_nothing_is_written(house: House) -> None:
     house.plays("stays")
     await house.trains()
     entries = house.registry.audit.read()
@@ -157,7 +157,7 @@ async def test_nobody_withdrew_and_nothing_is_written(house: House) -> None:
     assert house.registry.audit.read() == entries
 
 
-async def test_the_status_tells_of_what_is_to_be_retrained(house: House) -> None:
+async def test_the_status_lists_the_adapters_to_be_retrained(house: House) -> None:
     report = StatusReport(
         alias="assistant",
         champion="a" * 64,

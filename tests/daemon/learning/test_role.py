@@ -69,7 +69,7 @@ async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state
     assert not await learner.is_due()
 
 
-async def test_the_learner_does_not_wait_for_ever_for_states_that_nobody_branches(
+async def test_the_learner_waits_only_so_long_for_states_that_nobody_branches(
     loop: Loop, served_store: ServedStore
 ) -> None:
     impatient = loop.settings.learner.model_copy(update={"branch_patience_s": 2.0})
@@ -100,9 +100,7 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     await policy.unload_adapter(names[1])
 
 
-async def test_a_champion_that_saw_who_withdrew_is_to_be_replaced_by_what_is_left_once(
-    loop: Loop, served_store: ServedStore
-) -> None:
+async def test_a_champion_with_revoked_data_makes_one_cycle_due(loop: Loop, served_store: ServedStore) -> None:
     learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
     snapshots = loop.settings.home / "snapshots"
     for number, name in enumerate(("stays", "leaves")):
@@ -122,7 +120,7 @@ async def test_a_champion_that_saw_who_withdrew_is_to_be_replaced_by_what_is_lef
     assert not await learner.is_due()
 
 
-async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store: ServedStore) -> None:
+async def test_no_cycle_is_due_when_every_principal_has_revoked_consent(loop: Loop, served_store: ServedStore) -> None:
     learner, log = Learner(loop), Log(served_store.store)
     for number in range(NEEDED):
         log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
@@ -134,7 +132,7 @@ async def test_no_cycle_is_due_where_everybody_withdrew(loop: Loop, served_store
 
 
 @pytest.mark.slow
-async def test_nothing_is_trained_on_from_a_champion_that_saw_who_withdrew(
+async def test_training_does_not_continue_from_a_champion_with_revoked_data(
     loop: Loop, served_store: ServedStore
 ) -> None:
     log, tasks = Log(served_store.store), TASKS[Split.TRAIN]

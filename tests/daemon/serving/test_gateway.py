@@ -26,7 +26,7 @@ async def promote(serving: httpx.AsyncClient, digest: str) -> str:
     return str(response.json()["to_name"])
 
 
-async def test_agents_ask_for_the_alias_and_are_told_what_answered(
+async def test_agents_ask_for_the_alias_and_the_reply_names_the_model_that_answered(
     serving: httpx.AsyncClient, make_adapter: MakeAdapter
 ) -> None:
     request = CHAT | {"max_tokens": 4}
@@ -37,7 +37,7 @@ async def test_agents_ask_for_the_alias_and_are_told_what_answered(
     assert (await serving.post("/v1/chat/completions", json=request)).json()["model"] == "base"
 
 
-async def test_the_alias_is_the_only_model_there_is(serving: httpx.AsyncClient) -> None:
+async def test_the_alias_is_the_only_model_that_is_served(serving: httpx.AsyncClient) -> None:
     assert [model["id"] for model in (await serving.get("/v1/models")).json()["data"]] == ["assistant"]
     for name in ("base", "ratchet-1-3f9c0a12b4de", None):
         response = await serving.post("/v1/chat/completions", json=CHAT | {"model": name})
@@ -46,13 +46,13 @@ async def test_the_alias_is_the_only_model_there_is(serving: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b"{}"])
-async def test_a_request_that_is_none_is_refused(body: bytes, serving: httpx.AsyncClient) -> None:
+async def test_a_malformed_request_is_refused(body: bytes, serving: httpx.AsyncClient) -> None:
     response = await serving.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_the_inference_servers_own_refusals_are_passed_on(
+async def test_errors_of_the_inference_server_are_passed_on_unchanged(
     serving: httpx.AsyncClient, policy: PolicyClient
 ) -> None:
     wrong = CHAT | {"temperature": -1}
@@ -68,7 +68,7 @@ async def test_completions_pass_through_too(serving: httpx.AsyncClient) -> None:
     assert (await serving.post("/v1/completions", json=request)).json()["model"] == "base"
 
 
-async def test_a_stream_that_began_before_a_promotion_ends_where_it_began(
+async def test_a_stream_that_began_before_a_promotion_ends_on_the_same_model(
     serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     old, successor = await promote(serving, make_adapter(1)), make_adapter(2)
@@ -89,7 +89,7 @@ async def test_a_stream_that_began_before_a_promotion_ends_where_it_began(
     assert (await serving.get("/status")).json()["in_flight"] == 0
 
 
-async def test_a_client_that_hangs_up_on_a_stream_holds_no_promotion_up(
+async def test_a_client_that_abandons_a_stream_does_not_delay_a_promotion(
     serving: httpx.AsyncClient, make_adapter: MakeAdapter
 ) -> None:
     await promote(serving, make_adapter(1))
@@ -100,7 +100,7 @@ async def test_a_client_that_hangs_up_on_a_stream_holds_no_promotion_up(
     await promote(serving, make_adapter(2))
 
 
-async def test_an_adapter_that_the_server_lost_is_back_within_moments(
+async def test_an_adapter_that_the_server_lost_is_loaded_again_under_a_new_name(
     serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     lost = await promote(serving, make_adapter(1))
@@ -135,7 +135,7 @@ def dying_server() -> Iterator[str]:
         yield address
 
 
-async def test_a_server_that_is_away_or_dies_is_a_503_that_says_when_to_try_again(
+async def test_an_unavailable_or_dying_server_is_a_503_that_says_when_to_try_again(
     dying_server: str, registry: Registry
 ) -> None:
     for url in (dying_server, "http://127.0.0.1:9"):

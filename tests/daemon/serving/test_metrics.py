@@ -58,7 +58,7 @@ def publish(kafka: KafkaSettings, count: int) -> list[Received]:
     return received
 
 
-async def test_figures_come_from_the_store_and_the_lag_from_the_log(
+async def test_counts_come_from_the_store_and_the_lag_from_the_log(
     watch: StoreWatch, store: Store, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)
@@ -75,7 +75,7 @@ async def test_figures_come_from_the_store_and_the_lag_from_the_log(
     assert 'ratchet_branches_total{result="executed"} 0.0' in exposed
 
 
-async def test_a_store_that_goes_away_is_seen_and_its_last_figures_stay(
+async def test_an_unavailable_store_is_reported_and_its_last_counts_stay(
     watch: StoreWatch, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)

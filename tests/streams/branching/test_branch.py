@@ -79,7 +79,7 @@ async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> N
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
 
 
-async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> None:
+async def test_a_selector_that_asks_for_negative_log_likelihoods_gets_them(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     told: list[float | None] = []
 
@@ -92,7 +92,7 @@ async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> N
     assert told == [2.5] * len(request.steps)
 
 
-async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -> None:
+async def test_a_state_whose_branches_bring_nothing_new_gets_no_more_branches(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     errors = tuple(f"fly to planet {number}" for number in range(9))
     settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
@@ -101,7 +101,7 @@ async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -
     assert [len(result.alternatives) for result in results] == [4] * len(request.steps)
 
 
-async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
+async def test_a_state_whose_branches_are_below_the_novelty_threshold_gets_no_more_branches(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
     foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
@@ -110,7 +110,7 @@ async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> 
     assert sum(len(result.alternatives) for result in surprising) > 3 * len(request.steps)
 
 
-async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
+async def test_a_recording_that_diverges_in_the_sandbox_is_dropped_from_that_state_on(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
     diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
@@ -121,7 +121,7 @@ async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on
     assert "after action 2" in results[2].reason
 
 
-async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: SandboxPool) -> None:
+async def test_an_opening_that_differs_in_the_sandbox_drops_every_state(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
     results = await branched(other, pool, FixedPolicy(TALKATIVE))
@@ -136,7 +136,7 @@ async def test_a_reserved_task_is_dropped_with_the_reason(pool: SandboxPool) -> 
     assert all(result.fidelity == "dropped" and "reserved" in result.reason for result in results)
 
 
-async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> None:
+async def test_a_sandbox_killed_while_branching_costs_no_state(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     killed: list[int] = []
 
@@ -154,7 +154,7 @@ async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> 
         os.kill(killed[0], 0)
 
 
-async def test_a_policy_that_cannot_be_reached_gives_no_samples_after_its_time() -> None:
+async def test_an_unavailable_policy_gives_no_samples_after_its_timeout() -> None:
     async with PolicyClient(f"http://127.0.0.1:{free_port()}") as client:
         policy = ServedPolicy(client, "assistant", patience_s=0.5)
         chat = (Message(role="user", content="go"),)

@@ -51,7 +51,7 @@ async def recovered(
     return await recover(request, pool, policy, selector or LastSteps(), with_settings, UNLIMITED)
 
 
-async def test_who_goes_on_rightly_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:
+async def test_a_continuation_that_wins_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
     result = await recovered(failed, pool, policy, settings(attempts=1))
     (recovery,) = result.recoveries
@@ -78,14 +78,14 @@ async def test_of_several_recoveries_the_shortest_are_kept(pool: SandboxPool) ->
     assert min(len(each.steps) for each in everywhere.recoveries) == len(one.recoveries[0].steps)
 
 
-async def test_who_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
+async def test_a_continuation_that_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
     failed, _ = await stuck(pool)
     result = await recovered(failed, pool, FixedPolicy(("take moon",)), settings(attempts=4), Uniform())
     assert result.attempts == 4
     assert not result.recoveries
 
 
-async def test_an_episode_that_the_sandbox_contradicts_is_dropped_with_the_reason(pool: SandboxPool) -> None:
+async def test_an_episode_that_diverges_in_the_sandbox_is_dropped_with_the_reason(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
     other = failed.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
     result = await recovered(other, pool, policy, settings(attempts=2))

@@ -92,7 +92,9 @@ async def recorded() -> BranchRequest:
         return await played(pool, TASK)
 
 
-async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: KafkaSettings, policy_url: str) -> None:
+async def test_requests_for_known_environments_are_answered_and_others_dropped(
+    kafka: KafkaSettings, policy_url: str
+) -> None:
     request = await recorded()
     elsewhere = request.model_copy(
         update={
@@ -117,7 +119,7 @@ async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: Kafk
     assert letters == [b"{}"]
 
 
-async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
+async def test_branching_continues_without_a_policy(kafka: KafkaSettings) -> None:
     request = await recorded()
     send(kafka, request.to_json())
     settings = BranchingSettings(policy_url="http://127.0.0.1:9", policy_patience_s=0.2)
@@ -129,7 +131,7 @@ async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
         assert {alternative.source for alternative in result.alternatives} == {"valid_actions"}
 
 
-async def test_a_failed_episode_is_gone_on_from(kafka: KafkaSettings, policy_url: str) -> None:
+async def test_a_failed_episode_is_resumed_from_its_states(kafka: KafkaSettings, policy_url: str) -> None:
     request = (await recorded()).model_copy(update={"verdict": "failed"})
     elsewhere = request.model_copy(
         update={"event_id": "request-2", "task": Task(environment="production_shell", task_id="deploy/1")}

@@ -31,19 +31,19 @@ def test_a_budget_is_spent_whole_or_until_no_state_takes_more(weights: list[floa
 
 
 @given(WEIGHTS, BUDGETS, MOSTS)
-def test_more_weight_never_gets_less(weights: list[float], budget: int, most: int) -> None:
+def test_a_higher_weight_never_gets_fewer_branches(weights: list[float], budget: int, most: int) -> None:
     given_out = sorted(zip(weights, allocate(weights, budget, most), strict=True))
     for (light, few), (heavy, many) in pairwise(given_out):
         assert few <= many or light == heavy
 
 
 @given(WEIGHTS, BUDGETS, MOSTS)
-def test_more_budget_takes_no_branch_away(weights: list[float], budget: int, most: int) -> None:
+def test_a_larger_budget_takes_no_branch_away(weights: list[float], budget: int, most: int) -> None:
     less, more = allocate(weights, budget, most), allocate(weights, budget + 1, most)
     assert all(before <= after for before, after in zip(less, more, strict=True))
 
 
-def test_novelty_forgets_what_it_has_not_seen_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_novelty_forgets_the_states_seen_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "_REMEMBERED", 2)
     selecting = Novelty()
     for fingerprint in ("old", "a", "b"):

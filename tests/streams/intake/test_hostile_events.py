@@ -163,14 +163,16 @@ def test_odd_records_are_each_counted_once(open_store: Callable[[], Store], exam
     ledger.agrees_with(open_store())
 
 
-def test_an_event_that_is_only_odd_is_no_dead_letter() -> None:
+def test_an_unusual_but_valid_event_is_not_a_dead_letter() -> None:
     intake = Intake(Admission(AdmissionSettings()), Redactor(RedactionSettings(), b"key"))
     honest = [record for record in fuzz(2000, seed=1) if record.honest]
     decoded = [intake.event(record.received(KAFKA.events_topic, 0, 0)).content for record in honest]
     assert [content for content in decoded if isinstance(content, Unreadable)] == []
 
 
-def test_what_a_doubled_key_hides_from_redaction_is_not_stored(open_store: Callable[[], Store], tmp_path: Path) -> None:
+def test_a_value_hidden_from_redaction_by_a_repeated_json_key_is_not_stored(
+    open_store: Callable[[], Store], tmp_path: Path
+) -> None:
     store = open_store()
     honest = next(record for record in fuzz(100) if record.honest and b'"observation":' in (record.value or b""))
     assert honest.value is not None

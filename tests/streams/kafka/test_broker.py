@@ -37,7 +37,7 @@ def test_end_offsets_count_every_record_of_a_batch() -> None:
             end_offsets(kafka.bootstrap, "ratchet.nothing")
 
 
-def test_each_start_is_another_cluster_for_its_log_begins_anew() -> None:
+def test_each_start_of_the_broker_has_another_cluster_id() -> None:
     ids = set()
     for _ in range(2):
         with EmbeddedBroker() as broker:
@@ -45,7 +45,7 @@ def test_each_start_is_another_cluster_for_its_log_begins_anew() -> None:
     assert len(ids) == 2
 
 
-def test_no_cluster_is_a_broker_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_cluster_is_a_broker_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.kafka.topics.BOOTSTRAP_TIMEOUT_MS", 500)
     with pytest.raises(BrokerError, match="RATCHET_KAFKA__BOOTSTRAP"):
         create_topics(KafkaSettings(bootstrap="127.0.0.1:1"))

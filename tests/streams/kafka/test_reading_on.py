@@ -68,7 +68,7 @@ def app() -> faust.App:
     return build_app("test", KafkaSettings(bootstrap="127.0.0.1:9"), bundle=10)
 
 
-async def test_what_was_thrown_away_is_fetched_again(app: faust.App) -> None:
+async def test_discarded_records_are_fetched_again(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[88, 89], [85, 86, 87, 88], [89]])
     await consumer.perform_seek()
     assert await consumer.handed() == []
@@ -77,27 +77,27 @@ async def test_what_was_thrown_away_is_fetched_again(app: faust.App) -> None:
     assert await consumer.handed() == [89]
 
 
-async def test_what_a_log_lacks_is_passed_over_when_it_is_lacking_twice(app: faust.App) -> None:
+async def test_offsets_missing_twice_from_the_log_are_skipped(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[85], [90], [90], [91]])
     await consumer.perform_seek()
     assert [await consumer.handed() for _ in range(4)] == [[85], [], [90], [91]]
     assert consumer.sought == [86]
 
 
-async def test_what_was_handed_on_before_is_left_out(app: faust.App) -> None:
+async def test_records_handed_on_before_are_left_out(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[85, 86], [84, 85, 86], [86, 87]])
     await consumer.perform_seek()
     assert [await consumer.handed() for _ in range(3)] == [[85, 86], [], [87]]
 
 
-async def test_nothing_is_handed_on_before_it_is_known_where_reading_begins(app: faust.App) -> None:
+async def test_nothing_is_handed_on_before_the_starting_offset_is_known(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[92], [85]])
     assert await consumer.handed() == []
     await consumer.perform_seek()
     assert await consumer.handed() == [85]
 
 
-def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_that_was_cut(store: Store) -> None:
+def test_events_stored_while_end_offsets_are_read_do_not_look_like_a_truncated_log(store: Store) -> None:
     store.adopt_log("cluster", {})
     read = store.positions()
     outcome = OutcomeEvent(episode_id="a", verifier="game", success=True, score=1.0)

@@ -158,12 +158,12 @@ def test_a_chat_that_lost_attributes_is_not_read(missing: str) -> None:
     "messages",
     ["[{", "{}", "[]", "[1]", '[{"role": "alien", "parts": []}]', 7, None, '[{"parts": "x"}]', '["\\ud800"]'],
 )
-def test_messages_that_are_none_are_not_read(messages: Any) -> None:
+def test_malformed_messages_are_not_read(messages: Any) -> None:
     attributes = conventions([("user", "Go.")], "look")
     assert read(attributes | {"gen_ai.input.messages": messages}) is None
 
 
-def test_other_spans_are_no_model_calls() -> None:
+def test_other_spans_are_not_model_calls() -> None:
     others: list[Attributes] = [
         {},
         {"gen_ai.operation.name": "execute_tool"},

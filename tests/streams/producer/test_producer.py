@@ -136,7 +136,7 @@ def test_a_key_signs_every_event(bootstrap: str, topic: str) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_what_was_published_before_there_was_a_cluster_arrives_once_there_is(tmp_path: Path, durable: bool) -> None:
+def test_events_published_before_the_cluster_exists_arrive_when_it_does(tmp_path: Path, durable: bool) -> None:
     port = free_port()
     bootstrap = f"127.0.0.1:{port}"
     with producer_of(bootstrap, "ratchet.events", spool=tmp_path, durable=durable) as producer:
@@ -152,7 +152,7 @@ def test_what_was_published_before_there_was_a_cluster_arrives_once_there_is(tmp
             assert (producer.stats().queued, producer.stats().spooled_bytes) == (0, 0)
 
 
-def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) -> None:
+def test_while_the_cluster_is_unavailable_events_wait_in_their_order(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         made(broker.bootstrap, "ratchet.events")
         with producer_of(broker.bootstrap, "ratchet.events", spool=tmp_path) as producer:
@@ -174,9 +174,7 @@ def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) ->
     assert found == {episode.episode_id: list(range(40)) for episode in episodes}
 
 
-def test_what_could_not_be_sent_is_sent_by_the_next_producer_before_anything_else(
-    bootstrap: str, topic: str, tmp_path: Path
-) -> None:
+def test_unsent_events_are_sent_first_by_the_next_producer(bootstrap: str, topic: str, tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     with producer_of(nowhere, topic, spool=tmp_path, key=b"first", flush_timeout_s=0.2) as before:
         episode = before.episode(TASK, EXPERT)
@@ -196,7 +194,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_producer_before_anything_els
 
 
 @pytest.mark.parametrize("spooled", [False, True])
-def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
+def test_when_the_buffer_is_full_the_oldest_events_are_kept_and_the_others_counted(
     bootstrap: str, topic: str, tmp_path: Path, spooled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
@@ -215,7 +213,7 @@ def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
     assert len([record for record in caplog.records if "dropped" in record.getMessage()]) == 1
 
 
-def test_an_event_that_is_none_is_dropped_and_never_raised(
+def test_an_invalid_event_is_dropped_and_counted_without_an_exception(
     bootstrap: str, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with producer_of(bootstrap, topic) as producer:
@@ -245,7 +243,7 @@ def test_a_durable_producer_needs_a_folder() -> None:
         producer_of("127.0.0.1:1", "ratchet.events", durable=True)
 
 
-def test_a_spool_that_cannot_be_written_stops_nothing(bootstrap: str, topic: str, tmp_path: Path) -> None:
+def test_a_spool_that_cannot_be_written_does_not_stop_the_producer(bootstrap: str, topic: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with producer_of(bootstrap, topic, spool=tmp_path / "file" / "spool") as producer:
         assert all(play(producer.episode(TASK, EXPERT), 5))
@@ -270,7 +268,7 @@ for step in range(int(steps)):
 """
 
 
-def test_an_agent_that_just_ends_has_sent_everything(bootstrap: str, topic: str, tmp_path: Path) -> None:
+def test_an_agent_that_exits_without_closing_has_sent_everything(bootstrap: str, topic: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", AGENT, bootstrap, topic, str(tmp_path), "", "100"],
         capture_output=True,

@@ -56,7 +56,7 @@ def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_acknowledged_gives_its_room_back(tmp_path: Path, spool: Spool) -> None:
+def test_acknowledged_entries_free_their_space(tmp_path: Path, spool: Spool) -> None:
     for number in range(40):
         spool.append(entries(number, number + 1, size=100_000))
     assert len(files(tmp_path)) > 3
@@ -66,7 +66,7 @@ def test_what_is_acknowledged_gives_its_room_back(tmp_path: Path, spool: Spool) 
     assert files(tmp_path) == []
 
 
-def test_it_takes_the_oldest_and_no_more_than_it_has_room_for(tmp_path: Path) -> None:
+def test_it_keeps_the_oldest_entries_up_to_its_size_limit(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1000)
     taken = spool.append(entries(0, 100))
     assert 10 < taken < 100
@@ -76,7 +76,7 @@ def test_it_takes_the_oldest_and_no_more_than_it_has_room_for(tmp_path: Path) ->
     spool.close()
 
 
-def test_the_next_owner_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
+def test_the_next_owner_finds_the_unacknowledged_entries(tmp_path: Path) -> None:
     first = Spool(tmp_path, ROOM)
     first.append(entries(0, 10))
     first.discard(first.head(1)[:1])
@@ -87,7 +87,7 @@ def test_the_next_owner_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_what_ended_processes_left_comes_before_what_is_new(tmp_path: Path) -> None:
+def test_entries_of_ended_processes_come_before_new_ones(tmp_path: Path) -> None:
     left = [Spool(tmp_path, ROOM) for _ in range(3)]
     for spool in left:
         spool.open()
@@ -101,7 +101,7 @@ def test_what_ended_processes_left_comes_before_what_is_new(tmp_path: Path) -> N
     owner.close()
 
 
-def test_a_folder_in_use_is_not_taken(tmp_path: Path, spool: Spool) -> None:
+def test_a_folder_in_use_is_not_taken_over(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 5))
     other = Spool(tmp_path / "spool", ROOM)
     assert drained(other) == []
@@ -126,7 +126,7 @@ def test_a_killed_process_leaves_all_that_it_appended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 40])
-def test_a_torn_end_is_passed_over(tmp_path: Path, cut: int) -> None:
+def test_a_torn_entry_at_the_end_is_ignored(tmp_path: Path, cut: int) -> None:
     first = Spool(tmp_path, ROOM)
     first.append(entries(0, 10))
     first.close()
@@ -140,7 +140,7 @@ def test_a_torn_end_is_passed_over(tmp_path: Path, cut: int) -> None:
     assert files(tmp_path) == []
 
 
-def test_a_flipped_bit_loses_no_other_file(tmp_path: Path) -> None:
+def test_a_flipped_bit_loses_entries_of_its_own_file_only(tmp_path: Path) -> None:
     first = Spool(tmp_path, ROOM)
     for number in range(3):
         first.append(entries(number, number + 1, size=1_100_000))
@@ -153,7 +153,7 @@ def test_a_flipped_bit_loses_no_other_file(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_file_that_somebody_removed_stops_nothing(tmp_path: Path, spool: Spool) -> None:
+def test_a_removed_file_does_not_stop_the_spool(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 10))
     files(tmp_path)[0].unlink()
     assert drained(spool) == []
@@ -173,7 +173,7 @@ def test_a_file_of_another_format_is_left_alone(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in files(tmp_path)] == [b"RTCHSPL2 of a later version"]
 
 
-def test_a_failed_write_leaves_nothing_behind(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_partial_entry(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     spool.append(entries(0, 5))
     write = os.pwrite
 

@@ -112,7 +112,7 @@ def test_a_planted_value_is_gone_from_evidence_at_any_depth(value: str, around: 
 
 
 @pytest.mark.parametrize("text", LEFT_ALONE)
-def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+def test_text_that_only_resembles_a_secret_is_left_alone(text: str) -> None:
     event = step(text)
     redacted = REDACTOR.redact(event)
     assert redacted.event is event
@@ -136,11 +136,11 @@ def test_a_planted_value_is_gone_whatever_stands_around_it(
 
 
 @pytest.mark.parametrize("text", MISSED)
-def test_what_is_known_to_be_missed(text: str) -> None:
+def test_known_misses_are_still_missed(text: str) -> None:
     assert REDACTOR.redact_text(text, "e1") == (text, {})
 
 
-def test_the_key_of_a_value_says_what_it_is() -> None:
+def test_the_json_key_of_a_value_tells_its_kind() -> None:
     evidence = {"password": "abc", "pin": 1234, "card": 4111111111111111, "phone": "4155552671", "max_tokens": 512}
     evidence |= {"score": 0.4532015112830366, "ok": True, "nothing": None, "ssn": "123 45 6789"}
     event = REDACTOR.redact(outcome(evidence)).event
@@ -178,7 +178,7 @@ def test_one_value_has_one_placeholder_in_an_episode_however_it_is_written() -> 
     assert len(set(words[3:])) == 1
 
 
-def test_placeholders_survive_a_restart_and_tell_nothing_across_episodes() -> None:
+def test_placeholders_are_stable_across_restarts_and_unlinkable_across_episodes() -> None:
     text = "john@example.com"
     here = REDACTOR.redact_text(text, "e1")[0]
     assert Redactor(RedactionSettings(), KEY).redact_text(text, "e1")[0] == here
@@ -186,7 +186,7 @@ def test_placeholders_survive_a_restart_and_tell_nothing_across_episodes() -> No
     assert Redactor(RedactionSettings(), b"another key").redact_text(text, "e1")[0] != here
 
 
-def test_the_state_stays_a_growing_chat() -> None:
+def test_a_redacted_state_stays_an_append_only_conversation() -> None:
     first, second = step("ring +1 415-555-2671"), step("ring +1 415-555-2671 at john@example.com")
     one, two = REDACTOR.redact(first).event, REDACTOR.redact(second).event
     assert isinstance(one, StepEvent)
@@ -194,7 +194,7 @@ def test_the_state_stays_a_growing_chat() -> None:
     assert two.observation.startswith(one.observation)
 
 
-def test_a_value_dressed_up_as_a_placeholder_does_not_pass_for_one() -> None:
+def test_a_value_that_imitates_a_placeholder_is_redacted() -> None:
     text, _ = REDACTOR.redact_text("<DE89370400440532013000_3f9a1c>", "e1")
     assert "DE8937" not in text
 
@@ -221,10 +221,10 @@ def test_redacting_twice_changes_nothing_more(pieces: list[str], joint: str) -> 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(categories=["L", "Zs"], exclude_characters="@"), max_size=400))
-def test_words_without_digits_and_signs_come_out_as_they_went_in(text: str) -> None:
+def test_plain_words_are_left_unchanged(text: str) -> None:
     assert REDACTOR.redact_text(text, "e1") == (text, {})
 
 
-def test_every_kind_is_planted() -> None:
+def test_every_kind_of_secret_is_among_the_planted_values() -> None:
     assert {kind for _, _, kind in PLANTED} == {str(kind) for kind in Kind}
     assert len(PLANTED) >= 40

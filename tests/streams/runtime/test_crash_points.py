@@ -31,14 +31,14 @@ def run(setting: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("setting", "printed"), [("store.commit:before", []), ("store.commit:before@3", ["0", "1"])], ids=str
 )
-def test_a_named_point_kills_its_process_at_the_named_time(setting: str, printed: list[str]) -> None:
+def test_a_named_point_kills_its_process_at_the_named_count(setting: str, printed: list[str]) -> None:
     done = run(setting)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout.split() == printed
 
 
 @pytest.mark.parametrize("setting", ["", "store.commit:before@4", "log.ack:after"])
-def test_what_is_not_named_or_not_reached_that_often_kills_nothing(setting: str) -> None:
+def test_a_point_that_is_not_named_or_not_reached_that_often_kills_nothing(setting: str) -> None:
     done = run(setting)
     assert (done.returncode, done.stdout.split()) == (0, ["0", "1", "2"])
 

@@ -94,7 +94,7 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
         assert workers(pool) != [victim]
 
 
-async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> None:
+async def test_a_step_over_its_time_limit_kills_the_process(task: Task) -> None:
     async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
         async with pool.session() as session:
             await session.reset(task)
@@ -107,7 +107,7 @@ async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> No
             assert not (await session.reset(task)).done
 
 
-async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task: Task) -> None:
+async def test_the_answer_to_a_cancelled_request_is_not_given_to_the_next(task: Task) -> None:
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
         (pid,) = workers(pool)
@@ -121,7 +121,7 @@ async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task
         assert (await session.step("inventory")).text.startswith("Inventory:")
 
 
-async def test_nothing_of_the_parents_variables_is_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variables_of_the_parent_are_not_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_SECRET", "hunter2")
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
@@ -180,7 +180,9 @@ async def test_every_tier_runs_every_kind_of_environment(isolation: Isolation) -
 
 
 @pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])
-async def test_a_sandbox_that_may_not_start_what_it_needs_ends_and_says_where(isolation: Isolation, task: Task) -> None:
+async def test_a_sandbox_that_may_not_start_enough_processes_ends_with_an_error_that_says_where(
+    isolation: Isolation, task: Task
+) -> None:
     usable(isolation)
     limits = Limits(processes=4)
     async with SandboxPool("textworld_express", isolation=isolation, limits=limits) as pool:

@@ -25,7 +25,7 @@ def test_a_policys_failed_episode_is_asked_to_be_recovered_from_once(open_store:
     assert column(store, "SELECT principal FROM failed") == ["a"]
 
 
-def test_nobody_is_asked_about_an_experts_failure_or_a_task_that_is_held_out(store: Store) -> None:
+def test_experts_failures_and_held_out_tasks_are_not_recovered_from(store: Store) -> None:
     expert, held_out = (
         episode("a", success=False),
         episode("b", actor="policy", success=False, task_id=TASKS[Split.SELECTION][0]),
@@ -36,7 +36,7 @@ def test_nobody_is_asked_about_an_experts_failure_or_a_task_that_is_held_out(sto
     assert column(store, "SELECT split FROM failed") == ["selection"]
 
 
-def test_a_recovery_is_kept_once_with_whose_data_it_begins_with(store: Store) -> None:
+def test_a_recovery_is_kept_once_with_the_principal_of_its_episode(store: Store) -> None:
     store.append(records(episode("a", actor="policy", success=False)))
     again = recovery("a", left_at=1, actions=["back"])
     store.append([result(again), result(again, offset=1)])

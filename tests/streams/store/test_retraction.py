@@ -37,7 +37,9 @@ def column(store: Store, sql: str) -> list[object]:
     return found
 
 
-def test_episodes_of_who_withdrew_are_stored_and_neither_trusted_nor_branched(open_store: Callable[[], Store]) -> None:
+def test_episodes_of_revoked_principals_are_stored_but_neither_trusted_nor_branched(
+    open_store: Callable[[], Store],
+) -> None:
     store = open_store()
     log = Log(store)
     log.publish(*episode("before", TASK), RetractionEvent(principal="late", reason="asked"))
@@ -47,7 +49,9 @@ def test_episodes_of_who_withdrew_are_stored_and_neither_trusted_nor_branched(op
     assert "late" in column(store, "SELECT episode_id FROM transitions")
 
 
-def test_an_episode_that_ends_after_its_principal_withdrew_is_not_trusted(open_store: Callable[[], Store]) -> None:
+def test_an_episode_that_ends_after_its_principal_revoked_consent_is_not_trusted(
+    open_store: Callable[[], Store],
+) -> None:
     store = open_store()
     log, (first, *rest) = Log(store), episode("leaves", TASK)
     log.publish(first)
@@ -55,7 +59,7 @@ def test_an_episode_that_ends_after_its_principal_withdrew_is_not_trusted(open_s
     assert column(store, "SELECT episode_id FROM trusted") == []
 
 
-def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_withdrew(
+def test_branch_requests_lost_with_a_log_are_not_repeated_for_revoked_principals(
     open_store: Callable[[], Store],
 ) -> None:
     store = open_store()
@@ -68,7 +72,7 @@ def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_withdrew
     assert [pending.message.key for pending in store.pending(10)] == [b"stays"]
 
 
-async def test_what_is_published_is_a_signed_event_and_waiting_for_it_has_an_end(
+async def test_a_retraction_is_published_as_a_signed_event_and_waiting_for_it_is_limited(
     served_store: ServedStore, kafka: KafkaSettings
 ) -> None:
     event = RetractionEvent(principal="ann", reason="asked")
@@ -92,7 +96,7 @@ async def test_a_retraction_that_is_refused_says_why(served_store: ServedStore, 
             await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))
 
 
-async def test_without_a_store_that_could_obey_nothing_is_published(kafka: KafkaSettings) -> None:
+async def test_without_a_running_store_no_retraction_is_published(kafka: KafkaSettings) -> None:
     async with StoreClient("http://127.0.0.1:9") as client:
         with pytest.raises(StoreError, match="is the record role running"):
             await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))

@@ -13,7 +13,7 @@ def ids_of(connection: duckdb.DuckDBPyConnection, ids: list[str]) -> SeenIds:
     return SeenIds(connection, "SELECT id FROM ids")
 
 
-def test_no_stored_id_is_ever_taken_for_a_new_one() -> None:
+def test_no_stored_id_is_ever_reported_as_new() -> None:
     stored, later = ([uuid7() for _ in range(5000)] for _ in range(2))
     with duckdb.connect() as connection:
         seen = ids_of(connection, stored)
@@ -22,7 +22,7 @@ def test_no_stored_id_is_ever_taken_for_a_new_one() -> None:
         assert len(seen.possible([uuid7() for _ in range(5000)])) < 50
 
 
-def test_a_full_filter_is_made_anew_from_the_table() -> None:
+def test_a_full_filter_is_rebuilt_from_the_table() -> None:
     with duckdb.connect() as connection:
         seen = ids_of(connection, ["a"])
         connection.execute("INSERT INTO ids SELECT 'id-' || i FROM range(1_100_000) t(i)")
@@ -31,7 +31,7 @@ def test_a_full_filter_is_made_anew_from_the_table() -> None:
         assert len(seen.possible(f"no-{number}" for number in range(10_000))) < 50
 
 
-def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
+def test_ids_of_a_known_episode_are_searched_from_its_first_row() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, ["old"]))
         assert starts.note("new", 7)
@@ -41,7 +41,7 @@ def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
         assert starts.before(["new", "old"]) == 0
 
 
-def test_an_episode_that_was_pushed_out_is_looked_for_everywhere() -> None:
+def test_ids_of_an_evicted_episode_are_searched_in_the_whole_table() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, []), limit=2)
         for sequence, name in enumerate(["a", "b", "c"], 1):
@@ -52,7 +52,7 @@ def test_an_episode_that_was_pushed_out_is_looked_for_everywhere() -> None:
         assert starts.before(["b", "c"]) == 2
 
 
-def test_what_was_not_stored_after_all_is_new_again() -> None:
+def test_ids_of_a_failed_transaction_are_new_again() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, []))
         starts.note("a", 1)

@@ -54,7 +54,7 @@ def test_sequences_are_unique_over_all_tables_and_continue_after_reopening(open_
     assert len(set(sequences)) == len(sequences) == store.sequence
 
 
-def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
+def test_an_offset_gap_while_reading_stores_nothing(store: Store) -> None:
     store.append(records(episode("a")))
     with pytest.raises(StoreError, match="read again from 3"):
         store.append(records(episode("b"), start=4))
@@ -62,7 +62,7 @@ def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
     assert store.append(records(episode("b"), start=3)).stored == 3
 
 
-def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: Callable[[], Store]) -> None:
+def test_an_offset_gap_that_remains_after_reopening_is_accepted(open_store: Callable[[], Store]) -> None:
     open_store().append(records(episode("a")))
     store = open_store()
     assert store.append(records(episode("b"), start=5)).stored == 3
@@ -81,7 +81,7 @@ def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: C
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
     ],
 )
-def test_what_cannot_be_read_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
+def test_an_unreadable_record_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
     decoded = raw(value)
     assert store.append([decoded]) == Appended(dead_letters=1)
     assert isinstance(decoded.content, Unreadable)
@@ -98,7 +98,7 @@ def test_an_id_is_recognised_after_a_restart_and_after_many_others(open_store: C
     assert again == Appended(stored=3, duplicates=3, trusted=1)
 
 
-def test_what_a_failed_transaction_took_in_is_taken_back(store: Store) -> None:
+def test_a_failed_transaction_leaves_no_trace(store: Store) -> None:
     store.append(records(episode("a")))
     with pytest.raises(StoreError):
         store.append([*records(episode("b"), start=3), *records(episode("c"), start=100)])
@@ -184,7 +184,7 @@ def test_a_partition_that_ends_before_what_was_read_is_read_again(store: Store) 
         "",
     ],
 )
-def test_queries_only_read_and_only_the_store(store: Store, sql: str) -> None:
+def test_queries_can_only_read_and_only_tables_of_the_store(store: Store, sql: str) -> None:
     with pytest.raises(StoreError):
         store.query(sql)
 

@@ -44,14 +44,14 @@ def until_dead(those: list[Process]) -> None:
 
 
 @pytest.mark.parametrize("program", [*GREEDY, HIDDEN])
-def test_nobody_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
+def test_no_program_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
     with started(tier, warden, GREED / f"{program}.py", limits=SMALL) as sandbox:
         assert "ESCAPED" not in sandbox.finish()
         assert not descendants(sandbox.process.pid, processes())
 
 
 @pytest.mark.parametrize("program", GREEDY)
-def test_the_same_program_is_served_where_the_limits_are_wide(program: str, warden: Warden) -> None:
+def test_the_same_program_gets_what_it_wants_where_the_limits_are_high(program: str, warden: Warden) -> None:
     with started(Unconfined(), warden, GREED / f"{program}.py", limits=LARGE) as sandbox:
         assert sandbox.process.stdout is not None
         assert sandbox.process.stdout.readline() == "ESCAPED\n"
@@ -92,7 +92,7 @@ def test_nothing_outlives_its_sandbox(tier: Tier, warden: Warden) -> None:
         assert not living(below)
 
 
-def test_nothing_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
+def test_no_process_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
     with started(tier, warden, GREED / "outlive.py") as sandbox:
         below = descendants(sandbox.process.pid, processes())
         sandbox.finish()
