@@ -12,7 +12,8 @@ import torch
 from hypothesis import settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from learners.base_model import embedded_tokenizer_files
+from learners.base_model import embedded_tokenizer_files, resolve_base
+from learners.settings import EMBEDDED
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
@@ -21,6 +22,7 @@ from streams.store.writer import Store
 from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.stored import ServedStore
 from tests.installed import faulty_package
+from tests.locked import locked
 from tests.served import served
 from tests.waiting import until
 
@@ -54,6 +56,17 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedded_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the embedded base model, which takes half a minute: converted once for all processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "embedded"
+    home.mkdir(exist_ok=True)
+    with locked(home):
+        resolve_base(EMBEDDED, home)
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 from streams.environments.registry import ENTRY_POINTS
 from streams.runtime.files import write_atomically
 from tests.faulty import ratchet_faulty
+from tests.locked import locked
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
         if inspect.isclass(member) and member.__module__ == ratchet_faulty.__name__
     ]
     lines = [f"faulty_{name.lower()} = ratchet_faulty:{name}" for name in classes]
-    with _locked(site):
+    with locked(site):
         metadata.mkdir(exist_ok=True)
         write_atomically(metadata / "METADATA", b"Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n")
         write_atomically(metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode())
@@ -41,7 +42,7 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     try:
         yield tuple(f"faulty_{name.lower()}" for name in classes)
     finally:
-        with _locked(site):
+        with locked(site):
             try:
                 fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -50,14 +51,3 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
                 module.unlink(missing_ok=True)
                 shutil.rmtree(metadata)
             os.close(use)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -1,8 +1,10 @@
 """The comparisons, each as small as it can be, with the real model, sandboxes and training."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,26 @@ from streams.branching.selectors import SELECTORS
 
 pytestmark = pytest.mark.nightly
 
+ReportOf = Callable[[str, str], dict[str, Any]]
 REPOSITORY = Path(__file__).parents[2]
 
 
-def report_of(program: str, options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", f"examples.{program}", *options.split(), "--json"]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    report: dict[str, Any] = json.loads(result.stdout)
-    return report
+@pytest.fixture
+def report_of(embedded_home: Path) -> ReportOf:
+    """What a comparison prints, with these options."""
+
+    def run(program: str, options: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", f"examples.{program}", *options.split(), "--json"]
+        variables = {**os.environ, "RATCHET_HOME": str(embedded_home)}
+        result = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        report: dict[str, Any] = json.loads(result.stdout)
+        return report
+
+    return run
 
 
-def test_objectives_are_compared_at_equal_updates_on_the_same_tasks() -> None:
+def test_objectives_are_compared_at_equal_updates_on_the_same_tasks(report_of: ReportOf) -> None:
     report = report_of("compare_objectives", "--seeds 1 --demonstrations 2 --updates 4 --tasks 2")
     assert (report["demonstrations"], report["updates"]) == (2, 4)
     assert [(run["arm"], run["seed"], run["tasks"]) for run in report["runs"]] == [
@@ -39,7 +49,7 @@ def test_objectives_are_compared_at_equal_updates_on_the_same_tasks() -> None:
     assert report["p_better"] + report["p_worse"] >= 1
 
 
-def test_recoveries_are_compared_on_the_same_failures_within_one_budget() -> None:
+def test_recoveries_are_compared_on_the_same_failures_within_one_budget(report_of: ReportOf) -> None:
     report = report_of("compare_recoveries", "--failures 2 --budget 4 --steps 2 --selectors uniform novelty")
     assert (report["failed"], report["budget"]) == (2, 4)
     assert report["played"] >= 2
@@ -55,7 +65,7 @@ def test_recoveries_are_compared_on_the_same_failures_within_one_budget() -> Non
         assert low <= run["recovered"] / run["episodes"] <= high
 
 
-def test_selectors_are_compared_at_one_budget_with_the_base_model_as_the_measure() -> None:
+def test_selectors_are_compared_at_one_budget_with_the_base_model_as_the_measure(report_of: ReportOf) -> None:
     options = "--seeds 0 --demonstrations 2 --updates 1 --tasks 1 --play 1 --imitation 1"
     report = report_of("compare_selectors", options)
     assert {run["arm"] for run in report["runs"]} == {*SELECTORS, "in_rounds", "while_surprising"}

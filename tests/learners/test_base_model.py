@@ -1,5 +1,6 @@
 """The base model is what it is said to be, or there is none."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,11 @@ def test_the_digest_is_that_of_weights_configuration_and_tokenizer(tiny_base: Pa
 
 
 @pytest.mark.slow
-def test_the_embedded_model_is_converted_once_and_again_when_its_copy_is_damaged(tmp_path: Path) -> None:
-    folder = resolve_base(EMBEDDED, tmp_path)
+def test_the_embedded_model_is_converted_once_and_again_when_its_copy_is_damaged(
+    embedded_home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(embedded_home, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "base" / EMBEDDED
     genuine, weights = base_digest(folder), folder / "model.safetensors"
     assert AutoConfig.from_pretrained(folder).num_hidden_layers == 30
     assert AutoTokenizer.from_pretrained(folder).chat_template

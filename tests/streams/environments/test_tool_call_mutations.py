@@ -117,7 +117,7 @@ def test_another_tool_is_called_with_values_seen_under_the_arguments_name() -> N
     assert render([Call("cancel", {"booking_id": 4711})]) in found("All is booked.")
 
 
-def test_leaving_out_every_call_is_a_mutation() -> None:
+def test_a_plain_answer_instead_of_every_call_is_a_mutation() -> None:
     assert "Done." in found(TRUSTED)
     assert "Done." not in found("All is booked.")
 

@@ -24,7 +24,7 @@ def test_the_template_frame_is_found_from_two_chats_that_differ_only_in_content(
 
 
 @pytest.mark.parametrize("other", [probe(10), probe(11)[:-1], [7, *probe(11)[1:]]])
-def test_a_template_that_changes_the_content_is_refused(other: list[int]) -> None:
+def test_a_template_that_adds_more_than_a_fixed_frame_is_refused(other: list[int]) -> None:
     with pytest.raises(PolicyError, match="another base model"):
         read_frame(probe(10), other)
 

@@ -116,7 +116,7 @@ def test_evidence_that_is_too_deep_is_refused() -> None:
         Redactor(RedactionSettings(), KEY).redact(event)
 
 
-def test_two_keys_with_one_redacted_form_are_refused_or_kept_apart() -> None:
+def test_two_keys_with_one_redacted_form_are_refused() -> None:
     evidence = {"john@example.com": 1, "JOHN@example.com": 2}
     event = OutcomeEvent(episode_id="e", verifier="v", success=True, score=1.0, evidence=evidence)
     with pytest.raises(UnjudgeableError, match="keys"):
