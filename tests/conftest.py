@@ -14,6 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from learners.base_model import embedded_tokenizer_files, resolve_base
 from learners.settings import EMBEDDED
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
@@ -21,6 +24,7 @@ from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.stored import ServedStore
+from tests.builders.topics import with_own_topics
 from tests.installed import faulty_package
 from tests.locked import locked
 from tests.served import served
@@ -122,3 +126,18 @@ def faulty_environments() -> Iterator[tuple[str, ...]]:
     """The names of environments of a third party: a sound one, and one for each promise that can be broken."""
     with faulty_package() as names:
         yield names
+
+
+@pytest.fixture(scope="session")
+def shared_broker() -> Iterator[EmbeddedBroker]:
+    """A broker for all tests that do not stop it; each has topics of its own."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka(shared_broker: EmbeddedBroker) -> KafkaSettings:
+    """The shared broker's settings with topics of this test's own, of one partition each."""
+    settings = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, session_timeout_s=2, partitions=1))
+    create_topics(settings)
+    return settings

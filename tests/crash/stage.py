@@ -167,9 +167,10 @@ class Stage:
 def records(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """Key and headers of every record of the topic."""
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2000
+        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=30_000
     )
-    for record in consumer:
+    for _ in range(sum(end_offsets(kafka.bootstrap, topic).values())):
+        record = next(consumer)
         yield record.key or b"", {name.encode(): value for name, value in record.headers}
     consumer.close()
 

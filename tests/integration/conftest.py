@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
+from tests.builders.topics import with_own_topics
 from tests.kafka_node import KafkaNode
 
 HERE = Path(__file__).parent
@@ -35,14 +35,4 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def kafka(cluster: KafkaSettings) -> KafkaSettings:
     """Topics and consumer groups of this test's own."""
-    name = uuid7()
-    return cluster.model_copy(
-        update={
-            "partitions": 2,
-            "group_prefix": name,
-            "events_topic": f"{name}.events",
-            "branches_topic": f"{name}.branches",
-            "transitions_topic": f"{name}.transitions",
-            "dead_letters_topic": f"{name}.dead-letters",
-        }
-    )
+    return with_own_topics(cluster.model_copy(update={"partitions": 2}))

@@ -96,11 +96,11 @@ async def caught_up(client: StoreClient, kafka: KafkaSettings, topic: str) -> bo
 def read_all(kafka: KafkaSettings, topic: str) -> list[tuple[bytes, dict[str, str]]]:
     """Value and headers of every record of the topic."""
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2000
+        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=30_000
     )
-    found = [(record.value, {name: text.decode() for name, text in record.headers}) for record in consumer]
+    records = [next(consumer) for _ in range(sum(end_offsets(kafka.bootstrap, topic).values()))]
     consumer.close()
-    return found
+    return [(record.value, {name: text.decode() for name, text in record.headers}) for record in records]
 
 
 async def answers(client: StoreClient) -> bool:

@@ -17,7 +17,6 @@ from kafka import KafkaConsumer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
 from streams.events import EVENT, Message, OutcomeEvent, StepEvent
-from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.runtime.crash_points import VARIABLE, CrashPoint
@@ -125,14 +124,6 @@ class OtlpRole:
             return None
         self.process.send_signal(number)
         return self.process.wait(60)
-
-
-@pytest.fixture
-def kafka(cluster: KafkaSettings) -> KafkaSettings:
-    name = uuid7()
-    topics = ("events", "branches", "transitions", "dead_letters", "spans")
-    named = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
-    return cluster.model_copy(update={"group_prefix": name, "partitions": 2, **named})
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from kafka import KafkaConsumer
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
@@ -57,16 +56,8 @@ def traces(*names: str) -> bytes:
 
 
 @pytest.fixture
-def kafka(cluster: KafkaSettings) -> KafkaSettings:
-    name = uuid7()
-    topics = ("events", "branches", "transitions", "dead_letters", "spans")
-    settings = cluster.model_copy(update={f"{topic}_topic": f"{name}.{topic}" for topic in topics})
-    create_topics(settings)
-    return settings
-
-
-@pytest.fixture
 def publisher(kafka: KafkaSettings) -> Iterator[Publisher]:
+    create_topics(kafka)
     opened = Publisher(kafka, timeout_s=10, max_message_bytes=2**20)
     yield opened
     opened.close()

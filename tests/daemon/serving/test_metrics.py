@@ -11,10 +11,8 @@ from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
 from streams.events import OutcomeEvent
 from streams.intake.decoding import decode_event
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.client import StoreClient
@@ -22,14 +20,6 @@ from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
 from tests.served import served
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
-        create_topics(settings)
-        yield settings
 
 
 @pytest.fixture

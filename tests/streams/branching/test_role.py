@@ -16,9 +16,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from streams.branching.role import serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
 
@@ -50,14 +48,6 @@ def policy_url() -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=6)
-        create_topics(settings)
-        yield settings
 
 
 @asynccontextmanager

@@ -16,10 +16,9 @@ from kafka import KafkaProducer
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.role import serve
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.refusals import Unreadable
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics, end_offsets
+from streams.kafka.topics import end_offsets
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.runtime.processes import free_port
@@ -184,23 +183,22 @@ def test_a_value_hidden_from_redaction_by_a_repeated_json_key_is_not_stored(
 
 
 @pytest.mark.slow
-async def test_hostile_records_pass_a_real_broker_and_leave_the_recorder_running(tmp_path: Path) -> None:
+async def test_hostile_records_pass_a_real_broker_and_leave_the_recorder_running(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
     settings = StoreSettings(path=tmp_path / "store.duckdb", port=free_port(), batch_s=0.1)
     records = list(fuzz(3000, seed=2))
-    with EmbeddedBroker() as broker:
-        kafka = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2)
-        create_topics(kafka)
-        stop = asyncio.Event()
-        recorder = asyncio.create_task(serve(kafka, settings, HoldoutSettings(), stop))
-        await asyncio.to_thread(produce, kafka, records)
-        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
-            await producer.send_and_wait(kafka.events_topic, b"{}", headers=[("ratchet-signature", None)])
-        async with StoreClient(f"http://127.0.0.1:{settings.port}") as client:
-            found = await all_read(client, kafka, recorder)
-            refusals = (await client.query(REFUSALS)).column(0).to_pylist()
-        stop.set()
-        await asyncio.wait_for(recorder, 60)
-        letters = sum(end_offsets(kafka.bootstrap, kafka.dead_letters_topic).values())
+    stop = asyncio.Event()
+    recorder = asyncio.create_task(serve(kafka, settings, HoldoutSettings(), stop))
+    await asyncio.to_thread(produce, kafka, records)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await producer.send_and_wait(kafka.events_topic, b"{}", headers=[("ratchet-signature", None)])
+    async with StoreClient(f"http://127.0.0.1:{settings.port}") as client:
+        found = await all_read(client, kafka, recorder)
+        refusals = (await client.query(REFUSALS)).column(0).to_pylist()
+    stop.set()
+    await asyncio.wait_for(recorder, 60)
+    letters = sum(end_offsets(kafka.bootstrap, kafka.dead_letters_topic).values())
     assert sum(counts_of(found).values()) == len(records) + 1
     assert letters == found.dead_letters + found.quarantined
     assert quoting_refusals(refusals) == []

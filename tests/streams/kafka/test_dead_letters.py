@@ -1,13 +1,12 @@
 """Dead letters on a real broker: listed once, replayed whole, and marked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from streams.errors import BrokerError
-from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import (
     REPLAYED_FROM_HEADER,
@@ -21,27 +20,12 @@ from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import OFFSET_HEADER, TOPIC_HEADER, VERDICT_HEADER, Quarantined, Unreadable, refusal_letter
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
-        yield running
+from tests.builders.topics import with_own_topics
 
 
 @pytest.fixture
-def kafka(broker: EmbeddedBroker) -> KafkaSettings:
-    """Topics of this test's own."""
-    name = uuid7()
-    settings = KafkaSettings(
-        bootstrap=broker.bootstrap,
-        partitions=2,
-        events_topic=f"{name}.events",
-        branches_topic=f"{name}.branches",
-        transitions_topic=f"{name}.transitions",
-        dead_letters_topic=f"{name}.dead-letters",
-        spans_topic=f"{name}.spans",
-    )
+def kafka(shared_broker: EmbeddedBroker) -> KafkaSettings:
+    settings = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, partitions=2))
     create_topics(settings)
     return settings
 

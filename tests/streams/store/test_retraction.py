@@ -1,18 +1,16 @@
 """A retraction takes the way of every event, and the store asks nobody to work on what was withdrawn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from kafka import KafkaConsumer
 
 from streams.errors import RetractionError, StoreError
 from streams.events import EVENT, RetractionEvent
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Received
 from streams.kafka.refusals import Quarantined
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.kafka.topics import create_topics
 from streams.store.client import StoreClient
 from streams.store.decoded import Decoded
 from streams.store.retraction import retract
@@ -22,14 +20,6 @@ from tests.builders.episodes import TASKS, episode
 from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
-        create_topics(settings)
-        yield settings
 
 
 def column(store: Store, sql: str) -> list[object]:
