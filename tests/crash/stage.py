@@ -41,7 +41,7 @@ CONVERGES_WITHIN_S = 180.0
 
 
 class NotConvergedError(AssertionError):
-    """What was killed did not come back to where it must be. The text has the last words of every process."""
+    """What was killed did not come back to where it must be. The text ends with the last output of every process."""
 
 
 def played(training: int = 6) -> tuple[Recording, ...]:

@@ -1,4 +1,4 @@
-"""A principal withdraws: which adapters are marked, and from what the next cycle trains on."""
+"""A principal revokes consent: which adapters are marked, and from which the next cycle continues."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ ACTOR = "ann"
 
 
 @dataclass
-class House:
+class Scene:
     """A store that grows, and adapters that are trained on it, one on from the other."""
 
     home: Path
@@ -39,7 +39,7 @@ class House:
         """An episode like no other; its name and its principal's are the same."""
         self.log.publish(*episode(principal, TASKS[Split.TRAIN][0], action=f"go {principal}"))
 
-    def withdraws(self, principal: str) -> RetractionEvent:
+    def revokes(self, principal: str) -> RetractionEvent:
         event = RetractionEvent(principal=principal, reason="asked")
         self.log.publish(event)
         return event
@@ -62,102 +62,102 @@ class House:
 
 
 @pytest.fixture
-async def house(served_store: ServedStore, registry: Registry) -> AsyncIterator[House]:
+async def scene(served_store: ServedStore, registry: Registry) -> AsyncIterator[Scene]:
     async with StoreClient(served_store.url) as client:
-        yield House(registry.home, client, Log(served_store.store), registry)
+        yield Scene(registry.home, client, Log(served_store.store), registry)
 
 
-async def test_adapters_trained_on_data_of_a_revoked_principal_are_marked_and_others_are_not(house: House) -> None:
-    house.plays("stays")
-    before = await house.trains()
-    house.plays("leaves")
-    saw = await house.trains(before)
-    child = await house.trains(saw)
-    retraction = house.withdraws("leaves")
-    assert await house.marks() == {saw: {retraction.event_id}, child: {retraction.event_id}}
-    after = await house.trains(before)
-    assert after not in await house.marks()
+async def test_adapters_trained_on_data_of_a_revoked_principal_are_marked_and_others_are_not(scene: Scene) -> None:
+    scene.plays("stays")
+    before = await scene.trains()
+    scene.plays("leaves")
+    saw = await scene.trains(before)
+    child = await scene.trains(saw)
+    retraction = scene.revokes("leaves")
+    assert await scene.marks() == {saw: {retraction.event_id}, child: {retraction.event_id}}
+    after = await scene.trains(before)
+    assert after not in await scene.marks()
 
 
-async def test_a_child_of_a_marked_adapter_is_marked_even_if_its_own_snapshot_is_clean(house: House) -> None:
-    house.plays("stays")
-    house.plays("leaves")
-    saw = await house.trains()
-    house.withdraws("leaves")
-    child = await house.trains(saw)
-    assert set(await house.marks()) == {saw, child}
-    (one,) = (one for one in exposed_adapters(house.registry, house.provenance, "leaves") if one.adapter == child)
+async def test_a_child_of_a_marked_adapter_is_marked_even_if_its_own_snapshot_is_clean(scene: Scene) -> None:
+    scene.plays("stays")
+    scene.plays("leaves")
+    saw = await scene.trains()
+    scene.revokes("leaves")
+    child = await scene.trains(saw)
+    assert set(await scene.marks()) == {saw, child}
+    (one,) = (one for one in exposed_adapters(scene.registry, scene.provenance, "leaves") if one.adapter == child)
     assert (one.seen_by, one.trajectories, one.state) == (saw, 1, State.APPROVED)
 
 
-async def test_an_adapter_is_marked_once_however_often_the_principal_revokes_consent(house: House) -> None:
-    house.plays("leaves")
-    await house.trains()
-    first = house.withdraws("leaves")
-    await house.marks()
-    entries = house.registry.audit.read()
-    house.withdraws("leaves")
-    assert [*(await house.marks()).values()] == [{first.event_id}]
-    assert house.registry.audit.read() == entries
-    assert house.registry.audit.verify() == len(entries)
+async def test_an_adapter_is_marked_once_however_often_the_principal_revokes_consent(scene: Scene) -> None:
+    scene.plays("leaves")
+    await scene.trains()
+    first = scene.revokes("leaves")
+    await scene.marks()
+    entries = scene.registry.audit.read()
+    scene.revokes("leaves")
+    assert [*(await scene.marks()).values()] == [{first.event_id}]
+    assert scene.registry.audit.read() == entries
+    assert scene.registry.audit.verify() == len(entries)
 
 
-async def test_the_audit_log_says_why_and_never_names_the_principal(house: House) -> None:
-    house.plays("secret-principal")
-    adapter = await house.trains()
-    retraction = house.withdraws("secret-principal")
-    await house.marks()
-    mark = house.registry.audit.read()[-1]
+async def test_the_audit_log_says_why_and_never_names_the_principal(scene: Scene) -> None:
+    scene.plays("secret-principal")
+    adapter = await scene.trains()
+    retraction = scene.revokes("secret-principal")
+    await scene.marks()
+    mark = scene.registry.audit.read()[-1]
     assert (mark.actor, mark.action, mark.subject) == (ACTOR, Action.RETRAIN, adapter)
     assert retraction.event_id in mark.reason
-    assert "secret-principal" not in house.registry.audit.path.read_text()
+    assert "secret-principal" not in scene.registry.audit.path.read_text()
 
 
-async def test_a_marked_adapter_goes_on_serving_in_the_same_state(house: House) -> None:
-    house.plays("leaves")
-    champion = await house.trains()
-    house.registry.promote(champion, "learner", "it won")
-    house.withdraws("leaves")
-    await house.marks()
-    assert house.registry.refs().champion == champion
-    assert house.registry.state(champion) is State.SERVING
-    (one,) = exposed_adapters(house.registry, house.provenance, "leaves")
+async def test_a_marked_adapter_goes_on_serving_in_the_same_state(scene: Scene) -> None:
+    scene.plays("leaves")
+    champion = await scene.trains()
+    scene.registry.promote(champion, "learner", "it won")
+    scene.revokes("leaves")
+    await scene.marks()
+    assert scene.registry.refs().champion == champion
+    assert scene.registry.state(champion) is State.SERVING
+    (one,) = exposed_adapters(scene.registry, scene.provenance, "leaves")
     assert one.serves
 
 
-async def test_the_next_cycle_continues_from_the_nearest_ancestor_without_revoked_data(house: House) -> None:
-    house.plays("a")
-    first = await house.trains()
-    house.plays("b")
-    second = await house.trains(first)
-    house.plays("c")
-    third = await house.trains(second)
+async def test_the_next_cycle_continues_from_the_nearest_ancestor_without_revoked_data(scene: Scene) -> None:
+    scene.plays("a")
+    first = await scene.trains()
+    scene.plays("b")
+    second = await scene.trains(first)
+    scene.plays("c")
+    third = await scene.trains(second)
 
     def parent() -> str:
-        return unmarked_ancestor(house.registry, house.provenance, third)
+        return unmarked_ancestor(scene.registry, scene.provenance, third)
 
     assert parent() == third
-    house.withdraws("c")
-    await house.marks()
+    scene.revokes("c")
+    await scene.marks()
     assert parent() == second
-    house.withdraws("b")
-    await house.marks()
+    scene.revokes("b")
+    await scene.marks()
     assert parent() == first
-    house.withdraws("a")
-    await house.marks()
+    scene.revokes("a")
+    await scene.marks()
     assert parent() == BASE
-    assert unmarked_ancestor(house.registry, house.provenance, BASE) == BASE
+    assert unmarked_ancestor(scene.registry, scene.provenance, BASE) == BASE
 
 
-async def test_without_revoked_consent_nothing_is_written(house: House) -> None:
-    house.plays("stays")
-    await house.trains()
-    entries = house.registry.audit.read()
-    assert await house.marks() == {}
-    assert house.registry.audit.read() == entries
+async def test_without_revoked_consent_nothing_is_written(scene: Scene) -> None:
+    scene.plays("stays")
+    await scene.trains()
+    entries = scene.registry.audit.read()
+    assert await scene.marks() == {}
+    assert scene.registry.audit.read() == entries
 
 
-async def test_the_status_lists_the_adapters_to_be_retrained(house: House) -> None:
+async def test_the_status_lists_the_adapters_to_be_retrained(scene: Scene) -> None:
     report = StatusReport(
         alias="assistant",
         champion="a" * 64,

@@ -1,6 +1,6 @@
 """The branch role over a real broker, a real Faust worker and real sandboxes.
 
-The policy is a small HTTP server that always says the same: the real one needs torch, which this floor does without.
+The policy is a small HTTP server that always says the same: the real one needs torch, which this layer does without.
 """
 
 import asyncio

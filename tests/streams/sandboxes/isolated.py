@@ -1,4 +1,4 @@
-"""Runs hostile programs behind the walls of a tier, and builds what they should not reach.
+"""Runs hostile programs under the isolation of a tier, and builds what they should not reach.
 
 The programs are in `escapes` and `greed`; one that gets what it came for says ESCAPED.
 """
@@ -45,7 +45,7 @@ def tier_called(name: str) -> Tier:
 
 @dataclass(slots=True)
 class Sandbox:
-    """A program that runs behind walls. `folder` is what was made for it."""
+    """A program that runs isolated. `folder` is what was made for it."""
 
     process: subprocess.Popen[str]
     watch: Watch
@@ -144,7 +144,7 @@ class Outside:
 def outside(folder: Path) -> Iterator[Outside]:
     """A secret, files that everybody may write, code, servers of several kinds, and a process to hurt."""
     with ExitStack() as stack:
-        # A user of a sandbox's own must be stopped by its walls, and not by permissions on the way.
+        # A user of a sandbox's own must be stopped by its isolation, and not by permissions on the way.
         for name in ("files", "code"):
             (folder / name).mkdir()
         files, code = folder / "files", folder / "code"

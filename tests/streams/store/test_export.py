@@ -1,4 +1,4 @@
-"""What is listed as of a sequence stays what it was, but for who withdrew."""
+"""What is listed as of a sequence stays what it was, but for revoked principals."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A retraction takes the way of every event, and the store asks nobody to work on what was withdrawn."""
+"""A retraction is published like every event, and the store asks for no work on revoked episodes."""
 
 from collections.abc import Callable
 

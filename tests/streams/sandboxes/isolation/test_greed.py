@@ -30,7 +30,7 @@ GREEDY = (
     "fill_the_disk_unseen",
     "make_many_files",
 )
-# The warden serves it nowhere.
+# The resource monitor lets it have nothing, whatever the limits.
 HIDDEN = "fill_the_disk_deep_down"
 
 
@@ -67,7 +67,7 @@ def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, warden: Warden) -> None:
 
 
 def test_processor_time_is_an_allowance_for_each_request(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "loop_for_ever.py", limits=SMALL) as sandbox:
+    with started(tier, warden, GREED / "loop_without_end.py", limits=SMALL) as sandbox:
         spent: dict[int, float] = {}
 
         def has_spent_more_than_one_request_may() -> bool:

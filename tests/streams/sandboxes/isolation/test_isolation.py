@@ -126,7 +126,7 @@ def test_without_a_network_a_sandbox_has_no_sockets(name: str, warden: Warden) -
 
 def test_a_port_opened_in_a_sandbox_is_unreachable_from_outside(warden: Warden) -> None:
     def reached(tier: Tier) -> int:
-        program = HERE / "programs" / "listen_to_everybody.py"
+        program = HERE / "programs" / "listen_on_every_address.py"
         count = 0
         with started(tier, warden, program, "{}", network=Network.LOOPBACK) as sandbox:
             assert sandbox.process.stdout is not None
@@ -185,5 +185,5 @@ def test_a_resource_monitor_that_has_ended_refuses_to_watch() -> None:
 
 
 def test_a_process_may_be_forked_and_killed_as_branching_does(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, HERE / "programs" / "fork_as_a_lane_does.py") as sandbox:
+    with started(tier, warden, HERE / "programs" / "fork_as_branching_does.py") as sandbox:
         assert sandbox.finish() == "well\n"
