@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+import structlog
+
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
 from streams.intake import role as record_role
@@ -25,6 +27,8 @@ class RoleSettings(FrozenModel):
 
 
 async def main() -> None:
+    # Tests read what a role says it did.
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
     role, settings = sys.argv[1], RoleSettings.model_validate_json(sys.argv[2])
     if role == "record":
         await record_role.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission)

@@ -40,7 +40,7 @@ from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
 from streams.trust.holdout import Split
 
-AGENT = Path(__file__).parents[1] / "examples" / "textworld_agent.py"
+AGENT = Path(__file__).parents[2] / "examples" / "textworld_agent.py"
 OPERATOR = "demo"
 _POLL_S = 0.5
 _BRANCHING_TIMEOUT_S = 900.0

@@ -93,6 +93,12 @@ print(json.dumps(chat))
 """
 
 
+# The role sees little of the cluster, so one kind of it is enough for each change.
+NIGHTLY_OVER_KAFKA = pytest.mark.parametrize(
+    "cluster", ["tansu", pytest.param("apache-kafka", marks=pytest.mark.nightly)], indirect=True
+)
+
+
 class OtlpRole:
     """The otlp role as a process that can be killed."""
 
@@ -176,6 +182,7 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
     assert branch_request("episode", stored, "trusted") is not None
 
 
+@NIGHTLY_OVER_KAFKA
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openllmetry", "openllmetry-events", "openinference", "openinference-sessions"])
 def test_what_an_instrumented_agent_does_arrives_as_one_append_only_conversation(
@@ -257,6 +264,7 @@ def test_repeated_and_partial_exports_of_a_trace_become_one_episode(
     assert (status["steps"], status["repeated"], status["accepted"]) == (6, 3, 11)
 
 
+@NIGHTLY_OVER_KAFKA
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "crash_at",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
@@ -137,14 +138,14 @@ async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
                 )
 
             await eventually(lambda: answers(client))
-            await eventually(lambda: has_members(kafka, 3))
+            await eventually(lambda: has_members(kafka, 3), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(24) for pair in episode(f"first-{number}", steps)])
             await eventually(lambda: all_branched(24))
             assert all(worker.episodes() for worker in workers)
 
             publish(kafka.events_topic, [pair for number in range(8) for pair in episode(f"during-{number}", steps)])
             workers.append(Worker(kafka, tmp_path / "worker-3.log"))
-            await eventually(lambda: has_members(kafka, 4))
+            await eventually(lambda: has_members(kafka, 4), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(16) for pair in episode(f"then-{number}", steps)])
             await eventually(lambda: all_branched(48))
             assert workers[-1].episodes()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from daemon.demo.demo import AGENT
 from daemon.demo.plan import (
     PROVEN_TASKS,
     BranchCounts,
@@ -136,3 +137,7 @@ def test_the_table_shows_the_figures() -> None:
     shown = console.file.getvalue()
     for figure in ("PROMOTE", "0.100 → 0.400", "48, 2", "ratchet-1-abc → base", "REJECT", "10.0 min"):
         assert figure in shown
+
+
+def test_the_demos_agent_is_where_the_demo_looks_for_it() -> None:
+    assert AGENT.is_file()
