@@ -16,7 +16,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'slow and not nightly' $(ARGS)
 
 test-nightly: $(READY)
 	$(BIN)/python -m pytest -m nightly $(ARGS)
