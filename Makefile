@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Two processes, each with whole files. For one test and a debugger: .venv/bin/python -m pytest PATH::TEST -x --pdb
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-nightly lint bench clean lock
 
@@ -10,10 +12,11 @@ demo: $(READY)
 	$(BIN)/ratchet demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --doctest-modules streams daemon learners evaluation
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'slow and not nightly' $(ARGS)
 
 test-nightly: $(READY)
 	$(BIN)/python -m pytest -m nightly $(ARGS)

@@ -1,28 +1,38 @@
-"""What the floors' tests share: a base model that is real in kind and tiny in size, and a real server of it."""
+"""What the layers' tests share: a base model that is real in kind and tiny in size, and a real server of it."""
 
+import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
-import uvicorn
 from hypothesis import settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from learners.base_model import embedded_tokenizer_files
+from learners.base_model import embedded_tokenizer_files, resolve_base
+from learners.settings import EMBEDDED
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
+from tests.builders.episodes import HOLDOUT, KAFKA
+from tests.builders.stored import ServedStore
+from tests.builders.topics import with_own_topics
 from tests.installed import faulty_package
-from tests.recorded import HOLDOUT, KAFKA, ServedStore
+from tests.locked import locked
+from tests.served import served
+from tests.waiting import until
 
+# Test processes run side by side, and two threads that wait for each other on one core are slower than one.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 # How long an example takes says something about the machine only.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -53,21 +63,36 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def embedded_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the embedded base model, which takes half a minute: converted once for all processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "embedded"
+    home.mkdir(exist_ok=True)
+    with locked(home):
+        resolve_base(EMBEDDED, home)
+    return home
+
+
+@pytest.fixture(scope="session")
 def inference_url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running inference server of the tiny base, a process of its own."""
     port, log = free_port(), tmp_path_factory.mktemp("inference") / "log"
     command = [sys.executable, "-m", "daemon.inference", "--model", str(tiny_base), "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, "--threads", "1", "--dtype", "float32"], stdout=output, stderr=output)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 90
-    while not _answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"the inference server did not start: {log.read_text()[-2000:]}")
-        time.sleep(0.1)
-    yield url
-    process.kill()
-    process.wait()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(
+            lambda: process.poll() is not None or httpx.get(f"{url}/v1/models").is_success,
+            lambda: f"the inference server starts: {log.read_text()[-2000:]}",
+            within_s=90,
+            errors=(httpx.TransportError,),
+        )
+        assert process.poll() is None, log.read_text()[-2000:]
+        yield url
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
@@ -87,26 +112,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v1/models").is_success
-    except httpx.TransportError:
-        return False
-
-
 @pytest.fixture
 def served_store(tmp_path: Path) -> Iterator[ServedStore]:
     """A real DuckDB file behind the real query API; half of all tasks are held out."""
     store = Store.open(StoreSettings(path=tmp_path / "store.duckdb"), HOLDOUT, KAFKA)
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(build_api(store), port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    yield ServedStore(store, f"http://127.0.0.1:{port}")
-    server.should_exit = True
-    thread.join(timeout=30)
+    with served(build_api(store), lifespan="off") as url:
+        yield ServedStore(store, url)
     store.close()
 
 
@@ -115,3 +126,18 @@ def faulty_environments() -> Iterator[tuple[str, ...]]:
     """The names of environments of a third party: a sound one, and one for each promise that can be broken."""
     with faulty_package() as names:
         yield names
+
+
+@pytest.fixture(scope="session")
+def shared_broker() -> Iterator[EmbeddedBroker]:
+    """A broker for all tests that do not stop it; each has topics of its own."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka(shared_broker: EmbeddedBroker) -> KafkaSettings:
+    """The shared broker's settings with topics of this test's own, of one partition each."""
+    settings = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, session_timeout_s=2, partitions=1))
+    create_topics(settings)
+    return settings

@@ -41,7 +41,7 @@ from streams.runtime.processes import free_port
 from streams.store.queries.learning import RECORDS_OF_TOPIC
 from streams.trust.holdout import Split
 
-AGENT = Path(__file__).parents[1] / "examples" / "textworld_agent.py"
+AGENT = Path(__file__).parents[2] / "examples" / "textworld_agent.py"
 OPERATOR = "demo"
 _POLL_S = 0.5
 _BRANCHING_TIMEOUT_S = 900.0

@@ -121,7 +121,7 @@ def broken(ask: Ask, rules: Sequence[Rule], kafka: KafkaSettings) -> list[str]:
 
 
 def lost(ask: Ask, acknowledged: Acknowledged) -> list[str]:
-    """Acknowledged events that are not stored, and malformed records that are not noted as dead letters."""
+    """Acknowledged events that are not stored, and malformed records that are not noted as dead-letter records."""
     stored = {row[0] for row in ask("SELECT event_id FROM events")}
     noted = {(row[0], row[1]) for row in ask('SELECT partition, "offset" FROM dead_letters')}
     return [

@@ -19,6 +19,7 @@ from streams.events import Actor, Message, OutcomeEvent, Record, RecordedStep, S
 from streams.producer import Producer
 from streams.settings import FrozenModel
 from tests.crash.ledger import Ledger
+from tests.waiting import until
 
 ACKNOWLEDGED_WITHIN_S = 150.0
 
@@ -109,11 +110,11 @@ class LibraryAgents:
         return []
 
     def close(self) -> None:
-        deadline = time.monotonic() + ACKNOWLEDGED_WITHIN_S
-        while self._producer.stats().spooled_bytes:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the library still holds what it promised to send: {self._producer.stats()}")
-            time.sleep(0.1)
+        until(
+            lambda: not self._producer.stats().spooled_bytes,
+            lambda: f"the library sends what it promised to send: {self._producer.stats()}",
+            within_s=ACKNOWLEDGED_WITHIN_S,
+        )
         self._producer.close()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ from streams.trust.quota import QuotaSettings
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording
-from tests.crash.roles import RoleSettings
 from tests.crash.victims import Victim
+from tests.roles import RoleSettings
+from tests.waiting import until
 
 HOLDOUT = HoldoutSettings()
 AGENTS, LIBRARY = LOADS = ("agents", "library")
@@ -38,11 +38,10 @@ ENVIRONMENT = "textworld_express"
 # The load says the same again and again, which must not be mistaken for a flood here.
 UNLIMITED = AdmissionSettings(quota=QuotaSettings(per_principal=10**9, near_duplicates=10**9))
 CONVERGES_WITHIN_S = 180.0
-_POLL_S = 0.1
 
 
 class NotConvergedError(AssertionError):
-    """What was killed did not come back to where it must be. The text has the last words of every process."""
+    """What was killed did not come back to where it must be. The text ends with the last output of every process."""
 
 
 def played(training: int = 6) -> tuple[Recording, ...]:
@@ -99,18 +98,17 @@ class Stage:
 
         Raises `NotConvergedError`.
         """
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
+
+        def holds_when_all_are_revived() -> bool:
             for victim in self.victims:
                 victim.revive()
-            try:
-                if holds():
-                    return
-            except (httpx.HTTPError, BrokerError):
-                pass
-            time.sleep(_POLL_S)
-        words = "\n".join(f"--- {victim.name} ({victim.status}):\n{victim.last_words()}" for victim in self.victims)
-        raise NotConvergedError(f"not within {within_s:.0f} s: {what}\n{words}")
+            return holds()
+
+        try:
+            until(holds_when_all_are_revived, what, within_s=within_s, errors=(httpx.HTTPError, BrokerError))
+        except AssertionError as error:
+            words = (f"--- {victim.name} ({victim.status}):\n{victim.last_words()}" for victim in self.victims)
+            raise NotConvergedError("\n".join((str(error), *words))) from None
 
     def stores(self, events: frozenset[str]) -> Callable[[], bool]:
         """A condition: all of `events` are stored. It asks only for what was stored since it asked last."""
@@ -169,9 +167,10 @@ class Stage:
 def records(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
     """Key and headers of every record of the topic."""
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=2000
+        topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=30_000
     )
-    for record in consumer:
+    for _ in range(sum(end_offsets(kafka.bootstrap, topic).values())):
+        record = next(consumer)
         yield record.key or b"", {name.encode(): value for name, value in record.headers}
     consumer.close()
 
@@ -218,9 +217,9 @@ def on_stage(
         kafka=kafka,
         store=store,
         stop=stop,
-        recorder=Victim("recorder", "tests.crash.roles", ("record", roles), folder / "recorder.log"),
+        recorder=Victim("recorder", "tests.roles", ("record", roles), folder / "recorder.log"),
         branchers=tuple(
-            Victim(f"brancher-{n}", "tests.crash.roles", ("branch", roles), folder / f"brancher-{n}.log")
+            Victim(f"brancher-{n}", "tests.roles", ("branch", roles), folder / f"brancher-{n}.log")
             for n in range(workers)
         ),
         loads=dict(map(load, loads)),

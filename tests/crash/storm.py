@@ -25,7 +25,7 @@ from streams.kafka.settings import KafkaSettings
 from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
 from tests.crash.stage import AGENTS, LIBRARY, NotConvergedError, Stage, on_stage, played
 from tests.crash.victims import Victim
-from tests.integration.conftest import KafkaNode
+from tests.kafka_node import KafkaNode
 
 SESSION_TIMEOUT_S = 6.0  # the shortest that Apache Kafka allows by default
 KAFKA = "kafka"

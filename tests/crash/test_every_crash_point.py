@@ -68,7 +68,7 @@ FILE = ["file.rename:before", "file.rename:after"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
 
-def test_every_crash_point_is_one_that_is_hit_here() -> None:
+def test_every_crash_point_has_a_test_that_kills_at_it() -> None:
     places = " ".join((*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT)).split()
     hit = {place.partition("@")[0] for place in places}
     assert hit == set(CrashPoint)
@@ -94,7 +94,7 @@ def cases() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("name", "places"), cases())
-def test_what_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
+def test_a_process_killed_at_a_crash_point_loses_and_duplicates_nothing(
     name: str, places: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], tmp_path: Path
 ) -> None:
     loads = LOADS if name == LIBRARY else (AGENTS,)
@@ -112,7 +112,7 @@ def test_what_dies_at_a_crash_point_loses_nothing_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("place", FILE)
-def test_a_file_whose_writer_dies_at_the_rename_is_the_old_one_or_the_new_one(place: str, tmp_path: Path) -> None:
+def test_a_file_whose_writer_dies_at_the_rename_holds_the_old_or_the_new_content(place: str, tmp_path: Path) -> None:
     def write(letter: str, crash_at: str = "") -> int:
         return run(RENAMED_FILE, crash_at, str(tmp_path), letter).returncode
 
@@ -124,7 +124,7 @@ def test_a_file_whose_writer_dies_at_the_rename_is_the_old_one_or_the_new_one(pl
 
 
 @pytest.mark.parametrize("place", SNAPSHOT)
-def test_a_snapshot_whose_builder_dies_at_the_rename_is_whole_or_not_there(place: str, tmp_path: Path) -> None:
+def test_a_snapshot_whose_builder_dies_at_the_rename_is_complete_or_absent(place: str, tmp_path: Path) -> None:
     assert run(RENAMED_SNAPSHOT, place, str(tmp_path)).returncode == -signal.SIGKILL
     whole = [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
     assert len(whole) == (place == "snapshot.rename:after")

@@ -8,9 +8,10 @@ import pytest
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import Split
+from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.stored import Log
 from tests.crash.invariants import ALWAYS, DRAINED, Rule, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
-from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, episode
 
 _AGAIN = "SELECT * REPLACE (1000 + sequence AS sequence) FROM"
 BREAKS = {
@@ -57,13 +58,13 @@ def test_a_sound_store_breaks_no_rule(path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", [*ALWAYS, *DRAINED], ids=lambda rule: rule.says)
-def test_a_broken_store_breaks_the_rule(rule: Rule, path: Path) -> None:
+def test_a_store_with_one_fault_breaks_the_rule_for_that_fault(rule: Rule, path: Path) -> None:
     with duckdb.connect(str(path)) as file:
         file.execute(BREAKS[rule.says])
     assert any(finding.startswith(rule.says) for finding in broken_in_file(path, (rule,), KAFKA))
 
 
-def test_what_is_acknowledged_and_not_stored_is_lost(path: Path) -> None:
+def test_an_acknowledged_event_that_is_not_stored_counts_as_lost(path: Path) -> None:
     with duckdb.connect(str(path)) as file:
         stored = frozenset(str(row[0]) for row in file.execute("SELECT event_id FROM events").fetchall())
 
@@ -74,7 +75,7 @@ def test_what_is_acknowledged_and_not_stored_is_lost(path: Path) -> None:
         assert found(Acknowledged(events=stored | {"gone"}, malformed=frozenset({(0, 7)}))) == ["gone", "malformed 0/7"]
 
 
-def test_a_ledger_forgets_only_the_line_that_a_kill_has_torn(tmp_path: Path) -> None:
+def test_a_ledger_ignores_only_the_line_that_a_kill_left_unfinished(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     ledger.write(["one", "two"], [(0, 7)], batch=0)
     with ledger.path.open("a") as file:

@@ -12,7 +12,7 @@ from tests.crash.stage import AGENTS, on_stage, played
 
 
 @pytest.mark.slow
-def test_a_writer_that_lost_its_file_reads_the_log_from_its_beginning(tmp_path: Path) -> None:
+def test_a_writer_whose_database_is_lost_reads_the_log_from_its_beginning(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2, partitions=2, group_prefix=uuid7())
         with on_stage(kafka, tmp_path, played(training=2), loads=(AGENTS,), batches=3, pause_s=0.2) as stage:

@@ -17,6 +17,7 @@ from daemon.serving.role import ServingSettings, serve
 from streams.ids import content_id, uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
+from tests.waiting import eventually
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
 
@@ -56,20 +57,14 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
     settings = ServingSettings(port=port, home=registry.home, inference_url=inference_url, reconcile_s=0.2)
     role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        for _ in range(600):
-            if role.done() or await _serves(client):
-                break
-            await asyncio.sleep(0.05)
+
+        async def serves() -> bool:
+            return role.done() or (await client.get("/status")).json()["served"] is not None
+
+        await eventually(serves, "the serve role serves", errors=(httpx.TransportError,))
         yield client
     stop.set()
     await role
-
-
-async def _serves(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/status")).json()["served"] is not None
-    except httpx.TransportError:
-        return False
 
 
 def _save_adapter(base: Path, seed: int, scale: float, folder: Path | None) -> torch.nn.Module:

@@ -58,7 +58,7 @@ def test_a_rollback_without_a_daemon_fails_in_one_line(ratchet: Ratchet) -> None
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
-def test_a_wrong_setting_is_one_line_and_status_one(ratchet: Ratchet, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_one_line_and_exit_status_one(ratchet: Ratchet, tmp_path: Path) -> None:
     (tmp_path / "ratchet.toml").write_text("sede = 1")
     for command in ("check-config", "status", "run"):
         done = ratchet(command)
@@ -100,7 +100,7 @@ def test_a_role_by_itself_needs_a_cluster_that_the_others_share(ratchet: Ratchet
     assert "RATCHET_KAFKA__BOOTSTRAP" in done.stderr
 
 
-def test_a_rollback_to_something_that_is_no_adapter_is_wrong_usage(ratchet: Ratchet) -> None:
+def test_a_rollback_to_something_that_is_not_an_adapter_is_wrong_usage(ratchet: Ratchet) -> None:
     done = ratchet("rollback", "--to", "yesterday")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr

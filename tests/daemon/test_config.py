@@ -101,7 +101,7 @@ def test_paths_and_addresses_follow_the_home_and_the_ports(monkeypatch: pytest.M
     assert settings.store_url == "http://127.0.0.1:9003"
 
 
-def test_what_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_value_that_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RATCHET_STORE__PATH", str(tmp_path / "elsewhere.duckdb"))
     monkeypatch.setenv("RATCHET_ENGINE__URL", "http://gpu:8000")
     monkeypatch.setenv("RATCHET_BRANCHING__SEED", "5")

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from daemon.supervisor import Supervisor
 from streams.errors import SupervisorError
 from streams.runtime.processes import free_port
 from streams.store.settings import StoreSettings
+from tests.waiting import until
 
 ENOUGH_S = 90.0
 
@@ -41,13 +41,6 @@ def descendants(pid: int) -> set[int]:
     while more := {child for child, parent in tree.items() if parent in found} - found:
         found |= more
     return found - {pid}
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + ENOUGH_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {ENOUGH_S:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
@@ -95,9 +88,7 @@ def running(tiny_base: Path, tmp_path: Path) -> Iterator[Running]:
             stderr=log,
         )
     try:
-        eventually(
-            lambda: process.poll() is not None or b"the log is at" in (tmp_path / "log").read_bytes(), "it starts"
-        )
+        until(lambda: process.poll() is not None or b"the log is at" in (tmp_path / "log").read_bytes(), "it starts")
         assert process.poll() is None, (tmp_path / "log").read_text()
         yield Running(process, *(f"http://127.0.0.1:{ports[part]}/status" for part in ("SERVING", "STORE")))
     finally:
@@ -116,13 +107,13 @@ def test_a_role_that_was_killed_is_started_again_and_ctrl_c_ends_everything(runn
         before = running.pid_of(role)
         assert before is not None
         os.kill(before, signal.SIGKILL)
-        eventually(partial(running.restarted, role, before), f"{role} is back")
-        eventually(partial(answers, address), f"{role} answers")
+        until(partial(running.restarted, role, before), f"{role} is back")
+        until(partial(answers, address), f"{role} answers")
     everything = descendants(running.process.pid)
     assert len(everything) >= 5  # the broker, the inference server and three roles
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(timeout=ENOUGH_S) == 0
-    eventually(lambda: not everything & parents().keys(), "every process has ended")
+    until(lambda: not everything & parents().keys(), "every process has ended")
 
 
 @pytest.mark.slow
@@ -131,7 +122,7 @@ def test_nothing_outlives_a_supervisor_that_was_killed(running: Running) -> None
     assert len(everything) >= 5
     running.process.kill()
     running.process.wait()
-    eventually(lambda: not everything & parents().keys(), "every process has ended")
+    until(lambda: not everything & parents().keys(), "every process has ended")
 
 
 @pytest.mark.slow
@@ -142,10 +133,10 @@ def test_without_its_broker_everything_ends_with_an_error(running: Running, tmp_
     os.kill(brokers[0], signal.SIGKILL)
     assert running.process.wait(timeout=ENOUGH_S) == 1
     assert "ratchet: the embedded broker died" in (tmp_path / "log").read_text().splitlines()[-1]
-    eventually(lambda: not everything & parents().keys(), "every process has ended")
+    until(lambda: not everything & parents().keys(), "every process has ended")
 
 
-async def test_what_does_not_start_is_named_with_its_last_words_and_nothing_is_left(tmp_path: Path) -> None:
+async def test_a_role_that_does_not_start_is_named_with_its_last_output_and_nothing_is_left(tmp_path: Path) -> None:
     before = descendants(os.getpid())
     settings = Settings(home=tmp_path, store=StoreSettings(path=tmp_path, port=free_port())).settled()
     with pytest.raises(SupervisorError, match=rf"record did not start: .*{tmp_path}.*logs/record\.log"):

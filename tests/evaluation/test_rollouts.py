@@ -1,10 +1,8 @@
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from evaluation.gates.significance import Verdict, evaluate
@@ -14,9 +12,9 @@ from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError, SandboxError
 from streams.events import Task
 from streams.policy.client import PolicyClient
-from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings
+from tests.served import served
 
 SETTINGS = RolloutSettings(concurrency=4)
 
@@ -25,7 +23,7 @@ def tasks(count: int) -> list[Task]:
     return [Task(environment="textworld_express", task_id=f"twc/train/{n}", seed=n) for n in range(count)]
 
 
-async def test_a_model_that_knows_nothing_plays_every_task_to_its_end_and_the_same_way_twice(
+async def test_an_untrained_model_plays_every_task_to_its_end_and_identically_twice(
     policy: PolicyClient,
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -60,17 +58,12 @@ async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyC
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return {"model": body["model"], "choices": [choice]}
 
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="critical"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    async with PolicyClient(f"http://127.0.0.1:{server.config.port}") as client:
-        yield client
-    server.should_exit = True
-    await running
+    with served(app) as address:
+        async with PolicyClient(address) as client:
+            yield client
 
 
-async def test_who_knows_the_solution_succeeds_and_who_goes_in_circles_gives_up() -> None:
+async def test_a_policy_that_knows_the_solution_succeeds_and_one_that_repeats_itself_gives_up() -> None:
     async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4]) as policy:
         rollouts = await play(tasks(6), "expert", policy, pool, ChatHarness(), SETTINGS)
     assert [rollout.success for rollout in rollouts] == [True] * 4 + [False] * 2
@@ -111,7 +104,9 @@ async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) ->
     assert told[-1] == (6, 6)
 
 
-async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_no_failures(policy: PolicyClient) -> None:
+async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_not_failed_episodes(
+    policy: PolicyClient,
+) -> None:
     async with SandboxPool("textworld_express") as pool:
         with pytest.raises(PolicyError, match="ratchet-9-gone"):
             await play(tasks(2), "ratchet-9-gone", policy, pool, ChatHarness(), SETTINGS)

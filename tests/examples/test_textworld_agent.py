@@ -1,5 +1,6 @@
 """The agent as a process, over a real broker. The model is a list of replies: they are the input of these tests."""
 
+import ast
 import json
 import os
 import signal
@@ -15,13 +16,13 @@ from kafka import KafkaConsumer
 
 from streams.environments.harness import ChatHarness
 from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics, end_offsets
+from streams.kafka.topics import end_offsets
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 
-AGENT = [sys.executable, str(Path(__file__).parents[2] / "examples" / "textworld_agent.py")]
+PROGRAM = Path(__file__).parents[2] / "examples" / "textworld_agent.py"
+AGENT = [sys.executable, str(PROGRAM)]
 REPLIES = [" take dirty white shirt \nand run", "help", "Sing!", "open washing machine", "inventory"]
 
 
@@ -50,31 +51,28 @@ def model_url() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def bootstrap() -> Iterator[str]:
-    with EmbeddedBroker() as broker:
-        create_topics(KafkaSettings(bootstrap=broker.bootstrap))
-        yield broker.bootstrap
+def over(kafka: KafkaSettings) -> tuple[str, ...]:
+    return ("--bootstrap", kafka.bootstrap, "--topic", kafka.events_topic)
 
 
 def run_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*AGENT, *arguments], capture_output=True, text=True, timeout=100, check=False)
 
 
-def published(bootstrap: str) -> list[tuple[bytes, Event]]:
+def published(kafka: KafkaSettings) -> list[tuple[bytes, Event]]:
     consumer = KafkaConsumer(
-        "ratchet.events", bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=15_000
+        kafka.events_topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=15_000
     )
-    wanted = sum(end_offsets(bootstrap, "ratchet.events").values())
+    wanted = sum(end_offsets(kafka.bootstrap, kafka.events_topic).values())
     records = [next(consumer) for _ in range(wanted)]
     consumer.close()
     return [(record.key, EVENT.validate_json(record.value)) for record in records]
 
 
-async def test_its_chats_are_the_harnesss_byte_for_byte(bootstrap: str, model_url: str) -> None:
-    ran = run_agent("--tasks", "twc/train/17", "--bootstrap", bootstrap, "--base-url", model_url, "--max-steps", "7")
+async def test_its_messages_equal_the_harnesss_byte_for_byte(kafka: KafkaSettings, model_url: str) -> None:
+    ran = run_agent("--tasks", "twc/train/17", *over(kafka), "--base-url", model_url, "--max-steps", "7")
     assert ran.returncode == 0, ran.stderr
-    steps = [event for _, event in published(bootstrap) if isinstance(event, StepEvent)]
+    steps = [event for _, event in published(kafka) if isinstance(event, StepEvent)]
     assert [step.step for step in steps] == list(range(7))
     harness = ChatHarness()
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
@@ -87,9 +85,11 @@ async def test_its_chats_are_the_harnesss_byte_for_byte(bootstrap: str, model_ur
             messages = harness.extend(messages, action, answer.text)
 
 
-def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(bootstrap: str, model_url: str) -> None:
+def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(
+    kafka: KafkaSettings, model_url: str
+) -> None:
     ran = run_agent(
-        *("--tasks", "twc/train/1,twc/dev/10001", "--bootstrap", bootstrap),
+        *("--tasks", "twc/train/1,twc/dev/10001", *over(kafka)),
         *("--base-url", model_url, "--max-steps", "3"),
     )
     assert json.loads(ran.stdout) == {
@@ -100,7 +100,7 @@ def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(boots
         "events": 8,
         "models": {"ratchet-1-abc": 6},
     }
-    for key, event in published(bootstrap):
+    for key, event in published(kafka):
         assert isinstance(event, StepEvent | OutcomeEvent)
         assert key == event.episode_id.encode()
         if isinstance(event, StepEvent):
@@ -108,13 +108,13 @@ def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(boots
             assert event.actor.adapter == "ratchet-1-abc"
 
 
-def test_the_expert_solves_its_tasks_without_a_model(bootstrap: str, tmp_path: Path) -> None:
+def test_the_expert_solves_its_tasks_without_a_model(kafka: KafkaSettings, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.write_text("twc/train/1\ntwc/train/17\n")
-    ran = run_agent("--role", "expert", "--tasks-file", str(tasks), "--bootstrap", bootstrap)
+    ran = run_agent("--role", "expert", "--tasks-file", str(tasks), *over(kafka))
     summary = json.loads(ran.stdout)
     assert (summary["episodes"], summary["successes"], summary["models"]) == (2, 2, {})
-    events = [event for _, event in published(bootstrap)]
+    events = [event for _, event in published(kafka)]
     assert sum(isinstance(event, OutcomeEvent) and event.success for event in events) == 2
     steps = [event for event in events if isinstance(event, StepEvent)]
     assert {step.actor.kind for step in steps} == {"expert"}
@@ -122,8 +122,8 @@ def test_the_expert_solves_its_tasks_without_a_model(bootstrap: str, tmp_path: P
     assert {step.task for step in steps} >= {Task(environment="textworld_express", task_id="twc/train/17", seed=17)}
 
 
-def test_a_model_that_does_not_answer_is_a_clear_failure(bootstrap: str) -> None:
-    ran = run_agent("--tasks", "twc/train/1", "--bootstrap", bootstrap, "--base-url", f"http://127.0.0.1:{free_port()}")
+def test_a_model_that_does_not_answer_is_a_clear_failure(kafka: KafkaSettings) -> None:
+    ran = run_agent("--tasks", "twc/train/1", *over(kafka), "--base-url", f"http://127.0.0.1:{free_port()}")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("textworld_agent: the model at http://127.0.0.1:")
     assert len(ran.stderr.splitlines()) == 1
@@ -135,13 +135,13 @@ def test_a_task_of_the_reserved_fold_is_wrong_usage() -> None:
     assert "fold train or dev" in ran.stderr
 
 
-def test_an_interrupt_ends_it_cleanly(bootstrap: str, model_url: str) -> None:
+def test_an_interrupt_ends_it_cleanly(kafka: KafkaSettings, model_url: str) -> None:
     tasks = ",".join(f"twc/train/{seed}" for seed in range(1000))
-    arguments = ["--tasks", tasks, "--bootstrap", bootstrap, "--base-url", model_url]
+    arguments = ["--tasks", tasks, *over(kafka), "--base-url", model_url]
     with subprocess.Popen(
         [*AGENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as agent:
-        while not sum(end_offsets(bootstrap, "ratchet.events").values()):
+        while not sum(end_offsets(kafka.bootstrap, kafka.events_topic).values()):
             assert agent.poll() is None
         os.killpg(agent.pid, signal.SIGINT)
         stdout, stderr = agent.communicate(timeout=60)
@@ -149,3 +149,11 @@ def test_an_interrupt_ends_it_cleanly(bootstrap: str, model_url: str) -> None:
     assert stderr == "textworld_agent: interrupted; the events until now are published\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(agent.pid, 0)
+
+
+def test_it_imports_nothing_of_ratchet_but_the_schema_of_events() -> None:
+    nodes = list(ast.walk(ast.parse(PROGRAM.read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    ours = ("streams", "learners", "evaluation", "daemon", "examples", "tests")
+    assert {name for name in imported if name.partition(".")[0] in ours} == {"streams.events"}

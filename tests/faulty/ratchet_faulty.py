@@ -1,4 +1,4 @@
-"""Environments that a third party might install: a sound one, and one for each promise that can be broken.
+"""Environments that a third party might install: two sound ones, and one for each promise that can be broken.
 
 A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang` or `die`.
 """
@@ -76,6 +76,36 @@ class Sound:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Dark(Sound):
+    """Keeps every promise too. The lamp of `dark/<fold>/<name>` is where one begins, so one word solves every task.
+
+    What begins with that word is understood as well: a tiny model learns a word sooner than where to end.
+    """
+
+    harness = ChatHarness(system_prompt="Light the lamp.", max_steps=2)
+
+    def reset(self, task: Task) -> Observation:
+        game, fold, name = (*task.task_id.split("/"), "", "")[:3]
+        if game != "dark" or fold not in ("train", "dev") or not name.isdecimal():
+            raise SandboxError(f"no such task: {task.task_id!r}")
+        self.lamp, self.place, self.lit = 0, 0, False
+        return self.observed("It is dark.")
+
+    def step(self, action: str) -> Observation:
+        return super().step("light" if action.startswith("light") else action)
+
+    def games(self) -> tuple[str, ...]:
+        return ("dark",)
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        if fold == "test":
+            raise SandboxError("the fold test is reserved")
+        return tuple(Task(environment="faulty_dark", task_id=f"{game}/{fold}/{name}") for name in range(40))
+
+    def demonstration(self, task: Task) -> list[str]:
+        return ["light"]
 
 
 class Forgetful(Sound):

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import until
 
 REPORT_KEYS = {
     "events": {"produced", "stored", "lost", "duplicated"},
@@ -49,13 +51,20 @@ def running_from(home: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def home(embedded_home: Path, tmp_path: Path) -> Path:
+    """Where the base model is converted already."""
+    shutil.copytree(embedded_home, tmp_path, dirs_exist_ok=True, copy_function=os.link)
+    return tmp_path
+
+
 @pytest.mark.slow
-def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(tmp_path: Path) -> None:
-    demo = start_demo(tmp_path)
+def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(home: Path) -> None:
+    demo = start_demo(home)
     output, told = demo.communicate(timeout=1500)
     assert demo.returncode == 0, told[-2000:]
     report = json.loads(output)
-    assert report == json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert report == json.loads((home / "demo" / "report.json").read_text())
     # Two dozen tasks prove nothing, and sometimes nothing is promoted that could be rolled back.
     promoted = any(cycle["verdict"] == "PROMOTE" for cycle in report["cycles"])
     assert promoted == (report["rollback"] is not None)
@@ -67,18 +76,14 @@ def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(tmp_pat
     assert [CYCLE_KEYS - cycle.keys() for cycle in report["cycles"]] == [set(), set()]
     assert report["sabotage_verdict"] != "PROMOTE"
     assert "left unproven by --quick" in told
-    assert running_from(tmp_path) == []
+    assert running_from(home) == []
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
-    demo = start_demo(tmp_path)
-    deadline = time.monotonic() + 180
-    while not (tmp_path / "demo" / "logs" / "record.log").exists() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(5)
-    assert len(running_from(tmp_path)) > 3
+def test_ctrl_c_ends_the_demo_and_all_its_processes(home: Path) -> None:
+    demo = start_demo(home)
+    until(lambda: demo.poll() is not None or len(running_from(home)) > 3, "its roles run", within_s=180)
     demo.send_signal(signal.SIGINT)
     _, told = demo.communicate(timeout=60)
     assert demo.returncode == 130, told[-2000:]
-    assert running_from(tmp_path) == []
+    assert running_from(home) == []

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,34 +17,22 @@ import duckdb
 import pytest
 
 from streams.errors import StoreError
-from streams.events import BranchRequest, OutcomeEvent
-from streams.intake.decoding import decode_event
-from streams.kafka.records import Received
-from streams.kafka.settings import KafkaSettings
+from streams.events import BranchRequest
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.database import Database
-from streams.store.decoded import Decoded
 from streams.store.ducklake import LakeSettings, connect, turn
 from streams.store.status import status
 from streams.store.tables import TABLES
-from streams.store.writer import Appended, Store, utc_now
-from streams.trust.holdout import HoldoutSettings, Split
+from streams.store.writer import Store, utc_now
+from streams.trust.holdout import Split
 from streams.trust.quota import QuotaSettings
-from tests.recorded import HOLDOUT, TASKS, Log, episode
+from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.stored import Log
+from tests.integration.lake import REPEATED, TOPIC, append, position, records, rows
+from tests.waiting import until
 
-KAFKA = KafkaSettings()
-TOPIC = KAFKA.events_topic
-BATCH = 50
-# Every tenth record of a partition repeats the event of the one before it.
-REPEATED = 10
+ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
-WRITER = """
-import sys
-from streams.store.ducklake import LakeSettings, connect
-from tests.integration.test_ducklake import write
-
-write(connect(LakeSettings.model_validate_json(sys.argv[1])), int(sys.argv[2]), partitions=map(int, sys.argv[3:]))
-"""
 HOLDER = """
 import sys
 from streams.store.ducklake import LakeSettings, connect, turn
@@ -53,40 +41,6 @@ with turn(connect(LakeSettings.model_validate_json(sys.argv[1]))):
     print("mine", flush=True)
     sys.stdin.read()
 """
-
-
-def records(partition: int, start: int, end: int) -> list[Decoded]:
-    """What the log has from offset `start` to before `end`: always the same."""
-    found = []
-    for offset in range(start, end):
-        said = offset - 1 if offset % REPEATED == REPEATED - 1 else offset
-        event = OutcomeEvent(
-            event_id=f"{partition}-{said}", episode_id=f"e{partition}-{said}", verifier="game", success=True, score=1.0
-        )
-        found.append(decode_event(Received(TOPIC, partition, offset, b"key", event.to_json())))
-    return found
-
-
-def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:
-    """One turn of a writer: a store that knows what the others wrote, and a transaction of rows and offsets."""
-    with turn(connection):
-        return Store(Database(connection), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now).append(batch)
-
-
-def write(connection: duckdb.DuckDBPyConnection, end: int, partitions: Iterable[int]) -> None:
-    """Write the partitions up to offset `end`, each from where the lake has it."""
-    for partition in partitions:
-        while (start := position(connection, partition)) < end:
-            append(connection, records(partition, start, min(end, start + BATCH)))
-
-
-def position(connection: duckdb.DuckDBPyConnection, partition: int) -> int:
-    (found,) = rows(connection, f"SELECT coalesce(max(next), 0) FROM offsets WHERE partition = {partition}")
-    return int(found[0])
-
-
-def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
-    return connection.execute(sql).fetchall()
 
 
 def count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -131,7 +85,7 @@ def postgres() -> Iterator[Postgres]:
         # PostgreSQL refuses to run as root.
         account = next((found for found in pwd.getpwall() if found.pw_name in ("postgres", "nobody")), None)
         if account is None:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+            pytest.skip("PostgreSQL does not run as root: add a user postgres to run this test")
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         os.chown(folder, account.pw_uid, account.pw_gid)
     settle = [initdb, "-D", str(folder / "data"), "-U", "ratchet", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
@@ -153,11 +107,8 @@ def postgres() -> Iterator[Postgres]:
         preexec_fn=lambda: die_with_parent(parent),
         **identity,
     )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not server.ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail("PostgreSQL did not start")
-        time.sleep(0.1)
+    until(lambda: process.poll() is not None or server.ready(), "PostgreSQL starts", within_s=START_TIMEOUT_S)
+    assert process.poll() is None, "PostgreSQL did not start"
     yield server
     process.send_signal(signal.SIGINT)
     process.wait(30)
@@ -167,8 +118,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def lake(postgres: Postgres, tmp_path: Path) -> LakeSettings:
     """An empty lake of this test's own."""
-    pytest.importorskip("duckdb_extension_ducklake")
-    pytest.importorskip("duckdb_extension_postgres_scanner")
+    for extension in ("duckdb_extension_ducklake", "duckdb_extension_postgres_scanner"):
+        pytest.importorskip(extension, reason="no DuckLake: pip install 'ratchetd[lake]' to run this test")
     return LakeSettings(catalog=postgres.database(), data=str(tmp_path / "lake"))
 
 
@@ -183,11 +134,18 @@ class Writer:
 
     def __init__(self, lake: LakeSettings, end: int, *partitions: int) -> None:
         self.partitions = partitions
-        self._command = [sys.executable, "-c", WRITER, lake.model_dump_json(), str(end), *map(str, partitions)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "tests.integration.lake",
+            lake.model_dump_json(),
+            str(end),
+            *map(str, partitions),
+        ]
 
     def start(self) -> None:
         parent = os.getpid()
-        self._process = subprocess.Popen(self._command, preexec_fn=lambda: die_with_parent(parent))
+        self._process = subprocess.Popen(self._command, cwd=ROOT, preexec_fn=lambda: die_with_parent(parent))
 
     def kill(self) -> None:
         self._process.kill()
@@ -198,7 +156,7 @@ class Writer:
 
 
 @pytest.mark.slow
-def test_writers_of_several_processes_lose_and_double_nothing_though_one_is_killed_again_and_again(
+def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repeatedly(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     end = 300
@@ -206,9 +164,7 @@ def test_writers_of_several_processes_lose_and_double_nothing_though_one_is_kill
     steady.start()
     for least in (50, 100, 200):
         killed.start()
-        deadline = time.monotonic() + 60
-        while position(reader, 2) < least and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda least=least: position(reader, 2) >= least)  # type: ignore[misc]
         killed.kill()
     killed.start()
     steady.finish()
@@ -242,7 +198,7 @@ def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
     return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
-def test_a_writer_that_lost_its_partition_and_does_not_know_it_stores_nothing_twice(
+def test_a_writer_that_lost_its_partition_unknowingly_stores_nothing_twice(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     with connect(lake) as other:
@@ -264,7 +220,7 @@ def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDB
 
 
 @pytest.mark.slow
-def test_a_writer_waits_for_a_turn_only_so_long_and_has_it_only_so_long(
+def test_waiting_for_a_turn_and_holding_it_are_both_limited_in_time(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
     with connect(lake.model_copy(update={"turn_s": 5})) as hasty:
@@ -306,7 +262,9 @@ def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
     assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]
 
 
-def test_a_reader_sees_one_moment_and_can_go_back_to_any(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
+def test_a_reader_sees_one_snapshot_and_can_read_any_earlier_one(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
     append(reader, records(0, 0, 9))
     ((version, at),) = rows(reader, "SELECT max(snapshot_id), max(snapshot_time) FROM lake.snapshots()")
     ((last,),) = rows(reader, "SELECT max(sequence) FROM events")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,20 +17,20 @@ from kafka import KafkaConsumer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
 from streams.events import EVENT, Message, OutcomeEvent, StepEvent
-from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.runtime.crash_points import VARIABLE, CrashPoint
 from streams.runtime.processes import die_with_parent, free_port
 from streams.trust.rules import StoredStep, branch_request
-from tests.otlp_spans import conventions, states
+from tests.builders.spans import conventions, states
+from tests.waiting import until
 
 ROLE = """
 import asyncio, sys
 from streams.otlp.role import serve
 from streams.otlp.settings import OtlpSettings
 from streams.runtime.processes import stop_on_signals
-from streams.settings import KafkaSettings
+from streams.kafka.settings import KafkaSettings
 
 async def main():
     kafka, settings = sys.argv[1:]
@@ -92,6 +93,12 @@ print(json.dumps(chat))
 """
 
 
+# The role sees little of the cluster, so one kind of it is enough for each change.
+NIGHTLY_OVER_KAFKA = pytest.mark.parametrize(
+    "cluster", ["tansu", pytest.param("apache-kafka", marks=pytest.mark.nightly)], indirect=True
+)
+
+
 class OtlpRole:
     """The otlp role as a process that can be killed."""
 
@@ -110,28 +117,19 @@ class OtlpRole:
             env=os.environ | {VARIABLE: crash_at},
             preexec_fn=lambda: die_with_parent(parent),
         )
-        deadline = time.monotonic() + 60
-        while self.process.poll() is None and time.monotonic() < deadline:
-            try:
-                httpx.get(f"{self.url}/status")
-                return
-            except httpx.TransportError:
-                time.sleep(0.1)
-        pytest.fail("the otlp role did not start")
+        process = self.process
+        until(
+            lambda: process.poll() is not None or httpx.get(f"{self.url}/status"),
+            "the otlp role starts",
+            errors=(httpx.TransportError,),
+        )
+        assert process.poll() is None, "the otlp role ended"
 
     def end(self, number: signal.Signals) -> int | None:
         if self.process is None:
             return None
         self.process.send_signal(number)
         return self.process.wait(60)
-
-
-@pytest.fixture
-def kafka(cluster: KafkaSettings) -> KafkaSettings:
-    name = uuid7()
-    topics = ("events", "branches", "transitions", "dead_letters", "spans")
-    named = {f"{topic}_topic": f"{name}.{topic}" for topic in topics}
-    return cluster.model_copy(update={"group_prefix": name, "partitions": 2, **named})
 
 
 @pytest.fixture
@@ -184,9 +182,10 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
     assert branch_request("episode", stored, "trusted") is not None
 
 
+@NIGHTLY_OVER_KAFKA
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openllmetry", "openllmetry-events", "openinference", "openinference-sessions"])
-def test_what_an_instrumented_agent_does_arrives_as_one_growing_chat(
+def test_what_an_instrumented_agent_does_arrives_as_one_append_only_conversation(
     kind: str,
     role: OtlpRole,
     inference_url: str,
@@ -236,20 +235,22 @@ def request(trace: int, first: int = 0, last: int = 3, root: bool = True) -> byt
 
 def send(role: OtlpRole, body: bytes) -> None:
     """Until it is taken, as exporters do."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.post(
-                f"{role.url}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"}
-            ).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("the request was never taken")
+    until(lambda: sent_once(role, body), "the request is taken", errors=(httpx.TransportError,))
 
 
-def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
+def sent_once(role: OtlpRole, body: bytes) -> bool:
+    headers = {"content-type": "application/x-protobuf"}
+    return httpx.post(f"{role.url}/v1/traces", content=body, headers=headers).is_success
+
+
+def died_or_assembled(role: OtlpRole, steps: int) -> bool:
+    try:
+        return bool(httpx.get(f"{role.url}/status").json()["steps"] >= steps)
+    except httpx.TransportError:
+        return role.process is not None and role.process.poll() is not None
+
+
+def test_repeated_and_partial_exports_of_a_trace_become_one_episode(
     role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
 ) -> None:
     role.start()
@@ -263,6 +264,7 @@ def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
     assert (status["steps"], status["repeated"], status["accepted"]) == (6, 3, 11)
 
 
+@NIGHTLY_OVER_KAFKA
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "crash_at",
@@ -277,20 +279,17 @@ def test_spans_that_repeat_and_come_in_pieces_are_one_episode(
         f"{CrashPoint.ACK_AFTER}@1",
     ],
 )
-def test_wherever_the_role_dies_every_span_it_took_becomes_its_event(
+def test_wherever_the_role_is_killed_every_accepted_span_becomes_its_event(
     crash_at: str, role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
 ) -> None:
     role.start(crash_at)
     traces = range(1, 6)
     for trace in traces:
         try:
-            send_once = httpx.post(
-                f"{role.url}/v1/traces", content=request(trace), headers={"content-type": "application/x-protobuf"}
-            )
-            assert send_once.is_success
+            assert sent_once(role, request(trace))
         except httpx.TransportError:
             break
-        time.sleep(0.3)
+        until(partial(died_or_assembled, role, 3 * trace))
     assert role.process is not None
     assert role.process.wait(60) == -signal.SIGKILL
     role.start()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +16,6 @@ from kafka import KafkaConsumer
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
@@ -26,6 +26,7 @@ from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.tally import Tally
 from streams.runtime.processes import free_port
+from tests.waiting import eventually
 
 PROTOBUF, JSON = {"content-type": "application/x-protobuf"}, {"content-type": "application/json"}
 TOPIC = "spans"
@@ -55,16 +56,8 @@ def traces(*names: str) -> bytes:
 
 
 @pytest.fixture
-def kafka(cluster: KafkaSettings) -> KafkaSettings:
-    name = uuid7()
-    topics = ("events", "branches", "transitions", "dead_letters", "spans")
-    settings = cluster.model_copy(update={f"{topic}_topic": f"{name}.{topic}" for topic in topics})
-    create_topics(settings)
-    return settings
-
-
-@pytest.fixture
 def publisher(kafka: KafkaSettings) -> Iterator[Publisher]:
+    create_topics(kafka)
     opened = Publisher(kafka, timeout_s=10, max_message_bytes=2**20)
     yield opened
     opened.close()
@@ -91,7 +84,7 @@ async def test_a_request_is_in_the_log_when_it_is_answered(kafka: KafkaSettings,
     assert {(record.key, record.partition) for record in found} == {(b"01" * 16, found[0].partition)}
 
 
-async def test_what_cannot_be_used_is_rejected_and_the_rest_is_not() -> None:
+async def test_unusable_spans_are_rejected_and_the_others_accepted() -> None:
     kept: list[Outgoing] = []
     async with intake(kept.extend, max_record_bytes=400) as client:
         span = {"traceId": "01" * 16, "spanId": "02" * 8, "name": "good"}
@@ -134,7 +127,7 @@ async def test_empty_requests_and_json_with_parameters_are_fine() -> None:
         assert (answer.status_code, answer.json()) == (200, {})
 
 
-async def test_with_tokens_only_their_owners_get_in() -> None:
+async def test_where_tokens_are_set_only_their_owners_are_accepted() -> None:
     kept: list[Outgoing] = []
     async with intake(kept.extend, tokens={"ann": ANN, "bob": "another-token-of-bob"}) as client:
         for value, status in (("", 401), ("Bearer wrong", 401), (f"Basic {ANN}", 401), (f"Bearer {ANN}", 200)):
@@ -143,16 +136,17 @@ async def test_with_tokens_only_their_owners_get_in() -> None:
     assert [ANY_RECORD.validate_json(message.value or b"").principal for message in kept] == ["ann"]
 
 
-async def test_more_than_it_can_work_on_is_told_to_come_back() -> None:
-    go_on = threading.Event()
+async def test_requests_beyond_the_limit_in_flight_are_told_to_retry() -> None:
+    go_on, working = threading.Event(), queue.Queue[None]()
 
     def slowly(messages: Sequence[Outgoing]) -> None:
+        working.put(None)
         assert go_on.wait(10)
 
     async with intake(slowly, max_in_flight=2, retry_after_s=7) as client:
         post = partial(client.post, "/v1/traces", content=traces("a"), headers=PROTOBUF)
         waiting = [asyncio.create_task(post()) for _ in range(2)]
-        await asyncio.sleep(0.2)
+        await eventually(lambda: working.qsize() == 2)
         refused = await post()
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "7")
         go_on.set()
@@ -160,7 +154,7 @@ async def test_more_than_it_can_work_on_is_told_to_come_back() -> None:
         assert (await post()).status_code == 200
 
 
-async def test_while_the_log_is_away_exporters_are_told_to_come_back_and_then_they_can() -> None:
+async def test_while_the_log_is_unavailable_exporters_are_told_to_retry_and_then_succeed() -> None:
     port = free_port()
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
     publisher = Publisher(kafka, timeout_s=1, max_message_bytes=2**20)
@@ -171,11 +165,10 @@ async def test_while_the_log_is_away_exporters_are_told_to_come_back_and_then_th
             return (await client.post("/v1/traces", content=traces("a"), headers=PROTOBUF)).status_code
 
         async def becomes(wanted: int) -> None:
-            for _ in range(100):
-                if await status() == wanted:
-                    return
-                await asyncio.sleep(0.3)
-            pytest.fail(f"it never answered {wanted}")
+            async def answered() -> bool:
+                return await status() == wanted
+
+            await eventually(answered, f"it answers {wanted}")
 
         answer = await client.post("/v1/traces", content=traces("a"), headers=PROTOBUF)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")

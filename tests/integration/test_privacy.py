@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 from pathlib import Path
 
 import duckdb
@@ -12,13 +11,12 @@ from kafka import KafkaProducer
 from learners.snapshots import build_snapshot
 from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
-from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
-from streams.store.settings import StoreSettings
 from streams.store.tables import TABLES
 from streams.trust.holdout import HoldoutSettings
-from tests.integration.test_pipeline_record import RECORDER, answers, caught_up, eventually
-from tests.streams.redaction.test_redaction import PLANTED
+from tests.integration.recording import Recorder, answers, caught_up
+from tests.planted import PLANTED
+from tests.waiting import eventually
 
 EVERYTHING = HoldoutSettings(selection=0.0, confirmation=0.0)
 # Shorter ones may stand in any file by chance; the tables are searched for all of them.
@@ -70,27 +68,22 @@ def publish(kafka: KafkaSettings) -> int:
 
 
 async def test_nothing_planted_is_in_any_file_or_log(kafka: KafkaSettings, tmp_path: Path) -> None:
-    settings = StoreSettings(path=tmp_path / "home" / "store.duckdb", port=free_port(), batch_s=0.1)
-    arguments = [kafka.model_dump_json(), settings.model_dump_json(), EVERYTHING.model_dump_json()]
     log = tmp_path / "home.log"
-    with log.open("wb") as output:
-        role = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", RECORDER, *arguments, stdout=output, stderr=output
-        )
-        try:
-            async with StoreClient(f"http://127.0.0.1:{settings.port}") as client:
-                await eventually(lambda: answers(client))
-                published = await asyncio.to_thread(publish, kafka)
-                await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
-                status = await client.status()
-                assert status.dead_letters == len(PLANTED)
-                assert sum(status.events.values()) + status.dead_letters + status.quarantined == published
-                assert sum(status.redactions.values()) > 5 * len(PLANTED)
-                await build_snapshot(client, EVERYTHING, tmp_path / "snapshots")
-        finally:
-            # Killed, so that its write-ahead log stays beside the file.
-            role.send_signal(signal.SIGKILL)
-            await role.wait()
+    recorder = Recorder(kafka, tmp_path / "home" / "store.duckdb", EVERYTHING, log)
+    recorder.start()
+    try:
+        async with StoreClient(recorder.url) as client:
+            await eventually(lambda: answers(client))
+            published = await asyncio.to_thread(publish, kafka)
+            await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+            status = await client.status()
+            assert status.dead_letters == len(PLANTED)
+            assert sum(status.events.values()) + status.dead_letters + status.quarantined == published
+            assert sum(status.redactions.values()) > 5 * len(PLANTED)
+            await build_snapshot(client, EVERYTHING, tmp_path / "snapshots")
+    finally:
+        # Killed, so that its write-ahead log stays beside the file.
+        recorder.end(signal.SIGKILL)
 
     files = [path for path in (tmp_path / "home", tmp_path / "snapshots", log) for path in (path, *path.rglob("*"))]
     kept = {path: path.read_bytes() for path in files if path.is_file()}
@@ -104,7 +97,7 @@ async def test_nothing_planted_is_in_any_file_or_log(kafka: KafkaSettings, tmp_p
         if value.encode() in data
     ] == []
     # Both kinds of file compress their strings, so what they say is searched as well.
-    texts = stored_texts(settings.path) + parquet_texts(tmp_path / "snapshots")
+    texts = stored_texts(recorder.store.path) + parquet_texts(tmp_path / "snapshots")
     assert len(texts) > 10 * len(PLANTED)
     spelt = {value: {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]} for value in values}
     assert [value for value, ways in spelt.items() if any(way in text for way in ways for text in texts)] == []

@@ -12,41 +12,27 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from streams.events import Actor, Message, OutcomeEvent, StepEvent
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
-from streams.trust.holdout import Split
-from tests.integration.test_pipeline_record import HOLDOUT, answers, caught_up, eventually, publisher, recorder_of
+from tests.builders.episodes import task
+from tests.integration.recording import ROOT, answers, caught_up, pairs, publisher, recorder_of
+from tests.roles import RoleSettings
+from tests.waiting import eventually
 
 PARTITIONS = 8
 STEPS = 2
-SEED = next(seed for seed in range(100) if HOLDOUT.split(f"twc/train/{seed}") is Split.TRAIN)
-TASK = Task(environment="textworld_express", task_id=f"twc/train/{SEED}", seed=SEED)
+TASK = task()
 # No model is needed: the alternatives are valid actions.
 BRANCHING = BranchingSettings(samples=0, alternatives=1, episodes=2)
-WORKER = """
-import asyncio, logging, sys
-import structlog
-from streams.branching.role import serve
-from streams.runtime.processes import stop_on_signals
-from streams.settings import BranchingSettings, KafkaSettings
-
-async def main():
-    kafka, branching = sys.argv[1:]
-    await serve(
-        KafkaSettings.model_validate_json(kafka), BranchingSettings.model_validate_json(branching), stop_on_signals()
-    )
-
-structlog.configure(processors=[structlog.processors.JSONRenderer()])
-asyncio.run(main())
-"""
 
 
 class Worker:
@@ -54,10 +40,11 @@ class Worker:
 
     def __init__(self, kafka: KafkaSettings, told: Path) -> None:
         self._told = told
-        parent = os.getpid()
+        parent, settings = os.getpid(), RoleSettings(kafka=kafka, branching=BRANCHING)
         with told.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", WORKER, kafka.model_dump_json(), BRANCHING.model_dump_json()],
+                [sys.executable, "-m", "tests.roles", "branch", settings.model_dump_json()],
+                cwd=ROOT,
                 stdout=output,
                 preexec_fn=lambda: die_with_parent(parent),
             )
@@ -115,7 +102,7 @@ def episode(name: str, steps: list[StepEvent]) -> list[tuple[str, bytes]]:
     """The recorded episode under another name, with its verdict, ready to be published."""
     renamed = [step.model_copy(update={"episode_id": name, "event_id": uuid7()}) for step in steps]
     verdict = OutcomeEvent(episode_id=name, verifier="game", success=True, score=1.0)
-    return [(name, event.to_json()) for event in (*renamed, verdict)]
+    return pairs([*renamed, verdict])
 
 
 async def has_members(kafka: KafkaSettings, count: int) -> bool:
@@ -151,14 +138,14 @@ async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
                 )
 
             await eventually(lambda: answers(client))
-            await eventually(lambda: has_members(kafka, 3))
+            await eventually(lambda: has_members(kafka, 3), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(24) for pair in episode(f"first-{number}", steps)])
             await eventually(lambda: all_branched(24))
             assert all(worker.episodes() for worker in workers)
 
             publish(kafka.events_topic, [pair for number in range(8) for pair in episode(f"during-{number}", steps)])
             workers.append(Worker(kafka, tmp_path / "worker-3.log"))
-            await eventually(lambda: has_members(kafka, 4))
+            await eventually(lambda: has_members(kafka, 4), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(16) for pair in episode(f"then-{number}", steps)])
             await eventually(lambda: all_branched(48))
             assert workers[-1].episodes()

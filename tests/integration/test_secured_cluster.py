@@ -23,7 +23,7 @@ from streams.kafka.settings import KafkaSecurity, KafkaSettings
 from streams.kafka.topics import cluster_id, create_topics, end_offsets
 from streams.kafka.worker import build_app, consume, publish, run
 from streams.producer import Producer
-from tests.integration.conftest import KafkaNode
+from tests.kafka_node import KafkaNode
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ def settings(node: KafkaNode, folder: Path, mechanism: str, changes: Mapping[str
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
-async def test_every_client_comes_through(
+async def test_every_client_connects_to_a_secured_cluster(
     node: KafkaNode, folder: Path, tmp_path: Path, mechanism: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -162,7 +162,7 @@ async def test_every_client_comes_through(
     [{"password": "wrong-horse"}, {"certfile": None, "keyfile": None}, {"cafile": "other.pem"}],
     ids=["password", "no client certificate", "unknown authority"],
 )
-def test_who_proves_nothing_is_refused(
+def test_a_client_without_valid_credentials_is_refused(
     node: KafkaNode,
     folder: Path,
     tmp_path: Path,

@@ -2,29 +2,9 @@
 
 import pytest
 
-from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, write_snapshot
-from learners.trajectories import Branch, Trajectory
-from streams.environments.harness import ChatHarness
-from streams.events import RecordedStep
 from streams.trust.holdout import HoldoutSettings
-
-
-def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
-    """One step of an expert, and one alternative to it."""
-    return Trajectory(
-        episode_id=f"episode-{number}",
-        task_id=task_id,
-        opening=ChatHarness().opening(f"Put away object {number}.\n\nYou are in the kitchen."),
-        steps=(RecordedStep(action=f"take object {number}", observation="Taken. [score 1.00]"),),
-        branches=(Branch(0, "sing", "You sing. [score 0.00]", "policy", "sandbox_exact"),),
-    )
-
-
-def settings(*stages: Stage, lora: LoraSettings | None = None) -> LearnerSettings:
-    """A training that takes seconds."""
-    chosen = stages or (Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=8))
-    return LearnerSettings(stages=chosen, lora=lora or LoraSettings(rank=4, alpha=8), learning_rate=5e-3, threads=1)
+from tests.builders.trained import trajectory
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from learners.base_model import base_digest
 from learners.settings import TrainingJob
 from learners.snapshots import Snapshot
 from streams.errors import TrainingError
-from tests.learners.conftest import settings
+from tests.builders.trained import settings
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> AdapterStore:
     return AdapterStore(tmp_path / "adapters")
 
 
-def test_a_manifest_comes_back_as_it_went_in_and_says_where_the_adapter_came_from(
+def test_a_manifest_is_read_as_it_was_written_and_names_where_the_adapter_came_from(
     store: AdapterStore, output: Path, manifest: AdapterManifest, tiny_base: Path, snapshot: Snapshot
 ) -> None:
     digest = store.add(output, manifest)
@@ -50,7 +50,9 @@ def test_a_manifest_comes_back_as_it_went_in_and_says_where_the_adapter_came_fro
     assert "8 updates of imitation" in card
 
 
-def test_the_name_is_that_of_the_content(store: AdapterStore, output: Path, manifest: AdapterManifest) -> None:
+def test_an_adapter_is_named_by_the_digest_of_its_content(
+    store: AdapterStore, output: Path, manifest: AdapterManifest
+) -> None:
     digest = store.add(output, manifest)
     assert store.folder(digest).name == digest == adapter_digest(store.folder(digest))
     assert store.add(output, manifest) == digest
@@ -71,7 +73,7 @@ def test_a_folder_that_was_changed_is_refused(
         store.manifest(digest)
 
 
-def test_the_report_of_a_gate_may_join_the_folder_later(
+def test_the_report_of_a_gate_may_be_added_to_the_folder_later(
     store: AdapterStore, output: Path, manifest: AdapterManifest
 ) -> None:
     digest = store.add(output, manifest)
@@ -79,7 +81,9 @@ def test_the_report_of_a_gate_may_join_the_folder_later(
     assert store.manifest(digest) == manifest
 
 
-def test_what_is_no_adapter_is_an_error(store: AdapterStore, output: Path, manifest: AdapterManifest) -> None:
+def test_a_folder_that_is_not_an_adapter_is_an_error(
+    store: AdapterStore, output: Path, manifest: AdapterManifest
+) -> None:
     with pytest.raises(TrainingError, match="there is no adapter 0000"):
         store.manifest("0000")
     (output / "probes.json").unlink()

@@ -1,5 +1,6 @@
 """The base model is what it is said to be, or there is none."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_a_local_folder_is_taken_as_it_is(tiny_base: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_model_is_refused_with_the_files_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lacks config\.json, tokenizer_config\.json"):
         resolve_base(str(tmp_path / "nowhere"), tmp_path)
 
@@ -33,8 +34,11 @@ def test_the_digest_is_that_of_weights_configuration_and_tokenizer(tiny_base: Pa
 
 
 @pytest.mark.slow
-def test_the_embedded_model_is_converted_once_and_again_when_its_copy_is_damaged(tmp_path: Path) -> None:
-    folder = resolve_base(EMBEDDED, tmp_path)
+def test_the_embedded_model_is_converted_once_and_again_when_its_copy_is_damaged(
+    embedded_home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(embedded_home, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "base" / EMBEDDED
     genuine, weights = base_digest(folder), folder / "model.safetensors"
     assert AutoConfig.from_pretrained(folder).num_hidden_layers == 30
     assert AutoTokenizer.from_pretrained(folder).chat_template

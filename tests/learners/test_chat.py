@@ -40,7 +40,7 @@ def test_messages_one_by_one_are_the_tokens_of_the_whole_chat(tokenizer: ChatTok
 
 @given(turns=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
 @settings(max_examples=100, deadline=None)
-def test_whatever_is_said_the_tokens_are_those_of_the_whole_chat(
+def test_for_any_content_the_tokens_of_messages_are_those_of_the_whole_chat(
     tokenizer: ChatTokenizer, turns: list[tuple[str, str]]
 ) -> None:
     chat = list(GAME)
@@ -50,20 +50,20 @@ def test_whatever_is_said_the_tokens_are_those_of_the_whole_chat(
     assert by_message == tokenizer.encode(tokenizer.text(chat))
 
 
-def test_what_an_author_wrote_is_the_words_and_the_end_of_the_turn(tokenizer: ChatTokenizer) -> None:
+def test_the_tokens_of_an_author_are_the_content_and_the_end_of_the_turn(tokenizer: ChatTokenizer) -> None:
     for message in GAME:
         assert content(tokenizer, message) == tokenizer.encode(message.content + END_OF_TURN)
 
 
 @pytest.mark.parametrize("word", ["assistant", "s", "end", "im", "", "ass\nistant"])
-def test_words_that_the_template_uses_too_are_counted_where_the_author_wrote_them(
+def test_words_that_the_template_uses_too_are_counted_only_in_the_authors_content(
     tokenizer: ChatTokenizer, word: str
 ) -> None:
     message = Message(role="assistant", content=word)
     assert content(tokenizer, message) == tokenizer.encode(word + END_OF_TURN)
 
 
-def test_a_template_that_looks_at_the_neighbours_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_template_whose_messages_depend_on_each_other_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     base = tmp_path / "counting"
     copytree(tiny_base, base)
     numbered = "{% for message in messages %}<|im_start|>{{ loop.revindex }}{{ message.content }}<|im_end|>{% endfor %}"

@@ -115,7 +115,7 @@ def test_the_loss_is_the_sum_over_counted_tokens(packer: TreePacker, in_trees: L
     assert tree_loss(in_trees, halved).item() == pytest.approx(loss / 2, rel=1e-5)
 
 
-def test_branches_that_do_not_fit_are_left_out_and_the_rest_is_as_it_was(packer: TreePacker, tiny_base: Path) -> None:
+def test_branches_that_do_not_fit_are_left_out_and_the_others_unchanged(packer: TreePacker, tiny_base: Path) -> None:
     whole = packer.pack(TRAJECTORY, EVERYTHING)
     tight = TreePacker(ChatTokenizer(tiny_base), whole.length - 1).pack(TRAJECTORY, EVERYTHING)
     assert sum(group.stop - group.start for group in tight.layout.groups) > 0
@@ -124,7 +124,7 @@ def test_branches_that_do_not_fit_are_left_out_and_the_rest_is_as_it_was(packer:
     assert torch.equal(tight.positions, whole.positions[: tight.length])
 
 
-def test_imitation_counts_what_the_actor_did_and_the_end_of_its_turns(packer: TreePacker, tiny_base: Path) -> None:
+def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePacker, tiny_base: Path) -> None:
     tree = OBJECTIVES["imitation"].pack(TRAJECTORY, packer)
     tokenizer = ChatTokenizer(tiny_base)
     said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps)
@@ -132,7 +132,7 @@ def test_imitation_counts_what_the_actor_did_and_the_end_of_its_turns(packer: Tr
     assert tree.layout.groups == ()
 
 
-def test_of_a_recovery_the_mistake_it_begins_with_is_not_imitated(packer: TreePacker, tiny_base: Path) -> None:
+def test_the_error_before_a_recovery_is_not_imitated(packer: TreePacker, tiny_base: Path) -> None:
     recovery = replace(TRAJECTORY, learn_from=1)
     tree = OBJECTIVES["imitation"].pack(recovery, packer)
     said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps[1:])
@@ -140,7 +140,7 @@ def test_of_a_recovery_the_mistake_it_begins_with_is_not_imitated(packer: TreePa
     assert torch.equal(tree.ids, OBJECTIVES["imitation"].pack(TRAJECTORY, packer).ids)
 
 
-def test_the_world_model_counts_what_came_back_to_the_actor_and_to_the_alternatives(
+def test_the_world_model_counts_observations_of_the_trajectory_and_of_its_branches(
     packer: TreePacker, tiny_base: Path
 ) -> None:
     tree = OBJECTIVES["world_model"].pack(TRAJECTORY, packer)
@@ -149,7 +149,7 @@ def test_the_world_model_counts_what_came_back_to_the_actor_and_to_the_alternati
     assert tree.ids[tree.targets].tolist() == tokenizer.encode("".join(f"{answer}<|im_end|>" for answer in answers))
 
 
-def test_who_has_no_branches_teaches_no_world_model_and_who_did_nothing_teaches_no_imitation() -> None:
+def test_trajectories_without_branches_or_without_actions_give_no_example_of_that_objective() -> None:
     lone = Trajectory(episode_id="b", task_id="t", opening=TRAJECTORY.opening, steps=TRAJECTORY.steps)
     assert not OBJECTIVES["world_model"].applies(lone)
     assert OBJECTIVES["imitation"].applies(lone)

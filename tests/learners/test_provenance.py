@@ -11,8 +11,7 @@ from learners.adapters import AdapterStore
 from learners.provenance import Exposure, Provenance
 from learners.snapshots import Snapshot, write_snapshot
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import trajectory
-from tests.trained import entered
+from tests.builders.trained import entered, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
 
@@ -27,7 +26,7 @@ def provenance(home: Path) -> Provenance:
     return Provenance(AdapterStore(home / "adapters"), home / "snapshots")
 
 
-def test_an_adapter_saw_those_whose_trajectories_its_snapshot_has(tmp_path: Path) -> None:
+def test_an_adapter_saw_the_principals_whose_trajectories_are_in_its_snapshot(tmp_path: Path) -> None:
     adapter = entered(tmp_path, snapshot_of(tmp_path, "ann", "bob", "ann"))
     other = entered(tmp_path, snapshot_of(tmp_path, "bob"))
     found = provenance(tmp_path)
@@ -36,7 +35,7 @@ def test_an_adapter_saw_those_whose_trajectories_its_snapshot_has(tmp_path: Path
     assert found.exposed("eve") == ()
 
 
-def test_what_a_parent_saw_its_children_saw_too(tmp_path: Path) -> None:
+def test_a_child_saw_every_principal_that_its_parent_saw(tmp_path: Path) -> None:
     grandparent = entered(tmp_path, snapshot_of(tmp_path, "ann"))
     parent = entered(tmp_path, snapshot_of(tmp_path, "bob"), grandparent)
     child = entered(tmp_path, snapshot_of(tmp_path, "bob", "cid"), parent)
@@ -48,14 +47,14 @@ def test_what_a_parent_saw_its_children_saw_too(tmp_path: Path) -> None:
     assert [one.inherited for one in found.exposed("cid")] == [False]
 
 
-def test_a_trajectory_that_several_went_is_the_data_of_each(tmp_path: Path) -> None:
+def test_an_identical_trajectory_of_several_principals_is_the_data_of_each(tmp_path: Path) -> None:
     shared = replace(trajectory(1), principals=("ann", "bob"))
     adapter = entered(tmp_path, write_snapshot([shared], NOTHING_HELD_OUT, tmp_path / "snapshots", 1, {}))
     assert provenance(tmp_path).lineage(adapter)[0].principals == Counter(ann=1, bob=1)
 
 
 @pytest.mark.parametrize("lost", ["the snapshot", "the parent", "the parent's weights"])
-def test_what_cannot_be_told_any_more_counts_as_having_seen_everybody(lost: str, tmp_path: Path) -> None:
+def test_an_adapter_whose_snapshot_is_lost_counts_as_having_seen_every_principal(lost: str, tmp_path: Path) -> None:
     first = snapshot_of(tmp_path, "ann")
     parent = entered(tmp_path, first)
     child = entered(tmp_path, snapshot_of(tmp_path, "bob", "cid"), parent)

@@ -15,8 +15,9 @@ from streams.errors import TrainingError
 from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
-from tests.learners.conftest import trajectory
-from tests.recorded import HOLDOUT, KAFKA, TASKS, Log, ServedStore, episode
+from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import trajectory
 
 
 async def build(served: ServedStore, home: Path, as_of: int | None = None) -> Snapshot:
@@ -33,9 +34,7 @@ def everything_in(snapshot: Snapshot) -> str:
     return "".join(str(table.to_pylist()) for table in tables)
 
 
-async def test_of_all_that_was_played_only_the_train_split_is_learned_from(
-    served_store: ServedStore, tmp_path: Path
-) -> None:
+async def test_only_episodes_of_the_train_split_are_in_a_snapshot(served_store: ServedStore, tmp_path: Path) -> None:
     log = Log(served_store.store)
     for split, tasks in TASKS.items():
         for number, task_id in enumerate(tasks[:6]):
@@ -48,7 +47,7 @@ async def test_of_all_that_was_played_only_the_train_split_is_learned_from(
         assert f"'{held_out}'" not in everything_in(snapshot)
 
 
-async def test_a_store_that_was_told_other_splits_lets_nothing_in_that_the_builder_holds_out(
+async def test_tasks_held_out_by_the_builder_are_left_out_whatever_splits_the_store_has(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, tasks = Log(served_store.store), TASKS[Split.TRAIN]
@@ -70,7 +69,7 @@ async def test_a_store_that_was_told_other_splits_lets_nothing_in_that_the_build
     shares=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
     seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=20),
 )
-def test_whatever_the_settings_no_held_out_task_is_assembled(
+def test_for_any_settings_no_held_out_task_is_in_a_snapshot(
     key: str, shares: tuple[float, float], seeds: list[int]
 ) -> None:
     holdout = HoldoutSettings(key=key, selection=shares[0], confirmation=shares[1])
@@ -96,7 +95,9 @@ def test_whatever_the_settings_no_held_out_task_is_assembled(
     assert kept == {row["task_id"] for row in rows if holdout.split(str(row["task_id"])) is Split.TRAIN}
 
 
-async def test_a_recovery_is_learned_from_where_it_left_the_mistake(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_a_recovery_is_learned_from_the_state_where_it_left_the_failed_trajectory(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
     log, task_id = Log(served_store.store), TASKS[Split.TRAIN][0]
     log.publish(*episode("failed", task_id, "policy", success=False))
     log.recovered("failed", task_id, left_at=1)
@@ -108,7 +109,7 @@ async def test_a_recovery_is_learned_from_where_it_left_the_mistake(served_store
     assert snapshot.manifest.episodes == {"recovery": 1}
 
 
-async def test_a_recovery_of_who_revoked_or_of_a_held_out_task_is_not_learned_from(
+async def test_recoveries_of_revoked_principals_and_of_held_out_tasks_are_left_out(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log = Log(served_store.store)
@@ -120,14 +121,14 @@ async def test_a_recovery_of_who_revoked_or_of_a_held_out_task_is_not_learned_fr
         await build(served_store, tmp_path / "snapshots")
 
 
-def test_a_trajectory_of_a_held_out_task_is_refused_by_whoever_writes_it(tmp_path: Path) -> None:
+def test_writing_a_trajectory_of_a_held_out_task_is_refused(tmp_path: Path) -> None:
     for split in (Split.SELECTION, Split.CONFIRMATION):
         with pytest.raises(TrainingError, match="held out"):
             write_snapshot([trajectory(1, TASKS[split][0])], HOLDOUT, tmp_path, 0, {})
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_the_same_sequence_gives_the_same_snapshot_whatever_came_later(
+async def test_the_same_sequence_gives_the_same_snapshot_after_later_events_too(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -144,7 +145,7 @@ async def test_the_same_sequence_gives_the_same_snapshot_whatever_came_later(
     assert late.manifest.snapshot_id != before.manifest.snapshot_id
 
 
-async def test_who_revoked_leaves_every_later_snapshot_with_branches_and_all(
+async def test_revoked_principals_are_left_out_of_later_snapshots_with_their_branches(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -157,7 +158,7 @@ async def test_who_revoked_leaves_every_later_snapshot_with_branches_and_all(
     assert "leaves" not in everything_in(snapshot)
 
 
-async def test_who_revoked_is_left_out_of_an_old_sequence_too_and_the_manifest_says_so(
+async def test_revoked_principals_are_left_out_of_old_sequences_too_and_counted_in_the_manifest(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -171,7 +172,7 @@ async def test_who_revoked_is_left_out_of_an_old_sequence_too_and_the_manifest_s
     assert again.manifest.snapshot_id != before.manifest.snapshot_id
 
 
-async def test_a_retraction_is_for_ever_whenever_the_episodes_come(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_a_retraction_also_holds_for_episodes_that_come_later(served_store: ServedStore, tmp_path: Path) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
     log.publish(RetractionEvent(principal="left", reason="asked"), *episode("stays", first))
     log.publish(*episode("left", second))
@@ -180,7 +181,7 @@ async def test_a_retraction_is_for_ever_whenever_the_episodes_come(served_store:
     assert (names(snapshot), snapshot.manifest.branches) == (["stays"], 0)
 
 
-async def test_an_episode_that_a_principal_that_revoked_took_part_in_is_left_out_whole(
+async def test_an_episode_with_one_revoked_principal_is_left_out_as_a_whole(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
@@ -190,7 +191,7 @@ async def test_an_episode_that_a_principal_that_revoked_took_part_in_is_left_out
     assert names(await build(served_store, tmp_path)) == ["stays"]
 
 
-async def test_a_snapshot_says_whose_data_it_holds(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_a_snapshot_lists_the_principals_whose_data_it_holds(served_store: ServedStore, tmp_path: Path) -> None:
     log, (first, second, *_) = Log(served_store.store), TASKS[Split.TRAIN]
     log.publish(*episode("a", first), *episode("b", first), *episode("c", second))
     snapshot = await build(served_store, tmp_path)
@@ -198,7 +199,7 @@ async def test_a_snapshot_says_whose_data_it_holds(served_store: ServedStore, tm
     assert read_principals(snapshot.folder) == {"a": 1, "b": 1, "c": 1}
 
 
-async def test_only_what_is_trusted_is_learned_from_and_the_manifest_counts_whose_it_is(
+async def test_only_trusted_episodes_are_in_a_snapshot_and_the_manifest_counts_them_by_actor(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log, tasks = Log(served_store.store), TASKS[Split.TRAIN]
@@ -213,7 +214,7 @@ async def test_only_what_is_trusted_is_learned_from_and_the_manifest_counts_whos
     assert snapshot.manifest.offsets[f"{KAFKA.events_topic}/0"] == 9
 
 
-async def test_episodes_that_went_the_same_way_are_kept_once(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_identical_episodes_are_kept_once(served_store: ServedStore, tmp_path: Path) -> None:
     log, (task_id, *_) = Log(served_store.store), TASKS[Split.TRAIN]
     log.publish(*episode("a", task_id), *episode("b", task_id), *episode("c", task_id, action="run"))
     assert names(await build(served_store, tmp_path)) == ["a", "c"]
@@ -240,7 +241,7 @@ async def test_a_store_with_nothing_to_learn_from_is_an_error_that_says_so(
         await build(served_store, tmp_path)
 
 
-def test_what_is_read_is_what_was_written_and_a_changed_file_is_refused(tmp_path: Path) -> None:
+def test_a_snapshot_is_read_as_it_was_written_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     written = [trajectory(n, TASKS[Split.TRAIN][n]) for n in range(3)]
     snapshot = write_snapshot(written, HOLDOUT, tmp_path, 5, {"ratchet.events/0": 9})
     assert read_trajectories(snapshot.folder) == written

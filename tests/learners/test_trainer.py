@@ -20,7 +20,7 @@ from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import settings, trajectory
+from tests.builders.trained import settings, trajectory
 
 SHORT = Stage(objective="imitation", updates=2)
 
@@ -66,14 +66,14 @@ def test_the_loss_falls_in_both_stages_and_every_update_is_told(trained: Trained
         assert losses[-1] < losses[0]
 
 
-def test_the_adapter_is_written_and_does_something(trained: Trained) -> None:
+def test_the_adapter_is_written_and_changes_the_model(trained: Trained) -> None:
     files = {path.name for path in trained.folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "probes.json"} <= files
     weights = load_file(trained.folder / "adapter_model.safetensors")
     assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
 
 
-def test_the_probes_are_what_the_merged_adapter_says(trained: Trained, tiny_base: Path) -> None:
+def test_the_recorded_probes_are_the_log_probabilities_of_the_merged_adapter(trained: Trained, tiny_base: Path) -> None:
     probes = json.loads((trained.folder / "probes.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     base = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_goes_on_from_a_parent(
+def test_training_continues_from_a_parent(
     train_here: Callable[..., dict[str, torch.Tensor]], trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     child = train_here("child", settings(SHORT), parent=trained.folder)
@@ -137,7 +137,7 @@ async def test_a_snapshot_with_nothing_for_a_stage_is_an_error_that_names_both(t
     assert not (job.output / "adapter_model.safetensors").exists()
 
 
-async def test_a_training_that_dies_is_an_error_with_its_last_words(
+async def test_a_training_that_dies_is_an_error_with_its_last_output(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     job = TrainingJob(

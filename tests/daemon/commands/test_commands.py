@@ -1,11 +1,9 @@
 """The operator's commands over a real broker and a real record role, each in a process of its own."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +16,15 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from learners.snapshots import build_snapshot, read_principals
-from streams.events import Event
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.topics import end_offsets
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
-from tests.recorded import TASKS, episode
-from tests.trained import entered
+from tests.builders.episodes import TASKS, episode
+from tests.builders.trained import entered
+from tests.waiting import eventually, until
 
 ROOT = Path(__file__).parents[3]
 EVENTS = "ratchet.events"
@@ -92,20 +90,20 @@ class Ratchet:
 
     def plays(self, principal: str, key: str | None = None) -> None:
         """An episode like no other; its name and its principal's are the same."""
-        events: list[Event] = episode(principal, TASK, action=f"go {principal}")
+        events = episode(principal, TASK, action=f"go {principal}")
         self.publish(*(event.to_json() for event in events), key=key)
 
     async def caught_up(self) -> int:
         """Wait until the store has read all that is published; its sequence."""
         async with StoreClient(self.store_url) as client:
             ends = end_offsets(self.broker.bootstrap, EVENTS)
-            for _ in range(600):
-                status = await client.status()
-                positions = status.positions.get(EVENTS, {})
-                if all(positions.get(partition, 0) == end for partition, end in ends.items()):
-                    return status.sequence
-                await asyncio.sleep(0.1)
-        pytest.fail("the record role did not catch up")
+
+            async def at_the_end() -> bool:
+                positions = (await client.status()).positions.get(EVENTS, {})
+                return all(positions.get(partition, 0) == end for partition, end in ends.items())
+
+            await eventually(at_the_end, "the record role catches up")
+            return (await client.status()).sequence
 
     async def trains(self) -> str:
         async with StoreClient(self.store_url) as client:
@@ -120,22 +118,16 @@ def recording(home: Path, **variables: str) -> Iterator[Ratchet]:
         ratchet = Ratchet(broker, home, **variables)
         role = ratchet.start()
         try:
-            deadline = time.monotonic() + 60
-            while not answers(ratchet.store_url):
-                if role.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail((home / "record.log").read_text()[-2000:])
-                time.sleep(0.1)
+            until(
+                lambda: role.poll() is not None or httpx.get(f"{ratchet.store_url}/status").is_success,
+                lambda: (home / "record.log").read_text()[-2000:],
+                errors=(httpx.TransportError,),
+            )
+            assert role.poll() is None, (home / "record.log").read_text()[-2000:]
             yield ratchet
         finally:
             role.kill()
             role.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/status").is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.mark.slow
@@ -163,7 +155,7 @@ async def test_a_principal_revokes_consent(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_where_principals_have_keys_a_retraction_is_signed_with_the_principals_own(tmp_path: Path) -> None:
+async def test_where_principals_have_keys_a_retraction_is_signed_with_that_principals_key(tmp_path: Path) -> None:
     keys = json.dumps({"ann": "key of ann", "bob": "key of bob"})
     with recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=keys) as ratchet:
         ratchet.plays("ann", key="key of ann")
@@ -236,7 +228,7 @@ def test_without_a_record_role_one_line_says_what_to_do(arguments: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_without_a_cluster_and_a_running_ratchet_nobody_knows_where_the_log_is(tmp_path: Path) -> None:
+def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_unknown(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         ratchet = Ratchet(broker, tmp_path, RATCHET_KAFKA__BOOTSTRAP="")
         assert "is `ratchet run` up" in ratchet("dead-letters", "list", status=1)

@@ -11,12 +11,12 @@ from streams.errors import SandboxError
 pytestmark = pytest.mark.usefixtures("faulty_environments")
 
 
-def test_what_is_installed_as_a_sandbox_is_listed() -> None:
+def test_installed_environments_are_listed() -> None:
     listed = json.loads(CliRunner().invoke(app, ["environment", "list", "--json"]).stdout)
     assert {"textworld_express", "scienceworld", "textworld", "bfcl", "openenv", "faulty_sound"} <= set(listed)
 
 
-def test_a_sound_environment_passes_its_check() -> None:
+def test_an_environment_that_keeps_its_promises_passes_the_check() -> None:
     done = CliRunner().invoke(
         app, ["environment", "check", "faulty_sound", "--tasks", "2", "--restores", "5", "--json"]
     )
@@ -41,7 +41,7 @@ def test_a_broken_promise_is_named_and_fails_the_command() -> None:
         (["check", "production"], "not installed as a sandbox"),
     ],
 )
-def test_what_cannot_be_checked_is_refused_with_the_remedy(arguments: list[str], said: str) -> None:
+def test_an_environment_that_cannot_be_checked_is_refused_with_a_remedy(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["environment", *arguments])
     assert done.exit_code != 0
     assert said in f"{done.output} {done.exception}"

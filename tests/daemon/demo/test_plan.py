@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from daemon.demo.demo import AGENT
 from daemon.demo.plan import (
     PROVEN_TASKS,
     BranchCounts,
@@ -73,7 +74,7 @@ def test_a_report_that_shows_everything_has_no_failures() -> None:
         ),
     ],
 )
-def test_what_every_demo_must_show_is_missed_by_name(report: DemoReport, failure: str) -> None:
+def test_a_missing_result_that_every_demo_must_show_is_named(report: DemoReport, failure: str) -> None:
     assert report.failures(FULL) == [failure]
     assert report.failures(QUICK) == [failure]
 
@@ -91,7 +92,7 @@ def test_what_every_demo_must_show_is_missed_by_name(report: DemoReport, failure
         ),
     ],
 )
-def test_what_only_the_full_demo_must_show_is_missed_there(report: DemoReport, failure: str) -> None:
+def test_a_missing_result_that_only_the_full_demo_must_show_is_named_there(report: DemoReport, failure: str) -> None:
     assert report.failures(FULL) == [failure]
     assert report.failures(QUICK) == []
 
@@ -113,7 +114,7 @@ def test_the_file_has_the_promised_keys() -> None:
     assert document["rollback"].keys() >= {"from", "to", "seconds"}
 
 
-def test_a_line_is_what_the_cycle_reported() -> None:
+def test_a_line_has_the_figures_that_the_cycle_reported() -> None:
     report = CycleReport(
         cycle=1,
         adapter=CYCLE.adapter,
@@ -136,3 +137,7 @@ def test_the_table_shows_the_figures() -> None:
     shown = console.file.getvalue()
     for figure in ("PROMOTE", "0.100 → 0.400", "48, 2", "ratchet-1-abc → base", "REJECT", "10.0 min"):
         assert figure in shown
+
+
+def test_the_demos_agent_is_where_the_demo_looks_for_it() -> None:
+    assert AGENT.is_file()

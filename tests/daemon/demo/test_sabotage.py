@@ -36,7 +36,7 @@ def weights(adapters: AdapterStore, digest: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_the_copy_has_other_weights_and_the_original_is_as_it_was(adapters: AdapterStore, sound: str) -> None:
+def test_the_copy_has_other_weights_and_the_original_is_unchanged(adapters: AdapterStore, sound: str) -> None:
     before = weights(adapters, sound)
     damaged = damaged_copy(adapters, sound, seed=1)
     assert damaged != sound
@@ -48,7 +48,7 @@ def test_the_copy_has_other_weights_and_the_original_is_as_it_was(adapters: Adap
         assert noise.std() == pytest.approx(3 * tensor.std().item(), rel=0.5)
 
 
-def test_the_copy_says_what_was_done_and_the_same_seed_does_the_same(adapters: AdapterStore, sound: str) -> None:
+def test_the_copy_records_the_damage_and_the_same_seed_does_the_same_damage(adapters: AdapterStore, sound: str) -> None:
     damaged = damaged_copy(adapters, sound, seed=1)
     manifest = adapters.manifest(damaged)
     assert manifest.parent == sound

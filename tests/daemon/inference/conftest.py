@@ -1,8 +1,6 @@
 """What the tests of the inference server share: a server in a thread of the test process, and an adapter."""
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 import torch
-import uvicorn
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
+from tests.served import served
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +37,8 @@ def run_server(tiny_base: Path, **settings: Any) -> Iterator[str]:
     """A server in a thread of this process, on a free port of loopback; yields its address."""
     chosen = {"slots": 32, "max_length": 512, "threads": 1, "dtype": "float32", **settings}
     app = create_app(Engine(InferenceSettings(model=tiny_base, **chosen)))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < deadline, "the server did not start"
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=30)
+    with served(app, timeout_graceful_shutdown=1) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

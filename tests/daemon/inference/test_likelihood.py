@@ -78,7 +78,7 @@ def nats(surprises: Sequence[Surprise]) -> float:
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-async def test_surprise_is_the_world_model_loss_of_the_trainer(
+async def test_the_negative_log_likelihood_is_the_world_model_loss_of_the_trainer(
     server: str, tiny_base: Path, tiny_adapter: Path, adapted: bool
 ) -> None:
     adapter, name = (tiny_adapter, "ratchet-7-surprise") if adapted else (None, "base")
@@ -98,7 +98,7 @@ async def test_surprise_is_the_world_model_loss_of_the_trainer(
     assert nats([*trunk, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, TRAJECTORY), rel=1e-5)
 
 
-async def test_one_observation_is_as_surprising_alone_as_among_all_of_its_episode(server: str) -> None:
+async def test_an_observation_has_the_same_negative_log_likelihood_alone_and_within_its_episode(server: str) -> None:
     async with PolicyClient(server) as policy:
         trunk = await policy.surprises("base", episode())
         alone = [await policy.surprise("base", episode(steps=count)) for count in range(1, len(trunk) + 1)]
@@ -106,7 +106,7 @@ async def test_one_observation_is_as_surprising_alone_as_among_all_of_its_episod
     assert [one.nats for one in alone] == pytest.approx([one.nats for one in trunk], abs=1e-4)
 
 
-async def test_an_episode_without_observations_has_no_surprise(server: str) -> None:
+async def test_an_episode_without_observations_has_no_negative_log_likelihood(server: str) -> None:
     async with PolicyClient(server) as policy:
         assert await policy.surprises("base", TRAJECTORY.opening) == ()
         wait = Message(role="assistant", content="wait")
@@ -135,7 +135,7 @@ async def test_alternatives_at_one_state_compute_the_state_once(
 
 
 @pytest.mark.parametrize("settings", [{"prefill_budget": 16}, {"slots": 1}, {"slots": 2, "prefill_budget": 16}])
-async def test_surprise_does_not_depend_on_how_the_server_batches(
+async def test_the_negative_log_likelihood_does_not_depend_on_how_the_server_batches(
     server: str, server_with: Callable[..., AbstractContextManager[str]], settings: dict[str, int]
 ) -> None:
     async def all_of_them(address: str) -> list[float]:
@@ -166,7 +166,7 @@ class AsVllm(httpx.AsyncHTTPTransport):
         return httpx.Response(answer.status_code, json={**told, "service_tier": None})
 
 
-async def test_a_server_that_scores_every_prompt_whole_says_the_same(server: str) -> None:
+async def test_a_server_that_scores_every_prompt_as_a_whole_gives_the_same_values(server: str) -> None:
     async with PolicyClient(server) as policy, PolicyClient(server) as vllm:
         vllm._http = httpx.AsyncClient(base_url=server, timeout=60, transport=AsVllm())
         for chat in alternatives(3):
@@ -201,7 +201,7 @@ def test_only_the_messages_asked_for_are_scored_whatever_is_cached(http: httpx.C
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == unscored - 1
 
 
-def test_the_reply_to_a_scored_chat_is_that_to_an_unscored_one(http: httpx.Client) -> None:
+def test_scoring_a_chat_does_not_change_its_reply(http: httpx.Client) -> None:
     scored = score(http, max_tokens=8).json()["choices"]
     assert scored == score(http, max_tokens=8, prompt_logprobs=None).json()["choices"]
 
@@ -223,7 +223,7 @@ def test_a_score_that_is_not_served_is_refused(http: httpx.Client, fields: dict[
         ([*episode(), *turn("look", "No.<|im_end|>\n<|im_start|>user\nYes.")], "special tokens"),
     ],
 )
-async def test_a_chat_whose_observations_cannot_be_told_apart_is_refused(
+async def test_a_chat_whose_observations_cannot_be_located_is_refused(
     server: str, chat: list[Message], reason: str
 ) -> None:
     async with PolicyClient(server) as policy:
@@ -247,7 +247,7 @@ TEXTS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
-def test_the_tokens_of_an_observation_are_those_that_the_trainer_counts(
+def test_an_observation_has_the_same_tokens_here_and_in_the_trainer(
     tokenizer: ChatTokenizer, steps: list[tuple[str, str]]
 ) -> None:
     frame = read_frame(*(tokenizer.encode(tokenizer.text(frame_probe(letter))) for letter in "ab"))

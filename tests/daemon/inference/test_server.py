@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +24,7 @@ from streams.errors import PolicyError
 from streams.events import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.processes import free_port
+from tests.waiting import eventually, until
 
 CHAT = [{"role": "system", "content": "You play a game."}, {"role": "user", "content": "You see a closed fridge."}]
 PROMPT = "open the fridge and take the apple"
@@ -70,7 +70,7 @@ def test_samples_differ_and_a_seed_draws_them_again(http: httpx.Client) -> None:
     assert len({choice["message"]["content"] for choice in chat(http, n=3, temperature=0).json()["choices"]}) == 1
 
 
-def test_a_tiny_nucleus_is_greedy(http: httpx.Client) -> None:
+def test_a_very_small_top_p_is_greedy(http: httpx.Client) -> None:
     assert chat(http, temperature=1.0, top_p=1e-6).json()["choices"][0]["message"]["content"] == greedy(http)
 
 
@@ -144,7 +144,12 @@ async def test_unloading_waits_for_replies_in_flight_and_the_name_is_never_used_
         await policy.load_adapter("ratchet-2-bbbb", str(tiny_adapter))
         long = Sampling(max_tokens=300, stop=(), temperature=1.0, seed=1)
         talk = asyncio.create_task(policy.chat("ratchet-2-bbbb", [Message(role="user", content="go")], long))
-        await asyncio.sleep(0.05)
+        async with httpx.AsyncClient(base_url=server) as http:
+
+            async def in_flight() -> bool:
+                return bool((await http.get("/stats")).json()["active"])
+
+            await eventually(in_flight)
         await policy.unload_adapter("ratchet-2-bbbb")
         assert (await talk)[0].model == "ratchet-2-bbbb"
         assert "ratchet-2-bbbb" not in {model.name for model in await policy.models()}
@@ -211,26 +216,13 @@ def test_a_client_that_hangs_up_frees_its_slot(http: httpx.Client, server: str, 
             with pytest.raises(httpx.ReadTimeout):
                 impatient.post("/v1/chat/completions", json=body, timeout=0.05)
     drawn = http.get("/stats").json()["decoded"]
-    deadline = time.monotonic() + 20
-    while (load := http.get("/stats").json())["active"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert load["decoded"] - drawn < 450
+    until(lambda: not http.get("/stats").json()["active"])
+    assert http.get("/stats").json()["decoded"] - drawn < 450
 
 
 def start(tiny_base: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "daemon.inference", "--model", str(tiny_base), "--port", str(port)]
     return subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-
-def wait_until_healthy(port: int) -> None:
-    for _ in range(600):
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    pytest.fail("the server did not come up")
 
 
 @contextlib.contextmanager
@@ -252,11 +244,11 @@ def client_waiting(address: str, body: dict[str, Any]) -> Iterator[None]:
 def test_a_signal_ends_the_process_cleanly_though_replies_are_under_way(tiny_base: Path, signum: int) -> None:
     port = free_port()
     process = start(tiny_base, port)
-    wait_until_healthy(port)
+    address = f"http://127.0.0.1:{port}"
+    until(lambda: httpx.get(f"{address}/health").is_success, "it is healthy", errors=(httpx.TransportError,))
     body = {"model": "base", "messages": CHAT, "max_tokens": 1500, "temperature": 1.0, "n": 20}
-    with client_waiting(f"http://127.0.0.1:{port}", body):
-        while not httpx.get(f"http://127.0.0.1:{port}/stats").json()["active"]:
-            time.sleep(0.02)
+    with client_waiting(address, body):
+        until(lambda: httpx.get(f"{address}/stats").json()["active"])
         os.kill(process.pid, signum)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -277,7 +269,7 @@ def test_the_process_tells_what_is_wrong_with_its_command_line(tmp_path: Path) -
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_probability_of_nothing_is_never_drawn(http: httpx.Client) -> None:
+def test_every_drawn_token_has_a_finite_log_probability(http: httpx.Client) -> None:
     answer = chat(http, temperature=2.0, n=8, logprobs=True, seed=11).json()
     values = [token["logprob"] for choice in answer["choices"] for token in choice["logprobs"]["content"]]
     assert all(math.isfinite(value) for value in values)

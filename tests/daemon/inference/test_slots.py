@@ -68,7 +68,7 @@ def test_a_prompt_waits_for_the_prefill_of_what_it_shares() -> None:
     assert placement.reused == 49
 
 
-def test_the_slot_unused_for_longest_is_given_away() -> None:
+def test_the_least_recently_used_slot_is_given_away() -> None:
     table = SlotTable(3, 64)
     prompts = [run_of(100 * number, 20) for number in range(1, 4)]
     slots = [finish(table, table.place(prompt), prompt) for prompt in prompts]

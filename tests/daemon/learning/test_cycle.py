@@ -1,10 +1,12 @@
-"""One whole cycle over the real broker, store, sandboxes, inference server and trainer."""
+"""Whole cycles over the real broker, store, sandboxes, inference server and trainer."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +27,14 @@ from evaluation.report import GATE_FILE
 from evaluation.settings import GateSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import read_trajectories
+from streams.events import Actor, Message
+from streams.policy.client import PolicyClient, Sampling
+from streams.producer import Producer
 from streams.runtime.processes import free_port
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import Split
+from tests.faulty import ratchet_faulty
+from tests.waiting import eventually
 
 DEMONSTRATIONS = 3
 GATE_TASKS = 4
@@ -37,20 +44,34 @@ LEARNER = LearnerSettings(
     threads=1,
     min_new_episodes=DEMONSTRATIONS,
 )
+DARK = ratchet_faulty.Dark.harness
+QUICK = LearnerSettings(
+    stages=(Stage(objective="imitation", updates=40),),
+    lora=LoraSettings(rank=8, alpha=16),
+    learning_rate=5e-3,
+    threads=1,
+)
+
+
+def settings_of(home: Path, **parts: Any) -> Settings:
+    return Settings(
+        home=home,
+        store=StoreSettings(port=free_port()),
+        engine=EngineSettings(port=free_port(), threads=1),
+        serving=ServingSettings(port=free_port(), reconcile_s=0.2),
+        **parts,
+    ).settled()
 
 
 @pytest.fixture
 async def loop(tiny_base: Path, tmp_path: Path) -> AsyncIterator[Loop]:
     """A running Ratchet whose gates play few tasks."""
-    settings = Settings(
-        home=tmp_path,
+    settings = settings_of(
+        tmp_path,
         learner=LEARNER,
-        store=StoreSettings(port=free_port()),
-        engine=EngineSettings(port=free_port(), threads=1),
-        serving=ServingSettings(port=free_port(), reconcile_s=0.2),
         gate=GateSettings(min_tasks=GATE_TASKS),
         domain=DomainSettings(out_of_domain_tasks=2),
-    ).settled()
+    )
     async with (
         Supervisor(settings, tiny_base, (Role.RECORD, Role.BRANCH, Role.SERVE)) as supervisor,
         open_loop(supervisor.settings, tiny_base) as opened,
@@ -58,8 +79,24 @@ async def loop(tiny_base: Path, tmp_path: Path) -> AsyncIterator[Loop]:
         yield replace(opened, held_out=opened.held_out[:GATE_TASKS])
 
 
+@pytest.fixture
+async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]) -> AsyncIterator[Loop]:
+    """A running Ratchet for an environment in which one action, which the base model never takes, solves every task."""
+    settings = settings_of(
+        tmp_path,
+        learner=QUICK,
+        gate=GateSettings(min_tasks=8),
+        domain=DomainSettings(environment="faulty_dark", game="dark", out_of_domain_tasks=0),
+    )
+    async with (
+        Supervisor(settings, tiny_base, (Role.RECORD, Role.SERVE)) as supervisor,
+        open_loop(supervisor.settings, tiny_base) as opened,
+    ):
+        yield opened
+
+
 @pytest.mark.slow
-async def test_a_cycle_ends_in_a_verdict_and_what_is_not_proved_better_does_not_serve(loop: Loop) -> None:
+async def test_a_cycle_ends_in_a_verdict_and_an_inconclusive_candidate_does_not_serve(loop: Loop) -> None:
     tasks = (task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN)
     demo = Demo(DemoPlan.quick(0), Narrator(), loop, tasks)
     learner = Learner(loop)
@@ -95,3 +132,49 @@ async def test_a_cycle_ends_in_a_verdict_and_what_is_not_proved_better_does_not_
     assert states == [State.TRAINED, State.EVALUATING, State.INCONCLUSIVE]
     assert entries[-1].action is Action.CYCLE
     assert Action.PROMOTED not in {entry.action for entry in entries}
+
+
+@pytest.mark.slow
+async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(dark_loop: Loop) -> None:
+    loop, settings = dark_loop, dark_loop.settings
+    await asyncio.to_thread(demonstrate, loop, 12)
+
+    async def is_trusted() -> bool:
+        return sum((await loop.store.status()).trusted.values()) == 12
+
+    await eventually(is_trusted)
+    report = await run_cycle(loop, settings.learner, lambda *_: None)
+
+    assert (report.verdict, report.champion) == (Verdict.PROMOTE, BASE), report.reason
+    assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
+    assert report.p_value <= settings.gate.alpha
+
+    status = await loop.control.status()
+    assert (status.champion, status.previous) == (report.adapter, BASE)
+    assert status.served is not None
+    assert status.served.endswith(report.adapter[:12])
+    entries = [entry for entry in loop.registry.audit.read() if entry.subject == report.adapter]
+    assert [entry.state for entry in entries if entry.action is Action.MOVED] == [
+        State.TRAINED,
+        State.EVALUATING,
+        State.APPROVED,
+    ]
+    assert Action.PROMOTED in {entry.action for entry in entries}
+
+    async with PolicyClient(loop.settings.control_url) as gateway:
+        opening = DARK.opening("It is dark. You are at 0.")
+        (reply,) = await gateway.chat(settings.serving.alias, opening, Sampling())
+    assert reply.text.startswith("light")
+    assert reply.model == status.served
+
+
+def demonstrate(loop: Loop, count: int) -> None:
+    """An expert solves so many tasks of the train split."""
+    tasks = [task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN]
+    kafka = loop.settings.kafka
+    with Producer(kafka.bootstrap, agent="agent", principal="tenant", topic=kafka.events_topic) as producer:
+        for task in tasks[:count]:
+            episode = producer.episode(task, Actor(kind="expert"))
+            opening = DARK.opening("It is dark. You are at 0.")
+            assert episode.step(opening, Message(role="assistant", content="light"), "Light! You are at 0.", done=True)
+            assert episode.outcome(verifier="game", success=True, score=1.0)

@@ -1,4 +1,4 @@
-"""A principal revokes consent: which adapters are marked, and from what the next cycle trains on."""
+"""A principal revokes consent: which adapters are marked, and from which the next cycle continues."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,14 +18,15 @@ from learners.snapshots import build_snapshot
 from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
-from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
-from tests.trained import entered
+from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import entered
 
 ACTOR = "ann"
 
 
 @dataclass
-class House:
+class Scene:
     """A store that grows, and adapters that are trained on it, one on from the other."""
 
     home: Path
@@ -61,102 +62,102 @@ class House:
 
 
 @pytest.fixture
-async def house(served_store: ServedStore, registry: Registry) -> AsyncIterator[House]:
+async def scene(served_store: ServedStore, registry: Registry) -> AsyncIterator[Scene]:
     async with StoreClient(served_store.url) as client:
-        yield House(registry.home, client, Log(served_store.store), registry)
+        yield Scene(registry.home, client, Log(served_store.store), registry)
 
 
-async def test_adapters_that_saw_who_revoked_are_marked_and_others_are_not(house: House) -> None:
-    house.plays("stays")
-    before = await house.trains()
-    house.plays("leaves")
-    saw = await house.trains(before)
-    child = await house.trains(saw)
-    retraction = house.revokes("leaves")
-    assert await house.marks() == {saw: {retraction.event_id}, child: {retraction.event_id}}
-    after = await house.trains(before)
-    assert after not in await house.marks()
+async def test_adapters_trained_on_data_of_a_revoked_principal_are_marked_and_others_are_not(scene: Scene) -> None:
+    scene.plays("stays")
+    before = await scene.trains()
+    scene.plays("leaves")
+    saw = await scene.trains(before)
+    child = await scene.trains(saw)
+    retraction = scene.revokes("leaves")
+    assert await scene.marks() == {saw: {retraction.event_id}, child: {retraction.event_id}}
+    after = await scene.trains(before)
+    assert after not in await scene.marks()
 
 
-async def test_a_child_of_what_saw_is_marked_even_if_its_own_snapshot_is_clean(house: House) -> None:
-    house.plays("stays")
-    house.plays("leaves")
-    saw = await house.trains()
-    house.revokes("leaves")
-    child = await house.trains(saw)
-    assert set(await house.marks()) == {saw, child}
-    (one,) = (one for one in exposed_adapters(house.registry, house.provenance, "leaves") if one.adapter == child)
+async def test_a_child_of_a_marked_adapter_is_marked_even_if_its_own_snapshot_is_clean(scene: Scene) -> None:
+    scene.plays("stays")
+    scene.plays("leaves")
+    saw = await scene.trains()
+    scene.revokes("leaves")
+    child = await scene.trains(saw)
+    assert set(await scene.marks()) == {saw, child}
+    (one,) = (one for one in exposed_adapters(scene.registry, scene.provenance, "leaves") if one.adapter == child)
     assert (one.seen_by, one.trajectories, one.state) == (saw, 1, State.APPROVED)
 
 
-async def test_an_adapter_is_marked_once_however_often_the_principal_revokes(house: House) -> None:
-    house.plays("leaves")
-    await house.trains()
-    first = house.revokes("leaves")
-    await house.marks()
-    entries = house.registry.audit.read()
-    house.revokes("leaves")
-    assert [*(await house.marks()).values()] == [{first.event_id}]
-    assert house.registry.audit.read() == entries
-    assert house.registry.audit.verify() == len(entries)
+async def test_an_adapter_is_marked_once_however_often_the_principal_revokes_consent(scene: Scene) -> None:
+    scene.plays("leaves")
+    await scene.trains()
+    first = scene.revokes("leaves")
+    await scene.marks()
+    entries = scene.registry.audit.read()
+    scene.revokes("leaves")
+    assert [*(await scene.marks()).values()] == [{first.event_id}]
+    assert scene.registry.audit.read() == entries
+    assert scene.registry.audit.verify() == len(entries)
 
 
-async def test_the_audit_log_says_why_and_never_names_the_principal(house: House) -> None:
-    house.plays("secret-principal")
-    adapter = await house.trains()
-    retraction = house.revokes("secret-principal")
-    await house.marks()
-    mark = house.registry.audit.read()[-1]
+async def test_the_audit_log_says_why_and_never_names_the_principal(scene: Scene) -> None:
+    scene.plays("secret-principal")
+    adapter = await scene.trains()
+    retraction = scene.revokes("secret-principal")
+    await scene.marks()
+    mark = scene.registry.audit.read()[-1]
     assert (mark.actor, mark.action, mark.subject) == (ACTOR, Action.RETRAIN, adapter)
     assert retraction.event_id in mark.reason
-    assert "secret-principal" not in house.registry.audit.path.read_text()
+    assert "secret-principal" not in scene.registry.audit.path.read_text()
 
 
-async def test_what_serves_goes_on_serving_and_its_state_is_what_it_was(house: House) -> None:
-    house.plays("leaves")
-    champion = await house.trains()
-    house.registry.promote(champion, "learner", "it won")
-    house.revokes("leaves")
-    await house.marks()
-    assert house.registry.refs().champion == champion
-    assert house.registry.state(champion) is State.SERVING
-    (one,) = exposed_adapters(house.registry, house.provenance, "leaves")
+async def test_a_marked_adapter_goes_on_serving_in_the_same_state(scene: Scene) -> None:
+    scene.plays("leaves")
+    champion = await scene.trains()
+    scene.registry.promote(champion, "learner", "it won")
+    scene.revokes("leaves")
+    await scene.marks()
+    assert scene.registry.refs().champion == champion
+    assert scene.registry.state(champion) is State.SERVING
+    (one,) = exposed_adapters(scene.registry, scene.provenance, "leaves")
     assert one.serves
 
 
-async def test_the_next_cycle_trains_on_from_the_nearest_ancestor_that_did_not_see_who_revoked(house: House) -> None:
-    house.plays("a")
-    first = await house.trains()
-    house.plays("b")
-    second = await house.trains(first)
-    house.plays("c")
-    third = await house.trains(second)
+async def test_the_next_cycle_continues_from_the_nearest_ancestor_without_revoked_data(scene: Scene) -> None:
+    scene.plays("a")
+    first = await scene.trains()
+    scene.plays("b")
+    second = await scene.trains(first)
+    scene.plays("c")
+    third = await scene.trains(second)
 
     def parent() -> str:
-        return unmarked_ancestor(house.registry, house.provenance, third)
+        return unmarked_ancestor(scene.registry, scene.provenance, third)
 
     assert parent() == third
-    house.revokes("c")
-    await house.marks()
+    scene.revokes("c")
+    await scene.marks()
     assert parent() == second
-    house.revokes("b")
-    await house.marks()
+    scene.revokes("b")
+    await scene.marks()
     assert parent() == first
-    house.revokes("a")
-    await house.marks()
+    scene.revokes("a")
+    await scene.marks()
     assert parent() == BASE
-    assert unmarked_ancestor(house.registry, house.provenance, BASE) == BASE
+    assert unmarked_ancestor(scene.registry, scene.provenance, BASE) == BASE
 
 
-async def test_nobody_revoked_and_nothing_is_written(house: House) -> None:
-    house.plays("stays")
-    await house.trains()
-    entries = house.registry.audit.read()
-    assert await house.marks() == {}
-    assert house.registry.audit.read() == entries
+async def test_without_revoked_consent_nothing_is_written(scene: Scene) -> None:
+    scene.plays("stays")
+    await scene.trains()
+    entries = scene.registry.audit.read()
+    assert await scene.marks() == {}
+    assert scene.registry.audit.read() == entries
 
 
-async def test_the_status_tells_of_what_is_to_be_retrained(house: House) -> None:
+async def test_the_status_lists_the_adapters_to_be_retrained(scene: Scene) -> None:
     report = StatusReport(
         alias="assistant",
         champion="a" * 64,

@@ -21,8 +21,10 @@ from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
-from tests.recorded import HOLDOUT, TASKS, Log, ServedStore, episode
-from tests.trained import entered
+from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import entered
+from tests.waiting import eventually
 
 NEEDED = 2
 
@@ -67,7 +69,7 @@ async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state
     assert not await learner.is_due()
 
 
-async def test_the_learner_does_not_wait_for_ever_for_states_that_nobody_branches(
+async def test_the_learner_waits_only_so_long_for_states_that_nobody_branches(
     loop: Loop, served_store: ServedStore
 ) -> None:
     impatient = loop.settings.learner.model_copy(update={"branch_patience_s": 2.0})
@@ -76,8 +78,7 @@ async def test_the_learner_does_not_wait_for_ever_for_states_that_nobody_branche
     for number in range(NEEDED):
         log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
     assert not await learner.is_due()
-    await asyncio.sleep(impatient.branch_patience_s)
-    assert await learner.is_due()
+    await eventually(learner.is_due)
 
 
 async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
@@ -88,18 +89,18 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     for name, digest in zip(names, (left, other), strict=True):
         await policy.load_adapter(name, str(loop.adapters.folder(digest)))
     learning = asyncio.create_task(Learner(loop).run())
-    async with asyncio.timeout(60):
-        while names[0] in {model.name for model in await policy.models()}:  # noqa: ASYNC110 - another process changes it
-            await asyncio.sleep(0.05)
+
+    async def is_unloaded() -> bool:
+        return names[0] not in {model.name for model in await policy.models()}
+
+    await eventually(is_unloaded)
     learning.cancel()
     await asyncio.gather(learning, return_exceptions=True)
     assert names[1] in {model.name for model in await policy.models()}
     await policy.unload_adapter(names[1])
 
 
-async def test_a_champion_that_saw_who_revoked_is_to_be_replaced_by_what_is_left_once(
-    loop: Loop, served_store: ServedStore
-) -> None:
+async def test_a_champion_with_revoked_data_makes_one_cycle_due(loop: Loop, served_store: ServedStore) -> None:
     learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
     snapshots = loop.settings.home / "snapshots"
     for number, name in enumerate(("stays", "leaves")):
@@ -119,7 +120,7 @@ async def test_a_champion_that_saw_who_revoked_is_to_be_replaced_by_what_is_left
     assert not await learner.is_due()
 
 
-async def test_no_cycle_is_due_where_everybody_revoked(loop: Loop, served_store: ServedStore) -> None:
+async def test_no_cycle_is_due_when_every_principal_has_revoked_consent(loop: Loop, served_store: ServedStore) -> None:
     learner, log = Learner(loop), Log(served_store.store)
     for number in range(NEEDED):
         log.publish(*episode(str(number), TASKS[Split.TRAIN][number]))
@@ -131,7 +132,7 @@ async def test_no_cycle_is_due_where_everybody_revoked(loop: Loop, served_store:
 
 
 @pytest.mark.slow
-async def test_nothing_is_trained_on_from_a_champion_that_saw_who_revoked(
+async def test_training_does_not_continue_from_a_champion_with_revoked_data(
     loop: Loop, served_store: ServedStore
 ) -> None:
     log, tasks = Log(served_store.store), TASKS[Split.TRAIN]

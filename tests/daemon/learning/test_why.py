@@ -16,8 +16,7 @@ from learners.adapters import AdapterStore
 from learners.snapshots import write_snapshot
 from streams.errors import RatchetError, UnknownAdapterError
 from streams.trust.holdout import HoldoutSettings
-from tests.learners.conftest import trajectory
-from tests.trained import entered
+from tests.builders.trained import entered, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
 
@@ -64,7 +63,7 @@ def test_the_table_shows_it_to_people(family: tuple[str, str]) -> None:
         assert words in shown
 
 
-def test_in_reverse_it_lists_who_saw_a_principal(family: tuple[str, str]) -> None:
+def test_the_reverse_query_lists_the_adapters_trained_on_a_principals_data(family: tuple[str, str]) -> None:
     parent, child = family
     saw = {one["adapter"]: one["seen_by"] for one in json.loads(ask("--principal", "ann", "--json").stdout)}
     assert saw == {parent: parent, child: parent}
@@ -72,20 +71,20 @@ def test_in_reverse_it_lists_who_saw_a_principal(family: tuple[str, str]) -> Non
     assert parent[:12] in ask("--principal", "ann").output
 
 
-def test_marks_are_shown(family: tuple[str, str], registry: Registry) -> None:
+def test_marked_adapters_are_shown_as_marked(family: tuple[str, str], registry: Registry) -> None:
     registry.mark_for_retraining([Mark(family[1], "event-1", "ann revoked consent")], "ann")
     assert report(family[1]).retrain == ("event-1",)
     assert "by retraction event-1" in ask(family[1]).output
 
 
-def test_what_is_gone_is_said_to_be_unknown(family: tuple[str, str], registry: Registry) -> None:
+def test_deleted_snapshots_are_reported_as_unknown(family: tuple[str, str], registry: Registry) -> None:
     shutil.rmtree(registry.home / "snapshots")
     found = report(family[1])
     assert (found.principals, found.inherited) == (None, None)
     assert "files are gone" in ask(family[1]).output
 
 
-def test_an_adapter_goes_by_its_digest_the_beginning_of_it_a_served_name_and_champion(
+def test_an_adapter_is_found_by_digest_digest_prefix_served_name_or_the_word_champion(
     family: tuple[str, str], registry: Registry
 ) -> None:
     adapters = AdapterStore(registry.home / "adapters")
@@ -98,12 +97,14 @@ def test_an_adapter_goes_by_its_digest_the_beginning_of_it_a_served_name_and_cha
 
 
 @pytest.mark.parametrize("name", ["", "abc", "base", "champion", "f" * 64, "ratchet-7-ffffffffffff"])
-def test_what_stands_for_no_adapter_is_one_clear_error(name: str, family: tuple[str, str], registry: Registry) -> None:
+def test_a_name_that_matches_no_adapter_is_one_clear_error(
+    name: str, family: tuple[str, str], registry: Registry
+) -> None:
     with pytest.raises(UnknownAdapterError):
         find(name, registry, AdapterStore(registry.home / "adapters"))
     assert isinstance(ask(name).exception, RatchetError)
 
 
 @pytest.mark.parametrize("arguments", [(), ("abcdef", "--principal", "ann")])
-def test_one_question_at_a_time(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_asking_two_questions_at_once_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert ask(*arguments).exit_code == 2

@@ -30,7 +30,7 @@ def test_what_is_appended_is_read_back_in_order_and_verifies(tmp_path: Path) -> 
     assert log.verify() == 3
 
 
-def test_a_log_that_nobody_wrote_is_empty_and_sound(tmp_path: Path) -> None:
+def test_a_log_that_does_not_exist_is_empty_and_valid(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     assert log.read() == []
     assert log.verify() == 0
@@ -64,7 +64,7 @@ def test_a_line_that_was_changed_together_with_its_hash_breaks_the_next(tmp_path
         log.verify()
 
 
-def test_a_line_that_is_no_entry_is_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_an_entry_is_named(tmp_path: Path) -> None:
     log = log_of_three(tmp_path)
     with log.path.open("a") as file:
         file.write("hello\n")
@@ -75,7 +75,7 @@ def test_a_line_that_is_no_entry_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 40, 200])
-def test_a_line_that_a_crash_left_unfinished_is_passed_over_and_then_replaced(tmp_path: Path, kept: int) -> None:
+def test_a_line_that_a_crash_left_unfinished_is_ignored_and_then_replaced(tmp_path: Path, kept: int) -> None:
     log = log_of_three(tmp_path)
     whole = log.path.read_bytes()
     log.path.write_bytes(whole + whole.splitlines()[1][:kept])
@@ -103,7 +103,7 @@ def test_processes_that_append_at_once_share_one_unbroken_chain(tmp_path: Path) 
     assert AuditLog(path).verify() == 75
 
 
-def test_several_deeds_are_appended_in_one_chain(tmp_path: Path) -> None:
+def test_several_entries_are_appended_in_one_chain(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     with log.locked() as locked:
         entries = locked.append(deed("one"), deed("two"))
@@ -111,5 +111,5 @@ def test_several_deeds_are_appended_in_one_chain(tmp_path: Path) -> None:
     assert log.verify() == 2
 
 
-def test_its_errors_are_of_the_one_tree() -> None:
+def test_errors_of_the_audit_log_are_ratchet_errors() -> None:
     assert issubclass(AuditError, RatchetError)

@@ -23,7 +23,7 @@ def approve(registry: Registry, *adapters: str) -> None:
             registry.enter(adapter, state, "learner", "the gate said so")
 
 
-def test_before_anything_happened_the_base_model_is_everything(registry: Registry) -> None:
+def test_at_first_the_base_model_is_champion_previous_and_anchor(registry: Registry) -> None:
     assert registry.refs() == Refs(champion=BASE, previous=BASE, anchor=BASE)
     assert registry.state(A) is None
 
@@ -38,7 +38,7 @@ def test_an_approved_adapter_becomes_champion_and_the_old_one_is_retired(registr
 
 
 @pytest.mark.parametrize("verdict", [State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED])
-def test_what_the_gate_did_not_approve_can_never_serve(registry: Registry, verdict: State) -> None:
+def test_an_adapter_that_no_gate_approved_can_never_serve(registry: Registry, verdict: State) -> None:
     registry.enter(A, State.TRAINED, "learner", "trained")
     registry.enter(A, State.EVALUATING, "learner", "gate")
     registry.enter(A, verdict, "learner", "verdict")
@@ -51,13 +51,13 @@ def test_what_the_gate_did_not_approve_can_never_serve(registry: Registry, verdi
         registry.enter(A, State.APPROVED, "anna", "I like it")
 
 
-def test_nobody_enters_serving_past_a_promotion(registry: Registry) -> None:
+def test_no_adapter_enters_the_state_serving_without_a_promotion(registry: Registry) -> None:
     approve(registry, A)
     with pytest.raises(RegistryError, match="by promotion or rollback only"):
         registry.enter(A, State.SERVING, "anna", "quickly")
 
 
-def test_what_serves_cannot_be_promoted_again(registry: Registry) -> None:
+def test_the_champion_cannot_be_promoted_again(registry: Registry) -> None:
     with pytest.raises(PromotionError, match="already serves"):
         registry.check_may_serve(BASE)
 
@@ -82,7 +82,7 @@ def test_a_rollback_never_points_back_to_what_was_rolled_back(registry: Registry
     assert registry.roll_back(B, "anna", "forward again") == Refs(champion=B, previous=BASE)
 
 
-def test_what_was_rolled_back_must_win_a_gate_again(registry: Registry) -> None:
+def test_an_adapter_that_was_rolled_back_must_win_a_gate_again(registry: Registry) -> None:
     approve(registry, A)
     registry.promote(A, "anna", "better")
     registry.roll_back(BASE, "anna", "complaints")
@@ -98,7 +98,7 @@ def test_served_names_never_repeat_even_for_one_adapter_and_over_restarts(regist
     assert registry.names_given_by("learner") == set()
 
 
-def test_a_change_whose_refs_cannot_be_written_changes_nothing(
+def test_a_promotion_whose_refs_cannot_be_written_changes_nothing(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     approve(registry, A)
@@ -114,7 +114,7 @@ def test_a_change_whose_refs_cannot_be_written_changes_nothing(
     assert registry.audit.read() == entries
 
 
-def test_a_change_that_cannot_be_recorded_is_taken_back(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_that_cannot_be_recorded_is_undone(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     approve(registry, A, B)
     registry.promote(A, "anna", "better")
     entries = registry.audit.read()
@@ -134,7 +134,7 @@ def test_a_change_that_cannot_be_recorded_is_taken_back(registry: Registry, monk
     assert registry.audit.read() == entries
 
 
-def test_a_crash_between_the_refs_and_the_log_is_mended_in_favour_of_the_refs(registry: Registry) -> None:
+def test_after_a_crash_between_refs_and_log_the_log_is_repaired_from_the_refs(registry: Registry) -> None:
     approve(registry, A, B)
     registry.promote(A, "anna", "better")
     before = registry.audit.path.read_bytes()

@@ -47,7 +47,7 @@ async def test_status_says_what_serves_and_that_the_store_does_not_answer(servin
     assert (status.retrain, status.bootstrap) == ((), "127.0.0.1:9")
 
 
-async def test_a_cycle_a_promotion_and_a_rollback_are_in_status_history_and_figures(
+async def test_a_cycle_a_promotion_and_a_rollback_appear_in_status_history_and_metrics(
     serving: httpx.AsyncClient, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(1)
@@ -82,7 +82,7 @@ async def test_a_cycle_a_promotion_and_a_rollback_are_in_status_history_and_figu
     assert seen["ratchet_active_adapter"] == [({"adapter": "base", "served": "base"}, 1)]
 
 
-async def test_what_may_not_be_is_a_conflict_with_its_reason(
+async def test_a_change_that_is_not_allowed_is_a_conflict_with_its_reason(
     serving: httpx.AsyncClient, make_adapter: MakeAdapter
 ) -> None:
     unknown = {"digest": "f" * 64, "reason": "I like it", "actor": "anna"}

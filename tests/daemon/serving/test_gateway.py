@@ -1,10 +1,9 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI, Response
 
 from daemon.registry.registry import Registry
@@ -13,8 +12,9 @@ from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
 from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
-from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
+from tests.served import served
+from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
 CHAT = {"model": "assistant", "messages": [{"role": "user", "content": "open the fridge"}], "temperature": 0}
@@ -26,7 +26,7 @@ async def promote(serving: httpx.AsyncClient, digest: str) -> str:
     return str(response.json()["to_name"])
 
 
-async def test_agents_ask_for_the_alias_and_are_told_what_answered(
+async def test_agents_ask_for_the_alias_and_the_reply_names_the_model_that_answered(
     serving: httpx.AsyncClient, make_adapter: MakeAdapter
 ) -> None:
     request = CHAT | {"max_tokens": 4}
@@ -37,7 +37,7 @@ async def test_agents_ask_for_the_alias_and_are_told_what_answered(
     assert (await serving.post("/v1/chat/completions", json=request)).json()["model"] == "base"
 
 
-async def test_the_alias_is_the_only_model_there_is(serving: httpx.AsyncClient) -> None:
+async def test_the_alias_is_the_only_model_that_is_served(serving: httpx.AsyncClient) -> None:
     assert [model["id"] for model in (await serving.get("/v1/models")).json()["data"]] == ["assistant"]
     for name in ("base", "ratchet-1-3f9c0a12b4de", None):
         response = await serving.post("/v1/chat/completions", json=CHAT | {"model": name})
@@ -46,13 +46,13 @@ async def test_the_alias_is_the_only_model_there_is(serving: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b"{}"])
-async def test_a_request_that_is_none_is_refused(body: bytes, serving: httpx.AsyncClient) -> None:
+async def test_a_malformed_request_is_refused(body: bytes, serving: httpx.AsyncClient) -> None:
     response = await serving.post("/v1/chat/completions", content=body)
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_the_inference_servers_own_refusals_are_passed_on(
+async def test_errors_of_the_inference_server_are_passed_on_unchanged(
     serving: httpx.AsyncClient, policy: PolicyClient
 ) -> None:
     wrong = CHAT | {"temperature": -1}
@@ -68,7 +68,7 @@ async def test_completions_pass_through_too(serving: httpx.AsyncClient) -> None:
     assert (await serving.post("/v1/completions", json=request)).json()["model"] == "base"
 
 
-async def test_a_stream_that_began_before_a_promotion_ends_where_it_began(
+async def test_a_stream_that_began_before_a_promotion_ends_on_the_same_model(
     serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     old, successor = await promote(serving, make_adapter(1)), make_adapter(2)
@@ -89,7 +89,7 @@ async def test_a_stream_that_began_before_a_promotion_ends_where_it_began(
     assert (await serving.get("/status")).json()["in_flight"] == 0
 
 
-async def test_a_client_that_hangs_up_on_a_stream_holds_no_promotion_up(
+async def test_a_client_that_abandons_a_stream_does_not_delay_a_promotion(
     serving: httpx.AsyncClient, make_adapter: MakeAdapter
 ) -> None:
     await promote(serving, make_adapter(1))
@@ -100,25 +100,26 @@ async def test_a_client_that_hangs_up_on_a_stream_holds_no_promotion_up(
     await promote(serving, make_adapter(2))
 
 
-async def test_an_adapter_that_the_server_lost_is_back_within_moments(
+async def test_an_adapter_that_the_server_lost_is_loaded_again_under_a_new_name(
     serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     lost = await promote(serving, make_adapter(1))
     await policy.unload_adapter(lost)
-    statuses = set()
-    for _ in range(200):
-        response = await serving.post("/v1/chat/completions", json=CHAT | {"max_tokens": 2})
-        statuses.add(response.status_code)
-        if response.is_success:
-            break
-        assert response.headers["Retry-After"] == "2"
-        await asyncio.sleep(0.05)
-    assert statuses <= {200, 503}
-    assert response.json()["model"] != lost
+    answers: list[httpx.Response] = []
+
+    async def is_back() -> bool:
+        answers.append(await serving.post("/v1/chat/completions", json=CHAT | {"max_tokens": 2}))
+        return answers[-1].is_success
+
+    await eventually(is_back)
+    *refusals, answer = answers
+    assert all((each.status_code, each.headers["Retry-After"]) == (503, "2") for each in refusals)
+    assert answer.json()["model"].endswith(lost[-12:])
+    assert answer.json()["model"] != lost
 
 
 @pytest.fixture
-async def dying_server() -> AsyncIterator[str]:
+def dying_server() -> Iterator[str]:
     """A double, for a fault that the real server does not produce on demand: it dies while it answers."""
     app = FastAPI()
 
@@ -130,14 +131,11 @@ async def dying_server() -> AsyncIterator[str]:
     def models() -> dict[str, object]:
         return {"data": [{"id": "base", "root": "base", "parent": None}]}
 
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="critical"))
-    running = asyncio.create_task(server.serve())
-    yield f"http://127.0.0.1:{server.config.port}"
-    server.should_exit = True
-    await running
+    with served(app) as address:
+        yield address
 
 
-async def test_a_server_that_is_away_or_dies_is_a_503_that_says_when_to_try_again(
+async def test_an_unavailable_or_dying_server_is_a_503_that_says_when_to_try_again(
     dying_server: str, registry: Registry
 ) -> None:
     for url in (dying_server, "http://127.0.0.1:9"):

@@ -3,7 +3,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from kafka import KafkaProducer
 
 from daemon.registry.registry import Registry
@@ -12,24 +11,15 @@ from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
 from streams.events import OutcomeEvent
 from streams.intake.decoding import decode_event
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
-        create_topics(settings)
-        yield settings
+from tests.served import served
 
 
 @pytest.fixture
@@ -41,14 +31,9 @@ def store(tmp_path: Path, kafka: KafkaSettings) -> Iterator[Store]:
 
 @pytest.fixture
 async def watch(store: Store, kafka: KafkaSettings) -> AsyncIterator[StoreWatch]:
-    server = uvicorn.Server(uvicorn.Config(build_api(store), port=free_port(), log_level="critical", lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    async with StoreClient(f"http://127.0.0.1:{server.config.port}") as client:
-        yield StoreWatch(client, kafka)
-    server.should_exit = True
-    await running
+    with served(build_api(store), lifespan="off") as address:
+        async with StoreClient(address) as client:
+            yield StoreWatch(client, kafka)
 
 
 def publish(kafka: KafkaSettings, count: int) -> list[Received]:
@@ -63,7 +48,7 @@ def publish(kafka: KafkaSettings, count: int) -> list[Received]:
     return received
 
 
-async def test_figures_come_from_the_store_and_the_lag_from_the_log(
+async def test_counts_come_from_the_store_and_the_lag_from_the_log(
     watch: StoreWatch, store: Store, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)
@@ -80,7 +65,7 @@ async def test_figures_come_from_the_store_and_the_lag_from_the_log(
     assert 'ratchet_branches_total{result="executed"} 0.0' in exposed
 
 
-async def test_a_store_that_goes_away_is_seen_and_its_last_figures_stay(
+async def test_an_unavailable_store_is_reported_and_its_last_counts_stay(
     watch: StoreWatch, kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)

@@ -11,6 +11,7 @@ from daemon.serving.gateway import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings
 from streams.errors import PromotionError
 from streams.policy.client import PolicyClient
+from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
 
@@ -67,7 +68,7 @@ async def test_a_rollback_brings_the_previous_adapter_back_and_then_the_base(
 
 
 @pytest.mark.parametrize(("scale", "trained_scale"), [(0.0, 0.3), (0.3, 0.0), (0.3, 0.6), (0.0, 0.0)])
-async def test_an_adapter_that_is_not_what_its_trainer_recorded_is_refused(
+async def test_an_adapter_whose_outputs_differ_from_its_trainers_record_is_refused(
     scale: float,
     trained_scale: float,
     promoter: Promoter,
@@ -87,7 +88,7 @@ async def test_an_adapter_that_is_not_what_its_trainer_recorded_is_refused(
     assert registry.audit.read()[-1].action is Action.PROMOTION_FAILED
 
 
-async def test_an_adapter_that_cannot_be_loaded_leaves_what_serves(
+async def test_an_adapter_that_cannot_be_loaded_leaves_the_champion_serving(
     promoter: Promoter, registry: Registry, alias: Alias, make_adapter: MakeAdapter
 ) -> None:
     good, broken = make_adapter(1), make_adapter(2)
@@ -111,7 +112,7 @@ async def test_an_adapter_without_its_trainers_record_cannot_serve(
         await promoter.promote(adapter, "anna", "better")
 
 
-async def test_what_no_gate_approved_is_not_even_loaded(
+async def test_an_adapter_that_no_gate_approved_is_not_even_loaded(
     promoter: Promoter, registry: Registry, alias: Alias, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(1, approved=False)
@@ -121,7 +122,7 @@ async def test_what_no_gate_approved_is_not_even_loaded(
     assert Action.NAMED not in {entry.action for entry in registry.audit.read()}
 
 
-async def test_promotions_that_are_asked_for_at_once_happen_one_after_the_other(
+async def test_promotions_requested_together_happen_one_after_the_other(
     promoter: Promoter, registry: Registry, alias: Alias, make_adapter: MakeAdapter
 ) -> None:
     adapters = [make_adapter(seed) for seed in (1, 2, 3)]
@@ -131,7 +132,7 @@ async def test_promotions_that_are_asked_for_at_once_happen_one_after_the_other(
     assert registry.audit.verify() == len(registry.audit.read())
 
 
-async def test_a_server_that_has_lost_the_champion_gets_it_again_under_a_fresh_name(
+async def test_a_server_that_lost_the_champion_gets_it_again_under_a_new_name(
     promoter: Promoter, policy: PolicyClient, alias: Alias, make_adapter: MakeAdapter
 ) -> None:
     lost = (await promoter.promote(make_adapter(1), "anna", "better")).to_name
@@ -142,7 +143,7 @@ async def test_a_server_that_has_lost_the_champion_gets_it_again_under_a_fresh_n
     assert alias.served in await loaded(policy)
 
 
-async def test_a_new_process_brings_up_the_champion_and_unloads_what_the_old_one_left(
+async def test_a_restarted_process_serves_the_champion_and_unloads_leftover_adapters(
     promoter: Promoter, registry: Registry, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     left = (await promoter.promote(make_adapter(1), "anna", "better")).to_name
@@ -153,7 +154,7 @@ async def test_a_new_process_brings_up_the_champion_and_unloads_what_the_old_one
     assert left not in await loaded(policy)
 
 
-async def test_a_candidate_under_evaluation_is_left_alone(
+async def test_a_candidate_under_evaluation_stays_loaded(
     promoter: Promoter, registry: Registry, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(1, approved=False)
@@ -164,7 +165,7 @@ async def test_a_candidate_under_evaluation_is_left_alone(
     await policy.unload_adapter(candidate)
 
 
-async def test_a_champion_that_cannot_serve_is_an_error_and_an_operator_can_go_back(
+async def test_a_champion_that_cannot_serve_is_an_error_and_an_operator_can_roll_back(
     promoter: Promoter, registry: Registry, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(1)
@@ -185,10 +186,7 @@ async def test_an_old_adapter_stays_loaded_until_its_last_request_is_answered(
     old = (await promoter.promote(make_adapter(1), "anna", "better")).to_name
     alias.begin(old)
     promotion = asyncio.create_task(promoter.promote(make_adapter(2), "anna", "better"))
-    for _ in range(3000):
-        if alias.served != old:
-            break
-        await asyncio.sleep(0.01)
+    await eventually(lambda: alias.served != old)
     assert old in await loaded(policy)
     assert not promotion.done()
     alias.end(old)

@@ -35,14 +35,14 @@ def test_a_candidate_that_solves_less_is_rejected() -> None:
     assert decision.p_worse <= 0.05 < decision.p_better
 
 
-def test_equals_are_inconclusive() -> None:
+def test_equally_good_adapters_are_inconclusive() -> None:
     same = rollouts(set(range(20)))
     decision = decide(same, same, SETTINGS)
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert decision.p_better == decision.p_worse == 1.0
 
 
-def test_a_few_more_successes_are_no_proof() -> None:
+def test_a_few_more_successes_are_not_significant() -> None:
     assert decide(rollouts(set()), rollouts(set(range(4))), SETTINGS).verdict is Verdict.INCONCLUSIVE
     assert decide(rollouts(set()), rollouts(set(range(5))), SETTINGS).verdict is Verdict.PROMOTE
 

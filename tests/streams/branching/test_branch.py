@@ -12,12 +12,15 @@ from streams.branching.branch import acquire, branch
 from streams.branching.selectors import Curiosity, LastSteps, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, Message, Task
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, Samples, ServedPolicy
 from streams.runtime.processes import free_port
+from streams.sandboxes.isolation.tree import processes
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import FixedPolicy
+from tests.builders.branch_requests import played
+from tests.builders.policies import FixedPolicy
+from tests.waiting import eventually
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 SETTINGS = BranchingSettings(alternatives=3)
@@ -28,23 +31,6 @@ TALKATIVE = ("Inventory.", "dance", "sing", "take dirty white polo shirt")
 async def pool() -> AsyncIterator[SandboxPool]:
     async with SandboxPool("textworld_express") as sandboxes:
         yield sandboxes
-
-
-async def recorded(pool: SandboxPool) -> BranchRequest:
-    """A demonstration as production recorded it."""
-    async with pool.session() as session:
-        actions = await session.demonstration(TASK)
-        first, *answers = await session.replay(TASK, actions)
-    return BranchRequest(
-        event_id="request-1",
-        episode_id="episode-1",
-        task=TASK,
-        opening=ChatHarness().opening(first.text),
-        steps=tuple(
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
-        ),
-    )
 
 
 async def branched(
@@ -58,7 +44,7 @@ async def branched(
 
 
 async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     results = await branched(request, pool, FixedPolicy(TALKATIVE))
     assert [result.step for result in results] == list(range(len(request.steps)))
     for result in results:
@@ -89,7 +75,7 @@ async def test_more_branches_than_the_limit_are_waited_for() -> None:
 
 
 async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     last = (await branched(request, pool, FixedPolicy(TALKATIVE)))[-1]
     answers = {alternative.action: alternative.observation for alternative in last.alternatives}
     assert request.steps[0].action == "take dirty white polo shirt"
@@ -98,20 +84,20 @@ async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool
 
 
 async def test_the_same_request_gives_the_same_results(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     assert await branched(request, pool, FixedPolicy()) == await branched(request, pool, FixedPolicy())
 
 
 async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     settings = BranchingSettings(alternatives=3, branches_per_episode=4)
     results = await branched(request, pool, FixedPolicy(), settings, LastSteps())
     assert [len(result.alternatives) for result in results] == [0, 0, 1, 3]
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
 
 
-async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_a_selector_that_asks_for_negative_log_likelihoods_gets_them(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     told: list[float | None] = []
 
     class Listening(Curiosity):
@@ -123,8 +109,8 @@ async def test_a_selector_that_asks_for_surprise_is_told(pool: SandboxPool) -> N
     assert told == [2.5] * len(request.steps)
 
 
-async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_a_state_whose_branches_bring_nothing_new_gets_no_more_branches(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     errors = tuple(f"fly to planet {number}" for number in range(9))
     settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
     results = await branched(request, pool, FixedPolicy(errors), settings)
@@ -132,8 +118,8 @@ async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -
     assert [len(result.alternatives) for result in results] == [4] * len(request.steps)
 
 
-async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_a_state_whose_branches_are_below_the_novelty_threshold_gets_no_more_branches(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
     foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
     surprising = await branched(request, pool, FixedPolicy(loss=2.0), settings)
@@ -141,8 +127,8 @@ async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> 
     assert sum(len(result.alternatives) for result in surprising) > 3 * len(request.steps)
 
 
-async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_a_recording_that_diverges_in_the_sandbox_is_dropped_from_that_state_on(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
     diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
     results = await branched(diverging, pool, FixedPolicy(TALKATIVE))
@@ -152,8 +138,8 @@ async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on
     assert "after action 2" in results[2].reason
 
 
-async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_an_opening_that_differs_in_the_sandbox_drops_every_state(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
     results = await branched(other, pool, FixedPolicy(TALKATIVE))
     assert {result.fidelity for result in results} == {"dropped"}
@@ -161,14 +147,14 @@ async def test_an_opening_that_the_sandbox_contradicts_drops_every_state(pool: S
 
 
 async def test_a_reserved_task_is_dropped_with_the_reason(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+    request = await played(pool, TASK)
     reserved = request.model_copy(update={"task": Task(environment="textworld_express", task_id="twc/test/1")})
     results = await branched(reserved, pool, FixedPolicy(TALKATIVE))
     assert all(result.fidelity == "dropped" and "reserved" in result.reason for result in results)
 
 
-async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> None:
-    request = await recorded(pool)
+async def test_a_sandbox_killed_while_branching_costs_no_state(pool: SandboxPool) -> None:
+    request = await played(pool, TASK)
     killed: list[int] = []
 
     class Killer(FixedPolicy):
@@ -181,11 +167,10 @@ async def test_a_sandbox_killed_on_the_way_costs_no_state(pool: SandboxPool) -> 
     results = await branched(request, pool, Killer())
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
     assert not any(result.fatalities for result in results)
-    with pytest.raises(ProcessLookupError):
-        os.kill(killed[0], 0)
+    await eventually(lambda: killed[0] not in {process.pid for process in processes()}, "the killed process is gone")
 
 
-async def test_a_policy_that_cannot_be_reached_gives_no_samples_after_its_time() -> None:
+async def test_an_unavailable_policy_gives_no_samples_after_its_timeout() -> None:
     async with PolicyClient(f"http://127.0.0.1:{free_port()}") as client:
         policy = ServedPolicy(client, "assistant", patience_s=0.5)
         chat = (Message(role="user", content="go"),)

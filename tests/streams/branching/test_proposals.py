@@ -17,7 +17,7 @@ FILL = [
 ]
 
 
-def test_repeats_the_trusted_action_and_nothing_at_all_are_not_proposed() -> None:
+def test_repeated_actions_the_trusted_action_and_empty_ones_are_not_proposed() -> None:
     sampled = proposals("Open Fridge!", "take hat", "TAKE  hat.", "", "  ")
     chosen = propose(sampled, FILL, {"", "open fridge"}, 3, 1, random.Random(0))
     assert chosen[0].action == "take hat"
@@ -54,7 +54,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS, ACTIONS, st.integers(0, 6), st.integers(0, 3))
-def test_no_key_comes_twice_and_no_limit_is_passed(
+def test_no_action_is_proposed_twice_and_no_limit_exceeded(
     sampled: list[Proposal], fill: list[Proposal], most: int, errors: int
 ) -> None:
     seen = {""}

@@ -8,9 +8,10 @@ from streams.branching.recovery import recover
 from streams.branching.selectors import LastSteps, Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, RecordedStep, RecoveryResult, Task
+from streams.events import BranchRequest, RecoveryResult, Task
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import ExpertPolicy, FixedPolicy
+from tests.builders.branch_requests import played
+from tests.builders.policies import ExpertPolicy, FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -21,27 +22,15 @@ async def pool() -> AsyncIterator[SandboxPool]:
         yield sandboxes
 
 
-async def played(pool: SandboxPool, *actions: str) -> BranchRequest:
-    """An episode of those actions as production recorded it."""
-    async with pool.session() as session:
-        first, *answers = await session.replay(TASK, actions)
-    return BranchRequest(
-        episode_id="episode-1",
-        task=TASK,
-        verdict="failed",
-        opening=ChatHarness().opening(first.text),
-        steps=tuple(
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
-        ),
-    )
+async def failed_at(pool: SandboxPool, *actions: str) -> BranchRequest:
+    return await played(pool, TASK, actions, verdict="failed")
 
 
 async def stuck(pool: SandboxPool) -> tuple[BranchRequest, ExpertPolicy]:
     """An episode that does the first thing right and then repeats an error, and a policy that knows better."""
     demonstration = await pool.demonstration(TASK)
-    right = await played(pool, *demonstration)
-    failed = await played(pool, demonstration[0], "take moon", "take moon", "take moon")
+    right = await failed_at(pool, *demonstration)
+    failed = await failed_at(pool, demonstration[0], "take moon", "take moon", "take moon")
     answers = {step.observation: after.action for step, after in zip(right.steps, right.steps[1:], strict=False)}
     return failed, ExpertPolicy({**answers, failed.steps[1].observation: demonstration[1]})
 
@@ -60,7 +49,7 @@ async def recovered(
     return await recover(request, pool, policy, selector or LastSteps(), with_settings)
 
 
-async def test_who_goes_on_rightly_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:
+async def test_a_continuation_that_wins_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
     result = await recovered(failed, pool, policy, settings(attempts=1))
     (recovery,) = result.recoveries
@@ -87,14 +76,14 @@ async def test_of_several_recoveries_the_shortest_are_kept(pool: SandboxPool) ->
     assert min(len(each.steps) for each in everywhere.recoveries) == len(one.recoveries[0].steps)
 
 
-async def test_who_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
+async def test_a_continuation_that_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
     failed, _ = await stuck(pool)
     result = await recovered(failed, pool, FixedPolicy(("take moon",)), settings(attempts=4), Uniform())
     assert result.attempts == 4
     assert not result.recoveries
 
 
-async def test_an_episode_that_the_sandbox_contradicts_is_dropped_with_the_reason(pool: SandboxPool) -> None:
+async def test_an_episode_that_diverges_in_the_sandbox_is_dropped_with_the_reason(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
     other = failed.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
     result = await recovered(other, pool, policy, settings(attempts=2))

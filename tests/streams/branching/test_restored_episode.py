@@ -9,7 +9,7 @@ from streams.branching.settings import BranchingSettings
 from streams.errors import DivergedError
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import FixedPolicy
+from tests.builders.policies import FixedPolicy
 
 pytestmark = pytest.mark.usefixtures("faulty_environments")
 
@@ -35,7 +35,7 @@ def fates(trials: list[Trial]) -> list[str]:
     return [trial.observation.text if trial.observation else str(trial.fate) for trial in trials]
 
 
-async def test_an_action_that_never_ends_or_kills_its_sandbox_is_an_outcome_and_hurts_no_other() -> None:
+async def test_an_action_that_hangs_or_kills_its_sandbox_is_a_result_and_affects_no_other() -> None:
     async with (
         SandboxPool("faulty_sound", step_timeout_s=0.5) as pool,
         restored(request("faulty_sound", *WALKED), pool) as episode,
@@ -51,7 +51,7 @@ async def test_an_action_that_never_ends_or_kills_its_sandbox_is_an_outcome_and_
         assert len(pool.pids) == 1
 
 
-async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from() -> None:
+async def test_actions_that_a_sandbox_did_not_survive_are_reported_and_not_learned_from() -> None:
     settings = BranchingSettings(alternatives=2, step_timeout_s=0.5, invalid_share=1)
     async with SandboxPool("faulty_sound", step_timeout_s=0.5) as pool:
         results = await branch(
@@ -63,7 +63,7 @@ async def test_what_a_sandbox_did_not_survive_is_reported_and_not_learned_from()
         assert {(each.action, each.fate) for each in result.fatalities} == {("hang", "timeout"), ("die", "died")}
 
 
-async def test_what_one_state_has_no_use_for_is_spent_at_the_others() -> None:
+async def test_budget_that_one_state_cannot_use_is_spent_on_the_others() -> None:
     settings = BranchingSettings(alternatives=9, round=8, adaptive=True, branches_per_episode=10, samples=0)
     async with SandboxPool("faulty_sound") as pool:
         results = await branch(request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings)
@@ -78,7 +78,7 @@ async def test_an_environment_that_diverges_is_caught_every_time() -> None:
                 await episode.branch(step, ["look"])
 
 
-async def test_a_state_that_an_action_left_as_it_was_is_not_restored_again() -> None:
+async def test_a_state_that_an_action_did_not_change_is_not_restored_again() -> None:
     steps = (*WALKED, ("look", "You look. You are at 3."))
     async with SandboxPool("faulty_sound") as pool, restored(request("faulty_sound", *steps), pool) as episode:
         trials = await episode.branch(2, ["look", "nonsense", "look", "+1", "look"])

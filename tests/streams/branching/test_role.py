@@ -1,6 +1,6 @@
 """The branch role over a real broker, a real Faust worker and real sandboxes.
 
-The policy is a small HTTP server that always says the same: the real one needs torch, which this floor does without.
+The policy is a small HTTP server that always says the same: the real one needs torch, which this layer does without.
 """
 
 import asyncio
@@ -15,13 +15,11 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from streams.branching.role import Means, serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, RecordedStep, RecoveryResult, Task
-from streams.kafka.broker import EmbeddedBroker
+from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import create_topics
 from streams.sandboxes.pool import SandboxPool
-from tests.streams.policy.policies import FixedPolicy
+from tests.builders.branch_requests import played
+from tests.builders.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -51,14 +49,6 @@ def policy_url() -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=6)
-        create_topics(settings)
-        yield settings
 
 
 @pytest.mark.parametrize(("setting", "limits"), [(30, (30, 60)), (None, None)])
@@ -97,18 +87,13 @@ def receive(kafka: KafkaSettings, topic: str, count: int) -> list[bytes]:
 
 
 async def recorded() -> BranchRequest:
-    async with SandboxPool("textworld_express") as pool, pool.session() as session:
-        actions = await session.demonstration(TASK)
-        first, *answers = await session.replay(TASK, actions)
-    steps = tuple(
-        RecordedStep(action=action, observation=answer.text) for action, answer in zip(actions, answers, strict=True)
-    )
-    return BranchRequest(
-        event_id="request-1", episode_id="episode-1", task=TASK, opening=ChatHarness().opening(first.text), steps=steps
-    )
+    async with SandboxPool(TASK.environment) as pool:
+        return await played(pool, TASK)
 
 
-async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: KafkaSettings, policy_url: str) -> None:
+async def test_requests_for_known_environments_are_answered_and_others_dropped(
+    kafka: KafkaSettings, policy_url: str
+) -> None:
     request = await recorded()
     elsewhere = request.model_copy(
         update={
@@ -133,7 +118,7 @@ async def test_what_is_asked_for_is_answered_and_the_rest_is_dropped(kafka: Kafk
     assert letters == [b"{}"]
 
 
-async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
+async def test_branching_continues_without_a_policy(kafka: KafkaSettings) -> None:
     request = await recorded()
     send(kafka, request.to_json())
     settings = BranchingSettings(policy_url="http://127.0.0.1:9", policy_patience_s=0.2)
@@ -145,7 +130,7 @@ async def test_branching_goes_on_without_a_policy(kafka: KafkaSettings) -> None:
         assert {alternative.source for alternative in result.alternatives} == {"valid_actions"}
 
 
-async def test_a_failed_episode_is_gone_on_from(kafka: KafkaSettings, policy_url: str) -> None:
+async def test_a_failed_episode_is_resumed_from_its_states(kafka: KafkaSettings, policy_url: str) -> None:
     request = (await recorded()).model_copy(update={"verdict": "failed"})
     elsewhere = request.model_copy(
         update={"event_id": "request-2", "task": Task(environment="production_shell", task_id="deploy/1")}

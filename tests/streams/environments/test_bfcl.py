@@ -113,7 +113,7 @@ def test_a_wrong_call_fails_the_task(slip: dict[int, str]) -> None:
         ('[{"name": "cd", "arguments": {"folder": "\\ud800"}}]', "not valid JSON"),
     ],
 )
-def test_what_is_no_proper_call_is_answered_and_changes_nothing(action: str, reason: str) -> None:
+def test_a_malformed_call_is_answered_and_changes_nothing(action: str, reason: str) -> None:
     session = BFCL()
     session.reset(DIFF)
     before = session.fingerprint()
@@ -139,7 +139,7 @@ def test_an_error_of_a_tool_is_a_result_like_any_other() -> None:
     assert answer.text == """[{"error": "cd: 'nowhere': No such file or directory"}]"""
 
 
-def test_what_is_done_after_the_end_changes_nothing() -> None:
+def test_actions_after_the_end_change_nothing() -> None:
     session = BFCL()
     last = play(session, DIFF, session.demonstration(DIFF))[-1]
     after = session.step(call("pwd"))
@@ -182,7 +182,7 @@ def test_a_snapshot_of_something_else_is_refused() -> None:
         BFCL().restore("state")
 
 
-def test_sessions_share_nothing_although_the_wheel_does() -> None:
+def test_sessions_share_no_state_although_the_wheels_instances_do() -> None:
     tweets = scenarios("multi_turn_base")[58]
     travel = scenarios("multi_turn_long_context")[153]
     before = [Simulation(scenario).state() for scenario in (tweets, travel)]
@@ -254,7 +254,7 @@ def test_ages_do_not_depend_on_the_day_of_the_replay() -> None:
     assert minor != of_age
 
 
-def test_processes_that_hash_differently_say_the_same() -> None:
+def test_processes_with_different_hash_seeds_give_the_same_observations() -> None:
     program = """
 from streams.environments.bfcl.scenarios import scenarios
 from streams.environments.bfcl.simulation import Simulation

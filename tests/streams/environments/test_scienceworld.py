@@ -85,7 +85,7 @@ def test_an_action_that_is_not_understood_is_answered(science: ScienceWorld) -> 
     assert science.step("look around").understood
 
 
-def test_a_question_is_part_of_the_state(science: ScienceWorld) -> None:
+def test_a_pending_question_is_part_of_the_state(science: ScienceWorld) -> None:
     science.reset(task())
     before = science.fingerprint()
     assert science.step("open door").text.startswith("Ambiguous request")

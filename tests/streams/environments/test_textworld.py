@@ -123,7 +123,7 @@ def test_an_action_that_is_understood_says_so_even_if_it_fails(world: TextWorld,
     assert world.step(action).understood
 
 
-def test_a_question_is_part_of_the_state(world: TextWorld) -> None:
+def test_a_pending_question_is_part_of_the_state(world: TextWorld) -> None:
     world.reset(COOKING)
     before = world.fingerprint()
     assert "What do you want to open?" in world.step("open").text
@@ -156,7 +156,7 @@ def test_a_snapshot_brings_its_state_back_any_number_of_times(world: TextWorld) 
             assert [take(world, action) for action in actions] == seen
 
 
-def test_a_forked_process_goes_on_as_its_parent_would_have(world: TextWorld) -> None:
+def test_a_forked_process_continues_as_its_parent_would_have(world: TextWorld) -> None:
     choose = random.Random(3)
     for task in (COOKING, TREASURE):
         world.reset(task)
@@ -229,7 +229,7 @@ def test_a_snapshot_of_something_else_is_refused(world: TextWorld) -> None:
         world.restore("a state")
 
 
-def test_what_the_generator_cannot_make_is_an_error_with_its_reason() -> None:
+def test_a_game_that_the_generator_cannot_make_is_an_error_with_the_reason() -> None:
     with pytest.raises(SandboxError, match=r"could not generate chess/train/0: KeyError.*Remedy"):
         generate("chess", "train", 0)
 

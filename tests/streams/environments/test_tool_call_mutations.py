@@ -112,12 +112,12 @@ def test_values_change_by_their_type_and_by_what_was_said() -> None:
     assert {"seat": "aisle", "day": "2026-10-15", "bags": 2, "meal": True} in mutated
 
 
-def test_another_tool_is_called_with_what_was_said_under_the_arguments_name() -> None:
+def test_another_tool_is_called_with_values_seen_under_the_arguments_name() -> None:
     assert render([Call("cancel", {"booking_id": 4711})]) in found(TRUSTED)
     assert render([Call("cancel", {"booking_id": 4711})]) in found("All is booked.")
 
 
-def test_nothing_may_be_called_at_all() -> None:
+def test_a_plain_answer_instead_of_every_call_is_a_mutation() -> None:
     assert "Done." in found(TRUSTED)
     assert "Done." not in found("All is booked.")
 
@@ -148,7 +148,7 @@ def test_without_tools_there_is_only_the_answer_to_the_user() -> None:
     assert mutations("Done.", (), CONTEXT, random.Random(0), 5) == ()
 
 
-def test_a_malformed_action_has_none() -> None:
+def test_a_malformed_action_has_no_mutations() -> None:
     with pytest.raises(ToolCallError):
         found("[broken")
 

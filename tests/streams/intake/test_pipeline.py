@@ -47,7 +47,7 @@ def test_an_event_comes_out_redacted_counted_and_flagged() -> None:
     assert decoded.flag == "injection: instructions"
 
 
-def test_what_is_not_let_in_is_quarantined_under_its_principal() -> None:
+def test_a_refused_event_is_noted_under_its_principal() -> None:
     decoded = intake(max_bytes=100).event(record(STEP))
     assert isinstance(decoded.content, Quarantined)
     assert decoded.content.principal == "tenant/a"
@@ -79,7 +79,7 @@ def test_a_branch_result_is_redacted_too() -> None:
     assert decoded.content.alternatives[0].observation == "Sent."
 
 
-def test_a_recovery_what_a_sandbox_died_of_and_what_diverged_are_redacted_too() -> None:
+def test_recoveries_sandbox_failures_and_divergences_are_redacted_too() -> None:
     step = RecordedStep(action="write to jo@example.org", observation="Sent to jo@example.org.")
     task = Task(environment="tools", task_id="t")
     recovered = RecoveryResult(
@@ -110,7 +110,7 @@ def test_a_recovery_what_a_sandbox_died_of_and_what_diverged_are_redacted_too() 
         assert decoded.redactions == {"email": found}
 
 
-def test_a_letter_is_the_record_as_it_came_and_says_where_and_why() -> None:
+def test_a_dead_letter_record_has_the_original_record_and_says_where_and_why() -> None:
     for value, verdict in ((b"\xff", "dead-letter"), (None, "dead-letter"), (STEP, "quarantine")):
         received = record(value)
         refused = intake(max_bytes=100).event(received).refused
@@ -125,6 +125,6 @@ def test_a_letter_is_the_record_as_it_came_and_says_where_and_why() -> None:
         assert headers["ratchet-error"]
 
 
-def test_what_passes_is_not_refused() -> None:
+def test_a_valid_record_is_not_refused() -> None:
     decoded: Decoded = intake().event(record(STEP))
     assert decoded.refused is None

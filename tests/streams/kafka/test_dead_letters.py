@@ -1,13 +1,12 @@
 """Dead letters on a real broker: listed once, replayed whole, and marked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from streams.errors import BrokerError
-from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import (
     REPLAYED_FROM_HEADER,
@@ -21,27 +20,12 @@ from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import OFFSET_HEADER, TOPIC_HEADER, VERDICT_HEADER, Quarantined, Unreadable, refusal_letter
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as running:
-        yield running
+from tests.builders.topics import with_own_topics
 
 
 @pytest.fixture
-def kafka(broker: EmbeddedBroker) -> KafkaSettings:
-    """Topics of this test's own."""
-    name = uuid7()
-    settings = KafkaSettings(
-        bootstrap=broker.bootstrap,
-        partitions=2,
-        events_topic=f"{name}.events",
-        branches_topic=f"{name}.branches",
-        transitions_topic=f"{name}.transitions",
-        dead_letters_topic=f"{name}.dead-letters",
-        spans_topic=f"{name}.spans",
-    )
+def kafka(shared_broker: EmbeddedBroker) -> KafkaSettings:
+    settings = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, partitions=2))
     create_topics(settings)
     return settings
 
@@ -74,7 +58,7 @@ def republished(kafka: KafkaSettings) -> Sequence[Any]:
     return found
 
 
-def test_a_letter_tells_where_why_and_how_large_and_not_what(kafka: KafkaSettings) -> None:
+def test_a_dead_letter_listing_gives_position_reason_and_size_but_no_content(kafka: KafkaSettings) -> None:
     refuse(
         kafka,
         (record(kafka, 4), Unreadable("record: Invalid JSON")),
@@ -91,20 +75,20 @@ def test_a_letter_tells_where_why_and_how_large_and_not_what(kafka: KafkaSetting
     assert (found[4].key, found[4].replayed, found[4].replay_of) == (b"episode-4", False, None)
 
 
-def test_what_a_crash_published_twice_is_one_letter(kafka: KafkaSettings) -> None:
+def test_a_dead_letter_record_published_twice_by_a_crash_is_listed_once(kafka: KafkaSettings) -> None:
     for _ in range(2):
         refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
     assert len(letters(kafka)) == 1
     assert sum(end_offsets(kafka.bootstrap, kafka.dead_letters_topic).values()) == 2
 
 
-def test_an_empty_topic_has_no_letters_and_one_that_does_not_exist_is_an_error(kafka: KafkaSettings) -> None:
+def test_an_empty_topic_has_no_dead_letter_records_and_a_missing_topic_is_an_error(kafka: KafkaSettings) -> None:
     assert letters(kafka) == []
     with pytest.raises(BrokerError, match="has no topic"):
         letters(kafka.model_copy(update={"dead_letters_topic": "nowhere"}))
 
 
-def test_a_replay_publishes_bytes_key_and_headers_as_they_came_and_marks_the_letter(kafka: KafkaSettings) -> None:
+def test_a_replay_publishes_value_key_and_headers_unchanged_and_marks_the_record(kafka: KafkaSettings) -> None:
     hostile = record(kafka, 4, b"\xff\x00", trace=b"\x01", **{TOPIC_HEADER: b"elsewhere", OFFSET_HEADER: b"99"})
     refuse(kafka, (hostile, Unreadable("wrong")), (record(kafka, 5), Unreadable("wrong")))
     chosen = [letter for letter in letters(kafka) if letter.position.offset == 4]
@@ -117,7 +101,9 @@ def test_a_replay_publishes_bytes_key_and_headers_as_they_came_and_marks_the_let
     assert {letter.position.offset: letter.replayed for letter in letters(kafka)} == {4: True, 5: False}
 
 
-def test_what_is_refused_again_is_another_letter_that_names_the_first(kafka: KafkaSettings) -> None:
+def test_a_replayed_record_that_is_refused_again_is_a_new_dead_letter_record_naming_the_first(
+    kafka: KafkaSettings,
+) -> None:
     refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
     replay(kafka, letters(kafka), lambda _, __: None)
     (again,) = republished(kafka)
@@ -130,7 +116,7 @@ def test_what_is_refused_again_is_another_letter_that_names_the_first(kafka: Kaf
     assert [name for name, _ in republished(kafka)[-1].headers] == [REPLAYED_FROM_HEADER]
 
 
-def test_hundreds_of_letters_over_all_partitions_go_back_once_each(kafka: KafkaSettings) -> None:
+def test_hundreds_of_dead_letter_records_over_all_partitions_are_replayed_once_each(kafka: KafkaSettings) -> None:
     refuse(kafka, *((record(kafka, n, str(n).encode()), Unreadable("wrong")) for n in range(250)))
     found = letters(kafka)
     assert {letter.place.partition for letter in found} == {0, 1}
@@ -141,14 +127,14 @@ def test_hundreds_of_letters_over_all_partitions_go_back_once_each(kafka: KafkaS
     ]
 
 
-def test_a_letter_that_names_a_topic_of_others_is_not_replayed(kafka: KafkaSettings) -> None:
+def test_a_dead_letter_record_that_names_a_foreign_topic_is_not_replayed(kafka: KafkaSettings) -> None:
     foreign = Received("payments", 0, 3, None, b"pay", ())
     refuse(kafka, (foreign, Unreadable("wrong")))
     with pytest.raises(BrokerError, match="the topic payments"):
         replay(kafka, letters(kafka), lambda _, __: None)
 
 
-def test_records_of_others_are_passed_over(kafka: KafkaSettings) -> None:
+def test_foreign_records_in_the_topic_are_ignored(kafka: KafkaSettings) -> None:
     topic = kafka.dead_letters_topic
     publish(kafka, Outgoing(topic, None, b"hello"), Outgoing(topic, None, b"", ((VERDICT_HEADER, b"dead-letter"),)))
     refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
@@ -157,7 +143,7 @@ def test_records_of_others_are_passed_over(kafka: KafkaSettings) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "events", "events/0", "events/zero/1", "/0/1", "events/0/-1"])
-def test_a_position_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_position_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no position"):
         Position.parse(text)
 

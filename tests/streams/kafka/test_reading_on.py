@@ -65,7 +65,7 @@ def app() -> faust.App:
     return build_app("test", KafkaSettings(bootstrap="127.0.0.1:9"), bundle=10)
 
 
-async def test_what_was_thrown_away_is_fetched_again(app: faust.App) -> None:
+async def test_discarded_records_are_fetched_again(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[88, 89], [85, 86, 87, 88], [89]])
     await consumer.perform_seek()
     assert await consumer.handed() == []
@@ -74,20 +74,20 @@ async def test_what_was_thrown_away_is_fetched_again(app: faust.App) -> None:
     assert await consumer.handed() == [89]
 
 
-async def test_what_a_log_lacks_is_passed_over_when_it_is_lacking_twice(app: faust.App) -> None:
+async def test_offsets_missing_twice_from_the_log_are_skipped(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[85], [90], [90], [91]])
     await consumer.perform_seek()
     assert [await consumer.handed() for _ in range(4)] == [[85], [], [90], [91]]
     assert consumer.sought == [86]
 
 
-async def test_what_was_handed_on_before_is_left_out(app: faust.App) -> None:
+async def test_records_handed_on_before_are_left_out(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[85, 86], [84, 85, 86], [86, 87]])
     await consumer.perform_seek()
     assert [await consumer.handed() for _ in range(3)] == [[85, 86], [], [87]]
 
 
-async def test_nothing_is_handed_on_before_it_is_known_where_reading_begins(app: faust.App) -> None:
+async def test_nothing_is_handed_on_before_the_starting_offset_is_known(app: faust.App) -> None:
     consumer = Fetched(app, 85, [[92], [85]])
     assert await consumer.handed() == []
     await consumer.perform_seek()

@@ -45,7 +45,7 @@ def test_both_clients_get_the_same_settings() -> None:
     assert (credentials.username, credentials.password) == ("ratchet", "hunter2")
 
 
-def test_a_certificate_may_be_verified_without_its_name_but_never_not_at_all() -> None:
+def test_hostname_checks_may_be_switched_off_but_certificate_verification_may_not() -> None:
     context = client_options("one:9093", KafkaSecurity(protocol="SSL", check_hostname=False))["ssl_context"]
     assert isinstance(context, ssl.SSLContext)
     assert not context.check_hostname
@@ -69,7 +69,7 @@ def test_a_setting_that_is_missing_or_would_be_ignored_is_refused(wrong: dict[st
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_password_is_shown_to_nobody_but_processes_of_our_own() -> None:
+def test_a_password_is_revealed_only_to_processes_of_our_own() -> None:
     kafka = KafkaSettings(bootstrap="one:9093", security=SASL)
     assert "hunter2" not in f"{kafka!r} {kafka} {kafka.model_dump()} {kafka.model_dump_json()}"
     assert "hunter2" not in repr(build_app("test", kafka, bundle=1).conf.broker_credentials)
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None
         create_topics(KafkaSettings(bootstrap="one:9093", security=security))
 
 
-def test_a_cluster_that_is_not_there_is_a_broker_error_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_cluster_is_a_broker_error_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 500)
     with pytest.raises(BrokerError) as failed:
         create_topics(KafkaSettings(bootstrap="127.0.0.1:1", security=SASL))

@@ -73,7 +73,7 @@ async def consume_into(
         await run(app, collect.stop)
 
 
-async def test_what_a_failing_handler_got_comes_again_after_a_restart(kafka: KafkaSettings) -> None:
+async def test_records_of_a_failed_handler_are_delivered_again_after_a_restart(kafka: KafkaSettings) -> None:
     failing = Collect(until=RECORDS, failing_at=b"31", failure=StoreError("the disk is full"))
     with pytest.raises(StoreError, match="the disk is full"):
         await consume_into(failing, kafka)
@@ -101,12 +101,12 @@ async def test_what_waits_behind_a_failure_is_not_acknowledged(kafka: KafkaSetti
     assert len(restarted.values) == RECORDS
 
 
-async def test_a_failure_that_nobody_foresaw_ends_the_app_as_well(kafka: KafkaSettings) -> None:
+async def test_an_unexpected_exception_ends_the_app_as_well(kafka: KafkaSettings) -> None:
     with pytest.raises(BrokerError, match="ZeroDivisionError"):
         await consume_into(Collect(until=RECORDS, failing_at=b"0", failure=ZeroDivisionError()), kafka)
 
 
-async def test_what_was_handled_is_not_read_again(kafka: KafkaSettings) -> None:
+async def test_handled_records_are_not_read_again(kafka: KafkaSettings) -> None:
     await consume_into(Collect(until=RECORDS), kafka)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
     producer.send(kafka.events_topic, value=b"new")
@@ -116,7 +116,7 @@ async def test_what_was_handled_is_not_read_again(kafka: KafkaSettings) -> None:
     assert second.values == [b"new"]
 
 
-async def test_stored_positions_outweigh_what_the_group_committed(kafka: KafkaSettings) -> None:
+async def test_stored_positions_override_the_groups_committed_offsets(kafka: KafkaSettings) -> None:
     await consume_into(Collect(until=RECORDS), kafka)
     ends = end_offsets(kafka.bootstrap, kafka.events_topic)
     again = Collect(until=ends[0] + 1)
@@ -162,7 +162,7 @@ async def test_messages_are_published_under_their_key_with_their_headers(kafka: 
     assert sum(end_offsets(kafka.bootstrap, kafka.events_topic).values()) == RECORDS + 3
 
 
-async def test_a_cluster_that_is_not_there_is_a_broker_error() -> None:
+async def test_an_unreachable_cluster_is_a_broker_error() -> None:
     nowhere = KafkaSettings(bootstrap="127.0.0.1:1")
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:1"):
         await consume_into(Collect(until=1), nowhere)
@@ -190,7 +190,8 @@ async def test_a_thread_that_could_not_start_is_waited_for() -> None:
     assert not any(isinstance(thread, WorkerThread) for thread in threading.enumerate())
 
 
-async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: KafkaSettings) -> None:
+@pytest.mark.slow
+async def test_a_worker_that_stalls_with_records_waiting_ends(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)
     collect = Collect(until=RECORDS)
@@ -213,7 +214,8 @@ async def test_a_worker_that_stands_still_with_records_waiting_ends(kafka: Kafka
     assert len(collect.values) == RECORDS
 
 
-async def test_a_worker_with_nothing_to_read_may_stand_still(kafka: KafkaSettings) -> None:
+@pytest.mark.slow
+async def test_a_worker_with_nothing_to_read_keeps_running(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)
     collect, stop = Collect(until=RECORDS), asyncio.Event()

@@ -1,4 +1,4 @@
-"""What comes of a trace: one growing chat is one episode, whatever order its spans came in."""
+"""What comes of a trace: one append-only conversation is one episode, whatever order its spans came in."""
 
 import itertools
 from typing import Any
@@ -10,7 +10,7 @@ from streams.ids import content_id
 from streams.otlp.assembly import Assembly, assemble
 from streams.otlp.records import AnyRecord
 from streams.trust.rules import StoredStep, branch_request
-from tests.otlp_spans import (
+from tests.builders.spans import (
     PLAY,
     TRACE,
     conventions,
@@ -29,7 +29,7 @@ def steps_of(assembly: Assembly) -> list[StepEvent]:
 
 
 @pytest.mark.parametrize("dialect", [conventions, openllmetry, openinference])
-def test_a_trace_becomes_a_growing_chat(dialect: Any) -> None:
+def test_a_trace_becomes_an_append_only_conversation(dialect: Any) -> None:
     steps = steps_of(assemble("run-1", game(dialect=dialect), {}))
     assert [step.episode_id for step in steps] == ["run-1"] * 3
     assert [(step.action.content, step.observation) for step in steps] == [*PLAY[:2], (PLAY[2][0], "")]
@@ -54,7 +54,7 @@ def test_the_order_of_arrival_changes_nothing() -> None:
     }
 
 
-def test_what_is_said_of_the_trace_holds_for_its_steps() -> None:
+def test_attributes_of_the_trace_hold_for_its_steps() -> None:
     told = {
         "gen_ai.agent.name": "player",
         "user.id": "ann",
@@ -72,12 +72,12 @@ def test_what_is_said_of_the_trace_holds_for_its_steps() -> None:
 
 
 @pytest.mark.parametrize("seed", ["", "x", "9" * 30, 2.5, True, None])
-def test_a_seed_that_is_none_is_zero(seed: Any) -> None:
+def test_a_malformed_seed_is_zero(seed: Any) -> None:
     (step,) = steps_of(assemble("run", [*game(1)[:1], root({"ratchet.task.seed": seed})], {}))
     assert step.task.seed == 0
 
 
-def test_a_task_without_a_name_is_known_by_its_first_request() -> None:
+def test_a_task_without_a_name_is_identified_by_its_first_request() -> None:
     early = steps_of(assemble("one", game(1), {}))[0]
     late = steps_of(assemble("two", [span(3, conventions(*states()[2]))], {}))[0]
     assert (
@@ -87,7 +87,7 @@ def test_a_task_without_a_name_is_known_by_its_first_request() -> None:
     )
 
 
-def test_chats_beside_each_other_are_episodes_of_their_own() -> None:
+def test_concurrent_chats_of_one_trace_are_separate_episodes() -> None:
     judge = [span(10 + n, conventions([("user", f"Judge {n}")], "fine")) for n in range(2)]
     steps = steps_of(assemble("run", [*judge, *game()], {}))
     assert [step.episode_id for step in steps] == [*["run"] * 3, *(f"run/{span.span_id}" for span in judge)]
@@ -140,7 +140,7 @@ def test_an_event_that_no_broker_takes_is_counted() -> None:
     ],
 )
 @pytest.mark.parametrize("number", [2, 99, 0])
-def test_an_evaluation_is_a_verdict_on_the_episode_of_its_span(
+def test_an_evaluation_is_the_outcome_of_the_episode_of_its_span(
     said: dict[str, Any], success: bool, score: float, number: int
 ) -> None:
     records: list[AnyRecord] = [*game(), evaluation(number, explanation="because", **said)]
@@ -164,7 +164,7 @@ def test_evaluations_that_decide_nothing_are_counted() -> None:
     assert (len(chosen.events), chosen.unusable_evaluations) == (3, 0)
 
 
-def test_ids_belong_to_whose_token_it_was() -> None:
+def test_ids_are_scoped_to_the_owner_of_the_token() -> None:
     ids = {
         step.event_id
         for principal in (None, "ann", "bob")

@@ -9,7 +9,7 @@ from streams.events import Message
 from streams.otlp.chains import model_calls
 from streams.otlp.dialects import Chat, dialect_of
 from streams.otlp.records import Attributes, LogRecord, Span, SpanEvent
-from tests.otlp_spans import TRACE, conventions, openinference, openllmetry, span, states
+from tests.builders.spans import TRACE, conventions, openinference, openllmetry, span, states
 
 CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
 TOOL_CHAT = (
@@ -158,12 +158,12 @@ def test_a_chat_that_lost_attributes_is_not_read(missing: str) -> None:
     "messages",
     ["[{", "{}", "[]", "[1]", '[{"role": "alien", "parts": []}]', 7, None, '[{"parts": "x"}]', '["\\ud800"]'],
 )
-def test_messages_that_are_none_are_not_read(messages: Any) -> None:
+def test_malformed_messages_are_not_read(messages: Any) -> None:
     attributes = conventions([("user", "Go.")], "look")
     assert read(attributes | {"gen_ai.input.messages": messages}) is None
 
 
-def test_other_spans_are_no_model_calls() -> None:
+def test_other_spans_are_not_model_calls() -> None:
     others: list[Attributes] = [
         {},
         {"gen_ai.operation.name": "execute_tool"},

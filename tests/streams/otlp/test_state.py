@@ -17,7 +17,7 @@ from streams.otlp.records import AnyRecord, Attributes
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState
 from streams.otlp.tally import Tally
-from tests.otlp_spans import TRACE, conventions, evaluation, game, root, span, states
+from tests.builders.spans import TRACE, conventions, evaluation, game, root, span, states
 
 SETTLE, IDLE, CONVERSATION = 10.0, 60.0, 600.0
 
@@ -111,7 +111,7 @@ def test_equal_ids_of_two_principals_are_two_traces(state: AssemblyState, settin
     assert len(close_all(state, settings, SETTLE)) == 6
 
 
-def test_what_is_open_waits_anew_after_a_restart_and_is_still_there(
+def test_open_traces_survive_a_restart_and_wait_again(
     reopen: Callable[[float], AssemblyState], settings: OtlpSettings
 ) -> None:
     reopen(0).add(game(), now=0)
@@ -157,7 +157,7 @@ def test_a_trace_that_never_ends_is_assembled_when_it_is_large(tmp_path: Path) -
     state.close()
 
 
-def test_what_was_said_leaves_the_file_and_old_traces_are_forgotten(
+def test_content_is_erased_from_the_file_and_old_traces_are_deleted(
     reopen: Callable[[float], AssemblyState], settings: OtlpSettings
 ) -> None:
     state = reopen(0)
@@ -190,7 +190,7 @@ def test_what_the_intake_did_not_write_becomes_a_dead_letter(
     assert assembler.tally.status.unreadable == 1
 
 
-def test_only_what_came_with_a_token_is_signed(state: AssemblyState, settings: OtlpSettings) -> None:
+def test_only_spans_sent_with_a_token_become_signed_events(state: AssemblyState, settings: OtlpSettings) -> None:
     keys: Any = {"ann": "s3cret"}
     admission = AdmissionSettings(principals=keys)
     state.add(

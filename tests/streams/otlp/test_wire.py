@@ -218,7 +218,7 @@ def survives(signal: Signal, encoding: Encoding, body: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(Signal), st.sampled_from(Encoding), st.binary(max_size=400))
-def test_no_bytes_crash_the_reader(signal: Signal, encoding: Encoding, body: bytes) -> None:
+def test_arbitrary_bytes_do_not_crash_the_reader(signal: Signal, encoding: Encoding, body: bytes) -> None:
     survives(signal, encoding, body)
     with suppress(UnreadableRequestError, RequestTooLargeError):
         inflate(body, "gzip", 1000)
@@ -226,13 +226,13 @@ def test_no_bytes_crash_the_reader(signal: Signal, encoding: Encoding, body: byt
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(Signal), json_values)
-def test_no_json_crashes_the_reader(signal: Signal, value: object) -> None:
+def test_arbitrary_json_does_not_crash_the_reader(signal: Signal, value: object) -> None:
     survives(signal, Encoding.JSON, json.dumps(value).encode())
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10_000), st.binary(max_size=8), st.integers(0, 20))
-def test_no_damage_to_a_request_crashes_the_reader(place: int, patch: bytes, cut: int) -> None:
+def test_a_damaged_request_does_not_crash_the_reader(place: int, patch: bytes, cut: int) -> None:
     whole = protobuf_request(AnyValue(string_value="text"), AnyValue(int_value=-1), AnyValue(double_value=0.1))
     place %= len(whole)
     survives(Signal.TRACES, Encoding.PROTOBUF, whole[:place] + patch + whole[place + cut :])

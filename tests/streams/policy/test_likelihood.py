@@ -19,12 +19,12 @@ def probe(content: int) -> list[int]:
     return [*OPENING, 2, 4, 6, content, 1, 6, 2, 5, 6, content, 1, 6, 2, 4, 6, content, 1, 6]
 
 
-def test_two_chats_that_differ_in_contents_alone_show_the_frame() -> None:
+def test_the_template_frame_is_found_from_two_chats_that_differ_only_in_content() -> None:
     assert read_frame(probe(10), probe(11)) == FRAME
 
 
 @pytest.mark.parametrize("other", [probe(10), probe(11)[:-1], [7, *probe(11)[1:]]])
-def test_a_template_that_writes_more_than_a_frame_is_refused(other: list[int]) -> None:
+def test_a_template_that_adds_more_than_a_fixed_frame_is_refused(other: list[int]) -> None:
     with pytest.raises(PolicyError, match="another base model"):
         read_frame(probe(10), other)
 
@@ -35,7 +35,7 @@ def test_an_observation_ends_with_the_token_that_ends_its_turn() -> None:
     assert ids[begin:end] == [10, 1]
 
 
-def test_a_line_feed_that_took_in_the_first_of_the_content_still_opens_it() -> None:
+def test_a_line_feed_merged_with_the_first_characters_of_the_content_still_opens_it() -> None:
     ids = [*OPENING, 2, 4, 6, 10, 1, 6, 2, 5, 77, 10, 1, 6, 2, 4, 77, 10, 11, 1, 6]
     ((begin, end),) = observation_spans(ids, asked("system", "user", "assistant", "user"), FRAME)
     assert ids[begin:end] == [10, 11, 1]

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from streams.kafka.signatures import verify
 from streams.kafka.topics import create_topics, end_offsets
 from streams.producer import Episode, Producer
 from streams.runtime.processes import free_port
+from tests.waiting import until
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 EXPERT = Actor(kind="expert")
@@ -90,13 +91,6 @@ def steps_read(bootstrap: str, topic: str) -> dict[str, list[int]]:
     return found
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_an_agent_that_imports_it_imports_nothing_heavy() -> None:
     script = "import streams.producer, sys; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
@@ -142,28 +136,28 @@ def test_a_key_signs_every_event(bootstrap: str, topic: str) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_what_was_published_before_there_was_a_cluster_arrives_once_there_is(tmp_path: Path, durable: bool) -> None:
+def test_events_published_before_the_cluster_exists_arrive_when_it_does(tmp_path: Path, durable: bool) -> None:
     port = free_port()
     bootstrap = f"127.0.0.1:{port}"
     with producer_of(bootstrap, "ratchet.events", spool=tmp_path, durable=durable) as producer:
         episode = producer.episode(TASK, EXPERT)
         assert all(play(episode, 50))
-        eventually(lambda: producer.stats().spooled_bytes > 0)
+        until(lambda: producer.stats().spooled_bytes > 0)
         with EmbeddedBroker(port):
             made(bootstrap, "ratchet.events")
-            eventually(lambda: producer.stats().sent == 50)
+            until(lambda: producer.stats().sent == 50)
             assert all(play(episode, 1))
-            eventually(lambda: producer.stats().sent == 51)
+            until(lambda: producer.stats().sent == 51)
             assert steps_read(bootstrap, "ratchet.events") == {episode.episode_id: list(range(51))}
             assert (producer.stats().queued, producer.stats().spooled_bytes) == (0, 0)
 
 
-def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) -> None:
+def test_while_the_cluster_is_unavailable_events_wait_in_their_order(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         made(broker.bootstrap, "ratchet.events")
         with producer_of(broker.bootstrap, "ratchet.events", spool=tmp_path) as producer:
             play(producer.episode(TASK, EXPERT), 10)
-            eventually(lambda: producer.stats().sent == 10)
+            until(lambda: producer.stats().sent == 10)
             broker.stop()
             episodes = [producer.episode(TASK, EXPERT) for _ in range(10)]
             for _ in range(30):
@@ -175,14 +169,12 @@ def test_while_the_cluster_is_away_events_wait_in_their_order(tmp_path: Path) ->
                 made(broker.bootstrap, "ratchet.events")
                 for episode in episodes:
                     play(episode, 10)
-                eventually(lambda: producer.stats().sent == 410)
+                until(lambda: producer.stats().sent == 410)
                 found = steps_read(broker.bootstrap, "ratchet.events")
     assert found == {episode.episode_id: list(range(40)) for episode in episodes}
 
 
-def test_what_could_not_be_sent_is_sent_by_the_next_producer_before_anything_else(
-    bootstrap: str, topic: str, tmp_path: Path
-) -> None:
+def test_unsent_events_are_sent_first_by_the_next_producer(bootstrap: str, topic: str, tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     with producer_of(nowhere, topic, spool=tmp_path, key=b"first", flush_timeout_s=0.2) as before:
         episode = before.episode(TASK, EXPERT)
@@ -202,7 +194,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_producer_before_anything_els
 
 
 @pytest.mark.parametrize("spooled", [False, True])
-def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
+def test_when_the_buffer_is_full_the_oldest_events_are_kept_and_the_others_counted(
     bootstrap: str, topic: str, tmp_path: Path, spooled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
@@ -215,13 +207,13 @@ def test_when_there_is_no_more_room_the_oldest_are_kept_and_the_rest_counted(
         assert taken.count(False) == 5
         with EmbeddedBroker(port) as broker:
             made(broker.bootstrap, topic)
-            eventually(lambda: producer.stats().sent == taken.count(True))
+            until(lambda: producer.stats().sent == taken.count(True))
             (steps,) = steps_read(broker.bootstrap, topic).values()
     assert steps == [step for step, kept in enumerate(taken) if kept]
     assert len([record for record in caplog.records if "dropped" in record.getMessage()]) == 1
 
 
-def test_an_event_that_is_none_is_dropped_and_never_raised(
+def test_an_invalid_event_is_dropped_and_counted_without_an_exception(
     bootstrap: str, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with producer_of(bootstrap, topic) as producer:
@@ -251,7 +243,7 @@ def test_a_durable_producer_needs_a_folder() -> None:
         producer_of("127.0.0.1:1", "ratchet.events", durable=True)
 
 
-def test_a_spool_that_cannot_be_written_stops_nothing(bootstrap: str, topic: str, tmp_path: Path) -> None:
+def test_a_spool_that_cannot_be_written_does_not_stop_the_producer(bootstrap: str, topic: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with producer_of(bootstrap, topic, spool=tmp_path / "file" / "spool") as producer:
         assert all(play(producer.episode(TASK, EXPERT), 5))
@@ -276,7 +268,7 @@ for step in range(int(steps)):
 """
 
 
-def test_an_agent_that_just_ends_has_sent_everything(bootstrap: str, topic: str, tmp_path: Path) -> None:
+def test_an_agent_that_exits_without_closing_has_sent_everything(bootstrap: str, topic: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", AGENT, bootstrap, topic, str(tmp_path), "", "100"],
         capture_output=True,
@@ -300,7 +292,7 @@ def test_a_durable_agent_that_is_killed_has_lost_nothing(bootstrap: str, topic: 
     agent.send_signal(signal.SIGKILL)
     lines += agent.communicate()[0].splitlines()
     with producer_of(bootstrap, topic, spool=tmp_path) as producer:
-        eventually(lambda: producer.stats().sent >= len(lines))
+        until(lambda: producer.stats().sent >= len(lines))
     (steps,) = steps_read(bootstrap, topic).values()
     assert steps == list(range(len(steps)))
     assert len(steps) in (len(lines), len(lines) + 1)

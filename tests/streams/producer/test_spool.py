@@ -71,7 +71,7 @@ def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_acknowledged_gives_its_room_back(tmp_path: Path, spool: Spool) -> None:
+def test_acknowledged_entries_free_their_space(tmp_path: Path, spool: Spool) -> None:
     for number in range(40):
         spool.append(entries(number, number + 1, size=100_000))
     spool.disconnect()
@@ -114,7 +114,7 @@ def test_the_next_owner_finds_what_was_not_acknowledged(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_what_ended_processes_left_comes_before_what_is_new(tmp_path: Path) -> None:
+def test_entries_of_ended_processes_come_before_new_ones(tmp_path: Path) -> None:
     left = [Spool(tmp_path, ROOM) for _ in range(3)]
     for spool in left:
         spool.open()
@@ -128,7 +128,7 @@ def test_what_ended_processes_left_comes_before_what_is_new(tmp_path: Path) -> N
     owner.close()
 
 
-def test_a_folder_in_use_is_not_taken(tmp_path: Path, spool: Spool) -> None:
+def test_a_folder_in_use_is_not_taken_over(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 5))
     other = Spool(tmp_path / "spool", ROOM)
     assert drained(other) == []
@@ -225,7 +225,7 @@ def test_a_damaged_file_is_read_as_far_as_possible_and_set_aside(
     third.close()
 
 
-def test_a_file_that_somebody_removed_stops_nothing(tmp_path: Path, spool: Spool) -> None:
+def test_a_removed_file_does_not_stop_the_spool(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 10))
     spool.disconnect()
     files(tmp_path)[0].unlink()

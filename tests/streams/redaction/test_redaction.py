@@ -1,6 +1,5 @@
 """Planted secrets and personal data must be gone from what is stored; what only looks like them must stay."""
 
-import base64
 import json
 from typing import Any
 
@@ -11,86 +10,11 @@ from hypothesis import strategies as st
 from streams.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import Kind, RedactionSettings
+from tests.planted import PLANTED
 
 KEY = b"a key of the tests"
 REDACTOR = Redactor(RedactionSettings(), KEY)
 
-PEM = (
-    "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq9ymd2hVu0dNw1V8yJ\nq3V5z0bTnYk7aG2mXvQw\n"
-    "-----END RSA PRIVATE KEY-----"
-)
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
-FINE_GRAINED = "github_pat_11ABCDEFG0abcdefghijkl_" + "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW"
-
-# What is planted (it must be gone), the text around it, and what it is.
-PLANTED = [
-    ("john.smith@example.com", "write to {} soon", "email"),
-    ("John.Smith+spam@Mail.Example.co.uk", "write to <{}>", "email"),
-    ("müller@büro.de", "an {}.", "email"),
-    ("john%40example.com", "https://shop.test/?to={}&n=1", "email"),
-    ("john&#64;example.com", "<a>{}</a>", "email"),
-    ("\uff4aohn\uff20example.com", "write to {}", "email"),
-    ("jo\u200bhn@example.com", "write to {}", "email"),
-    (base64.b64encode(b"john.smith@example.com").decode(), "in base64: {}", "email"),
-    ("+1 415-555-2671", "ring {} now", "phone"),
-    ("(415) 555-2671", "ring {} now", "phone"),
-    ("415.555.2671", "ring {} now", "phone"),
-    ("+49 30 901820", "ring {}, please", "phone"),
-    ("+442083661177", "ring {}, please", "phone"),
-    ("0044 20 8366 1177", "ring {}, please", "phone"),
-    ("4155550182", "Phone: {}", "phone"),
-    ("4111111111111111", "card {}", "card"),
-    ("4111 1111 1111 1111", "card {} 2027", "card"),
-    ("5555-5555-5555-4444", "card {}", "card"),
-    ("378282246310005", "amex {}", "card"),
-    ("DE89370400440532013000", "to {}", "iban"),
-    ("GB82 WEST 1234 5698 7654 32", "to {} BIC", "iban"),
-    ("fr1420041010050500013m02606", "to {}", "iban"),
-    ("203.0.113.77", "from {}:443", "ip"),
-    ("192.168.10.20", "http://{}/x", "ip"),
-    ("2001:db8:85a3::8a2e:370:7334", "from [{}]", "ip"),
-    ("00:1A:2B:3C:4D:5E", "dev {}", "mac"),
-    ("00-1a-2b-3c-4d-5e", "dev {}", "mac"),
-    ("001a.2b3c.4d5e", "dev {}", "mac"),
-    ("123-45-6789", "it is {}", "ssn"),
-    ("123 45 6789", "SSN: {}", "ssn"),
-    ("AKIAIOSFODNN7EXAMPLE", "aws {}", "api_key"),
-    ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = {}", "password"),
-    ("ghp_0123456789abcdefghij0123456789abcdef", "use {}", "api_key"),
-    (FINE_GRAINED, "use {}", "api_key"),
-    ("glpat-abcdefghij0123456789", "use {}", "api_key"),
-    ("xoxb-" + "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx", "use {}", "api_key"),
-    ("https://hooks.slack.com/services/" + "T00000000/B00000000/XXXXXXXXXXXXXXXXXXXX0000", "post {}", "api_key"),
-    ("sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "use {}", "api_key"),
-    ("rk_test_" + "4eC39HqLyjWDarjtT1zdp7dc", "use {}", "api_key"),
-    ("sk-proj-abcDEF0123456789abcDEF0123456789abcDEF01", "use {}", "api_key"),
-    ("sk-ant-api03-abcDEF0123456789-abcDEF0123456789_AA", "use {}", "api_key"),
-    ("AIzaSyA0123456789abcdefghijklmnopqrstuv", "use {}", "api_key"),
-    ("hf_abcdefghijklmnopqrstuvwxyz01234567", "use {}", "api_key"),
-    ("npm_0123456789abcdefghijklmnopqrstuvwxyz", "use {}", "api_key"),
-    ("SG." + "abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG", "use {}", "api_key"),
-    ("SK" + "0123456789abcdef0123456789abcdef", "use {}", "api_key"),
-    ("110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw1", "bot {}", "api_key"),
-    ("0123456789abcdef0123456789abcdef-us12", "mailchimp {}", "api_key"),
-    (JWT, "it is {}", "jwt"),
-    (PEM, "it is\n{}\nand", "private_key"),
-    ("hunter2", "password={}", "password"),
-    ("hunter2", "my password is {}.", "password"),
-    ("swordfish", "DB_PASSWORD={}", "password"),
-    ("correct horse battery", "password: '{}'", "password"),
-    ("swordfish", "$ login --password {} --verbose", "password"),
-    ("pa55w0rd", "postgres://app:{}@db.internal:5432/x", "password"),
-    ("p@55", "redis://:{}@cache:6379", "password"),
-    ("S3cr3t!", "Server=db;User Id=sa;Password={};Encrypt=true", "password"),
-    ("Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA==", "SharedAccessKeyName=x;AccountKey={}", "password"),
-    ("abc.def-123456789", "Authorization: Bearer {}", "password"),
-    ("dXNlcjpwYXNzd29yZA==", "Authorization: Basic {}", "password"),
-    ("abcdef0123456789", "x-api-key: {}", "password"),
-    ("a1b2c3d4e5", "https://api.test/v1?access_token={}&page=2", "password"),
-    ("hunter2", "curl -u user:{} https://api.test", "password"),
-    ("sid=s3cr3tc00kie", "Set-Cookie: {}", "password"),
-    ("Qm7xK2pL9vR4tY8wZ1nB6cD3fG5hJ0sA", "it is {}", "high_entropy"),
-]
 # JSON inside a string, as tool arguments are; the second writes every sign as an escape, the third is JSON in JSON.
 WRAPPED = [
     lambda text: json.dumps({"arguments": {"text": text}}),
@@ -188,7 +112,7 @@ def test_a_planted_value_is_gone_from_evidence_at_any_depth(value: str, around: 
 
 
 @pytest.mark.parametrize("text", LEFT_ALONE)
-def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+def test_text_that_only_resembles_a_secret_is_left_alone(text: str) -> None:
     event = step(text)
     redacted = REDACTOR.redact(event)
     assert redacted.event is event
@@ -212,11 +136,11 @@ def test_a_planted_value_is_gone_whatever_stands_around_it(
 
 
 @pytest.mark.parametrize("text", MISSED)
-def test_what_is_known_to_be_missed(text: str) -> None:
+def test_known_misses_are_still_missed(text: str) -> None:
     assert REDACTOR.redact_text(text, "e1") == (text, {})
 
 
-def test_the_key_of_a_value_says_what_it_is() -> None:
+def test_the_json_key_of_a_value_tells_its_kind() -> None:
     evidence = {"password": "abc", "pin": 1234, "card": 4111111111111111, "phone": "4155552671", "max_tokens": 512}
     evidence |= {"score": 0.4532015112830366, "ok": True, "nothing": None, "ssn": "123 45 6789"}
     event = REDACTOR.redact(outcome(evidence)).event
@@ -254,7 +178,7 @@ def test_one_value_has_one_placeholder_in_an_episode_however_it_is_written() -> 
     assert len(set(words[3:])) == 1
 
 
-def test_placeholders_survive_a_restart_and_tell_nothing_across_episodes() -> None:
+def test_placeholders_are_stable_across_restarts_and_unlinkable_across_episodes() -> None:
     text = "john@example.com"
     here = REDACTOR.redact_text(text, "e1")[0]
     assert Redactor(RedactionSettings(), KEY).redact_text(text, "e1")[0] == here
@@ -262,7 +186,7 @@ def test_placeholders_survive_a_restart_and_tell_nothing_across_episodes() -> No
     assert Redactor(RedactionSettings(), b"another key").redact_text(text, "e1")[0] != here
 
 
-def test_the_state_stays_a_growing_chat() -> None:
+def test_a_redacted_state_stays_an_append_only_conversation() -> None:
     first, second = step("ring +1 415-555-2671"), step("ring +1 415-555-2671 at john@example.com")
     one, two = REDACTOR.redact(first).event, REDACTOR.redact(second).event
     assert isinstance(one, StepEvent)
@@ -270,7 +194,7 @@ def test_the_state_stays_a_growing_chat() -> None:
     assert two.observation.startswith(one.observation)
 
 
-def test_a_value_dressed_up_as_a_placeholder_does_not_pass_for_one() -> None:
+def test_a_value_that_imitates_a_placeholder_is_redacted() -> None:
     text, _ = REDACTOR.redact_text("<DE89370400440532013000_3f9a1c>", "e1")
     assert "DE8937" not in text
 
@@ -297,10 +221,10 @@ def test_redacting_twice_changes_nothing_more(pieces: list[str], joint: str) -> 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(categories=["L", "Zs"], exclude_characters="@"), max_size=400))
-def test_words_without_digits_and_signs_come_out_as_they_went_in(text: str) -> None:
+def test_plain_words_are_left_unchanged(text: str) -> None:
     assert REDACTOR.redact_text(text, "e1") == (text, {})
 
 
-def test_every_kind_is_planted() -> None:
+def test_every_kind_of_secret_is_among_the_planted_values() -> None:
     assert {kind for _, _, kind in PLANTED} == {str(kind) for kind in Kind}
     assert len(PLANTED) >= 40

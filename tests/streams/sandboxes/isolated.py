@@ -1,4 +1,4 @@
-"""Runs hostile programs behind the walls of a tier, and builds what they should not reach.
+"""Runs hostile programs under the isolation of a tier, and builds what they should not reach.
 
 The programs are in `escapes` and `greed`; one that gets what it came for says ESCAPED.
 """
@@ -40,12 +40,12 @@ def tier_called(name: str) -> Tier:
     try:
         return choose("bubblewrap" if name == "bubblewrap" else "landlock")
     except ConfigurationError as reason:
-        pytest.skip(str(reason))
+        pytest.skip(f"{reason}; install bubblewrap, or run on Linux 6.2 or newer, to run this test")
 
 
 @dataclass(slots=True)
 class Sandbox:
-    """A program that runs behind walls. `folder` is what was made for it."""
+    """A program that runs isolated. `folder` is what was made for it."""
 
     process: subprocess.Popen[str]
     watch: Watch
@@ -128,7 +128,7 @@ class Outside:
         done = list(self.heard)
         if self.victim.poll() is not None:
             done.append("the victim died")
-        if os.getpriority(os.PRIO_PROCESS, self.victim.pid) != 0:
+        if os.getpriority(os.PRIO_PROCESS, self.victim.pid) != os.getpriority(os.PRIO_PROCESS, 0):
             done.append("the victim was slowed down")
         mutable = self.folder / "mutable"
         if not mutable.exists() or mutable.read_text() != "as it was" or mutable.stat().st_mode & 0o777 != 0o644:
@@ -144,7 +144,7 @@ class Outside:
 def outside(folder: Path) -> Iterator[Outside]:
     """A secret, files that everybody may write, code, servers of several kinds, and a process to hurt."""
     with ExitStack() as stack:
-        # A user of a sandbox's own must be stopped by its walls, and not by permissions on the way.
+        # A user of a sandbox's own must be stopped by its isolation, and not by permissions on the way.
         for name in ("files", "code"):
             (folder / name).mkdir()
         files, code = folder / "files", folder / "code"

@@ -11,6 +11,7 @@ from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool
 from tests.streams.environments.openenv.openenv_servers import reference, stopped
 
+SOUND = ("faulty_sound", "faulty_dark")
 # What each faulty environment breaks, by the beginning of the promise's name.
 BROKEN = {
     "faulty_forgetful": "states come back exactly by snapshot",
@@ -37,14 +38,15 @@ async def checked(
         return await suite.run(lambda name, done, total: None)
 
 
-async def test_a_sound_environment_keeps_every_promise(faulty_environments: tuple[str, ...]) -> None:
-    checks = await checked("faulty_sound")
+@pytest.mark.parametrize("name", SOUND)
+async def test_a_sound_environment_keeps_every_promise(name: str, faulty_environments: tuple[str, ...]) -> None:
+    checks = await checked(name)
     assert [check for check in checks if not check.kept] == []
     assert sum("30 states brought back, 0 mismatches" in check.seen for check in checks) == 3
 
 
 def test_every_faulty_environment_is_tried(faulty_environments: tuple[str, ...]) -> None:
-    assert {*BROKEN, "faulty_sound"} == set(faulty_environments)
+    assert {*BROKEN, *SOUND} == set(faulty_environments)
 
 
 @pytest.mark.parametrize(("name", "promise"), BROKEN.items())
@@ -56,7 +58,12 @@ async def test_a_broken_promise_is_found(name: str, promise: str, faulty_environ
 
 @pytest.mark.parametrize(
     ("name", "game"),
-    [("textworld_express", "twc"), ("bfcl", "multi_turn_base"), ("textworld", ""), ("scienceworld", "")],
+    [
+        ("textworld_express", "twc"),
+        ("bfcl", "multi_turn_base"),
+        pytest.param("textworld", "", marks=pytest.mark.slow),
+        pytest.param("scienceworld", "", marks=pytest.mark.slow),
+    ],
 )
 async def test_every_environment_of_ours_keeps_every_promise(name: str, game: str) -> None:
     checks = await checked(name, game, tasks=2, restores=10)

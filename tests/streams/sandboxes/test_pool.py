@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
+from tests.waiting import until
 
 PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
 
@@ -38,13 +38,8 @@ def variables_of(pid: int) -> set[str]:
     return {line.partition("=")[0] for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line}
 
 
-def eventually_gone(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if not {process.pid for process in processes()} & set(pids):
-            return True
-        time.sleep(0.05)
-    return False
+def until_gone(pids: list[int]) -> None:
+    until(lambda: not {process.pid for process in processes()} & set(pids), f"these end: {pids}", within_s=20)
 
 
 async def test_a_replay_gives_what_single_steps_give(task: Task) -> None:
@@ -93,13 +88,13 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
             for _ in range(2):
                 with pytest.raises(SandboxError, match="died during step"):
                     await session.step("look around")
-        assert eventually_gone([victim])
+        until_gone([victim])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
         assert workers(pool) != [victim]
 
 
-async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> None:
+async def test_a_step_over_its_time_limit_kills_the_process(task: Task) -> None:
     async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
         async with pool.session() as session:
             await session.reset(task)
@@ -107,12 +102,12 @@ async def test_a_step_over_its_time_costs_the_process_its_life(task: Task) -> No
             os.kill(stuck, signal.SIGSTOP)
             with pytest.raises(SandboxError, match=r"longer than 2 s"):
                 await session.step("look around")
-        assert eventually_gone([stuck])
+        until_gone([stuck])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
 
 
-async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task: Task) -> None:
+async def test_the_answer_to_a_cancelled_request_is_not_given_to_the_next(task: Task) -> None:
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
         (pid,) = workers(pool)
@@ -126,7 +121,7 @@ async def test_an_answer_nobody_waits_for_any_more_is_not_given_to_the_next(task
         assert (await session.step("inventory")).text.startswith("Inventory:")
 
 
-async def test_nothing_of_the_parents_variables_is_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variables_of_the_parent_are_not_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_SECRET", "hunter2")
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(task)
@@ -145,7 +140,7 @@ async def test_no_process_and_no_folder_is_left_when_the_pool_ends(
         members = [member for root in pool.pids for member in (root, *inside(root))]
         assert len(pool.pids) == 2
         assert os.listdir(tmp_path)
-    assert eventually_gone(members)
+    until_gone(members)
     assert not os.listdir(tmp_path)
 
 
@@ -171,7 +166,7 @@ asyncio.run(main())
         members = [root, *inside(root)]
         assert len(members) >= 2
         parent.kill()
-    assert eventually_gone(members)
+    until_gone(members)
 
 
 @pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])
@@ -185,7 +180,9 @@ async def test_every_tier_runs_every_kind_of_environment(isolation: Isolation) -
 
 
 @pytest.mark.parametrize("isolation", ["bubblewrap", "landlock"])
-async def test_a_sandbox_that_may_not_start_what_it_needs_ends_and_says_where(isolation: Isolation, task: Task) -> None:
+async def test_a_sandbox_that_may_not_start_enough_processes_ends_with_an_error_that_says_where(
+    isolation: Isolation, task: Task
+) -> None:
     usable(isolation)
     limits = Limits(processes=4)
     async with SandboxPool("textworld_express", isolation=isolation, limits=limits) as pool:
@@ -199,7 +196,7 @@ def usable(isolation: Isolation) -> None:
     try:
         choose(isolation)
     except ConfigurationError as reason:
-        pytest.skip(str(reason))
+        pytest.skip(f"{reason}; install bubblewrap, or run on Linux 6.2 or newer, to run this test")
 
 
 async def test_an_environment_that_is_not_installed_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What is listed as of a sequence stays what it was, but for revoked consent."""
+"""What is listed as of a sequence stays what it was, but for revoked principals."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from streams.events import RetractionEvent
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest
 from streams.trust.holdout import Split
-from tests.recorded import TASKS, Log, ServedStore, episode
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
 
@@ -41,9 +42,7 @@ def named(folder: Path, part: str) -> list[str]:
     return [path.name for path in folder.iterdir() if part in path.name]
 
 
-async def test_what_is_appended_later_changes_nothing_of_an_earlier_moment(
-    served_store: ServedStore, tmp_path: Path
-) -> None:
+async def test_later_events_do_not_change_an_earlier_listing(served_store: ServedStore, tmp_path: Path) -> None:
     log = Log(served_store.store)
     moments = []
     for number in range(4):
@@ -59,7 +58,7 @@ async def test_what_is_appended_later_changes_nothing_of_an_earlier_moment(
     assert halfway[1].num_rows < moments[2][1].num_rows
 
 
-async def test_at_any_sequence_a_listing_is_a_beginning_of_the_latest(served_store: ServedStore) -> None:
+async def test_a_listing_at_any_sequence_is_a_prefix_of_the_latest(served_store: ServedStore) -> None:
     log = Log(served_store.store)
     for number in range(2):
         grow(log, number)
@@ -83,7 +82,9 @@ async def test_one_origin_can_be_asked_for_and_the_newest_come_last(served_store
     assert set(done["origin"].to_pylist()) == {"production"}
 
 
-async def test_who_revoked_is_left_out_of_every_moment_and_counted(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_revoked_principals_are_left_out_of_every_listing_and_counted(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
     log = Log(served_store.store)
     grow(log, 0)
     grow(log, 1)
@@ -115,7 +116,7 @@ async def test_an_export_of_many_pages_is_whole_and_in_order(
     assert named(tmp_path, "e.parquet") == ["e.parquet"]
 
 
-async def test_a_sequence_that_is_yet_to_come_is_refused_for_its_listing_would_change(
+async def test_a_future_sequence_is_refused_because_its_listing_would_change(
     served_store: ServedStore,
 ) -> None:
     grow(Log(served_store.store), 0)
@@ -123,7 +124,7 @@ async def test_a_sequence_that_is_yet_to_come_is_refused_for_its_listing_would_c
         await listed(served_store, served_store.store.sequence + 1)
 
 
-async def test_an_export_that_fails_leaves_what_was_there(served_store: ServedStore, tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_the_previous_files(served_store: ServedStore, tmp_path: Path) -> None:
     grow(Log(served_store.store), 0)
     target = tmp_path / "folder"
     target.mkdir()

@@ -17,10 +17,11 @@ from streams.store.status import status
 from streams.store.writer import Appended, Store
 from streams.trust.holdout import Split
 from streams.trust.quota import QuotaSettings
-from tests.streams.episodes import KAFKA, column, episode, raw, records, requests
+from tests.builders.episodes import KAFKA, TASKS, episode
+from tests.builders.stored import column, raw, records, requests
 
 
-def test_a_quarantined_event_is_noted_with_whose_it_is(store: Store) -> None:
+def test_a_refused_event_is_noted_with_its_principal(store: Store) -> None:
     refused = Decoded(raw(b"{}").received, Quarantined("too large", "tenant/a"))
     assert store.append([refused]) == Appended(quarantined=1)
     assert store.query("SELECT principal, reason FROM quarantined").to_pylist() == [
@@ -43,7 +44,7 @@ def test_redactions_are_counted_by_kind(store: Store) -> None:
     assert status(store).redactions == {"email": 3, "iban": 1}
 
 
-def test_one_principal_and_one_story_are_trusted_only_so_often(
+def test_one_principal_and_similar_episodes_are_trusted_only_up_to_the_quota(
     open_store_with: Callable[[QuotaSettings], Store],
 ) -> None:
     store = open_store_with(QuotaSettings(per_principal=2))
@@ -62,12 +63,12 @@ def test_one_principal_and_one_story_are_trusted_only_so_often(
 @pytest.mark.parametrize(
     ("events", "trusted", "requested"),
     [
-        (episode("a", "expert"), {"train": 1}, ["a"]),
-        (episode("a", "human", success=False), {"train": 1}, ["a"]),
-        (episode("a", "policy"), {"train": 1}, ["a"]),
-        (episode("a", "policy", success=False), {}, []),
-        (episode("a", "policy")[:2], {}, []),
-        (episode("a", "expert", split=Split.SELECTION), {"selection": 1}, []),
+        (episode("a", actor="expert"), {"train": 1}, ["a"]),
+        (episode("a", actor="human", success=False), {"train": 1}, ["a"]),
+        (episode("a", actor="policy"), {"train": 1}, ["a"]),
+        (episode("a", actor="policy", success=False), {}, []),
+        (episode("a", actor="policy")[:2], {}, []),
+        (episode("a", actor="expert", task_id=TASKS[Split.SELECTION][0]), {"selection": 1}, []),
         ([episode("a")[1], episode("a")[2]], {}, []),
     ],
     ids=[
@@ -98,7 +99,7 @@ def test_a_request_can_restore_every_state_that_the_actor_saw(store: Store) -> N
         assert request.state(step.step) == step.messages
 
 
-def test_a_verdict_may_come_before_the_steps_and_in_another_batch(store: Store) -> None:
+def test_an_outcome_may_come_before_the_steps_and_in_another_batch(store: Store) -> None:
     first, second, verdict = episode("a")
     store.append(records([verdict], partition=1))
     store.append(records([first]))
@@ -115,7 +116,7 @@ def test_an_episode_is_requested_once_however_often_it_is_judged(store: Store) -
     assert status(store).trusted == {"train": 1}
 
 
-def test_a_history_that_was_rewritten_is_not_an_append_only_conversation(store: Store) -> None:
+def test_an_episode_whose_history_was_rewritten_is_not_trusted_as_one_conversation(store: Store) -> None:
     first, second, verdict = episode("a")
     assert isinstance(second, StepEvent)
     rewritten = second.model_copy(update={"messages": second.messages[1:]})
@@ -124,7 +125,7 @@ def test_a_history_that_was_rewritten_is_not_an_append_only_conversation(store: 
     assert requests(store) == []
 
 
-def test_an_episode_that_two_principals_report_is_nobodys(store: Store) -> None:
+def test_an_episode_reported_by_two_principals_is_unowned_and_not_trusted(store: Store) -> None:
     first, second, verdict = episode("a")
     store.append(records([first, second.model_copy(update={"principal": "tenant/b"}), verdict]))
     assert status(store).trusted == {}

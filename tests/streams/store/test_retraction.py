@@ -1,34 +1,25 @@
-"""A retraction takes the way of every event, and the store asks nobody to work on what was revoked."""
+"""A retraction is published like every event, and the store asks for no work on revoked episodes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from kafka import KafkaConsumer
 
 from streams.errors import RetractionError, StoreError
 from streams.events import EVENT, RetractionEvent
-from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Received
 from streams.kafka.refusals import Quarantined
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.kafka.topics import create_topics
 from streams.store.client import StoreClient
 from streams.store.decoded import Decoded
 from streams.store.retraction import retract
 from streams.store.writer import Store
 from streams.trust.holdout import Split
-from tests.recorded import TASKS, Log, ServedStore, episode
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
-
-
-@pytest.fixture
-def kafka() -> Iterator[KafkaSettings]:
-    with EmbeddedBroker() as broker:
-        settings = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
-        create_topics(settings)
-        yield settings
 
 
 def column(store: Store, sql: str) -> list[object]:
@@ -36,7 +27,9 @@ def column(store: Store, sql: str) -> list[object]:
     return found
 
 
-def test_episodes_of_who_revoked_are_stored_and_neither_trusted_nor_branched(open_store: Callable[[], Store]) -> None:
+def test_episodes_of_revoked_principals_are_stored_but_neither_trusted_nor_branched(
+    open_store: Callable[[], Store],
+) -> None:
     store = open_store()
     log = Log(store)
     log.publish(*episode("before", TASK), RetractionEvent(principal="late", reason="asked"))
@@ -46,7 +39,9 @@ def test_episodes_of_who_revoked_are_stored_and_neither_trusted_nor_branched(ope
     assert "late" in column(store, "SELECT episode_id FROM transitions")
 
 
-def test_an_episode_that_ends_after_its_principal_revoked_is_not_trusted(open_store: Callable[[], Store]) -> None:
+def test_an_episode_that_ends_after_its_principal_revoked_consent_is_not_trusted(
+    open_store: Callable[[], Store],
+) -> None:
     store = open_store()
     log, (first, *rest) = Log(store), episode("leaves", TASK)
     log.publish(first)
@@ -54,7 +49,7 @@ def test_an_episode_that_ends_after_its_principal_revoked_is_not_trusted(open_st
     assert column(store, "SELECT episode_id FROM trusted") == []
 
 
-def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_revoked(
+def test_branch_requests_lost_with_a_log_are_not_repeated_for_revoked_principals(
     open_store: Callable[[], Store],
 ) -> None:
     store = open_store()
@@ -67,7 +62,7 @@ def test_requests_that_a_lost_log_took_with_it_are_not_repeated_for_who_revoked(
     assert [pending.message.key for pending in store.pending(10)] == [b"stays"]
 
 
-async def test_what_is_published_is_a_signed_event_and_waiting_for_it_has_an_end(
+async def test_a_retraction_is_published_as_a_signed_event_and_waiting_for_it_is_limited(
     served_store: ServedStore, kafka: KafkaSettings
 ) -> None:
     event = RetractionEvent(principal="ann", reason="asked")
@@ -91,7 +86,7 @@ async def test_a_retraction_that_is_refused_says_why(served_store: ServedStore, 
             await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))
 
 
-async def test_without_a_store_that_could_obey_nothing_is_published(kafka: KafkaSettings) -> None:
+async def test_without_a_running_store_no_retraction_is_published(kafka: KafkaSettings) -> None:
     async with StoreClient("http://127.0.0.1:9") as client:
         with pytest.raises(StoreError, match="is the record role running"):
             await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))

@@ -13,7 +13,7 @@ def ids_of(connection: duckdb.DuckDBPyConnection, ids: list[str]) -> SeenIds:
     return SeenIds(connection, "SELECT id FROM ids")
 
 
-def test_no_stored_id_is_ever_taken_for_a_new_one() -> None:
+def test_no_stored_id_is_ever_reported_as_new() -> None:
     stored, later = ([uuid7() for _ in range(5000)] for _ in range(2))
     with duckdb.connect() as connection:
         seen = ids_of(connection, stored)
@@ -35,7 +35,7 @@ def test_a_full_filter_is_made_again_from_the_table() -> None:
         assert len(seen.possible(f"no-{number}" for number in range(10_000))) < 50
 
 
-def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
+def test_ids_of_a_known_episode_are_searched_from_its_first_row() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, ["old"]))
         starts.note("new", 7)
@@ -45,7 +45,7 @@ def test_the_rows_of_a_known_episode_are_looked_for_from_its_start() -> None:
         assert starts.before(["new", "old"]) == 0
 
 
-def test_an_episode_that_was_pushed_out_is_looked_for_everywhere() -> None:
+def test_ids_of_an_evicted_episode_are_searched_in_the_whole_table() -> None:
     with duckdb.connect() as connection:
         starts = EpisodeStarts(ids_of(connection, []), limit=2)
         for sequence, name in enumerate(["a", "b", "c"], 1):

@@ -16,7 +16,8 @@ from streams.kafka.refusals import Unreadable
 from streams.store.settings import StoreSettings
 from streams.store.status import status
 from streams.store.writer import Appended, Store
-from tests.streams.episodes import HOLDOUT, KAFKA, column, episode, raw, records, result
+from tests.builders.episodes import HOLDOUT, KAFKA, episode
+from tests.builders.stored import branches, column, raw, records, result
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -53,7 +54,7 @@ def test_sequences_are_unique_over_all_tables_and_continue_after_reopening(open_
     assert len(set(sequences)) == len(sequences) == store.sequence
 
 
-def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
+def test_an_offset_gap_while_reading_stores_nothing(store: Store) -> None:
     store.append(records(episode("a")))
     with pytest.raises(StoreError, match="read again from 3"):
         store.append(records(episode("b"), start=4))
@@ -61,7 +62,7 @@ def test_a_gap_in_what_was_being_read_stores_nothing(store: Store) -> None:
     assert store.append(records(episode("b"), start=3)).stored == 3
 
 
-def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: Callable[[], Store]) -> None:
+def test_an_offset_gap_that_remains_after_reopening_is_accepted(open_store: Callable[[], Store]) -> None:
     open_store().append(records(episode("a")))
     store = open_store()
     assert store.append(records(episode("b"), start=5)).stored == 3
@@ -80,7 +81,7 @@ def test_a_gap_that_is_still_there_after_reopening_is_the_logs_own(open_store: C
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
     ],
 )
-def test_what_cannot_be_read_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
+def test_an_unreadable_record_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
     decoded = raw(value)
     assert store.append([decoded]) == Appended(dead_letters=1)
     assert isinstance(decoded.content, Unreadable)
@@ -97,7 +98,7 @@ def test_an_id_is_recognised_after_a_restart_and_after_many_others(open_store: C
     assert again == Appended(stored=3, duplicates=3, trusted=1)
 
 
-def test_what_a_failed_transaction_took_in_is_taken_back(store: Store) -> None:
+def test_a_failed_transaction_leaves_no_trace(store: Store) -> None:
     store.append(records(episode("a")))
     with pytest.raises(StoreError):
         store.append([*records(episode("b"), start=3), *records(episode("c"), start=100)])
@@ -114,7 +115,8 @@ def test_a_file_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_branch_results_become_transitions_that_a_retraction_can_reach(store: Store) -> None:
     store.append(records(episode("a")))
-    store.append([result("a"), result("a", offset=1)])
+    branched = branches("a", actions=("jump", "wait"), requested=3)
+    store.append([result(branched), result(branched, offset=1)])
     counts = status(store)
     assert counts.transitions == {"branch": 2, "production": 2}
     assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)
@@ -124,7 +126,7 @@ def test_branch_results_become_transitions_that_a_retraction_can_reach(store: St
         ("jump", "policy", "base"),
         ("wait", "valid_actions", None),
     ]
-    assert {row["principal"] for row in rows} == {"tenant/a"}
+    assert {row["principal"] for row in rows} == {"a"}
     assert {(row["fidelity"], row["step"], row["messages"]) for row in rows} == {("sandbox_exact", 1, None)}
 
 
@@ -190,7 +192,7 @@ def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_tha
         "",
     ],
 )
-def test_queries_only_read_and_only_the_store(store: Store, sql: str) -> None:
+def test_queries_can_only_read_and_only_tables_of_the_store(store: Store, sql: str) -> None:
     with pytest.raises(StoreError):
         store.query(sql)
 

@@ -19,14 +19,14 @@ def admitted(principal: str = "p", similarity_hash: int = 0, at: datetime = NOON
     return Admitted(principal, similarity_hash, at)
 
 
-def test_a_principal_is_trusted_so_often_within_a_day_and_again_after_it() -> None:
+def test_a_principal_is_trusted_up_to_its_daily_quota_and_again_the_next_day() -> None:
     quota = Quota(QuotaSettings(per_principal=2, near_duplicates=100), [admitted(), admitted()])
     assert "2 episodes of the principal" in (quota.refusal(admitted()) or "")
     assert quota.refusal(admitted("other")) is None
     assert quota.refusal(admitted(at=NOON + WINDOW)) is None
 
 
-def test_a_story_is_trusted_so_often_whoever_tells_it() -> None:
+def test_similar_episodes_are_trusted_up_to_the_quota_across_principals() -> None:
     quota = Quota(
         QuotaSettings(near_duplicates=2, similarity_hash_bits=1), [admitted("a", 0b000), admitted("b", 0b001)]
     )
@@ -45,16 +45,16 @@ def test_what_is_rolled_back_does_not_count_and_what_is_committed_stays() -> Non
     assert quota.refusal(admitted(at=NOON + timedelta(hours=1))) is not None
 
 
-def test_a_story_with_other_numbers_and_another_spelling_is_the_same_story() -> None:
+def test_episodes_that_differ_in_numbers_and_spelling_have_one_similarity_hash() -> None:
     assert simhash("Order 17: BUY now!") == simhash("order 9 - buy, now")
 
 
-def test_one_word_of_a_story_changes_few_bits_and_another_story_many() -> None:
+def test_one_changed_word_changes_few_bits_and_another_text_many() -> None:
     near = distance(simhash(STORY), simhash(STORY.replace("apple", "pear")))
     far = distance(simhash(STORY), simhash("Dear customer, your parcel was handed over to the carrier this morning."))
     assert near < 12 < far
 
 
 @given(st.text(max_size=200))
-def test_any_text_has_a_hash_of_64_bits(text: str) -> None:
+def test_any_text_has_a_similarity_hash_of_64_bits(text: str) -> None:
     assert 0 <= simhash(text) < 2**64

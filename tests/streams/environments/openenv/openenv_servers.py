@@ -4,11 +4,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-
-import pytest
 
 from streams.environments.openenv.settings import OpenEnvSettings
+from tests.waiting import until
 
 SESSIONS, SNAPSHOTS = 4, 24
 
@@ -16,14 +14,14 @@ SESSIONS, SNAPSHOTS = 4, 24
 def started(command: list[str], port: int, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """A server process that listens on `port`."""
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def listens() -> bool:
+        assert process.poll() is None, f"{command} ended"
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail(f"{command} does not serve")
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(listens, f"{command} serves")
+    return process
 
 
 def reference(port: int, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:

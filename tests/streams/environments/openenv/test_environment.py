@@ -70,7 +70,7 @@ def test_its_tasks_and_demonstrations_come_from_the_server(session: OpenEnv) -> 
         session.task_list("coin", "test")
 
 
-def test_any_state_on_the_way_is_restored_exactly_and_goes_on_as_before(session: OpenEnv, task: Task) -> None:
+def test_any_state_of_an_episode_is_restored_exactly_and_continues_as_before(session: OpenEnv, task: Task) -> None:
     generator = random.Random(5)
     actions = walk(session, task, 20, generator)
     assert isinstance(session, Snapshots)
@@ -114,7 +114,9 @@ def test_a_snapshot_outlives_a_reset_to_another_task(session: OpenEnv, task: Tas
     assert session.fingerprint() == fingerprint
 
 
-def test_a_session_keeps_only_so_many_snapshots_and_those_nobody_has_are_released(session: OpenEnv, task: Task) -> None:
+def test_a_session_keeps_a_limited_number_of_snapshots_and_unreferenced_ones_are_released(
+    session: OpenEnv, task: Task
+) -> None:
     assert isinstance(session, Snapshots)
     session.reset(task)
     held = [session.snapshot() for _ in range(SNAPSHOTS)]
@@ -140,7 +142,7 @@ def test_another_sessions_snapshot_is_refused_and_nothing_is_lost(session: OpenE
     other.close()
 
 
-def test_two_sessions_share_nothing(session: OpenEnv, port: int, task: Task) -> None:
+def test_two_sessions_share_no_state(session: OpenEnv, port: int, task: Task) -> None:
     other = OpenEnv(settings(port))
     session.reset(task)
     other.reset(Task(environment="openenv", task_id="coin/dev/10003", seed=10003))
@@ -151,7 +153,7 @@ def test_two_sessions_share_nothing(session: OpenEnv, port: int, task: Task) -> 
     assert session.step("put dirty white shirt in laundry basket").score == 0.5
 
 
-def test_what_needs_an_episode_is_refused_before_the_first(session: OpenEnv) -> None:
+def test_requests_that_need_an_episode_are_refused_before_the_first_reset(session: OpenEnv) -> None:
     assert isinstance(session, ListsActions)
     for needy in (session.fingerprint, session.valid_actions, lambda: session.step("look around")):
         with pytest.raises(SandboxError, match="Remedy: reset"):
@@ -161,7 +163,7 @@ def test_what_needs_an_episode_is_refused_before_the_first(session: OpenEnv) -> 
 @pytest.mark.parametrize(
     "task_id", ["twc/test/20000", "ws://127.0.0.1:1/ws", "http://169.254.169.254/latest", "../../ws?url=ws://evil"]
 )
-def test_no_task_id_leads_anywhere_but_to_a_refusal(session: OpenEnv, task: Task, task_id: str) -> None:
+def test_an_invalid_task_id_is_refused(session: OpenEnv, task: Task, task_id: str) -> None:
     with pytest.raises(SandboxError, match="Remedy"):
         session.reset(Task(environment="openenv", task_id=task_id))
     assert session.reset(task).text.startswith("Your task")

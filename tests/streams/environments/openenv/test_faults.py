@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -19,6 +18,7 @@ from streams.errors import SandboxError
 from streams.events import Task
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import SESSIONS, reference, settings, stopped
+from tests.waiting import until
 
 TOKEN = "a-token-for-the-tests"
 
@@ -40,14 +40,9 @@ def test_a_full_server_says_so_and_a_closed_session_makes_room(port: int) -> Non
 
 def opened_again(opening: Callable[[], OpenEnv]) -> OpenEnv:
     """The server notices a moment later that a session is over."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return opening()
-        except SandboxError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    opened: list[OpenEnv] = []
+    until(lambda: opened.append(opening()) or opened, errors=(SandboxError,))  # type: ignore[func-returns-value]
+    return opened[0]
 
 
 def test_a_message_that_is_too_long_is_not_sent_and_the_session_goes_on(session: OpenEnv, task: Task) -> None:
@@ -94,14 +89,14 @@ def test_a_server_that_dies_ends_its_sessions_and_the_next_one_works(task: Task)
         session.step("look around")
 
 
-def test_a_server_that_is_not_there_or_is_none_is_named_with_a_remedy(port: int) -> None:
+def test_an_address_without_an_openenv_server_is_named_with_a_remedy(port: int) -> None:
     with pytest.raises(SandboxError, match=r"no OpenEnv server answers.*Remedy: start it"):
         OpenEnv(settings(free_port()))
     with pytest.raises(SandboxError, match=r"HTTP status 403.*the settings' url"):
         OpenEnv(OpenEnvSettings.model_validate({"url": f"ws://127.0.0.1:{port}/elsewhere"}))
 
 
-def test_a_silent_server_is_given_up(task: Task) -> None:
+def test_a_server_that_does_not_answer_is_given_up(task: Task) -> None:
     def say_nothing(connection: ServerConnection) -> None:
         for _ in connection:
             pass
@@ -114,7 +109,7 @@ def test_a_silent_server_is_given_up(task: Task) -> None:
 
 
 @pytest.mark.parametrize("said", ["no JSON", "[]", '{"type": "capabilities"}', '{"type": "state", "data": {}}', "{}"])
-def test_a_server_that_talks_nonsense_is_refused(said: str) -> None:
+def test_a_server_that_breaks_the_protocol_is_refused(said: str) -> None:
     def talk(connection: ServerConnection) -> None:
         for _ in connection:
             connection.send(said)
@@ -126,7 +121,7 @@ def test_a_server_that_talks_nonsense_is_refused(said: str) -> None:
         babbling.shutdown()
 
 
-def test_a_server_cannot_send_the_session_elsewhere(port: int) -> None:
+def test_redirects_of_a_server_are_not_followed(port: int) -> None:
     class Redirect(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -143,7 +138,7 @@ def test_a_server_cannot_send_the_session_elsewhere(port: int) -> None:
         redirecting.shutdown()
 
 
-def test_a_web_page_cannot_play(port: int) -> None:
+def test_connections_from_web_pages_are_refused(port: int) -> None:
     with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}/ws", origin=Origin("https://evil.example")):
         pass
 
@@ -174,7 +169,7 @@ def test_settings_keep_secrets_out_of_urls_logs_and_plain_connections() -> None:
         (["chess"], 1, b"no environment 'chess' is installed"),
     ],
 )
-def test_the_command_says_how_it_is_used(arguments: list[str], status: int, said: bytes) -> None:
+def test_the_command_explains_its_usage(arguments: list[str], status: int, said: bytes) -> None:
     command = [sys.executable, "-m", "streams.environments.openenv.server", *arguments]
     ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert ended.returncode == status

@@ -59,7 +59,7 @@ def lock_settings(port: int, **others: object) -> OpenEnvSettings:
     return settings(port, action_field="letter", text_field="message", **others)
 
 
-def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_vouches_for_it(plain_port: int) -> None:
+def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_declares_it(plain_port: int) -> None:
     session = OpenEnv(lock_settings(plain_port))
     vouched = OpenEnv(lock_settings(plain_port, deterministic=True, side_effects=False))
     assert session.capabilities.restores == ()
@@ -72,7 +72,7 @@ def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_vouches_
     vouched.close()
 
 
-def test_openenvs_own_server_is_played_and_replayed_as_the_settings_say(plain_port: int) -> None:
+def test_openenvs_own_server_is_played_and_replayed_according_to_the_settings(plain_port: int) -> None:
     session = OpenEnv(lock_settings(plain_port, deterministic=True))
     task = Task(environment="openenv", task_id="the door", seed=3)
 

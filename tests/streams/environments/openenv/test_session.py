@@ -128,7 +128,7 @@ def served(environment: Callable[[], Environment]) -> Iterator[OpenEnvSettings]:
     assert not thread.is_alive()
 
 
-def test_all_that_an_environment_promises_and_offers_arrives_at_the_other_end() -> None:
+def test_capabilities_harness_and_tools_of_an_environment_reach_the_client() -> None:
     with served(Notes) as settings:
         session = OpenEnv(settings)
         assert session.capabilities.restores == (Restore.SNAPSHOT,)
@@ -143,7 +143,7 @@ def test_all_that_an_environment_promises_and_offers_arrives_at_the_other_end() 
         session.close()
 
 
-def test_an_environment_s_own_snapshots_are_used_and_the_score_goes_on_from_there() -> None:
+def test_an_environments_own_snapshots_are_used_and_the_score_continues_from_them() -> None:
     with served(Notes) as settings:
         session = OpenEnv(settings)
         assert isinstance(session, Snapshots)
@@ -158,7 +158,7 @@ def test_an_environment_s_own_snapshots_are_used_and_the_score_goes_on_from_ther
 
 
 @pytest.mark.parametrize("environment", [Fickle, Forgetful])
-def test_a_restore_that_does_not_bring_the_state_back_is_told_and_ends_the_episode(
+def test_a_restore_that_fails_is_reported_and_ends_the_episode(
     environment: Callable[[], Environment],
 ) -> None:
     with served(environment) as settings:
@@ -175,7 +175,7 @@ def test_a_restore_that_does_not_bring_the_state_back_is_told_and_ends_the_episo
         session.close()
 
 
-def test_what_cannot_be_restored_offers_no_snapshots() -> None:
+def test_an_environment_that_cannot_be_restored_offers_no_snapshots() -> None:
     with served(Fleeting) as settings:
         session = OpenEnv(settings)
         assert session.capabilities.restores == ()
@@ -184,7 +184,7 @@ def test_what_cannot_be_restored_offers_no_snapshots() -> None:
         session.close()
 
 
-def test_an_environment_that_breaks_takes_only_its_own_session_along() -> None:
+def test_an_environment_that_fails_ends_only_its_own_session() -> None:
     with served(Notes) as settings:
         broken, sound = OpenEnv(settings), OpenEnv(settings)
         broken.reset(TASK)
@@ -222,7 +222,7 @@ def test_a_message_that_makes_no_sense_is_refused_with_a_code_and_the_session_go
         assert json.loads(socket.recv(10))["type"] == "observation"
 
 
-def test_an_environment_that_does_not_open_is_told() -> None:
+def test_an_environment_that_does_not_open_is_reported() -> None:
     def refuse() -> Environment:
         raise SandboxError("there is no pad. Remedy: buy one.")
 

@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_a_sandbox_lets_nothing_out(program: Path, tier: Tier, warden: Warden, world: Outside) -> None:
+def test_no_escape_program_gets_out_of_a_sandbox(program: Path, tier: Tier, warden: Warden, world: Outside) -> None:
     """It may talk to itself, which takes more system calls than to be without a network."""
     with started(
         tier, warden, program, world.as_argument(), network=Network.LOOPBACK, readable=(world.code,)
@@ -46,9 +46,9 @@ def test_a_sandbox_lets_nothing_out(program: Path, tier: Tier, warden: Warden, w
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_the_same_program_gets_out_where_there_are_no_walls(program: Path, warden: Warden, world: Outside) -> None:
+def test_the_same_program_gets_out_without_isolation(program: Path, warden: Warden, world: Outside) -> None:
     if program.stem in PRIVILEGED and os.geteuid() != 0:
-        pytest.skip("it takes root")
+        pytest.skip("only root can do this without isolation: run the tests as root to run this test")
     with started(Unconfined(), warden, program, world.as_argument()) as sandbox:
         assert "ESCAPED" in sandbox.finish()
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from streams.sandboxes.isolation.resource_monitor import Warden
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tree import Process, descendants, processes
 from tests.streams.sandboxes.isolated import HERE, started
+from tests.waiting import until
 
 GREED = HERE / "greed"
 SMALL = Limits(memory_mib=150, processes=40, disk_mib=50, cpu_s=1)
@@ -30,7 +30,7 @@ GREEDY = (
     "fill_the_disk_unseen",
     "make_many_files",
 )
-# The warden serves it nowhere.
+# The resource monitor lets it have nothing, whatever the limits.
 HIDDEN = "fill_the_disk_deep_down"
 
 
@@ -39,22 +39,19 @@ def living(those: list[Process]) -> list[Process]:
     return [process for process in those if (process.pid, process.started) in now]
 
 
-def eventually_dead(those: list[Process]) -> bool:
-    deadline = time.monotonic() + 20
-    while living(those) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not living(those)
+def until_dead(those: list[Process]) -> None:
+    until(lambda: not living(those), lambda: f"these end: {living(those)}", within_s=20)
 
 
 @pytest.mark.parametrize("program", [*GREEDY, HIDDEN])
-def test_nobody_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
+def test_no_program_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
     with started(tier, warden, GREED / f"{program}.py", limits=SMALL) as sandbox:
         assert "ESCAPED" not in sandbox.finish()
         assert not descendants(sandbox.process.pid, processes())
 
 
 @pytest.mark.parametrize("program", GREEDY)
-def test_the_same_program_is_served_where_the_limits_are_wide(program: str, warden: Warden) -> None:
+def test_the_same_program_gets_what_it_wants_where_the_limits_are_high(program: str, warden: Warden) -> None:
     with started(Unconfined(), warden, GREED / f"{program}.py", limits=LARGE) as sandbox:
         assert sandbox.process.stdout is not None
         assert sandbox.process.stdout.readline() == "ESCAPED\n"
@@ -63,17 +60,23 @@ def test_the_same_program_is_served_where_the_limits_are_wide(program: str, ward
 
 def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, warden: Warden) -> None:
     with started(tier, warden, GREED / "fork_without_end.py", limits=SMALL) as sandbox:
-        time.sleep(1)
+        until(lambda: len(descendants(sandbox.process.pid, processes())) > SMALL.processes // 2, "it forks")
         sandbox.watch.kill()
         sandbox.finish()
         assert not descendants(sandbox.process.pid, processes())
 
 
 def test_processor_time_is_an_allowance_for_each_request(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "loop_for_ever.py", limits=SMALL) as sandbox:
-        for _ in range(15):
-            time.sleep(0.1)
+    with started(tier, warden, GREED / "loop_without_end.py", limits=SMALL) as sandbox:
+        spent: dict[int, float] = {}
+
+        def has_spent_more_than_one_request_may() -> bool:
+            """Processor time of all that is there, of which each look grants a new request."""
+            spent.update((process.pid, process.cpu_s) for process in descendants(sandbox.process.pid, processes()))
             sandbox.watch.renew()
+            return sum(spent.values()) > 1.5 * SMALL.cpu_s
+
+        until(has_spent_more_than_one_request_may)
         assert not sandbox.watch.breach
         sandbox.finish()
         assert "processor time for one request" in sandbox.watch.breach
@@ -89,19 +92,20 @@ def test_nothing_outlives_its_sandbox(tier: Tier, warden: Warden) -> None:
         assert not living(below)
 
 
-def test_nothing_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
+def test_no_process_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
     with started(tier, warden, GREED / "outlive.py") as sandbox:
         below = descendants(sandbox.process.pid, processes())
         sandbox.finish()
-        assert eventually_dead(below)
+        until_dead(below)
 
 
-def test_killing_its_process_group_would_not_be_enough() -> None:
-    command = (sys.executable, str(GREED / "outlive.py"), "stay")
+def test_killing_its_process_group_would_not_be_enough(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    command = (sys.executable, str(GREED / "outlive.py"), "stay", mark)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "READY\n"
-        programs = [p for p in processes() if str(GREED).encode() in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
+        programs = [p for p in processes() if mark.encode() in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
         os.killpg(process.pid, 9)
         process.wait()
         try:
@@ -128,4 +132,4 @@ with Warden() as warden, started(tier, warden, HERE / "greed" / "outlive.py", "s
         below = descendants(process.pid, processes())
         assert len(below) >= 3
         process.kill()
-    assert eventually_dead(below)
+    until_dead(below)

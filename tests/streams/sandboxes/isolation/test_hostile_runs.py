@@ -40,7 +40,7 @@ def test_hostile_sandboxes_leave_no_process_no_file_and_no_memory_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(homes))
     tiers = [tier_called(name) for name in TIERS]
     programs = islice(cycle(product(tiers, (*ESCAPES, *GREED))), RUNS)
-    shared, already_here = set(os.listdir("/dev/shm")), children()
+    already_here = children()
     memory, files = [], []
     with outside(tmp_path) as world, Warden() as warden:
         for tier, program in programs:
@@ -58,6 +58,7 @@ def test_hostile_sandboxes_leave_no_process_no_file_and_no_memory_behind(
         world.victim.wait()
     assert children() <= already_here
     assert not list(homes.iterdir())
-    assert set(os.listdir("/dev/shm")) == shared
+    # The whole machine shares this folder; a program of these would leave a number.
+    assert not [name for name in os.listdir("/dev/shm") if name.isdecimal()]
     assert files[-1] <= files[RUNS // 5]
     assert memory[-1] - memory[RUNS // 5] < 20 * 2**20

@@ -63,7 +63,7 @@ def test_without_any_tier_it_refuses_and_says_why(monkeypatch: pytest.MonkeyPatc
         choose("auto")
 
 
-def test_no_walls_are_a_choice_that_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_without_isolation_is_a_choice_that_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert choose("none").name == "none"
     assert "sandboxes are not isolated" in capsys.readouterr().out
 
@@ -89,7 +89,7 @@ async def test_lines_go_in_and_come_out_as_without_a_tier(tier: Tier, folder: Pa
     assert await process.wait() == 0
 
 
-def test_the_status_of_the_program_is_the_sandbox_s(tier: Tier, warden: Warden, tmp_path: Path) -> None:
+def test_the_sandbox_has_the_exit_status_of_its_program(tier: Tier, warden: Warden, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("raise SystemExit(7)")
     with started(tier, warden, program) as sandbox:
@@ -113,20 +113,20 @@ def test_its_variables_are_few_and_its_home_is_its_own(tier: Tier, warden: Warde
         assert not sandbox.folder.exists()
 
 
-def test_on_loopback_it_talks_to_itself(tier: Tier, warden: Warden) -> None:
+def test_with_loopback_a_sandbox_can_connect_to_itself(tier: Tier, warden: Warden) -> None:
     with started(tier, warden, TALK, network=Network.LOOPBACK) as sandbox:
         assert sandbox.finish() == "said heard\n" * 3
 
 
 @pytest.mark.parametrize("name", TIERS)
-def test_without_a_network_it_has_no_sockets(name: str, warden: Warden) -> None:
+def test_without_a_network_a_sandbox_has_no_sockets(name: str, warden: Warden) -> None:
     with started(tier_called(name), warden, TALK) as sandbox:
         assert "not implemented" in sandbox.finish()
 
 
-def test_nobody_reaches_what_listens_in_a_sandbox_by_the_network(warden: Warden) -> None:
+def test_a_port_opened_in_a_sandbox_is_unreachable_from_outside(warden: Warden) -> None:
     def reached(tier: Tier) -> int:
-        program = HERE / "programs" / "listen_to_everybody.py"
+        program = HERE / "programs" / "listen_on_every_address.py"
         count = 0
         with started(tier, warden, program, "{}", network=Network.LOOPBACK) as sandbox:
             assert sandbox.process.stdout is not None
@@ -171,13 +171,13 @@ def test_a_home_is_removed_however_deep_and_locked_it_is() -> None:
     assert not list(folder.parent.glob(f"{folder.name}*"))
 
 
-def test_what_the_pool_keeps_of_a_sandbox_is_out_of_its_reach(tier: Tier, folder: Path) -> None:
+def test_a_sandbox_cannot_reach_the_files_that_the_pool_keeps_about_it(tier: Tier, folder: Path) -> None:
     with tier.launch(("true",), Confinement(folder)) as launch:
         assert launch.files in (None, folder / "home")
     assert stat.S_IMODE((folder / "home").stat().st_mode) == 0o700
 
 
-def test_a_warden_that_has_ended_watches_nothing() -> None:
+def test_a_resource_monitor_that_has_ended_refuses_to_watch() -> None:
     with Warden() as warden:
         pass
     with pytest.raises(SandboxError, match="warden does not run"):
@@ -185,5 +185,5 @@ def test_a_warden_that_has_ended_watches_nothing() -> None:
 
 
 def test_a_process_may_be_forked_and_killed_as_branching_does(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, HERE / "programs" / "fork_as_a_lane_does.py") as sandbox:
+    with started(tier, warden, HERE / "programs" / "fork_as_branching_does.py") as sandbox:
         assert sandbox.finish() == "well\n"

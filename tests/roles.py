@@ -1,7 +1,9 @@
-"""The real roles as processes that can be killed: `python -m tests.crash.roles record|branch SETTINGS`."""
+"""The real roles as processes that can be killed: `python -m tests.roles record|branch SETTINGS`."""
 
 import asyncio
 import sys
+
+import structlog
 
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
@@ -18,13 +20,15 @@ class RoleSettings(FrozenModel):
     """What both roles are told."""
 
     kafka: KafkaSettings
-    store: StoreSettings
-    holdout: HoldoutSettings
-    admission: AdmissionSettings
-    branching: BranchingSettings
+    store: StoreSettings = StoreSettings()
+    holdout: HoldoutSettings = HoldoutSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    branching: BranchingSettings = BranchingSettings()
 
 
 async def main() -> None:
+    # Tests read what a role says it did.
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
     role, settings = sys.argv[1], RoleSettings.model_validate_json(sys.argv[2])
     if role == "record":
         await record_role.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission)

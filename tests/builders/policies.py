@@ -9,7 +9,7 @@ from streams.policy.served import Samples
 
 @dataclass(slots=True)
 class FixedPolicy:
-    """Replies with the same at every state, foresees everything with the same loss, and notes what it was asked."""
+    """Replies with the same at every state, predicts everything with the same loss, and notes what it was asked."""
 
     replies: tuple[str, ...] = ()
     loss: float = 1.0

@@ -1,15 +1,15 @@
-"""A store on a real file."""
+"""A store on a real file, and a task of a real environment."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from streams.kafka.settings import KafkaSettings
+from streams.events import Task
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from streams.trust.holdout import HoldoutSettings
 from streams.trust.quota import QuotaSettings
+from tests.builders.episodes import HOLDOUT, KAFKA
 
 
 @pytest.fixture
@@ -21,8 +21,7 @@ def open_store_with(tmp_path: Path) -> Iterator[Callable[[QuotaSettings], Store]
         if opened:
             opened.pop().close()
         settings = StoreSettings(path=tmp_path / "store.duckdb")
-        holdout = HoldoutSettings(selection=0.5, confirmation=0.0)
-        opened.append(Store.open(settings, holdout, KafkaSettings(), quota))
+        opened.append(Store.open(settings, HOLDOUT, KAFKA, quota))
         return opened[0]
 
     yield open_again
@@ -38,3 +37,8 @@ def open_store(open_store_with: Callable[[QuotaSettings], Store]) -> Callable[[]
 @pytest.fixture
 def store(open_store: Callable[[], Store]) -> Store:
     return open_store()
+
+
+@pytest.fixture
+def task() -> Task:
+    return Task(environment="textworld_express", task_id="twc/train/17", seed=17)

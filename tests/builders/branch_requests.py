@@ -1,0 +1,25 @@
+"""Requests for episodes that were really played."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from streams.environments.harness import ChatHarness
+from streams.events import BranchRequest, RecordedStep, Task
+from streams.sandboxes.pool import SandboxPool
+
+
+async def played(pool: SandboxPool, task: Task, actions: Sequence[str] | None = None, **fields: Any) -> BranchRequest:
+    """An episode of those actions, or of the demonstration, as production recorded it."""
+    async with pool.session() as session:
+        chosen = await session.demonstration(task) if actions is None else actions
+        first, *answers = await session.replay(task, chosen)
+    return BranchRequest(
+        event_id="request-1",
+        episode_id="episode-1",
+        task=task,
+        opening=ChatHarness().opening(first.text),
+        steps=tuple(
+            RecordedStep(action=action, observation=answer.text) for action, answer in zip(chosen, answers, strict=True)
+        ),
+        **fields,
+    )

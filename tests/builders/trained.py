@@ -1,0 +1,47 @@
+"""What the learner reads, what it is told, and adapters as it enters them."""
+
+from pathlib import Path
+
+from learners.adapters import AdapterManifest, AdapterStore
+from learners.settings import LearnerSettings, LoraSettings, Stage
+from learners.snapshots import Snapshot
+from learners.trajectories import Branch, Trajectory
+from streams.environments.harness import ChatHarness
+from streams.events import RecordedStep
+
+
+def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
+    """One step of an expert, and one alternative to it."""
+    return Trajectory(
+        episode_id=f"episode-{number}",
+        task_id=task_id,
+        opening=ChatHarness().opening(f"Put away object {number}.\n\nYou are in the kitchen."),
+        steps=(RecordedStep(action=f"take object {number}", observation="Taken. [score 1.00]"),),
+        branches=(Branch(0, "sing", "You sing. [score 0.00]", "policy", "sandbox_exact"),),
+    )
+
+
+def settings(*stages: Stage, lora: LoraSettings | None = None) -> LearnerSettings:
+    """A training that takes seconds."""
+    chosen = stages or (Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=8))
+    return LearnerSettings(stages=chosen, lora=lora or LoraSettings(rank=4, alpha=8), learning_rate=5e-3, threads=1)
+
+
+def entered(home: Path, snapshot: Snapshot, parent: str | None = None, weights: str = "weights") -> str:
+    """The digest of an adapter that was trained on `snapshot`, which lies in `home`/snapshots, from `parent`.
+
+    Its manifest is true; its weights are a word, since nothing here computes with them.
+    """
+    trained = home / "training"
+    trained.mkdir(parents=True, exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "probes.json"):
+        (trained / name).write_text(weights)
+    manifest = AdapterManifest(
+        parent=parent,
+        base="smollm2-135m-instruct",
+        base_digest="b" * 64,
+        snapshot=snapshot.manifest,
+        settings=LearnerSettings(),
+        seed=0,
+    )
+    return AdapterStore(home / "adapters").add(trained, manifest)

@@ -1,0 +1,62 @@
+"""A writer of one lake, also as a program: `python -m tests.integration.lake SETTINGS END PARTITION...`."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import duckdb
+
+from streams.events import OutcomeEvent
+from streams.intake.decoding import decode_event
+from streams.kafka.records import Received
+from streams.store.database import Database
+from streams.store.decoded import Decoded
+from streams.store.ducklake import LakeSettings, connect, turn
+from streams.store.writer import Appended, Store, utc_now
+from streams.trust.holdout import HoldoutSettings
+from streams.trust.quota import QuotaSettings
+from tests.builders.episodes import KAFKA
+
+TOPIC = KAFKA.events_topic
+BATCH = 50
+# Every tenth record of a partition repeats the event of the one before it.
+REPEATED = 10
+
+
+def records(partition: int, start: int, end: int) -> list[Decoded]:
+    """What the log has from offset `start` to before `end`: always the same."""
+    found = []
+    for offset in range(start, end):
+        said = offset - 1 if offset % REPEATED == REPEATED - 1 else offset
+        event = OutcomeEvent(
+            event_id=f"{partition}-{said}", episode_id=f"e{partition}-{said}", verifier="game", success=True, score=1.0
+        )
+        found.append(decode_event(Received(TOPIC, partition, offset, b"key", event.to_json())))
+    return found
+
+
+def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:
+    """One turn of a writer: a store that knows what the others wrote, and a transaction of rows and offsets."""
+    with turn(connection):
+        return Store(Database(connection), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now).append(batch)
+
+
+def write(connection: duckdb.DuckDBPyConnection, end: int, partitions: Iterable[int]) -> None:
+    """Write the partitions up to offset `end`, each from where the lake has it."""
+    for partition in partitions:
+        while (start := position(connection, partition)) < end:
+            append(connection, records(partition, start, min(end, start + BATCH)))
+
+
+def position(connection: duckdb.DuckDBPyConnection, partition: int) -> int:
+    (found,) = rows(connection, f"SELECT coalesce(max(next), 0) FROM offsets WHERE partition = {partition}")
+    return int(found[0])
+
+
+def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    return connection.execute(sql).fetchall()
+
+
+if __name__ == "__main__":
+    with connect(LakeSettings.model_validate_json(sys.argv[1])) as lake:
+        write(lake, int(sys.argv[2]), partitions=map(int, sys.argv[3:]))
