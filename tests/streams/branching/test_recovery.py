@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from streams.branching.recovery import recover
-from streams.branching.selectors import LastSteps, Selector, Uniform
+from streams.branching.selectors import Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, RecoveryResult, Task
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
 from tests.builders.policies import ExpertPolicy, FixedPolicy
+from tests.builders.selectors import Late
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -46,7 +47,7 @@ async def recovered(
     with_settings: BranchingSettings,
     selector: Selector | None = None,
 ) -> RecoveryResult:
-    return await recover(request, pool, policy, selector or LastSteps(), with_settings)
+    return await recover(request, pool, policy, selector or Late(), with_settings)
 
 
 async def test_a_continuation_that_wins_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:

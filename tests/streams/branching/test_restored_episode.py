@@ -4,12 +4,13 @@ import pytest
 
 from streams.branching.branch import branch
 from streams.branching.restored_episode import Trial, restored
-from streams.branching.selectors import LastSteps, Uniform
+from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
 from streams.errors import DivergedError
 from streams.events import BranchRequest, Message, RecordedStep, Task
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.policies import FixedPolicy
+from tests.builders.selectors import Late
 
 pytestmark = pytest.mark.usefixtures("faulty_environments")
 
@@ -66,7 +67,7 @@ async def test_actions_that_a_sandbox_did_not_survive_are_reported_and_not_learn
 async def test_budget_that_one_state_cannot_use_is_spent_on_the_others() -> None:
     settings = BranchingSettings(alternatives=9, round=8, adaptive=True, branches_per_episode=10, samples=0)
     async with SandboxPool("faulty_sound") as pool:
-        results = await branch(request("faulty_sound", *WALKED), pool, FixedPolicy(), LastSteps(), settings)
+        results = await branch(request("faulty_sound", *WALKED), pool, FixedPolicy(), Late(), settings)
     # There are four alternatives at each state, and most of the budget was meant for the last one.
     assert [len(result.alternatives) for result in results] == [2, 4, 4]
 

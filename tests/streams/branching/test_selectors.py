@@ -14,7 +14,7 @@ MOSTS = st.integers(min_value=0, max_value=20)
 
 
 def test_every_selector_goes_by_its_own_name() -> None:
-    assert sorted(SELECTORS) == ["curiosity", "last_steps", "novelty", "uniform"]
+    assert sorted(SELECTORS) == ["curiosity", "novelty", "uniform"]
     for name, kind in SELECTORS.items():
         assert kind.name == name
         assert kind().weigh([]) == []

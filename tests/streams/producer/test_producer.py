@@ -328,7 +328,7 @@ def test_children_that_are_forked_while_it_writes_cost_a_killed_agent_nothing(
     )
     assert killed.returncode == -signal.SIGKILL
     with producer_of(bootstrap, topic, spool=tmp_path) as producer:
-        eventually(lambda: producer.stats().sent > 200 and producer.stats().spooled_bytes == 0)
+        until(lambda: producer.stats().sent > 200 and producer.stats().spooled_bytes == 0)
     (steps,) = steps_read(bootstrap, topic).values()
     assert steps == list(range(200))
 

@@ -7,7 +7,8 @@ from streams.errors import StoreError
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.trust.holdout import Split
-from tests.recorded import TASKS, Log, ServedStore, episode
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
 
 TASK = TASKS[Split.TRAIN][0]
 QUOTED = "o'brien'); DROP TABLE events; --"

@@ -13,7 +13,8 @@ from streams.store.positions import OUTBOX, Positions
 from streams.store.rows import Batch
 from streams.store.writer import Appended, Store, utc_now
 from streams.trust.quota import Admitted, QuotaSettings
-from tests.streams.episodes import HOLDOUT, KAFKA, column, episode, records
+from tests.builders.episodes import HOLDOUT, KAFKA, episode
+from tests.builders.stored import column, records
 
 ONE_EACH = QuotaSettings(per_principal=1)
 TOPIC = KAFKA.events_topic

@@ -8,7 +8,6 @@ from streams.errors import StoreError
 from streams.events import (
     MESSAGES,
     Actor,
-    BranchResult,
     Event,
     Fatality,
     RecordedStep,
@@ -24,7 +23,8 @@ from streams.store.database import arrow_table
 from streams.store.rows import Batch
 from streams.store.tables import TABLES
 from streams.store.writer import Store
-from tests.streams.episodes import KAFKA, column, episode, raw, records, result, task
+from tests.builders.episodes import KAFKA, episode, task
+from tests.builders.stored import branches, column, raw, records
 
 FLAG: dict[str, object] = {"sequence": 1, "episode_id": "a", "reason": "quota"}
 
@@ -71,9 +71,7 @@ def test_cells_cannot_be_given_by_position() -> None:
 
 def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     batch = Batch(7)
-    branched = result("a").content
-    assert isinstance(branched, BranchResult)
-    branched = branched.model_copy(update={"fatalities": (Fatality(action="hang", fate="timeout"),)})
+    branched = branches("a").model_copy(update={"fatalities": (Fatality(action="hang", fate="timeout"),)})
     request_id = content_id("branch_request", "failed", "a")
     recovered = RecoveryResult(
         event_id=RecoveryResult.id_for(request_id),
