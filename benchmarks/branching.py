@@ -37,7 +37,7 @@ from streams.events import BranchRequest, BranchResult, Message, RecordedStep, T
 from streams.policy.served import Samples
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool
-from streams.sandboxes.session import Lane, Trunk
+from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +62,7 @@ class Silence:
     async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
         return Samples()
 
-    async def surprises(self, messages: Sequence[Message]) -> None:
+    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> None:
         return None
 
 
@@ -177,14 +177,14 @@ def operations(
     for result in results:
         by_episode.setdefault(result.request_id, []).append(result)
     for request in requests:
-        lane = Lane(notebook, _STEP_TIMEOUT_S)
+        replay = ReplaySession(notebook, _STEP_TIMEOUT_S)
         steps = request.steps[:-1]
         texts = (request.opening[-1].content, *(step.observation for step in steps))
-        lane.follow(Trunk(request.task, tuple(step.action for step in steps), texts))
+        replay.follow(ReferenceTrajectory(request.task, tuple(step.action for step in steps), texts))
         for result in by_episode[request.event_id]:
             for alternative in result.alternatives:
-                lane.restore(result.step)
-                lane.step(alternative.action)
+                replay.restore(result.step)
+                replay.step(alternative.action)
     return notebook.done
 
 

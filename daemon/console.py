@@ -92,7 +92,9 @@ def status_table(report: StatusReport) -> Table:
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
-        table.add_row("dead letters", f"{report.store.dead_letters}, and {report.store.quarantined} in quarantine")
+        table.add_row(
+            "dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} in quarantine"
+        )
         table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     for cycle in report.cycles:

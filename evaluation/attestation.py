@@ -41,7 +41,7 @@ class Probes(FrozenModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise PromotionError(f"{path} cannot be read, so the adapter cannot be attested; train it anew") from error
+            raise PromotionError(f"{path} cannot be read, so the adapter cannot be attested; train it again") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does whoever measures an adapter.
+"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does any client that measures an
+adapter.
 
 The tasks of a chunk are played in lockstep: the requests of one turn are sent at once and awaited together. The server
 batches that best, and what is batched with what depends on the tasks and not on timing.

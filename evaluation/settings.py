@@ -1,4 +1,4 @@
-"""The settings of this floor; `daemon/config.py` composes them."""
+"""The settings of this layer; `daemon/config.py` composes them."""
 
 from pydantic import Field
 

@@ -3,7 +3,7 @@
     python -m examples.compare_recoveries --adapter .ratchet/demo/adapters/DIGEST
 
 The agent (the base model, with that adapter if one is given) plays tasks of the train split greedily until enough of
-them have failed. Each of those is gone on from with every selector and length, always within the same budget of sandbox
+them have failed. Each of those is resumed with every selector and length, always within the same budget of sandbox
 steps: that, by the length, is how many continuations an episode gets. Tells how it goes on stderr and prints the table,
 or with --json one object, on stdout.
 """
@@ -133,7 +133,7 @@ def table(report: Report) -> Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, help="the agent's adapter: a folder; without it the base model plays")
-    parser.add_argument("--failures", type=int, default=100, help="failed episodes to go on from (%(default)s)")
+    parser.add_argument("--failures", type=int, default=100, help="failed episodes to resume (%(default)s)")
     parser.add_argument("--budget", type=int, default=16, help="sandbox steps for one of them (%(default)s)")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16], help="lengths of a continuation")
     parser.add_argument("--selectors", nargs="+", choices=sorted(SELECTORS), default=sorted(SELECTORS))

@@ -133,11 +133,13 @@ class Bench:
         for number, (request, trajectory) in enumerate(judges, start=1):
             found = await asyncio.gather(
                 *(
-                    lab.policy.surprise(model, harness.extend(request.state(each.step), each.action, each.observation))
+                    lab.policy.negative_log_likelihood(
+                        model, harness.extend(request.state(each.step), each.action, each.observation)
+                    )
                     for each in trajectory.branches
                 )
             )
-            losses += [surprise.nats for surprise in found]
+            losses += [negative_log_likelihood.nats for negative_log_likelihood in found]
             lab.narrator.advance(f"{model}: held-out tasks judged", number, len(judges))
         return fmean(losses)
 

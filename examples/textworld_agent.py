@@ -132,7 +132,7 @@ class Agent:
         self._games = games
 
     async def play(self, task_id: str) -> None:
-        """One episode. Its chat only ever grows, so that the model's server need not read it anew at each step."""
+        """One episode. Its chat only ever grows, so that the model's server need not read it again at each step."""
         game_name, fold, seed = task_id.split("/")
         task = Task(environment="textworld_express", task_id=task_id, seed=int(seed))
         expert = self._options.role == "expert"

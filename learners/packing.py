@@ -1,5 +1,5 @@
-"""An episode and all its branches as one sequence: the trunk is computed once, a branch attends to the trunk up to its
-state and to itself.
+"""An episode and all its branches as one sequence: the reference trajectory is computed once, a branch attends to the
+reference trajectory up to its state and to itself.
 
 The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
 sequence of its own. Objectives say which tokens count; the trainer runs the result with `learners.tree_attention`.

@@ -20,7 +20,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """An episode as one growing chat. State i is `opening` plus the first i steps.
+    """An episode as an append-only conversation. State i is `opening` plus the first i steps.
 
     `actor_kind` is who acted: an expert, a human, a policy, or a policy that went on from a mistake of its own
     (`RECOVERY`). Such a mistake, the actions before step `learn_from`, is seen and never imitated.

@@ -1,8 +1,8 @@
 """Attention over a packed tree, as Transformers' attention interface takes it. The trainer calls it through the model.
 
 A dense mask over the whole tree would spend most of its time on pairs of branches that do not see each other: of a tree
-of 1,200 tokens two thirds of the pairs are masked. Here the trunk attends to itself, and the branches of one state to
-the trunk up to that state and to themselves.
+of 1,200 tokens two thirds of the pairs are masked. Here the reference trajectory attends to itself, and the branches
+of one state to the reference trajectory up to that state and to themselves.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ NAME = "ratchet_tree"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens; `parent_end` is the index of the token they continue from, -1 for the trunk."""
+    """Consecutive tokens; `parent_end` indexes the token they continue from, -1 for the reference trajectory."""
 
     start: int
     stop: int
@@ -30,7 +30,8 @@ class Segment:
 class BranchGroup:
     """The branches of one state, side by side from `start` to `stop`, continuing from token `parent_end`.
 
-    `mask` is True where a row, a token of the group, sees a column: the trunk up to the state, then the group itself.
+    `mask` is True where a row, a token of the group, sees a column: the reference trajectory up to the state, then the
+    group itself.
     """
 
     start: int
@@ -41,15 +42,15 @@ class BranchGroup:
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
-    """The trunk is the first `trunk` tokens; the groups follow it without gaps."""
+    """The reference trajectory is the first `reference` tokens; the groups follow it without gaps."""
 
-    trunk: int
+    reference: int
     groups: tuple[BranchGroup, ...]
 
 
 def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
-    """The layout of a trunk, which comes first, and branches that continue it."""
-    trunk, *branches = segments
+    """The layout of a reference trajectory, which comes first, and branches that continue it."""
+    reference, *branches = segments
     groups = []
     for parent_end, members in groupby(branches, key=lambda branch: branch.parent_end):
         group = list(members)
@@ -58,7 +59,7 @@ def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
         )
         seen = torch.cat([torch.ones(own.shape[0], parent_end + 1), own], dim=1).bool()
         groups.append(BranchGroup(group[0].start, group[-1].stop, parent_end, seen))
-    return TreeLayout(trunk.stop, tuple(groups))
+    return TreeLayout(reference.stop, tuple(groups))
 
 
 def tree_attention(
@@ -75,10 +76,10 @@ def tree_attention(
     assert tree is not None, "the trainer passes the layout with every forward"
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    trunk = slice(0, tree.trunk)
+    reference = slice(0, tree.reference)
     mixed = [
         scaled_dot_product_attention(
-            query[:, :, trunk], key[:, :, trunk], value[:, :, trunk], is_causal=True, scale=scaling
+            query[:, :, reference], key[:, :, reference], value[:, :, reference], is_causal=True, scale=scaling
         )
     ]
     for group in tree.groups:

@@ -1,7 +1,7 @@
 """The contracts on the wire: what agents publish on `ratchet.events`, and what Ratchet publishes for itself.
 
 Agents import nothing of Ratchet but this module and, if they like, `streams.producer`. Unknown fields are refused, so
-that a typo is a dead letter and not a silent loss.
+that a typo is a dead-letter record and not a silent loss.
 """
 
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter
 from streams.ids import content_id, uuid7
 from streams.settings import FrozenModel
 
-# The store keeps numbers in 32 and 64 bits; a larger one must be a dead letter and not the end of the writer.
+# The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 # Names are logged and joined by; a longer one is nobody's.
 Name: TypeAlias = Annotated[str, Field(max_length=512)]

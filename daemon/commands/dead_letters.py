@@ -13,7 +13,7 @@ from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_as
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from streams.errors import RatchetError
-from streams.kafka.dead_letters import DeadLetter, Position, originals, read_letters, replay
+from streams.kafka.dead_letters import DeadLetter, Position, originals, read_dead_letters, replay
 from streams.kafka.settings import KafkaSettings
 from streams.settings import FrozenModel
 
@@ -23,7 +23,7 @@ Verdict = Literal["dead-letter", "quarantine"]
 
 
 class Letter(FrozenModel):
-    """A dead letter as `--json` prints it. `content` only if asked for; bytes that are no text are escaped."""
+    """A dead-letter record as `--json` prints it. `content` only if asked for; bytes that are no text are escaped."""
 
     position: str
     verdict: str
@@ -36,16 +36,16 @@ class Letter(FrozenModel):
     content: str | None = None
 
     @classmethod
-    def of(cls, letter: DeadLetter, content: str | None = None) -> "Letter":
+    def of(cls, dead_letter: DeadLetter, content: str | None = None) -> "Letter":
         return cls(
-            position=str(letter.position),
-            verdict=letter.verdict,
-            error=letter.error,
-            key=None if letter.key is None else _text(letter.key),
-            size=letter.size,
-            at=letter.at,
-            replayed=letter.replayed,
-            replay_of=None if letter.replay_of is None else str(letter.replay_of),
+            position=str(dead_letter.position),
+            verdict=dead_letter.verdict,
+            error=dead_letter.error,
+            key=None if dead_letter.key is None else _text(dead_letter.key),
+            size=dead_letter.size,
+            at=dead_letter.at,
+            replayed=dead_letter.replayed,
+            replay_of=None if dead_letter.replay_of is None else str(dead_letter.replay_of),
             content=content,
         )
 
@@ -60,15 +60,15 @@ def list_letters(
 ) -> None:
     """List the records that were refused: where, why, how large; the newest last. Each was counted and none is lost."""
     kafka = run_async(find_kafka(Settings.load(config)))
-    letters = [letter for letter in _read(kafka) if verdict in (None, letter.verdict)]
-    newest = letters[-limit:]
+    dead_letters = [dead_letter for dead_letter in _read(kafka) if verdict in (None, dead_letter.verdict)]
+    newest = dead_letters[-limit:]
     records = originals(kafka, newest if show else [])
-    contents = {letter.position: _text(record.value or b"") for letter, record in records}
-    shown = [Letter.of(letter, contents.get(letter.position)) for letter in newest]
+    contents = {dead_letter.position: _text(record.value or b"") for dead_letter, record in records}
+    shown = [Letter.of(dead_letter, contents.get(dead_letter.position)) for dead_letter in newest]
     if as_json:
-        print_json("[" + ",".join(letter.model_dump_json(exclude_none=True) for letter in shown) + "]")
+        print_json("[" + ",".join(dead_letter.model_dump_json(exclude_none=True) for dead_letter in shown) + "]")
     else:
-        Console().print(_table(shown, len(letters)))
+        Console().print(_table(shown, len(dead_letters)))
 
 
 @dead_letters.command("replay")
@@ -82,10 +82,11 @@ def replay_letters(
 ) -> None:
     """Publish refused records again, as they came, to the topic they came from.
 
-    For when the reason is gone: a key is configured, a rule was mended. What is refused again is another dead letter.
+    For when the reason is gone: a key is configured, a rule was mended. What is refused again is another dead-letter
+    record.
     """
     if sum((bool(position), every, error is not None)) != 1:
-        raise typer.BadParameter("say which letters: one of --position, --all and --error")
+        raise typer.BadParameter("say which dead-letter records: one of --position, --all and --error")
     wanted = _positions(position or [])
     kafka = run_async(find_kafka(Settings.load(config)))
     chosen = _choose(_read(kafka), wanted, error or "")
@@ -94,18 +95,18 @@ def replay_letters(
         with Narrator() as narrator:
             replayed = replay(kafka, chosen, lambda done, total: narrator.advance("replayed", done, total))
     if as_json:
-        positions = [str(letter.position) for letter in chosen]
+        positions = [str(dead_letter.position) for dead_letter in chosen]
         print_json(json.dumps({"chosen": positions, "replayed": replayed, "dry_run": dry_run}))
     elif dry_run:
-        Console().print(_table([Letter.of(letter) for letter in chosen], len(chosen)))
+        Console().print(_table([Letter.of(dead_letter) for dead_letter in chosen], len(chosen)))
         typer.echo(f"{len(chosen)} records would be replayed")
     else:
-        typer.echo(f"{replayed} records were published again; what is refused again comes back as a dead letter")
+        typer.echo(f"{replayed} records were published again; what is refused again comes back as a dead-letter record")
 
 
 def _read(kafka: KafkaSettings) -> list[DeadLetter]:
     with Narrator() as narrator:
-        return read_letters(kafka, lambda done, total: narrator.advance("dead letters read", done, total))
+        return read_dead_letters(kafka, lambda done, total: narrator.advance("dead-letter records read", done, total))
 
 
 def _positions(texts: list[str]) -> list[Position]:
@@ -115,28 +116,35 @@ def _positions(texts: list[str]) -> list[Position]:
         raise typer.BadParameter(str(error), param_hint="--position") from error
 
 
-def _choose(letters: list[DeadLetter], wanted: list[Position], error: str) -> list[DeadLetter]:
-    """The letters at the positions, replayed before or not; without any, those that wait and have the text."""
+def _choose(dead_letters: list[DeadLetter], wanted: list[Position], error: str) -> list[DeadLetter]:
+    """The dead-letter records at the positions, replayed before or not; without any, those that wait with the text."""
     if not wanted:
-        return [letter for letter in letters if not letter.replayed and error in letter.error]
-    known = {letter.position: letter for letter in letters}
+        return [dead_letter for dead_letter in dead_letters if not dead_letter.replayed and error in dead_letter.error]
+    known = {dead_letter.position: dead_letter for dead_letter in dead_letters}
     missing = [position for position in wanted if position not in known]
     if missing:
-        raise RatchetError(f"there is no dead letter of {missing[0]}: see `ratchet dead-letters list`")
+        raise RatchetError(f"there is no dead-letter record of {missing[0]}: see `ratchet dead-letters list`")
     return [known[position] for position in dict.fromkeys(wanted)]
 
 
-def _table(letters: list[Letter], of: int) -> Table:
+def _table(dead_letters: list[Letter], of: int) -> Table:
     table = Table(
         *("refused at", "position", "verdict", "error", "key", "bytes", "replayed"),
-        title=f"{len(letters)} of {of} dead letters",
+        title=f"{len(dead_letters)} of {of} dead-letter records",
     )
-    for letter in letters:
-        replayed = "yes" if letter.replayed else "it is one" if letter.replay_of else ""
-        cells = (letter.position, letter.verdict, letter.error, letter.key or "", str(letter.size), replayed)
-        table.add_row(f"{letter.at:%Y-%m-%d %H:%M:%S}", *(escape(cell) for cell in cells))
-        if letter.content is not None:
-            table.add_row("", "", "", escape(letter.content), "", "", "")
+    for dead_letter in dead_letters:
+        replayed = "yes" if dead_letter.replayed else "it is one" if dead_letter.replay_of else ""
+        cells = (
+            dead_letter.position,
+            dead_letter.verdict,
+            dead_letter.error,
+            dead_letter.key or "",
+            str(dead_letter.size),
+            replayed,
+        )
+        table.add_row(f"{dead_letter.at:%Y-%m-%d %H:%M:%S}", *(escape(cell) for cell in cells))
+        if dead_letter.content is not None:
+            table.add_row("", "", "", escape(dead_letter.content), "", "", "")
     return table
 
 

@@ -91,7 +91,7 @@ class Runner:
         self._score_prompts(pieces, hidden)
         self._draw(pieces, hidden)
         self._retire()
-        # After the slots are free, so that whoever hears of an end and asks again finds them so.
+        # After the slots are free, so that any client that hears of an end and asks again finds them so.
         for piece in pieces:
             piece.sequence.tell()
         return True
@@ -116,7 +116,7 @@ class Runner:
         window = itertools.islice(self._waiting, self._table.idle_count)
         placed: set[int] = set()
         for sequence in sorted(window, key=lambda waiting: -len(waiting.prompt)):
-            # What predicts the first scored token is computed anew, for its state.
+            # What predicts the first scored token is computed again, for its state.
             most = None if sequence.scored_from is None else sequence.scored_from - 1
             placement = self._table.place(sequence.prompt, most=most)
             if placement is None:

@@ -81,8 +81,8 @@ def _refuse_partial_attention(model: PreTrainedModel, folder: Path) -> None:
 class _LaidOutLinear(nn.Module):
     """A linear layer whose weight has oneDNN's own blocked layout.
 
-    A plain layer is brought into that layout anew at every call, which at the sizes of a decoding step takes as long as
-    the product itself.
+    A plain layer is brought into that layout again at every call, which at the sizes of a decoding step takes as long
+    as the product itself.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

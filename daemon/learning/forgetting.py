@@ -4,7 +4,7 @@
 a replacement passes the gate; the next cycle trains on from nothing that saw data of a principal that revoked consent.
 """
 
-from daemon.registry.audit import Entry
+from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Mark, Registry
 from daemon.registry.schemas import BASE, Adapter, Digest
@@ -76,7 +76,9 @@ async def forget(
     )
 
 
-async def mark_exposed(store: StoreClient, registry: Registry, provenance: Provenance, actor: str) -> tuple[Entry, ...]:
+async def mark_exposed(
+    store: StoreClient, registry: Registry, provenance: Provenance, actor: str
+) -> tuple[AuditEntry, ...]:
     """Mark every adapter that saw a principal of any retraction in the store; the marks that are new."""
     revoked = await store.query(REVOKED_PRINCIPALS)
     marks = [

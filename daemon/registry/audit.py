@@ -38,7 +38,7 @@ class Action(StrEnum):
     RETRAIN = "retrain"
 
 
-class Deed(FrozenModel):
+class AuditEvent(FrozenModel):
     """What somebody did: `actor` did `action` to the adapter `subject`, because of `reason`.
 
     `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
@@ -55,7 +55,7 @@ class Deed(FrozenModel):
     retraction: str | None = None
 
 
-class Entry(Deed):
+class AuditEntry(AuditEvent):
     """A deed as the log holds it. `hash` covers the line but itself, `previous` is the hash of the line before."""
 
     sequence: int
@@ -87,12 +87,12 @@ class AuditLog:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield LockedLog(file)
 
-    def append(self, deed: Deed) -> Entry:
-        """Add `deed`. When this returns, the entry is on disk."""
+    def append(self, audit_event: AuditEvent) -> AuditEntry:
+        """Add `audit_event`. When this returns, the entry is on disk."""
         with self.locked() as log:
-            return log.append(deed)[0]
+            return log.append(audit_event)[0]
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[AuditEntry]:
         """All entries, oldest first. Raises `AuditError` for a line that is none; `verify` checks the chain."""
         return _parse(self._bytes())
 
@@ -126,11 +126,11 @@ class LockedLog:
     def __init__(self, file: FileIO) -> None:
         self._file = file
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[AuditEntry]:
         self._file.seek(0)
         return _parse(self._file.read() or b"")
 
-    def append(self, *deeds: Deed) -> list[Entry]:
+    def append(self, *audit_events: AuditEvent) -> list[AuditEntry]:
         """Add `deeds` in one write. When this returns, they are on disk; when it raises, the log is as it was."""
         self._file.seek(0)
         # The log grows by a few lines a cycle, so reading it whole to find its end costs nothing worth saving.
@@ -139,9 +139,9 @@ class LockedLog:
         last = _parse(content)[-1:]
         sequence, previous = (last[0].sequence, last[0].hash) if last else (0, GENESIS)
         entries, lines = [], b""
-        for deed in deeds:
+        for audit_event in audit_events:
             sequence += 1
-            fields = deed.model_dump(mode="json", exclude_none=True) | {
+            fields = audit_event.model_dump(mode="json", exclude_none=True) | {
                 "sequence": sequence,
                 "at": datetime.now(UTC).isoformat(),
                 "previous": previous,
@@ -149,7 +149,7 @@ class LockedLog:
             previous = _hash(fields)
             line = fields | {"hash": previous}
             lines += json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-            entries.append(Entry.model_validate(line))
+            entries.append(AuditEntry.model_validate(line))
         self._file.truncate(complete)
         try:
             if self._file.write(lines) != len(lines):
@@ -170,11 +170,11 @@ def _lines(content: bytes) -> list[bytes]:
     return content[: content.rfind(b"\n") + 1].splitlines()
 
 
-def _parse(content: bytes) -> list[Entry]:
+def _parse(content: bytes) -> list[AuditEntry]:
     entries = []
     for number, line in enumerate(_lines(content), start=1):
         try:
-            entries.append(Entry.model_validate_json(line))
+            entries.append(AuditEntry.model_validate_json(line))
         except ValidationError as error:
             raise AuditError(f"line {number} of the audit log is not an entry: {error}") from error
     return entries

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from daemon.registry.audit import Action, AuditLog, Deed, Entry, LockedLog
+from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
 from daemon.registry.schemas import BASE, Adapter, CycleReport
 from streams.errors import PromotionError, RegistryError
@@ -65,7 +65,7 @@ class Registry:
         """What `adapter` is now; None for one that was never entered."""
         return _states(self.audit.read()).get(adapter)
 
-    def enter(self, adapter: str, state: State, actor: str, reason: str) -> Entry:
+    def enter(self, adapter: str, state: State, actor: str, reason: str) -> AuditEntry:
         """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
 
         What serves changes by promotion and rollback only.
@@ -74,11 +74,13 @@ class Registry:
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
             check(adapter, _states(log.read()).get(adapter), state)
-            return log.append(Deed(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state))[0]
+            return log.append(
+                AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state)
+            )[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        return _name(self.audit.append(Deed(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+        return _name(self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
 
     def names_given_by(self, actor: str) -> frozenset[str]:
         """Every name that `actor` ever asked for."""
@@ -120,28 +122,28 @@ class Registry:
             reason = "a crash came between the refs and the audit log"
             log.append(
                 *(
-                    Deed(actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=state)
+                    AuditEvent(actor=actor, action=Action.RECONCILED, subject=adapter, reason=reason, state=state)
                     for adapter, state in amends.items()
                 )
             )
 
     def record_failure(self, adapter: str, actor: str, reason: str) -> None:
         """Record that `adapter` was to serve and could not; its state stays what it was."""
-        self.audit.append(Deed(actor=actor, action=Action.PROMOTION_FAILED, subject=adapter, reason=reason))
+        self.audit.append(AuditEvent(actor=actor, action=Action.PROMOTION_FAILED, subject=adapter, reason=reason))
 
-    def record_cycle(self, report: CycleReport, actor: str) -> Entry:
+    def record_cycle(self, report: CycleReport, actor: str) -> AuditEntry:
         """Record a finished cycle."""
         return self.audit.append(
-            Deed(actor=actor, action=Action.CYCLE, subject=report.adapter, reason=report.reason, cycle=report)
+            AuditEvent(actor=actor, action=Action.CYCLE, subject=report.adapter, reason=report.reason, cycle=report)
         )
 
-    def mark_for_retraining(self, marks: Iterable[Mark], actor: str) -> list[Entry]:
+    def mark_for_retraining(self, marks: Iterable[Mark], actor: str) -> list[AuditEntry]:
         """Record the marks that are new; an adapter is marked once for a retraction. What serves goes on serving."""
         with self.audit.locked() as log:
             known = {(entry.subject, entry.retraction) for entry in log.read()}
             return log.append(
                 *(
-                    Deed(
+                    AuditEvent(
                         actor=actor,
                         action=Action.RETRAIN,
                         subject=mark.adapter,
@@ -169,8 +171,8 @@ class Registry:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
             check(old.champion, states.get(old.champion), leaves_as)
-        deeds = [
-            Deed(
+        audit_events = [
+            AuditEvent(
                 actor=actor,
                 action=action,
                 subject=new.champion,
@@ -180,10 +182,12 @@ class Registry:
             )
         ]
         if old.champion != BASE:
-            deeds.append(Deed(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as))
+            audit_events.append(
+                AuditEvent(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as)
+            )
         self._write(new)
         try:
-            log.append(*deeds)
+            log.append(*audit_events)
         except OSError:
             self._write(old)
             raise
@@ -192,15 +196,15 @@ class Registry:
         write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: AuditEntry) -> str:
     return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
 
 
-def _states(entries: Iterable[Entry]) -> dict[str, State]:
+def _states(entries: Iterable[AuditEntry]) -> dict[str, State]:
     return {entry.subject: entry.state for entry in entries if entry.state is not None}
 
 
-def _predecessor(entries: list[Entry], adapter: str) -> str:
+def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
     """What served before `adapter` was last promoted and may serve again; `base` where nothing may."""
     states = _states(entries)
     met = False

@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from daemon.registry.audit import Entry
+from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from daemon.serving.gateway import Alias
@@ -56,7 +56,7 @@ def control_router(
         )
 
     @router.get("/history")
-    async def history(limit: Annotated[int, Query(ge=1)] = 100) -> list[Entry]:
+    async def history(limit: Annotated[int, Query(ge=1)] = 100) -> list[AuditEntry]:
         """The newest entries of the audit log, oldest of them first."""
         return registry.audit.read()[-limit:]
 
@@ -69,7 +69,7 @@ def control_router(
         return await promoter.roll_back(request.to, request.actor, request.reason)
 
     @router.post("/cycles")
-    async def record_cycle(report: CycleReport) -> Entry:
+    async def record_cycle(report: CycleReport) -> AuditEntry:
         return registry.record_cycle(report, actor="learner")
 
     @router.get("/metrics")

@@ -2,12 +2,12 @@
 
 from pydantic import TypeAdapter
 
-from daemon.registry.audit import Entry
+from daemon.registry.audit import AuditEntry
 from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
 
-_HISTORY = TypeAdapter(list[Entry])
+_HISTORY = TypeAdapter(list[AuditEntry])
 
 
 class ControlClient(HttpClient):
@@ -23,7 +23,7 @@ class ControlClient(HttpClient):
     async def status(self) -> StatusReport:
         return StatusReport.model_validate_json((await self._call("GET", "/status")).content)
 
-    async def history(self, limit: int) -> list[Entry]:
+    async def history(self, limit: int) -> list[AuditEntry]:
         return _HISTORY.validate_json((await self._call("GET", f"/history?limit={limit}")).content)
 
     async def promote(self, request: PromoteRequest) -> Change:

@@ -96,7 +96,7 @@ class _StoreFigures(Collector):
         states.add_metric(["restored"], status.branches.states - status.branches.dropped)
         states.add_metric(["dropped"], status.branches.dropped)
         yield states
-        failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes gone on from.", labels=["result"])
+        failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes resumed.", labels=["result"])
         failed.add_metric(["attempted"], status.recoveries.episodes - status.recoveries.dropped)
         failed.add_metric(["dropped"], status.recoveries.dropped)
         yield failed

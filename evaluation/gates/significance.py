@@ -56,7 +56,7 @@ class Evaluation:
 
 
 def decide(champion: Sequence[Rollout], candidate: Sequence[Rollout], settings: GateSettings) -> Decision:
-    """Judge paired rollouts: `PROMOTE` if the candidate is proved better, `REJECT` if it is proved worse.
+    """Judge paired rollouts: `PROMOTE` if the candidate is significantly better, `REJECT` if it is significantly worse.
 
     A direction is proved when its one-sided p-value is at most `settings.alpha`. Raises `GateError` when the two sides
     did not play the same tasks once each, or played fewer than `settings.min_tasks`.
@@ -87,7 +87,7 @@ def decide(champion: Sequence[Rollout], candidate: Sequence[Rollout], settings: 
     else:
         verdict = Verdict.INCONCLUSIVE
         reason = (
-            f"The candidate is neither proved better nor worse: {score} "
+            f"The candidate is neither significantly better nor worse: {score} "
             f"(p = {p_better:.2g} for better, {p_worse:.2g} for worse, asked for {settings.alpha:g})."
         )
     return Decision(

@@ -104,11 +104,16 @@ def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> 
 
 async def situations(suggestions: Suggestions, selector: Selector) -> list[Situation]:
     """What the selector is told of the states that could be restored."""
-    request, surprises = suggestions.request, None
-    if selector.needs_surprise:
-        surprises = await suggestions.policy.surprises(request.state(len(request.steps)))
+    request, negative_log_likelihoods = suggestions.request, None
+    if selector.needs_likelihoods:
+        negative_log_likelihoods = await suggestions.policy.negative_log_likelihoods(request.state(len(request.steps)))
     return [
-        Situation(step, len(request.steps), state.fingerprint, surprises[step] if surprises else None)
+        Situation(
+            step,
+            len(request.steps),
+            state.fingerprint,
+            negative_log_likelihoods[step] if negative_log_likelihoods else None,
+        )
         for step, state in enumerate(suggestions.episode.followed.states)
     ]
 

@@ -1,4 +1,4 @@
-"""Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy go on from there.
+"""Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy resume there.
 
 A continuation that ends in a verified success is a *recovery*: a trusted trajectory that begins in the agent's own
 mistake. The branch role calls `recover`. An agent that never saw how to go on after an error repeats it to the end.
@@ -150,7 +150,7 @@ async def _continue(
 
 
 async def _holds(request: BranchRequest, continuation: _Continuation, pool: SandboxPool) -> bool:
-    """Whether the whole trajectory, played anew, is the same and ends in the same success."""
+    """Whether the whole trajectory, played again, is the same and ends in the same success."""
     steps = (*request.steps[: continuation.start.step], *continuation.steps)
     try:
         async with pool.session() as session:

@@ -63,7 +63,7 @@ class RestoredEpisode:
                     trials += map(Trial, left, cast(Sequence[Observation], error.before))
                     trials.append(Trial(actions[len(trials)], None, "timeout"))
                 except SandboxError as error:
-                    # Also an environment that only lost its server is begun anew.
+                    # Also an environment that only lost its server is begun again.
                     self._session = None
                     deaths += 1
                     if deaths > _MOST_REOPENINGS:
@@ -85,7 +85,7 @@ class RestoredEpisode:
 
     @asynccontextmanager
     async def at(self, step: int) -> AsyncIterator[SandboxSession]:
-        """The session in the state before action number `step`, to go on from there."""
+        """The session in the state before action number `step`, to resume there."""
         async with self._turn:
             session = await self._running()
             await session.restore(step)

@@ -24,7 +24,7 @@ from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
 from streams.events import BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.refusals import Unreadable, refusal_letter
+from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import build_app, consume, publish, run
@@ -39,7 +39,7 @@ ROLE = "branch"
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class BranchContext:
     """What the episodes of one worker share. The selectors remember over episodes."""
 
     settings: BranchingSettings
@@ -75,11 +75,11 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
             name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
             for name in sorted(registered_environments())
         }
-        means = Means.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))
+        context = BranchContext.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))
         app = build_app(ROLE, kafka, bundle=branching.episodes)
 
         async def handle(batch: list[Received]) -> None:
-            worked = await asyncio.gather(*(work(received, kafka, means) for received in batch))
+            worked = await asyncio.gather(*(work(received, kafka, context) for received in batch))
             reach(CrashPoint.RESULTS_PUBLISH_BEFORE)
             await publish(app, [message for messages in worked for message in messages])
             reach(CrashPoint.RESULTS_PUBLISH_AFTER)
@@ -89,24 +89,24 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
         await run(app, stop)
 
 
-async def work(received: Received, kafka: KafkaSettings, means: Means) -> list[Outgoing]:
-    """What is to be published for one record: what came of its episode, or a dead letter for what is no request."""
+async def work(received: Received, kafka: KafkaSettings, context: BranchContext) -> list[Outgoing]:
+    """What is to be published for one record: what came of its episode, or a dead-letter record for another record."""
     try:
         request = BranchRequest.model_validate_json(received.value or b"")
     except ValidationError as error:
         reason = f"{received.topic}: no branch request, {error.error_count()} fields are wrong"
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
-        return [refusal_letter(received, Unreadable(reason), kafka.dead_letters_topic)]
-    results = await (_branched(request, means) if request.verdict == "trusted" else _recovered(request, means))
+        return [dead_letter_record(received, Unreadable(reason), kafka.dead_letters_topic)]
+    results = await (_branched(request, context) if request.verdict == "trusted" else _recovered(request, context))
     return [Outgoing(kafka.transitions_topic, request.episode_id.encode(), result.to_json()) for result in results]
 
 
-async def _branched(request: BranchRequest, means: Means) -> tuple[BranchResult, ...]:
-    pool = means.pools.get(request.task.environment)
+async def _branched(request: BranchRequest, context: BranchContext) -> tuple[BranchResult, ...]:
+    pool = context.pools.get(request.task.environment)
     if pool is None:
         reason = _no_sandbox(request)
-        return tuple(dropped(request, step, reason, means.settings) for step in range(len(request.steps)))
-    results = await branch(request, pool, means.policy, means.branching_selector, means.settings, means.limiter)
+        return tuple(dropped(request, step, reason, context.settings) for step in range(len(request.steps)))
+    results = await branch(request, pool, context.policy, context.branching_selector, context.settings, context.limiter)
     log.info(
         "episode branched",
         episode=request.episode_id,
@@ -118,13 +118,13 @@ async def _branched(request: BranchRequest, means: Means) -> tuple[BranchResult,
     return results
 
 
-async def _recovered(request: BranchRequest, means: Means) -> tuple[RecoveryResult, ...]:
-    pool = means.pools.get(request.task.environment)
+async def _recovered(request: BranchRequest, context: BranchContext) -> tuple[RecoveryResult, ...]:
+    pool = context.pools.get(request.task.environment)
     if pool is None:
         return (unrecovered(request, _no_sandbox(request)),)
-    result = await recover(request, pool, means.policy, means.recovery_selector, means.settings, means.limiter)
+    result = await recover(request, pool, context.policy, context.recovery_selector, context.settings, context.limiter)
     log.info(
-        "failed episode gone on from",
+        "failed episode resumed",
         episode=request.episode_id,
         attempts=result.attempts,
         recoveries=len(result.recoveries),

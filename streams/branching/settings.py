@@ -11,12 +11,12 @@ SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 
 
 class RecoverySettings(FrozenModel):
-    """How failed episodes of policies are gone on from."""
+    """How failed episodes of policies are resumed."""
 
     attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
     steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")
     temperature: float = Field(default=1.0, ge=0, description="At which the policy goes on.")
-    selector: SelectorName = Field(default="uniform", description="Which states are gone on from.")
+    selector: SelectorName = Field(default="uniform", description="Which states are resumed.")
     most: int = Field(default=1, ge=1, description="Most recoveries kept of one episode: the shortest.")
 
 
@@ -47,7 +47,9 @@ class BranchingSettings(SandboxSettings):
     model: str = Field(default="assistant", description="The model that proposes: an alias, an adapter or the base.")
     policy_url: str = Field(default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy.")
     policy_patience_s: float = Field(
-        default=30.0, ge=0, description="How long a silent policy is asked again before valid actions alone must do."
+        default=30.0,
+        ge=0,
+        description="How long a unavailable policy is asked again before valid actions alone must do.",
     )
     recovery: RecoverySettings = Field(default=RecoverySettings(), description="What is done with failed episodes.")
     episodes: int = Field(default=8, ge=1, description="Episodes branched at the same time.")

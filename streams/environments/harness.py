@@ -16,7 +16,7 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class ChatHarness:
-    """An episode as one growing chat: every state's messages are a prefix of the next one's.
+    """An episode as an append-only conversation: every state's messages are a prefix of the next one's.
 
     `reply` says how much of a model's reply is the action: its first line, or all of it.
     """

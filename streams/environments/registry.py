@@ -25,7 +25,7 @@ def load_environment(name: str) -> type[Environment]:
         return loaded
     raise ConfigurationError(
         f"no environment {name!r} is installed; known are: {', '.join(sorted(registered_environments()))}. "
-        f"Remedy: install a package that registers it under the entry-point group {ENTRY_POINTS}."
+        f"Install a package that registers it under the entry-point group {ENTRY_POINTS}."
     )
 
 
@@ -38,5 +38,5 @@ def open_environment(name: str, settings: Mapping[str, JsonValue]) -> Environmen
         except ValidationError as error:
             raise ConfigurationError(f"the settings of the environment {name!r} are wrong: {error}") from error
     if settings:
-        raise ConfigurationError(f"the environment {name!r} has no settings. Remedy: remove them.")
+        raise ConfigurationError(f"the environment {name!r} has no settings. Remove them.")
     return environment()

@@ -152,7 +152,7 @@ class ScienceWorld:
         if game not in self.games() or fold not in _variations(game):
             raise SandboxError(
                 f"{game!r} is no game of ScienceWorld, or its fold {fold!r} is reserved or unknown. "
-                f"Remedy: use train or dev, and a game of {', '.join(self.games())}."
+                f"Use train or dev, and a game of {', '.join(self.games())}."
             )
         tasks: dict[str, Task] = {}
         for variation in _variations(game)[fold][:_LONGEST_TASK_LIST]:
@@ -166,7 +166,7 @@ class ScienceWorld:
 
     def _begun(self) -> Task:
         if self._task is None:
-            raise SandboxError("a session that has no task was asked for its state. Remedy: reset it first.")
+            raise SandboxError("a session that has no task was asked for its state. Reset it first.")
         return self._task
 
     def _step(self, action: str) -> Observation:

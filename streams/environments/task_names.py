@@ -17,8 +17,8 @@ def parse_task_name(
     if task.task_id.count("/") != 2 or not (number.isascii() and number.isdecimal()) or game not in games:
         raise SandboxError(
             f"{task.task_id!r} is no task of {simulator}. "
-            f"Remedy: name it <game>/<fold>/<number>, with a game of {', '.join(sorted(games))}."
+            f"Name it <game>/<fold>/<number>, with a game of {', '.join(sorted(games))}."
         )
     if number != str(int(number)) or int(number) not in numbers(game, fold):
-        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
+        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Use train or dev.")
     return game, fold, int(number)

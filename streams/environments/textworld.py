@@ -169,7 +169,7 @@ class TextWorld:
 
     def restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _Snapshot):
-            raise SandboxError(f"a {type(snapshot).__name__} is no snapshot of TextWorld. Remedy: take one first.")
+            raise SandboxError(f"a {type(snapshot).__name__} is no snapshot of TextWorld. Take one first.")
         if snapshot.task != self._task:
             self.reset(snapshot.task)
         self._machine.set_state(snapshot.machine)
@@ -187,7 +187,7 @@ class TextWorld:
         if game not in GAMES or fold not in FOLDS:
             raise SandboxError(
                 f"{game!r} is no game of TextWorld, or its fold {fold!r} is reserved or unknown. "
-                f"Remedy: use train or dev, and a game of {', '.join(GAMES)}."
+                f"Use train or dev, and a game of {', '.join(GAMES)}."
             )
         return tuple(
             Task(environment=ENVIRONMENT, task_id=f"{game}/{fold}/{number}", seed=number)
@@ -200,7 +200,7 @@ class TextWorld:
 
     def _begun(self) -> Task:
         if self._task is None:
-            raise SandboxError("a session that has no task was asked for its state. Remedy: reset it first.")
+            raise SandboxError("a session that has no task was asked for its state. Reset it first.")
         return self._task
 
     def _observed(self, text: str, *, understood: bool) -> Observation:

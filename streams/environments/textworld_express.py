@@ -87,7 +87,7 @@ class TextWorldExpress:
 
     def step(self, action: str) -> Observation:
         if not self._state:
-            raise SandboxError("a step was asked of a session that has no task. Remedy: reset it first.")
+            raise SandboxError("a step was asked of a session that has no task. Reset it first.")
         if action == "help":
             # As the simulator's own Python package, which agents play through: the simulator never sees this word.
             return self._observed(self._server.getTaskDescription())
@@ -119,7 +119,7 @@ class TextWorldExpress:
         Many seeds give the same game, and a game met in training must not be met again in an evaluation.
         """
         if fold not in _seeds():
-            raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Remedy: use train or dev.")
+            raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Use train or dev.")
         tasks: dict[str, Task] = {}
         for seed in sorted(_seeds()[fold]):
             task = Task(environment=ENVIRONMENT, task_id=f"{game}/{fold}/{seed}", seed=seed)

@@ -44,9 +44,7 @@ def generate(game: str, fold: str, number: int) -> Path:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
-        raise SandboxError(
-            f"TextWorld could not generate {game}/{fold}/{number}: {reason}. Remedy: take another number."
-        )
+        raise SandboxError(f"TextWorld could not generate {game}/{fold}/{number}: {reason}. Take another number.")
     return file
 
 

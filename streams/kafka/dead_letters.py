@@ -1,7 +1,8 @@
 """The dead-letter topic as an operator sees it: what was refused, why, and how it goes back to where it came from.
 
-`ratchet dead-letters` uses it. The same refusal may lie there twice, after a crash: a letter is one position of one
-topic. A replay leaves a mark on the topic, so that letters that were replayed can be told from those that wait.
+`ratchet dead-letters` uses it. The same refusal may lie there twice, after a crash: a dead-letter record is one
+position of one topic. A replay leaves a mark on the topic, so that dead-letter records that were replayed can be told
+from those that wait.
 """
 
 import re
@@ -58,8 +59,9 @@ class Position(NamedTuple):
 class DeadLetter:
     """A refused record, without its content.
 
-    `position` is where it was refused, `place` where the letter itself lies. `size` is that of its value in bytes, `at`
-    when it was refused. `replay_of` is the letter whose replay this is, `replayed` whether it was replayed itself.
+    `position` is where it was refused, `place` where the dead-letter record itself lies. `size` is that of its value
+    in bytes, `at` when it was refused. `replay_of` is the dead-letter record whose replay this is, `replayed` whether
+    it was replayed itself.
     """
 
     position: Position
@@ -73,13 +75,14 @@ class DeadLetter:
     replayed: bool = False
 
 
-def read_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
-    """Every letter up to where the topic ends now, oldest first. `watch` is told how many records of how many are read.
+def read_dead_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
+    """Every dead-letter record up to where the topic ends now, oldest first. `watch` is told how many records of how
+    many are read.
 
     Raises `BrokerError` when the cluster cannot be reached or has no such topic.
     """
     ends = end_offsets(kafka.bootstrap, kafka.dead_letters_topic, kafka.security)
-    letters: dict[Position, DeadLetter] = {}
+    dead_letters: dict[Position, DeadLetter] = {}
     replayed: set[Position] = set()
     strange = 0
     for record in _records(kafka, {}, ends, watch):
@@ -89,8 +92,8 @@ def read_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
             strange += 1
         elif notes.get(VERDICT_HEADER) == REPLAYED:
             replayed.add(position)
-        elif position not in letters:
-            letters[position] = DeadLetter(
+        elif position not in dead_letters:
+            dead_letters[position] = DeadLetter(
                 position=position,
                 place=Position(record.topic, record.partition, record.offset),
                 verdict=notes.get(VERDICT_HEADER, ""),
@@ -101,71 +104,77 @@ def read_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
                 replay_of=_replayed_from(headers),
             )
     if strange:
-        log.warning("records without a position are no letters of Ratchet", topic=kafka.dead_letters_topic, n=strange)
-    found = (replace(letter, replayed=letter.position in replayed) for letter in letters.values())
-    return sorted(found, key=lambda letter: (letter.at, letter.position))
+        log.warning(
+            "records without a position are no dead-letter records of Ratchet",
+            topic=kafka.dead_letters_topic,
+            n=strange,
+        )
+    found = (replace(dead_letter, replayed=dead_letter.position in replayed) for dead_letter in dead_letters.values())
+    return sorted(found, key=lambda dead_letter: (dead_letter.at, dead_letter.position))
 
 
-def originals(kafka: KafkaSettings, letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, Outgoing]]:
-    """The refused records as they came, each with its letter, in the order in which the topic gives them.
+def originals(kafka: KafkaSettings, dead_letters: Sequence[DeadLetter]) -> Iterator[tuple[DeadLetter, Outgoing]]:
+    """The refused records as they came, each with its dead-letter record, in the order in which the topic gives them.
 
     Raises `BrokerError` as `read_letters` does.
     """
-    wanted = {letter.place: letter for letter in letters}
+    wanted = {dead_letter.place: dead_letter for dead_letter in dead_letters}
     begin: dict[int, int] = {}
     ends: dict[int, int] = {}
     for place in wanted:
         begin[place.partition] = min(begin.get(place.partition, place.offset), place.offset)
         ends[place.partition] = max(ends.get(place.partition, 0), place.offset + 1)
     for record in _records(kafka, begin, ends, lambda _, __: None):
-        letter = wanted.get(Position(record.topic, record.partition, record.offset))
-        if letter is not None:
+        dead_letter = wanted.get(Position(record.topic, record.partition, record.offset))
+        if dead_letter is not None:
             _, headers = _split(record.headers)
-            # A letter cannot tell an empty value from none; neither is an event.
-            yield letter, Outgoing(letter.position.topic, record.key, record.value, headers)
+            # A dead-letter record cannot tell an empty value from none; neither is an event.
+            yield dead_letter, Outgoing(dead_letter.position.topic, record.key, record.value, headers)
 
 
-def replay(kafka: KafkaSettings, letters: Sequence[DeadLetter], watch: Watch) -> int:
+def replay(kafka: KafkaSettings, dead_letters: Sequence[DeadLetter], watch: Watch) -> int:
     """Publish the refused records again, to the topics they came from; how many.
 
     A record is marked as replayed once the cluster has acknowledged it; a crash in between has it published twice, and
-    the store recognises an event that it has. What is refused again comes back as another letter.
+    the store recognises an event that it has. What is refused again comes back as another dead-letter record.
 
-    Raises `BrokerError` when a letter names a topic that is not Ratchet's, or the cluster refuses; what was published
-    until then is marked.
+    Raises `BrokerError` when a dead-letter record names a topic that is not Ratchet's, or the cluster refuses; what
+    was published until then is marked.
     """
-    foreign = sorted({letter.position.topic for letter in letters} - set(kafka.topics))
+    foreign = sorted({dead_letter.position.topic for dead_letter in dead_letters} - set(kafka.topics))
     if foreign:
-        raise BrokerError(f"letters name the topic {foreign[0]}, which is not one of {', '.join(kafka.topics)}")
+        raise BrokerError(
+            f"dead-letter records name the topic {foreign[0]}, which is not one of {', '.join(kafka.topics)}"
+        )
     done = 0
     with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_LETTER_BYTES) as client:
-        source = originals(kafka, letters)
+        source = originals(kafka, dead_letters)
         try:
             while chunk := list(islice(source, _CHUNK)):
-                _publish(client, [_again(letter, original) for letter, original in chunk])
-                _publish(client, [_mark(letter, kafka.dead_letters_topic) for letter, _ in chunk])
+                _publish(client, [_again(dead_letter, original) for dead_letter, original in chunk])
+                _publish(client, [_mark(dead_letter, kafka.dead_letters_topic) for dead_letter, _ in chunk])
                 done += len(chunk)
-                watch(done, len(letters))
+                watch(done, len(dead_letters))
         except KafkaError as error:
             raise BrokerError(
-                f"{done} of {len(letters)} letters were replayed, then the cluster failed: {error!r}"
+                f"{done} of {len(dead_letters)} dead-letter records were replayed, then the cluster failed: {error!r}"
             ) from error
     return done
 
 
-def _again(letter: DeadLetter, original: Outgoing) -> Outgoing:
+def _again(dead_letter: DeadLetter, original: Outgoing) -> Outgoing:
     kept = tuple(header for header in original.headers if header[0] != REPLAYED_FROM_HEADER)
-    return replace(original, headers=(*kept, (REPLAYED_FROM_HEADER, str(letter.position).encode())))
+    return replace(original, headers=(*kept, (REPLAYED_FROM_HEADER, str(dead_letter.position).encode())))
 
 
-def _mark(letter: DeadLetter, topic: str) -> Outgoing:
+def _mark(dead_letter: DeadLetter, topic: str) -> Outgoing:
     notes = {
         VERDICT_HEADER: REPLAYED,
-        TOPIC_HEADER: letter.position.topic,
-        PARTITION_HEADER: str(letter.position.partition),
-        OFFSET_HEADER: str(letter.position.offset),
+        TOPIC_HEADER: dead_letter.position.topic,
+        PARTITION_HEADER: str(dead_letter.position.partition),
+        OFFSET_HEADER: str(dead_letter.position.offset),
     }
-    return Outgoing(topic, letter.key, None, tuple((name, text.encode()) for name, text in notes.items()))
+    return Outgoing(topic, dead_letter.key, None, tuple((name, text.encode()) for name, text in notes.items()))
 
 
 def _publish(client: KafkaProducer, messages: Sequence[Outgoing]) -> None:
@@ -206,7 +215,7 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
 
 
 def _split(headers: Sequence[tuple[str, bytes]]) -> tuple[dict[str, str], Headers]:
-    """The notes of whoever refused the record, and the headers it came with.
+    """The notes of any client that refused the record, and the headers it came with.
 
     The notes stand last: one of the same name before them came with the record, and may say anything.
     """

@@ -1,4 +1,4 @@
-"""What is refused goes to the dead-letter topic as it came, marked for whoever lists or replays it."""
+"""What is refused goes to the dead-letter topic as it came, marked for any client that lists or replays it."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Quarantined:
 REFUSED = (Unreadable, Quarantined)
 
 
-def refusal_letter(received: Received, refused: Unreadable | Quarantined, topic: str) -> Outgoing:
+def dead_letter_record(received: Received, refused: Unreadable | Quarantined, topic: str) -> Outgoing:
     """The record for `topic`: its bytes, its key and its headers, with why and where it was refused added to these."""
     quarantined = isinstance(refused, Quarantined)
     notes = {

@@ -1,6 +1,6 @@
 """Notices that a worker has stopped reading although there is something to read; `streams.kafka.worker` runs it.
 
-After an outage of the cluster, Faust's consumer may stay silent for ever (faust-streaming issues 175, 523 and 629).
+After an outage of the cluster, Faust's consumer may stay silent permanently (faust-streaming issues 175, 523 and 629).
 The remedy that always works is a new process, and what was not acknowledged waits for it.
 """
 

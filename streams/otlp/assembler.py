@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.refusals import Unreadable, refusal_letter
+from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.worker import build_app, consume, publish
@@ -72,7 +72,7 @@ class Assembler:
         return app
 
     def keep(self, batch: list[Received]) -> list[Outgoing]:
-        """Make a batch durable; returns a dead letter for each record that is none of the intake's."""
+        """Make a batch durable; returns a dead-letter record for each record that is none of the intake's."""
         records: list[AnyRecord] = []
         dead: list[Outgoing] = []
         for received in batch:
@@ -80,7 +80,7 @@ class Assembler:
                 records.append(ANY_RECORD.validate_json(received.value or b""))
             except ValidationError as error:
                 reason = Unreadable(f"no span or log record: {error.error_count()} fields are wrong")
-                dead.append(refusal_letter(received, reason, self.kafka.dead_letters_topic))
+                dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
         repeated = self.state.add(records, self.clock())
         self.tally.add(OtlpStatus(repeated=repeated, unreadable=len(dead)))
         return dead

@@ -64,9 +64,9 @@ def assemble(
 ) -> Assembly:
     """Assemble what has come of the trace or conversation `name`.
 
-    `known` are the episodes that were assembled of it before, and are closed. The first growing chat is the episode
-    `name`, each further one `name/SPAN` by its first span. An evaluation judges the episode that its span is a step
-    of, else the first one of its trace. `evaluations` names those that count; empty counts all.
+    `known` are the episodes that were assembled of it before, and are closed. The first append-only conversation is
+    the episode `name`, each further one `name/SPAN` by its first span. An evaluation judges the episode that its span
+    is a step of, else the first one of its trace. `evaluations` names those that count; empty counts all.
     """
     spans = [record for record in records if isinstance(record, Span)]
     logs = [record for record in records if isinstance(record, LogRecord)]

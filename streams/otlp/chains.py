@@ -1,7 +1,7 @@
-"""Which model calls continue which: a trace holds one growing chat, or several beside each other. Pure.
+"""Which model calls continue which: a trace holds an append-only conversation, or several beside each other. Pure.
 
-An episode is one growing chat, so calls of sub-agents, of judges, or of an agent that rewrites its history become
-episodes of their own.
+An episode is an append-only conversation, so calls of sub-agents, of judges, or of an agent that rewrites its history
+become episodes of their own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +57,7 @@ def model_calls(spans: Sequence[Span], logs: Iterable[LogRecord]) -> tuple[list[
 
 
 def chains(calls: Iterable[Call]) -> list[Chain]:
-    """The growing chats that the calls form, in order of their first calls.
+    """The append-only conversations that the calls form, in order of their first calls.
 
     A call continues another if it saw the same messages, then the other's reply, then something that is no reply.
     """

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from streams.errors import PolicyError
 from streams.events import Message
-from streams.policy.likelihood import ChatFrame, Surprise, frame_probe, observation_spans, read_frame
+from streams.policy.likelihood import ChatFrame, NegativeLogLikelihood, frame_probe, observation_spans, read_frame
 from streams.runtime.http_client import HttpClient
 from streams.settings import FrozenModel
 
@@ -97,7 +97,9 @@ class PolicyClient(HttpClient):
         answer = (await self._call("POST", "/v1/completions", body)).json()
         return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]
 
-    async def surprises(self, model: str, messages: Sequence[Message]) -> tuple[Surprise, ...]:
+    async def negative_log_likelihoods(
+        self, model: str, messages: Sequence[Message]
+    ) -> tuple[NegativeLogLikelihood, ...]:
         """How surprising each observation of an episode is to `model`, by one request for all.
 
         The assistant messages of the chat `messages` are actions, and the user messages after the first of them the
@@ -106,7 +108,7 @@ class PolicyClient(HttpClient):
         roles = [message.role for message in messages]
         return await self._surprises(model, messages, roles.index("assistant")) if "assistant" in roles else ()
 
-    async def surprise(self, model: str, messages: Sequence[Message]) -> Surprise:
+    async def negative_log_likelihood(self, model: str, messages: Sequence[Message]) -> NegativeLogLikelihood:
         """How surprising the last message is to `model`: the observation that answers the action before it.
 
         What other chats share with `messages` up to there is not computed again by the embedded server.
@@ -115,7 +117,9 @@ class PolicyClient(HttpClient):
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
         return (await self._surprises(model, messages, len(messages) - 1))[-1]
 
-    async def _surprises(self, model: str, messages: Sequence[Message], first: int) -> tuple[Surprise, ...]:
+    async def _surprises(
+        self, model: str, messages: Sequence[Message], first: int
+    ) -> tuple[NegativeLogLikelihood, ...]:
         """Of each observation among the messages from `first` on."""
         async with self._framing:
             if self._frame is None:
@@ -161,9 +165,9 @@ class PolicyClient(HttpClient):
         await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
 
-def _surprise(scored: _ScoredPrompt, begin: int, end: int) -> Surprise:
+def _surprise(scored: _ScoredPrompt, begin: int, end: int) -> NegativeLogLikelihood:
     entries = zip(scored.prompt_token_ids[begin:end], scored.prompt_logprobs[begin:end], strict=False)
     values = [entry[token].logprob for token, entry in entries if entry is not None and token in entry]
     if len(values) != end - begin or not values:
         raise PolicyError(f"the inference server scored {len(values)} of the {end - begin} tokens of an observation")
-    return Surprise(nats=-sum(values) / len(values), tokens=len(values))
+    return NegativeLogLikelihood(nats=-sum(values) / len(values), tokens=len(values))

@@ -32,11 +32,11 @@ class Policy(Protocol):
     """A policy that silence does not raise from: branching goes on without it."""
 
     async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
-        """Draw replies at a state, in equal parts at each temperature. A silent policy gives none."""
+        """Draw replies at a state, in equal parts at each temperature. A unavailable policy gives none."""
         ...
 
-    async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
-        """Of each observation in an episode's messages, the loss in nats per token; None from a silent policy."""
+    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
+        """Of each observation in an episode's messages, the loss in nats per token; None from a unavailable policy."""
         ...
 
 
@@ -62,8 +62,8 @@ class ServedPolicy:
         replies = [reply for part in drawn for reply in part or ()]
         return Samples(tuple(reply.text for reply in replies), replies[0].model if replies else "")
 
-    async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
-        found = await self._patiently(partial(self.client.surprises, self.model, messages))
+    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
+        found = await self._patiently(partial(self.client.negative_log_likelihoods, self.model, messages))
         return None if found is None else tuple(each.nats for each in found)
 
     async def _patiently(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:

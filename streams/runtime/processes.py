@@ -27,7 +27,10 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on. Another process may take it first; whoever binds it finds out."""
+    """A loopback TCP port that nothing listens on.
+
+    Another process may take it first; any client that binds it finds out.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

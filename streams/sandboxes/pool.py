@@ -19,7 +19,7 @@ from streams.environments.environment import Network, Observation, Restore, Tool
 from streams.environments.registry import registered_environments
 from streams.errors import ConfigurationError
 from streams.events import Task
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.process import SandboxProcess
@@ -38,8 +38,8 @@ _TASKS_TIMEOUT_S = 120.0
 class SandboxSession:
     """One session in a sandbox process.
 
-    Every method raises `SandboxError`, for ever once its process is gone: `StepTimeoutError` or `SandboxDiedError` when
-    it was this session's request that the process did not survive.
+    Every method raises `SandboxError`, permanently once its process is gone: `StepTimeoutError` or `SandboxDiedError`
+    when it was this session's request that the process did not survive.
     """
 
     number: int
@@ -135,7 +135,7 @@ class SandboxPool:
         self._slots = [_Slot() for _ in range(size)]
         self._isolation = isolation
         self._limits = limits
-        self._warden = Warden()
+        self._monitor = ResourceMonitor()
         self._network: Network | None = None
         self._starting = asyncio.Lock()
         self._opened = 0
@@ -145,9 +145,9 @@ class SandboxPool:
         if self.environment not in registered_environments():
             raise ConfigurationError(
                 f"the environment {self.environment!r} is not installed as a sandbox. "
-                f"Remedy: install the package that registers it, or use one of {sorted(registered_environments())}."
+                f"Install the package that registers it, or use one of {sorted(registered_environments())}."
             )
-        self._warden.__enter__()
+        self._monitor.__enter__()
         return self
 
     async def __aexit__(
@@ -156,7 +156,7 @@ class SandboxPool:
         for slot in self._slots:
             if slot.process is not None:
                 await slot.process.kill("its pool was closed")
-        self._warden.__exit__(kind, error, trace)
+        self._monitor.__exit__(kind, error, trace)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ class SandboxPool:
 
     async def _started(self, network: Network) -> SandboxProcess:
         tier = await asyncio.to_thread(_chosen, self._isolation)
-        return await SandboxProcess.start(self._start, network, tier, self._limits, self._warden)
+        return await SandboxProcess.start(self._start, network, tier, self._limits, self._monitor)
 
     async def describe(self) -> Description:
         """What the environment says of itself; the answer is kept."""

@@ -14,7 +14,7 @@ from streams.environments.environment import Network
 from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.launching import Confinement, Tier
-from streams.sandboxes.isolation.resource_monitor import Warden, Watch
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor, Watch
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.protocol import Answer, Request, Start
 
@@ -26,10 +26,12 @@ _COMMAND = (sys.executable, "-I", "-m", "streams.sandboxes.worker")
 class SandboxProcess:
     """One worker process. It works one request at a time; its callers wait for each other."""
 
-    def __init__(self, process: asyncio.subprocess.Process, warden: Warden, watch: Watch, folder: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, monitor: ResourceMonitor, watch: Watch, folder: Path
+    ) -> None:
         self.pid = process.pid
         self._process = process
-        self._warden = warden
+        self._monitor = monitor
         self._watch = watch
         self._folder = folder
         self._turn = asyncio.Lock()
@@ -37,7 +39,7 @@ class SandboxProcess:
         self._death = ""
 
     @classmethod
-    async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, warden: Warden) -> Self:
+    async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, monitor: ResourceMonitor) -> Self:
         """Start a process behind the walls of `tier`. Raises `SandboxError` when it does not live."""
         folder = make_home()
         try:
@@ -55,13 +57,13 @@ class SandboxProcess:
                     start_new_session=True,
                     limit=_LONGEST_ANSWER_BYTES,
                 )
-            watch = warden.watch(process.pid, limits, launch.files)
+            watch = monitor.watch(process.pid, limits, launch.files)
         except (OSError, SandboxError):
             remove_home(folder)
             raise
         assert process.stdin is not None
         process.stdin.write(start.to_json() + b"\n")
-        return cls(process, warden, watch, folder)
+        return cls(process, monitor, watch, folder)
 
     @property
     def alive(self) -> bool:
@@ -82,7 +84,7 @@ class SandboxProcess:
         identified = self._send(request)
         async with self._turn:
             if self._death:
-                raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Remedy: open a new session.")
+                raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Open a new session.")
             self._watch.renew()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -124,7 +126,7 @@ class SandboxProcess:
         self._death = self._watch.breach or reason
         await asyncio.to_thread(self._watch.kill)
         await self._process.wait()
-        self._warden.forget(self._watch)
+        self._monitor.forget(self._watch)
         await asyncio.to_thread(remove_home, self._folder)
 
     def _last_words(self) -> str:

@@ -41,9 +41,9 @@ class Request(Record):
 
     `network` asks what the environment needs of it, before it is opened; it is of no session.
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
-    (one text for the reset and one for each action), and makes that trajectory the session's trunk. `restore` brings
-    back the trunk's state number `step`, by `way` or the cheapest that the environment has; `branch` takes each of
-    `actions` from there.
+    (one text for the reset and one for each action), and makes that trajectory the session's reference trajectory.
+    `restore` brings back the reference trajectory's state number `step`, by `way` or the cheapest that the environment
+    has; `branch` takes each of `actions` from there.
     """
 
     id: int = 0
@@ -59,7 +59,7 @@ class Request(Record):
 
 
 class State(Record):
-    """A state of a trunk. `valid_actions` is empty for an environment that does not list them."""
+    """A state of a reference trajectory. `valid_actions` is empty for an environment that does not list them."""
 
     fingerprint: str
     valid_actions: tuple[str, ...]
@@ -67,7 +67,7 @@ class State(Record):
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The states of a trunk that are what was recorded, and why they end early, if they do."""
+    """The states of a reference trajectory that are what was recorded, and why they end early, if they do."""
 
     states: tuple[State, ...]
     divergence: str = ""
@@ -90,7 +90,7 @@ class Answer(Record):
 
     A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
     recorded one. `timed_out` says that it is because a step took too long, after those that `observations` are of; the
-    process is of no use then. `divergence` is why the `states` of a trunk end early.
+    process is of no use then. `divergence` is why the `states` of a reference trajectory end early.
     """
 
     id: int

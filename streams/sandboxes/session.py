@@ -17,7 +17,7 @@ from streams.sandboxes.protocol import Followed, State
 
 
 @dataclass(frozen=True, slots=True)
-class Trunk:
+class ReferenceTrajectory:
     """The recorded trajectory: `texts` has one text for the reset and one for each action."""
 
     task: Task
@@ -25,8 +25,8 @@ class Trunk:
     texts: tuple[str, ...]
 
 
-class Lane:
-    """One session. Without a trunk it only plays: `reset` and `step`.
+class ReplaySession:
+    """One session. Without a reference trajectory it only plays: `reset` and `step`.
 
     A reset or step that takes longer than `step_timeout_s` seconds raises `StepTimeoutError`, where it can be
     interrupted at all; the environment is then of no use any more. Of the main thread only.
@@ -37,54 +37,58 @@ class Lane:
         self._step_timeout_s = step_timeout_s
         signal.signal(signal.SIGALRM, _too_late)
         self._way: Restore | None = None
-        self._trunk: Trunk | None = None
+        self._reference: ReferenceTrajectory | None = None
         self._states: list[State] = []
         self._snapshots: list[object] = []
         self._fork: Fork | None = None
-        # The number of the trunk's state that the environment itself is in; None when it has left the trunk.
+        # The number of the reference trajectory's state that the environment itself is in; None when it has left the
+        # reference trajectory.
         self._at: int | None = None
 
     @property
     def playing(self) -> Environment | Fork:
-        """What is stepped now: the environment, or a copy of it that was forked off the trunk."""
+        """What is stepped now: the environment, or a copy of it that was forked off the reference trajectory."""
         return self._fork or self._environment
 
     def reset(self, task: Task) -> Observation:
         self._forget()
         return self._begin(task)
 
-    def follow(self, trunk: Trunk, way: Restore | None = None) -> Followed:
+    def follow(self, reference: ReferenceTrajectory, way: Restore | None = None) -> Followed:
         """Walk the trajectory as far as it is what was recorded, and keep what is needed to come back to its states.
 
         They come back by `way` or, by default, the cheapest. Raises `SandboxError` when the environment has none such.
         """
         ways = self._environment.capabilities.restores
         if not ways or way not in (None, *ways):
-            raise SandboxError(f"the environment {trunk.task.environment!r} brings no state back by {way or 'any way'}")
+            raise SandboxError(
+                f"the environment {reference.task.environment!r} brings no state back by {way or 'any way'}"
+            )
         self._forget()
         self._way = way or ways[0]
-        self._trunk = trunk
+        self._reference = reference
         try:
-            self._check(trunk, 0, self._begin(trunk.task))
+            self._check(reference, 0, self._begin(reference.task))
             self._note()
-            for number, action in enumerate(trunk.actions, start=1):
-                self._check(trunk, number, self._take(action))
+            for number, action in enumerate(reference.actions, start=1):
+                self._check(reference, number, self._take(action))
                 self._note()
         except DivergedError as error:
             return Followed(tuple(self._states), str(error))
-        self._at = len(trunk.actions)
+        self._at = len(reference.actions)
         return Followed(tuple(self._states))
 
     def restore(self, step: int) -> None:
-        """Bring back the trunk's state number `step`.
+        """Bring back the reference trajectory's state number `step`.
 
-        Raises `DivergedError` when it is not that state, and `SandboxError` when the trunk has no such state.
+        Raises `DivergedError` when it is not that state, and `SandboxError` when the reference trajectory has no such
+        state.
         """
-        if self._trunk is None or step >= len(self._states):
-            raise SandboxError(f"there is no state {step} to restore. Remedy: follow a trajectory that has it first.")
+        if self._reference is None or step >= len(self._states):
+            raise SandboxError(f"there is no state {step} to restore. Follow a trajectory that has it first.")
         self._end_fork()
         if self._at != step:
-            self._bring_back(self._trunk, step)
+            self._bring_back(self._reference, step)
         if self._way is Restore.FORK:
             self._fork = Fork(self._environment)
 
@@ -112,24 +116,24 @@ class Lane:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _bring_back(self, trunk: Trunk, step: int) -> None:
+    def _bring_back(self, reference: ReferenceTrajectory, step: int) -> None:
         at, self._at = self._at, None
         if self._way is Restore.SNAPSHOT:
             assert isinstance(self._environment, Snapshots)
             self._environment.restore(self._snapshots[step])
         else:
-            self._walk(trunk, at, step)
+            self._walk(reference, at, step)
         if self._environment.fingerprint() != self._states[step].fingerprint:
             raise DivergedError(f"the state restored after action {step} is not the one that was walked through")
         self._at = step
 
-    def _walk(self, trunk: Trunk, at: int | None, step: int) -> None:
+    def _walk(self, reference: ReferenceTrajectory, at: int | None, step: int) -> None:
         """To state `step`: from state `at` if it lies before it, else from the start."""
         if at is None or at > step:
-            self._check(trunk, 0, self._begin(trunk.task))
+            self._check(reference, 0, self._begin(reference.task))
             at = 0
         for number in range(at + 1, step + 1):
-            self._check(trunk, number, self._take(trunk.actions[number - 1]))
+            self._check(reference, number, self._take(reference.actions[number - 1]))
 
     def _note(self) -> None:
         listed: Sequence[str] = ()
@@ -147,7 +151,7 @@ class Lane:
 
     def _forget(self) -> None:
         self._end_fork()
-        self._trunk, self._at = None, None
+        self._reference, self._at = None, None
         self._states, self._snapshots = [], []
 
     def _end_fork(self) -> None:
@@ -156,8 +160,8 @@ class Lane:
             self._fork = None
 
     @staticmethod
-    def _check(trunk: Trunk, number: int, restored: Observation) -> None:
-        if restored.text != trunk.texts[number]:
+    def _check(reference: ReferenceTrajectory, number: int, restored: Observation) -> None:
+        if restored.text != reference.texts[number]:
             where = f"after action {number}" if number else "at the start"
             raise DivergedError(f"the sandbox shows something else than was recorded {where}: {restored.text[:200]!r}")
 

@@ -22,7 +22,7 @@ from streams.environments.registry import load_environment, open_environment
 from streams.errors import DivergedError, RatchetError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.sandboxes.protocol import Answer, Description, Request, Start
-from streams.sandboxes.session import Lane, Trunk
+from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 
 
 def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
@@ -62,42 +62,42 @@ class Session:
     def __init__(self, environment: Environment, step_timeout_s: float) -> None:
         self.taken: list[Observation] = []
         self._environment = environment
-        self._lane = Lane(environment, step_timeout_s)
+        self._replay = ReplaySession(environment, step_timeout_s)
 
     def close(self) -> None:
-        self._lane.close()
+        self._replay.close()
 
     def answer(self, request: Request) -> Answer:
         """Raises `RatchetError` when the environment refuses."""
-        number, lane = request.id, self._lane
+        number, replay = request.id, self._replay
         self.taken = []
         match request.op:
             case "describe":
                 return Answer(id=number, description=describe(self._environment))
             case "replay":
-                observations = (lane.reset(_task(request)), *(lane.step(action) for action in request.actions))
+                observations = (replay.reset(_task(request)), *(replay.step(action) for action in request.actions))
                 return Answer(id=number, observations=observations)
             case "step":
-                return Answer(id=number, observations=tuple(lane.step(action) for action in request.actions))
+                return Answer(id=number, observations=tuple(replay.step(action) for action in request.actions))
             case "follow":
-                trunk = Trunk(_task(request), request.actions, request.expected)
-                followed = lane.follow(trunk, request.way)
+                reference = ReferenceTrajectory(_task(request), request.actions, request.expected)
+                followed = replay.follow(reference, request.way)
                 return Answer(id=number, states=followed.states, divergence=followed.divergence)
             case "restore":
-                lane.restore(request.step)
+                replay.restore(request.step)
             case "branch":
                 for action in request.actions:
-                    lane.restore(request.step)
-                    self.taken.append(lane.step(action))
+                    replay.restore(request.step)
+                    self.taken.append(replay.step(action))
                 return Answer(id=number, observations=tuple(self.taken))
             case "fingerprint":
-                return Answer(id=number, texts=(lane.playing.fingerprint(),))
+                return Answer(id=number, texts=(replay.playing.fingerprint(),))
             case "valid_actions":
-                playing = lane.playing
+                playing = replay.playing
                 listed = playing.valid_actions() if isinstance(playing, ListsActions) else ()
                 return Answer(id=number, texts=tuple(listed))
             case "tools":
-                playing = lane.playing
+                playing = replay.playing
                 return Answer(id=number, tools=playing.tools() if isinstance(playing, Tools) else ())
             case "canonical":
                 spell = self._environment.canonical if isinstance(self._environment, Canonicalises) else canonical
@@ -111,7 +111,7 @@ class Session:
     def _tasks(self) -> TaskSource:
         if not isinstance(self._environment, TaskSource):
             name = type(self._environment).__name__
-            raise SandboxError(f"{name} brings no tasks of its own. Remedy: name the tasks yourself.")
+            raise SandboxError(f"{name} brings no tasks of its own. Name the tasks yourself.")
         return self._environment
 
 

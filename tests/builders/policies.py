@@ -19,7 +19,7 @@ class FixedPolicy:
         self.asked.append(tuple(messages))
         return Samples(self.replies[:samples], "ratchet-1-abc" if self.replies else "")
 
-    async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...]:
+    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...]:
         return (self.loss,) * sum(message.role == "assistant" for message in messages)
 
 
@@ -32,5 +32,5 @@ class ExpertPolicy:
     async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
         return Samples((self.answers.get(messages[-1].content, "look around"),) * samples, "ratchet-2-def")
 
-    async def surprises(self, messages: Sequence[Message]) -> None:
+    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> None:
         return None

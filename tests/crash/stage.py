@@ -156,7 +156,7 @@ class Stage:
         }
         for row in self.ask('SELECT topic, partition, "offset" FROM dead_letters'):
             if tuple(str(cell).encode() for cell in row) not in letters:
-                yield f"a dead letter is noted and not published: {row}"
+                yield f"a dead-letter record is noted and not published: {row}"
         asked = {key for key, _ in records(self.kafka, self.kafka.branches_topic)}
         judged = "SELECT episode_id, split FROM trusted UNION ALL SELECT episode_id, split FROM failed"
         for (episode,) in self.ask(f"SELECT episode_id FROM ({judged}) WHERE split = 'train'"):
@@ -192,7 +192,7 @@ def on_stage(
     recorded.write_bytes(RECORDINGS.dump_json(tuple(recordings)))
     stop = folder / "stop"
     store = StoreSettings(path=folder / "store.duckdb", port=free_port(), batch=200, batch_s=0.1)
-    # There is no policy, so failed episodes are gone on from by one listed action.
+    # There is no policy, so failed episodes are resumed by one listed action.
     branching = BranchingSettings(samples=0, alternatives=2, recovery=RecoverySettings(attempts=1, steps=1))
     roles = RoleSettings(
         kafka=kafka, store=store, holdout=HOLDOUT, admission=UNLIMITED, branching=branching

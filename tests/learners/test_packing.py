@@ -72,7 +72,7 @@ def packed_logprobs(model: LlamaForCausalLM, tree: Tree) -> list[float]:
 
 
 def own_logprobs(model: LlamaForCausalLM, tokenizer: ChatTokenizer, trajectory: Trajectory) -> Iterator[float]:
-    """The log-probability of every counted token, from one plain sequence for the trunk and one for each branch."""
+    """The log-probability of every counted token, from one plain sequence for each branch and the trajectory."""
     chat = list(trajectory.opening)
     states = []
     for step in trajectory.steps:
@@ -158,10 +158,10 @@ def test_trajectories_without_branches_or_without_actions_give_no_example_of_tha
 
 @st.composite
 def segments(draw: st.DrawFn) -> list[Segment]:
-    """A trunk, and branches anywhere on it in any order."""
-    trunk = draw(st.integers(2, 12))
-    found = [Segment(0, trunk, -1)]
-    for parent_end in draw(st.lists(st.integers(0, trunk - 1), max_size=5)):
+    """A reference trajectory, and branches anywhere on it in any order."""
+    reference = draw(st.integers(2, 12))
+    found = [Segment(0, reference, -1)]
+    for parent_end in draw(st.lists(st.integers(0, reference - 1), max_size=5)):
         start = found[-1].stop
         found.append(Segment(start, start + draw(st.integers(1, 4)), parent_end))
     return found

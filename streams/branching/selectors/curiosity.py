@@ -11,16 +11,23 @@ from streams.branching.selectors.selector import Situation
 
 
 class Curiosity:
-    """Weighs by surprise. A state whose surprise is not known counts as much as the others do on average.
+    """Weighs by negative log-likelihood. A state of which it is not known counts as much as the others do on average.
 
-    >>> Curiosity().weigh([Situation(0, 2, "a", surprise=0.5), Situation(1, 2, "b", surprise=2.0)])
+    >>> Curiosity().weigh([Situation(0, 2, "a", 0.5), Situation(1, 2, "b", 2.0)])
     [0.5, 2.0]
     """
 
     name: ClassVar = "curiosity"
-    needs_surprise: ClassVar = True
+    needs_likelihoods: ClassVar = True
 
     def weigh(self, situations: Sequence[Situation]) -> list[float]:
-        known = [situation.surprise for situation in situations if situation.surprise is not None]
+        known = [
+            situation.negative_log_likelihood
+            for situation in situations
+            if situation.negative_log_likelihood is not None
+        ]
         mean = sum(known) / len(known) if known else 1.0
-        return [mean if situation.surprise is None else situation.surprise for situation in situations]
+        return [
+            mean if situation.negative_log_likelihood is None else situation.negative_log_likelihood
+            for situation in situations
+        ]

@@ -24,7 +24,7 @@ class Novelty:
     """
 
     name: ClassVar = "novelty"
-    needs_surprise: ClassVar = False
+    needs_likelihoods: ClassVar = False
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, int] = OrderedDict()

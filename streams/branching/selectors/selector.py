@@ -9,21 +9,21 @@ from typing import ClassVar, Protocol
 class Situation:
     """A state that could be branched.
 
-    `step` counts from 0 to `steps` - 1, the episode's length. `surprise` is the policy's world-model loss on what the
-    recorded action led to, in nats per token; None where it was not asked for.
+    `step` counts from 0 to `steps` - 1, the episode's length. `negative_log_likelihood` is the policy's world-model
+    loss on what the recorded action led to, in nats per token; None where it was not asked for.
     """
 
     step: int
     steps: int
     fingerprint: str
-    surprise: float | None = None
+    negative_log_likelihood: float | None = None
 
 
 class Selector(Protocol):
     """Weighs states; the more weight, the more of the budget."""
 
     name: ClassVar[str]
-    needs_surprise: ClassVar[bool]
+    needs_likelihoods: ClassVar[bool]
 
     def weigh(self, situations: Sequence[Situation]) -> list[float]:
         """A weight of at least 0 for each situation of one episode. Called once for each episode."""

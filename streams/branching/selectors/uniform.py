@@ -14,7 +14,7 @@ class Uniform:
     """
 
     name: ClassVar = "uniform"
-    needs_surprise: ClassVar = False
+    needs_likelihoods: ClassVar = False
 
     def weigh(self, situations: Sequence[Situation]) -> list[float]:
         return [1.0] * len(situations)

@@ -110,7 +110,7 @@ class BFCL:
 
     def restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _State):
-            raise SandboxError(f"{type(snapshot).__name__} is no snapshot of BFCL. Remedy: restore what it gave.")
+            raise SandboxError(f"{type(snapshot).__name__} is no snapshot of BFCL. Restore what it gave.")
         self._begun = replace(snapshot, simulation=snapshot.simulation.copy())
 
     def games(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class BFCL:
         Left out are those that begin like an earlier one, and those whose answer breaks the documentation of its tools.
         """
         if game not in CATEGORIES or fold not in _PLAYABLE:
-            raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Remedy: use train or dev.")
+            raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Use train or dev.")
         tasks: dict[str, Task] = {}
         variant = game.removeprefix(f"{_FAMILY}_")
         for number, scenario in enumerate(scenarios(game)):
@@ -145,7 +145,7 @@ class BFCL:
     @property
     def _state(self) -> _State:
         if self._begun is None:
-            raise SandboxError("something was asked of a session that has no task. Remedy: reset it first.")
+            raise SandboxError("something was asked of a session that has no task. Reset it first.")
         return self._begun
 
     def _checked(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
@@ -196,11 +196,11 @@ def _scenario(task: Task) -> Scenario:
     category = f"{family}_{variant}"
     if name.count("/") != 2 or family != _FAMILY or category not in CATEGORIES:
         raise SandboxError(
-            f"{task.task_id!r} is no task of BFCL. Remedy: name it {_FAMILY}/<fold>/<number>{VARIANT_MARK}<variant>, "
+            f"{task.task_id!r} is no task of BFCL. Name it {_FAMILY}/<fold>/<number>{VARIANT_MARK}<variant>, "
             f"as one of the games {', '.join(CATEGORIES)} lists it."
         )
     # By its spelling: a task must not have a second name, which another split could be drawn for.
     numbers = {str(place): place for place in range(len(scenarios(category)))}
     if fold not in _PLAYABLE or number not in numbers or fold_of(numbers[number]) != fold:
-        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Remedy: use train or dev.")
+        raise SandboxError(f"the task {task.task_id!r} is reserved or does not exist. Use train or dev.")
     return scenarios(category)[numbers[number]]

@@ -110,7 +110,7 @@ def _refusing_depth() -> Iterator[None]:
     try:
         yield
     except RecursionError as error:
-        raise SandboxError("the simulated state is nested too deeply. Remedy: drop this branch.") from error
+        raise SandboxError("the simulated state is nested too deeply. Drop this branch.") from error
 
 
 def _api(name: str, scenario: Scenario) -> Any:

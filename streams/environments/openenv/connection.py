@@ -19,7 +19,7 @@ class Connection:
     """Raises `SandboxError` when the server cannot be reached, is silent, refuses, or says what cannot be read.
 
     OpenEnv's answers bear no number, so that after a missing one the later ones would be taken for it: the connection
-    is then closed, and raises for ever.
+    is then closed, and raises permanently.
     """
 
     def __init__(self, settings: OpenEnvSettings) -> None:
@@ -46,11 +46,11 @@ class Connection:
             status = error.response.status_code
             raise SandboxError(
                 f"the server at {self._url} refused a WebSocket with HTTP status {status}. "
-                "Remedy: correct the settings' url (OpenEnv's path is /ws) or token."
+                "Correct the settings' url (OpenEnv's path is /ws) or token."
             ) from error
         except (OSError, WebSocketException, ValueError) as error:
             raise SandboxError(
-                f"no OpenEnv server answers at {self._url}: {error}. Remedy: start it, or correct the settings' url."
+                f"no OpenEnv server answers at {self._url}: {error}. Start it, or correct the settings' url."
             ) from error
 
     def _dial(self) -> socket.socket:
@@ -88,7 +88,7 @@ class Connection:
         if len(message.encode()) > self._settings.message_bytes:
             raise SandboxError(
                 "a message to the OpenEnv server is longer than the settings' message_bytes and was not sent. "
-                "Remedy: raise it, if the server takes such messages."
+                "Raise it, if the server takes such messages."
             )
         try:
             self._send(message)
@@ -100,7 +100,7 @@ class Connection:
         except ValidationError as error:
             reason = f"it does not speak OpenEnv's protocol: {error}"
         self.close()
-        self._lost = f"the session at {self._url} is lost: {reason}. Remedy: open a new session."
+        self._lost = f"the session at {self._url} is lost: {reason}. Open a new session."
         raise SandboxError(self._lost)
 
     def _send(self, message: str) -> None:
@@ -110,7 +110,7 @@ class Connection:
 
     def close(self) -> None:
         """End the session. It does not matter whether the server still hears it."""
-        self._lost = self._lost or f"the session at {self._url} is closed. Remedy: open a new session."
+        self._lost = self._lost or f"the session at {self._url} is closed. Open a new session."
         self._send(Message(type="close").model_dump_json(exclude_none=True))
         self._socket.close()
 
@@ -119,7 +119,7 @@ def _refusal(kind: str, error: ErrorData) -> ServerRefusedError:
     details = "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in error.errors)
     said = ": ".join(part for part in (error.message, details) if part)
     if error.code == ErrorCode.CAPACITY_REACHED:
-        said += ". Remedy: let the server hold more sessions, or run fewer sandboxes"
+        said += ". Let the server hold more sessions, or run fewer sandboxes"
     return ServerRefusedError(error.code, f"the OpenEnv server refused {kind}: {said} ({error.code or 'no code'})")
 
 

@@ -123,7 +123,7 @@ class OpenEnv:
         if said.version != VERSION:
             raise SandboxError(
                 f"the server speaks version {said.version} of the extension, and this is version {VERSION}. "
-                "Remedy: install the Ratchet that its version belongs to."
+                "Install the Ratchet that its version belongs to."
             )
         return said
 
@@ -139,7 +139,7 @@ class OpenEnv:
 
     def _now(self) -> Observation:
         if self._observed is None:
-            raise SandboxError("this was asked of a session that has no task. Remedy: reset it first.")
+            raise SandboxError("this was asked of a session that has no task. Reset it first.")
         return self._observed
 
     def _snapshot(self) -> object:
@@ -152,9 +152,7 @@ class OpenEnv:
 
     def _restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _Snapshot):
-            raise SandboxError(
-                f"{snapshot!r} is no snapshot of this session. Remedy: restore what `snapshot` returned."
-            )
+            raise SandboxError(f"{snapshot!r} is no snapshot of this session. Restore what `snapshot` returned.")
         try:
             self._server.ask("restore", SnapshotData, {"id": snapshot.id})
         except ServerRefusedError as error:
@@ -202,7 +200,7 @@ def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> C
 def _refuse_reserved(*folds: str) -> None:
     # A server that others wrote may not know that this fold is nobody's to play.
     if "test" in folds:
-        raise SandboxError("the fold 'test' is reserved. Remedy: use train or dev.")
+        raise SandboxError("the fold 'test' is reserved. Use train or dev.")
 
 
 def _not_understood(reason: str, before: Observation) -> Observation:

@@ -39,7 +39,7 @@ def _text(data: ObservationData, field: str) -> str:
     if field not in data.observation:
         raise SandboxError(
             f"the OpenEnv server's observation has no field {field!r}, but {sorted(data.observation)}. "
-            "Remedy: correct the settings' text_field."
+            "Correct the settings' text_field."
         )
     value = data.observation[field]
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -163,7 +163,7 @@ async def serve(settings: ServerSettings) -> None:
     if isinstance(environment, Configured):
         raise ConfigurationError(
             f"the environment {settings.environment!r} has settings, which this server has no place for. "
-            "Remedy: serve it by a class of your own without any."
+            "Serve it by a class of your own without any."
         )
     listening = listen(settings.host, settings.port, f"the server of {settings.environment}", "--port")
     stop = stop_on_signals()

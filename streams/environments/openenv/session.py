@@ -177,7 +177,7 @@ class Session:
         if len(self._snapshots) >= self._most_snapshots:
             raise ServerRefusedError(
                 ErrorCode.SNAPSHOT_LIMIT,
-                f"the session keeps {self._most_snapshots} snapshots, which is the most. Remedy: release some.",
+                f"the session keeps {self._most_snapshots} snapshots, which is the most. Release some.",
             )
         environment = self._environment
         copy = environment.snapshot() if self._copies and isinstance(environment, Snapshots) else None
@@ -191,13 +191,13 @@ class Session:
         if kept is None:
             raise ServerRefusedError(
                 ErrorCode.UNKNOWN_SNAPSHOT,
-                f"this session has no snapshot {asked.id!r}. Remedy: restore one that it took and did not release.",
+                f"this session has no snapshot {asked.id!r}. Restore one that it took and did not release.",
             )
         self._episode = None
         if not self._bring_back(kept) or self._environment.fingerprint() != kept.fingerprint:
             raise ServerRefusedError(
                 ErrorCode.RESTORE_DIVERGED,
-                f"{self._name} did not come back to the state of snapshot {asked.id!r}. Remedy: reset the session, and "
+                f"{self._name} did not come back to the state of snapshot {asked.id!r}. Reset the session, and "
                 "do not declare the environment restorable.",
             )
         self._episode = kept.episode
@@ -219,7 +219,7 @@ class Session:
 
     def _present(self) -> _Episode:
         if self._episode is None:
-            raise ServerRefusedError(ErrorCode.NO_EPISODE, "the session is in no episode. Remedy: reset it to a task.")
+            raise ServerRefusedError(ErrorCode.NO_EPISODE, "the session is in no episode. Reset it to a task.")
         return self._episode
 
 

@@ -108,4 +108,4 @@ def _limits(limits: Limits) -> list[str]:
 def _program(name: str, package: str) -> str:
     if path := shutil.which(name):
         return path
-    raise ConfigurationError(f"the program {name} is not on PATH. Remedy: install the system's package {package}.")
+    raise ConfigurationError(f"the program {name} is not on PATH. Install the system's package {package}.")

@@ -42,7 +42,7 @@ class Landlock:
         if self._abi < ABI_WITH_TRUNCATE:
             raise ConfigurationError(
                 f"the kernel has Landlock version {self._abi}, and {ABI_WITH_TRUNCATE} is needed. "
-                "Remedy: a kernel of 6.2 or later, with landlock among its security modules (the option lsm=)."
+                "A kernel of 6.2 or later, with landlock among its security modules (the option lsm=)."
             )
 
     @contextmanager

@@ -34,8 +34,9 @@ class Launch:
     """How to start a confined process: its whole command line, all of its variables, and the files it inherits.
 
     `files` is the folder on disk that the sandbox writes in, or nothing where it writes in memory only.
-    Start it from a thread that lasts as long as the sandbox may, in a session of its own, have the warden watch it, and
-    end it by `Watch.kill`. Standard input, output and error are the caller's; they work as without a tier.
+    Start it from a thread that lasts as long as the sandbox may, in a session of its own, have the resource monitor
+    watch it, and end it by `Watch.kill`. Standard input, output and error are the caller's; they work as without a
+    tier.
     """
 
     command: tuple[str, ...]

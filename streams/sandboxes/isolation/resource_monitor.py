@@ -105,13 +105,13 @@ class Watch:
         return ""
 
 
-class Warden:
+class ResourceMonitor:
     """Watches any number of sandboxes, on a thread of its own. A context manager; ending it kills no sandbox."""
 
     def __init__(self) -> None:
         self._watches: frozenset[Watch] = frozenset()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sandbox-warden", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sandbox-resource monitor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -129,10 +129,12 @@ class Warden:
         Raises `SandboxError` when it is dead already, or when nothing is watched any more.
         """
         if not self._thread.is_alive():
-            raise SandboxError("the warden does not run, and no sandbox may without it. Remedy: start the pool anew.")
+            raise SandboxError(
+                "the resource monitor does not run, and no sandbox may without it. Start the pool again."
+            )
         started = next((process.started for process in processes() if process.pid == root), None)
         if started is None:
-            raise SandboxError(f"the sandbox process {root} died at once. Remedy: see what it wrote to standard error.")
+            raise SandboxError(f"the sandbox process {root} died at once. See what it wrote to standard error.")
         watch = Watch(root, started, limits, files)
         self._watches |= {watch}
         return watch

@@ -78,7 +78,7 @@ def compile_filter(network: Network, *, own_namespaces: bool, own_signals: bool)
         import pyseccomp
     except (ImportError, RuntimeError) as error:
         raise ConfigurationError(
-            f"system calls cannot be filtered: {error}. Remedy: pip install pyseccomp, and the system's package of "
+            f"system calls cannot be filtered: {error}. Pip install pyseccomp, and the system's package of "
             "libseccomp (libseccomp2 in Debian)."
         ) from error
 
@@ -108,7 +108,7 @@ def compile_filter(network: Network, *, own_namespaces: bool, own_signals: bool)
         values = (pyseccomp.Arg(0, pyseccomp.EQ, family), pyseccomp.Arg(2, pyseccomp.EQ, protocol))
         add(pyseccomp.ALLOW, name, pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _SOCKET_TYPE, kind), *values)
 
-    # Of AF_UNIX only pairs that are connected to each other for ever: a datagram socket could write to any other.
+    # Of AF_UNIX only pairs that are connected to each other permanently: a datagram socket could write to any other.
     for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         add_socket("socketpair", socket.AF_UNIX, kind, 0)
     # By name, because other protocols of the same kind (SCTP) connect by ways that are not watched.

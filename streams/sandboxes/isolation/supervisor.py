@@ -26,8 +26,8 @@ from streams.sandboxes.isolation.tree import descendants, processes
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REAP_INTERVAL_MS = 1000
-# Where the sandbox shares its user with others, the number of processes is the warden's to watch. This bounds what a
-# fork bomb reaches before that, so that killing overtakes it.
+# Where the sandbox shares its user with others, the number of processes is the resource monitor's to watch. This
+# bounds what a fork bomb reaches before that, so that killing overtakes it.
 _SHARED_USER_PROCESSES = 1024
 
 

@@ -54,7 +54,7 @@ def choose(isolation: Isolation) -> Tier:
             return tier
     reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
     raise ConfigurationError(
-        f"sandboxes cannot be isolated on this machine. {reasons}. Remedy: docs/isolation.md has what a tier needs; "
+        f"sandboxes cannot be isolated on this machine. {reasons}. Docs/isolation.md has what a tier needs; "
         'isolation = "none" runs sandboxes without walls, which only environments and policies that you trust deserve.'
     )
 

@@ -1,4 +1,5 @@
-"""The processes of a sandbox: all that descend from the one that the pool started. For the warden and the supervisor.
+"""The processes of a sandbox: all that descend from the one that the pool started. For the resource monitor and the
+supervisor.
 
 Every tier has a process at the root that orphans fall to, so nothing leaves the tree by a double fork or a new session.
 """
@@ -80,6 +81,6 @@ def kill_below(root: int) -> None:
         if time.monotonic() > deadline:
             raise SandboxError(
                 f"{len(below)} processes of the sandbox {root} do not die, such as {below[0].pid}. "
-                "Remedy: see what they wait for in /proc/PID/stack; a file system that hangs is the usual cause."
+                "See what they wait for in /proc/PID/stack; a file system that hangs is the usual cause."
             )
         time.sleep(0.001)

@@ -1,4 +1,7 @@
-"""What a sandbox uses, measured where a cheaper figure is not exact enough or does not exist. For the warden."""
+"""What a sandbox uses, measured where a cheaper figure is not exact enough or does not exist.
+
+For the resource monitor.
+"""
 
 import os
 import re

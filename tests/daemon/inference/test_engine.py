@@ -108,8 +108,8 @@ def test_a_continued_chat_reuses_its_keys_and_replies_as_if_it_had_not(
 def test_nested_prompts_sent_together_compute_their_common_prefix_once(
     engine: Engine, reference: PreTrainedModel
 ) -> None:
-    trunk = encode(engine, 100, seed=5)
-    prompts = [trunk[:length] for length in range(20, 101, 10)]
+    shared = encode(engine, 100, seed=5)
+    prompts = [shared[:length] for length in range(20, 101, 10)]
     before = engine.load()
     replies = generate(engine, prompts)
     assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]

@@ -25,7 +25,7 @@ from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
 from streams.events import Message, RecordedStep
 from streams.policy.client import PolicyClient
-from streams.policy.likelihood import Surprise, frame_probe, observation_spans, read_frame
+from streams.policy.likelihood import NegativeLogLikelihood, frame_probe, observation_spans, read_frame
 
 TRAJECTORY = Trajectory(
     episode_id="a",
@@ -73,45 +73,49 @@ def trained_loss(base: Path, adapter: Path | None, trajectory: Trajectory, weigh
         return tree_loss(cast(LlamaForCausalLM, model.eval()), tree).item()
 
 
-def nats(surprises: Sequence[Surprise]) -> float:
-    return sum(one.nats * one.tokens for one in surprises)
+def nats(negative_log_likelihoods: Sequence[NegativeLogLikelihood]) -> float:
+    return sum(one.nats * one.tokens for one in negative_log_likelihoods)
 
 
 @pytest.mark.parametrize("adapted", [False, True])
 async def test_the_negative_log_likelihood_is_the_world_model_loss_of_the_trainer(
     server: str, tiny_base: Path, tiny_adapter: Path, adapted: bool
 ) -> None:
-    adapter, name = (tiny_adapter, "ratchet-7-surprise") if adapted else (None, "base")
+    adapter, name = (tiny_adapter, "ratchet-7-negative log-likelihood") if adapted else (None, "base")
     async with PolicyClient(server) as policy:
         if adapted:
             await policy.load_adapter(name, str(tiny_adapter))
-        trunk = await policy.surprises(name, episode())
+        reference = await policy.negative_log_likelihoods(name, episode())
         branches = await asyncio.gather(
             *(
-                policy.surprise(name, [*episode(steps=branch.step), *turn(branch.action, branch.observation)])
+                policy.negative_log_likelihood(
+                    name, [*episode(steps=branch.step), *turn(branch.action, branch.observation)]
+                )
                 for branch in TRAJECTORY.branches
             )
         )
-    assert len(trunk) == len(TRAJECTORY.steps)
+    assert len(reference) == len(TRAJECTORY.steps)
     recorded = trained_loss(tiny_base, adapter, TRAJECTORY, Weights(observations=1.0))
-    assert nats(trunk) == pytest.approx(recorded, rel=1e-5)
-    assert nats([*trunk, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, TRAJECTORY), rel=1e-5)
+    assert nats(reference) == pytest.approx(recorded, rel=1e-5)
+    assert nats([*reference, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, TRAJECTORY), rel=1e-5)
 
 
 async def test_an_observation_has_the_same_negative_log_likelihood_alone_and_within_its_episode(server: str) -> None:
     async with PolicyClient(server) as policy:
-        trunk = await policy.surprises("base", episode())
-        alone = [await policy.surprise("base", episode(steps=count)) for count in range(1, len(trunk) + 1)]
-    assert [one.tokens for one in alone] == [one.tokens for one in trunk]
-    assert [one.nats for one in alone] == pytest.approx([one.nats for one in trunk], abs=1e-4)
+        reference = await policy.negative_log_likelihoods("base", episode())
+        alone = [
+            await policy.negative_log_likelihood("base", episode(steps=count)) for count in range(1, len(reference) + 1)
+        ]
+    assert [one.tokens for one in alone] == [one.tokens for one in reference]
+    assert [one.nats for one in alone] == pytest.approx([one.nats for one in reference], abs=1e-4)
 
 
 async def test_an_episode_without_observations_has_no_negative_log_likelihood(server: str) -> None:
     async with PolicyClient(server) as policy:
-        assert await policy.surprises("base", TRAJECTORY.opening) == ()
+        assert await policy.negative_log_likelihoods("base", TRAJECTORY.opening) == ()
         wait = Message(role="assistant", content="wait")
-        assert await policy.surprises("base", [*TRAJECTORY.opening, wait]) == ()
-        assert len(await policy.surprises("base", [*episode(), wait])) == len(TRAJECTORY.steps)
+        assert await policy.negative_log_likelihoods("base", [*TRAJECTORY.opening, wait]) == ()
+        assert len(await policy.negative_log_likelihoods("base", [*episode(), wait])) == len(TRAJECTORY.steps)
 
 
 async def test_alternatives_at_one_state_compute_the_state_once(
@@ -122,11 +126,13 @@ async def test_alternatives_at_one_state_compute_the_state_once(
 
     with server_with() as address:
         async with PolicyClient(address) as policy:
-            await policy.surprises("base", TRAJECTORY.opening + tuple(turn("look", "A cat.")))  # learns the frame
+            await policy.negative_log_likelihoods(
+                "base", TRAJECTORY.opening + tuple(turn("look", "A cat."))
+            )  # learns the frame
             before = prefilled()
-            first = await asyncio.gather(*(policy.surprise("base", chat) for chat in alternatives(4)))
+            first = await asyncio.gather(*(policy.negative_log_likelihood("base", chat) for chat in alternatives(4)))
             computed = prefilled() - before
-            again = [await policy.surprise("base", chat) for chat in alternatives(4)]
+            again = [await policy.negative_log_likelihood("base", chat) for chat in alternatives(4)]
         with httpx.Client(base_url=address) as http:
             state = score(http).json()["usage"]["prompt_tokens"]
     # An alternative adds its action and its observation, with two headers around them.
@@ -141,9 +147,9 @@ async def test_the_negative_log_likelihood_does_not_depend_on_how_the_server_bat
     async def all_of_them(address: str) -> list[float]:
         async with PolicyClient(address) as policy:
             chats = [*alternatives(2), *alternatives(3)]
-            trunk = asyncio.create_task(policy.surprises("base", episode()))
-            others = await asyncio.gather(*(policy.surprise("base", chat) for chat in chats))
-            return [one.nats for one in (*await trunk, *others)]
+            reference = asyncio.create_task(policy.negative_log_likelihoods("base", episode()))
+            others = await asyncio.gather(*(policy.negative_log_likelihood("base", chat) for chat in chats))
+            return [one.nats for one in (*await reference, *others)]
 
     with server_with(**settings) as address:
         assert await all_of_them(address) == pytest.approx(await all_of_them(server), abs=1e-4)
@@ -170,10 +176,13 @@ async def test_a_server_that_scores_every_prompt_as_a_whole_gives_the_same_value
     async with PolicyClient(server) as policy, PolicyClient(server) as vllm:
         vllm._http = httpx.AsyncClient(base_url=server, timeout=60, transport=AsVllm())
         for chat in alternatives(3):
-            ours, theirs = await policy.surprise("base", chat), await vllm.surprise("base", chat)
+            ours, theirs = (
+                await policy.negative_log_likelihood("base", chat),
+                await vllm.negative_log_likelihood("base", chat),
+            )
             assert ours.tokens == theirs.tokens
             assert ours.nats == pytest.approx(theirs.nats, abs=1e-4)
-        assert len(await vllm.surprises("base", episode())) == len(TRAJECTORY.steps)
+        assert len(await vllm.negative_log_likelihoods("base", episode())) == len(TRAJECTORY.steps)
 
 
 def score(http: httpx.Client, **fields: Any) -> httpx.Response:
@@ -228,7 +237,7 @@ async def test_a_chat_whose_observations_cannot_be_located_is_refused(
 ) -> None:
     async with PolicyClient(server) as policy:
         with pytest.raises(PolicyError, match=reason):
-            await policy.surprise("base", chat)
+            await policy.negative_log_likelihood("base", chat)
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ def test_the_last_token_of_a_known_prompt_is_computed_again_for_its_logits() -> 
 
 def test_a_short_prefix_of_a_long_chat_is_copied_so_that_the_chat_stays() -> None:
     table = SlotTable(4, 128)
-    trunk = run_of(1, 100)
-    slot = finish(table, table.place(trunk), trunk)
-    branch = np.concatenate([trunk[:40], tokens(500)])
+    reference = run_of(1, 100)
+    slot = finish(table, table.place(reference), reference)
+    branch = np.concatenate([reference[:40], tokens(500)])
     placement = table.place(branch)
     assert placement is not None
     assert (placement.reused, placement.copy_from) == (40, slot)
@@ -58,12 +58,12 @@ def test_a_busy_slot_is_copied_from_and_never_taken() -> None:
 
 def test_a_prompt_waits_for_the_prefill_of_what_it_shares() -> None:
     table = SlotTable(4, 128)
-    trunk = run_of(1, 60)
-    running = table.place(trunk)
+    reference = run_of(1, 60)
+    running = table.place(reference)
     assert running is not None
-    assert table.place(trunk[:50]) is None
+    assert table.place(reference[:50]) is None
     table.computed(running.slot, 60)
-    placement = table.place(trunk[:50])
+    placement = table.place(reference[:50])
     assert placement is not None
     assert placement.reused == 49
 
@@ -81,13 +81,13 @@ def test_the_least_recently_used_slot_is_given_away() -> None:
 
 def test_a_prompt_whose_only_idle_slot_holds_its_prefix_cuts_it_there() -> None:
     table = SlotTable(1, 128)
-    trunk = run_of(1, 100)
-    finish(table, table.place(trunk), trunk)
-    assert table.place(np.concatenate([trunk[:10], run_of(500, 5)])) == Placement(0, 10, None)
+    reference = run_of(1, 100)
+    finish(table, table.place(reference), reference)
+    assert table.place(np.concatenate([reference[:10], run_of(500, 5)])) == Placement(0, 10, None)
     table.computed(0, 15)
     table.release(0)
     # What was cut off is forgotten.
-    assert table.place(trunk) == Placement(0, 10, None)
+    assert table.place(reference) == Placement(0, 10, None)
 
 
 def test_no_more_of_a_known_prompt_is_reused_than_is_allowed() -> None:

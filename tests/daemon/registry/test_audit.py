@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from daemon.registry.audit import Action, AuditLog, Deed
+from daemon.registry.audit import Action, AuditEvent, AuditLog
 from daemon.registry.lifecycle import State
 from streams.errors import AuditError, RatchetError
 
 
-def deed(reason: str = "because") -> Deed:
-    return Deed(actor="anna", action=Action.MOVED, subject="a" * 64, reason=reason, state=State.TRAINED)
+def audit_event(reason: str = "because") -> AuditEvent:
+    return AuditEvent(actor="anna", action=Action.MOVED, subject="a" * 64, reason=reason, state=State.TRAINED)
 
 
 def log_of_three(folder: Path) -> AuditLog:
     log = AuditLog(folder / "home" / "audit.jsonl")
     for reason in ("first", "second", "third: naïve “quotes”\nand a new line"):
-        log.append(deed(reason))
+        log.append(audit_event(reason))
     return log
 
 
@@ -54,8 +54,8 @@ def test_a_removed_line_is_found_where_it_is_missing(tmp_path: Path) -> None:
 def test_a_line_that_was_changed_together_with_its_hash_breaks_the_next(tmp_path: Path) -> None:
     log = log_of_three(tmp_path)
     other = AuditLog(tmp_path / "other.jsonl")
-    other.append(deed("first"))
-    other.append(deed("forged"))
+    other.append(audit_event("first"))
+    other.append(audit_event("forged"))
     lines = log.path.read_text().splitlines(keepends=True)
     forged = json.loads(other.path.read_text().splitlines()[1])
     assert forged["previous"] != json.loads(lines[1])["previous"]
@@ -80,7 +80,7 @@ def test_a_line_that_a_crash_left_unfinished_is_ignored_and_then_replaced(tmp_pa
     whole = log.path.read_bytes()
     log.path.write_bytes(whole + whole.splitlines()[1][:kept])
     assert len(log.read()) == log.verify() == 3
-    log.append(deed("after the crash"))
+    log.append(audit_event("after the crash"))
     assert log.verify() == 4
     assert log.read()[-1].reason == "after the crash"
 
@@ -88,7 +88,7 @@ def test_a_line_that_a_crash_left_unfinished_is_ignored_and_then_replaced(tmp_pa
 def append_many(path: Path, count: int) -> None:
     log = AuditLog(path)
     for number in range(count):
-        log.append(deed(f"number {number}"))
+        log.append(audit_event(f"number {number}"))
 
 
 def test_processes_that_append_at_once_share_one_unbroken_chain(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_processes_that_append_at_once_share_one_unbroken_chain(tmp_path: Path) 
 def test_several_entries_are_appended_in_one_chain(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     with log.locked() as locked:
-        entries = locked.append(deed("one"), deed("two"))
+        entries = locked.append(audit_event("one"), audit_event("two"))
     assert [entry.sequence for entry in entries] == [1, 2]
     assert log.verify() == 2
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.registry.audit import Action, Deed
+from daemon.registry.audit import Action, AuditEvent
 from daemon.registry.lifecycle import TRANSITIONS, State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import BASE
@@ -167,6 +167,6 @@ def test_an_entry_says_who_what_and_why(registry: Registry) -> None:
     approve(registry, A)
     registry.promote(A, "anna", "p = 0.01")
     entry = registry.audit.read()[-1]
-    assert Deed.model_validate(entry.model_dump(exclude={"sequence", "at", "previous", "hash"})) == Deed(
+    assert AuditEvent.model_validate(entry.model_dump(exclude={"sequence", "at", "previous", "hash"})) == AuditEvent(
         actor="anna", action=Action.PROMOTED, subject=A, reason="p = 0.01", state=State.SERVING, replaced=BASE
     )

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from daemon.registry.audit import Action, Entry
+from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, CycleReport, StatusReport
 from evaluation.gates.significance import Verdict
@@ -66,7 +66,7 @@ async def test_a_cycle_a_promotion_and_a_rollback_appear_in_status_history_and_m
     )
     assert (change.from_name, change.to_name) == (promoted.to_name, "base")
     assert change.seconds >= 0
-    history = [Entry.model_validate(entry) for entry in (await serving.get("/history")).json()]
+    history = [AuditEntry.model_validate(entry) for entry in (await serving.get("/history")).json()]
     assert history == registry.audit.read()
     assert [
         (entry.action, entry.actor) for entry in history if entry.action in (Action.PROMOTED, Action.ROLLED_BACK)

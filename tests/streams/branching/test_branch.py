@@ -103,7 +103,7 @@ async def test_a_selector_that_asks_for_negative_log_likelihoods_gets_them(pool:
 
     class Listening(Curiosity):
         def weigh(self, situations: Sequence) -> list[float]:  # type: ignore[type-arg] # of situations, as the base has it
-            told.extend(situation.surprise for situation in situations)
+            told.extend(situation.negative_log_likelihood for situation in situations)
             return super().weigh(situations)
 
     await branched(request, pool, FixedPolicy(loss=2.5), selector=Listening())
@@ -168,4 +168,4 @@ async def test_an_unavailable_policy_gives_no_samples_after_its_timeout() -> Non
         chat = (Message(role="user", content="go"),)
         assert await policy.sample(chat, (1.0, 1.2), 4) == Samples()
         answered = (*chat, Message(role="assistant", content="go"), Message(role="user", content="gone"))
-        assert await policy.surprises(answered) is None
+        assert await policy.negative_log_likelihoods(answered) is None

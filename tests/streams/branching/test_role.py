@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from streams.branching.role import Means, serve
+from streams.branching.role import BranchContext, serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.settings import KafkaSettings
@@ -55,7 +55,7 @@ def policy_url() -> Iterator[str]:
 def test_a_worker_is_limited_to_so_many_branches_a_minute(
     setting: int | None, limits: tuple[float, float] | None
 ) -> None:
-    limiter = Means.of(BranchingSettings(branches_per_minute=setting), {}, FixedPolicy()).limiter
+    limiter = BranchContext.of(BranchingSettings(branches_per_minute=setting), {}, FixedPolicy()).limiter
     assert (limiter and (limiter.max_rate, limiter.time_period)) == limits
 
 

@@ -87,7 +87,7 @@ def odd_records(draw: st.DrawFn) -> Hostile:
 
 
 class Ledger:
-    """Puts records through the door into a store, as the record role does, and counts along."""
+    """Puts records through the ingestion pipeline into a store, as the record role does, and counts along."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

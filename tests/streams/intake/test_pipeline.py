@@ -17,7 +17,7 @@ from streams.events import (
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
-from streams.kafka.refusals import Quarantined, Unreadable, refusal_letter
+from streams.kafka.refusals import Quarantined, Unreadable, dead_letter_record
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded
@@ -115,7 +115,7 @@ def test_a_dead_letter_record_has_the_original_record_and_says_where_and_why() -
         received = record(value)
         refused = intake(max_bytes=100).event(received).refused
         assert isinstance(refused, Unreadable | Quarantined)
-        letter = refusal_letter(received, refused, "letters")
+        letter = dead_letter_record(received, refused, "letters")
         assert (letter.topic, letter.key, letter.value) == ("letters", b"e", value)
         headers = dict(letter.headers)
         assert headers["trace"] == b"\xff"

@@ -1,4 +1,4 @@
-"""Dead letters on a real broker: listed once, replayed whole, and marked."""
+"""Dead-dead-letter record records on a real broker: listed once, replayed whole, and marked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,18 @@ from streams.kafka.dead_letters import (
     DeadLetter,
     Position,
     originals,
-    read_letters,
+    read_dead_letters,
     replay,
 )
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.refusals import OFFSET_HEADER, TOPIC_HEADER, VERDICT_HEADER, Quarantined, Unreadable, refusal_letter
+from streams.kafka.refusals import (
+    OFFSET_HEADER,
+    TOPIC_HEADER,
+    VERDICT_HEADER,
+    Quarantined,
+    Unreadable,
+    dead_letter_record,
+)
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from tests.builders.topics import with_own_topics
@@ -35,7 +42,7 @@ def record(kafka: KafkaSettings, offset: int, value: bytes | None = b"{oops", **
 
 
 def refuse(kafka: KafkaSettings, *refused: tuple[Received, Unreadable | Quarantined]) -> None:
-    publish(kafka, *(refusal_letter(received, why, kafka.dead_letters_topic) for received, why in refused))
+    publish(kafka, *(dead_letter_record(received, why, kafka.dead_letters_topic) for received, why in refused))
 
 
 def publish(kafka: KafkaSettings, *messages: Outgoing) -> None:
@@ -45,8 +52,8 @@ def publish(kafka: KafkaSettings, *messages: Outgoing) -> None:
     producer.close()
 
 
-def letters(kafka: KafkaSettings) -> list[DeadLetter]:
-    return read_letters(kafka, lambda _, __: None)
+def dead_letters(kafka: KafkaSettings) -> list[DeadLetter]:
+    return read_dead_letters(kafka, lambda _, __: None)
 
 
 def republished(kafka: KafkaSettings) -> Sequence[Any]:
@@ -65,7 +72,7 @@ def test_a_dead_letter_listing_gives_position_reason_and_size_but_no_content(kaf
         (record(kafka, 7, b"x" * 1000), Quarantined("the record has no signature", "ann")),
         (record(kafka, 9, None), Unreadable("the record has no value")),
     )
-    found = {letter.position.offset: letter for letter in letters(kafka)}
+    found = {dead_letter.position.offset: dead_letter for dead_letter in dead_letters(kafka)}
     assert [(o, found[o].verdict, found[o].error, found[o].size) for o in sorted(found)] == [
         (4, "dead-letter", "record: Invalid JSON", 5),
         (7, "quarantine", "the record has no signature", 1000),
@@ -78,38 +85,41 @@ def test_a_dead_letter_listing_gives_position_reason_and_size_but_no_content(kaf
 def test_a_dead_letter_record_published_twice_by_a_crash_is_listed_once(kafka: KafkaSettings) -> None:
     for _ in range(2):
         refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
-    assert len(letters(kafka)) == 1
+    assert len(dead_letters(kafka)) == 1
     assert sum(end_offsets(kafka.bootstrap, kafka.dead_letters_topic).values()) == 2
 
 
 def test_an_empty_topic_has_no_dead_letter_records_and_a_missing_topic_is_an_error(kafka: KafkaSettings) -> None:
-    assert letters(kafka) == []
+    assert dead_letters(kafka) == []
     with pytest.raises(BrokerError, match="has no topic"):
-        letters(kafka.model_copy(update={"dead_letters_topic": "nowhere"}))
+        dead_letters(kafka.model_copy(update={"dead_letters_topic": "nowhere"}))
 
 
 def test_a_replay_publishes_value_key_and_headers_unchanged_and_marks_the_record(kafka: KafkaSettings) -> None:
     hostile = record(kafka, 4, b"\xff\x00", trace=b"\x01", **{TOPIC_HEADER: b"elsewhere", OFFSET_HEADER: b"99"})
     refuse(kafka, (hostile, Unreadable("wrong")), (record(kafka, 5), Unreadable("wrong")))
-    chosen = [letter for letter in letters(kafka) if letter.position.offset == 4]
+    chosen = [dead_letter for dead_letter in dead_letters(kafka) if dead_letter.position.offset == 4]
     told: list[tuple[int, int]] = []
     assert replay(kafka, chosen, lambda done, total: told.append((done, total))) == 1
     (again,) = republished(kafka)
     assert (again.key, again.value) == (hostile.key, hostile.value)
     assert tuple(again.headers) == (*hostile.headers, (REPLAYED_FROM_HEADER, str(chosen[0].position).encode()))
     assert told == [(1, 1)]
-    assert {letter.position.offset: letter.replayed for letter in letters(kafka)} == {4: True, 5: False}
+    assert {dead_letter.position.offset: dead_letter.replayed for dead_letter in dead_letters(kafka)} == {
+        4: True,
+        5: False,
+    }
 
 
 def test_a_replayed_record_that_is_refused_again_is_a_new_dead_letter_record_naming_the_first(
     kafka: KafkaSettings,
 ) -> None:
     refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
-    replay(kafka, letters(kafka), lambda _, __: None)
+    replay(kafka, dead_letters(kafka), lambda _, __: None)
     (again,) = republished(kafka)
     received = Received(again.topic, again.partition, again.offset, again.key, again.value, tuple(again.headers))
     refuse(kafka, (received, Unreadable("still wrong")))
-    first, second = letters(kafka)
+    first, second = dead_letters(kafka)
     assert (first.replayed, first.replay_of) == (True, None)
     assert (second.replayed, second.replay_of) == (False, first.position)
     replay(kafka, [second], lambda _, __: None)
@@ -118,11 +128,11 @@ def test_a_replayed_record_that_is_refused_again_is_a_new_dead_letter_record_nam
 
 def test_hundreds_of_dead_letter_records_over_all_partitions_are_replayed_once_each(kafka: KafkaSettings) -> None:
     refuse(kafka, *((record(kafka, n, str(n).encode()), Unreadable("wrong")) for n in range(250)))
-    found = letters(kafka)
-    assert {letter.place.partition for letter in found} == {0, 1}
+    found = dead_letters(kafka)
+    assert {dead_letter.place.partition for dead_letter in found} == {0, 1}
     assert replay(kafka, found[:240], lambda _, __: None) == 240
     assert len({again.value for again in republished(kafka)}) == len(republished(kafka)) == 240
-    assert [letter.position for letter in letters(kafka) if not letter.replayed] == [
+    assert [dead_letter.position for dead_letter in dead_letters(kafka) if not dead_letter.replayed] == [
         one.position for one in found[240:]
     ]
 
@@ -131,15 +141,15 @@ def test_a_dead_letter_record_that_names_a_foreign_topic_is_not_replayed(kafka: 
     foreign = Received("payments", 0, 3, None, b"pay", ())
     refuse(kafka, (foreign, Unreadable("wrong")))
     with pytest.raises(BrokerError, match="the topic payments"):
-        replay(kafka, letters(kafka), lambda _, __: None)
+        replay(kafka, dead_letters(kafka), lambda _, __: None)
 
 
 def test_foreign_records_in_the_topic_are_ignored(kafka: KafkaSettings) -> None:
     topic = kafka.dead_letters_topic
     publish(kafka, Outgoing(topic, None, b"hello"), Outgoing(topic, None, b"", ((VERDICT_HEADER, b"dead-letter"),)))
     refuse(kafka, (record(kafka, 4), Unreadable("wrong")))
-    (letter,) = letters(kafka)
-    assert [original.value for _, original in originals(kafka, [letter])] == [b"{oops"]
+    (dead_letter,) = dead_letters(kafka)
+    assert [original.value for _, original in originals(kafka, [dead_letter])] == [b"{oops"]
 
 
 @pytest.mark.parametrize("text", ["", "events", "events/0", "events/zero/1", "/0/1", "events/0/-1"])

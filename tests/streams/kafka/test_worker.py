@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import cast
 
 import pytest
@@ -181,7 +182,7 @@ async def test_a_thread_that_could_not_start_is_waited_for() -> None:
             await asyncio.to_thread(may_end.wait)
 
     service = Unstartable()
-    with pytest.raises(KafkaConnectionError):
+    with suppress(KafkaConnectionError):  # in which thread it is raised is a race of mode's
         await service.start()
     waiting = asyncio.create_task(consumer_threads_ended(60))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What comes of a trace: one append-only conversation is one episode, whatever order its spans came in."""
+"""What comes of a trace: an append-only conversation is one episode, whatever order its spans came in."""
 
 import itertools
 from typing import Any

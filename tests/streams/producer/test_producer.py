@@ -10,7 +10,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from kafka import KafkaConsumer
 
 from streams.errors import ConfigurationError
 from streams.events import EVENT, Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
@@ -18,9 +17,10 @@ from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import verify
-from streams.kafka.topics import create_topics, end_offsets
+from streams.kafka.topics import create_topics
 from streams.producer import Episode, Producer
 from streams.runtime.processes import free_port
+from tests.builders.published import read, steps_read
 from tests.waiting import until
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
@@ -68,27 +68,6 @@ def step_of(episode_id: str, step: int, observation: str = "") -> StepEvent:
         observation=observation,
         actor=EXPERT,
     )
-
-
-def read(bootstrap: str, topic: str) -> list[tuple[bytes, bytes, dict[str, bytes]]]:
-    """Key, value and headers of every record, in the order of each partition."""
-    consumer = KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=15_000
-    )
-    wanted = sum(end_offsets(bootstrap, topic).values())
-    records = [next(consumer) for _ in range(wanted)]
-    consumer.close()
-    return [(record.key, record.value, dict(record.headers)) for record in records]
-
-
-def steps_read(bootstrap: str, topic: str) -> dict[str, list[int]]:
-    """The steps of each episode in the order of their first arrival."""
-    found: dict[str, list[int]] = {}
-    for _, value, _ in read(bootstrap, topic):
-        event = EVENT.validate_json(value)
-        if isinstance(event, StepEvent) and event.step not in found.setdefault(event.episode_id, []):
-            found[event.episode_id].append(event.step)
-    return found
 
 
 def test_an_agent_that_imports_it_imports_nothing_heavy() -> None:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from streams.sandboxes.isolation.launching import Tier
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from tests.streams.sandboxes.isolated import TIERS, tier_called
 
 
 @pytest.fixture(scope="module")
-def warden() -> Iterator[Warden]:
-    with Warden() as warden:
-        yield warden
+def monitor() -> Iterator[ResourceMonitor]:
+    with ResourceMonitor() as monitor:
+        yield monitor
 
 
 @pytest.fixture(scope="module", params=TIERS)

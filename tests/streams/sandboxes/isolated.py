@@ -22,7 +22,7 @@ from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Confinement, Tier
-from streams.sandboxes.isolation.resource_monitor import Warden, Watch
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor, Watch
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tiers import choose
 
@@ -60,7 +60,7 @@ class Sandbox:
 @contextmanager
 def started(
     tier: Tier,
-    warden: Warden,
+    monitor: ResourceMonitor,
     program: Path,
     argument: str = "",
     *,
@@ -83,7 +83,7 @@ def started(
             text=True,
             start_new_session=True,
         )
-    watch = warden.watch(process.pid, limits, launch.files)
+    watch = monitor.watch(process.pid, limits, launch.files)
     try:
         with process:
             try:
@@ -91,7 +91,7 @@ def started(
             finally:
                 watch.kill()
     finally:
-        warden.forget(watch)
+        monitor.forget(watch)
         remove_home(folder)
 
 

@@ -120,15 +120,15 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "task_id": step.task.task_id,
         "seed": step.task.seed,
         "messages": MESSAGES.dump_json(step.messages).decode(),
-        "action": "go 1",
-        "observation": "You went 1.",
+        "action": step.action.content,
+        "observation": step.observation,
         "done": True,
         "actor_kind": "policy",
         "adapter": "base-1",
         "fidelity": "recorded",
         "score": None,
         "source": None,
-        "principal": "tenant/a",
+        "principal": step.principal,
     }
     (event,) = tables["events"]
     assert event == {

@@ -16,7 +16,7 @@ from streams.environments.openenv.environment import OpenEnv
 from streams.environments.textworld_express import TextWorldExpress
 from streams.errors import SandboxError
 from streams.events import Task
-from streams.sandboxes.session import Lane, Trunk
+from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 from tests.streams.environments.openenv.openenv_servers import SNAPSHOTS, settings
 
 
@@ -94,13 +94,13 @@ def test_a_remote_episode_is_branched_at_any_of_its_states(session: OpenEnv, tas
     actions = walk(session, task, 8, generator)
     local = TextWorldExpress()
     texts = (local.reset(task).text, *(local.step(action).text for action in actions))
-    lane = Lane(session, 60)
-    lane.follow(Trunk(task, tuple(actions), texts))
+    replay = ReplaySession(session, 60)
+    replay.follow(ReferenceTrajectory(task, tuple(actions), texts))
     for _ in range(20):
         depth = generator.randrange(len(actions))
-        lane.restore(depth)
-        assert lane.step(actions[depth]).text == texts[depth + 1]
-    lane.close()
+        replay.restore(depth)
+        assert replay.step(actions[depth]).text == texts[depth + 1]
+    replay.close()
     local.close()
 
 
@@ -156,7 +156,7 @@ def test_two_sessions_share_no_state(session: OpenEnv, port: int, task: Task) ->
 def test_requests_that_need_an_episode_are_refused_before_the_first_reset(session: OpenEnv) -> None:
     assert isinstance(session, ListsActions)
     for needy in (session.fingerprint, session.valid_actions, lambda: session.step("look around")):
-        with pytest.raises(SandboxError, match="Remedy: reset"):
+        with pytest.raises(SandboxError, match="Reset"):
             needy()
 
 

@@ -224,7 +224,7 @@ def test_a_message_that_makes_no_sense_is_refused_with_a_code_and_the_session_go
 
 def test_an_environment_that_does_not_open_is_reported() -> None:
     def refuse() -> Environment:
-        raise SandboxError("there is no pad. Remedy: buy one.")
+        raise SandboxError("there is no pad. Buy one.")
 
     with served(refuse) as settings, pytest.raises(SandboxError, match=r"buy one.*FACTORY_ERROR"):
         OpenEnv(settings)

@@ -12,7 +12,7 @@ import pytest
 from streams.environments.environment import Network
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Tier
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from tests.streams.sandboxes.isolated import ESCAPES, HERE, Outside, outside, started
 
 # What these try is refused to a program that is not root even without walls.
@@ -34,10 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_no_escape_program_gets_out_of_a_sandbox(program: Path, tier: Tier, warden: Warden, world: Outside) -> None:
+def test_no_escape_program_gets_out_of_a_sandbox(
+    program: Path, tier: Tier, monitor: ResourceMonitor, world: Outside
+) -> None:
     """It may talk to itself, which takes more system calls than to be without a network."""
     with started(
-        tier, warden, program, world.as_argument(), network=Network.LOOPBACK, readable=(world.code,)
+        tier, monitor, program, world.as_argument(), network=Network.LOOPBACK, readable=(world.code,)
     ) as sandbox:
         said = sandbox.finish()
         assert "ESCAPED" not in said
@@ -46,19 +48,19 @@ def test_no_escape_program_gets_out_of_a_sandbox(program: Path, tier: Tier, ward
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_the_same_program_gets_out_without_isolation(program: Path, warden: Warden, world: Outside) -> None:
+def test_the_same_program_gets_out_without_isolation(program: Path, monitor: ResourceMonitor, world: Outside) -> None:
     if program.stem in PRIVILEGED and os.geteuid() != 0:
         pytest.skip("only root can do this without isolation: run the tests as root to run this test")
-    with started(Unconfined(), warden, program, world.as_argument()) as sandbox:
+    with started(Unconfined(), monitor, program, world.as_argument()) as sandbox:
         assert "ESCAPED" in sandbox.finish()
 
 
-def test_no_open_file_of_the_pool_is_inherited(tier: Tier, warden: Warden, tmp_path: Path) -> None:
+def test_no_open_file_of_the_pool_is_inherited(tier: Tier, monitor: ResourceMonitor, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
     with secret.open() as file:
         os.set_inheritable(file.fileno(), True)
-        with started(tier, warden, OPEN_FILES) as sandbox:
+        with started(tier, monitor, OPEN_FILES) as sandbox:
             assert sandbox.finish() == ""
         leaky = subprocess.run([sys.executable, OPEN_FILES], close_fds=False, capture_output=True, text=True)
         assert "ESCAPED" in leaky.stdout

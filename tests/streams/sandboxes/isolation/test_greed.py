@@ -9,7 +9,7 @@ import pytest
 
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Tier
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tree import Process, descendants, processes
 from tests.streams.sandboxes.isolated import HERE, started
@@ -44,30 +44,30 @@ def until_dead(those: list[Process]) -> None:
 
 
 @pytest.mark.parametrize("program", [*GREEDY, HIDDEN])
-def test_no_program_gets_more_than_the_limit(program: str, tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / f"{program}.py", limits=SMALL) as sandbox:
+def test_no_program_gets_more_than_the_limit(program: str, tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / f"{program}.py", limits=SMALL) as sandbox:
         assert "ESCAPED" not in sandbox.finish()
         assert not descendants(sandbox.process.pid, processes())
 
 
 @pytest.mark.parametrize("program", GREEDY)
-def test_the_same_program_gets_what_it_wants_where_the_limits_are_high(program: str, warden: Warden) -> None:
-    with started(Unconfined(), warden, GREED / f"{program}.py", limits=LARGE) as sandbox:
+def test_the_same_program_gets_what_it_wants_where_the_limits_are_high(program: str, monitor: ResourceMonitor) -> None:
+    with started(Unconfined(), monitor, GREED / f"{program}.py", limits=LARGE) as sandbox:
         assert sandbox.process.stdout is not None
         assert sandbox.process.stdout.readline() == "ESCAPED\n"
         assert not sandbox.watch.breach
 
 
-def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "fork_without_end.py", limits=SMALL) as sandbox:
+def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / "fork_without_end.py", limits=SMALL) as sandbox:
         until(lambda: len(descendants(sandbox.process.pid, processes())) > SMALL.processes // 2, "it forks")
         sandbox.watch.kill()
         sandbox.finish()
         assert not descendants(sandbox.process.pid, processes())
 
 
-def test_processor_time_is_an_allowance_for_each_request(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "loop_without_end.py", limits=SMALL) as sandbox:
+def test_processor_time_is_an_allowance_for_each_request(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / "loop_without_end.py", limits=SMALL) as sandbox:
         spent: dict[int, float] = {}
 
         def has_spent_more_than_one_request_may() -> bool:
@@ -82,8 +82,8 @@ def test_processor_time_is_an_allowance_for_each_request(tier: Tier, warden: War
         assert "processor time for one request" in sandbox.watch.breach
 
 
-def test_nothing_outlives_its_sandbox(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "outlive.py", "stay") as sandbox:
+def test_nothing_outlives_its_sandbox(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / "outlive.py", "stay") as sandbox:
         assert sandbox.process.stdout is not None
         assert sandbox.process.stdout.readline() == "READY\n"
         below = descendants(sandbox.process.pid, processes())
@@ -92,8 +92,8 @@ def test_nothing_outlives_its_sandbox(tier: Tier, warden: Warden) -> None:
         assert not living(below)
 
 
-def test_no_process_outlives_the_program_that_the_sandbox_was_for(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, GREED / "outlive.py") as sandbox:
+def test_no_process_outlives_the_program_that_the_sandbox_was_for(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / "outlive.py") as sandbox:
         below = descendants(sandbox.process.pid, processes())
         sandbox.finish()
         until_dead(below)
@@ -120,7 +120,8 @@ def test_nothing_outlives_a_pool_that_is_killed(tier: Tier, tmp_path: Path) -> N
 import sys, time
 from tests.streams.sandboxes.isolated import *
 tier = tier_called({tier.name!r})
-with Warden() as warden, started(tier, warden, HERE / "greed" / "outlive.py", "stay") as sandbox:
+with ResourceMonitor() as monitor, started(tier, monitor, HERE / "greed" / "outlive.py", "stay") as
+sandbox:
     assert sandbox.process.stdout.readline() == "READY\\n"
     print("READY", flush=True)
     time.sleep(600)

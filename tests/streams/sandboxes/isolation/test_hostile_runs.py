@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streams.environments.environment import Network
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tree import descendants, processes
 from tests.streams.sandboxes.isolated import ESCAPES, HERE, TIERS, outside, started, tier_called
@@ -42,10 +42,10 @@ def test_hostile_sandboxes_leave_no_process_no_file_and_no_memory_behind(
     programs = islice(cycle(product(tiers, (*ESCAPES, *GREED))), RUNS)
     already_here = children()
     memory, files = [], []
-    with outside(tmp_path) as world, Warden() as warden:
+    with outside(tmp_path) as world, ResourceMonitor() as monitor:
         for tier, program in programs:
             told = world.as_argument()
-            with started(tier, warden, program, told, network=Network.LOOPBACK, limits=LIMITS) as sandbox:
+            with started(tier, monitor, program, told, network=Network.LOOPBACK, limits=LIMITS) as sandbox:
                 try:
                     said = sandbox.finish(PATIENCE_S)
                 except subprocess.TimeoutExpired:

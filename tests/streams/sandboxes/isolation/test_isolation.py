@@ -16,7 +16,7 @@ from streams.sandboxes.isolation import landlock
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Confinement, Tier
-from streams.sandboxes.isolation.resource_monitor import Warden
+from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tiers import choose
 from tests.streams.sandboxes.isolated import HERE, TIERS, started, tier_called
@@ -25,9 +25,9 @@ TALK = HERE / "programs" / "talk_to_itself.py"
 
 
 @pytest.fixture(scope="module")
-def warden() -> Iterator[Warden]:
-    with Warden() as warden:
-        yield warden
+def monitor() -> Iterator[ResourceMonitor]:
+    with ResourceMonitor() as monitor:
+        yield monitor
 
 
 @pytest.fixture(scope="module", params=(*TIERS, "none"))
@@ -89,15 +89,15 @@ async def test_lines_go_in_and_come_out_as_without_a_tier(tier: Tier, folder: Pa
     assert await process.wait() == 0
 
 
-def test_the_sandbox_has_the_exit_status_of_its_program(tier: Tier, warden: Warden, tmp_path: Path) -> None:
+def test_the_sandbox_has_the_exit_status_of_its_program(tier: Tier, monitor: ResourceMonitor, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("raise SystemExit(7)")
-    with started(tier, warden, program) as sandbox:
+    with started(tier, monitor, program) as sandbox:
         sandbox.finish()
         assert sandbox.process.returncode == 7
 
 
-def test_its_variables_are_few_and_its_home_is_its_own(tier: Tier, warden: Warden, tmp_path: Path) -> None:
+def test_its_variables_are_few_and_its_home_is_its_own(tier: Tier, monitor: ResourceMonitor, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, tempfile\n"
@@ -108,27 +108,27 @@ def test_its_variables_are_few_and_its_home_is_its_own(tier: Tier, warden: Warde
         "print('well')"
     )
     for _ in range(2):
-        with started(tier, warden, program) as sandbox:
+        with started(tier, monitor, program) as sandbox:
             assert sandbox.finish() == "well\n"
         assert not sandbox.folder.exists()
 
 
-def test_with_loopback_a_sandbox_can_connect_to_itself(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, TALK, network=Network.LOOPBACK) as sandbox:
+def test_with_loopback_a_sandbox_can_connect_to_itself(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, TALK, network=Network.LOOPBACK) as sandbox:
         assert sandbox.finish() == "said heard\n" * 3
 
 
 @pytest.mark.parametrize("name", TIERS)
-def test_without_a_network_a_sandbox_has_no_sockets(name: str, warden: Warden) -> None:
-    with started(tier_called(name), warden, TALK) as sandbox:
+def test_without_a_network_a_sandbox_has_no_sockets(name: str, monitor: ResourceMonitor) -> None:
+    with started(tier_called(name), monitor, TALK) as sandbox:
         assert "not implemented" in sandbox.finish()
 
 
-def test_a_port_opened_in_a_sandbox_is_unreachable_from_outside(warden: Warden) -> None:
+def test_a_port_opened_in_a_sandbox_is_unreachable_from_outside(monitor: ResourceMonitor) -> None:
     def reached(tier: Tier) -> int:
         program = HERE / "programs" / "listen_on_every_address.py"
         count = 0
-        with started(tier, warden, program, "{}", network=Network.LOOPBACK) as sandbox:
+        with started(tier, monitor, program, "{}", network=Network.LOOPBACK) as sandbox:
             assert sandbox.process.stdout is not None
             ports = [line.split()[1] for line in iter(sandbox.process.stdout.readline, "DONE\n") if "PORT" in line]
             for port in ports:
@@ -178,12 +178,12 @@ def test_a_sandbox_cannot_reach_the_files_that_the_pool_keeps_about_it(tier: Tie
 
 
 def test_a_resource_monitor_that_has_ended_refuses_to_watch() -> None:
-    with Warden() as warden:
+    with ResourceMonitor() as monitor:
         pass
-    with pytest.raises(SandboxError, match="warden does not run"):
-        warden.watch(os.getpid(), Limits(), None)
+    with pytest.raises(SandboxError, match="resource monitor does not run"):
+        monitor.watch(os.getpid(), Limits(), None)
 
 
-def test_a_process_may_be_forked_and_killed_as_branching_does(tier: Tier, warden: Warden) -> None:
-    with started(tier, warden, HERE / "programs" / "fork_as_branching_does.py") as sandbox:
+def test_a_process_may_be_forked_and_killed_as_branching_does(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, HERE / "programs" / "fork_as_branching_does.py") as sandbox:
         assert sandbox.finish() == "well\n"
