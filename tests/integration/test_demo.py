@@ -36,6 +36,8 @@ def start_demo(home: Path) -> "subprocess.Popen[str]":
         text=True,
         env=os.environ | {"RATCHET_HOME": str(home)},
         start_new_session=True,
+        # What a shell runs in the background ignores it, and so would the demo.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

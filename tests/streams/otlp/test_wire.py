@@ -148,7 +148,7 @@ def test_a_gzip_bomb_is_stopped_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "encoding"), [(b"plain", "gzip"), (gzip.compress(b"x" * 99)[:-9], "gzip"), (b"", "br")]
+    ("body", "encoding"), [(b"plain", "gzip"), (gzip.compress(b"x" * 99, mtime=0)[:-9], "gzip"), (b"", "br")]
 )
 def test_damaged_compression_is_unreadable(body: bytes, encoding: str) -> None:
     with pytest.raises(UnreadableRequestError):
