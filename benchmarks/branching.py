@@ -66,9 +66,6 @@ class Silence:
     async def surprises(self, messages: Sequence[Message]) -> None:
         return None
 
-    async def surprise(self, messages: Sequence[Message]) -> None:
-        return None
-
 
 class Notebook:
     """Plays an environment and notes what was done to its state, so that a plain loop can do the same."""

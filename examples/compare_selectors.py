@@ -70,7 +70,7 @@ def arms(budget: int) -> dict[str, BranchingSettings]:
         for name in sorted(SELECTORS)
     }
     rounds = fixed["uniform"].model_copy(update={"adaptive": True})
-    return {**fixed, "in_rounds": rounds, "while_surprising": rounds.model_copy(update={"boring": 1.0})}
+    return {**fixed, "in_rounds": rounds}
 
 
 @dataclass(frozen=True, slots=True)

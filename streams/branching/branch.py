@@ -5,7 +5,6 @@ The branch role calls `branch`. A state whose restored observations are not the 
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -186,7 +185,7 @@ class _Branching:
         except SandboxError as error:
             state.reason, state.over = str(error), True
             return 0
-        new = await self._new(state, trials)
+        new = any(trial.observation is not None and trial.observation.text not in state.answers for trial in trials)
         for proposal, trial in zip(proposals, trials, strict=True):
             state.take(proposal, trial)
         state.over = len(state.alternatives) >= self.settings.alternatives or not (new and self.settings.adaptive)
@@ -200,22 +199,3 @@ class _Branching:
         allowed = await self.suggestions.allowed(state.step)
         most = min(most, self.settings.alternatives - len(state.alternatives))
         return propose(sampled, allowed, state.seen, most, state.errors_left, generator)
-
-    async def _new(self, state: _Branched, trials: Sequence[Trial]) -> bool:
-        """Whether something came back that had not come back there before and, if that is asked for, surprises."""
-        answers = {
-            trial.observation.text: trial.action
-            for trial in trials
-            if trial.observation is not None and trial.observation.text not in state.answers
-        }
-        if not (answers and self.settings.adaptive and self.settings.boring):
-            return bool(answers)
-        before = self.request.state(state.step)
-        losses = await asyncio.gather(
-            *(
-                self.suggestions.policy.surprise(self.suggestions.description.harness.extend(before, action, answer))
-                for answer, action in answers.items()
-            )
-        )
-        # A silent policy cannot say that it foresaw anything.
-        return any(loss is None or loss >= self.settings.boring for loss in losses)

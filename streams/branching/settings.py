@@ -7,7 +7,7 @@ from pydantic import Field
 from streams.sandboxes.settings import SandboxSettings
 from streams.settings import FrozenModel
 
-SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity", "last_steps"]
+SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 
 
 class RecoverySettings(FrozenModel):
@@ -35,11 +35,6 @@ class BranchingSettings(SandboxSettings):
         default=False, description="Whether a state gets its alternatives in rounds, while they bring something new."
     )
     round: int = Field(default=2, ge=1, description="Alternatives of one state in a round, if adaptive.")
-    boring: float = Field(
-        default=0.0,
-        ge=0,
-        description="If adaptive: what the policy foresees with a loss below this, in nats per token, is not new.",
-    )
     samples: int = Field(default=6, ge=0, description="Replies drawn from the policy at one state; many are repeats.")
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.8, 1.2),

@@ -39,10 +39,6 @@ class Policy(Protocol):
         """Of each observation in an episode's messages, the loss in nats per token; None from a silent policy."""
         ...
 
-    async def surprise(self, messages: Sequence[Message]) -> float | None:
-        """Of the observation that `messages` end with, the loss in nats per token; None from a silent policy."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class ServedPolicy:
@@ -69,10 +65,6 @@ class ServedPolicy:
     async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
         found = await self._patiently(partial(self.client.surprises, self.model, messages))
         return None if found is None else tuple(each.nats for each in found)
-
-    async def surprise(self, messages: Sequence[Message]) -> float | None:
-        found = await self._patiently(partial(self.client.surprise, self.model, messages))
-        return None if found is None else found.nats
 
     async def _patiently(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
         try:

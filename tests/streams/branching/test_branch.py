@@ -8,7 +8,7 @@ import pytest
 
 from streams.branching.branch import branch
 from streams.branching.rate_limit import Budget
-from streams.branching.selectors import Curiosity, LastSteps, Selector, Uniform
+from streams.branching.selectors import Curiosity, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
@@ -16,6 +16,7 @@ from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, Samples, ServedPolicy
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
+from tests.builders.selectors import Late
 from tests.streams.policy.policies import FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
@@ -90,7 +91,7 @@ async def test_the_same_request_gives_the_same_results(pool: SandboxPool) -> Non
 async def test_a_budget_goes_where_the_selector_wants_it(pool: SandboxPool) -> None:
     request = await recorded(pool)
     settings = BranchingSettings(alternatives=3, branches_per_episode=4)
-    results = await branched(request, pool, FixedPolicy(), settings, LastSteps())
+    results = await branched(request, pool, FixedPolicy(), settings, Late())
     assert [len(result.alternatives) for result in results] == [0, 0, 1, 3]
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
 
@@ -115,15 +116,6 @@ async def test_a_state_that_brings_nothing_new_gets_no_more(pool: SandboxPool) -
     results = await branched(request, pool, FixedPolicy(errors), settings)
     # The first round brings that there is no such action, the second one nothing new.
     assert [len(result.alternatives) for result in results] == [4] * len(request.steps)
-
-
-async def test_a_state_that_surprises_nobody_gets_no_more(pool: SandboxPool) -> None:
-    request = await recorded(pool)
-    settings = BranchingSettings(alternatives=6, samples=0, adaptive=True, round=2, boring=0.5)
-    foreseen = await branched(request, pool, FixedPolicy(loss=0.1), settings)
-    surprising = await branched(request, pool, FixedPolicy(loss=2.0), settings)
-    assert [len(result.alternatives) for result in foreseen] == [2] * len(request.steps)
-    assert sum(len(result.alternatives) for result in surprising) > 3 * len(request.steps)
 
 
 async def test_a_recording_that_the_sandbox_contradicts_is_dropped_from_there_on(pool: SandboxPool) -> None:
@@ -177,4 +169,3 @@ async def test_a_policy_that_cannot_be_reached_gives_no_samples_after_its_time()
         assert await policy.sample(chat, (1.0, 1.2), 4) == Samples()
         answered = (*chat, Message(role="assistant", content="go"), Message(role="user", content="gone"))
         assert await policy.surprises(answered) is None
-        assert await policy.surprise(answered) is None

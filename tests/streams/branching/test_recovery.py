@@ -6,11 +6,12 @@ import pytest
 
 from streams.branching.rate_limit import Budget
 from streams.branching.recovery import recover
-from streams.branching.selectors import LastSteps, Selector, Uniform
+from streams.branching.selectors import Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, RecordedStep, RecoveryResult, Task
 from streams.sandboxes.pool import SandboxPool
+from tests.builders.selectors import Late
 from tests.streams.policy.policies import ExpertPolicy, FixedPolicy
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
@@ -59,7 +60,7 @@ async def recovered(
     with_settings: BranchingSettings,
     selector: Selector | None = None,
 ) -> RecoveryResult:
-    return await recover(request, pool, policy, selector or LastSteps(), with_settings, UNLIMITED)
+    return await recover(request, pool, policy, selector or Late(), with_settings, UNLIMITED)
 
 
 async def test_who_goes_on_rightly_after_an_error_recovers_the_episode(pool: SandboxPool) -> None:

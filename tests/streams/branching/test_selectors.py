@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.branching.rate_limit import Budget
-from streams.branching.selectors import SELECTORS, curiosity, last_steps, novelty, selector, uniform
+from streams.branching.selectors import SELECTORS, curiosity, novelty, selector, uniform
 from streams.branching.selectors.novelty import Novelty
 from streams.branching.selectors.selector import Situation, allocate
 
@@ -15,7 +15,7 @@ BUDGETS = st.integers(min_value=0, max_value=200)
 MOSTS = st.integers(min_value=0, max_value=20)
 
 
-@pytest.mark.parametrize("module", [selector, uniform, novelty, curiosity, last_steps])
+@pytest.mark.parametrize("module", [selector, uniform, novelty, curiosity])
 def test_the_examples_of_the_selectors_hold(module: object) -> None:
     tried = doctest.testmod(module)  # type: ignore[arg-type] # parametrised modules are objects to mypy
     assert tried.attempted > 0
@@ -23,7 +23,7 @@ def test_the_examples_of_the_selectors_hold(module: object) -> None:
 
 
 def test_every_selector_goes_by_its_own_name() -> None:
-    assert sorted(SELECTORS) == ["curiosity", "last_steps", "novelty", "uniform"]
+    assert sorted(SELECTORS) == ["curiosity", "novelty", "uniform"]
     for name, kind in SELECTORS.items():
         assert kind.name == name
         assert kind().weigh([]) == []

@@ -22,9 +22,6 @@ class FixedPolicy:
     async def surprises(self, messages: Sequence[Message]) -> tuple[float, ...]:
         return (self.loss,) * sum(message.role == "assistant" for message in messages)
 
-    async def surprise(self, messages: Sequence[Message]) -> float:
-        return self.loss
-
 
 @dataclass(slots=True)
 class ExpertPolicy:
@@ -36,7 +33,4 @@ class ExpertPolicy:
         return Samples((self.answers.get(messages[-1].content, "look around"),) * samples, "ratchet-2-def")
 
     async def surprises(self, messages: Sequence[Message]) -> None:
-        return None
-
-    async def surprise(self, messages: Sequence[Message]) -> None:
         return None
