@@ -5,13 +5,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from pydantic import TypeAdapter
 
-from daemon.registry.audit import Entry
 from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, Schema, StatusReport
 from streams.errors import ControlError
-
-_HISTORY = TypeAdapter(list[Entry])
 
 
 @dataclass(slots=True)
@@ -35,9 +31,6 @@ class ControlClient:
 
     async def status(self) -> StatusReport:
         return StatusReport.model_validate(await self._call("GET", "/status"))
-
-    async def history(self, limit: int) -> list[Entry]:
-        return _HISTORY.validate_python(await self._call("GET", f"/history?limit={limit}"))
 
     async def promote(self, request: PromoteRequest) -> Change:
         return Change.model_validate(await self._call("POST", "/promote", request))
