@@ -16,16 +16,19 @@ from daemon.serving.role import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.branching.settings import BranchingSettings
+from streams.environments.openenv.server import TOKEN_VARIABLE
 from streams.errors import ConfigurationError
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.crash_points import VARIABLE as CRASH_VARIABLE
 from streams.settings import REVEAL, FrozenModel
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 
 PREFIX = "RATCHET_"
+_NOT_SETTINGS = (CRASH_VARIABLE, TOKEN_VARIABLE)
 DEFAULT_FILE = Path("ratchet.toml")
 
 
@@ -158,7 +161,7 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
     # Pydantic reads the variables that it knows and would pass over a misspelt one in silence.
     for variable in os.environ:
         name, _, key = variable.upper().removeprefix(PREFIX).lower().partition("__")
-        if not variable.upper().startswith(PREFIX):
+        if not variable.upper().startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue
         field = settings.model_fields.get(name)
         if field is None or (key and not isinstance(field.default, BaseModel)):

@@ -68,6 +68,12 @@ def test_an_unknown_variable_is_refused_by_its_name(variable: str, monkeypatch: 
         Settings.load()
 
 
+@pytest.mark.parametrize("variable", ["RATCHET_CRASH_AT", "RATCHET_OPENENV_TOKEN"])
+def test_a_variable_that_another_part_reads_is_let_by(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert Settings.load().seed == Settings().seed
+
+
 def test_an_unknown_key_and_a_wrong_value_in_a_variable_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRP", "a:1")
     with pytest.raises(ConfigurationError, match=r"'kafka\.bootstrp' is wrong"):

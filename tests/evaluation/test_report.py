@@ -42,5 +42,6 @@ def test_people_read_the_reason_first_and_other_tasks_apart() -> None:
     )
     text = GateReport.of(played, SETTINGS, elsewhere).to_markdown()
     assert text.splitlines()[2].startswith("The candidate is better than the champion")
+    assert "if both were equally good, a result at least this favourable to the candidate would come with" in text
     assert text.index("## Held-out tasks") < text.index("## Out of domain")
     assert "## Out of domain" not in GateReport.of(played, SETTINGS).to_markdown()
