@@ -46,7 +46,7 @@ class Tree:
 
 
 class TreePacker:
-    """Packs trajectories for one base model, each with those of its branches that fit into `max_length` tokens, in order.
+    """Packs trajectories for one base model: each with its branches, in order, that fit into `max_length` tokens.
 
     The reference trajectory itself is never cut: it may be longer, and then has no branches.
     """

@@ -43,7 +43,7 @@ class LearnerSettings(FrozenModel):
     max_length: int = Field(
         default=2048,
         ge=64,
-        description="Tokens of an episode with its branches: those that fit are packed; the episode itself is never cut.",
+        description="Tokens up to which branches are packed with their episode, which itself is never cut.",
     )
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -12,7 +13,7 @@ from mode.threads import ServiceThread, WorkerThread
 from streams.errors import BrokerError, StoreError
 from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
-from streams.kafka.faust_overrides import consumer_threads_ended
+from streams.kafka.faust_overrides import BundlingConsumer, consumer_threads_ended
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
@@ -89,7 +90,8 @@ async def test_what_waits_behind_a_failure_is_not_acknowledged(kafka: KafkaSetti
 
     async def fail(_: list[Received]) -> None:
         async with asyncio.timeout(60):
-            while sum(map(bool, app.consumer._handed.values())) < kafka.partitions:  # noqa: ASYNC110 - Faust has no event for it
+            consumer = cast(BundlingConsumer, app.consumer)
+            while sum(map(bool, consumer._handed.values())) < kafka.partitions:  # noqa: ASYNC110 - Faust has no event for it
                 await asyncio.sleep(0.01)
         raise StoreError("the disk is full")
 
