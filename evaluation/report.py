@@ -139,9 +139,10 @@ class GateReport(FrozenModel):
             *_table(self.held_out),
             "",
             f"Only the candidate solves {self.wins}, only the champion {self.losses}; on {self.ties} they agree. "
-            f"McNemar's exact one-sided test: p = {self.p_better:.3g} that the candidate is no better, "
-            f"p = {self.p_worse:.3g} that it is no worse; the gate asks for {self.settings.alpha:g} "
-            f"on at least {self.settings.min_tasks} tasks.",
+            "McNemar's exact one-sided test: if both were equally good, a result at least this favourable to the "
+            f"candidate would come with probability p = {self.p_better:.3g}, and one at least this unfavourable with "
+            f"p = {self.p_worse:.3g}; the gate asks for at most {self.settings.alpha:g} on at least "
+            f"{self.settings.min_tasks} tasks.",
         ]
         if self.out_of_domain is not None:
             lines += [

@@ -1,5 +1,5 @@
-"""An episode and all its branches as one sequence: the reference trajectory is computed once, a branch attends to the
-reference trajectory up to its state and to itself.
+"""An episode and its branches as one sequence: the reference trajectory is computed once, a branch attends to it up to
+its state, and to itself.
 
 The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
 sequence of its own. Objectives say which tokens count; the trainer runs the result with `learners.tree_attention`.
@@ -46,7 +46,10 @@ class Tree:
 
 
 class TreePacker:
-    """Packs trajectories for one base model into at most `max_length` tokens; branches that do not fit are left out."""
+    """Packs trajectories for one base model: each with its branches, in order, that fit into `max_length` tokens.
+
+    The reference trajectory itself is never cut: it may be longer, and then has no branches.
+    """
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
         self._tokenizer = tokenizer
@@ -71,7 +74,7 @@ class TreePacker:
                 )
                 length = sum(len(self._tokenizer.message(message).ids) for message in chat)
                 if len(sequence.ids) + length > self._max_length:
-                    break
+                    continue
                 sequence.open_segment(state_ends[branch.step])
                 sequence.append(self._tokenizer, chat[0], 0.0)
                 sequence.append(self._tokenizer, chat[1], weights.branch_observations)

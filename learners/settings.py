@@ -40,7 +40,11 @@ class LearnerSettings(FrozenModel):
     lora: LoraSettings = LoraSettings()
     learning_rate: float = Field(default=5e-4, gt=0, description="Peak; warmed up over 5 updates, then linear to zero.")
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(default=2048, ge=64, description="Longest packed episode in tokens.")
+    max_length: int = Field(
+        default=2048,
+        ge=64,
+        description="Tokens up to which branches are packed with their episode, which itself is never cut.",
+    )
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
     most_per_principal: int = Field(

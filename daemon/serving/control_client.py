@@ -1,13 +1,8 @@
 """The client of the control API, for the command line, the learner and the demo."""
 
-from pydantic import TypeAdapter
-
-from daemon.registry.audit import AuditEntry
 from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
-
-_HISTORY = TypeAdapter(list[AuditEntry])
 
 
 class ControlClient(HttpClient):
@@ -22,9 +17,6 @@ class ControlClient(HttpClient):
 
     async def status(self) -> StatusReport:
         return StatusReport.model_validate_json((await self._call("GET", "/status")).content)
-
-    async def history(self, limit: int) -> list[AuditEntry]:
-        return _HISTORY.validate_json((await self._call("GET", f"/history?limit={limit}")).content)
 
     async def promote(self, request: PromoteRequest) -> Change:
         answer = await self._call("POST", "/promote", request.model_dump(mode="json"))

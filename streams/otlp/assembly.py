@@ -194,7 +194,10 @@ def _outcome(evaluation: _Evaluation, episode: str | None) -> OutcomeEvent | Non
 
 
 def _passed(attributes: Attributes) -> bool | None:
-    """What the evaluation decided. A score alone decides nothing: each evaluator has its own scale."""
+    """What the evaluation decided. A score alone decides nothing: each evaluator has its own scale.
+
+    `gen_ai.evaluation.passed` is not of the conventions: some vendors' evaluators write it, and mean it for this.
+    """
     flag = attributes.get("gen_ai.evaluation.passed")
     if isinstance(flag, bool):
         return flag

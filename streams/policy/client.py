@@ -106,7 +106,7 @@ class PolicyClient(HttpClient):
         observations. `PolicyError` also where their tokens cannot be told apart.
         """
         roles = [message.role for message in messages]
-        return await self._surprises(model, messages, roles.index("assistant")) if "assistant" in roles else ()
+        return await self._likelihoods(model, messages, roles.index("assistant")) if "assistant" in roles else ()
 
     async def negative_log_likelihood(self, model: str, messages: Sequence[Message]) -> NegativeLogLikelihood:
         """How surprising the last message is to `model`: the observation that answers the action before it.
@@ -115,9 +115,9 @@ class PolicyClient(HttpClient):
         """
         if [message.role for message in messages[-2:]] != ["assistant", "user"]:
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
-        return (await self._surprises(model, messages, len(messages) - 1))[-1]
+        return (await self._likelihoods(model, messages, len(messages) - 1))[-1]
 
-    async def _surprises(
+    async def _likelihoods(
         self, model: str, messages: Sequence[Message], first: int
     ) -> tuple[NegativeLogLikelihood, ...]:
         """Of each observation among the messages from `first` on."""
@@ -128,7 +128,7 @@ class PolicyClient(HttpClient):
         scored = await self._score(model, messages, first)
         spans = observation_spans(scored.prompt_token_ids, messages, self._frame)
         wanted = spans[len(spans) - sum(message.role == "user" for message in messages[first:]) :]
-        return tuple(_surprise(scored, *span) for span in wanted)
+        return tuple(_likelihood(scored, *span) for span in wanted)
 
     async def _score(self, model: str, messages: Sequence[Message], first: int) -> _ScoredPrompt:
         """The chat's tokens, with log-probabilities at least of those of the messages from `first` on."""
@@ -165,7 +165,7 @@ class PolicyClient(HttpClient):
         await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
 
-def _surprise(scored: _ScoredPrompt, begin: int, end: int) -> NegativeLogLikelihood:
+def _likelihood(scored: _ScoredPrompt, begin: int, end: int) -> NegativeLogLikelihood:
     entries = zip(scored.prompt_token_ids[begin:end], scored.prompt_logprobs[begin:end], strict=False)
     values = [entry[token].logprob for token, entry in entries if entry is not None and token in entry]
     if len(values) != end - begin or not values:

@@ -73,4 +73,5 @@ def test_people_read_the_reason_first_and_out_of_domain_tasks_apart() -> None:
     for figure in ("base", "ratchet-7-3f9c0a12b4de", "0.250", "0.750"):
         assert figure in held_out
     assert "1.000" in out_of_domain
+    assert "if both were equally good, a result at least this favourable to the candidate would come with" in text
     assert "## Out of domain" not in GateReport.of(played, SETTINGS).to_markdown()

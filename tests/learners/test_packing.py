@@ -124,6 +124,22 @@ def test_branches_that_do_not_fit_are_left_out_and_the_others_unchanged(packer: 
     assert torch.equal(tight.positions, whole.positions[: tight.length])
 
 
+def test_a_branch_that_does_not_fit_costs_no_later_one_its_place(packer: TreePacker, tiny_base: Path) -> None:
+    alone = packer.pack(replace(TRAJECTORY, branches=(branch(1, "look"),)), EVERYTHING)
+    long, short = branch(0, "sing " * 50), branch(1, "look")
+    tight = TreePacker(ChatTokenizer(tiny_base), alone.length).pack(
+        replace(TRAJECTORY, branches=(long, short, long)), EVERYTHING
+    )
+    assert torch.equal(tight.ids, alone.ids)
+    assert torch.equal(tight.positions, alone.positions)
+
+
+def test_a_reference_trajectory_is_never_cut(packer: TreePacker, tiny_base: Path) -> None:
+    alone = packer.pack(replace(TRAJECTORY, branches=()), EVERYTHING)
+    tight = TreePacker(ChatTokenizer(tiny_base), alone.length // 2).pack(TRAJECTORY, EVERYTHING)
+    assert torch.equal(tight.ids, alone.ids)
+
+
 def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePacker, tiny_base: Path) -> None:
     tree = OBJECTIVES["imitation"].pack(TRAJECTORY, packer)
     tokenizer = ChatTokenizer(tiny_base)

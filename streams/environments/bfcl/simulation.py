@@ -1,6 +1,6 @@
 """The simulated APIs of the wheel `bfcl-eval`, and its checker, without the state that the wheel shares between runs.
 
-`bfcl.py` plays in them.
+`environment.py` plays in them.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """How a text becomes the action of a plain OpenEnv server, and its observation a text, as the operator's settings say.
 
-`openenv.py` reads every server so that does not offer the extension's own words.
+`environment.py` reads every server so that does not offer the extension's own words.
 """
 
 import json

@@ -18,13 +18,8 @@ class Chat:
 
 
 class Dialect(Protocol):
-    """Reads the spans of one family of instrumentations.
+    """Reads the spans of one family of instrumentations. `conversation` is the attribute with a conversation's id."""
 
-    `versions` names the releases that it was checked against, `conversation` the attribute with a conversation's id.
-    """
-
-    name: str
-    versions: str
     conversation: str
 
     def recognises(self, span: Span) -> bool:

@@ -1,6 +1,7 @@
 """OpenInference: `openinference.span.kind` and `llm.input_messages.N.message.*`.
 
-https://arize-ai.github.io/openinference/spec/semantic_conventions.html
+https://arize-ai.github.io/openinference/spec/semantic_conventions.html, checked against
+openinference-semantic-conventions 0.1.42 and openinference-instrumentation-openai 0.1.66.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,6 @@ from streams.otlp.records import Attributes, LogRecord, Span
 class OpenInference:
     """Spans of the kind `LLM`."""
 
-    name = "OpenInference"
-    versions = "openinference-semantic-conventions 0.1.42, openinference-instrumentation-openai 0.1.66"
     conversation = "session.id"
 
     def recognises(self, span: Span) -> bool:

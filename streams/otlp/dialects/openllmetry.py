@@ -1,4 +1,4 @@
-"""OpenLLMetry's attributes `gen_ai.prompt.N.*` and `gen_ai.completion.N.*`.
+"""OpenLLMetry's attributes `gen_ai.prompt.N.*` and `gen_ai.completion.N.*`, as its documentation has them.
 
 Release 0.62 of its OpenAI instrumentation writes the semantic conventions instead; agents with older releases are still
 about.
@@ -16,8 +16,6 @@ from streams.otlp.records import Attributes, LogRecord, Span
 class OpenLLMetry:
     """Numbered prompts and completions."""
 
-    name = "OpenLLMetry"
-    versions = "the attributes as OpenLLMetry documents them"
     conversation = "traceloop.association.properties.session_id"
 
     def recognises(self, span: Span) -> bool:

@@ -1,4 +1,6 @@
-"""The GenAI semantic conventions of OpenTelemetry, all of which are in development.
+"""The GenAI semantic conventions of OpenTelemetry, 1.27 to 1.38, all of which are in development.
+
+Checked against opentelemetry-instrumentation-openai 0.62.4.
 
 Content is looked for where the releases put it, newest first: attributes of the span; the event
 `gen_ai.client.inference.operation.details` with the same attributes; one event per message (1.28 to 1.36); the events
@@ -36,8 +38,6 @@ class _Event:
 class SemanticConventions:
     """`gen_ai.*` as the conventions have it; OpenLLMetry emits them as well."""
 
-    name = "OpenTelemetry GenAI semantic conventions"
-    versions = "1.27 to 1.38; opentelemetry-instrumentation-openai 0.62.4"
     conversation = "gen_ai.conversation.id"
 
     def recognises(self, span: Span) -> bool:
