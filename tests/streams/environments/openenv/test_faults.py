@@ -47,7 +47,7 @@ def opened_again(opening: Callable[[], OpenEnv]) -> OpenEnv:
 
 def test_a_message_that_is_too_long_is_not_sent_and_the_session_goes_on(session: OpenEnv, task: Task) -> None:
     session.reset(task)
-    with pytest.raises(SandboxError, match=r"message_bytes.*Remedy"):
+    with pytest.raises(SandboxError, match=r"message_bytes.*\. [A-Z]\w+ "):
         session.step("take " + "very " * 2**20)
     assert session.step("take dirty white shirt").score == 0.25
 
@@ -56,7 +56,7 @@ def test_a_server_ends_only_the_session_that_sends_too_long_a_message(session: O
     session.reset(task)
     careless = OpenEnv(settings(port, message_bytes=2**24))
     careless.reset(task)
-    with pytest.raises(SandboxError, match=r"is lost.*Remedy"):
+    with pytest.raises(SandboxError, match=r"is lost.*\. [A-Z]\w+ "):
         careless.step("take " + "very " * 2**20)
     assert session.step("take dirty white shirt").score == 0.25
 
@@ -64,7 +64,7 @@ def test_a_server_ends_only_the_session_that_sends_too_long_a_message(session: O
 def test_an_answer_that_is_too_long_ends_the_session_and_says_why(port: int) -> None:
     small = OpenEnv(settings(port, message_bytes=1024))
     assert isinstance(small, TaskSource)
-    with pytest.raises(SandboxError, match=r"message_bytes.*Remedy"):
+    with pytest.raises(SandboxError, match=r"message_bytes.*\. [A-Z]\w+ "):
         small.task_list("coin", "train")
     with pytest.raises(SandboxError, match="is lost"):
         small.games()
@@ -78,7 +78,7 @@ def test_a_server_that_dies_ends_its_sessions_and_the_next_one_works(task: Task)
     process.kill()
     process.wait()
     for _ in range(2):
-        with pytest.raises(SandboxError, match=r"is lost.*Remedy: open a new session"):
+        with pytest.raises(SandboxError, match=r"is lost.*Open a new session"):
             session.step("look around")
     session.close()
     again = reference(chosen)
@@ -90,7 +90,7 @@ def test_a_server_that_dies_ends_its_sessions_and_the_next_one_works(task: Task)
 
 
 def test_an_address_without_an_openenv_server_is_named_with_a_remedy(port: int) -> None:
-    with pytest.raises(SandboxError, match=r"no OpenEnv server answers.*Remedy: start it"):
+    with pytest.raises(SandboxError, match=r"no OpenEnv server answers.*Start it"):
         OpenEnv(settings(free_port()))
     with pytest.raises(SandboxError, match=r"HTTP status 403.*the settings' url"):
         OpenEnv(OpenEnvSettings.model_validate({"url": f"ws://127.0.0.1:{port}/elsewhere"}))

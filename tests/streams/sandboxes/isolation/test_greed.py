@@ -120,8 +120,8 @@ def test_nothing_outlives_a_pool_that_is_killed(tier: Tier, tmp_path: Path) -> N
 import sys, time
 from tests.streams.sandboxes.isolated import *
 tier = tier_called({tier.name!r})
-with ResourceMonitor() as monitor, started(tier, monitor, HERE / "greed" / "outlive.py", "stay") as
-sandbox:
+program = HERE / "greed" / "outlive.py"
+with ResourceMonitor() as monitor, started(tier, monitor, program, "stay") as sandbox:
     assert sandbox.process.stdout.readline() == "READY\\n"
     print("READY", flush=True)
     time.sleep(600)
