@@ -2,9 +2,9 @@
 
 `python -m benchmarks.branching [--environment NAME …] [--growth] [--json]` branches recorded episodes as the branch
 role does, with as many sandboxes as there are cores. The plain loop does the same resets, restores and steps in its own
-process, without walls, messages or verification; its rate times the cores is the limit, and `ratio` ours over it. What
-the role saves by walking an episode once, the plain loop saves too. As many plain loops side by side tell how much of
-that limit the machine can give.
+process, without isolation, messages or verification; its rate times the cores is the limit, and `ratio` ours over it.
+What the role saves by walking an episode once, the plain loop saves too. As many plain loops side by side tell how
+much of that limit the machine can give.
 
 `--growth` measures how the cost of a branch grows with the depth of its state and with the number of alternatives. The
 last `ratio` is the worst of those that replay.

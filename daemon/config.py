@@ -155,6 +155,6 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
         field = settings.model_fields.get(name)
         if field is None or (key and not isinstance(field.default, BaseModel)):
             raise ConfigurationError(
-                f"the variable {variable} is no setting: correct or unset it; there are "
+                f"the variable {variable} is not a setting: correct or unset it; there are "
                 + ", ".join(PREFIX + known.upper() for known in settings.model_fields)
             )

@@ -18,7 +18,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
 
     Of the paired tasks only the discordant ones speak: a *win* is a task that only the one under test solves, a *loss*
     a task that only the other solves. If both were equally good, wins would be binomial with probability one half.
-    No discordant pair is no evidence: 1.0. Swap the arguments to test the other direction.
+    No discordant pair is not evidence: 1.0. Swap the arguments to test the other direction.
 
     Source: McNemar (1947), Psychometrika 12, 153-157; the exact form as in Agresti, Categorical Data Analysis, 10.1.
 

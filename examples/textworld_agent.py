@@ -231,7 +231,7 @@ async def play_all(options: Options) -> Summary:
     try:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task(f"{options.role} plays", total=len(options.tasks))
-            # A slow batch of many is no failure: the server answers when it can.
+            # A slow batch of many is not a failure: the server answers when it can.
             async with httpx.AsyncClient(base_url=options.base_url, timeout=600, limits=UNLIMITED) as http:
                 agent = Agent(options, producer, http, games)
 

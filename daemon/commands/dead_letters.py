@@ -23,7 +23,10 @@ Verdict = Literal["dead-letter", "quarantine"]
 
 
 class Letter(FrozenModel):
-    """A dead-letter record as `--json` prints it. `content` only if asked for; bytes that are no text are escaped."""
+    """A dead-letter record as `--json` prints it.
+
+    `content` only if asked for; bytes that are not text are escaped.
+    """
 
     position: str
     verdict: str

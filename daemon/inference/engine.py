@@ -184,7 +184,7 @@ class Engine:
             while self._step():
                 pass
         finally:
-            # Whatever ended the thread, nobody is left waiting for an answer.
+            # Whatever ended the thread, no client is left waiting for an answer.
             with self._changed:
                 self._stopping = True
                 for runner, sequence in self._arrived:

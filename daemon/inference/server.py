@@ -39,7 +39,7 @@ from streams.runtime.http_errors import answer_errors, error_reply
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
-_CLIENT_CLOSED_REQUEST = 499  # nginx's code; nobody is left to read it
+_CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
 
 
 def serve(settings: InferenceSettings) -> None:

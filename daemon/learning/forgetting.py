@@ -1,6 +1,6 @@
 """The consequences of a retraction for adapters: which of them saw the principal, and which must be trained again.
 
-`ratchet forget` calls it, and the learner for retractions that came from elsewhere. What serves goes on serving until
+`ratchet forget` calls it, and the learner for retractions that came from elsewhere. What serves keeps serving until
 a replacement passes the gate; the next cycle trains on from nothing that saw data of a principal that revoked consent.
 """
 

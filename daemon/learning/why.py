@@ -88,7 +88,7 @@ def find(name: str, registry: Registry, adapters: AdapterStore) -> str:
     if name == "champion":
         name = registry.refs().champion
     if name == BASE:
-        raise UnknownAdapterError("the base model is no adapter: nothing that Ratchet trained is in it")
+        raise UnknownAdapterError("the base model is not an adapter: nothing that Ratchet trained is in it")
     beginning = name.rpartition("-")[2]
     if len(beginning) < _SHORTEST:
         raise UnknownAdapterError(f"{name!r} could be anything: give at least {_SHORTEST} characters of the digest")
@@ -115,7 +115,7 @@ def _gate(registry: Registry, adapter: str) -> GateLine | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise RatchetError(f"{path} is no gate report: {error.error_count()} fields are wrong") from error
+        raise RatchetError(f"{path} is not a gate report: {error.error_count()} fields are wrong") from error
     return GateLine(
         verdict=report.verdict,
         reason=report.reason,

@@ -138,7 +138,7 @@ class Registry:
         )
 
     def mark_for_retraining(self, marks: Iterable[Mark], actor: str) -> list[AuditEntry]:
-        """Record the marks that are new; an adapter is marked once for a retraction. What serves goes on serving."""
+        """Record the marks that are new; an adapter is marked once for a retraction. What serves keeps serving."""
         with self.audit.locked() as log:
             known = {(entry.subject, entry.retraction) for entry in log.read()}
             return log.append(

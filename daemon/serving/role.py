@@ -52,8 +52,8 @@ LAST_SECONDS = 2
 async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-    Raises whatever its background work could not foresee: the process should then end and be started again, since a
-    gateway that nobody keeps reconciled would go stale in silence.
+    Raises whatever its background work did not expect: the process should then end and be started again, since a
+    gateway that is not reconciled would go stale in silence.
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)
     # Agents decide how many requests they make; a pool that makes some wait would hide how busy the server is.

@@ -16,7 +16,7 @@ from streams.branching.selectors.selector import Selector, Situation, allocate
 from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Restore
 from streams.errors import SandboxError
-from streams.events import Alternative, BranchRequest, BranchResult, Fatality, Fidelity
+from streams.events import Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from streams.ids import content_id
 from streams.policy.served import Policy
 from streams.sandboxes.pool import SandboxPool
@@ -37,12 +37,12 @@ class _Branched:
     over: bool = False
     reason: str = ""
     alternatives: list[Alternative] = field(default_factory=list)
-    fatalities: list[Fatality] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     def take(self, proposal: Proposal, trial: Trial) -> None:
         """Note what became of a proposal."""
         if trial.observation is None:
-            self.fatalities.append(Fatality(action=proposal.action, fate=trial.fate))
+            self.failures.append(Failure(action=proposal.action, failure_kind=trial.failure_kind))
             return
         answer = trial.observation
         self.answers.add(answer.text)
@@ -94,11 +94,11 @@ def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> 
         episode_id=request.episode_id,
         task=request.task,
         step=state.step,
-        requested=len(state.alternatives) + len(state.fatalities),
+        requested=len(state.alternatives) + len(state.failures),
         fidelity=restored_by,
         policy=state.policy,
         alternatives=tuple(state.alternatives),
-        fatalities=tuple(state.fatalities),
+        failures=tuple(state.failures),
     )
 
 

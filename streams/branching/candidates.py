@@ -82,7 +82,7 @@ class Suggestions:
         samples = await self.policy.sample(self.request.state(step), self.settings.temperatures, self.settings.samples)
         actions = [harness.parse(reply) for reply in samples.replies]
         allowed = {proposal.key: proposal.action for proposal in await self.allowed(step)}
-        # Without a list nobody knows before it is tried.
+        # Without a list it is not known before it is tried.
         known = self.description.lists_actions
         proposals = [
             Proposal(allowed.get(key, action), key, "policy", promising=key in allowed or not known)

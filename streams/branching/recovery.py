@@ -1,7 +1,7 @@
 """Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy resume there.
 
 A continuation that ends in a verified success is a *recovery*: a trusted trajectory that begins in the agent's own
-mistake. The branch role calls `recover`. An agent that never saw how to go on after an error repeats it to the end.
+mistake. The branch role calls `recover`. An agent that never saw how to continue after an error repeats it to the end.
 """
 
 import asyncio
@@ -128,7 +128,10 @@ async def _continue(
     harness: ChatHarness,
     settings: RecoverySettings,
 ) -> _Continuation | None:
-    """Take the first action, and let the policy go on up to `settings.steps`. None when it or the sandbox fails."""
+    """Take the first action, and let the policy continue for up to `settings.steps`.
+
+    None when it or the sandbox fails.
+    """
     messages = request.state(start.step)
     taken: list[RecordedStep] = []
     action, model = start.first.action, ""

@@ -15,7 +15,7 @@ from streams.sandboxes.protocol import Followed
 # A sandbox that dies takes all its sessions with it. More deaths than this in a row are not somebody else's.
 _MOST_REOPENINGS = 5
 
-Fate: TypeAlias = Literal["timeout", "died"]
+FailureKind: TypeAlias = Literal["timeout", "died"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Trial:
 
     action: str
     observation: Observation | None
-    fate: Fate | None = None
+    failure_kind: FailureKind | None = None
 
 
 @dataclass(slots=True)

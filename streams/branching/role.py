@@ -113,7 +113,7 @@ async def _branched(request: BranchRequest, context: BranchContext) -> tuple[Bra
         states=len(results),
         dropped=sum(result.fidelity == "dropped" for result in results),
         alternatives=sum(len(result.alternatives) for result in results),
-        fatalities=sum(len(result.fatalities) for result in results),
+        failures=sum(len(result.failures) for result in results),
     )
     return results
 

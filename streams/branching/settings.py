@@ -15,7 +15,7 @@ class RecoverySettings(FrozenModel):
 
     attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
     steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")
-    temperature: float = Field(default=1.0, ge=0, description="At which the policy goes on.")
+    temperature: float = Field(default=1.0, ge=0, description="At which the policy continues.")
     selector: SelectorName = Field(default="uniform", description="Which states are resumed.")
     most: int = Field(default=1, ge=1, description="Most recoveries kept of one episode: the shortest.")
 
@@ -49,7 +49,7 @@ class BranchingSettings(SandboxSettings):
     policy_patience_s: float = Field(
         default=30.0,
         ge=0,
-        description="How long a unavailable policy is asked again before valid actions alone must do.",
+        description="How long an unavailable policy is asked again before valid actions alone must do.",
     )
     recovery: RecoverySettings = Field(default=RecoverySettings(), description="What is done with failed episodes.")
     episodes: int = Field(default=8, ge=1, description="Episodes branched at the same time.")

@@ -151,7 +151,7 @@ class ScienceWorld:
         """The first hundred tasks of a fold by their variations, without those that begin like an earlier one."""
         if game not in self.games() or fold not in _variations(game):
             raise SandboxError(
-                f"{game!r} is no game of ScienceWorld, or its fold {fold!r} is reserved or unknown. "
+                f"{game!r} is not a game of ScienceWorld, or its fold {fold!r} is reserved or unknown. "
                 f"Use train or dev, and a game of {', '.join(self.games())}."
             )
         tasks: dict[str, Task] = {}

@@ -16,7 +16,7 @@ def parse_task_name(
     game, fold, number = (*task.task_id.split("/"), "", "", "")[:3]
     if task.task_id.count("/") != 2 or not (number.isascii() and number.isdecimal()) or game not in games:
         raise SandboxError(
-            f"{task.task_id!r} is no task of {simulator}. "
+            f"{task.task_id!r} is not a task of {simulator}. "
             f"Name it <game>/<fold>/<number>, with a game of {', '.join(sorted(games))}."
         )
     if number != str(int(number)) or int(number) not in numbers(game, fold):

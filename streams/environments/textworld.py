@@ -169,7 +169,7 @@ class TextWorld:
 
     def restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _Snapshot):
-            raise SandboxError(f"a {type(snapshot).__name__} is no snapshot of TextWorld. Take one first.")
+            raise SandboxError(f"a {type(snapshot).__name__} is not a snapshot of TextWorld. Take one first.")
         if snapshot.task != self._task:
             self.reset(snapshot.task)
         self._machine.set_state(snapshot.machine)
@@ -186,7 +186,7 @@ class TextWorld:
         """The first forty tasks of a fold. More can be named."""
         if game not in GAMES or fold not in FOLDS:
             raise SandboxError(
-                f"{game!r} is no game of TextWorld, or its fold {fold!r} is reserved or unknown. "
+                f"{game!r} is not a game of TextWorld, or its fold {fold!r} is reserved or unknown. "
                 f"Use train or dev, and a game of {', '.join(GAMES)}."
             )
         return tuple(

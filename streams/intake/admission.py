@@ -62,7 +62,7 @@ class Admission:
             return "the record has no signature"
         if isinstance(event, OutcomeEvent):
             known = any(verify(key, value, signature) for key in self._keys.values())
-            return None if known else "the signature is no known principal's"
+            return None if known else "the signature is not a known principal's"
         key = self._keys.get(event.principal)
         if key is None:
             return "the principal is not known"

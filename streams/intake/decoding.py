@@ -10,7 +10,7 @@ from streams.events import (
     Actor,
     Alternative,
     BranchResult,
-    Fatality,
+    Failure,
     Message,
     OutcomeEvent,
     RecordedStep,
@@ -27,7 +27,7 @@ from streams.store.decoded import Decoded
 MAX_ERROR_CHARACTERS = 500
 _MODELS = (
     *(StepEvent, OutcomeEvent, RetractionEvent, BranchResult, RecoveryResult, Message, Task, Actor),
-    *(Alternative, Fatality, Recovery, RecordedStep),
+    *(Alternative, Failure, Recovery, RecordedStep),
 )
 _NAMES = {field.alias or name for model in _MODELS for name, field in model.model_fields.items()} | {
     "step",

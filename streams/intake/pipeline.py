@@ -74,9 +74,9 @@ def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> Branch
         each.model_copy(update={"action": clean(each.action), "observation": clean(each.observation)})
         for each in result.alternatives
     )
-    fatalities = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.fatalities)
+    failures = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.failures)
     return result.model_copy(
-        update={"alternatives": alternatives, "fatalities": fatalities, "reason": clean(result.reason)}
+        update={"alternatives": alternatives, "fatalities": failures, "reason": clean(result.reason)}
     )
 
 

@@ -48,7 +48,7 @@ class Position(NamedTuple):
         """Read what `str` writes. Raises `ValueError` for anything else."""
         found = _POSITION.fullmatch(text)
         if found is None:
-            raise ValueError(f"{text!r} is no position: write TOPIC/PARTITION/OFFSET")
+            raise ValueError(f"{text!r} is not a position: write TOPIC/PARTITION/OFFSET")
         return cls(found[1], int(found[2]), int(found[3]))
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ def read_dead_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
             )
     if strange:
         log.warning(
-            "records without a position are no dead-letter records of Ratchet",
+            "records without a position are not dead-letter records of Ratchet",
             topic=kafka.dead_letters_topic,
             n=strange,
         )

@@ -15,7 +15,7 @@ class Received(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
     def header(self, name: str) -> str | None:
-        """The first header of that name, or None when there is none or its bytes are no text."""
+        """The first header of that name, or None when there is none or its bytes are not text."""
         for found, value in self.headers:
             if found == name:
                 try:

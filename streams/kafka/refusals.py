@@ -15,7 +15,7 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Why a record is no event; fit for a header and for an operator, and free of the record's content."""
+    """Why a record is not an event; fit for a header and for an operator, and free of the record's content."""
 
     error: str
 

@@ -59,7 +59,7 @@ def model_calls(spans: Sequence[Span], logs: Iterable[LogRecord]) -> tuple[list[
 def chains(calls: Iterable[Call]) -> list[Chain]:
     """The append-only conversations that the calls form, in order of their first calls.
 
-    A call continues another if it saw the same messages, then the other's reply, then something that is no reply.
+    A call continues another if it saw the same messages, then the other's reply, then something that is not a reply.
     """
     found: list[Chain] = []
     open_at: dict[tuple[tuple[Message, ...], str], Chain] = {}

@@ -81,7 +81,7 @@ class AssemblyState:
     def open(cls, settings: OtlpSettings, now: float) -> Self:
         """Open or create the file. Raises `StoreError` when it is damaged or another process writes it.
 
-        `now`, here and elsewhere, is in Unix seconds. What was open waits again: while nobody read the log, silence
+        `now`, here and elsewhere, is in Unix seconds. What was open waits again: while no worker read the log, silence
         meant nothing.
         """
         path: Path = settings.path

@@ -47,7 +47,7 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a request holds. `ignored` log records are no GenAI events; `rejected` records cannot be used.
+    """What a request holds. `ignored` log records are not GenAI events; `rejected` records cannot be used.
 
     `reason` is that of the first rejection.
     """
@@ -143,12 +143,12 @@ def _parse(request: _Traces | _Logs, encoding: Encoding, body: bytes) -> _Traces
         else:
             content = from_json(body, allow_inf_nan=False)
             if not isinstance(content, dict):
-                raise UnreadableRequestError("the body is no JSON object")
+                raise UnreadableRequestError("the body is not a JSON object")
             ParseDict(_ids_as_base64(content), request, ignore_unknown_fields=True)
     except (DecodeError, ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The last three come from protobuf's own JSON parser, for shapes that it did not foresee.
+        # The last three come from protobuf's own JSON parser, for shapes that it did not expect.
         raise UnreadableRequestError(
-            f"the body is no OTLP request in {encoding.value}: {type(error).__name__}"
+            f"the body is not an OTLP request in {encoding.value}: {type(error).__name__}"
         ) from error
     return request
 

@@ -100,7 +100,7 @@ class PolicyClient(HttpClient):
     async def negative_log_likelihoods(
         self, model: str, messages: Sequence[Message]
     ) -> tuple[NegativeLogLikelihood, ...]:
-        """How surprising each observation of an episode is to `model`, by one request for all.
+        """The negative log-likelihood of each observation of an episode under `model`, by one request for all.
 
         The assistant messages of the chat `messages` are actions, and the user messages after the first of them the
         observations. `PolicyError` also where their tokens cannot be told apart.
@@ -109,9 +109,10 @@ class PolicyClient(HttpClient):
         return await self._likelihoods(model, messages, roles.index("assistant")) if "assistant" in roles else ()
 
     async def negative_log_likelihood(self, model: str, messages: Sequence[Message]) -> NegativeLogLikelihood:
-        """How surprising the last message is to `model`: the observation that answers the action before it.
+        """The negative log-likelihood of the last message under `model`: the observation that answers the action
+        before it.
 
-        What other chats share with `messages` up to there is not computed again by the embedded server.
+        What other chats share with `messages` up to there is no computed again by the embedded server.
         """
         if [message.role for message in messages[-2:]] != ["assistant", "user"]:
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")

@@ -1,4 +1,5 @@
-"""Which tokens of a scored chat are whose, found without a tokenizer. `PolicyClient` asks it how surprising a chat is.
+"""Which tokens of a scored chat are whose, found without a tokenizer. `PolicyClient` asks it for negative
+log-likelihoods.
 
 Words cannot tell: "user" may be an observation or the template's header, and a token may be a part of a letter. Token
 ids can: two chats that differ in their contents alone show what the template writes between contents, and that holds

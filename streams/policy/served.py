@@ -1,4 +1,4 @@
-"""What branching asks of the policy that serves: what it would do, and how well it foresees what comes of it."""
+"""What branching asks of the policy that serves: what it would do, and how well it predicts what comes of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,7 +36,7 @@ class Policy(Protocol):
         ...
 
     async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
-        """Of each observation in an episode's messages, the loss in nats per token; None from a unavailable policy."""
+        """Of each observation in an episode's messages, the loss in nats per token; None from an unavailable policy."""
         ...
 
 

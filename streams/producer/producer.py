@@ -168,7 +168,7 @@ class Producer:
         self.close()
 
     def episode(self, task: Task, actor: Actor, episode_id: str | None = None) -> Episode:
-        """A new episode, with a fresh id unless it goes on with one that has begun elsewhere."""
+        """A new episode, with a fresh id unless it continues one that has begun elsewhere."""
         return Episode(self._record, self._agent, self._principal, task, actor, episode_id or uuid7())
 
     def publish(self, event: Event) -> bool:

@@ -172,7 +172,7 @@ class SpoolFile:
         os.close(self._lock)
 
     def remove(self) -> None:
-        """Remove the folder, which must be nobody else's to claim meanwhile."""
+        """Remove the folder, which must be no other process's to claim meanwhile."""
         self.disconnect()
         for name in (_FILE, LOCK):
             (self.folder / name).unlink(missing_ok=True)

@@ -126,7 +126,7 @@ class Finder:
         )
 
     def _refuse_opaque(self, text: str, found: list[Span]) -> None:
-        # A picture is no password, though each of its lines is random enough.
+        # A picture is not a password, though each of its lines is random enough.
         holes = [(span.start, span.end) for span in found if span.name != Kind.HIGH_ENTROPY]
         for start, end in self._opaque.find(text):
             for rest in subtract(text, [Span(start, end, "", "")], holes):

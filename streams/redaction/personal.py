@@ -34,7 +34,7 @@ _DIGITS = re.compile(r"[0-9](?:[ ().\-/]{0,3}[0-9]){6,}")
 _CARD_RUN = re.compile(r"[0-9](?:[ -]{0,2}[0-9]){12,}")
 _GROUP = re.compile(r"[0-9]+")
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])")
-# The names of placeholders are no words that announce a number.
+# The names of placeholders are not words that announce a number.
 _SSN_WORD = re.compile(r"(?<!<)(?:ssn|social|tax)", re.IGNORECASE)
 _PHONE_WORD = re.compile(
     r"(?<!<)phone|\btel\b|mobile|\bcell|\bfax|\bcall|whats|\bsms|contact|\bdial|text (?:me|us)|msisdn", re.IGNORECASE
@@ -108,7 +108,7 @@ def _cards(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether these digits are no part of a name, a hash, or a number with a fraction."""
+    """Whether these digits are not part of a name, a hash, or a number with a fraction."""
     before, behind = text[max(0, start - 2) : start], text[end : end + 2]
     fraction = (before[-1:] == "." and before[:1].isdigit()) or (behind[:1] == "." and behind[1:].isdigit())
     return not fraction and not (before[-1:] or " ").isalnum() and not (behind[:1] or " ").isalnum()
@@ -132,7 +132,7 @@ def _longest_card(groups: list[str]) -> _Card:
 
 
 def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B; all equal digits are no number.
+    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B; all equal digits are not number.
 
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)
@@ -230,7 +230,7 @@ def _ip(match: re.Match[str]) -> Iterator[Span]:
         address = ipaddress.ip_address(match[0])
     except ValueError:
         return
-    # What begins with 0 is nobody's address (RFC 1122) and somebody's version.
+    # What begins with 0 is unowned address (RFC 1122) and somebody's version.
     if not address.is_loopback and not address.is_unspecified and not match[0].startswith("0."):
         yield Span(match.start(), match.end(), Kind.IP, str(address))
 

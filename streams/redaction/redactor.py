@@ -159,4 +159,4 @@ def _refuse_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UnjudgeableError("a text holds half of a surrogate pair and is no Unicode") from error
+        raise UnjudgeableError("a text holds half of a surrogate pair and is not Unicode") from error

@@ -60,7 +60,7 @@ class RedactionSettings(FrozenModel):
     )
     simulators: frozenset[str] = Field(
         default=frozenset(),
-        description="Environments that hold nobody's data: the steps of their episodes are not redacted.",
+        description="Environments that hold no personal data: the steps of their episodes are not redacted.",
     )
     phone_regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = Field(
         default=("US",), description="Countries (ISO 3166) whose national formats count; +49 … is known anywhere."

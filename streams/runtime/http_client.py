@@ -38,7 +38,7 @@ class HttpClient:
         await self._http.aclose()
 
     async def _call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """The server's answer to a request with the JSON `body`, if its status is no error."""
+        """The server's answer to a request with the JSON `body`, if its status is not an error."""
         try:
             response = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:

@@ -64,7 +64,7 @@ class Suite:
             ("branches share no state", self._branches),
             ("sessions share no state", self._sessions),
             ("a recording that is not what happens is caught", self._divergence),
-            ("what is no action is answered", self._nonsense),
+            ("what is not an action is answered", self._nonsense),
             ("refusals leave the session usable", self._refusals),
             ("a step over its time ends, and the next session is sound", self._timeouts),
         ]
@@ -86,7 +86,7 @@ class Suite:
     async def _capabilities(self) -> str:
         offered = self.description.capabilities
         if offered.side_effects:
-            raise BrokenPromiseError("it has side effects: what it does may hurt somebody, so it is no sandbox")
+            raise BrokenPromiseError("it has side effects: what it does may hurt somebody, so it is not a sandbox")
         if Restore.SNAPSHOT in self._ways and not self.description.takes_snapshots:
             raise BrokenPromiseError("it declares snapshots and has no snapshot() and restore()")
         if Restore.REPLAY in self._ways and not offered.deterministic:

@@ -1,4 +1,4 @@
-"""One sandbox process as its pool sees it: how it is started behind walls, asked and killed.
+"""One sandbox process as its pool sees it: how it is started isolated, asked and killed.
 
 When a request takes too long or the process dies, everything that it has started is killed, and each of its sessions
 raises `SandboxError` from then on.
@@ -40,7 +40,7 @@ class SandboxProcess:
 
     @classmethod
     async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, monitor: ResourceMonitor) -> Self:
-        """Start a process behind the walls of `tier`. Raises `SandboxError` when it does not live."""
+        """Start a process isolated by `tier`. Raises `SandboxError` when it does not live."""
         folder = make_home()
         try:
             with (
@@ -115,7 +115,7 @@ class SandboxProcess:
         assert self._process.stdout is not None
         while True:
             answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
-            # An earlier caller may have been cancelled while it waited; its answer is nobody's.
+            # An earlier caller may have been cancelled while it waited; its answer is unowned.
             if answer.id == identified:
                 return answer
 

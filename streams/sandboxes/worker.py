@@ -1,4 +1,4 @@
-"""The sandbox process: `python -m streams.sandboxes.worker`, which `process.py` starts behind walls.
+"""The sandbox process: `python -m streams.sandboxes.worker`, which `process.py` starts isolated.
 
 It holds sessions of one environment and works one request at a time (see `protocol.py`).
 """

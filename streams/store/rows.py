@@ -114,13 +114,13 @@ class Batch:
             reason=result.reason,
             policy=result.policy,
         )
-        for failure in result.fatalities:
+        for failure in result.failures:
             self.add(
                 "fatalities",
                 episode_id=result.episode_id,
                 step=result.step,
                 action=failure.action,
-                fate=failure.fate,
+                fate=failure.failure_kind,
             )
         for alternative in result.alternatives:
             by_policy = alternative.source == "policy"

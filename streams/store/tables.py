@@ -113,7 +113,7 @@ TABLES: dict[str, pa.Schema] = {
     # Episodes that are never learned from, whatever their verdict.
     "flags": _schema(**_SEQUENCE, episode_id=pa.string(), reason=pa.string()),
     "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),
-    # Records that are no events, and events that were not let in. Their bytes are on the dead-letter topic only.
+    # Records that are not events, and events that were not let in. Their bytes are on the dead-letter topic only.
     "dead_letters": _schema(**_SEQUENCE, **_ORIGIN, error=pa.string()),
     "quarantined": _schema(**_SEQUENCE, **_ORIGIN, principal=pa.string(), reason=pa.string()),
     # Values replaced by placeholders, by kind and batch.

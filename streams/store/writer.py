@@ -148,7 +148,7 @@ class Store:
         """Say which log is about to be read, and where its partitions end. Call it whenever reading begins.
 
         A log other than the last one, or a partition that ends before what was read of it, is read from its beginning:
-        its offsets mean something else. What is already stored is recognised by its id. Branch requests that nobody
+        its offsets mean something else. What is already stored is recognised by its id. Branch requests that no worker
         answered went down with the old log, and are published again.
 
         `read` is `positions` from before `ends` was asked for, if records may have been stored meanwhile.

@@ -1,4 +1,4 @@
-"""Spans of a append-only conversation, as instrumentations of each dialect write them."""
+"""Spans of an append-only conversation, as instrumentations of each dialect write them."""
 
 import json
 from collections.abc import Mapping

@@ -5,7 +5,7 @@ from streams.kafka.settings import KafkaSettings
 
 
 def with_own_topics(kafka: KafkaSettings) -> KafkaSettings:
-    """The settings with names of topics and consumer groups that nobody else has."""
+    """The settings with names of topics and consumer groups that no other process has."""
     name = uuid7()
     topics = ("events", "branches", "transitions", "dead_letters", "spans")
     return kafka.model_copy(

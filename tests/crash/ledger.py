@@ -8,7 +8,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """`batches` were published whole; `malformed` are positions (partition, offset) of records that are no events."""
+    """`batches` were published whole; `malformed` are positions (partition, offset) of records that are not events."""
 
     batches: int = 0
     events: frozenset[str] = frozenset()

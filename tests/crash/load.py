@@ -178,7 +178,7 @@ def main() -> None:
     number = ledger.read().batches
     while not settings.stop.exists() and (settings.batches is None or number < settings.batches):
         events = list(batch(settings.name, number, settings.episodes, recordings))
-        malformed = agents.publish(events, f"{settings.name}-{number} is no event".encode())
+        malformed = agents.publish(events, f"{settings.name}-{number} is not an event".encode())
         ledger.write([event.event_id for event in events], malformed, number)
         number += 1
         time.sleep(settings.pause_s)

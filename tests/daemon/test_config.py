@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what becomes of one that nobody knows."""
+"""Where a setting comes from, and what becomes of one that no one knows."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize("variable", ["RATCHET_KAFKA_BOOTSTRAP", "RATCHET_SEDE", "RATCHET_SEED__VALUE", "ratchet_sede"])
 def test_an_unknown_variable_is_refused_by_its_name(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(ConfigurationError, match=f"the variable {variable} is no setting: .*RATCHET_KAFKA"):
+    with pytest.raises(ConfigurationError, match=f"the variable {variable} is not a setting: .*RATCHET_KAFKA"):
         Settings.load()
 
 

@@ -141,5 +141,5 @@ async def test_a_role_that_does_not_start_is_named_with_its_last_output_and_noth
     settings = Settings(home=tmp_path, store=StoreSettings(path=tmp_path, port=free_port())).settled()
     with pytest.raises(SupervisorError, match=rf"record did not start: .*{tmp_path}.*logs/record\.log"):
         async with Supervisor(settings, tmp_path, (Role.RECORD,)):
-            pytest.fail("a folder is no database")
+            pytest.fail("a folder is not a database")
     assert descendants(os.getpid()) <= before

@@ -32,7 +32,7 @@ STATE = (Message(role="user", content="?"),)
 
 
 def write_certificates(folder: Path) -> None:
-    """An authority, and a broker's and a client's certificate signed by it; `other.pem` is nobody's authority."""
+    """An authority, and a broker's and a client's certificate signed by it; `other.pem` is unowned authority."""
     authority = ec.generate_private_key(ec.SECP256R1())
     (folder / "ca.pem").write_bytes(certificate("authority", authority, authority))
     other = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""States at which the policy foresees worst what its actions lead to.
+"""States at which the policy predicts worst what its actions lead to.
 
 The prediction error as a bonus, after *Curiosity-driven Exploration by Self-supervised Prediction* (arXiv 1705.05363),
 with the policy itself as the world model: its loss on the next state that was recorded.

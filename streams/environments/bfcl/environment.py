@@ -110,7 +110,7 @@ class BFCL:
 
     def restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _State):
-            raise SandboxError(f"{type(snapshot).__name__} is no snapshot of BFCL. Restore what it gave.")
+            raise SandboxError(f"{type(snapshot).__name__} is not a snapshot of BFCL. Restore what it gave.")
         self._begun = replace(snapshot, simulation=snapshot.simulation.copy())
 
     def games(self) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def _scenario(task: Task) -> Scenario:
     category = f"{family}_{variant}"
     if name.count("/") != 2 or family != _FAMILY or category not in CATEGORIES:
         raise SandboxError(
-            f"{task.task_id!r} is no task of BFCL. Name it {_FAMILY}/<fold>/<number>{VARIANT_MARK}<variant>, "
+            f"{task.task_id!r} is not a task of BFCL. Name it {_FAMILY}/<fold>/<number>{VARIANT_MARK}<variant>, "
             f"as one of the games {', '.join(CATEGORIES)} lists it."
         )
     # By its spelling: a task must not have a second name, which another split could be drawn for.

@@ -165,7 +165,7 @@ def _call(source: str, parameters: Mapping[str, list[str]]) -> Call:
             values |= {keyword.arg: keyword.value for keyword in named if keyword.arg}
             # Through JSON, because an agent's own calls come that way and have no tuples.
             return Call(name, json.loads(json.dumps({key: ast.literal_eval(value) for key, value in values.items()})))
-    raise SandboxError(f"an answer of bfcl-eval is no call: {source!r}. Install the version that is locked.")
+    raise SandboxError(f"an answer of bfcl-eval is not a call: {source!r}. Install the version that is locked.")
 
 
 def _properties(tool: Tool) -> dict[str, dict[str, Any]]:

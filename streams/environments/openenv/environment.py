@@ -96,7 +96,7 @@ class OpenEnv:
         before = self._now()
         data = TextData(text=action).model_dump() if self._speaks_text else mapped_action(action, self._settings)
         if data is None:
-            return _not_understood("the action is no JSON object", before)
+            return _not_understood("the action is not a JSON object", before)
         try:
             return self._observe("step", data)
         except ServerRefusedError as error:
@@ -152,7 +152,7 @@ class OpenEnv:
 
     def _restore(self, snapshot: object) -> None:
         if not isinstance(snapshot, _Snapshot):
-            raise SandboxError(f"{snapshot!r} is no snapshot of this session. Restore what `snapshot` returned.")
+            raise SandboxError(f"{snapshot!r} is not a snapshot of this session. Restore what `snapshot` returned.")
         try:
             self._server.ask("restore", SnapshotData, {"id": snapshot.id})
         except ServerRefusedError as error:
@@ -198,7 +198,7 @@ def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> C
 
 
 def _refuse_reserved(*folds: str) -> None:
-    # A server that others wrote may not know that this fold is nobody's to play.
+    # A server that others wrote may not know that this fold is unowned to play.
     if "test" in folds:
         raise SandboxError("the fold 'test' is reserved. Use train or dev.")
 

@@ -1,1 +1,1 @@
-"""Walls around sandbox processes: what they can read, write, reach and use up. Called by the pool of sandboxes."""
+"""Isolation of sandbox processes: what they can read, write, reach and use up. Called by the pool of sandboxes."""

@@ -1,4 +1,4 @@
-"""Puts the walls of tier B around the process that calls it, for good. The supervisor's child does, and then is one.
+"""Confines the process that calls it as tier B does, for good. The supervisor's child does, and then is one.
 
 They are resource limits, a user of its own where the caller is root, Landlock, and the filter of system calls.
 
@@ -38,7 +38,7 @@ _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _FIRST_USER = 2_000_000_000
 
 
-class Walls(NamedTuple):
+class ConfinementRules(NamedTuple):
     """What the child may still do. `rlimits` are pairs of `RLIMIT_…` and value."""
 
     home: str
@@ -74,27 +74,27 @@ def landlock_abi() -> int:
         return 0
 
 
-def limit_resources(walls: Walls) -> None:
+def limit_resources(confinement: ConfinementRules) -> None:
     """Set the limits that need no privilege."""
-    for kind, most in walls.rlimits:
+    for kind, most in confinement.rlimits:
         _, hard = resource.getrlimit(kind)
         limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (limit, limit))
 
 
-def restrict_files(walls: Walls) -> None:
-    """From here on only what `walls` names can be opened, and only `home` be written."""
+def restrict_files(confinement: ConfinementRules) -> None:
+    """From here on only what `confinement` names can be opened, and only `home` be written."""
     abi = landlock_abi()
     handled = _ALL if abi >= _ABI_WITH_IOCTL else _ALL & ~_IOCTL
-    tcp = _TCP if abi >= _ABI_WITH_TCP and not walls.tcp else 0
+    tcp = _TCP if abi >= _ABI_WITH_TCP and not confinement.tcp else 0
     scoped = _SCOPE_SOCKETS_AND_SIGNALS if abi >= ABI_WITH_SIGNALS else 0
     # An older kernel takes the longer structure as long as what it does not know is zero.
     attributes = struct.pack("=QQQ", handled, tcp, scoped)
     ruleset = _call("syscall", _CREATE_RULESET, attributes, len(attributes), 0)
     for paths, allowed in (
-        (walls.readable, _READ | _LIST | _EXECUTE),
-        (walls.devices, _READ | _WRITE),
-        ([walls.home], handled & ~_DEVICES_AND_SOCKETS),
+        (confinement.readable, _READ | _LIST | _EXECUTE),
+        (confinement.devices, _READ | _WRITE),
+        ([confinement.home], handled & ~_DEVICES_AND_SOCKETS),
     ):
         for path in paths:
             _allow(ruleset, path, allowed)
@@ -145,8 +145,10 @@ def limit_processes(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
-def filter_calls(walls: Walls) -> int:
+def filter_calls(confinement: ConfinementRules) -> int:
     """Load the filter. With supervised TCP, gives the file on which the supervisor is asked about some of the calls."""
-    instructions = ctypes.create_string_buffer(walls.rules, len(walls.rules))
-    program = struct.pack("@HP", len(walls.rules) // 8, ctypes.addressof(instructions))
-    return _call("syscall", walls.seccomp, _SET_MODE_FILTER, _NEW_LISTENER if walls.supervised_tcp else 0, program)
+    instructions = ctypes.create_string_buffer(confinement.rules, len(confinement.rules))
+    program = struct.pack("@HP", len(confinement.rules) // 8, ctypes.addressof(instructions))
+    return _call(
+        "syscall", confinement.seccomp, _SET_MODE_FILTER, _NEW_LISTENER if confinement.supervised_tcp else 0, program
+    )

@@ -1,6 +1,6 @@
 """Tier B: a sandbox behind Landlock, a filter of system calls and resource limits, which needs no privilege at all.
 
-Also the start of a sandbox without walls, for who asked for that: it is supervised and limited in the same way.
+Also starts sandboxes without isolation, where that is asked for: it is supervised and limited in the same way.
 """
 
 import base64
@@ -15,7 +15,7 @@ import streams
 from streams.environments.environment import Network
 from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
-from streams.sandboxes.isolation.confine import ABI_WITH_SIGNALS, ABI_WITH_TRUNCATE, Walls, landlock_abi
+from streams.sandboxes.isolation.confine import ABI_WITH_SIGNALS, ABI_WITH_TRUNCATE, ConfinementRules, landlock_abi
 from streams.sandboxes.isolation.launching import Confinement, Launch, bare_variables, readable_file
 from streams.sandboxes.isolation.seccomp import call_numbers, compile_filter
 
@@ -48,11 +48,11 @@ class Landlock:
     @contextmanager
     def launch(self, command: Sequence[str], confinement: Confinement) -> Iterator[Launch]:
         network = confinement.network
-        # Root gives each sandbox a user of its own, whose signals reach nobody else.
+        # Root gives each sandbox a user of its own, whose signals reach no other process.
         own_signals = self._abi >= ABI_WITH_SIGNALS or os.geteuid() == 0
         rules = compile_filter(network, own_namespaces=False, own_signals=own_signals)
         paths = (*system_paths(network), *code_paths(), *confinement.readable)
-        walls = Walls(
+        enforced = ConfinementRules(
             home=str(_home(confinement)),
             rlimits=list(confinement.limits.of_a_process().items()),
             processes=confinement.limits.processes,
@@ -63,23 +63,23 @@ class Landlock:
             seccomp=call_numbers()["seccomp"],
             rules=rules,
         )
-        with _supervised(command, walls, confined=True) as launch:
+        with _supervised(command, enforced, confined=True) as launch:
             yield launch
 
 
 class Unconfined:
-    """No walls at all, but limits, and an end for everything when the sandbox ends."""
+    """No isolation at all, but limits, and an end for everything when the sandbox ends."""
 
     name = "none"
 
     @contextmanager
     def launch(self, command: Sequence[str], confinement: Confinement) -> Iterator[Launch]:
-        walls = Walls(
+        enforced = ConfinementRules(
             home=str(_home(confinement)),
             rlimits=list(confinement.limits.of_a_process().items()),
             processes=confinement.limits.processes,
         )
-        with _supervised(command, walls, confined=False) as launch:
+        with _supervised(command, enforced, confined=False) as launch:
             yield launch
 
 
@@ -88,18 +88,18 @@ def _home(confinement: Confinement) -> Path:
 
 
 @contextmanager
-def _supervised(command: Sequence[str], walls: Walls, *, confined: bool) -> Iterator[Launch]:
+def _supervised(command: Sequence[str], enforced: ConfinementRules, *, confined: bool) -> Iterator[Launch]:
     order = {
         "command": list(command),
-        "walls": {**walls._asdict(), "rules": base64.b64encode(walls.rules).decode()},
+        "confinement": {**enforced._asdict(), "rules": base64.b64encode(enforced.rules).decode()},
         "confined": confined,
-        "numbers": call_numbers() if walls.supervised_tcp else {},
+        "numbers": call_numbers() if enforced.supervised_tcp else {},
     }
     program = _SUPERVISOR.format(root=str(Path(streams.__path__[0]).parent))
     with readable_file(json.dumps(order).encode()) as fd:
         yield Launch(
             command=(sys.executable, "-I", "-S", "-c", program, str(fd), str(os.getpid())),
-            variables=bare_variables(Path(walls.home)),
+            variables=bare_variables(Path(enforced.home)),
             fds=(fd,),
-            files=Path(walls.home),
+            files=Path(enforced.home),
         )

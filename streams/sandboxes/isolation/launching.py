@@ -46,12 +46,12 @@ class Launch:
 
 
 class Tier(Protocol):
-    """One way to put walls around a process."""
+    """One way to isolate a process."""
 
     name: str
 
     def launch(self, command: Sequence[str], confinement: Confinement) -> AbstractContextManager[Launch]:
-        """How to start `command` behind the walls, in its home folder. The files it inherits are closed at the end."""
+        """How to start `command` isolated, in its home folder. The files it inherits are closed at the end."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The root of a sandbox's processes in tier B, started by `landlock.py`. It stands outside of the walls.
+"""The root of a sandbox's processes in tier B, started by `landlock.py`. It is not confined itself.
 
 It imports as little as it can: every sandbox waits for it.
 
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from streams.sandboxes.isolation import confine
-from streams.sandboxes.isolation.confine import Walls
+from streams.sandboxes.isolation.confine import ConfinementRules
 from streams.sandboxes.isolation.loopback import Loopback
 from streams.sandboxes.isolation.tree import descendants, processes
 
@@ -36,7 +36,9 @@ def main() -> NoReturn:
     order_fd, parent = map(int, sys.argv[1:])
     with os.fdopen(order_fd, "rb") as file:
         order = json.load(file)
-    walls = Walls(**{**order["walls"], "rules": binascii.a2b_base64(order["walls"]["rules"])})
+    confinement = ConfinementRules(
+        **{**order["confinement"], "rules": binascii.a2b_base64(order["confinement"]["rules"])}
+    )
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, _told_to_end)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -44,12 +46,12 @@ def main() -> NoReturn:
         sys.exit("the sandbox's pool was gone before the sandbox began")
     if order["confined"] and os.geteuid() == 0:
         user = confine.private_user(os.getpid())
-        os.chown(walls.home, user, user)
+        os.chown(confinement.home, user, user)
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
         ours.close()
-        _become(order["command"], walls, theirs, confined=order["confined"])
+        _become(order["command"], confinement, theirs, confined=order["confined"])
     theirs.close()
     # The pool must see the ends of its pipes close when the sandbox's own are closed.
     with open(os.devnull, "r+b") as nothing:
@@ -60,23 +62,27 @@ def main() -> NoReturn:
     _end_all(_watch(child, loopback, listeners))
 
 
-def _become(command: list[str], walls: Walls, supervisor: socket.socket, *, confined: bool) -> NoReturn:
-    """What the child does: it goes behind the walls and becomes `command`."""
+def _become(
+    command: list[str], confinement: ConfinementRules, supervisor: socket.socket, *, confined: bool
+) -> NoReturn:
+    """What the child does: it confines itself and becomes `command`."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.chdir(walls.home)
-        confine.limit_resources(walls)
+        os.chdir(confinement.home)
+        confine.limit_resources(confinement)
         root = os.geteuid() == 0
         if confined:
-            confine.limit_processes(walls.processes if root else _threads_of(os.getuid()) + _SHARED_USER_PROCESSES)
-            confine.restrict_files(walls)
+            confine.limit_processes(
+                confinement.processes if root else _threads_of(os.getuid()) + _SHARED_USER_PROCESSES
+            )
+            confine.restrict_files(confinement)
             if root:
                 confine.become_nobody(confine.private_user(os.getppid()))
         # After the change of user, which resets it. It reaches no further than this one process; `_end_all` does.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if confined:
-            listener = confine.filter_calls(walls)
-            if walls.supervised_tcp:
+            listener = confine.filter_calls(confinement)
+            if confinement.supervised_tcp:
                 socket.send_fds(supervisor, [b"."], [listener])
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.execve(command[0], command, dict(os.environ))

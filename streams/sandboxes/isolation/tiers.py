@@ -1,4 +1,4 @@
-"""Which walls sandboxes get: the choice of the best tier that works on this machine. Called when the pool starts."""
+"""The choice of the best tier of isolation that works on this machine. Called when the pool starts."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from streams.sandboxes.isolation.settings import Isolation
 log = structlog.get_logger()
 
 _PROBE_TIMEOUT_S = 30.0
-# Two ends of one connection inside, and nobody to talk to outside: what a Java virtual machine needs, and no more.
+# Two ends of one connection inside, and no peer outside: what a Java virtual machine needs, and no more.
 _PROBE = """
 import socket, sys
 with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
@@ -34,7 +34,7 @@ _TIERS: dict[str, Callable[[], Tier]] = {"bubblewrap": Bubblewrap, "landlock": L
 def choose(isolation: Isolation) -> Tier:
     """The tier that `isolation` names, or with `auto` the first that works. Each is tried by running a program in it.
 
-    Raises `ConfigurationError` when none does. Sandboxes run without walls only when that is asked for by name.
+    Raises `ConfigurationError` when none does. Sandboxes run without isolation only when that is asked for by name.
     """
     if isolation == "none":
         log.warning(
@@ -54,8 +54,8 @@ def choose(isolation: Isolation) -> Tier:
             return tier
     reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
     raise ConfigurationError(
-        f"sandboxes cannot be isolated on this machine. {reasons}. Docs/isolation.md has what a tier needs; "
-        'isolation = "none" runs sandboxes without walls, which only environments and policies that you trust deserve.'
+        f"sandboxes cannot be isolated on this machine. {reasons}. docs/isolation.md says what a tier needs; "
+        'isolation = "none" runs them without isolation, for environments and policies that you trust.'
     )
 
 

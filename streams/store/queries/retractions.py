@@ -2,7 +2,7 @@
 
 
 def _revoked(transitions: str = "true", retractions: str = "true") -> str:
-    """The episodes in which a principal took part that revoked consent: nobody is to learn from them any more."""
+    """The episodes in which a principal took part that revoked consent: nothing may learn from them any more."""
     return f"""
     SELECT episode_id FROM transitions
     WHERE {transitions} AND principal IN (SELECT principal FROM retractions WHERE {retractions})

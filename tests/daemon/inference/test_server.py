@@ -164,7 +164,7 @@ async def test_unloading_waits_for_replies_in_flight_and_the_name_is_never_used_
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
-        ("chat/completions", {"model": "nobody", "messages": CHAT}, 404, "model_not_found"),
+        ("chat/completions", {"model": "no one", "messages": CHAT}, 404, "model_not_found"),
         ("chat/completions", {"model": "base", "messages": CHAT, "max_tokens": 600}, 400, "context_length_exceeded"),
         ("chat/completions", {"model": "base", "messages": []}, 400, "invalid_request"),
         ("chat/completions", {"model": "base", "messages": CHAT, "tools": []}, 400, "invalid_request"),

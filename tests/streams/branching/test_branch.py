@@ -158,7 +158,7 @@ async def test_a_sandbox_killed_while_branching_costs_no_state(pool: SandboxPool
 
     results = await branched(request, pool, Killer())
     assert {result.fidelity for result in results} == {"sandbox_replayed"}
-    assert not any(result.fatalities for result in results)
+    assert not any(result.failures for result in results)
     await eventually(lambda: killed[0] not in {process.pid for process in processes()}, "the killed process is gone")
 
 

@@ -33,7 +33,7 @@ WALKED = (
 
 
 def fates(trials: list[Trial]) -> list[str]:
-    return [trial.observation.text if trial.observation else str(trial.fate) for trial in trials]
+    return [trial.observation.text if trial.observation else str(trial.failure_kind) for trial in trials]
 
 
 async def test_an_action_that_hangs_or_kills_its_sandbox_is_a_result_and_affects_no_other() -> None:
@@ -61,7 +61,7 @@ async def test_actions_that_a_sandbox_did_not_survive_are_reported_and_not_learn
     for result in results:
         assert result.fidelity == "sandbox_exact"
         assert result.alternatives == ()
-        assert {(each.action, each.fate) for each in result.fatalities} == {("hang", "timeout"), ("die", "died")}
+        assert {(each.action, each.failure_kind) for each in result.failures} == {("hang", "timeout"), ("die", "died")}
 
 
 async def test_budget_that_one_state_cannot_use_is_spent_on_the_others() -> None:

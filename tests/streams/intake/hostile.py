@@ -44,7 +44,7 @@ TEXTS = (
         MARKER,
     ),
 )
-# JSON as bytes, since much of it is no JSON that Python would write.
+# JSON as bytes, since much of it is not JSON that Python would write.
 LITERALS = (
     *(b"null", b"true", b"-0", b"0.1", b"-1", b"1e400", b"-1e400", b"NaN", b"Infinity", b"-Infinity", b"1e-400", b"01"),
     *(b"2147483648", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"9" * 5000, b"0x1"),
@@ -137,7 +137,7 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
             evidence={odd("note"): odd("fine"), "turns": [1, None, {"x": 2**70}]},
         ).to_json()
         if draw.random() < 0.1:
-            yield RetractionEvent(event_id=_id(draw), principal=name("nobody"), reason=odd("asked")).to_json()
+            yield RetractionEvent(event_id=_id(draw), principal=name("no one"), reason=odd("asked")).to_json()
 
 
 def fuzz(count: int, seed: int = 0) -> Iterator[Hostile]:
@@ -226,7 +226,7 @@ def recode(draw: random.Random, value: bytes, other: bytes) -> bytes:
 
 
 def on_fields(change: Callable[[random.Random, dict[str, Any]], None]) -> "Mutation":
-    """A mutation of the parsed event; what is no JSON object any more stays as it is."""
+    """A mutation of the parsed event; what is not a JSON object any more stays as it is."""
 
     def mutate(draw: random.Random, value: bytes, other: bytes) -> bytes:
         try:

@@ -205,7 +205,7 @@ async def test_hostile_records_pass_a_real_broker_and_leave_the_recorder_running
 
 
 class NoUnicode(str):
-    """A header name that goes out as bytes that are no UTF-8."""
+    """A header name that goes out as bytes that are not UTF-8."""
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
         return b"\xff\xfe"

@@ -6,7 +6,7 @@ import random
 from streams.events import (
     Alternative,
     BranchResult,
-    Fatality,
+    Failure,
     RecordedStep,
     Recovery,
     RecoveryResult,
@@ -98,7 +98,7 @@ def test_recoveries_sandbox_failures_and_divergences_are_redacted_too() -> None:
         step=0,
         requested=1,
         fidelity="sandbox_exact",
-        fatalities=(Fatality(action="write to jo@example.org", fate="died"),),
+        failures=(Failure(action="write to jo@example.org", failure_kind="died"),),
     )
     reason = "the sandbox shows something else than was recorded: 'Sent to jo@example.org.'"
     diverged = fatal.model_copy(update={"fidelity": "dropped", "fatalities": (), "reason": reason})

@@ -154,7 +154,7 @@ def test_foreign_records_in_the_topic_are_ignored(kafka: KafkaSettings) -> None:
 
 @pytest.mark.parametrize("text", ["", "events", "events/0", "events/zero/1", "/0/1", "events/0/-1"])
 def test_a_malformed_position_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no position"):
+    with pytest.raises(ValueError, match="is not a position"):
         Position.parse(text)
 
 

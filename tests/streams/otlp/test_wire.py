@@ -1,4 +1,4 @@
-"""OTLP requests as exporters send them, as other languages write them, and as nobody should."""
+"""OTLP requests as exporters send them, as other languages write them, and as no one should."""
 
 import gzip
 import json

@@ -22,7 +22,7 @@ BROKEN = {
     "faulty_harmful": "capabilities agree with what is offered",
     "faulty_unforkable": "capabilities agree with what is offered",
     "faulty_careless": "refusals leave the session usable",
-    "faulty_raising": "what is no action is answered",
+    "faulty_raising": "what is not an action is answered",
     "faulty_losing": "demonstrations succeed",
     "faulty_open": "refusals leave the session usable",
 }

@@ -1,4 +1,4 @@
-"""Queries take named parameters, so that nobody has to quote a value; a wrong one is refused with its name."""
+"""Queries take named parameters, so that no one has to quote a value; a wrong one is refused with its name."""
 
 import httpx
 import pytest

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from streams.events import BranchResult, Fatality
+from streams.events import BranchResult, Failure
 from streams.store.status import status
 from streams.store.writer import Store
 from streams.trust.holdout import Split
@@ -52,7 +52,7 @@ def test_actions_that_a_sandbox_did_not_survive_are_counted_and_are_no_transitio
     store.append(records(episode("a")))
     decoded = result(branches("a", actions=("jump", "wait"), requested=3))
     assert isinstance(decoded.content, BranchResult)
-    fatal = (Fatality(action="hang", fate="timeout"), Fatality(action="die", fate="died"))
+    fatal = (Failure(action="hang", failure_kind="timeout"), Failure(action="die", failure_kind="died"))
     store.append([replace(decoded, content=decoded.content.model_copy(update={"fatalities": fatal}))])
     assert (status(store).branches.timeouts, status(store).branches.deaths) == (1, 1)
     assert status(store).transitions["branch"] == 2

@@ -9,7 +9,7 @@ from streams.events import (
     MESSAGES,
     Actor,
     Event,
-    Fatality,
+    Failure,
     RecordedStep,
     Recovery,
     RecoveryResult,
@@ -71,7 +71,7 @@ def test_cells_cannot_be_given_by_position() -> None:
 
 def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     batch = Batch(7)
-    branched = branches("a").model_copy(update={"fatalities": (Fatality(action="hang", fate="timeout"),)})
+    branched = branches("a").model_copy(update={"fatalities": (Failure(action="hang", failure_kind="timeout"),)})
     request_id = content_id("branch_request", "failed", "a")
     recovered = RecoveryResult(
         event_id=RecoveryResult.id_for(request_id),

@@ -1,4 +1,4 @@
-"""Hostile programs behind the walls of each tier, and each once without walls: a check that cannot fail is none."""
+"""Hostile programs in each tier of isolation, and each once without isolation: a check that cannot fail is none."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from streams.sandboxes.isolation.launching import Tier
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from tests.streams.sandboxes.isolated import ESCAPES, HERE, Outside, outside, started
 
-# What these try is refused to a program that is not root even without walls.
+# What these try is refused to a program that is not root even without isolation.
 PRIVILEGED = {"open_kernel_settings", "mount", "leave_a_root", "open_odd_sockets", "open_installed_code"}
 # These know the numbers of system calls of one architecture.
 OF_X86_64 = {"make_forbidden_calls", "new_namespaces"}
@@ -27,7 +27,7 @@ PROGRAMS.remove(OPEN_FILES)
 
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    # Not the test's own folder, which only its owner may enter: the walls are to be what stops the program.
+    # Not the test's own folder, which only its owner may enter: the isolation are to be what stops the program.
     folder = tmp_path_factory.mktemp("outside")
     with outside(folder) as world:
         yield world
