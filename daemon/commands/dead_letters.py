@@ -22,7 +22,7 @@ dead_letters = typer.Typer(name="dead-letters", no_args_is_help=True, help="What
 Verdict = Literal["dead-letter", "quarantine"]
 
 
-class Letter(FrozenModel):
+class RefusedRecord(FrozenModel):
     """A dead-letter record as `--json` prints it.
 
     `content` only if asked for; bytes that are not text are escaped.
@@ -39,7 +39,7 @@ class Letter(FrozenModel):
     content: str | None = None
 
     @classmethod
-    def of(cls, dead_letter: DeadLetter, content: str | None = None) -> "Letter":
+    def of(cls, dead_letter: DeadLetter, content: str | None = None) -> "RefusedRecord":
         return cls(
             position=str(dead_letter.position),
             verdict=dead_letter.verdict,
@@ -67,7 +67,7 @@ def list_letters(
     newest = dead_letters[-limit:]
     records = originals(kafka, newest if show else [])
     contents = {dead_letter.position: _text(record.value or b"") for dead_letter, record in records}
-    shown = [Letter.of(dead_letter, contents.get(dead_letter.position)) for dead_letter in newest]
+    shown = [RefusedRecord.of(dead_letter, contents.get(dead_letter.position)) for dead_letter in newest]
     if as_json:
         print_json("[" + ",".join(dead_letter.model_dump_json(exclude_none=True) for dead_letter in shown) + "]")
     else:
@@ -101,7 +101,7 @@ def replay_letters(
         positions = [str(dead_letter.position) for dead_letter in chosen]
         print_json(json.dumps({"chosen": positions, "replayed": replayed, "dry_run": dry_run}))
     elif dry_run:
-        Console().print(_table([Letter.of(dead_letter) for dead_letter in chosen], len(chosen)))
+        Console().print(_table([RefusedRecord.of(dead_letter) for dead_letter in chosen], len(chosen)))
         typer.echo(f"{len(chosen)} records would be replayed")
     else:
         typer.echo(f"{replayed} records were published again; what is refused again comes back as a dead-letter record")
@@ -130,7 +130,7 @@ def _choose(dead_letters: list[DeadLetter], wanted: list[Position], error: str) 
     return [known[position] for position in dict.fromkeys(wanted)]
 
 
-def _table(dead_letters: list[Letter], of: int) -> Table:
+def _table(dead_letters: list[RefusedRecord], of: int) -> Table:
     table = Table(
         *("refused at", "position", "verdict", "error", "key", "bytes", "replayed"),
         title=f"{len(dead_letters)} of {of} dead-letter records",

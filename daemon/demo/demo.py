@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from daemon.config import Settings
 from daemon.console import Narrator
-from daemon.demo.plan import BranchCounts, CycleLine, DemoPlan, DemoReport, EventCounts, OutOfDomain, RollbackLine
+from daemon.demo.plan import CycleLine, DemoBranchCounts, DemoPlan, DemoReport, EventCounts, OutOfDomain, RollbackLine
 from daemon.demo.sabotage import damaged_copy
 from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
 from daemon.registry.lifecycle import State
@@ -223,9 +223,9 @@ class Demo:
             duplicated=stored - counts["distinct_ids"],
         )
 
-    async def branches(self) -> BranchCounts:
+    async def branches(self) -> DemoBranchCounts:
         counts = (await self.loop.store.status()).branches
-        return BranchCounts(
+        return DemoBranchCounts(
             requested=counts.requested, executed=counts.executed, diverged=counts.requested - counts.executed
         )
 

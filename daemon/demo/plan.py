@@ -74,7 +74,7 @@ class EventCounts(FrozenModel):
     duplicated: int
 
 
-class BranchCounts(FrozenModel):
+class DemoBranchCounts(FrozenModel):
     """Alternatives asked for, run in a sandbox, and dropped because their state could not be restored."""
 
     requested: int
@@ -129,7 +129,7 @@ class DemoReport(FrozenModel):
 
     seed: int
     events: EventCounts
-    branches: BranchCounts
+    branches: DemoBranchCounts
     cycles: tuple[CycleLine, ...]
     first_success: float
     last_success: float

@@ -38,7 +38,7 @@ class SlotStorage:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SlotSegment:
     """A run of neighbouring slots that each get the same number of new tokens.
 
     Attributes:
@@ -64,12 +64,12 @@ class SlotBatch:
     storage: SlotStorage
     slots: torch.Tensor
     positions: torch.Tensor
-    segments: tuple[Segment, ...]
+    segments: tuple[SlotSegment, ...]
 
 
 def make_segment(
     offset: int, first_slot: int, before: list[int], tokens: int, *, groups: int, dtype: torch.dtype
-) -> Segment:
+) -> SlotSegment:
     """A segment with its mask; `before` holds how many tokens each of its slots already has.
 
     `groups` is the number of query heads that share a key head, `dtype` that of the queries.
@@ -80,7 +80,7 @@ def make_segment(
         last_seen = torch.tensor(before)[:, None] + torch.arange(tokens)[None, :]
         hidden = torch.arange(length)[None, None, :] > last_seen[:, :, None]
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
-    return Segment(offset, first_slot, len(before), tokens, length, mask)
+    return SlotSegment(offset, first_slot, len(before), tokens, length, mask)
 
 
 def slot_attention(

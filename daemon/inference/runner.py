@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from daemon.inference.attention import Segment, SlotBatch, SlotStorage, make_segment
+from daemon.inference.attention import SlotBatch, SlotSegment, SlotStorage, make_segment
 from daemon.inference.sampling import draw_tokens, log_probabilities
 from daemon.inference.sequence import Sequence
 from daemon.inference.slots import SlotTable
@@ -163,7 +163,7 @@ class Runner:
             self._table.computed(sequence.slot, sequence.computed)
         return hidden
 
-    def _segments(self, pieces: list[_Piece]) -> tuple[Segment, ...]:
+    def _segments(self, pieces: list[_Piece]) -> tuple[SlotSegment, ...]:
         segments = []
         offset = index = 0
         while index < len(pieces):

@@ -1,4 +1,8 @@
-"""What a training run minimises, one algorithm per file."""
+"""The objectives of training, one algorithm per file.
+
+To add one, write a class that satisfies `objective.Objective` in a file of its own and list it in `OBJECTIVES`; a
+stage of `learner.stages` then names it. Imports `learners.packing` and `learners.trajectories`.
+"""
 
 from learners.objectives.imitation import Imitation
 from learners.objectives.objective import Objective

@@ -62,7 +62,7 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class OutboxMessage:
     """An event that was decided on and is not yet marked as published."""
 
     number: int
@@ -189,12 +189,13 @@ class AssemblyState:
             )
             connection.execute("UPDATE traces SET open = bytes > 0 WHERE unit = ?", (unit.key,))
 
-    def pending(self, limit: int) -> list[Pending]:
+    def pending(self, limit: int) -> list[OutboxMessage]:
         """The oldest events that are not marked as published."""
         with self._errors_explained("read events"), self._lock:
             rows = self._connection.execute("SELECT * FROM outbox ORDER BY number LIMIT ?", (limit,)).fetchall()
         return [
-            Pending(number, Outgoing(topic, key, value, _headers(text))) for number, topic, key, value, text in rows
+            OutboxMessage(number, Outgoing(topic, key, value, _headers(text)))
+            for number, topic, key, value, text in rows
         ]
 
     def published(self, number: int) -> None:

@@ -27,7 +27,7 @@ from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 
 def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
     """Answer requests until their stream ends."""
-    sessions: dict[int, Session] = {}
+    sessions: dict[int, EnvironmentSession] = {}
     for line in requests:
         request = Request.model_validate_json(line)
         try:
@@ -41,12 +41,12 @@ def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
         answers.flush()
 
 
-def _answer(start: Start, sessions: dict[int, "Session"], request: Request) -> Answer:
+def _answer(start: Start, sessions: dict[int, "EnvironmentSession"], request: Request) -> Answer:
     match request.op:
         case "network":
             return Answer(id=request.id, texts=(load_environment(start.environment).capabilities.network,))
         case "open":
-            sessions[request.session] = Session(
+            sessions[request.session] = EnvironmentSession(
                 open_environment(start.environment, start.settings), start.step_timeout_s
             )
             return Answer(id=request.id)
@@ -56,7 +56,7 @@ def _answer(start: Start, sessions: dict[int, "Session"], request: Request) -> A
     return sessions[request.session].answer(request)
 
 
-class Session:
+class EnvironmentSession:
     """One environment of the process, and what can be asked of it. `taken` is what the last branches led to."""
 
     def __init__(self, environment: Environment, step_timeout_s: float) -> None:

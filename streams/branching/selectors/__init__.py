@@ -1,4 +1,9 @@
-"""Where branches are spent. One selector a file; each weighs the states of an episode, and none does any I/O."""
+"""The selectors, which decide where branches are spent: one per file, each weighs the states of an episode, without
+I/O.
+
+To add one, write a class that satisfies `selector.Selector` in a file of its own, and list it in `SELECTORS` and in
+`SelectorName` of `streams/branching/settings.py`.
+"""
 
 from streams.branching.selectors.curiosity import Curiosity
 from streams.branching.selectors.novelty import Novelty

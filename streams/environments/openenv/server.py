@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_valida
 
 from streams.environments.environment import Configured, Environment
 from streams.environments.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Message
-from streams.environments.openenv.session import Session
+from streams.environments.openenv.session import OpenEnvSession
 from streams.environments.registry import load_environment
 from streams.errors import ConfigurationError, RatchetError, ServerRefusedError
 from streams.runtime.http_server import HttpServer, listen
@@ -118,14 +118,14 @@ class OpenEnvServer:
         finally:
             await self._run(session.close)
 
-    def _open(self) -> Session:
-        return Session(self._open_environment(), self._settings.environment, self._settings.snapshots)
+    def _open(self) -> OpenEnvSession:
+        return OpenEnvSession(self._open_environment(), self._settings.environment, self._settings.snapshots)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _answer(session: Session, message: Message) -> Message:
+def _answer(session: OpenEnvSession, message: Message) -> Message:
     try:
         return session.answer(message)
     except ServerRefusedError as error:

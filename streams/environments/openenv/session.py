@@ -63,7 +63,7 @@ class _Kept:
     copy: object
 
 
-class Session:
+class OpenEnvSession:
     """Raises `ServerRefusedError` for what cannot be answered; the session goes on after it.
 
     Snapshots outlive resets. There are at most `most_snapshots` of them, until some are released.

@@ -27,7 +27,7 @@ _MACHINE = ("cpuinfo", "meminfo", "stat", "filesystems", "version", "sys/vm/over
 _SUPERVISOR = """
 import sys
 sys.path.append({root!r})
-from streams.sandboxes.isolation.supervisor import main
+from streams.sandboxes.isolation.init_process import main
 main()
 """
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from daemon.demo.demo import AGENT
 from daemon.demo.plan import (
     PROVEN_TASKS,
-    BranchCounts,
     CycleLine,
+    DemoBranchCounts,
     DemoPlan,
     DemoReport,
     EventCounts,
@@ -41,7 +41,7 @@ ROLLBACK = RollbackLine(
 REPORT = DemoReport(
     seed=0,
     events=EventCounts(produced=100, stored=100, lost=0, duplicated=0),
-    branches=BranchCounts(requested=50, executed=48, diverged=2),
+    branches=DemoBranchCounts(requested=50, executed=48, diverged=2),
     cycles=(CYCLE, SECOND),
     first_success=0.1,
     last_success=0.4,
@@ -66,7 +66,7 @@ def test_a_report_that_shows_everything_has_no_failures() -> None:
     [
         (but(events=EventCounts(produced=9, stored=8, lost=1, duplicated=0)), "1 events were lost"),
         (but(events=EventCounts(produced=9, stored=9, lost=0, duplicated=2)), "2 events were stored twice"),
-        (but(branches=BranchCounts(requested=9, executed=0, diverged=9)), "no alternative was executed"),
+        (but(branches=DemoBranchCounts(requested=9, executed=0, diverged=9)), "no alternative was executed"),
         (but(sabotage_verdict=Verdict.PROMOTE), "an adapter with noise on its weights was promoted"),
         (
             but(rollback=ROLLBACK.model_copy(update={"answered_after": ("ratchet-1-abc", "base")})),
