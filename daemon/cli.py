@@ -97,7 +97,7 @@ def run(
 
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """What serves, what is stored, and how the last cycles ended."""
+    """Show what serves, what is stored, and how the last cycles ended."""
     report = run_async(_ask(config, lambda control: control.status()))
     if as_json:
         print_json(report.model_dump_json())

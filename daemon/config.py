@@ -45,7 +45,7 @@ class EngineSettings(FrozenModel):
 
 
 class DomainSettings(FrozenModel):
-    """What the agent does, as far as evaluation must know it: the tasks that gates are played on."""
+    """The agent's domain, as far as evaluation must know it: the tasks that gates are played on."""
 
     environment: str = Field(default="textworld_express", description="Entry point of a sandbox environment.")
     game: str = "twc"
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """What `read` gives, `settled`: what every process works with."""
+        """The settings of `read`, `settled`: every process works with these."""
         return cls.read(path).settled()
 
     @classmethod

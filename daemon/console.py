@@ -70,7 +70,7 @@ def print_json(document: str) -> None:
 
 
 def status_table(report: StatusReport) -> Table:
-    """What `ratchet status` shows."""
+    """The table of `ratchet status`."""
     table = Table(title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
     table.add_row("served now", report.served or "nothing yet")

@@ -1,4 +1,7 @@
-"""What a gate saw, for machines (`gate.json`) and for people (`report.md`). The learner writes both after each gate."""
+"""The report of a gate, for machines (`gate.json`) and for people (`report.md`).
+
+The learner writes both after each gate.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

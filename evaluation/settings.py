@@ -14,7 +14,7 @@ class RolloutSettings(FrozenModel):
 
 
 class GateSettings(FrozenModel):
-    """What a candidate must show before it may serve."""
+    """Settings of the gate."""
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Highest p-value that counts as proof, in either way.")
     min_tasks: int = Field(default=150, ge=1, description="Fewer paired tasks than this give no verdict at all.")

@@ -48,7 +48,10 @@ class Exposure:
 
 
 class Provenance:
-    """What the adapters and snapshots of one home folder tell. Reads each file once: make a new one to look again."""
+    """The provenance of the adapters and snapshots of one home folder.
+
+    Reads each file once: make a new one to look again.
+    """
 
     def __init__(self, adapters: AdapterStore, snapshots: Path) -> None:
         self._adapters = adapters

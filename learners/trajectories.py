@@ -1,4 +1,4 @@
-"""What training works on: a trusted episode with everything that branching found out beside it."""
+"""A training example: a trusted episode and the branches of its states."""
 
 from dataclasses import dataclass
 

@@ -81,7 +81,7 @@ class DivergedError(SandboxError):
 
 
 class StepTimeoutError(SandboxError):
-    """What was asked of a sandbox took too long; the process it ran in was killed.
+    """A request to a sandbox took too long; the process it ran in was killed.
 
     `before` are the observations of the branches that were done by then.
     """
@@ -104,7 +104,7 @@ class ServerRefusedError(SandboxError):
 
 
 class BrokenPromiseError(SandboxError):
-    """What an environment did is not what its contract or its capabilities say."""
+    """An environment broke its contract or the promises of its capabilities."""
 
 
 class PolicyError(RatchetError):

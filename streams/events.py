@@ -39,7 +39,7 @@ VARIANT_MARK = "~"
 
 
 class Task(Record):
-    """What an episode attempts. `task_id` decides alone whether it is held out of training."""
+    """The task that an episode attempts. `task_id` decides alone whether it is held out of training."""
 
     environment: Name
     task_id: Identity
@@ -171,7 +171,7 @@ class Failure(Record):
 
 
 class BranchResult(Envelope):
-    """What became of one state of a branch request. `requested` counts the alternatives proposed for it.
+    """The result of one state of a branch request. `requested` counts the alternatives proposed for it.
 
     A state that could not be restored exactly yields no alternatives: `fidelity` is `dropped` and `reason` says why.
     """
@@ -207,7 +207,7 @@ class Recovery(Record):
 
 
 class RecoveryResult(Envelope):
-    """What became of a branch request for a failed episode.
+    """The result of a branch request for a failed episode.
 
     `attempts` continuations took `sandbox_steps` steps, replays not counted. When the episode could not be restored,
     `fidelity` is `dropped` and `reason` says why.

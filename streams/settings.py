@@ -1,4 +1,4 @@
-"""What the settings and data models of all packages are made of."""
+"""The base of the settings and data models of all packages."""
 
 from typing import Annotated, TypeAlias
 

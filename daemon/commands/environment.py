@@ -22,7 +22,7 @@ environment = typer.Typer(name="environment", no_args_is_help=True, help="Where 
 
 
 class ConformanceReport(FrozenModel):
-    """What `ratchet environment check --json` prints."""
+    """The JSON of `ratchet environment check --json`."""
 
     environment: str
     description: Description

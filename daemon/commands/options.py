@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 def run_async(work: Awaitable[Result]) -> Result:
-    """What `work` gives, from an event loop of its own."""
+    """Run `work` on an event loop of its own and return its result."""
 
     async def run() -> Result:
         return await work

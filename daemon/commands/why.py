@@ -28,7 +28,7 @@ def why(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What an adapter was trained on, whose data that was, and what the gate said. Nothing need be running."""
+    """Show what an adapter was trained on, whose data that was, and the gate's verdict. Works offline."""
     if (adapter is None) == (principal is None):
         raise typer.BadParameter("name an adapter or a --principal, and not both")
     home = Settings.load(config).home

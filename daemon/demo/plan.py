@@ -1,4 +1,4 @@
-"""What the demo does and how much of it; what it reports, and what it must have shown."""
+"""The demo's amounts, its report, and the conditions that the report must satisfy."""
 
 from dataclasses import dataclass
 
@@ -139,7 +139,7 @@ class DemoReport(FrozenModel):
     wall_seconds: float
 
     def failures(self, plan: DemoPlan) -> list[str]:
-        """What the plan promised and the report does not show."""
+        """The promises of the plan that the report does not show."""
         checks = {
             f"{self.events.lost} events were lost": self.events.lost == 0,
             f"{self.events.duplicated} events were stored twice": self.events.duplicated == 0,

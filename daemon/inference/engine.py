@@ -34,7 +34,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the engine has done since its start, in tokens, and what it has to do now, in replies."""
+    """The engine's work since its start, in tokens, and its present queue, in replies."""
 
     prefilled: int
     reused: int

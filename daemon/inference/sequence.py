@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What has come since the last update of a sequence.
+    """The text that arrived since the last update of a sequence.
 
     Attributes:
         text: new text that no stop string can take back.

@@ -1,4 +1,4 @@
-"""What the embedded inference server is told at its start. `__main__` reads it from the command line."""
+"""Settings of the embedded inference server. `__main__` reads it from the command line."""
 
 from pathlib import Path
 from typing import Literal

@@ -49,7 +49,7 @@ _STATES = {
 
 
 class Phase(StrEnum):
-    """What a cycle spends its time on."""
+    """The phases of a cycle."""
 
     TRAINING = "training"
     GATE = "gate"
@@ -64,7 +64,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What a cycle works with. Made by `open_loop`; the parts are shared by all cycles of a process."""
+    """The clients, stores and tasks of a cycle.
+
+    Made by `open_loop`; the parts are shared by all cycles of a process.
+    """
 
     settings: Settings
     base: Path

@@ -31,7 +31,7 @@ class ExposedAdapter(FrozenModel):
 
 
 class ForgetReport(FrozenModel):
-    """What `ratchet forget` did. `episodes` are the principal's in the store, which no later snapshot takes.
+    """The result of `ratchet forget`. `episodes` are the principal's in the store, which no later snapshot takes.
 
     `next_parent` is what the next cycle trains on from.
     """

@@ -1,4 +1,4 @@
-"""What `ratchet why` tells of an adapter: what it was trained on, whose data that was, and what the gate said."""
+"""The provenance of an adapter as `ratchet why` shows it: its training data, whose that was, the gate's verdict."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ _SHORTEST = 6
 
 
 class GateLine(FrozenModel):
-    """What the gate said. A win is a task that only the candidate solved, a loss one that only the champion did."""
+    """The gate's verdict. A win is a task that only the candidate solved, a loss one that only the champion did."""
 
     verdict: Verdict
     reason: str

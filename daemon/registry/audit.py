@@ -26,7 +26,7 @@ GENESIS = "0" * 64
 
 
 class Action(StrEnum):
-    """What was done."""
+    """The actions that the audit log records."""
 
     NAMED = "named"
     MOVED = "moved"
@@ -39,7 +39,7 @@ class Action(StrEnum):
 
 
 class AuditEvent(FrozenModel):
-    """What somebody did: `actor` did `action` to the adapter `subject`, because of `reason`.
+    """An audited action: `actor` did `action` to the adapter `subject`, because of `reason`.
 
     `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
     event for which `subject` is to be trained again: the log cannot forget, so it never names a principal.

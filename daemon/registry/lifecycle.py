@@ -1,4 +1,4 @@
-"""What an adapter can be, and what it can become. The registry refuses every other change."""
+"""The states of an adapter and the allowed transitions. The registry refuses every other change."""
 
 from enum import StrEnum
 

@@ -62,7 +62,7 @@ class Registry:
             raise RegistryError(f"{path} is damaged: restore it from what {AUDIT_FILE} says ({error})") from error
 
     def state(self, adapter: str) -> State | None:
-        """What `adapter` is now; None for one that was never entered."""
+        """The state of `adapter`; None for one that was never entered."""
         return _states(self.audit.read()).get(adapter)
 
     def enter(self, adapter: str, state: State, actor: str, reason: str) -> AuditEntry:
@@ -205,7 +205,7 @@ def _states(entries: Iterable[AuditEntry]) -> dict[str, State]:
 
 
 def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
-    """What served before `adapter` was last promoted and may serve again; `base` where nothing may."""
+    """The adapter that served before `adapter` was last promoted and may serve again; `base` where nothing may."""
     states = _states(entries)
     met = False
     for entry in reversed(entries):

@@ -1,4 +1,4 @@
-"""What the control API takes and gives, and what the audit log keeps of it."""
+"""Requests and answers of the control API, and the parts of them that the audit log keeps."""
 
 from typing import Annotated
 
@@ -57,7 +57,7 @@ class Change(FrozenModel):
 
 
 class StatusReport(FrozenModel):
-    """What serves, and how the loop stands.
+    """The serving adapter and the state of the loop.
 
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are

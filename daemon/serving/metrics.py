@@ -38,7 +38,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LoopFigures(Collector):
-    """What the loop did, from the audit log, and what serves now."""
+    """Metrics of the loop, from the audit log, and of the serving adapter."""
 
     registry: Registry
     alias: Alias
@@ -72,7 +72,7 @@ class _LoopFigures(Collector):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _StoreFigures(Collector):
-    """What the store holds, as it was last seen; nothing before it was seen once."""
+    """Metrics of the store, as it was last seen; nothing before it was seen once."""
 
     store: StoreWatch
 

@@ -1,4 +1,4 @@
-"""What the store holds and how far it is behind the log, asked for now and then and kept for status and metrics."""
+"""The store's status and its lag behind the log, polled and kept for status and metrics."""
 
 import asyncio
 from dataclasses import dataclass, field

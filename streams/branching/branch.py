@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Branched:
-    """What was done at one state so far. `seen` are the keys of what was tried, `answers` what came back."""
+    """The progress of branching at one state. `seen` are the keys of what was tried, `answers` what came back."""
 
     step: int
     seen: set[str]
@@ -103,7 +103,7 @@ def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> 
 
 
 async def situations(suggestions: Suggestions, selector: Selector) -> list[Situation]:
-    """What the selector is told of the states that could be restored."""
+    """The selector's view of the states that could be restored."""
     request, negative_log_likelihoods = suggestions.request, None
     if selector.needs_likelihoods:
         negative_log_likelihoods = await suggestions.policy.negative_log_likelihoods(request.state(len(request.steps)))

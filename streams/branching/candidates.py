@@ -1,4 +1,4 @@
-"""What could be tried at the states of an episode: what the policy would do there, and what the environment allows."""
+"""Candidate actions at the states of an episode, from the policy and from the environment."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -68,13 +68,13 @@ class Suggestions:
     _allowed: dict[int, tuple[Proposal, ...]] = field(default_factory=dict)
 
     async def keys(self, actions: list[str]) -> tuple[str, ...]:
-        """What makes several spellings of an action one."""
+        """The canonical key of each action, one for all its spellings."""
         if self.description.canonicalises:
             return await self.episode.canonical(actions)
         return tuple(canonical(action) for action in actions)
 
     async def sampled(self, step: int) -> tuple[list[Proposal], str]:
-        """What the policy would do, repeats included, and the name of the model that said so.
+        """Actions sampled from the policy, repeats included, and the name of the model that answered.
 
         What the environment allows is proposed in its own spelling.
         """
@@ -91,7 +91,7 @@ class Suggestions:
         return proposals, samples.model
 
     async def allowed(self, step: int) -> tuple[Proposal, ...]:
-        """What the environment lists or, where actions are tool calls, changes to the recorded one."""
+        """Actions that the environment lists or, where actions are tool calls, mutations of the recorded one."""
         if step not in self._allowed:
             source: Source = "mutation"
             if self.description.lists_actions:

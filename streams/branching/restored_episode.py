@@ -20,7 +20,7 @@ FailureKind: TypeAlias = Literal["timeout", "died"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of one action: what came back, or how the sandbox ended that took it."""
+    """The result of one action: an observation, or how the sandbox failed on it."""
 
     action: str
     observation: Observation | None

@@ -40,7 +40,7 @@ ROLE = "branch"
 
 @dataclass(frozen=True, slots=True)
 class BranchContext:
-    """What the episodes of one worker share. The selectors remember over episodes."""
+    """The resources that the episodes of one worker share. The selectors remember over episodes."""
 
     settings: BranchingSettings
     pools: Mapping[str, SandboxPool]
@@ -90,7 +90,7 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
 
 
 async def work(received: Received, kafka: KafkaSettings, context: BranchContext) -> list[Outgoing]:
-    """What is to be published for one record: what came of its episode, or a dead-letter record for another record."""
+    """The messages to publish for one record: the results of its episode, or a dead-letter record."""
     try:
         request = BranchRequest.model_validate_json(received.value or b"")
     except ValidationError as error:

@@ -21,7 +21,7 @@ class RecoverySettings(FrozenModel):
 
 
 class BranchingSettings(SandboxSettings):
-    """What is tried at the states of a trusted episode, and with what means."""
+    """Settings of branching: what is tried at the states of a trusted episode, and in which sandboxes."""
 
     alternatives: int = Field(default=3, ge=1, description="Most alternatives at one state.")
     branches_per_episode: int | None = Field(

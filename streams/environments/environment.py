@@ -1,4 +1,4 @@
-"""What a simulator, tool suite or server must offer so that Ratchet can branch and evaluate in it.
+"""The interface that a simulator, tool suite or server offers so that Ratchet can branch and evaluate in it.
 
 An adapter is a class that satisfies `Environment` and as many of the smaller protocols below as it can, and registers
 under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
@@ -27,7 +27,7 @@ class Restore(StrEnum):
 
 
 class Network(StrEnum):
-    """What an environment needs of the network."""
+    """The network that an environment needs."""
 
     NONE = "none"
     LOOPBACK = "loopback"
@@ -38,7 +38,7 @@ class Network(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an environment promises about its states.
+    """The promises of an environment about its states.
 
     `restores` are the ways its states can be brought back, cheapest first; with none, its steps cannot be branched.
     `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it
@@ -54,7 +54,8 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What came back. `text` is what the policy reads, `score` runs from 0 to 1, `success` is the verdict.
+    """The answer to a reset or a step. `text` is what the policy reads, `score` runs from 0 to 1, `success` is the
+    verdict.
 
     `understood` is false where the environment could make nothing of the action and said so.
     """
@@ -93,7 +94,7 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Configured(Protocol):
-    """What the *class* of an environment that has settings satisfies: its instances are made from one of them."""
+    """The interface of the *class* of an environment with settings: instances are made from them."""
 
     settings: type[BaseModel]
 
@@ -102,7 +103,7 @@ class Configured(Protocol):
 
 @runtime_checkable
 class ListsActions(Protocol):
-    """What an environment that knows its valid actions offers besides."""
+    """The interface of an environment that knows its valid actions."""
 
     def valid_actions(self) -> list[str]:
         """The actions it would understand now, sorted. Asking changes nothing that is ever observed."""
@@ -111,7 +112,7 @@ class ListsActions(Protocol):
 
 @runtime_checkable
 class Snapshots(Protocol):
-    """What an environment that declares `Restore.SNAPSHOT` offers besides."""
+    """The interface of an environment that declares `Restore.SNAPSHOT`."""
 
     def snapshot(self) -> object:
         """A copy of the present state. It holds as long as the session, and can be restored any number of times."""
@@ -133,7 +134,7 @@ class Tool:
 
 @runtime_checkable
 class Tools(Protocol):
-    """What an environment whose actions are tool calls offers besides.
+    """The interface of an environment whose actions are tool calls.
 
     Such an action is a JSON array of calls, `[{"name": …, "arguments": {…}}]`, or else a text for the user.
     """
@@ -145,7 +146,7 @@ class Tools(Protocol):
 
 @runtime_checkable
 class Canonicalises(Protocol):
-    """What an environment offers besides whose actions have several spellings that no general rule makes one."""
+    """The interface of an environment whose actions have several spellings that no general rule unifies."""
 
     def canonical(self, action: str) -> str:
         """The one spelling of all actions that do the same as `action`."""
@@ -154,7 +155,7 @@ class Canonicalises(Protocol):
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """What an environment that brings its own tasks offers besides."""
+    """The interface of an environment that brings its own tasks."""
 
     def games(self) -> tuple[str, ...]:
         """The kinds of tasks it has."""

@@ -49,7 +49,7 @@ class ChatHarness:
 
 
 def canonical(action: str) -> str:
-    """What makes two spellings one action: lower case, single spaces, no punctuation at the end.
+    """The canonical spelling of an action: lower case, single spaces, no punctuation at the end.
 
     >>> canonical("  Open the  Fridge. ")
     'open the fridge'

@@ -72,7 +72,7 @@ class _Story:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the machine told last. `won` is none until the end."""
+    """The last state that the machine reported. `won` is none until the end."""
 
     text: str
     description: str
@@ -214,13 +214,13 @@ def _parse(task: Task) -> tuple[str, str, int]:
 
 
 def _events(answer: str) -> list[str]:
-    """What succeeded, as the machine names it; a name with a parenthesis is only a part of another."""
+    """The actions that succeeded, as the machine names them; a name with a parenthesis is only a part of another."""
     told = (match.partition(_SUCCEEDED) for match in _BRACKETED.findall(_TAGGED.sub("", answer)))
     return [event for event, succeeded, _ in told if succeeded and not {"(", ")"} & set(event)]
 
 
 def _read(answer: str, before: _Shown) -> _Shown:
-    """What an answer of the machine says; what it does not say has stayed as it was."""
+    """One answer of the machine; fields that it does not have are unchanged."""
     told = {tag: _prose(text) for tag, text in _TAGGED.findall(answer)}
     text = _prose(_TAGGED.sub("", answer))
     won = None

@@ -65,7 +65,7 @@ def mutations(
 
 
 def _effect(calls: Iterable[Call], schemas: Mapping[str, _Schema]) -> tuple[str, ...]:
-    """What is the same for calls that do the same: an argument that says the default may be left out."""
+    """The canonical form of calls that do the same: an argument that says the default may be left out."""
 
     def telling(call: Call) -> dict[str, JsonValue]:
         known = schemas.get(call.name, {}).get("properties", {})
@@ -109,7 +109,7 @@ def _number(text: str) -> int | float:
 
 
 def _shape(text: str) -> str:
-    """What dates, file names or zip codes have in common.
+    """The format of dates, file names or zip codes.
 
     >>> _shape("2024-11-12"), _shape("report.pdf")
     ('0000-00-00', 'a.a')

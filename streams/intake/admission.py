@@ -16,7 +16,7 @@ from streams.trust.quota import QuotaSettings
 
 
 class AdmissionSettings(FrozenModel):
-    """What is let in. Records that are not go to quarantine, whole."""
+    """Settings of admission. Records that are not admitted go to quarantine, whole."""
 
     principals: dict[str, Secret] = Field(
         default={}, description="Keys by principal. If there are any, every event must be signed by its principal."

@@ -8,13 +8,13 @@ Check each row when faust-streaming, mode-streaming or aiokafka get another vers
 | `BundlingConsumer.getmany` | Faust spends more time on one message than Ratchet on one record, so a fetch becomes \
 one message for each partition | `test_what_one_fetch_brings_is_handled_at_once` |
 | `BundlingConsumer._following` | a rebalance discards what was fetched, and reading goes on behind it | \
-`test_what_was_thrown_away_is_fetched_again` in `test_reading_on.py` |
+`test_discarded_records_are_fetched_again` in `test_reading_on.py` |
 | `BundlingConsumer._new_offset` | Faust reckons with single offsets: it commits a few of those that a message stands \
 for, and past a message that is not acknowledged (faust-streaming issue 606) | \
-`test_what_was_handled_is_not_read_again`, `test_nothing_is_committed_past_what_is_not_acknowledged` in \
+`test_handled_records_are_not_read_again`, `test_nothing_is_committed_past_what_is_not_acknowledged` in \
 `test_reading_on.py` |
 | `BundlingConsumer.perform_seek` | an assignment begins at the group's commit, which may be older or newer than what \
-the store has | `test_stored_positions_outweigh_what_the_group_committed` |
+the store has | `test_stored_positions_override_the_groups_committed_offsets` |
 | `BundlingConsumer._commit` | none: it has two crash points | `tests/crash/test_every_crash_point.py` |
 | `take_unacknowledged` | a stream whose agent has failed acknowledges what still waits, in spite of `noack_take` | \
 `test_what_waits_behind_a_failure_is_not_acknowledged` |
@@ -24,7 +24,7 @@ the store has | `test_stored_positions_outweigh_what_the_group_committed` |
 `test_a_header_name_that_is_not_utf8_does_not_stop_its_partition` |
 
 One more defect needs no override: a consumer may stay silent after an outage of the cluster (issues 175, 523 and 629).
-`streams.kafka.stall_watchdog` notices it; `test_a_worker_that_stands_still_with_records_waiting_ends`.
+`streams.kafka.stall_watchdog` notices it; `test_a_worker_that_stalls_with_records_waiting_ends`.
 """
 
 import asyncio
@@ -191,7 +191,7 @@ def accept_any_header_name() -> None:
 
 
 class _Fetched(_MemoryRecordsPy):  # type: ignore[misc] # final for type checkers, and the place to step in
-    """What a fetch brought from one partition, batch by batch."""
+    """The records of one partition, fetch by fetch."""
 
     def next_batch(self) -> Any:
         content = self._next_slice

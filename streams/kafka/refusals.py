@@ -1,4 +1,4 @@
-"""What is refused goes to the dead-letter topic as it came, marked for any client that lists or replays it."""
+"""Refused records: each goes to the dead-letter topic as it came, marked for listing and replay."""
 
 from dataclasses import dataclass
 

@@ -118,7 +118,7 @@ class Assembler:
             await asyncio.to_thread(self.state.published, pending[-1].number)
 
     def _key(self, records: Sequence[AnyRecord]) -> bytes | None:
-        """What to sign with: the key of the principal whose token came with the records, and of no other process."""
+        """The signing key: that of the principal whose token came with the records, and of no other process."""
         # One unit has one principal: traces are kept apart by it.
         principal = records[0].principal if records else None
         secret = self.keys.get(principal) if principal is not None else None

@@ -34,7 +34,7 @@ Place = tuple[str, str]  # a record's trace key and span id
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """What came of a trace or conversation.
+    """The events made of a trace or conversation.
 
     `episodes` says which episode the span at a place is a step of. The rest counts model calls without content,
     evaluations that belong to no episode or say neither pass nor fail, and events too large to publish.
@@ -194,7 +194,7 @@ def _outcome(evaluation: _Evaluation, episode: str | None) -> OutcomeEvent | Non
 
 
 def _passed(attributes: Attributes) -> bool | None:
-    """What the evaluation decided. A score alone decides nothing: each evaluator has its own scale.
+    """The decision of an evaluation. A score alone decides nothing: each evaluator has its own scale.
 
     `gen_ai.evaluation.passed` is not of the conventions: some vendors' evaluators write it, and mean it for this.
     """

@@ -20,7 +20,7 @@ class SpanEvent(Record):
 
 
 class Telemetry(Record):
-    """What spans and log records share. Ids are lower-case hex, times Unix nanoseconds.
+    """The fields that spans and log records share. Ids are lower-case hex, times Unix nanoseconds.
 
     `principal` is the one that the sender's token belongs to, None where no tokens are configured.
     """

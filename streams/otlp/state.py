@@ -1,4 +1,4 @@
-"""What the assembler has read and not yet made into events: one SQLite file, written by the otlp role alone.
+"""The state of the assembler, read and not yet made into events: one SQLite file, written by the otlp role alone.
 
 Nothing is acknowledged to the log before it is here, and events are decided on here before they are published. So a
 crash at any point leads to the same events again, with the same ids.
@@ -133,7 +133,7 @@ class AssemblyState:
         return repeated
 
     def due(self, now: float) -> list[Unit]:
-        """What is complete at `now`, the longest silent first; at most a hundred."""
+        """The units that are complete at `now`, the longest silent first; at most a hundred."""
         settings = self._settings
         limits = {
             "now": now,

@@ -1,4 +1,4 @@
-"""What the otlp role counts, as its `/status` shows it. All figures are since the start of the process."""
+"""The counters of the otlp role, as its `/status` shows them. All figures are since the start of the process."""
 
 import threading
 

@@ -39,7 +39,7 @@ class Encoding(StrEnum):
 
 
 class Signal(StrEnum):
-    """What a request carries."""
+    """The signals of a request."""
 
     TRACES = "traces"
     LOGS = "logs"
@@ -47,7 +47,7 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a request holds. `ignored` log records are not GenAI events; `rejected` records cannot be used.
+    """The content of a request. `ignored` log records are not GenAI events; `rejected` records cannot be used.
 
     `reason` is that of the first rejection.
     """

@@ -16,7 +16,8 @@ from streams.events import Message
 
 @dataclass(frozen=True, slots=True)
 class NegativeLogLikelihood:
-    """What a policy makes of an observation: `nats` is the mean negative log-probability of its `tokens` tokens.
+    """The negative log-likelihood of an observation: `nats` is the mean negative log-probability of its `tokens`
+    tokens.
 
     They are those that the world-model objective trains: the content, and the token that ends the turn.
     """

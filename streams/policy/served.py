@@ -1,4 +1,4 @@
-"""What branching asks of the policy that serves: what it would do, and how well it predicts what comes of it."""
+"""The serving policy as branching uses it: sampled actions, and negative log-likelihoods of observations."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

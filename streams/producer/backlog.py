@@ -1,4 +1,4 @@
-"""What the cluster has not acknowledged, as one queue: the older part on disk, the newer in memory.
+"""The entries that the cluster has not acknowledged, as one queue: the older part on disk, the newer in memory.
 
 The producer's agents put at one end, in any thread; its sender takes from the other.
 """

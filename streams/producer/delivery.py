@@ -33,7 +33,7 @@ _REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordErr
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of one wave: how many entries the cluster has and will never take, which to send again, and why."""
+    """The result of sending one batch: how many entries were acknowledged or rejected, which to send again, and why."""
 
     acknowledged: int = 0
     refused: int = 0

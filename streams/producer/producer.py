@@ -187,7 +187,7 @@ class Producer:
             self._sender.stop(self._flush_timeout_s)
 
     def _begin(self) -> None:
-        """What a new producer has, and a forked child again."""
+        """Set the state of a new producer, or of a forked child."""
         spool = Spool(self._spool, self._spool_bytes) if self._spool else None
         self._backlog = Backlog(self._memory_bytes, spool)
         self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._security, self._topic))

@@ -1,4 +1,7 @@
-"""What must leave a text, by everything that looks for it. Knows no episodes and no placeholders: the redactor does."""
+"""Finds the values to be removed from a text, by all detectors.
+
+Knows no episodes and no placeholders: the redactor does.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -36,7 +39,7 @@ class Finder:
         self._characters = 0
 
     def find(self, text: str) -> tuple[Span, ...]:
-        """What must go, in the order of the text and without overlaps. Raises `UnjudgeableError`."""
+        """The spans to be removed, in the order of the text and without overlaps. Raises `UnjudgeableError`."""
         found = self._remembered.get(text)
         if found is not None:
             self._remembered.move_to_end(text)

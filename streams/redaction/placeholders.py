@@ -1,4 +1,4 @@
-"""What stands in the place of a value: `<EMAIL_3f9a1c>`, the same for one value all through an episode.
+"""The placeholder of a value: `<EMAIL_3f9a1c>`, the same for one value all through an episode.
 
 The digits are a keyed hash of the episode and the value. Nothing is remembered, so batches, restarts and processes
 agree. Without the key one cannot test a guess, or tell that placeholders of two episodes stand for one person.

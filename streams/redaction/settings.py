@@ -10,7 +10,7 @@ from streams.settings import FrozenModel
 
 
 class Kind(StrEnum):
-    """What is looked for without any rule of the operator's. Its name in capitals is that of its placeholders."""
+    """The kinds of values that are detected by default. The name in capitals is that of its placeholders."""
 
     PRIVATE_KEY = "private_key"
     JWT = "jwt"
@@ -49,7 +49,7 @@ class Rule(FrozenModel):
 
 
 class RedactionSettings(FrozenModel):
-    """What is replaced before an event is stored, and what is left alone."""
+    """Settings of redaction."""
 
     enabled: bool = Field(default=True, description="Off: events are stored as they came.")
     kinds: frozenset[Kind] = Field(default=frozenset(Kind), description="What is looked for.")

@@ -39,7 +39,7 @@ def merge(text: str, spans: Sequence[Span]) -> list[Span]:
 
 
 def subtract(text: str, spans: Iterable[Span], holes: Sequence[tuple[int, int]]) -> list[Span]:
-    """What is left of the spans outside the holes; both are in the order of the text, without overlaps."""
+    """The parts of the spans outside the holes; both are in the order of the text, without overlaps."""
     left: list[Span] = []
     first = 0
     for span in spans:

@@ -134,7 +134,7 @@ def random_text(found: Sequence[re.Match[str]]) -> Iterator[Span]:
 
 
 def hidden(found: Sequence[re.Match[str]]) -> Iterator[tuple[int, int, str]]:
-    """What is written in base64: where, and what it says."""
+    """Runs of base64: their place and their decoded text."""
     for run in found:
         match = _BASE64.search(run[0])
         if match and (said := _decoded(match[0])):

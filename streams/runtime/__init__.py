@@ -1,4 +1,4 @@
-"""What every process needs of its operating system and of HTTP: files, processes, servers, clients, crash points.
+"""The operating system and HTTP as every process uses them: files, processes, servers, clients, crash points.
 
 Imports `streams.errors` and `streams.settings` only.
 """

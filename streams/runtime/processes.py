@@ -1,4 +1,4 @@
-"""What processes of one machine need of each other: to end with their parent or when told, and a port to meet on."""
+"""Processes of one machine: ending with their parent or on a signal, and free ports."""
 
 import asyncio
 import ctypes

@@ -79,7 +79,7 @@ class SandboxSession:
         await self._ask(Request(op="restore", session=self.number, step=step), 1 + step)
 
     async def branch(self, step: int, actions: Sequence[str]) -> tuple[Observation, ...]:
-        """What each of `actions` leads to from the state before action number `step`, restored for each."""
+        """The observation of each of `actions` from the state before action number `step`, restored for each."""
         request = Request(op="branch", session=self.number, step=step, actions=tuple(actions))
         return (await self._ask(request, (2 + step) * len(actions))).observations
 
@@ -191,7 +191,7 @@ class SandboxPool:
         return slot.process
 
     async def _needed_network(self) -> Network:
-        """What the environment needs; asked once, of a process that has none."""
+        """The network that the environment needs; asked once, of a process that has none."""
         async with self._starting:
             if self._network is None:
                 alone = await self._started(Network.NONE)
@@ -207,7 +207,7 @@ class SandboxPool:
         return await SandboxProcess.start(self._start, network, tier, self._limits, self._monitor)
 
     async def describe(self) -> Description:
-        """What the environment says of itself; the answer is kept."""
+        """The environment's own description; the answer is kept."""
         if self._description is None:
             async with self.session() as session:
                 self._description = await session.describe()

@@ -1,4 +1,4 @@
-"""What a pool and its sandbox processes say to each other: JSON lines on the process's standard input and output."""
+"""The protocol between a pool and its sandbox processes: JSON lines on the process's standard input and output."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -74,7 +74,7 @@ class Followed:
 
 
 class Description(Record):
-    """What an environment says of itself. `games` is empty when it brings no tasks of its own."""
+    """An environment's own description. `games` is empty when it brings no tasks of its own."""
 
     capabilities: Capabilities
     harness: ChatHarness

@@ -47,7 +47,7 @@ class ReplaySession:
 
     @property
     def playing(self) -> Environment | Fork:
-        """What is stepped now: the environment, or a copy of it that was forked off the reference trajectory."""
+        """The environment that is stepped now: the session's own, or a copy of it that was forked."""
         return self._fork or self._environment
 
     def reset(self, task: Task) -> Observation:

@@ -116,7 +116,7 @@ class EnvironmentSession:
 
 
 def describe(environment: Environment) -> Description:
-    """What can be known of an environment before it is played."""
+    """The description of an environment before it is played."""
     return Description(
         capabilities=environment.capabilities,
         harness=environment.harness,

@@ -1,4 +1,4 @@
-"""What follows for the branch workers from episodes that have come to their end. The store asks it in each transaction.
+"""The judge of episodes that have ended: which are trusted, which failed, and the branch requests that follow.
 
 Trusted episodes are to be branched, failed ones of a policy to be recovered from: those of the training split alone.
 """

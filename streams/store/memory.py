@@ -1,4 +1,4 @@
-"""What the store keeps in memory of its tables, in step with the transactions that change them."""
+"""The store's memory of its tables, in step with the transactions that change them."""
 
 from collections.abc import Callable
 from datetime import datetime

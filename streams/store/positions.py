@@ -65,7 +65,7 @@ class Positions:
         self._next[OUTBOX] = up_to + 1
 
     def changed(self) -> Iterator[tuple[Partition, int]]:
-        """What is not as stored, and its new position."""
+        """The positions that differ from the stored ones."""
         return ((partition, next_) for partition, next_ in self._next.items() if self.stored.get(partition) != next_)
 
     def commit(self) -> None:

@@ -1,4 +1,4 @@
-"""What the store keeps in memory so that storing an event costs the same with ten million rows as with none."""
+"""The store's memory of known ids, so that storing an event costs the same with ten million rows as with none."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What the store holds, in numbers: for the status command, the metrics, and any client that asks what is missing."""
+"""The store's status in numbers: for the status command, the metrics and other clients."""
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ class BranchCounts(FrozenModel):
 
 
 class RecoveryCounts(FrozenModel):
-    """What became of failed episodes. A dropped one could not be resumed from."""
+    """Counts of failed episodes. A dropped one could not be resumed."""
 
     episodes: int = Field(default=0, description="Failed episodes that branch workers reported on.")
     dropped: int = Field(default=0, description="Those of them that were dropped.")

@@ -48,7 +48,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a batch. `replayed` records were below the watermark; `trusted` counts episodes."""
+    """The result of a batch. `replayed` records were below the watermark; `trusted` counts episodes."""
 
     stored: int = 0
     duplicates: int = 0

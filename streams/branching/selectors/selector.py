@@ -1,4 +1,4 @@
-"""What a selector is told and what it answers, and how a budget is spent by its weights. Branching calls it."""
+"""The interface of selectors, and the allocation of a budget by their weights. Branching calls it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

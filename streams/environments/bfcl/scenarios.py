@@ -45,7 +45,7 @@ _TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the user says, the tools that come with it, and the calls that answer it (none: it cannot be answered)."""
+    """A user's message, the tools that come with it, and the calls that answer it (none: it cannot be answered)."""
 
     user: str
     new_tools: tuple[Tool, ...]
@@ -102,7 +102,7 @@ def description(tools: tuple[Tool, ...]) -> str:
 
 @cache
 def validator(name: str) -> Draft202012Validator:
-    """What tells whether arguments are as the tool `name` wants them."""
+    """The validator of the arguments of the tool `name`."""
     return Draft202012Validator(next(tools[name] for tools in map(documented, APIS) if name in tools).parameters)
 
 

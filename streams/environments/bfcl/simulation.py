@@ -64,7 +64,7 @@ class Simulation:
         self._apis: dict[str, Any] = {name: _api(name, scenario) for name in scenario.apis}
 
     def execute(self, call: Call) -> JsonValue:
-        """What the tool answers, errors of its own included. The call's arguments are those it wants."""
+        """The tool's answer, errors of its own included. The call's arguments are valid."""
         api = next(api for name, api in self._apis.items() if call.name in documented(name))
         try:
             result = getattr(api, call.name)(**deepcopy(dict(call.arguments)))

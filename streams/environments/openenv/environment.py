@@ -113,7 +113,7 @@ class OpenEnv:
         self._server.close()
 
     def _introduction(self) -> CapabilitiesData | None:
-        """What the server says of itself; None is a plain one."""
+        """The server's own description; None for a plain server."""
         try:
             said = self._server.ask("capabilities", CapabilitiesData)
         except ServerRefusedError as error:

@@ -36,7 +36,7 @@ class ErrorCode(StrEnum):
 
 
 class Offer(StrEnum):
-    """What a server may do beyond `capabilities` and `fingerprint`."""
+    """The operations of a server beyond `capabilities` and `fingerprint`."""
 
     TEXT = "text"
     """Actions are `{"text"}`, and observations have `text`, `score`, `success` and `understood`."""
@@ -49,7 +49,7 @@ class Offer(StrEnum):
 
 # Neither of the two is a `FrozenModel`: servers of other versions of OpenEnv send more fields than these.
 class Data(BaseModel):
-    """What a message carries."""
+    """The data of a message."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,7 +71,7 @@ class Nothing(Data):
 
 
 class ErrorDetail(Data):
-    """What is wrong with one field of an action."""
+    """One problem of one field of an action."""
 
     loc: tuple[str | int, ...] = ()
     msg: str = ""
@@ -139,7 +139,7 @@ class StateData(Data):
 
 
 class CapabilitiesData(Data):
-    """What a server says of itself. `offers` may name what this version does not know."""
+    """A server's own description. `offers` may name what this version does not know."""
 
     version: int
     environment: str

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class ServerSettings(FrozenModel):
-    """What the command line says, and the token from the variable `RATCHET_OPENENV_TOKEN`."""
+    """Settings from the command line, and the token from the variable `RATCHET_OPENENV_TOKEN`."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

@@ -1,4 +1,4 @@
-"""What a dialect is: one way in which instrumentations write a model call into telemetry."""
+"""The interface of a dialect: one way in which instrumentations write a model call into telemetry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ def complete(messages: Iterable[Message | None]) -> tuple[Message, ...] | None:
 
 
 def decoded(value: JsonValue) -> JsonValue:
-    """What a JSON text says; anything else, and a text that is not JSON, as it is."""
+    """The value of a JSON text; anything else, and a text that is not JSON, unchanged."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""What of the file system a sandbox reads: the system's programs, Python with its packages, Java. For both tiers."""
+"""The paths that a sandbox may read: the system's programs, Python with its packages, Java. For both tiers."""
 
 import sys
 from collections.abc import Iterable, Iterator

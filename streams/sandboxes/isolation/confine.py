@@ -39,7 +39,7 @@ _FIRST_USER = 2_000_000_000
 
 
 class ConfinementRules(NamedTuple):
-    """What the child may still do. `rlimits` are pairs of `RLIMIT_…` and value."""
+    """The rules that the child is confined by. `rlimits` are pairs of `RLIMIT_…` and value."""
 
     home: str
     rlimits: Sequence[tuple[int, int]]

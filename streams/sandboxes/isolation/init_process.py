@@ -65,7 +65,7 @@ def main() -> NoReturn:
 def _become(
     command: list[str], confinement: ConfinementRules, supervisor: socket.socket, *, confined: bool
 ) -> NoReturn:
-    """What the child does: it confines itself and becomes `command`."""
+    """Confine this process, the child, and become `command`."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(confinement.home)

@@ -1,4 +1,4 @@
-"""What a tier is asked and what it answers: the pool says what a sandbox may do, the tier how it is started."""
+"""The interface of a tier: the pool says what a sandbox may do, the tier how it is started."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,13 @@ from streams.runtime.java import java_executable
 from streams.sandboxes.isolation.settings import Limits
 
 IN_MEMORY = (Path("/tmp"), Path("/dev/shm"))
-"""What a sandbox can write that has a file tree of its own: its home, and what programs share memory by."""
+"""The writable parts of a sandbox's own file tree: its home, and the shared memory of its programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What one sandbox may do. `readable` is what it reads besides the system and the code of installed packages.
+    """The permissions of one sandbox. `readable` is what it reads besides the system and the code of installed
+    packages.
 
     `folder` is what `make_home` has made for it. A tier that gives the sandbox a home in memory does not use it.
     """

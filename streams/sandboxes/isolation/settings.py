@@ -16,7 +16,7 @@ _MIB = 2**20
 
 
 class Limits(FrozenModel):
-    """What one sandbox, with everything that it starts, may use. What is beyond is refused, or ends the sandbox."""
+    """Limits of one sandbox and everything that it starts. Use beyond them is refused, or ends the sandbox."""
 
     memory_mib: int = Field(
         default=2048,
@@ -33,7 +33,7 @@ class Limits(FrozenModel):
     )
 
     def of_a_process(self) -> dict[int, int]:
-        """What the kernel limits for each process by itself: `RLIMIT_…` and its value.
+        """The limits that the kernel enforces per process: `RLIMIT_…` and its value.
 
         The number of processes is not here: the kernel counts them by user, and what a user is differs by tier.
         """

@@ -1,4 +1,4 @@
-"""What a sandbox uses, measured where a cheaper figure is not exact enough or does not exist.
+"""The resource usage of a sandbox, measured where a cheaper figure is not exact enough or does not exist.
 
 For the resource monitor.
 """

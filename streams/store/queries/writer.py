@@ -1,4 +1,4 @@
-"""What the writer of the store reads and updates. `wanted` is a table of ids that it registers."""
+"""Queries of the store's writer. `wanted` is a table of ids that it registers."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES, REVOKED_EPISODES_SINCE
 from streams.store.tables import TABLES
