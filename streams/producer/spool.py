@@ -17,17 +17,20 @@ from streams.runtime.files import sync_folder
 
 log = logging.getLogger(__name__)
 
+# The last two are what a damaged header comes to: an unknown format, or one that is only to be read.
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_READONLY")
+
 
 class Spool:
     """Entries in the order of their appending. Not thread-safe. Methods raise `OSError` and `sqlite3.Error`.
 
-    A spool takes over the files under `root` whose processes have ended, and appends to the last of them, or to a file
-    of its own when there is none. A process may be killed at any instant: what it had appended and not discarded is
-    there after the next `open`.
+    A spool takes over the files under `root` whose processes have ended, and appends to the last of them, or makes one
+    when there is none. A process may be killed at any instant: what it had appended and not discarded is there after
+    the next `open`.
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        """Touches nothing until `open`. Takes entries until its files have about `limit_bytes`, without SQLite's logs."""
+        """Touches nothing until `open`. Its files grow to about `limit_bytes`, and SQLite's logs beside them."""
         self.is_open = False
         self._root = root
         self._limit = limit_bytes
@@ -46,7 +49,7 @@ class Spool:
         with self._root_locked():
             try:
                 for lock in sorted(self._root.glob(f"*/{LOCK}")):
-                    self._claim(lock.parent)
+                    self._take_over(lock.parent)
             except BaseException:
                 self.release()
                 raise
@@ -126,7 +129,7 @@ class Spool:
         self._files.clear()
         self.is_open = False
 
-    def _claim(self, folder: Path) -> None:
+    def _take_over(self, folder: Path) -> None:
         file = SpoolFile.claim(folder)
         if file is None:
             return
@@ -144,7 +147,10 @@ class Spool:
             with self._root_locked():
                 folder.mkdir(mode=0o700)
                 sync_folder(self._root)
-                self._claim(folder)
+                file = SpoolFile.claim(folder)
+            if file is None:
+                raise FileNotFoundError(f"somebody removed {folder}")
+            self._files.append(file)
         return self._files[-1]
 
     def _set_aside(self, file: SpoolFile, error: sqlite3.DatabaseError) -> None:
@@ -182,4 +188,4 @@ def _append_no_more(file: SpoolFile, error: sqlite3.DatabaseError) -> None:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    return getattr(error, "sqlite_errorname", "").startswith(_DAMAGE)

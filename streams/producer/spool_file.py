@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS entries (
 _EXTENT = f"""
 SELECT
     (SELECT min(position) FROM entries),
-    position + length(key) + length(value) + length(signature) + {_ROW_BYTES}
+    position + coalesce(length(key) + length(value) + length(signature), 0) + {_ROW_BYTES}
 FROM entries ORDER BY position DESC LIMIT 1
 """
 _FILE_BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
@@ -74,7 +74,7 @@ class SpoolFile:
     """Entries on disk, owned by this process. Not thread-safe. Every method raises `OSError` and `sqlite3.Error`."""
 
     def __init__(self, folder: Path, lock: int) -> None:
-        """Made by `claim`; `load` it before anything else."""
+        """Made by `claim`; `load` what is not new before anything else."""
         self.folder = folder
         self.bytes_on_disk = 0
         self.writable = True
@@ -172,7 +172,7 @@ class SpoolFile:
         os.close(self._lock)
 
     def remove(self) -> None:
-        """Remove the folder, which must be nobody else's to claim meanwhile."""
+        """Remove the folder. No other process may claim it meanwhile."""
         self.disconnect()
         for name in (_FILE, LOCK):
             (self.folder / name).unlink(missing_ok=True)
@@ -193,6 +193,7 @@ class SpoolFile:
             # SQLite would let others read it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            connection.text_factory = bytes  # damage can make a text of a blob
             try:
                 connection.executescript(_SETTINGS)
             except sqlite3.Error:
