@@ -11,12 +11,9 @@ from contextlib import contextmanager
 
 from streams.errors import SpoolError
 from streams.producer.spool import Spool
-from streams.producer.spool_file import Entry, up_to
+from streams.producer.spool_file import DISK_LOCK, Entry, up_to
 
 _CHUNK_BYTES = 2**20
-# One for all backlogs: a process is forked only while none of them uses SQLite. An agent never waits for it in `put`,
-# since a slow disk must not slow that.
-DISK_LOCK = threading.RLock()
 
 
 class Backlog:
@@ -115,11 +112,6 @@ class Backlog:
             if self._spool is not None:
                 self._spool.close()
 
-    def prepare_fork(self) -> None:
-        """Close the files until their next use. `DISK_LOCK` must be held until the process is forked."""
-        if self._spool is not None:
-            self._spool.disconnect()
-
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the files, which are another process's."""
         if self._spool is not None:
@@ -137,6 +129,7 @@ class Backlog:
 
 @contextmanager
 def _disk() -> Iterator[None]:
+    """Keeps the order as well. `put` does without: a slow disk must not slow an agent."""
     try:
         with DISK_LOCK:
             yield

@@ -19,7 +19,7 @@ from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent,
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSecurity
 from streams.kafka.signatures import sign
-from streams.producer.backlog import DISK_LOCK, Backlog
+from streams.producer.backlog import Backlog
 from streams.producer.delivery import Delivery
 from streams.producer.sender import Sender
 from streams.producer.spool import Spool
@@ -192,9 +192,6 @@ class Producer:
         self._backlog = Backlog(self._memory_bytes, spool)
         self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._security, self._topic))
 
-    def _prepare_fork(self) -> None:
-        self._backlog.prepare_fork()
-
     def _continue_in_child(self) -> None:
         self._sender.leave_to_parent()
         self._begin()
@@ -237,17 +234,10 @@ def _close_all() -> None:
         producer.close()
 
 
-def _prepare_fork() -> None:
-    DISK_LOCK.acquire()
-    for producer in list(_PRODUCERS):
-        producer._prepare_fork()
-
-
 def _continue_all_in_child() -> None:
-    DISK_LOCK.release()
     for producer in list(_PRODUCERS):
         producer._continue_in_child()
 
 
 atexit.register(_close_all)
-os.register_at_fork(before=_prepare_fork, after_in_parent=DISK_LOCK.release, after_in_child=_continue_all_in_child)
+os.register_at_fork(after_in_child=_continue_all_in_child)

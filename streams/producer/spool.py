@@ -17,17 +17,20 @@ from streams.runtime.files import sync_folder
 
 log = logging.getLogger(__name__)
 
+# The last two are what a damaged header comes to: an unknown format, or one that is only to be read.
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_READONLY")
+
 
 class Spool:
     """Entries in the order of their appending. Not thread-safe. Methods raise `OSError` and `sqlite3.Error`.
 
-    A spool takes over the files under `root` whose processes have ended, and appends to the last of them, or to a file
-    of its own when there is none. A process may be killed at any instant: what it had appended and not discarded is
-    there after the next `open`.
+    A spool takes over the files under `root` whose processes have ended, and appends to the last of them, or makes one
+    when there is none. A process may be killed at any instant: what it had appended and not discarded is there after
+    the next `open`.
     """
 
     def __init__(self, root: Path, limit_bytes: int) -> None:
-        """Touch nothing until `open`. Its files have about `limit_bytes` at most, without SQLite's logs."""
+        """Touches nothing until `open`. Its files grow to about `limit_bytes`, and SQLite's logs beside them."""
         self.is_open = False
         self._root = root
         self._limit = limit_bytes
@@ -46,7 +49,7 @@ class Spool:
         with self._root_locked():
             try:
                 for lock in sorted(self._root.glob(f"*/{LOCK}")):
-                    self._claim(lock.parent)
+                    self._take_over(lock.parent)
             except BaseException:
                 self.release()
                 raise
@@ -70,7 +73,7 @@ class Spool:
             try:
                 file.append(fitting, sync=sync)
             except sqlite3.DatabaseError as error:
-                _append_no_more(file, error)
+                _note_damage(file, error)
                 raise
         return len(fitting)
 
@@ -83,7 +86,8 @@ class Spool:
             try:
                 entries = file.head(limit_bytes)
             except sqlite3.DatabaseError as error:
-                self._set_aside(file, error)
+                _note_damage(file, error)
+                file.skip_rest()
                 continue
             if entries:
                 return entries
@@ -102,22 +106,19 @@ class Spool:
         try:
             file.purge()
         except sqlite3.DatabaseError as error:
-            _append_no_more(file, error)
+            _note_damage(file, error)
         return count
 
     def close(self) -> None:
-        """Give the files back: an empty one is removed, another waits for its next owner."""
+        """Give the files back: an empty one is removed, a damaged one set aside, another waits for its next owner."""
         if self.is_open:
             with self._root_locked():
-                for file in [file for file in self._files if not file.size]:
-                    self._files.remove(file)
-                    file.remove()
+                for file in self._files:
+                    if file.damaged:
+                        file.set_aside()
+                    elif not file.size:
+                        file.remove()
                 self.release()
-
-    def disconnect(self) -> None:
-        """Close the files and keep them. No process may be forked while they are open."""
-        for file in self._files:
-            file.disconnect()
 
     def release(self) -> None:
         """Let go of the files as they are. A forked child does so, which leaves them to its parent."""
@@ -126,40 +127,34 @@ class Spool:
         self._files.clear()
         self.is_open = False
 
-    def _claim(self, folder: Path) -> None:
-        file = SpoolFile.claim(folder)
-        if file is None:
+    def _take_over(self, folder: Path) -> None:
+        if not SpoolFile.is_of_this_version(folder):
+            log.warning(
+                "%s is not in the format of this version and is left alone; start an agent of the version that wrote "
+                "it, which sends its events, or remove the folder",
+                folder,
+            )
+            return
+        try:
+            file = SpoolFile(folder)
+        except BlockingIOError:
             return
         self._files.append(file)
         try:
             file.load()
-            # Few files may be open at once, and many processes may have ended.
-            file.disconnect()
         except sqlite3.DatabaseError as error:
-            self._set_aside(file, error)
+            _note_damage(file, error)
+        # Few files may be open at once, and many processes may have ended.
+        file.disconnect()
 
     def _file_to_append_to(self) -> SpoolFile:
-        if not self._files or not self._files[-1].writable:
+        if not self._files or self._files[-1].damaged:
             folder = self._root / uuid7()
             with self._root_locked():
                 folder.mkdir(mode=0o700)
                 sync_folder(self._root)
-                self._claim(folder)
+                self._files.append(SpoolFile(folder))
         return self._files[-1]
-
-    def _set_aside(self, file: SpoolFile, error: sqlite3.DatabaseError) -> None:
-        """Go on without a damaged file. Raises `error` if it tells of anything else."""
-        if not _is_damage(error):
-            raise error
-        self._files.remove(file)
-        path = file.set_aside()
-        log.error(
-            "a spool's file is damaged: %s; it is now %s, and the events in it that were not sent yet are not sent; "
-            "`sqlite3 %s .recover` reads what is left of them",
-            error,
-            path,
-            path,
-        )
 
     @contextmanager
     def _root_locked(self) -> Iterator[None]:
@@ -173,13 +168,15 @@ class Spool:
             os.close(descriptor)
 
 
-def _append_no_more(file: SpoolFile, error: sqlite3.DatabaseError) -> None:
-    """Read a damaged file to its end, but write to another. Raises `error` if it tells of anything else."""
-    if not _is_damage(error):
+def _note_damage(file: SpoolFile, error: sqlite3.DatabaseError) -> None:
+    """Have nothing more written to a damaged file. Raises `error` if it tells of anything else."""
+    if not getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
         raise error
-    file.writable = False
-    log.error("%s is damaged: %s; events are still read from it, and no more are written to it", file.folder, error)
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+    if not file.damaged:
+        file.damaged = True
+        log.error(
+            "%s is damaged: %s; events are sent from it as far as it can be read, and at the end it is renamed to "
+            "*.damaged; `sqlite3 FILE .recover` reads what is left of it",
+            file.folder,
+            error,
+        )

@@ -7,12 +7,12 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from streams.runtime.crash_points import CrashPoint, reach
 
@@ -35,10 +35,13 @@ CREATE TABLE IF NOT EXISTS entries (
 _EXTENT = f"""
 SELECT
     (SELECT min(position) FROM entries),
-    position + length(key) + length(value) + length(signature) + {_ROW_BYTES}
+    position + coalesce(length(key) + length(value) + length(signature), 0) + {_ROW_BYTES}
 FROM entries ORDER BY position DESC LIMIT 1
 """
 _FILE_BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+
+# Held by whoever uses a file: SQLite's files must not be open in a process that is forked.
+DISK_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +74,26 @@ def up_to(limit_bytes: int, entries: Iterable[Entry]) -> list[Entry]:
 
 
 class SpoolFile:
-    """Entries on disk, owned by this process. Not thread-safe. Every method raises `OSError` and `sqlite3.Error`."""
+    """Entries on disk, owned by this process. Hold `DISK_LOCK`. Every method raises `OSError` and `sqlite3.Error`."""
 
-    def __init__(self, folder: Path, lock: int) -> None:
-        """Made by `claim`; `load` it before anything else."""
+    def __init__(self, folder: Path) -> None:
+        """Claim a folder; `load` it if it is not new. Raises `BlockingIOError` when it is another process's."""
         self.folder = folder
         self.bytes_on_disk = 0
-        self.writable = True
-        self._lock = lock
+        self.damaged = False
         self._connection: sqlite3.Connection | None = None
         self._first = 0
         self._end = 0
-
-    @classmethod
-    def claim(cls, folder: Path) -> Self | None:
-        """Make the folder this process's; None when it is another's, or gone, or of another version."""
+        self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
-            return None
-        file = cls(folder, lock)
-        if any(not path.name.startswith((LOCK, _FILE)) for path in folder.iterdir()):
-            log.warning(
-                "%s is not in the format of this version and is left alone; start an agent of the version that wrote "
-                "it, which sends its events, or remove the folder",
-                folder,
-            )
-            file.release()
-            return None
-        return file
+            os.close(self._lock)
+            raise
+
+    @staticmethod
+    def is_of_this_version(folder: Path) -> bool:
+        return all(path.name.startswith((LOCK, _FILE)) for path in folder.iterdir())
 
     def load(self) -> None:
         """Find out what the file holds."""
@@ -160,8 +149,13 @@ class SpoolFile:
             connection.execute("DELETE FROM entries WHERE position < ?", (self._first,))
         self._measure()
 
+    def skip_rest(self) -> None:
+        """Read no more of it."""
+        self._first = self._end
+
     def disconnect(self) -> None:
-        """Close the file and keep it; the next use opens it again. No process may be forked while it is open."""
+        """Close the file and keep it; the next use opens it again."""
+        _CONNECTED.discard(self)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -172,20 +166,17 @@ class SpoolFile:
         os.close(self._lock)
 
     def remove(self) -> None:
-        """Remove the folder, which must be no other process's to claim meanwhile."""
+        """Remove the folder before it is released. No other process may claim it meanwhile."""
         self.disconnect()
-        for name in (_FILE, LOCK):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == LOCK):
+            path.unlink()
         self.folder.rmdir()
-        os.close(self._lock)
 
-    def set_aside(self) -> Path:
-        """Give the folder a name under which no process takes it; returns the file's path there."""
+    def set_aside(self) -> None:
+        """Give the folder a name under which no process claims it, before it is released."""
         self.disconnect()
         aside = self.folder.rename(self.folder.with_suffix(".damaged"))
         (aside / LOCK).unlink()
-        os.close(self._lock)
-        return aside / _FILE
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -193,12 +184,14 @@ class SpoolFile:
             # SQLite would let others read it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            connection.text_factory = bytes  # damage can make a text of a blob
             try:
                 connection.executescript(_SETTINGS)
             except sqlite3.Error:
                 connection.close()
                 raise
             self._connection = connection
+            _CONNECTED.add(self)
         return self._connection
 
     @contextmanager
@@ -234,3 +227,15 @@ class SpoolFile:
             except sqlite3.DatabaseError:
                 if at == self._first:
                     raise
+
+
+_CONNECTED: set[SpoolFile] = set()
+
+
+def _disconnect_all() -> None:
+    DISK_LOCK.acquire()
+    for file in list(_CONNECTED):
+        file.disconnect()
+
+
+os.register_at_fork(before=_disconnect_all, after_in_parent=DISK_LOCK.release, after_in_child=DISK_LOCK.release)

@@ -1,13 +1,15 @@
 """A backlog on a real disk: what a killed process leaves, and what each next one finds."""
 
 import os
+import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,13 +74,14 @@ def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
 
 
 def test_acknowledged_entries_free_their_space(tmp_path: Path, spool: Spool) -> None:
-    for number in range(40):
-        spool.append(entries(number, number + 1, size=100_000))
-    spool.disconnect()
+    spool.append(entries(0, 40, size=100_000))
+    spool.close()
     assert files(tmp_path)[0].stat().st_size > 4_000_000
-    assert drained(spool) == entries(0, 40, size=100_000)
-    spool.disconnect()
-    assert files(tmp_path)[0].stat().st_size < 20_000
+    spool.open()
+    spool.discard(entries(0, 39, size=100_000))
+    spool.close()
+    assert files(tmp_path)[0].stat().st_size < 200_000
+    assert drained(spool) == entries(39, 40, size=100_000)
     spool.close()
     assert files(tmp_path) == []
 
@@ -89,7 +92,7 @@ def test_it_takes_the_oldest_and_its_file_grows_no_larger_than_allowed(tmp_path:
     taken = 0
     while spool.append(entries(taken, taken + 1, size)):
         taken += 1
-    spool.disconnect()
+    spool.close()
     assert 800_000 < files(tmp_path)[0].stat().st_size < 1_000_000 + 8192
     assert drained(spool) == entries(0, taken, size)
     assert spool.append(entries(taken, taken + 10, size)) > 1
@@ -201,6 +204,29 @@ def test_a_flipped_bit_costs_the_entry_it_is_in(tmp_path: Path, caplog: pytest.L
     assert files(tmp_path) == []
 
 
+def test_a_flipped_bit_anywhere_stops_nothing_and_gives_nothing_that_was_not_put(tmp_path: Path) -> None:
+    whole, chance = entries(0, 60, size=300), random.Random(7)
+    first = Spool(tmp_path / "sound", ROOM)
+    first.append(whole)
+    first.close()
+    (sound,) = files(tmp_path)
+    # These make the file one to be read only, and one of an unknown format.
+    for bit in (145, 377, *(chance.randrange(8 * sound.stat().st_size) for _ in range(100))):
+        data = bytearray(sound.read_bytes())
+        data[bit // 8] ^= 1 << bit % 8
+        root = tmp_path / str(bit)
+        shutil.copytree(tmp_path / "sound", root)
+        (root / sound.relative_to(tmp_path / "sound")).write_bytes(data)
+        spool = Spool(root, ROOM)
+        found = drained(spool)
+        assert found == [entry for entry in whole if entry in found]
+        with suppress(sqlite3.DatabaseError):  # at the first append, a file may turn out to be damaged
+            spool.append(whole[:1])
+        spool.append(whole[-1:])
+        assert drained(spool)[-1:] == whole[-1:]
+        spool.close()
+
+
 @pytest.mark.parametrize(("damaged_page", "readable"), [(14, range(30, 60)), (0, range(1))])
 def test_a_damaged_file_is_read_as_far_as_possible_and_set_aside(
     tmp_path: Path, damaged_page: int, readable: range, caplog: pytest.LogCaptureFixture
@@ -219,7 +245,7 @@ def test_a_damaged_file_is_read_as_far_as_possible_and_set_aside(
     second.close()
     (aside,) = files(tmp_path)
     assert aside.parent.suffix == ".damaged"
-    assert f"it is now {aside}" in caplog.text
+    assert f"{aside.parent.with_suffix('')} is damaged" in caplog.text
     third = Spool(tmp_path, ROOM)
     assert drained(third) == []
     third.close()
@@ -227,9 +253,8 @@ def test_a_damaged_file_is_read_as_far_as_possible_and_set_aside(
 
 def test_a_removed_file_does_not_stop_the_spool(tmp_path: Path, spool: Spool) -> None:
     spool.append(entries(0, 10))
-    spool.disconnect()
     files(tmp_path)[0].unlink()
-    assert drained(spool) == []
+    assert drained(spool) == entries(0, 10)
     spool.append(entries(10, 12))
     assert drained(spool) == entries(10, 12)
 
