@@ -5,7 +5,7 @@
 #     -e RATCHET_KAFKA__BOOTSTRAP=kafka:9092 -e RATCHET_SERVING__HOST=0.0.0.0 ratchet
 #
 # The gateway and the control API listen on loopback unless RATCHET_SERVING__HOST says 0.0.0.0, which a container needs to
-# be reached from outside it. There is not an authentication yet: any client that reaches the port can ask the model, promote and roll
+# be reached from outside it. Authentication does not exist yet: any client that reaches the port can ask the model, promote and roll
 # back. Keep it on a network of the pod or of the host, and never publish it.
 # `--init`: sandboxes start processes of their own (Java), and something must reap those that are left.
 FROM python:3.11-slim

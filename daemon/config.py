@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         Raises `ConfigurationError` with the first wrong key or value.
         """
         if path is not None and not path.is_file():
-            raise ConfigurationError(f"there is no configuration file {path}")
+            raise ConfigurationError(f"configuration file not found: {path}")
         _refuse_unknown_variables(cls)
         source = path or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         try:

@@ -72,7 +72,7 @@ class AdapterStore:
         """Raises `TrainingError` when there is no such adapter or its files are not those of its digest."""
         folder = self.folder(digest)
         if not folder.is_dir():
-            raise TrainingError(f"there is no adapter {digest} in {self._folder}")
+            raise TrainingError(f"adapter {digest} not found in {self._folder}")
         whole = all((folder / name).is_file() for name in _CONTENT)
         if not whole or adapter_digest(folder) != digest:
             raise TrainingError(f"{folder} is damaged: its files are not those that its name stands for")

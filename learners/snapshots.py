@@ -245,7 +245,7 @@ def _check_files(folder: Path) -> None:
         manifest = SnapshotManifest.model_validate_json((folder / _MANIFEST).read_bytes())
         changed = [name for name, digest in manifest.files.items() if file_sha256(folder / name) != digest]
     except FileNotFoundError as error:
-        raise TrainingError(f"there is no whole snapshot in {folder}: {error.filename} is missing") from error
+        raise TrainingError(f"the snapshot in {folder} is incomplete: {error.filename} is missing") from error
     if changed:
         raise TrainingError(f"{folder / changed[0]} has changed since the snapshot was made: build it again")
 

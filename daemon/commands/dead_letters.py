@@ -126,7 +126,7 @@ def _choose(dead_letters: list[DeadLetter], wanted: list[Position], error: str) 
     known = {dead_letter.position: dead_letter for dead_letter in dead_letters}
     missing = [position for position in wanted if position not in known]
     if missing:
-        raise RatchetError(f"there is no dead-letter record of {missing[0]}: see `ratchet dead-letters list`")
+        raise RatchetError(f"dead-letter record not found at {missing[0]}: see `ratchet dead-letters list`")
     return [known[position] for position in dict.fromkeys(wanted)]
 
 

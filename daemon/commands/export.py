@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Write the transitions as of a sequence into a Parquet file."""
     if not to.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {to.absolute().parent}", param_hint="--to")
+        raise typer.BadParameter(f"folder not found: {to.absolute().parent}", param_hint="--to")
     moment, written = run_async(_export(Settings.load(config), as_of, origin, to.absolute()))
     if as_json:
         print_json(json.dumps({"as_of": moment.as_of, "rows": written, "withdrawn": moment.revoked, "to": str(to)}))

@@ -218,9 +218,7 @@ def _scored_from(tokenizer: PreTrainedTokenizerFast, request: ChatRequest, promp
     """The position of the first token to score: the message's own first one, but never the prompt's."""
     message = request.prompt_logprobs_from_message
     if message >= len(request.messages):
-        raise RequestRefusedError(
-            400, "invalid_request", f"prompt_logprobs_from_message: there is no message {message}"
-        )
+        raise RequestRefusedError(400, "invalid_request", f"prompt_logprobs_from_message: message {message} not found")
     if message == 0:
         return 1
     earlier = _chat_tokens(tokenizer, request.messages[:message], generation=False)

@@ -182,7 +182,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     registry.enter(candidate, State.EVALUATING, ACTOR, f"to be played on {len(loop.held_out)} held-out tasks")
     status = await loop.control.status()
     if status.served is None:
-        raise RatchetError("nothing serves yet, so there is no champion to compare with: see the serve role's log")
+        raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:

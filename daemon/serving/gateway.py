@@ -90,7 +90,7 @@ async def _complete(request: Request, alias: Alias, inference: httpx.AsyncClient
     if not isinstance(body, dict) or "model" not in body:
         return _refusal(400, "the request names no model")
     if body["model"] != alias.name:
-        return _refusal(404, f"there is no model {body['model']!r} here: agents ask for {alias.name!r}")
+        return _refusal(404, f"model {body['model']!r} not found: agents ask for {alias.name!r}")
     served = alias.served
     if served is None:
         return _refusal(503, "the serving adapter is not loaded yet; try again soon")

@@ -85,7 +85,7 @@ class ReplaySession:
         state.
         """
         if self._reference is None or step >= len(self._states):
-            raise SandboxError(f"there is no state {step} to restore. Follow a trajectory that has it first.")
+            raise SandboxError(f"state {step} not found. Follow a trajectory that has it first.")
         self._end_fork()
         if self._at != step:
             self._bring_back(self._reference, step)

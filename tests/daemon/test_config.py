@@ -32,7 +32,7 @@ def test_a_named_file_is_read_instead_of_the_one_in_the_folder() -> None:
     write("seed = 3")
     assert Settings.load(write("seed = 4", "other.toml")).seed == 4
     assert Settings.load().seed == 3
-    with pytest.raises(ConfigurationError, match=r"there is no configuration file missing\.toml"):
+    with pytest.raises(ConfigurationError, match=r"configuration file not found: missing\.toml"):
         Settings.load(Path("missing.toml"))
 
 

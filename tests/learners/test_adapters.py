@@ -84,7 +84,7 @@ def test_the_report_of_a_gate_may_be_added_to_the_folder_later(
 def test_a_folder_that_is_not_an_adapter_is_an_error(
     store: AdapterStore, output: Path, manifest: AdapterManifest
 ) -> None:
-    with pytest.raises(TrainingError, match="there is no adapter 0000"):
+    with pytest.raises(TrainingError, match="adapter 0000 not found"):
         store.manifest("0000")
     (output / "probes.json").unlink()
     with pytest.raises(TrainingError, match=r"it lacks probes\.json"):

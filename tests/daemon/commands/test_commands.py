@@ -207,7 +207,7 @@ async def test_dead_letters_are_listed_shown_and_replayed(tmp_path: Path) -> Non
         assert [letter["replay_of"] for letter in letters if "replay_of" in letter] == [position]
         again = json.loads(ratchet("dead-letters", "replay", "--error", "JSON", "--dry-run", "--json"))
         assert position not in again["chosen"]
-        assert "there is no dead-letter record of ratchet.events/0/77" in ratchet(
+        assert "dead-letter record not found at ratchet.events/0/77" in ratchet(
             "dead-letters", "replay", "--position", "ratchet.events/0/77", status=1
         )
 
