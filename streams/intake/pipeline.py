@@ -76,7 +76,7 @@ def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> Branch
     )
     failures = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.failures)
     return result.model_copy(
-        update={"alternatives": alternatives, "fatalities": failures, "reason": clean(result.reason)}
+        update={"alternatives": alternatives, "failures": failures, "reason": clean(result.reason)}
     )
 
 

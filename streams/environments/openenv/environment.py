@@ -96,7 +96,7 @@ class OpenEnv:
         before = self._now()
         data = TextData(text=action).model_dump() if self._speaks_text else mapped_action(action, self._settings)
         if data is None:
-            return _not_understood("the action is not a JSON object", before)
+            return _not_understood("the action is no JSON object", before)
         try:
             return self._observe("step", data)
         except ServerRefusedError as error:

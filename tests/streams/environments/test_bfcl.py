@@ -108,7 +108,7 @@ def test_a_wrong_call_fails_the_task(slip: dict[int, str]) -> None:
         ('[{"name": "cd", "arguments": {"folder": "docu', "not valid JSON"),
         ('{"name": "pwd", "arguments": {}}', "JSON array"),
         ('[{"name": "pwd"}]', "exactly"),
-        ('[{"name": "absolute_value", "arguments": {"number": NaN}}]', "NaN is not JSON"),
+        ('[{"name": "absolute_value", "arguments": {"number": NaN}}]', "NaN is no JSON"),
         ("[" * 100_000, "not valid JSON"),
         ('[{"name": "cd", "arguments": {"folder": "\\ud800"}}]', "not valid JSON"),
     ],

@@ -225,7 +225,7 @@ def test_no_two_listed_games_begin_alike(world: TextWorld, game: str) -> None:
 
 def test_a_snapshot_of_something_else_is_refused(world: TextWorld) -> None:
     world.reset(COIN)
-    with pytest.raises(SandboxError, match="no snapshot"):
+    with pytest.raises(SandboxError, match="not a snapshot"):
         world.restore("a state")
 
 

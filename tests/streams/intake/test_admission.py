@@ -53,7 +53,7 @@ def test_without_keys_no_event_has_to_be_signed() -> None:
         (step(event_id="1"), received(step(event_id="1")), "no signature"),
         (step(event_id="1"), received(step(event_id="1"), "é"), "not the principal's"),
         (step(principal="tenant/b"), signed(step(principal="tenant/b")), "principal is not known"),
-        (outcome(), received(outcome(), "0" * 64), "no known principal's"),
+        (outcome(), received(outcome(), "0" * 64), "not a known principal's"),
     ],
     ids=["another record's", "none", "no hexadecimal", "an unknown principal's", "a made-up verdict's"],
 )

@@ -101,7 +101,7 @@ def test_recoveries_sandbox_failures_and_divergences_are_redacted_too() -> None:
         failures=(Failure(action="write to jo@example.org", failure_kind="died"),),
     )
     reason = "the sandbox shows something else than was recorded: 'Sent to jo@example.org.'"
-    diverged = fatal.model_copy(update={"fidelity": "dropped", "fatalities": (), "reason": reason})
+    diverged = fatal.model_copy(update={"fidelity": "dropped", "failures": (), "reason": reason})
     unrecovered = recovered.model_copy(update={"fidelity": "dropped", "recoveries": (), "reason": reason})
     for result, found in ((recovered, 2), (fatal, 1), (diverged, 1), (unrecovered, 1)):
         decoded = intake().result(record(result.to_json()))

@@ -28,6 +28,8 @@ from streams.sandboxes.isolation.tiers import choose
 
 HERE = Path(__file__).parent
 ESCAPES = sorted((HERE / "escapes").glob("*.py"))
+# Programs wait until they are watched, as a worker waits for its first request.
+_BEGIN = "import sys; sys.stdin.readline()\n"
 SECRET = "hunter2"
 TIERS = ("bubblewrap", "landlock")
 
@@ -72,7 +74,7 @@ def started(
     folder = make_home()
     limits = limits or Limits()
     confinement = Confinement(folder, network, limits, readable)
-    with tier.launch((sys.executable, "-I", "-S", "-c", program.read_text(), argument), confinement) as launch:
+    with tier.launch((sys.executable, "-I", "-S", "-c", _BEGIN + program.read_text(), argument), confinement) as launch:
         process = subprocess.Popen(
             launch.command,
             env=launch.variables,
@@ -86,6 +88,9 @@ def started(
     watch = monitor.watch(process.pid, limits, launch.files)
     try:
         with process:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
             try:
                 yield Sandbox(process, watch, folder)
             finally:

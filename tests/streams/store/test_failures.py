@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from streams.events import BranchResult, Failure
+from streams.events import RESULT, BranchResult, Failure
 from streams.store.status import status
 from streams.store.writer import Store
 from streams.trust.holdout import Split
@@ -53,6 +53,12 @@ def test_actions_that_a_sandbox_did_not_survive_are_counted_and_are_no_transitio
     decoded = result(branches("a", actions=("jump", "wait"), requested=3))
     assert isinstance(decoded.content, BranchResult)
     fatal = (Failure(action="hang", failure_kind="timeout"), Failure(action="die", failure_kind="died"))
-    store.append([replace(decoded, content=decoded.content.model_copy(update={"fatalities": fatal}))])
+    store.append([replace(decoded, content=decoded.content.model_copy(update={"failures": fatal}))])
     assert (status(store).branches.timeouts, status(store).branches.deaths) == (1, 1)
     assert status(store).transitions["branch"] == 2
+
+
+def test_sandbox_failures_keep_their_names_on_the_wire() -> None:
+    failed = branches("a").model_copy(update={"failures": (Failure(action="hang", failure_kind="timeout"),)})
+    assert b'"fatalities":[{"action":"hang","fate":"timeout"}]' in failed.to_json()
+    assert RESULT.validate_json(failed.to_json()) == failed

@@ -71,7 +71,7 @@ def test_cells_cannot_be_given_by_position() -> None:
 
 def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     batch = Batch(7)
-    branched = branches("a").model_copy(update={"fatalities": (Failure(action="hang", failure_kind="timeout"),)})
+    branched = branches("a").model_copy(update={"failures": (Failure(action="hang", failure_kind="timeout"),)})
     request_id = content_id("branch_request", "failed", "a")
     recovered = RecoveryResult(
         event_id=RecoveryResult.id_for(request_id),

@@ -77,7 +77,7 @@ def test_an_offset_gap_that_remains_after_reopening_is_accepted(open_store: Call
         (None, "no value"),
         (b'{"schema":2,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
         (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
-        (b'{"schema":1,"kind":"negative log-likelihood"}', "no such kind"),
+        (b'{"schema":1,"kind":"surprise"}', "no such kind"),
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
     ],
 )

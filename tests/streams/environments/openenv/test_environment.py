@@ -136,7 +136,7 @@ def test_another_sessions_snapshot_is_refused_and_nothing_is_lost(session: OpenE
     other.reset(task)
     with pytest.raises(SandboxError, match="UNKNOWN_SNAPSHOT"):
         session.restore(other.snapshot())
-    with pytest.raises(SandboxError, match="no snapshot of this session"):
+    with pytest.raises(SandboxError, match="not a snapshot of this session"):
         session.restore("an id that a stranger made up")
     assert session.fingerprint() == before
     other.close()

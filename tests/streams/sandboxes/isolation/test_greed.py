@@ -99,13 +99,21 @@ def test_no_process_outlives_the_program_that_the_sandbox_was_for(tier: Tier, mo
         until_dead(below)
 
 
+def command_line(process: Process) -> str:
+    """The arguments of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def test_killing_its_process_group_would_not_be_enough(tmp_path: Path) -> None:
     mark = str(tmp_path)
     command = (sys.executable, str(GREED / "outlive.py"), "stay", mark)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "READY\n"
-        programs = [p for p in processes() if mark.encode() in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
+        programs = [p for p in processes() if mark in command_line(p)]
         os.killpg(process.pid, 9)
         process.wait()
         try:
