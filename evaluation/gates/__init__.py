@@ -1,5 +1,5 @@
 """The gates that a candidate must pass before it may serve, one per file.
 
-`significance.evaluate` is what the learner calls; a further gate is a file beside it that the learner calls next.
+`daemon/learning/cycle.py` calls `significance.evaluate`; a further gate is a file beside it that is called there too.
 Imports `evaluation.rollouts`, `evaluation.statistics` and `streams`.
 """

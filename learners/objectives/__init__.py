@@ -1,7 +1,8 @@
 """The objectives of training, one algorithm per file.
 
-To add one, write a class that satisfies `objective.Objective` in a file of its own and list it in `OBJECTIVES`; a
-stage of `learner.stages` then names it. Imports `learners.packing` and `learners.trajectories`.
+To add one, write a class that satisfies `objective.Objective` in a file of its own, list it in `OBJECTIVES`, and allow
+its name in `Stage` of `learners/settings.py`; a stage of `learner.stages` then names it. Imports `learners.packing` and
+`learners.trajectories`.
 """
 
 from learners.objectives.imitation import Imitation
