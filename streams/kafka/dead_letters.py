@@ -21,7 +21,7 @@ from streams.kafka.clients import consumer, producer
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import FETCH_TIMEOUT_S, MAX_LETTER_BYTES, end_offsets
+from streams.kafka.topics import FETCH_TIMEOUT_S, MAX_DEAD_LETTER_BYTES, end_offsets
 
 log = structlog.get_logger()
 
@@ -147,7 +147,7 @@ def replay(kafka: KafkaSettings, dead_letters: Sequence[DeadLetter], watch: Watc
             f"dead-letter records name the topic {foreign[0]}, which is not one of {', '.join(kafka.topics)}"
         )
     done = 0
-    with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_LETTER_BYTES) as client:
+    with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_DEAD_LETTER_BYTES) as client:
         source = originals(kafka, dead_letters)
         try:
             while chunk := list(islice(source, _CHUNK)):
@@ -194,7 +194,7 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
     if not partitions:
         return
     with consumer(
-        "dead-letters", kafka.bootstrap, kafka.security, max_partition_fetch_bytes=MAX_LETTER_BYTES
+        "dead-letters", kafka.bootstrap, kafka.security, max_partition_fetch_bytes=MAX_DEAD_LETTER_BYTES
     ) as client:
         client.assign(list(partitions.values()))
         client.seek_to_beginning(*partitions.values())

@@ -11,7 +11,7 @@ from streams.kafka.clients import admin, consumer
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
 
 FETCH_TIMEOUT_S = 15.0
-MAX_LETTER_BYTES = 16 * 2**20
+MAX_DEAD_LETTER_BYTES = 16 * 2**20
 PLAINTEXT = KafkaSecurity()
 
 
@@ -40,8 +40,8 @@ def _configuration(kafka: KafkaSettings, topic: str) -> dict[str, str]:
     if topic in kafka.raw_topics:
         configuration["retention.ms"] = str(kafka.raw_retention_h * 3_600_000)
     if topic == kafka.dead_letters_topic:
-        # With the headers that say why, a letter is larger than the record that was let in elsewhere.
-        configuration["max.message.bytes"] = str(MAX_LETTER_BYTES)
+        # With the headers that say why, a dead-letter record is larger than the record that was let in elsewhere.
+        configuration["max.message.bytes"] = str(MAX_DEAD_LETTER_BYTES)
     return configuration
 
 

@@ -132,7 +132,7 @@ def _longest_card(groups: list[str]) -> _Card:
 
 
 def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B; all equal digits are not number.
+    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B; equal digits throughout do not count.
 
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)
