@@ -1,4 +1,4 @@
-"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does any client that measures an
+"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does whatever measures an
 adapter.
 
 The tasks of a chunk are played in lockstep: the requests of one turn are sent at once and awaited together. The server

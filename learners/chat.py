@@ -53,7 +53,7 @@ class ChatTokenizer:
         # The words themselves may occur in the template's own, such as "assistant", so a mark finds their place.
         head, tail = self._alone(message.model_copy(update={"content": _MARK})).split(_MARK)
         ids = self.encode(self._alone(message))
-        # What follows the content begins with the token that ends the turn: any client that writes must learn to stop.
+        # What follows the content begins with the token that ends the turn: a model must learn to stop there.
         end = len(ids) - len(self.encode(tail)) + bool(tail)
         return MessageTokens(tuple(ids), (len(self.encode(head)), end))
 

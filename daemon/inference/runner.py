@@ -91,7 +91,7 @@ class Runner:
         self._score_prompts(pieces, hidden)
         self._draw(pieces, hidden)
         self._retire()
-        # After the slots are free, so that any client that hears of an end and asks again finds them so.
+        # After the slots are free, so that a client that hears of an end and asks again finds them free.
         for piece in pieces:
             piece.sequence.tell()
         return True

@@ -1,4 +1,4 @@
-"""Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy resume there.
+"""Recovering from a failed episode: go back to one of its states, act otherwise, and let the policy continue there.
 
 A continuation that ends in a verified success is a *recovery*: a trusted trajectory that begins in the agent's own
 mistake. The branch role calls `recover`. An agent that never saw how to continue after an error repeats it to the end.

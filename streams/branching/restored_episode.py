@@ -85,7 +85,7 @@ class RestoredEpisode:
 
     @asynccontextmanager
     async def at(self, step: int) -> AsyncIterator[SandboxSession]:
-        """The session in the state before action number `step`, to resume there."""
+        """The session in the state before action number `step`, to continue there."""
         async with self._turn:
             session = await self._running()
             await session.restore(step)

@@ -15,7 +15,7 @@ from streams.errors import ToolCallError
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a tool by name. Its arguments are shared with any client that made it: copy before changing them."""
+    """One call of a tool by name. Its arguments belong to its caller: copy before changing them."""
 
     name: str
     arguments: Mapping[str, JsonValue]

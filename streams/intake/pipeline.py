@@ -1,4 +1,4 @@
-"""The ingestion pipeline: what a record passes on its way from the log to the store. The record role calls it.
+"""The ingestion pipeline: the stages of a record on its way from the log to the store. The record role calls it.
 
 decode → signature → limits → redaction. What fails one of them is refused, with a reason and without its content, and
 goes whole to the dead-letter topic. An event that passes them is flagged where it has a sign of prompt injection: it is

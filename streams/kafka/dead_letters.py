@@ -215,7 +215,7 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
 
 
 def _split(headers: Sequence[tuple[str, bytes]]) -> tuple[dict[str, str], Headers]:
-    """The notes of any client that refused the record, and the headers it came with.
+    """The notes of the role that refused the record, and the headers it came with.
 
     The notes stand last: one of the same name before them came with the record, and may say anything.
     """

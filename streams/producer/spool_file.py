@@ -40,7 +40,7 @@ FROM entries ORDER BY position DESC LIMIT 1
 """
 _FILE_BYTES = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 
-# Held by whoever uses a file: SQLite's files must not be open in a process that is forked.
+# Held while a file is in use: SQLite's files must not be open in a process that is forked.
 DISK_LOCK = threading.RLock()
 
 

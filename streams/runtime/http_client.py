@@ -1,12 +1,14 @@
 """The base of the asynchronous HTTP clients of Ratchet's servers: one pool of connections, and one way to fail."""
 
+import json
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import httpx
 
 from streams.errors import RatchetError
-from streams.runtime.http_errors import error_message
+
+_LONGEST_FOREIGN_TEXT = 500
 
 
 class HttpClient:
@@ -49,3 +51,15 @@ class HttpClient:
             reason = error_message(response.content)
             raise self.error(f"{self.server} refused {path} with {response.status_code}: {reason}")
         return response
+
+
+def error_message(body: bytes) -> str:
+    """The message in the body of an error, which is OpenAI's, or the beginning of whatever else a server answered.
+
+    >>> error_message(b'{"error": {"message": "not here"}}'), error_message(b"Bad Gateway")
+    ('not here', 'Bad Gateway')
+    """
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:_LONGEST_FOREIGN_TEXT]

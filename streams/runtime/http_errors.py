@@ -1,9 +1,8 @@
-"""The one body of an error over HTTP, which is OpenAI's: the servers answer with it, and the clients read it.
+"""The one body of an error over HTTP, which is OpenAI's: the servers answer with it, and `http_client.py` reads it.
 
 Two interfaces have the body that their own specification prescribes: the OTLP receiver and the OpenEnv server.
 """
 
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -17,8 +16,6 @@ from streams.errors import RatchetError, RequestRefusedError
 from streams.settings import FrozenModel
 
 log = structlog.get_logger()
-
-_LONGEST_FOREIGN_TEXT = 500
 
 
 class ErrorBody(FrozenModel):
@@ -76,15 +73,3 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_response(invalid, f"{where}: {first['msg']}", "invalid_request", where or None)
-
-
-def error_message(body: bytes) -> str:
-    """The message of an `ErrorReply`, or the beginning of whatever else a server answered.
-
-    >>> error_message(error_reply(404, "not here").model_dump_json().encode()), error_message(b"Bad Gateway")
-    ('not here', 'Bad Gateway')
-    """
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:_LONGEST_FOREIGN_TEXT]

@@ -29,7 +29,7 @@ def die_with_parent(parent: int | None = None) -> None:
 def free_port() -> int:
     """A loopback TCP port that nothing listens on.
 
-    Another process may take it first; any client that binds it finds out.
+    Another process may take it first; binding it then fails.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

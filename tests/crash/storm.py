@@ -49,7 +49,7 @@ class StormReport(BaseModel):
     """What a storm did, and what it found. `lost` and `doubled` count events; `findings` say all that is wrong.
 
     `kills` are by target. `convergence` is by target for blows of one kill, and `several` for those of more.
-    `resent` counts records that came again and were recognised, `revivals` deaths that no one ordered, such as that of
+    `resent` counts records that came again and were recognised, `revivals` deaths not ordered, such as that of
     a role whose cluster was killed, and `copies` the files that were inspected as a kill of the writer left them.
     """
 

@@ -17,7 +17,7 @@ _PAUSE_S = 0.5
 
 @dataclass(slots=True, eq=False)
 class Victim:
-    """`python -m MODULE ARGUMENTS`, whose output goes to `log`. `revivals` counts deaths that no one ordered."""
+    """`python -m MODULE ARGUMENTS`, whose output goes to `log`. `revivals` counts deaths that were not ordered."""
 
     name: str
     module: str

@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what becomes of one that no one knows."""
+"""Where a setting comes from, and what becomes of an unknown one."""
 
 from pathlib import Path
 

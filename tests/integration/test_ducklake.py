@@ -83,7 +83,7 @@ def postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
     if os.geteuid() == 0:
         # PostgreSQL refuses to run as root.
-        account = next((found for found in pwd.getpwall() if found.pw_name in ("postgres", "no one")), None)
+        account = next((found for found in pwd.getpwall() if found.pw_name in ("postgres", "nobody")), None)
         if account is None:
             pytest.skip("PostgreSQL does not run as root: add a user postgres to run this test")
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}

@@ -111,7 +111,7 @@ class ResourceMonitor:
     def __init__(self) -> None:
         self._watches: frozenset[Watch] = frozenset()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sandbox-resource monitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sandbox-resource-monitor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

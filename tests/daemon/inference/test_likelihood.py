@@ -81,7 +81,7 @@ def nats(negative_log_likelihoods: Sequence[NegativeLogLikelihood]) -> float:
 async def test_the_negative_log_likelihood_is_the_world_model_loss_of_the_trainer(
     server: str, tiny_base: Path, tiny_adapter: Path, adapted: bool
 ) -> None:
-    adapter, name = (tiny_adapter, "ratchet-7-negative log-likelihood") if adapted else (None, "base")
+    adapter, name = (tiny_adapter, "ratchet-7-likelihood") if adapted else (None, "base")
     async with PolicyClient(server) as policy:
         if adapted:
             await policy.load_adapter(name, str(tiny_adapter))

@@ -1,4 +1,4 @@
-"""Settings of TLS and SASL: what is missing or contradicts itself is refused, and a password is shown to no one."""
+"""Settings of TLS and SASL: what is missing or contradicts itself is refused, and a password is never shown."""
 
 import ssl
 from pathlib import Path

@@ -45,7 +45,7 @@ LEFT_ALONE = [
     "streams/environments/textworld_express.py:120: in test_something_1234567",
 ]
 
-# docs/privacy.md names these: any client that makes one of them found takes it off both lists.
+# docs/privacy.md names these: a change that finds one of them takes it off both lists.
 MISSED = [
     "John Smith of 12 Main Street, born on 3 May 1980",
     "john at example dot com",

@@ -74,14 +74,14 @@ def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_declares
 
 def test_openenvs_own_server_is_played_and_replayed_according_to_the_settings(plain_port: int) -> None:
     session = OpenEnv(lock_settings(plain_port, deterministic=True))
-    task = Task(environment="openenv", task_id="the ingestion pipeline", seed=3)
+    task = Task(environment="openenv", task_id="the door", seed=3)
 
     def play() -> list[tuple[Observation, str]]:
         seen = [(session.reset(task), session.fingerprint())]
         return [*seen, *((session.step(letter), session.fingerprint()) for letter in ("a", "b", "c", "a", "b", "c"))]
 
     first = play()
-    assert first[0][0] == Observation("A lock, for the ingestion pipeline.", 0.0, False, False)
+    assert first[0][0] == Observation("A lock, for the door.", 0.0, False, False)
     assert max(answer.score for answer, _ in first) == 1.0
     assert any(answer.done and answer.success for answer, _ in first)
     assert len({fingerprint for _, fingerprint in first}) == len(first)
@@ -98,7 +98,7 @@ def test_the_reserved_fold_is_not_played_on_a_server_that_would_play_it(plain_po
 
 def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: int) -> None:
     session = OpenEnv(settings(plain_port))
-    session.reset(Task(environment="openenv", task_id="the ingestion pipeline", seed=3))
+    session.reset(Task(environment="openenv", task_id="the door", seed=3))
     before = session.fingerprint()
     for senseless, why in (("open it", "JSON"), ('{"word": "a"}', "letter: Field required"), ("[1]", "JSON")):
         answer = session.step(senseless)
@@ -109,5 +109,5 @@ def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: 
     session.close()
     wrong = OpenEnv(settings(plain_port, text_field="text"))
     with pytest.raises(SandboxError, match="no field 'text'"):
-        wrong.reset(Task(environment="openenv", task_id="the ingestion pipeline"))
+        wrong.reset(Task(environment="openenv", task_id="the door"))
     wrong.close()
