@@ -7,23 +7,31 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from streams.runtime.crash_points import CrashPoint, reach
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`: after a crash at any instant the file holds all of the old bytes or all of the new.
+    """Replace `path` by `data`, as `replacing` does."""
+    with replacing(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file that replaces `path` at the end: after a crash at any instant that holds all of the old bytes or the new.
 
     A temporary file in the same folder is written and synced, renamed over `path`, and the folder synced, so that the
-    rename itself survives a power cut. The folder is made where it is missing. Raises `OSError`, and then `path` is as
-    it was.
+    rename itself survives a power cut. The folder is made where it is missing. Raises `OSError`; after that, and after
+    any other exception inside, `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)  # mkstemp makes it private; readers of a home may be other users
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(descriptor)
         reach(CrashPoint.FILE_RENAME_BEFORE)

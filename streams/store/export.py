@@ -4,19 +4,17 @@ Rows are only ever appended, so what is given as of a sequence never changes, bu
 revoked consent are left out, whenever they did. `ratchet transitions` and `ratchet export` call it.
 """
 
-import os
-import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streams.errors import StoreError
+from streams.runtime.files import replacing
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.queries.export import COUNT_OF_TRANSITIONS, NEWEST_TRANSITIONS, TRANSITIONS_AFTER
@@ -84,7 +82,7 @@ async def export_transitions(store: StoreClient, moment: Moment, to: Path, watch
     schema = TABLES["transitions"].with_metadata(metadata)
     written = 0
     try:
-        with _appearing_whole(to) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with replacing(to) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             async with aclosing(_pages(store, moment)) as pages:
                 async for page in pages:
                     writer.write_table(page.cast(schema))
@@ -93,20 +91,6 @@ async def export_transitions(store: StoreClient, moment: Moment, to: Path, watch
     except OSError as error:
         raise StoreError(f"the export {to} could not be written: {error}") from error
     return written
-
-
-@contextmanager
-def _appearing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when it was written without an error."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)  # mkstemp makes it private
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 async def _pages(store: StoreClient, moment: Moment) -> AsyncGenerator[pa.Table]:
