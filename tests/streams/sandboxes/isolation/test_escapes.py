@@ -27,7 +27,7 @@ PROGRAMS.remove(OPEN_FILES)
 
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    # Not the test's own folder, which only its owner may enter: the isolation are to be what stops the program.
+    # Not the test's own folder, which only its owner may enter: isolation is to be what stops the program.
     folder = tmp_path_factory.mktemp("outside")
     with outside(folder) as world:
         yield world
