@@ -1,7 +1,6 @@
 """One body for every error over HTTP, from the server that answers it to the client that reads it."""
 
 import asyncio
-import doctest
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +8,6 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 
 from streams.errors import LifecycleError, RequestRefusedError, StoreError
-from streams.runtime import http_errors
 from streams.runtime.http_client import HttpClient
 from streams.runtime.http_errors import ErrorReply, answer_errors
 from streams.runtime.http_server import HttpServer, listen
@@ -95,9 +93,3 @@ async def test_a_server_that_is_away_is_an_error_that_says_what_to_do() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}", 5.0) as client:
         with pytest.raises(StoreError, match=r"the test's server at http://127.* did not answer /count: .*; start it"):
             await client.get("/count")
-
-
-def test_the_examples_hold() -> None:
-    tried = doctest.testmod(http_errors)
-    assert tried.attempted == 2
-    assert tried.failed == 0
