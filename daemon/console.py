@@ -1,4 +1,4 @@
-"""How the command line speaks: progress on stderr, results on stdout, as tables for people or as JSON."""
+"""Output of the command line: progress on stderr, results on stdout, as tables for people or as JSON."""
 
 import sys
 import time
@@ -92,9 +92,7 @@ def status_table(report: StatusReport) -> Table:
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
-        table.add_row(
-            "dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} in quarantine"
-        )
+        table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
         table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     for cycle in report.cycles:

@@ -19,7 +19,7 @@ REPORT_FILE = "report.md"
 
 
 class Side(FrozenModel):
-    """How one served model did on a list of tasks. `success` has a 95% Wilson interval from `low` to `high`.
+    """Results of one served model on a list of tasks. `success` has a 95% Wilson interval from `low` to `high`.
 
     `invalid_actions` is the share of its actions that the environment did not understand.
     """

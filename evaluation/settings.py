@@ -7,7 +7,7 @@ from streams.settings import FrozenModel
 
 
 class RolloutSettings(FrozenModel):
-    """How held-out tasks are played. Both sides of a comparison are always played alike."""
+    """Settings of rollouts on held-out tasks. Both sides of a comparison are always played alike."""
 
     sampling: Sampling = Field(default=Sampling(), description="Greedy by default, so that a verdict can be repeated.")
     concurrency: int = Field(default=64, ge=1, description="Tasks played at once; the pool must hold as many sessions.")
@@ -22,7 +22,7 @@ class GateSettings(FrozenModel):
 
 
 class ProbeSettings(FrozenModel):
-    """How close a served adapter must be to the one that was trained."""
+    """Tolerances of attestation: how close a served adapter must be to the one that was trained."""
 
     tolerance: float = Field(
         default=0.15, gt=0, description="Highest mean absolute difference per token, in nats, to the trainer's record."

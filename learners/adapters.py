@@ -27,7 +27,7 @@ _CONTENT = ("adapter_config.json", _WEIGHTS, "probes.json", MANIFEST)
 
 
 class AdapterManifest(FrozenModel):
-    """Where an adapter came from. `parent` is the digest of the adapter it was trained on from, None for the base."""
+    """Origin of an adapter. `parent` is the digest of the adapter it was trained on from, None for the base."""
 
     parent: str | None
     base: str

@@ -18,7 +18,7 @@ from streams.events import Message
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each kind of token counts in the loss."""
+    """Weights of the kinds of tokens in the loss."""
 
     actions: float = 0.0
     observations: float = 0.0

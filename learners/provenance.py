@@ -69,7 +69,7 @@ class Provenance:
         return tuple(line)
 
     def exposure(self, adapter: str, principal: str) -> Exposure | None:
-        """How `adapter` came to see the data of `principal`, None if it never did."""
+        """Return how `adapter` came to see the data of `principal`, None if it never did."""
         line = self.lineage(adapter)
         for ancestor in line:
             if ancestor.principals is not None and principal in ancestor.principals:

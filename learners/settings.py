@@ -31,7 +31,7 @@ class Stage(FrozenModel):
 
 
 class LearnerSettings(FrozenModel):
-    """How a candidate is trained."""
+    """Settings of training."""
 
     stages: tuple[Stage, ...] = (
         Stage(objective="world_model", updates=40),

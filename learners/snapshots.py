@@ -229,7 +229,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
 
 
 def read_principals(folder: Path) -> Counter[str]:
-    """How many of a snapshot's trajectories are of each principal.
+    """Count a snapshot's trajectories by principal.
 
     Raises `TrainingError` when it is not whole, or was made before snapshots said whose data they hold.
     """

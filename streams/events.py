@@ -47,7 +47,7 @@ class Task(Record):
 
 
 class Actor(Record):
-    """Who chose the action; `adapter` is the served model's name when a policy did."""
+    """The agent that chose the action; `adapter` is the served model's name when a policy did."""
 
     kind: Literal["policy", "expert", "human"]
     adapter: Name | None = None

@@ -59,7 +59,7 @@ class SlotSegment:
 
 @dataclass(frozen=True, slots=True)
 class SlotBatch:
-    """Where the new tokens of one forward pass belong: token i goes to position `positions[i]` of slot `slots[i]`."""
+    """Places of the new tokens of one forward pass: token i goes to position `positions[i]` of slot `slots[i]`."""
 
     storage: SlotStorage
     slots: torch.Tensor

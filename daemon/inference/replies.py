@@ -234,7 +234,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, text: str, *, special: bool) -> 
 
 
 def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
-    """How many tokens the reply may have."""
+    """Return the largest number of tokens that the reply may have."""
     room = engine.max_length - len(prompt)
     if room < (1 if wanted is None else wanted):
         raise RequestRefusedError(

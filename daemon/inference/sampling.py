@@ -12,7 +12,7 @@ _LIKELIEST = 512
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is drawn. Temperature 0 takes the likeliest token and needs no generator."""
+    """Sampling parameters of one row. Temperature 0 takes the likeliest token and needs no generator."""
 
     temperature: float
     top_p: float

@@ -132,7 +132,7 @@ class Sequence:
             self.finish_reason = "stop"
 
     def _safe_length(self) -> int:
-        """How much of the text is not a beginning of a stop string."""
+        """Return the length of the text that is not a beginning of a stop string."""
         assert self.sampling is not None
         held = 0
         for stop in self.sampling.stop:

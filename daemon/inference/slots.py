@@ -1,4 +1,4 @@
-"""Which slot a prompt goes to, so that as few of its tokens as possible are computed again. Pure bookkeeping.
+"""Assignment of prompts to slots, so that as few of their tokens as possible are computed again. Pure bookkeeping.
 
 The runner asks `SlotTable.place` for every sequence that it admits.
 """

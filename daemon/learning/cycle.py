@@ -82,7 +82,7 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """How many states of trusted episodes, and failed episodes, there are, and how many were worked on."""
+        """Return the numbers of states of trusted episodes and of failed episodes, each with those already processed."""
         counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 

@@ -58,7 +58,7 @@ class Learner:
             await asyncio.sleep(_POLL_S)
 
     async def is_due(self) -> bool:
-        """Whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
+        """Return whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
         A champion that saw data of a principal that revoked consent is to be replaced by as much as is left, once for
         each retraction.
@@ -84,7 +84,7 @@ class Learner:
         self._marked = looked_at
 
     async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
-        """Whether it saw data that was revoked after the retraction that the newest snapshot obeyed."""
+        """Return whether it saw data that was revoked after the retraction that the newest snapshot obeyed."""
         registry = self._loop.registry
         event_ids = sorted(registry.marks().get(registry.refs().champion, ()))
         if not event_ids:

@@ -6,7 +6,7 @@ from streams.errors import LifecycleError
 
 
 class State(StrEnum):
-    """Where an adapter stands. Only an approved one, or one that served well before, may serve."""
+    """The state of an adapter. Only an approved one, or one that served well before, may serve."""
 
     TRAINED = "trained"
     EVALUATING = "evaluating"

@@ -1,4 +1,4 @@
-"""Which adapters there are, what became of each, and which one serves. Promotion and the learner go through it.
+"""The registry of adapters: their states, and which one serves. Promotion and the learner go through it.
 
 Everything lives in two files of the home folder. `refs.json` says who serves; its refs change together, in one atomic
 write. `audit.jsonl` says all else: an adapter's state is what its last entry says, and a served name carries the number
@@ -48,7 +48,7 @@ class Registry:
         self.audit = AuditLog(home / AUDIT_FILE)
 
     def adapter_folder(self, adapter: str) -> Path:
-        """Where the adapter of that digest lies."""
+        """Return the folder of the adapter of that digest."""
         return self.home / "adapters" / adapter
 
     def refs(self) -> Refs:

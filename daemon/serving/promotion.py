@@ -26,7 +26,7 @@ ACTOR = "serve"
 
 
 class PromotionSettings(FrozenModel):
-    """How an adapter is put into service."""
+    """Settings of promotion."""
 
     drain_timeout_s: float = Field(
         default=60.0, gt=0, description="Longest wait for requests in flight before the old adapter is unloaded."

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class ServingSettings(FrozenModel):
-    """Where the serve role listens and what it serves from."""
+    """Settings of the serve role: where it listens and which engine it serves from."""
 
     host: str = Field(default="127.0.0.1", description="Where it listens. It has no authentication: keep it loopback.")
     port: int = Field(default=8420, ge=1, le=65535)

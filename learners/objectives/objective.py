@@ -12,7 +12,7 @@ class Objective(Protocol):
     name: str
 
     def applies(self, trajectory: Trajectory) -> bool:
-        """Whether the trajectory holds anything that this objective learns from."""
+        """Return whether the trajectory holds anything that this objective learns from."""
         ...
 
     def pack(self, trajectory: Trajectory, packer: TreePacker) -> Tree: ...

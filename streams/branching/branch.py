@@ -126,7 +126,7 @@ async def acquire(limiter: AsyncLimiter | None, branches: int) -> None:
 
 
 def fidelity(description: Description) -> Fidelity:
-    """How exact the states are that the environment restores."""
+    """Return how exactly the environment restores states."""
     return "sandbox_replayed" if description.capabilities.restores[0] is Restore.REPLAY else "sandbox_exact"
 
 

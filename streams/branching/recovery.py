@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a continuation leaves the episode, and by which action."""
+    """The point at which a continuation leaves the episode, and by which action."""
 
     step: int
     first: Proposal
@@ -153,7 +153,7 @@ async def _continue(
 
 
 async def _holds(request: BranchRequest, continuation: _Continuation, pool: SandboxPool) -> bool:
-    """Whether the whole trajectory, played again, is the same and ends in the same success."""
+    """Return whether the whole trajectory, replayed, is the same and ends in the same success."""
     steps = (*request.steps[: continuation.start.step], *continuation.steps)
     try:
         async with pool.session() as session:

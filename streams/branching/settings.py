@@ -11,7 +11,7 @@ SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 
 
 class RecoverySettings(FrozenModel):
-    """How failed episodes of policies are resumed."""
+    """Settings of recovery: how failed episodes of policies are resumed."""
 
     attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
     steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")

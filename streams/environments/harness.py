@@ -35,7 +35,7 @@ class ChatHarness:
         return (*messages, Message(role="assistant", content=action), Message(role="user", content=observation))
 
     def gives_up(self, messages: Sequence[Message]) -> bool:
-        """Whether the last `patience` answers were one and the same: it goes in circles, and the episode ends."""
+        """Return whether the last `patience` answers were the same: the policy repeats itself, and the episode ends."""
         answers = [message.content for message in messages[2:] if message.role == "user"][-self.patience :]
         return len(answers) == self.patience and len(set(answers)) == 1
 

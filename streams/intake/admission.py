@@ -1,4 +1,4 @@
-"""Who may send what: signatures, sizes, and sessions that are kept out of training. The record role asks it.
+"""Limits on events: signatures, sizes, and sessions that are kept out of training. The record role asks it.
 
 Whether an episode may be learned from is decided later, by `streams.trust.rules` and `streams.trust.quota`.
 """
@@ -16,7 +16,7 @@ from streams.trust.quota import QuotaSettings
 
 
 class AdmissionSettings(FrozenModel):
-    """Settings of admission. Records that are not admitted go to quarantine, whole."""
+    """Settings of admission. Events that are not admitted are refused: they go to the dead-letter topic, whole."""
 
     principals: dict[str, Secret] = Field(
         default={}, description="Keys by principal. If there are any, every event must be signed by its principal."
@@ -39,7 +39,7 @@ class Admission:
         self._keys = {name: key.get_secret_value().encode() for name, key in settings.principals.items()}
 
     def refusal(self, received: Received, event: Event) -> str | None:
-        """Why the event must not be stored, or None."""
+        """Return the reason for which the event must not be stored, or None."""
         limits = self._settings
         assert received.value is not None  # what was decoded had a value
         if len(received.value) > limits.max_bytes:
@@ -53,7 +53,10 @@ class Admission:
         return None
 
     def unsigned(self, received: Received, event: Event) -> str | None:
-        """Why the event's signature is not its principal's, or None. Outcomes are signed by any known principal."""
+        """Return the reason for which the event's signature is not its principal's, or None.
+
+        Outcomes are signed by any known principal.
+        """
         if not self._keys:
             return None
         signature, value = received.header(SIGNATURE_HEADER), received.value
@@ -70,7 +73,7 @@ class Admission:
 
 
 def flag(event: Event) -> str | None:
-    """Why nothing must be learned from the event's episode, or None.
+    """Return the reason for which nothing must be learned from the event's episode, or None.
 
     A state's earlier messages were looked at when they were new, in the steps before it.
     """

@@ -70,6 +70,6 @@ def _explain(error: ValidationError) -> Unreadable:
 
 
 def _place(parts: Sequence[int | str]) -> str:
-    """Where in the record; names that are not the contract's are the sender's words, and left out like its values."""
+    """Return where in the record an error is, without names that the schema does not have: the sender chose them."""
     known = (str(part) if isinstance(part, int) or part in _NAMES else "(unknown)" for part in parts)
     return ".".join(known) or "record"

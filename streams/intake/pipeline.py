@@ -14,7 +14,7 @@ from streams.events import BranchResult, OutcomeEvent, RecordedStep, RecoveryRes
 from streams.intake.admission import Admission, flag
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received
-from streams.kafka.refusals import Quarantined
+from streams.kafka.refusals import RefusedEvent
 from streams.redaction.redactor import Redactor
 from streams.store.decoded import RESULTS, Decoded
 
@@ -37,12 +37,12 @@ class Intake:
         principal = None if isinstance(event, OutcomeEvent) else event.principal
         reason = self._admission.unsigned(received, event) or self._admission.refusal(received, event)
         if reason is not None:
-            return Decoded(received, Quarantined(reason, principal))
+            return Decoded(received, RefusedEvent(reason, principal))
         try:
             redacted = self._redactor.redact(event)
         except UnjudgeableError as error:
             if not isinstance(event, RetractionEvent):
-                return Decoded(received, Quarantined(str(error), principal))
+                return Decoded(received, RefusedEvent(str(error), principal))
             # It must be obeyed, whatever its reason may hide.
             return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
         return Decoded(received, redacted.event, flag(event), redacted.counts)
@@ -65,7 +65,7 @@ class Intake:
                 _clean_branches(result, clean) if isinstance(result, BranchResult) else _clean_recoveries(result, clean)
             )
         except UnjudgeableError as error:
-            return Decoded(received, Quarantined(str(error)))
+            return Decoded(received, RefusedEvent(str(error)))
         return replace(decoded, content=cleaned, redactions=counts) if counts else decoded
 
 

@@ -37,7 +37,7 @@ Watch = Callable[[int, int], None]
 
 
 class Position(NamedTuple):
-    """Where a record lies in the log. Written TOPIC/PARTITION/OFFSET."""
+    """Position of a record in the log. Written TOPIC/PARTITION/OFFSET."""
 
     topic: str
     partition: int

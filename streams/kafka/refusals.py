@@ -10,34 +10,36 @@ TOPIC_HEADER = "ratchet-topic"
 PARTITION_HEADER = "ratchet-partition"
 OFFSET_HEADER = "ratchet-offset"
 DEAD_LETTER = "dead-letter"
-QUARANTINE = "quarantine"
+REFUSED_VERDICT = "quarantine"  # as the header has said since the first version
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Why a record is not an event; fit for a header and for an operator, and free of the record's content."""
+    """A record that is not an event.
+
+    `error` is fit for a header and for an operator, and free of the record's content.
+    """
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
-    """Why a readable event is not stored, and whose it says it is."""
+class RefusedEvent:
+    """A readable event that is not stored, and the principal that it names."""
 
     reason: str
     principal: str | None = None
 
 
-# Made once: `Unreadable | Quarantined` in a call would be made for each record.
-REFUSED = (Unreadable, Quarantined)
+# Made once: `Unreadable | RefusedEvent` in a call would be made for each record.
+REFUSED = (Unreadable, RefusedEvent)
 
 
-def dead_letter_record(received: Received, refused: Unreadable | Quarantined, topic: str) -> Outgoing:
+def dead_letter_record(received: Received, refused: Unreadable | RefusedEvent, topic: str) -> Outgoing:
     """The record for `topic`: its bytes, its key and its headers, with why and where it was refused added to these."""
-    quarantined = isinstance(refused, Quarantined)
     notes = {
-        VERDICT_HEADER: QUARANTINE if quarantined else DEAD_LETTER,
-        ERROR_HEADER: refused.reason if isinstance(refused, Quarantined) else refused.error,
+        VERDICT_HEADER: REFUSED_VERDICT if isinstance(refused, RefusedEvent) else DEAD_LETTER,
+        ERROR_HEADER: refused.reason if isinstance(refused, RefusedEvent) else refused.error,
         TOPIC_HEADER: received.topic,
         PARTITION_HEADER: str(received.partition),
         OFFSET_HEADER: str(received.offset),

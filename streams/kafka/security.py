@@ -1,4 +1,4 @@
-"""How every Kafka client here is told where the cluster is and how to prove itself to it."""
+"""Arguments of Kafka clients for the address of the cluster and for authentication."""
 
 import ssl
 

@@ -9,7 +9,7 @@ from streams.settings import FrozenModel, Secret
 
 
 class KafkaSecurity(FrozenModel):
-    """How clients and the cluster prove to each other who they are. Certificates and keys are PEM files."""
+    """Authentication of clients and of the cluster. Certificates and keys are PEM files."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -34,7 +34,7 @@ class KafkaSecurity(FrozenModel):
 
     @property
     def authenticated(self) -> bool:
-        """Whether by SASL."""
+        """Return whether clients authenticate by SASL."""
         return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
     @model_validator(mode="after")
@@ -49,7 +49,7 @@ class KafkaSecurity(FrozenModel):
 
 
 class KafkaSettings(FrozenModel):
-    """Where the log is and how it is read."""
+    """Settings of the Kafka cluster, its topics and how they are read."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

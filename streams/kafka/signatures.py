@@ -12,5 +12,5 @@ def sign(key: bytes, value: bytes) -> str:
 
 
 def verify(key: bytes, value: bytes, signature: str) -> bool:
-    """Whether `signature` is that of `value` under `key`; takes the same time wherever they differ."""
+    """Return whether `signature` is that of `value` under `key`; takes the same time wherever they differ."""
     return hmac.compare_digest(sign(key, value).encode(), signature.encode())

@@ -72,7 +72,7 @@ class Assembler:
         return app
 
     def keep(self, batch: list[Received]) -> list[Outgoing]:
-        """Make a batch durable; returns a dead-letter record for each record that is none of the intake's."""
+        """Make a batch durable; returns a dead-letter record for each record that is not from the OTLP intake."""
         records: list[AnyRecord] = []
         dead: list[Outgoing] = []
         for received in batch:

@@ -1,4 +1,4 @@
-"""Which model calls continue which: a trace holds an append-only conversation, or several beside each other. Pure.
+"""Assignment of model calls to conversations: a trace holds one append-only conversation, or several. Pure.
 
 An episode is an append-only conversation, so calls of sub-agents, of judges, or of an agent that rewrites its history
 become episodes of their own.

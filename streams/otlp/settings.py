@@ -11,7 +11,7 @@ MEBIBYTE = 2**20
 
 
 class OtlpSettings(FrozenModel):
-    """Where OTLP is received, how much of it, and when a trace counts as complete."""
+    """Settings of the OTLP receiver: its address, its limits, and when a trace counts as complete."""
 
     host: str = Field(default="127.0.0.1", description="Where it listens. Off loopback, set tokens.")
     port: int = Field(default=4318, ge=0, le=65535, description="Port of OTLP over HTTP.")

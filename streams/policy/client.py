@@ -17,7 +17,7 @@ from streams.settings import FrozenModel
 
 
 class Sampling(FrozenModel):
-    """How replies are drawn. Temperature 0 is greedy."""
+    """Sampling parameters of replies. Temperature 0 is greedy."""
 
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

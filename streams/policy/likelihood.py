@@ -1,5 +1,6 @@
-"""Which tokens of a scored chat are whose, found without a tokenizer. `PolicyClient` asks it for negative
-log-likelihoods.
+"""Assignment of the tokens of a scored chat to its messages, found without a tokenizer.
+
+`PolicyClient` asks it for negative log-likelihoods.
 
 Words cannot tell: "user" may be an observation or the template's header, and a token may be a part of a letter. Token
 ids can: two chats that differ in their contents alone show what the template writes between contents, and that holds
@@ -93,7 +94,10 @@ def observation_spans(ids: Sequence[int], messages: Sequence[Message], frame: Ch
 
 
 def _starts(ids: Sequence[int], frame: Sequence[int]) -> list[int]:
-    """Where `frame` begins. Its last token may be another: a line feed takes in those that a content begins with."""
+    """Return the index at which `frame` begins.
+
+    Its last token may be another: a line feed takes in those that a content begins with.
+    """
     anchor = tuple(frame[:-1]) or tuple(frame)
     last = len(ids) - len(frame)
     return [at for at in range(last + 1) if ids[at] == anchor[0] and tuple(ids[at : at + len(anchor)]) == anchor]

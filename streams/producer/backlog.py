@@ -52,7 +52,7 @@ class Backlog:
                 self._spool.open()
 
     def put(self, entry: Entry) -> bool:
-        """Keep `entry` in memory; False when there is no room."""
+        """Keep `entry` in memory; False when it is full."""
         with self._memory_lock:
             if self._memory_bytes + entry.size > self._limit:
                 return False
@@ -61,7 +61,7 @@ class Backlog:
             return True
 
     def put_on_disk(self, entry: Entry) -> bool:
-        """Return when `entry` is durable; False when there is no room. Raises `SpoolError`: it is not kept then."""
+        """Return when `entry` is durable; False when it is full. Raises `SpoolError`: it is not kept then."""
         assert self._spool is not None
         with _disk():
             return not self._closed and self._spool.append([entry], sync=True) == 1

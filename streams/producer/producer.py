@@ -30,7 +30,7 @@ MAX_EVENT_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ProducerStats:
-    """Where a producer's events are. `sent` were acknowledged by the cluster, `dropped` are lost."""
+    """Counts of a producer's events. `sent` were acknowledged by the cluster, `dropped` are lost."""
 
     queued: int
     spooled_bytes: int
@@ -109,7 +109,7 @@ class Producer:
 
     Nothing is connected or written before the first event or `with`. Events of one episode arrive in the order of their
     publishing. An event may arrive twice, with the same `event_id`, which the store recognises; it is dropped only when
-    there is no room for it, when it is larger than the cluster takes, or when it cannot be written as JSON. The oldest
+    the backlog is full, when it is larger than the cluster takes, or when it cannot be written as JSON. The oldest
     are kept: of an episode that is cut off, its beginning is worth more than its end.
 
     By default an event waits in memory, and on disk once the cluster has not acknowledged for half a second, so that an
@@ -213,7 +213,7 @@ class Producer:
         except SpoolError as error:
             return self._drop(f"the spool failed: {error}")
         self._sender.wake()
-        return kept or self._drop("there is no room for them")
+        return kept or self._drop("the backlog is full")
 
     def _drop(self, reason: str) -> Literal[False]:
         self._sender.drop(reason)

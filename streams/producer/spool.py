@@ -56,7 +56,7 @@ class Spool:
         self.is_open = True
 
     def append(self, entries: Sequence[Entry], *, sync: bool = False) -> int:
-        """Append as many of `entries` as there is room for, and say how many.
+        """Append as many of `entries` as the limit leaves space for, and return how many.
 
         They survive the process, and with `sync` the machine. When it raises, it has appended none.
         """

@@ -144,7 +144,7 @@ class SpoolFile:
         return count
 
     def purge(self) -> None:
-        """Give the room of forgotten entries back. Not synced: after a power cut they may come again."""
+        """Give the space of forgotten entries back. Not synced: after a power cut they may come again."""
         with self._transaction(sync=False) as connection:
             connection.execute("DELETE FROM entries WHERE position < ?", (self._first,))
         self._measure()

@@ -61,7 +61,7 @@ _NAMES_A_SECRET = re.compile(
 
 
 def names_a_secret(key: str) -> bool:
-    """Whether the value under this key of a JSON object is a secret, whatever it looks like.
+    """Return whether the value under this key of a JSON object is a secret, whatever it looks like.
 
     >>> names_a_secret("db_password"), names_a_secret("max_tokens")
     (True, False)
@@ -134,7 +134,7 @@ def _headers(text: str, lower: str) -> Iterator[Span]:
 
 
 def _is_basic(credentials: str) -> bool:
-    """Whether it is `user:password` in base64 (RFC 7617)."""
+    """Return whether it is `user:password` in base64 (RFC 7617)."""
     try:
         return b":" in base64.b64decode(credentials + "=" * (-len(credentials) % 4), validate=True)
     except binascii.Error:

@@ -35,7 +35,7 @@ class OpaqueRuns:
 
 
 def _is_encoded(run: str) -> bool:
-    """Whether the run is base64 or hex rather than a ruler, a list of words, one to a line, or a long name."""
+    """Return whether the run is base64 or hex rather than a ruler, a list of words, one to a line, or a long name."""
     letters = set(run) - {"\r", "\n"}
     if letters <= _HEXADECIMAL:
         return len(letters) >= 12

@@ -108,7 +108,7 @@ def _cards(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether these digits are not part of a name, a hash, or a number with a fraction."""
+    """Return whether these digits are not part of a name, a hash, or a number with a fraction."""
     before, behind = text[max(0, start - 2) : start], text[end : end + 2]
     fraction = (before[-1:] == "." and before[:1].isdigit()) or (behind[:1] == "." and behind[1:].isdigit())
     return not fraction and not (before[-1:] or " ").isalnum() and not (behind[:1] or " ").isalnum()
@@ -132,7 +132,7 @@ def _longest_card(groups: list[str]) -> _Card:
 
 
 def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B; equal digits throughout do not count.
+    """Return whether the last digit is the check digit of ISO/IEC 7812-1, annex B; one digit repeated does not count.
 
     >>> luhn("4111111111111111"), luhn("4111111111111112")
     (True, False)

@@ -25,5 +25,5 @@ class Placeholders:
         return f"<{name.upper()}_{hmac.digest(self._key, message, 'sha256').hex()[:_DIGITS]}>"
 
     def within(self, text: str) -> list[tuple[int, int]]:
-        """Where the text holds placeholders already."""
+        """Return the spans of the placeholders that the text holds already."""
         return [match.span() for match in self._pattern.finditer(text)] if "<" in text else []

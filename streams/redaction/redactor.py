@@ -57,7 +57,7 @@ class Redactor:
     def redact(self, event: Event) -> Redacted:
         """The event without secrets and personal data: the same object when it held none.
 
-        Raises `UnjudgeableError` for what cannot be cleared: it belongs in quarantine.
+        Raises `UnjudgeableError` for an event that cannot be redacted: it must be refused.
         """
         counts: Counter[str] = Counter()
         if not self._settings.enabled:

@@ -67,14 +67,16 @@ class RedactionSettings(FrozenModel):
     )
     presidio: bool = Field(default=False, description="Also replace names and places; needs the extra `presidio`.")
     presidio_model: str = Field(default="en_core_web_lg", description="The spaCy model that Presidio reads with.")
-    max_text: int = Field(default=256 * 1024, ge=1, description="Characters of one text; a longer one is quarantined.")
+    max_text: int = Field(
+        default=256 * 1024, ge=1, description="Characters of one text; an event with a longer one is refused."
+    )
     max_opaque: int = Field(
-        default=512, ge=64, description="Characters of one run of base64 or hex; a longer one is quarantined."
+        default=512, ge=64, description="Characters of one run of base64 or hex; an event with a longer one is refused."
     )
     rule_timeout_s: float = Field(
         default=0.5,
         gt=0,
-        description="Longest time for one of `rules` or `keep_patterns` on one text; then quarantine.",
+        description="Longest time for one of `rules` or `keep_patterns` on one text; then the event is refused.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Where something was found in a text, and how findings that overlap become one."""
+"""Spans of findings in a text, and the merge of those that overlap."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -37,7 +37,7 @@ class Unescaped:
     origins: list[int]
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
-        """Where `text[start:end]`, which is not empty, lies in the original."""
+        """Return the span in the original of `text[start:end]`, which is not empty."""
         first = bisect_right(self.starts, start) - 1
         last = bisect_right(self.starts, end - 1) - 1
         begin = self.origins[first] + (0 if first % 2 else start - self.starts[first])

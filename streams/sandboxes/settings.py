@@ -7,7 +7,7 @@ from streams.settings import FrozenModel
 
 
 class SandboxSettings(FrozenModel):
-    """How many sandbox processes an environment gets, how long they may take, and how they are isolated."""
+    """Settings of sandbox processes: their number, their time limits and their isolation."""
 
     sandboxes: int = Field(default=1, ge=1, description="Sandbox processes of each environment.")
     step_timeout_s: float = Field(default=10.0, gt=0, description="Longest time, in seconds, for a step or a reset.")

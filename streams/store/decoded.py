@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from streams.events import BranchResult, Event, RecoveryResult
 from streams.kafka.records import Received
-from streams.kafka.refusals import REFUSED, Quarantined, Unreadable
+from streams.kafka.refusals import REFUSED, RefusedEvent, Unreadable
 
 RESULTS = (BranchResult, RecoveryResult)
 
@@ -15,10 +15,10 @@ class Decoded:
     """A record and what it says. `flag` is why its episode is not learned from."""
 
     received: Received
-    content: Event | BranchResult | RecoveryResult | Unreadable | Quarantined
+    content: Event | BranchResult | RecoveryResult | Unreadable | RefusedEvent
     flag: str | None = None
     redactions: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def refused(self) -> Unreadable | Quarantined | None:
+    def refused(self) -> Unreadable | RefusedEvent | None:
         return self.content if isinstance(self.content, REFUSED) else None

@@ -19,7 +19,7 @@ _LOCK = int.from_bytes(b"ratchet")
 
 
 class LakeSettings(FrozenModel):
-    """Where the lake is. Every writer has the same settings."""
+    """Settings of the lake. Every writer has the same settings."""
 
     catalog: str = Field(description="The PostgreSQL database of the catalog, as libpq has it: dbname=… host=… user=…")
     data: str = Field(description="Where the Parquet files are: a folder that every writer and reader sees.")

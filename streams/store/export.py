@@ -27,7 +27,7 @@ Watch = Callable[[int, int], None]
 
 
 class Origin(StrEnum):
-    """Where a transition was made."""
+    """The origin of a transition."""
 
     PRODUCTION = "production"
     BRANCH = "branch"

@@ -1,4 +1,4 @@
-"""How far each partition was read, and the outbox published: the watermarks that make at-least-once exactly once."""
+"""Positions in each partition that was read, and in the outbox: the watermarks that make at-least-once exactly once."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
@@ -29,7 +29,7 @@ class Positions:
         self._begun: set[Partition] = set()
 
     def passes(self, received: Received, batch: Batch) -> bool:
-        """Whether the record is new. Offsets missing before it become a row of `gaps`.
+        """Return whether the record is new. Offsets missing before it become a row of `gaps`.
 
         Raises `StoreError` when they are missing from the middle of what is being read. Only the log itself can skip
         offsets at the start, since reading began at the watermark; later the consumer may have.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from streams.events import MESSAGES, STEPS, BranchResult, Event, RecoveryResult, RetractionEvent, StepEvent
 from streams.ids import content_id
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.refusals import Quarantined, Unreadable
+from streams.kafka.refusals import RefusedEvent, Unreadable
 from streams.store.database import Row
 from streams.store.decoded import Decoded
 
@@ -173,7 +173,7 @@ class Batch:
                 principal=principal,
             )
 
-    def refused(self, received: Received, content: Unreadable | Quarantined) -> None:
+    def refused(self, received: Received, content: Unreadable | RefusedEvent) -> None:
         origin = _origin(received)
         if isinstance(content, Unreadable):
             self.add("dead_letters", **origin, error=content.error)

@@ -129,7 +129,7 @@ class Store:
         )
 
     def is_new(self, topic: str, partition: int, offset: int) -> bool:
-        """Whether the record at that position is not below the watermark."""
+        """Return whether the record at that position is not below the watermark."""
         return offset >= self._memory.positions.stored.get((topic, partition), 0)
 
     @property
@@ -256,5 +256,5 @@ class Store:
 
 
 def _may_end(content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
-    """Whether an episode may end with it. Whichever comes last: steps and outcomes may be of different producers."""
+    """Return whether the event may complete its episode. Steps and outcomes may be of different producers."""
     return isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done)

@@ -1,4 +1,6 @@
-"""Which tasks the loop may learn from. Decided by a keyed hash of the task id alone, so nothing can drift.
+"""The holdout: which tasks the loop must not learn from.
+
+Decided by a keyed hash of the task id alone, so nothing can drift.
 
 Variants of one task, which differ in what follows a `~` in their ids, are all on the same side.
 """
@@ -21,7 +23,7 @@ class Split(StrEnum):
 
 
 class HoldoutSettings(FrozenModel):
-    """How tasks are divided. Changing any of these makes every earlier figure incomparable."""
+    """Settings of the holdout. Changing any of these makes every earlier figure incomparable."""
 
     key: str = Field(default="ratchet", min_length=1, description="Key of the hash; keep it secret from task authors.")
     selection: float = Field(default=0.3, ge=0, le=1, description="Share of tasks that gates are played on.")

@@ -1,4 +1,6 @@
-"""How much of what is learned may come from one principal, or say one thing. Pure; the store asks it.
+"""Limits on how many trusted episodes may be of one principal, or near-duplicates of each other.
+
+Pure; the store asks it.
 
 A few hundred documents poison a model of any size (Souly et al. 2025), so the limits are absolute counts, not shares.
 """
@@ -49,7 +51,7 @@ class Quota:
         self.commit()
 
     def refusal(self, candidate: Admitted) -> str | None:
-        """Why the candidate must not be trusted, or None."""
+        """Return the reason for which the candidate must not be trusted, or None."""
         while self._window and self._window[0].at <= candidate.at - WINDOW:
             self._principals[self._window.popleft().principal] -= 1
         if self._principals[candidate.principal] >= self._settings.per_principal:

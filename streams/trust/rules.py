@@ -1,4 +1,7 @@
-"""Which episodes may be learned from, and what is asked of the branch workers about them. Pure; the store calls it."""
+"""Trust rules: which episodes may be learned from, and which branches are requested of them.
+
+Pure; the store calls it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ class StoredStep:
 
 
 def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
-    """Whether an episode that was judged with `successes` is an expert's, a human's, or verified.
+    """Return whether an episode that was judged with `successes` is an expert's, a human's, or verified.
 
     A single policy step makes the episode the policy's, and a single failure outweighs any success.
     """
@@ -46,7 +49,7 @@ def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
 
 
 def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
-    """Whether an episode that was judged with `successes` is a policy's and was never a success."""
+    """Return whether an episode that was judged with `successes` is a policy's and was never a success."""
     by_policy = any(step.actor_kind == "policy" for step in steps)
     return by_policy and bool(successes) and not any(successes)
 

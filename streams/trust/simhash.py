@@ -1,4 +1,4 @@
-"""How alike two episodes are, as the distance of two numbers: near-duplicates differ in few bits of 64."""
+"""Similarity hashes of episodes, compared by Hamming distance: near-duplicates differ in few bits of 64."""
 
 import re
 import zlib

@@ -92,7 +92,7 @@ def test_a_status_counts_what_is_stored_and_tells_the_verdicts() -> None:
         ("trusted episodes", "7"),
         ("branches", "114 of 120 run, 2 states dropped"),
         ("recoveries", "0 of 0 failed episodes"),
-        ("dead-letter records", "3, and 2 in quarantine"),
+        ("dead-letter records", "3, and 2 refused"),
         ("flagged", "1 episodes are never learned from"),
         ("redacted", "4 values"),
         ("cycle 1", "REJECT: it lost 9 tasks and won 1"),

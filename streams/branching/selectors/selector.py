@@ -31,7 +31,7 @@ class Selector(Protocol):
 
 
 def allocate(weights: Sequence[float], budget: int, most: int) -> list[int]:
-    """How many of `budget` branches each state gets: in proportion to its weight, and never more than `most`.
+    """Return how many of `budget` branches each state gets: in proportion to its weight, and never more than `most`.
 
     One branch after the other goes where the weight for each branch so far is largest (D'Hondt's method), so that more
     budget never takes a branch from a state.

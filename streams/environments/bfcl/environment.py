@@ -35,7 +35,10 @@ _UNANSWERABLE = "I cannot do this: a tool or a detail that I need is missing."
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Where a session is. `played` has the steps of each turn so far; `right` counts turns that were found right."""
+    """The state of a session.
+
+    `played` has the steps of each turn so far; `right` counts turns that were found right.
+    """
 
     task_id: str
     scenario: Scenario

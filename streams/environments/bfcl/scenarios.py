@@ -70,7 +70,7 @@ class Scenario:
         return tuple(tool for begun in self.turns[: turn + 1] for tool in begun.new_tools)
 
     def allows_its_gold(self) -> bool:
-        """Whether its own answer can be given by calling the tools as they are documented: a few cannot."""
+        """Return whether its own answer can be given by calling the tools as they are documented: a few cannot."""
         return all(
             any(tool.name == call.name and validator(tool.name).is_valid(call.arguments) for tool in self.tools(number))
             for number, turn in enumerate(self.turns)

@@ -89,7 +89,7 @@ class Simulation:
 
 
 def accepts(scenario: Scenario, turns: Sequence[Steps]) -> bool:
-    """Whether the wheel's checker finds the answers to the first turns right: each turn's state and its results."""
+    """Return whether the wheel's checker accepts the answers to the first turns: each turn's state and its results."""
     try:
         verdict = multi_turn_checker(
             [[[_source(call) for call in step] for step in steps] for steps in turns],

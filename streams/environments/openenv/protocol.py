@@ -20,7 +20,7 @@ MESSAGE_BYTES = 4 * 2**20
 
 
 class ErrorCode(StrEnum):
-    """Why a message was refused: the first seven are OpenEnv's, the others the extension's."""
+    """Error codes: the first seven are OpenEnv's, the others the extension's."""
 
     INVALID_JSON = "INVALID_JSON"
     UNKNOWN_TYPE = "UNKNOWN_TYPE"

@@ -1,4 +1,4 @@
-"""How a text becomes the action of a plain OpenEnv server, and its observation a text, as the operator's settings say.
+"""Conversion between texts and the actions and observations of a plain OpenEnv server, by the operator's settings.
 
 `environment.py` reads every server so that does not offer the extension's own words.
 """

@@ -46,7 +46,7 @@ from streams.ids import uuid7
 
 @dataclass(frozen=True, slots=True)
 class _Episode:
-    """How the present state was reached: one observation for the reset and one for each action."""
+    """The history of the present state: one observation for the reset and one for each action."""
 
     id: str
     task: Task
@@ -204,7 +204,7 @@ class OpenEnvSession:
         return asked
 
     def _bring_back(self, kept: _Kept) -> bool:
-        """Whether all that was seen on the way is what was seen before."""
+        """Return whether all that was seen on the way is what was seen before."""
         environment, episode = self._environment, kept.episode
         if self._copies and isinstance(environment, Snapshots):
             environment.restore(kept.copy)

@@ -12,7 +12,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class OpenEnvSettings(FrozenModel):
-    """Where the server is. What follows `message_bytes` is for servers that do not say it of themselves."""
+    """Settings of one server. What follows `message_bytes` is for servers that do not say it of themselves."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

@@ -23,7 +23,7 @@ class Dialect(Protocol):
     conversation: str
 
     def recognises(self, span: Span) -> bool:
-        """Whether the span is a model call in this dialect."""
+        """Return whether the span is a model call in this dialect."""
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         """The call that a recognised span is about; `logs` are those within the span, in order.

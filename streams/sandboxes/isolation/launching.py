@@ -32,7 +32,7 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a confined process: its whole command line, all of its variables, and the files it inherits.
+    """Launch parameters of a confined process: its whole command line, all of its variables, and the files it inherits.
 
     `files` is the folder on disk that the sandbox writes in, or nothing where it writes in memory only.
     Start it from a thread that lasts as long as the sandbox may, in a session of its own, have the resource monitor
@@ -52,7 +52,10 @@ class Tier(Protocol):
     name: str
 
     def launch(self, command: Sequence[str], confinement: Confinement) -> AbstractContextManager[Launch]:
-        """How to start `command` isolated, in its home folder. The files it inherits are closed at the end."""
+        """Return the launch parameters of `command`, isolated, in its home folder.
+
+        The files it inherits are closed at the end.
+        """
         ...
 
 

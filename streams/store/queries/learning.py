@@ -1,4 +1,4 @@
-"""Whether a cycle of learning is due, and what the demo accounts for."""
+"""Queries of the learner about whether a cycle is due, and of the demo about its counts."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES
 

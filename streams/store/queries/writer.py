@@ -70,5 +70,5 @@ STEPS_OF_WANTED = """
 
 
 def count_of(query: str) -> str:
-    """How many rows a query has, as `count`."""
+    """Return the query that counts the rows of a query, as `count`."""
     return f"SELECT count(*) AS count FROM ({query})"

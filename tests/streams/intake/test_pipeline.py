@@ -17,7 +17,7 @@ from streams.events import (
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
-from streams.kafka.refusals import Quarantined, Unreadable, dead_letter_record
+from streams.kafka.refusals import RefusedEvent, Unreadable, dead_letter_record
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded
@@ -49,7 +49,7 @@ def test_an_event_comes_out_redacted_counted_and_flagged() -> None:
 
 def test_a_refused_event_is_noted_under_its_principal() -> None:
     decoded = intake(max_bytes=100).event(record(STEP))
-    assert isinstance(decoded.content, Quarantined)
+    assert isinstance(decoded.content, RefusedEvent)
     assert decoded.content.principal == "tenant/a"
     assert "jo@" not in decoded.content.reason
 
@@ -114,7 +114,7 @@ def test_a_dead_letter_record_has_the_original_record_and_says_where_and_why() -
     for value, verdict in ((b"\xff", "dead-letter"), (None, "dead-letter"), (STEP, "quarantine")):
         received = record(value)
         refused = intake(max_bytes=100).event(received).refused
-        assert isinstance(refused, Unreadable | Quarantined)
+        assert isinstance(refused, Unreadable | RefusedEvent)
         letter = dead_letter_record(received, refused, "letters")
         assert (letter.topic, letter.key, letter.value) == ("letters", b"e", value)
         headers = dict(letter.headers)

@@ -21,7 +21,7 @@ from streams.kafka.refusals import (
     OFFSET_HEADER,
     TOPIC_HEADER,
     VERDICT_HEADER,
-    Quarantined,
+    RefusedEvent,
     Unreadable,
     dead_letter_record,
 )
@@ -41,7 +41,7 @@ def record(kafka: KafkaSettings, offset: int, value: bytes | None = b"{oops", **
     return Received(kafka.events_topic, 0, offset, f"episode-{offset}".encode(), value, tuple(headers.items()))
 
 
-def refuse(kafka: KafkaSettings, *refused: tuple[Received, Unreadable | Quarantined]) -> None:
+def refuse(kafka: KafkaSettings, *refused: tuple[Received, Unreadable | RefusedEvent]) -> None:
     publish(kafka, *(dead_letter_record(received, why, kafka.dead_letters_topic) for received, why in refused))
 
 
@@ -69,7 +69,7 @@ def test_a_dead_letter_listing_gives_position_reason_and_size_but_no_content(kaf
     refuse(
         kafka,
         (record(kafka, 4), Unreadable("record: Invalid JSON")),
-        (record(kafka, 7, b"x" * 1000), Quarantined("the record has no signature", "ann")),
+        (record(kafka, 7, b"x" * 1000), RefusedEvent("the record has no signature", "ann")),
         (record(kafka, 9, None), Unreadable("the record has no value")),
     )
     found = {dead_letter.position.offset: dead_letter for dead_letter in dead_letters(kafka)}

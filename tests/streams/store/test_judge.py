@@ -11,7 +11,7 @@ from streams.events import (
     StepEvent,
 )
 from streams.ids import content_id
-from streams.kafka.refusals import Quarantined
+from streams.kafka.refusals import RefusedEvent
 from streams.store.decoded import Decoded
 from streams.store.status import status
 from streams.store.writer import Appended, Store
@@ -22,7 +22,7 @@ from tests.builders.stored import column, raw, records, requests
 
 
 def test_a_refused_event_is_noted_with_its_principal(store: Store) -> None:
-    refused = Decoded(raw(b"{}").received, Quarantined("too large", "tenant/a"))
+    refused = Decoded(raw(b"{}").received, RefusedEvent("too large", "tenant/a"))
     assert store.append([refused]) == Appended(quarantined=1)
     assert store.query("SELECT principal, reason FROM quarantined").to_pylist() == [
         {"principal": "tenant/a", "reason": "too large"}

@@ -8,7 +8,7 @@ from kafka import KafkaConsumer
 from streams.errors import RetractionError, StoreError
 from streams.events import EVENT, RetractionEvent
 from streams.kafka.records import Received
-from streams.kafka.refusals import Quarantined
+from streams.kafka.refusals import RefusedEvent
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.store.client import StoreClient
@@ -80,7 +80,7 @@ async def test_a_retraction_is_published_as_a_signed_event_and_waiting_for_it_is
 
 async def test_a_retraction_that_is_refused_says_why(served_store: ServedStore, kafka: KafkaSettings) -> None:
     first = Received(kafka.events_topic, 0, 0, b"ann", b"{}")
-    served_store.store.append([Decoded(first, Quarantined("the record has no signature", "ann"))])
+    served_store.store.append([Decoded(first, RefusedEvent("the record has no signature", "ann"))])
     async with StoreClient(served_store.url) as client:
         with pytest.raises(RetractionError, match="refused the retraction: the record has no signature"):
             await retract(kafka, client, RetractionEvent(principal="ann", reason="asked"))

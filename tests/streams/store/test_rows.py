@@ -18,7 +18,7 @@ from streams.events import (
 )
 from streams.ids import content_id
 from streams.kafka.records import Outgoing
-from streams.kafka.refusals import Quarantined, Unreadable
+from streams.kafka.refusals import RefusedEvent, Unreadable
 from streams.store.database import arrow_table
 from streams.store.rows import Batch
 from streams.store.tables import TABLES
@@ -90,7 +90,7 @@ def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     for content in (*events, branched, recovered):
         batch.content(raw(b""), content, {"a": "tenant/a"})
     batch.refused(raw(None).received, Unreadable("no value"))
-    batch.refused(raw(None).received, Quarantined("too large", "p"))
+    batch.refused(raw(None).received, RefusedEvent("too large", "p"))
     batch.duplicate(raw(None).received, "a-0")
     batch.outgoing(Outgoing("topic", b"a", b"{}"))
     tables = batch.take_rows()
