@@ -82,7 +82,7 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """Return the numbers of states of trusted episodes and of failed episodes, each with those already processed."""
+        """Return the numbers of branch and recovery requests, and how many of them were answered."""
         counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
