@@ -82,7 +82,7 @@ class Loop:
     out_of_domain: tuple[Task, ...]
 
     async def branching_state(self) -> tuple[int, int]:
-        """Return the numbers of branch and recovery requests, and how many of them were answered."""
+        """Return the number of states and failed episodes to branch from, and the number branched from."""
         counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
