@@ -22,10 +22,11 @@ PROBES_FILE = "probes.json"
 class Probes(FrozenModel):
     """The content of an adapter's `probes.json`.
 
-    `logprobs` holds, for each prompt, the log-probability in nats of each token but the first under the trained model.
+    `prompts` are token ids, or texts in adapters of the first versions. `logprobs` holds, for each prompt, the
+    log-probability in nats of each token but the first under the trained model.
     """
 
-    prompts: tuple[str, ...] = Field(min_length=1)
+    prompts: tuple[str | tuple[int, ...], ...] = Field(min_length=1)
     logprobs: tuple[tuple[float, ...], ...]
 
     @model_validator(mode="after")

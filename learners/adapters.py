@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, Field
 
 from learners.base_model import base_digest, file_sha256
-from learners.settings import LearnerSettings, TrainingJob
+from learners.settings import TRAINING_REPORT, LearnerSettings, TrainingJob, TrainingReport
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
@@ -27,7 +27,10 @@ _CONTENT = ("adapter_config.json", _WEIGHTS, "probes.json", MANIFEST)
 
 
 class AdapterManifest(FrozenModel):
-    """Origin of an adapter. `parent` is the digest of the adapter it was trained on from, None for the base."""
+    """Origin of an adapter. `parent` is the digest of the adapter it was trained on from, None for the base.
+
+    `training` says which layers were adapted; it is empty in adapters of the first versions.
+    """
 
     parent: str | None
     base: str
@@ -35,6 +38,7 @@ class AdapterManifest(FrozenModel):
     snapshot: SnapshotManifest
     settings: LearnerSettings
     seed: int
+    training: TrainingReport = TrainingReport()
     code_version: str = Field(default_factory=lambda: version("ratchetd"))
     trained_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     note: str = ""
@@ -88,7 +92,7 @@ def adapter_digest(folder: Path) -> str:
 
 
 def manifest_of(job: TrainingJob, snapshot: SnapshotManifest, parent: str | None, note: str = "") -> AdapterManifest:
-    """The manifest of the adapter that `job` trained on `snapshot`."""
+    """The manifest of the adapter that `job` has trained on `snapshot`."""
     return AdapterManifest(
         parent=parent,
         base=job.base.name,
@@ -96,6 +100,7 @@ def manifest_of(job: TrainingJob, snapshot: SnapshotManifest, parent: str | None
         snapshot=snapshot,
         settings=job.settings,
         seed=job.seed,
+        training=TrainingReport.model_validate_json((job.output / TRAINING_REPORT).read_bytes()),
         note=note,
     )
 
@@ -111,6 +116,7 @@ def _card(manifest: AdapterManifest) -> str:
             "",
             f"- trained on from: {manifest.parent or 'the base model'}",
             f"- snapshot: {manifest.snapshot.snapshot_id}",
+            f"- adapted layers: {', '.join(f'{count} {name}' for name, count in manifest.training.adapted.items())}",
             f"- trusted episodes: {episodes}; {manifest.snapshot.branches} branches",
             *([f"- note: {manifest.note}"] if manifest.note else []),
             "",

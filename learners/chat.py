@@ -1,82 +1,248 @@
-"""A chat as tokens, message by message, equal byte for byte to what the server makes of it.
+"""Chats as tokens: the one rendering that the embedded server, the trainer and the probes share.
 
-The special token that opens each message also separates the tokenizer's words, so messages that are tokenised one by
-one and concatenated are the tokens of the whole chat. That holds for templates in which a message's rendering does not
-depend on its neighbours; `ChatTokenizer` refuses any other at its start.
+A chat is tokenised whole, as the chat template renders it, so that the prompt a model is trained on is the prompt it is
+served with, whatever the template does: a system message of its own, a BOS token, a message that is written differently
+in context. Text is tokenised as text: a special token that somebody writes into a message is not that token.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from jinja2 import TemplateError
+from tokenizers import Encoding, Tokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from streams.errors import ConfigurationError
+from streams.errors import ChatTemplateError, ConfigurationError
 from streams.events import Message
 
-# Occurs in no chat template.
-_MARK = "\ufffc"
+# Characters of private use, which no template writes. The first stands for a content whose place is looked for.
+_MARK = "\U000ffff0"
+_FIRST_MASK = 0xF0000
 
 
 @dataclass(frozen=True, slots=True)
-class MessageTokens:
-    """A message's tokens; `content` is the half-open range of what its author wrote, the end-of-turn token included."""
+class Turn:
+    """A chat's tokens up to the end of its last message.
+
+    `written` is the half-open range of the tokens that the author of that message writes, the end of the turn included.
+    """
 
     ids: tuple[int, ...]
-    content: tuple[int, int]
+    written: tuple[int, int]
 
 
 class ChatTokenizer:
-    """Tokenises chats of one base model."""
+    """Tokenises chats of one base model.
+
+    Attributes:
+        tokenizer: the base model's own tokenizer.
+        end_of_turn: the token with which the template ends an assistant's message.
+        configured_stops: the tokens that end a reply by the base model's files, as vLLM reads them.
+    """
 
     def __init__(self, base: Path) -> None:
-        """Raises `ConfigurationError` when the chat template cannot be rendered message by message."""
-        self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
-        self._seen: dict[Message, MessageTokens] = {}
-        self._check()
+        """Raises `ConfigurationError` when the folder has no tokenizer or chat template that can be used."""
+        self.tokenizer = load_tokenizer(base)
+        self._name = base.name
+        if not self.tokenizer.chat_template:
+            raise ConfigurationError(
+                f"the tokenizer in {base} has no chat template: add chat_template.jinja, or name an instruct model"
+            )
+        document = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        document |= {"truncation": None, "padding": None, "post_processor": None}
+        self._specials = {token["content"]: token for token in document["added_tokens"] if token["special"]}
+        self._special = re.compile("|".join(re.escape(text) for text in sorted(self._specials, key=len, reverse=True)))
+        self._plain = Tokenizer.from_str(json.dumps(document))
+        self._literal = _with_aliases(document)
+        self.configured_stops = _configured_stops(base, self.tokenizer)
+        self.end_of_turn = self._end_of_turn()
 
-    def message(self, message: Message) -> MessageTokens:
-        cached = self._seen.get(message)
-        if cached is None:
-            cached = self._seen[message] = self._tokenise(message)
-        return cached
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The tokens at which the embedded server ends a reply."""
+        return self.configured_stops | {self.end_of_turn}
 
-    def text(self, messages: Sequence[Message]) -> str:
-        """The whole chat as the server renders it, without a prompt for the next reply."""
-        return self._render([message.model_dump() for message in messages])
+    def prompt(self, messages: Sequence[Message], *, generation: bool = True) -> list[int]:
+        """The tokens that a server reads for the chat `messages`; with `generation` an assistant's message follows.
+
+        Raises `ChatTemplateError` when the template refuses the chat.
+        """
+        literal = self._has_specials(messages)
+        return list(self._encode(self._render(messages, literal=literal, generation=generation), literal=literal).ids)
+
+    def reply(self, messages: Sequence[Message], reply: Message) -> Turn:
+        """The served prompt of `messages`, followed by `reply` as the model itself would generate it.
+
+        Raises `ChatTemplateError` when the template refuses the chat, or does not write `reply` behind that prompt.
+        """
+        chat = [*messages, reply]
+        literal = self._has_specials(chat)
+        before = self._render(messages, literal=literal, generation=True)
+        whole = self._render(chat, literal=literal, generation=False)
+        if not whole.startswith(before):
+            raise ChatTemplateError(
+                f"the chat template of {self._name} does not write an assistant's message as it prompts for one "
+                f"(its prompt ends with {before[-20:]!r}), so replies cannot be trained as they are served: "
+                "choose another base model or template"
+            )
+        prompt = self._encode(before, literal=literal).ids
+        ids = self._encode(whole, literal=literal).ids
+        if ids[: len(prompt)] != prompt:
+            # The tokenizer merges across the end of the prompt, which a server never does.
+            ids = prompt + self._continuation(whole[len(before) :], literal=literal)
+        for index in range(len(prompt), len(ids)):
+            if ids[index] == self.end_of_turn:
+                return Turn(tuple(ids[: index + 1]), (len(prompt), index + 1))
+        raise ChatTemplateError(f"the chat template of {self._name} does not end this reply: choose another base model")
+
+    def observation(self, messages: Sequence[Message]) -> Turn:
+        """The chat `messages`, whose last one answers an action.
+
+        Raises `ChatTemplateError` when the template refuses the chat, or does not write that message in one piece.
+        """
+        literal = self._has_specials(messages)
+        whole = self._render(messages, literal=literal, generation=False)
+        marked = [*messages[:-1], messages[-1].model_copy(update={"content": _MARK})]
+        head, mark, tail = self._render(marked, literal=literal, generation=False).rpartition(_MARK)
+        if not mark or not (whole.startswith(head) and whole.endswith(tail)):
+            raise ChatTemplateError(f"the chat template of {self._name} does not write an observation in one piece")
+        encoding = self._encode(whole, literal=literal)
+        starts = [start for start, _ in encoding.offsets]
+        begin = next((index for index, start in enumerate(starts) if start >= len(head)), len(starts))
+        end = next((index for index, start in enumerate(starts) if start >= len(whole) - len(tail)), len(starts))
+        # What follows the content begins with the token that ends the turn.
+        end = min(end + bool(tail), len(starts))
+        return Turn(tuple(encoding.ids[:end]), (min(begin, end), end))
+
+    def check_replies(self) -> None:
+        """Raises `ConfigurationError` when no reply of this base model could be trained as it is served."""
+        user = Message(role="user", content="Go.")
+        try:
+            self.reply([user], Message(role="assistant", content="look"))
+        except ChatTemplateError as error:
+            raise ConfigurationError(str(error)) from error
+
+    def check_configured_stop(self) -> None:
+        """Raises `ConfigurationError` when a server that reads only the model's files would not end a trained reply."""
+        if self.end_of_turn not in self.configured_stops:
+            raise ConfigurationError(
+                f"the chat template of {self._name} ends a reply with {self._word(self.end_of_turn)!r}, at which a "
+                f"server does not stop: add {self.end_of_turn} to eos_token_id in its generation_config.json"
+            )
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a rendered text; the template has put in every special token already."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        """The tokens of a rendered text, in which special tokens are themselves."""
+        return list(self._encode(text, literal=False).ids)
 
-    def _tokenise(self, message: Message) -> MessageTokens:
-        # The words themselves may occur in the template's own, such as "assistant", so a mark finds their place.
-        head, tail = self._alone(message.model_copy(update={"content": _MARK})).split(_MARK)
-        ids = self.encode(self._alone(message))
-        # What follows the content begins with the token that ends the turn: a model must learn to stop there.
-        end = len(ids) - len(self.encode(tail)) + bool(tail)
-        return MessageTokens(tuple(ids), (len(self.encode(head)), end))
+    def _render(self, messages: Sequence[Message], *, literal: bool, generation: bool) -> str:
+        """The rendered chat; with `literal`, special tokens of the template are aliases, and those of contents text."""
+        chat = [message.model_dump(exclude_none=True) for message in messages]
+        masks: dict[str, str] = {}
+        if literal:
+            masks = {text: chr(_FIRST_MASK + number) for number, text in enumerate(self._specials)}
+            chat = cast(list[dict[str, Any]], self._masked(chat, masks))
+        try:
+            text = cast(str, self.tokenizer.apply_chat_template(chat, add_generation_prompt=generation, tokenize=False))
+        # A template is a program of somebody else's: it may refuse a chat in any way.
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ChatTemplateError(
+                f"the chat template of {self._name} refuses the roles {_roles(messages)}: {error}"
+            ) from error
+        if literal:
+            text = self._special.sub(lambda found: _alias(self._specials[found[0]]), text)
+            for special, mask in masks.items():
+                text = text.replace(mask, special)
+        return text
 
-    def _alone(self, message: Message) -> str:
-        if message.role == "system":
-            return self._render([message.model_dump()])
-        # A leading system message keeps templates from adding one of their own.
-        system = {"role": "system", "content": "-"}
-        return self._render([system, message.model_dump()])[len(self._render([system])) :]
+    def _masked(self, value: Any, masks: dict[str, str]) -> Any:
+        if isinstance(value, str):
+            return self._special.sub(lambda found: masks[found[0]], value)
+        if isinstance(value, dict):
+            return {key: self._masked(item, masks) for key, item in value.items()}
+        return [self._masked(item, masks) for item in value] if isinstance(value, list | tuple) else value
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False))
+    def _has_specials(self, messages: Sequence[Message]) -> bool:
+        return bool(self._specials) and any(self._special.search(message.content) for message in messages)
 
-    def _check(self) -> None:
-        chat = [
-            Message(role="system", content="Rules."),
-            Message(role="user", content="You see a desk.\n\nIt is closed."),
-            Message(role="assistant", content="open desk"),
-            Message(role="user", content="Done. [score 0.50]"),
-        ]
-        by_message = [token for message in chat for token in self.message(message).ids]
-        if by_message != self.encode(self.text(chat)):
-            raise ConfigurationError(
-                f"the chat template of {self._tokenizer.name_or_path} renders a message differently in context, "
-                "so episodes cannot be packed: choose another base model"
-            )
+    def _encode(self, text: str, *, literal: bool) -> Encoding:
+        # The template has written every special token already.
+        return (self._literal if literal else self._plain).encode(text, add_special_tokens=False)
+
+    def _continuation(self, text: str, *, literal: bool) -> list[int]:
+        """The tokens of a text that follows another: some tokenizers write a space before a text of its own."""
+        for special, token in self._specials.items():
+            if not token["rstrip"]:
+                anchor = _alias(token) if literal else special
+                return list(self._encode(anchor + text, literal=literal).ids[1:])
+        return list(self._encode(text, literal=literal).ids)
+
+    def _end_of_turn(self) -> int:
+        chat = [Message(role="user", content="Go."), Message(role="assistant", content=_MARK)]
+        try:
+            _, mark, tail = self._render(chat, literal=False, generation=False).rpartition(_MARK)
+        except ChatTemplateError as error:
+            raise ConfigurationError(f"{error}; choose another base model") from error
+        if mark:
+            ids = self.encode(tail)
+            special = {token["id"] for token in self._specials.values()}
+            for wanted in (self.configured_stops, special):
+                for token in ids:
+                    if token in wanted:
+                        return token
+        raise ConfigurationError(
+            f"the chat template of {self._name} ends an assistant's message with {tail[:20]!r}, which is not a special "
+            "token, so no server would stop there: choose another base model or template"
+        )
+
+    def _word(self, token: int) -> str:
+        return str(self._plain.decode([token], skip_special_tokens=False))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`. Raises `ConfigurationError` if there is none, or none that decodes as it goes."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder} holds no tokenizer: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigurationError(f"the tokenizer in {folder} has no tokenizer.json: save it as a fast one")
+    return tokenizer
+
+
+def _configured_stops(base: Path, tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """The end tokens of the generation settings, or else of the model's own, and the tokenizer's."""
+    try:
+        ends = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
+    except OSError:
+        ends = None
+    if ends is None:
+        ends = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "eos_token_id", None)
+    found = ends if isinstance(ends, list) else [ends]
+    return frozenset(int(end) for end in [*found, tokenizer.eos_token_id] if end is not None)
+
+
+def _alias(token: dict[str, Any]) -> str:
+    return f"\U000ffff1{token['id']}\U000ffff2"
+
+
+def _with_aliases(document: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of `document` with every special token under an alias, so that its own name is ordinary text."""
+    aliases = {token["content"]: _alias(token) for token in document["added_tokens"] if token["special"]}
+    model = dict(document["model"])
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {aliases.get(piece, piece): number for piece, number in vocabulary.items()}
+    else:
+        model["vocab"] = [[aliases.get(piece, piece), score] for piece, score in vocabulary]
+    if model.get("unk_token") is not None:
+        model["unk_token"] = aliases.get(model["unk_token"], model["unk_token"])
+    added = [token | {"content": aliases.get(token["content"], token["content"])} for token in document["added_tokens"]]
+    return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
+
+
+def _roles(messages: Sequence[Message]) -> str:
+    return ", ".join(message.role for message in messages[:6]) + (", …" if len(messages) > 6 else "")

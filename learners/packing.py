@@ -1,5 +1,5 @@
-"""An episode and its branches as one sequence: the reference trajectory is computed once, a branch attends to it up to
-its state, and to itself.
+"""An episode and its branches as one sequence: what they share is computed once, a branch attends to it up to where it
+leaves it, and to itself.
 
 The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
 sequence of its own. Objectives say which tokens count; the trainer runs the result with `learners.tree_attention`.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from learners.chat import ChatTokenizer
+from learners.chat import ChatTokenizer, Turn
 from learners.trajectories import Trajectory
 from learners.tree_attention import Segment, TreeLayout, tree_layout
 from streams.events import Message
@@ -48,7 +48,8 @@ class Tree:
 class TreePacker:
     """Packs trajectories for one base model: each with its branches, in order, that fit into `max_length` tokens.
 
-    The reference trajectory itself is never cut: it may be longer, and then has no branches.
+    The trajectory itself is never cut: it may be longer, and then has no branches. Where the chat template writes an
+    earlier message differently from how it was served, the state that was served becomes a branch, too.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
@@ -56,67 +57,84 @@ class TreePacker:
         self._max_length = max_length
 
     def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
-        sequence = _Sequence()
-        state_ends: list[int] = []
-        for message in trajectory.opening:
-            sequence.append(self._tokenizer, message, 0.0)
+        """Raises `ChatTemplateError` when the template of the base model cannot write the trajectory."""
+        chat = list(trajectory.opening)
+        states = []
+        for step in trajectory.steps:
+            states.append(tuple(chat))
+            chat += _exchange(step.action, step.observation)
+        states.append(tuple(chat))
+        sequence = _Sequence(self._tokenizer.observation(chat) if trajectory.steps else self._opening(chat))
         for number, step in enumerate(trajectory.steps):
-            state_ends.append(len(sequence.ids) - 1)
-            wanted = weights.actions if number >= trajectory.learn_from else 0.0
-            sequence.append(self._tokenizer, Message(role="assistant", content=step.action), wanted)
-            sequence.append(self._tokenizer, Message(role="user", content=step.observation), weights.observations)
-        sequence.close_segment()
+            if weights.actions and number >= trajectory.learn_from:
+                action, _ = _exchange(step.action, step.observation)
+                sequence.add(self._tokenizer.reply(states[number], action), weights.actions)
+            if weights.observations:
+                sequence.add(self._tokenizer.observation(states[number + 1]), weights.observations)
         if weights.branch_observations:
             for branch in trajectory.branches:
-                chat = (
-                    Message(role="assistant", content=branch.action),
-                    Message(role="user", content=branch.observation),
-                )
-                length = sum(len(self._tokenizer.message(message).ids) for message in chat)
-                if len(sequence.ids) + length > self._max_length:
-                    continue
-                sequence.open_segment(state_ends[branch.step])
-                sequence.append(self._tokenizer, chat[0], 0.0)
-                sequence.append(self._tokenizer, chat[1], weights.branch_observations)
-                sequence.close_segment()
+                state = states[branch.step]
+                turn = self._tokenizer.observation((*state, *_exchange(branch.action, branch.observation)))
+                # Branches of one state are attended to together, so none of them shares more than the state.
+                shared = len(self._tokenizer.prompt(state))
+                if sequence.length_with(turn, shared) <= self._max_length:
+                    sequence.add(turn, weights.branch_observations, shared)
         return sequence.tree()
+
+    def _opening(self, chat: Sequence[Message]) -> Turn:
+        ids = tuple(self._tokenizer.prompt(chat))
+        return Turn(ids, (len(ids), len(ids)))
+
+
+def _exchange(action: str, observation: str) -> tuple[Message, Message]:
+    return Message(role="assistant", content=action), Message(role="user", content=observation)
 
 
 class _Sequence:
-    """A tree under construction."""
+    """A tree under construction; it begins as the tokens of `reference`."""
 
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self._positions: list[int] = []
-        self._weights: list[float] = []
-        self._segments: list[Segment] = []
-        self._start = 0
-        self._parent_end = -1
+    def __init__(self, reference: Turn) -> None:
+        self._reference = reference.ids
+        self._ids = list(reference.ids)
+        self._positions = list(range(len(self._ids)))
+        self._weights = [0.0] * len(self._ids)
+        self._segments = [Segment(0, len(self._ids), -1)]
 
-    def open_segment(self, parent_end: int) -> None:
-        self._start, self._parent_end = len(self.ids), parent_end
+    def length_with(self, turn: Turn, shared: int) -> int:
+        """Return the length of the tree with `turn` added."""
+        return len(self._ids) + max(0, turn.written[1] - self._shared(turn, shared))
 
-    def close_segment(self) -> None:
-        self._segments.append(Segment(self._start, len(self.ids), self._parent_end))
-
-    def append(self, tokenizer: ChatTokenizer, message: Message, weight: float) -> None:
-        tokens = tokenizer.message(message)
-        begin, end = tokens.content
-        first = self._parent_end + 1 + len(self.ids) - self._start
-        self.ids.extend(tokens.ids)
-        self._positions.extend(range(first, first + len(tokens.ids)))
-        self._weights.extend(weight if begin <= index < end else 0.0 for index in range(len(tokens.ids)))
+    def add(self, turn: Turn, weight: float, shared: int | None = None) -> None:
+        """Count what is written in `turn`, as a branch where its tokens, or those after `shared`, are of its own."""
+        begin, end = turn.written
+        common = self._shared(turn, shared)
+        for index in range(begin, min(end, common)):
+            self._weights[index] = weight
+        if end <= common:
+            return
+        start = len(self._ids)
+        self._ids += turn.ids[common:end]
+        self._positions += range(common, end)
+        self._weights += [weight if index >= begin else 0.0 for index in range(common, end)]
+        self._segments.append(Segment(start, len(self._ids), common - 1))
 
     def tree(self) -> Tree:
         counted = [index for index, weight in enumerate(self._weights) if weight]
         return Tree(
-            ids=torch.tensor(self.ids),
+            ids=torch.tensor(self._ids),
             positions=torch.tensor(self._positions),
             layout=tree_layout(self._segments),
             targets=torch.tensor(counted, dtype=torch.long),
             predictors=torch.tensor(predictors(self._segments, counted), dtype=torch.long),
             weights=torch.tensor([self._weights[index] for index in counted]),
         )
+
+    def _shared(self, turn: Turn, most: int | None) -> int:
+        """Return the number of the first tokens of `turn` that are those of the reference, `most` at most."""
+        limit = min(len(self._reference), len(turn.ids), len(turn.ids) if most is None else most)
+        if self._reference[:limit] == turn.ids[:limit]:
+            return limit
+        return next(index for index in range(limit) if self._reference[index] != turn.ids[index])
 
 
 def predictors(segments: Iterable[Segment], counted: Sequence[int]) -> list[int]:

@@ -15,19 +15,21 @@ PROBES_FILE = "probes.json"
 _PROBES = 4
 
 
-def write_probes(adapted: PeftModel, base: Path, trajectories: Sequence[Trajectory], output: Path) -> None:
-    """Write probes.json into `output`: per prompt the log-probability, in nats, of each token but the first.
+def write_probes(
+    adapted: PeftModel, tokenizer: ChatTokenizer, trajectories: Sequence[Trajectory], output: Path
+) -> None:
+    """Write probes.json into `output`: token ids of prompts, and the log-probability in nats of each but the first.
 
-    The model is merged in float32 and cast back, as a server does that merges, so that rounding is the same.
+    The prompts are those of the first actions, as they are served. The model is merged in float32 and cast back, as a
+    server does that merges, so that rounding is the same.
     """
-    tokenizer = ChatTokenizer(base)
     merged = copy.deepcopy(adapted).float().merge_and_unload().to(next(adapted.get_base_model().parameters()).dtype)
     # A prompt is not a tree; it is read as any server reads it.
     merged.set_attn_implementation("sdpa")
-    prompts = [tokenizer.text(trajectory.opening) for trajectory in trajectories[:_PROBES]]
+    prompts = [tokenizer.prompt(trajectory.opening) for trajectory in trajectories[:_PROBES]]
     logprobs = []
     for prompt in prompts:
-        ids = torch.tensor(tokenizer.encode(prompt))
+        ids = torch.tensor(prompt)
         with torch.inference_mode():
             scores = merged(input_ids=ids[None]).logits[0, :-1].float().log_softmax(dim=-1)
         logprobs.append([round(value, 6) for value in scores.gather(1, ids[1:, None])[:, 0].tolist()])

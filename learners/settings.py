@@ -10,6 +10,7 @@ from streams.settings import FrozenModel
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"
 MOST_PER_PRINCIPAL = 1000
+TRAINING_REPORT = "training.json"
 
 
 class LoraSettings(FrozenModel):
@@ -74,3 +75,13 @@ class Progress(FrozenModel):
     updates: int
     loss: float
     tokens: int
+
+
+class TrainingReport(FrozenModel):
+    """The content of `training.json` beside a trained adapter.
+
+    `adapted` counts the adapted layers by name, `left_out` the trajectories that the chat template refused by reason.
+    """
+
+    adapted: dict[str, int] = Field(default={})
+    left_out: dict[str, int] = Field(default={})

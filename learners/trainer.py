@@ -7,58 +7,74 @@ adapter.
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learners import tree_attention
+from learners.architecture import adapted_layers, check_trees, linear_layers
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
+from learners.objectives.objective import Objective
+from learners.output_head import OutputHead
 from learners.packing import Tree, TreePacker
 from learners.precision import compute_dtype
 from learners.probes import write_probes
-from learners.settings import LoraSettings, Progress, TrainingJob
+from learners.settings import TRAINING_REPORT, LoraSettings, Progress, TrainingJob, TrainingReport
 from learners.snapshots import read_trajectories
 from learners.trajectories import Trajectory
-from streams.errors import RatchetError, TrainingError
+from streams.errors import ChatTemplateError, ConfigurationError, RatchetError, TrainingError
 from streams.runtime.processes import die_with_parent
 
-_ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _WARM_UP_UPDATES = 5
 
 
 def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:
-    """The base model with a fresh adapter, or with `parent` to be trained on. Adapter weights are float32."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=tree_attention.NAME)
+    """The base model with a fresh adapter of all its linear layers, or with `parent` to be trained on.
+
+    Adapter weights are float32. Raises `ConfigurationError` when the architecture cannot be trained exactly.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, attn_implementation=tree_attention.NAME, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{base} holds no model that can be trained: {error}") from error
+    check_trees(model)
     if parent is not None:
         return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
-    depth = model.config.num_hidden_layers
+    depth = model.config.get_text_config().num_hidden_layers
     layers = None if lora.layers is None else list(range(max(0, depth - lora.layers), depth))
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=_ADAPTED,
+        target_modules=linear_layers(model),
         layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
-    return cast(PeftModel, get_peft_model(model, config))
+    try:
+        return cast(PeftModel, get_peft_model(model, config))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"PEFT cannot adapt {type(model).__name__}: {error}") from error
 
 
-def tree_loss(model: LlamaForCausalLM, tree: Tree) -> torch.Tensor:
+def tree_loss(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
     """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
-    hidden = model.model(
+    decoder: Any = model.base_model
+    hidden = decoder(
         input_ids=tree.ids[None],
         position_ids=tree.positions[None],
         use_cache=False,
         tree=tree.layout,
     ).last_hidden_state[0]
     # Only counted tokens go through the output layer, which is a fifth of a small model.
-    logits = model.lm_head(hidden[tree.predictors]).float()
+    logits = OutputHead(model)(hidden[tree.predictors]).float()
     losses = cross_entropy(logits, tree.ids[tree.targets], reduction="none")
     return (losses * tree.weights).sum()
 
@@ -75,6 +91,22 @@ def batches(trajectories: Sequence[Trajectory], size: int, generator: torch.Gene
         yield batch
 
 
+def packed(
+    order: Iterator[list[Trajectory]], objective: Objective, packer: TreePacker, left_out: dict[str, str]
+) -> Iterator[list[Tree]]:
+    """The trees of each batch. What the chat template refuses is noted in `left_out`: episode id, then the reason."""
+    for batch in order:
+        trees = []
+        for trajectory in batch:
+            if trajectory.episode_id in left_out:
+                continue
+            try:
+                trees.append(objective.pack(trajectory, packer))
+            except ChatTemplateError as error:
+                left_out[trajectory.episode_id] = str(error)
+        yield trees
+
+
 def train(job: TrainingJob) -> None:
     """Run the stages in order and write the adapter. Raises `TrainingError` when there is nothing to learn from."""
     torch.set_num_threads(job.settings.threads)
@@ -82,25 +114,32 @@ def train(job: TrainingJob) -> None:
     generator = torch.Generator().manual_seed(job.seed)
     dtype = compute_dtype()
     trajectories = read_trajectories(job.snapshot)
-    packer = TreePacker(ChatTokenizer(job.base), job.settings.max_length)
+    tokenizer = ChatTokenizer(job.base)
+    tokenizer.check_replies()
+    packer = TreePacker(tokenizer, job.settings.max_length)
     adapted = adapted_model(job.base, job.settings.lora, job.parent, dtype)
     adapted.train()
-    model = cast(LlamaForCausalLM, adapted.get_base_model())
+    model = cast(PreTrainedModel, adapted.get_base_model())
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=job.settings.learning_rate, weight_decay=0.0)
     updates = sum(stage.updates for stage in job.settings.stages)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min((done + 1) / _WARM_UP_UPDATES, (updates - done) / updates)
     )
+    left_out: dict[str, str] = {}
     done = 0
     for stage in job.settings.stages:
         objective = OBJECTIVES[stage.objective]
         usable = [trajectory for trajectory in trajectories if objective.applies(trajectory)]
         if not usable:
             raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {stage.objective} could learn from")
-        order = batches(usable, stage.trajectories, generator)
-        for _ in range(stage.updates):
-            trees = [objective.pack(trajectory, packer) for trajectory in next(order)]
+        until = done + stage.updates
+        for trees in packed(batches(usable, stage.trajectories, generator), objective, packer, left_out):
+            if all(trajectory.episode_id in left_out for trajectory in usable):
+                reason = left_out[usable[0].episode_id]
+                raise TrainingError(f"none of the {len(usable)} trajectories can be trained on: {reason}")
+            if not trees:
+                continue
             weight = float(sum(tree.weights.sum() for tree in trees))
             loss = 0.0
             for tree in trees:
@@ -115,8 +154,12 @@ def train(job: TrainingJob) -> None:
             tokens = sum(tree.length for tree in trees)
             progress = Progress(objective=objective.name, update=done, updates=updates, loss=loss, tokens=tokens)
             print(progress.model_dump_json(), flush=True)
+            if done == until:
+                break
     adapted.eval()
-    write_probes(adapted, job.base, trajectories, job.output)
+    write_probes(adapted, tokenizer, [one for one in trajectories if one.episode_id not in left_out], job.output)
+    report = TrainingReport(adapted=adapted_layers(adapted), left_out=dict(Counter(left_out.values())))
+    (job.output / TRAINING_REPORT).write_text(report.model_dump_json())
     adapted.save_pretrained(str(job.output))
 
 

@@ -14,6 +14,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from streams.errors import ConfigurationError
+
 NAME = "ratchet_tree"
 
 
@@ -31,13 +33,21 @@ class BranchGroup:
     """The branches of one state, side by side from `start` to `stop`, continuing from token `parent_end`.
 
     `mask` is True where a row, a token of the group, sees a column: the reference trajectory up to the state, then the
-    group itself.
+    group itself. `positions` are those of the group's tokens.
     """
 
     start: int
     stop: int
     parent_end: int
     mask: torch.Tensor
+    positions: torch.Tensor
+
+    def seen(self, window: int | None) -> torch.Tensor:
+        """The mask of a layer that attends over the last `window` positions, or over all."""
+        if window is None:
+            return self.mask
+        columns = torch.cat([torch.arange(self.parent_end + 1), self.positions])
+        return self.mask & (self.positions[:, None] - columns[None, :] < window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
             *(torch.ones(branch.stop - branch.start, branch.stop - branch.start).tril() for branch in group)
         )
         seen = torch.cat([torch.ones(own.shape[0], parent_end + 1), own], dim=1).bool()
-        groups.append(BranchGroup(group[0].start, group[-1].stop, parent_end, seen))
+        positions = torch.cat([torch.arange(branch.stop - branch.start) for branch in group]) + parent_end + 1
+        groups.append(BranchGroup(group[0].start, group[-1].stop, parent_end, seen, positions))
     return TreeLayout(reference.stop, tuple(groups))
 
 
@@ -69,17 +80,29 @@ def tree_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     tree: TreeLayout | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend over one tree; `query` is (1, heads, tokens, head size), `key` and `value` have fewer heads."""
-    assert tree is not None, "the trainer passes the layout with every forward"
+    """Attend over one tree; `query` is (1, heads, tokens, head size), `key` and `value` have fewer heads.
+
+    Raises `ConfigurationError` for a model whose attention takes more than this.
+    """
+    refuse_other_attention(module, others)
+    if tree is None:
+        raise ConfigurationError(f"{type(module).__name__} does not hand the tree of an episode to its attention")
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     reference = slice(0, tree.reference)
+    band = _band(tree.reference, sliding_window)
     mixed = [
         scaled_dot_product_attention(
-            query[:, :, reference], key[:, :, reference], value[:, :, reference], is_causal=True, scale=scaling
+            query[:, :, reference],
+            key[:, :, reference],
+            value[:, :, reference],
+            attn_mask=band,
+            is_causal=band is None,
+            scale=scaling,
         )
     ]
     for group in tree.groups:
@@ -89,11 +112,27 @@ def tree_attention(
                 query[:, :, own],
                 torch.cat([key[:, :, state], key[:, :, own]], dim=2),
                 torch.cat([value[:, :, state], value[:, :, own]], dim=2),
-                attn_mask=group.mask,
+                attn_mask=group.seen(sliding_window),
                 scale=scaling,
             )
         )
     return torch.cat(mixed, dim=2).transpose(1, 2), None
+
+
+def refuse_other_attention(module: torch.nn.Module, others: dict[str, Any]) -> None:
+    """Raises `ConfigurationError` when an attention module asks for more than scaled dot products under a mask."""
+    asked = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
+    if asked:
+        raise ConfigurationError(
+            f"{type(module).__name__} computes attention with {' and '.join(asked)}, which is not implemented"
+        )
+
+
+def _band(length: int, window: int | None) -> torch.Tensor | None:
+    """The causal mask of `length` tokens over the last `window`; None where plain causal attention is the same."""
+    if window is None or length <= window:
+        return None
+    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
 
 
 AttentionInterface.register(NAME, tree_attention)

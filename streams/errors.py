@@ -18,6 +18,7 @@ RatchetError
 │   └── BrokenPromiseError      `ratchet environment check`
 ├── PolicyError                 the client of the inference server
 ├── RequestRefusedError         the inference server
+├── ChatTemplateError           a chat and the base model's template
 ├── TrainingError               a training run
 ├── GateError                   an evaluation
 ├── PromotionError              promotion and rollback
@@ -118,6 +119,10 @@ class RequestRefusedError(RatchetError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class ChatTemplateError(RatchetError):
+    """The base model's chat template refuses a chat, or renders it in a way that cannot be trained as it is served."""
 
 
 class TrainingError(RatchetError):

@@ -10,12 +10,16 @@ a mask, copies the whole cache at every step and is several times slower.
 
 import math
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
+
+from learners.tree_attention import refuse_other_attention
+from streams.errors import ConfigurationError
 
 NAME = "ratchet_slots"
 
@@ -47,6 +51,7 @@ class SlotSegment:
         tokens: new tokens of each slot.
         length: tokens of the longest slot, the new ones included.
         mask: additive, of shape (rows, 1, query heads per key head * tokens, length); None lets everything through.
+        windowed: the mask of layers that attend over the last positions only, by their number.
     """
 
     offset: int
@@ -55,6 +60,7 @@ class SlotSegment:
     tokens: int
     length: int
     mask: torch.Tensor | None
+    windowed: dict[int, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +74,31 @@ class SlotBatch:
 
 
 def make_segment(
-    offset: int, first_slot: int, before: list[int], tokens: int, *, groups: int, dtype: torch.dtype
+    offset: int,
+    first_slot: int,
+    before: list[int],
+    tokens: int,
+    *,
+    groups: int,
+    dtype: torch.dtype,
+    windows: Iterable[int] = (),
 ) -> SlotSegment:
-    """A segment with its mask; `before` holds how many tokens each of its slots already has.
+    """A segment with its masks; `before` holds how many tokens each of its slots already has.
 
-    `groups` is the number of query heads that share a key head, `dtype` that of the queries.
+    `groups` is the number of query heads that share a key head, `dtype` that of the queries, and `windows` are the
+    numbers of last positions that some layers attend over.
     """
     length = max(before) + tokens
-    mask = None
-    if tokens > 1 or min(before) != max(before):
-        last_seen = torch.tensor(before)[:, None] + torch.arange(tokens)[None, :]
-        hidden = torch.arange(length)[None, None, :] > last_seen[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
-    return SlotSegment(offset, first_slot, len(before), tokens, length, mask)
+
+    def mask(window: int) -> torch.Tensor:
+        last_seen = torch.tensor(before)[:, None, None] + torch.arange(tokens)[None, :, None]
+        column = torch.arange(length)[None, None, :]
+        hidden = (column > last_seen) | (column <= last_seen - window)
+        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
+
+    whole = mask(length) if tokens > 1 or min(before) != max(before) else None
+    windowed = {window: mask(window) for window in windows if length > window}
+    return SlotSegment(offset, first_slot, len(before), tokens, length, whole, windowed)
 
 
 def slot_attention(
@@ -90,11 +108,17 @@ def slot_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     slot_batch: SlotBatch | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Store the new keys and values, then attend over each slot; shapes are (1, heads, new tokens, head size)."""
-    assert slot_batch is not None, "the runner passes the batch with every forward"
+    """Store the new keys and values, then attend over each slot; shapes are (1, heads, new tokens, head size).
+
+    Raises `ConfigurationError` for a model whose attention takes more than this.
+    """
+    refuse_other_attention(module, others)
+    if slot_batch is None:
+        raise ConfigurationError(f"{type(module).__name__} does not hand the slots of a batch to its attention")
     layer: Any = module.layer_idx
     keys, values = slot_batch.storage.keys[layer], slot_batch.storage.values[layer]
     keys[slot_batch.slots, :, slot_batch.positions] = key[0].transpose(0, 1)
@@ -113,7 +137,7 @@ def slot_attention(
             folded,
             keys[slots, :, : part.length],
             values[slots, :, : part.length],
-            attn_mask=part.mask,
+            attn_mask=part.mask if sliding_window is None else part.windowed.get(sliding_window, part.mask),
             scale=scaling,
         )
         unfolded = heads_out.reshape(part.rows, key_heads, groups, part.tokens, size).permute(0, 3, 1, 2, 4)

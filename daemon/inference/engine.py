@@ -12,10 +12,12 @@ import structlog
 import torch
 from transformers import PreTrainedModel
 
+from daemon.inference.check import check_served
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from daemon.inference.weights import load_tokenizer, load_weights, return_memory
+from daemon.inference.weights import load_weights, return_memory
+from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from streams.errors import ConfigurationError, RequestRefusedError
 
@@ -55,10 +57,13 @@ class Engine:
         self._settings = settings
         self._dtype = compute_dtype(settings.dtype)
         model = load_weights(settings.model, None, self._dtype)
-        self.tokenizer = load_tokenizer(settings.model)
+        self.chat = ChatTokenizer(settings.model)
+        self.tokenizer = self.chat.tokenizer
+        self.vocabulary = int(model.config.get_text_config().vocab_size)
         longest = getattr(model.config, "max_position_embeddings", settings.max_length)
         self.max_length = min(settings.max_length, longest)
-        self.stop_tokens = _stop_tokens(model)
+        self.stop_tokens = self.chat.stop_tokens
+        check_served(model, self.chat, self._dtype)
         self._counters = Counters()
         base = LoadedModel(settings.served_name, settings.model, None, self._runner(model))
         self._models = {base.name: base}
@@ -219,14 +224,3 @@ class Engine:
 
     def _idle(self, runner: Runner) -> bool:
         return runner.idle and all(other is not runner for other, _ in self._arrived)
-
-
-def _stop_tokens(model: PreTrainedModel) -> frozenset[int]:
-    """The tokens that end a reply, of the generation settings or else of the model's own."""
-    settings = model.generation_config
-    ends = settings.eos_token_id if settings is not None else None
-    if ends is None:
-        ends = model.config.eos_token_id
-    if ends is None:
-        return frozenset()
-    return frozenset(ends if isinstance(ends, list) else [ends])

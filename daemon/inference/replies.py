@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import cast
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Items
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -30,7 +30,8 @@ from daemon.inference.schemas import (
 )
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.slots import Tokens
-from streams.errors import RequestRefusedError
+from learners.chat import ChatTokenizer
+from streams.errors import ChatTemplateError, RequestRefusedError
 from streams.events import Message
 from streams.policy.client import Sampling
 
@@ -81,12 +82,12 @@ def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
     Raises:
         RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
     """
-    prompt = _chat_tokens(engine.tokenizer, request.messages, generation=request.add_generation_prompt)
+    prompt = _chat_tokens(engine.chat, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
     sampling = _sampling(request, _room(engine, prompt, wanted))
     if request.stream and (request.prompt_logprobs is not None or request.return_token_ids):
         raise RequestRefusedError(400, "unsupported", "prompt_logprobs and return_token_ids are not served with stream")
-    scored_from = None if request.prompt_logprobs is None else _scored_from(engine.tokenizer, request, prompt)
+    scored_from = None if request.prompt_logprobs is None else _scored_from(engine.chat, request, prompt)
     return _submit(
         engine, request, prompt, sampling, scored_from=scored_from, stream=request.stream, logprobs=request.logprobs
     )
@@ -98,7 +99,7 @@ def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
     Raises:
         RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
     """
-    prompt = _encode(engine.tokenizer, request.prompt, special=True)
+    prompt = _prompt_tokens(engine, request.prompt)
     if request.echo != (request.max_tokens == 0):
         raise RequestRefusedError(
             400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only"
@@ -163,7 +164,7 @@ def completion_reply(
         choices.append(
             CompletionChoice(
                 index=index,
-                text=request.prompt if request.echo else update.text,
+                text="".join(words) if request.echo else update.text,
                 logprobs=logprobs if request.logprobs is not None else None,
                 finish_reason=str(update.finish_reason),
             )
@@ -207,30 +208,36 @@ def _submit(
     return answer
 
 
-def _chat_tokens(tokenizer: PreTrainedTokenizerFast, messages: Iterable[Message], *, generation: bool) -> Tokens:
-    chat = [message.model_dump() for message in messages]
-    text = cast(str, tokenizer.apply_chat_template(chat, add_generation_prompt=generation, tokenize=False))
-    # The template has written the special tokens already.
-    return _encode(tokenizer, text, special=False)
+def _chat_tokens(chat: ChatTokenizer, messages: Items[Message], *, generation: bool) -> Tokens:
+    try:
+        return np.array(chat.prompt(messages, generation=generation), dtype=np.int32)
+    except ChatTemplateError as error:
+        raise RequestRefusedError(400, "invalid_request", f"messages: {error}") from error
 
 
-def _scored_from(tokenizer: PreTrainedTokenizerFast, request: ChatRequest, prompt: Tokens) -> int:
+def _scored_from(chat: ChatTokenizer, request: ChatRequest, prompt: Tokens) -> int:
     """The position of the first token to score: the message's own first one, but never the prompt's."""
     message = request.prompt_logprobs_from_message
     if message >= len(request.messages):
         raise RequestRefusedError(400, "invalid_request", f"prompt_logprobs_from_message: message {message} not found")
     if message == 0:
         return 1
-    earlier = _chat_tokens(tokenizer, request.messages[:message], generation=False)
+    earlier = _chat_tokens(chat, request.messages[:message], generation=False)
     length = min(len(earlier), len(prompt))
     # Where the template writes these messages differently with others behind them, it is scored from there on.
     differs = np.flatnonzero(earlier[:length] != prompt[:length])
     return max(1, int(differs[0]) if differs.size else length)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str, *, special: bool) -> Tokens:
-    ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=special).ids
-    return np.array(ids, dtype=np.int32)
+def _prompt_tokens(engine: Engine, prompt: str | Items[int]) -> Tokens:
+    if isinstance(prompt, str):
+        return np.array(engine.tokenizer.backend_tokenizer.encode(prompt).ids, dtype=np.int32)
+    unknown = [token for token in prompt if token >= engine.vocabulary]
+    if unknown:
+        raise RequestRefusedError(
+            400, "invalid_request", f"prompt: token {unknown[0]} is beyond the vocabulary of {engine.vocabulary} tokens"
+        )
+    return np.array(prompt, dtype=np.int32)
 
 
 def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:

@@ -15,6 +15,8 @@ from daemon.inference.attention import SlotBatch, SlotSegment, SlotStorage, make
 from daemon.inference.sampling import draw_tokens, log_probabilities
 from daemon.inference.sequence import Sequence
 from daemon.inference.slots import SlotTable
+from learners.architecture import attention_windows
+from learners.output_head import OutputHead
 
 # Scoring a prompt needs the logits of all its tokens; this many at a time bound the memory (50 MB for 49,152 words).
 _SCORED_AT_ONCE = 256
@@ -43,8 +45,9 @@ class Runner:
     def __init__(
         self, model: PreTrainedModel, *, slots: int, max_length: int, prefill_budget: int, counters: Counters
     ) -> None:
-        config = model.config
+        config = model.config.get_text_config()
         self._model = model
+        self._head = OutputHead(model)
         # Kept apart, since prepared linear layers hide the data type that the model was loaded in.
         self._dtype = model.dtype
         self._budget = prefill_budget
@@ -53,6 +56,7 @@ class Runner:
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
         self._groups = heads // key_heads
+        self._windows = attention_windows(config)
         self._storage = SlotStorage((config.num_hidden_layers, slots, key_heads, max_length, size), model.dtype)
         self._table = SlotTable(slots, max_length)
         self._waiting: deque[Sequence] = deque()
@@ -178,15 +182,23 @@ class Runner:
                 and pieces[index + len(before)].sequence.slot == first.slot + len(before)
             ):
                 before.append(pieces[index + len(before)].sequence.computed)
-            segments.append(make_segment(offset, first.slot, before, tokens, groups=self._groups, dtype=self._dtype))
+            segments.append(
+                make_segment(
+                    offset,
+                    first.slot,
+                    before,
+                    tokens,
+                    groups=self._groups,
+                    dtype=self._dtype,
+                    windows=self._windows,
+                )
+            )
             offset += tokens * len(before)
             index += len(before)
         return tuple(segments)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        head = self._model.get_output_embeddings()
-        logits: torch.Tensor = head(hidden)
-        return logits.float()
+        return self._head(hidden).float()
 
     def _score_prompts(self, pieces: list[_Piece], hidden: torch.Tensor) -> None:
         wanted: list[Sequence] = []

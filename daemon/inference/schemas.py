@@ -20,6 +20,9 @@ def _as_list(value: object) -> object:
 StopStrings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class _Sampled(FrozenModel):
     model: str
     n: int = Field(default=1, ge=1, le=128)
@@ -58,7 +61,7 @@ class CompletionRequest(_Sampled):
     `echo` is served with `max_tokens` 0 alone, and then asks for the log-probabilities of the prompt.
     """
 
-    prompt: str = Field(min_length=1)
+    prompt: Annotated[str, Field(min_length=1)] | Annotated[tuple[TokenId, ...], Field(min_length=1)]
     max_tokens: int = Field(default=16, ge=0)
     logprobs: Literal[0] | None = None
     echo: bool = False

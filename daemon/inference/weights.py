@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from daemon.inference import attention
 from streams.errors import ConfigurationError
@@ -28,7 +28,6 @@ def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreT
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{folder} holds no model that can be served: {error}") from error
-    _refuse_partial_attention(model, folder)
     if adapter is not None:
         model = _merged(model, adapter)
         nn.Module.to(model, dtype)
@@ -36,17 +35,6 @@ def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreT
     if torch.backends.mkldnn.is_available():
         _lay_out(model)
     return model
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in `folder`. Raises `ConfigurationError` if there is none, or none that decodes as it goes."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} holds no tokenizer: {error}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigurationError(f"the tokenizer in {folder} has no tokenizer.json: save it as a fast one")
-    return tokenizer
 
 
 def return_memory() -> None:
@@ -68,14 +56,6 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigurationError(f"the adapter in {adapter} does not fit the base model: {error}") from error
     return merged
-
-
-def _refuse_partial_attention(model: PreTrainedModel, folder: Path) -> None:
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(model.config, "sliding_window", None):
-        raise ConfigurationError(
-            f"the model in {folder} attends over a window and this server over everything: serve it by vLLM instead"
-        )
 
 
 class _LaidOutLinear(nn.Module):

@@ -91,8 +91,8 @@ class PolicyClient(HttpClient):
             for choice in answer["choices"]
         ]
 
-    async def prompt_logprobs(self, model: str, prompt: str) -> list[float]:
-        """The log-probability, in nats, of each token of `prompt` but the first, given those before it."""
+    async def prompt_logprobs(self, model: str, prompt: str | Sequence[int]) -> list[float]:
+        """The log-probability, in nats, of each token of `prompt`, a text or token ids, but the first."""
         body = {"model": model, "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
         answer = (await self._call("POST", "/v1/completions", body)).json()
         return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]

@@ -1,0 +1,106 @@
+"""What an architecture allows: which of its layers are adapted, and whether it can be trained in trees and scored.
+
+The trainer and the embedded server ask at their start, so that an architecture which cannot be trained or served
+exactly is refused in one sentence and not computed wrongly.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from learners.output_head import OutputHead
+from learners.tree_attention import Segment, TreeLayout, tree_layout
+from streams.errors import ConfigurationError
+
+# Mean difference of log-probabilities, in nats: what rounding explains.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+_PROBE_TOKENS = 12
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """The names, within their blocks, of the linear layers of `model` but its output layer.
+
+    Raises `ConfigurationError` when there are none.
+    """
+    head = model.get_output_embeddings()
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    if not found:
+        raise ConfigurationError(
+            f"{type(model).__name__} has no linear layers that LoRA could adapt: choose another base model"
+        )
+    return sorted(found)
+
+
+def adapted_layers(adapted: PeftModel) -> dict[str, int]:
+    """How many layers of each name the adapter changes."""
+    names = (name for name, module in adapted.named_modules() if isinstance(module, LoraLayer))
+    return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
+
+
+def attention_windows(config: PreTrainedConfig) -> tuple[int, ...]:
+    """The numbers of last positions that layers attend over, where not over all.
+
+    Raises `ConfigurationError` for layers of any other kind.
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    others = sorted(kinds - {"full_attention", "sliding_attention"})
+    if others:
+        raise ConfigurationError(
+            f"{config.model_type} has layers of the kind {', '.join(others)}, which are not implemented: "
+            "choose another base model"
+        )
+    return (int(window),) if window and "sliding_attention" in kinds else ()
+
+
+def check_trees(model: PreTrainedModel) -> None:
+    """Raises `ConfigurationError` unless a packed tree gives the log-probabilities of its paths read one by one."""
+    kind = type(model).__name__
+    refused = f"{kind} cannot be trained on packed episodes"
+    attention_windows(model.config.get_text_config())
+    ids = probe_tokens(model)
+    third = _PROBE_TOKENS // 3
+    segments = (Segment(0, 2 * third, -1), Segment(2 * third, 3 * third, third - 1))
+    positions = torch.cat([torch.arange(2 * third), torch.arange(third, 2 * third)])
+    implementation = model.config._attn_implementation
+    try:
+        with torch.inference_mode():
+            in_tree = logits(model, ids, positions, tree_layout(segments)).float().log_softmax(dim=-1)
+            model.set_attn_implementation("eager")
+            paths = (torch.arange(2 * third), torch.cat([torch.arange(third), torch.arange(2 * third, 3 * third)]))
+            apart = [model(input_ids=ids[path][None], use_cache=False).logits[0] for path in paths]
+    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, NotImplementedError) as error:
+        raise ConfigurationError(f"{refused}: {error}; choose another base model") from error
+    finally:
+        model.set_attn_implementation(implementation)
+    expected = torch.cat([apart[0], apart[1][third:]]).float().log_softmax(dim=-1)
+    difference = (in_tree - expected).abs().mean().item()
+    # `not <=` rather than `>`: a NaN proves nothing.
+    if not difference <= TOLERANCE.get(model.dtype, 0.1):
+        raise ConfigurationError(
+            f"{refused}: its log-probabilities differ by {difference:.3g} nats from those of one sequence each, as in "
+            "models with recurrent layers; choose another base model"
+        )
+
+
+def probe_tokens(model: PreTrainedModel) -> torch.Tensor:
+    """A dozen random tokens of the model's vocabulary, the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.config.get_text_config().vocab_size, (_PROBE_TOKENS,), generator=generator)
+
+
+def logits(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, tree: TreeLayout) -> torch.Tensor:
+    """The logits, (tokens, vocabulary), of a packed tree."""
+    decoder: Any = model.base_model
+    states = decoder(input_ids=ids[None], position_ids=positions[None], use_cache=False, tree=tree).last_hidden_state
+    return OutputHead(model)(states[0])
