@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -186,13 +187,11 @@ class ChatTokenizer:
             _, mark, tail = self._render(chat, literal=False, generation=False).rpartition(_MARK)
         except ChatTemplateError as error:
             raise ConfigurationError(f"{error}; choose another base model") from error
-        if mark:
-            ids = self.encode(tail)
-            special = {token["id"] for token in self._specials.values()}
-            for wanted in (self.configured_stops, special):
-                for token in ids:
-                    if token in wanted:
-                        return token
+        special = {token["id"] for token in self._specials.values()}
+        for are_special, run in groupby(self.encode(tail) if mark else (), key=special.__contains__):
+            if are_special:
+                ends = list(run)
+                return next((token for token in ends if token in self.configured_stops), ends[-1])
         raise ConfigurationError(
             f"the chat template of {self._name} ends an assistant's message with {tail[:20]!r}, which is not a special "
             "token, so no server would stop there: choose another base model or template"

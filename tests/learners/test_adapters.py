@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from learners.adapters import AdapterManifest, AdapterStore, adapter_digest, manifest_of
 from learners.base_model import base_digest
-from learners.settings import TrainingJob
+from learners.settings import TRAINING_REPORT, TrainingJob, TrainingReport
 from learners.snapshots import Snapshot
 from streams.errors import TrainingError
 from tests.builders.trained import settings
@@ -21,6 +21,7 @@ def output(tmp_path: Path) -> Path:
     folder = tmp_path / "training"
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
+    (folder / TRAINING_REPORT).write_text(TrainingReport(adapted={"q_proj": 2}).model_dump_json())
     (folder / "probes.json").write_text(json.dumps({"prompts": ["a b"], "logprobs": [[-1.0]]}))
     (folder / "job.json").write_text("not part of the adapter")
     save_file({"lora_A": torch.ones(2, 2)}, folder / "adapter_model.safetensors")

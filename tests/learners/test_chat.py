@@ -1,75 +1,208 @@
-"""What the learner counts as tokens is what the server makes of the same chat."""
+"""The tokens of training are those of serving, for any chat and any chat template."""
 
-import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from learners.chat import ChatTokenizer
-from streams.environments.harness import ChatHarness
-from streams.errors import ConfigurationError
-from streams.events import Message
+from learners.packing import TreePacker, Weights
+from learners.trajectories import Trajectory
+from streams.errors import ChatTemplateError, ConfigurationError
+from streams.events import Message, RecordedStep
+from tests.builders.base_models import FAMILIES, edit_json, write_base
+from tests.builders.trees import path
 
-END_OF_TURN = "<|im_end|>"
-GAME = (
-    *ChatHarness().opening("Put the things away.\n\nYou are in the kitchen. You see a fridge that is closed."),
+TRAINABLE = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
+SPECIAL = sorted({text for family in FAMILIES.values() for text in family.special})
+# Letters that the tokenizer knows: it writes all others as one and the same special token.
+WORDS = st.text(st.characters(max_codepoint=0x17F, exclude_categories=("Cc",)), min_size=1, max_size=20)
+TEXTS = WORDS | st.sampled_from(["look", "\n\nx", " x ", "é🍽", "user", "assistant\n", "<think>", "x</think>\n\ny"])
+HOSTILE = st.tuples(TEXTS, st.sampled_from(SPECIAL), TEXTS).map("".join)
+GAME = [
+    Message(role="system", content="Play."),
+    Message(role="user", content="You are in the kitchen.\n\nYou see a fridge."),
     Message(role="assistant", content="open fridge"),
-    Message(role="user", content="You open the fridge.\n\nIt is empty. [score 0.00]"),
-)
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="<|>"), max_size=30)
+    Message(role="user", content="It is empty. [score 0.00]"),
+]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_base: Path) -> ChatTokenizer:
-    return ChatTokenizer(tiny_base)
+def servers(base: Callable[[str], Path]) -> Callable[[str], PreTrainedTokenizerFast]:
+    """The tokenizer of a base model as any server uses it."""
+    return cache(lambda template: AutoTokenizer.from_pretrained(base(template)))
 
 
-def content(tokenizer: ChatTokenizer, message: Message) -> list[int]:
-    tokens = tokenizer.message(message)
-    begin, end = tokens.content
-    return list(tokens.ids[begin:end])
+@pytest.fixture(scope="module")
+def base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a base model with a chat template, written once."""
+    return cache(lambda template: write_base(tiny_base, tmp_path_factory.mktemp(template), template))
 
 
-def test_messages_one_by_one_are_the_tokens_of_the_whole_chat(tokenizer: ChatTokenizer) -> None:
-    by_message = [token for message in GAME for token in tokenizer.message(message).ids]
-    assert by_message == tokenizer.encode(tokenizer.text(GAME))
+@pytest.fixture(scope="module")
+def tokenizers(base: Callable[[str], Path]) -> Callable[[str], ChatTokenizer]:
+    return cache(lambda template: ChatTokenizer(base(template)))
 
 
-@given(turns=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
-def test_for_any_content_the_tokens_of_messages_are_those_of_the_whole_chat(
-    tokenizer: ChatTokenizer, turns: list[tuple[str, str]]
+def trajectories(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Trajectory]:
+    steps = st.lists(st.tuples(texts, texts).map(lambda pair: RecordedStep(action=pair[0], observation=pair[1])))
+    openings = st.tuples(texts, st.none() | texts).map(
+        lambda pair: (
+            *([Message(role="system", content=pair[1])] if pair[1] is not None else []),
+            Message(role="user", content=pair[0]),
+        )
+    )
+    return st.builds(
+        lambda opening, steps: Trajectory("a", "t", opening, tuple(steps[:3])), openings, steps.filter(bool)
+    )
+
+
+def states(trajectory: Trajectory) -> list[list[Message]]:
+    """The chat that each action answers."""
+    chat, found = list(trajectory.opening), []
+    for step in trajectory.steps:
+        found.append(list(chat))
+        chat += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+    return found
+
+
+@pytest.mark.parametrize("template", TRAINABLE)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
+    servers: Callable[[str], PreTrainedTokenizerFast],
+    tokenizers: Callable[[str], ChatTokenizer],
+    template: str,
+    data: st.DataObject,
 ) -> None:
-    chat = list(GAME)
-    for action, observation in turns:
-        chat += [Message(role="assistant", content=action), Message(role="user", content=observation)]
-    by_message = [token for message in chat for token in tokenizer.message(message).ids]
-    assert by_message == tokenizer.encode(tokenizer.text(chat))
+    tokenizer, server = tokenizers(template), servers(template)
+    trajectory = data.draw(trajectories(TEXTS))
+    try:
+        tree = TreePacker(tokenizer, 2048).pack(trajectory, Weights(actions=1.0))
+    except ChatTemplateError:
+        # Gemma's refuses a system message, and Qwen3's takes this word for the end of its own block.
+        assert template == "gemma" or "</think>" in str(trajectory)
+        return
+    counted = tree.targets.tolist()
+    paths = {tuple(path(tree, index)): index for index in counted}
+    for state in states(trajectory):
+        chat = [message.model_dump() for message in state]
+        served = server.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+        assert tuple(served) in paths
 
 
-def test_the_tokens_of_an_author_are_the_content_and_the_end_of_the_turn(tokenizer: ChatTokenizer) -> None:
-    for message in GAME:
-        assert content(tokenizer, message) == tokenizer.encode(message.content + END_OF_TURN)
+@pytest.mark.parametrize("template", TRAINABLE)
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_a_special_token_that_somebody_writes_is_text(
+    tokenizers: Callable[[str], ChatTokenizer], template: str, data: st.DataObject
+) -> None:
+    tokenizer = tokenizers(template)
+    special = set(tokenizer.tokenizer.all_special_ids) | {
+        number for number, token in tokenizer.tokenizer.added_tokens_decoder.items() if token.special
+    }
+    roles = ["user", "assistant", "user"]
+    texts = [data.draw(HOSTILE) for _ in roles]
+    hostile = [Message.model_validate({"role": role, "content": text}) for role, text in zip(roles, texts, strict=True)]
+    harmless = [message.model_copy(update={"content": "x"}) for message in hostile]
+
+    def skeleton(ids: list[int]) -> list[int]:
+        return [token for token in ids if token in special]
+
+    assert skeleton(tokenizer.prompt(hostile)) == skeleton(tokenizer.prompt(harmless))
+    shown = tokenizer.tokenizer.decode(tokenizer.prompt(hostile))
+    assert texts[2].strip() in shown
+
+
+@pytest.mark.parametrize("template", TRAINABLE)
+@settings(max_examples=10, deadline=None)
+@given(texts=st.lists(TEXTS, min_size=3, max_size=3))
+def test_both_tokenizers_of_a_chat_agree_where_it_holds_no_special_token(
+    tokenizers: Callable[[str], ChatTokenizer], template: str, texts: list[str]
+) -> None:
+    tokenizer = tokenizers(template)
+    roles = ("user", "assistant", "user")
+    chat = [Message.model_validate({"role": role, "content": text}) for role, text in zip(roles, texts, strict=True)]
+    as_aliases = tokenizer._encode(tokenizer._render(chat, literal=True, generation=True), literal=True).ids
+    assert as_aliases == tokenizer.prompt(chat)
+
+
+@pytest.mark.parametrize("template", TRAINABLE)
+def test_a_reply_ends_with_the_token_that_a_server_stops_at(
+    tokenizers: Callable[[str], ChatTokenizer], template: str
+) -> None:
+    tokenizer = tokenizers(template)
+    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    assert turn.ids[-1] == tokenizer.end_of_turn
+    assert tokenizer.end_of_turn in tokenizer.configured_stops
+    said = tokenizer.tokenizer.decode(turn.ids[slice(*turn.written)], skip_special_tokens=True)
+    assert said.endswith("look")
 
 
 @pytest.mark.parametrize("word", ["assistant", "s", "end", "im", "", "ass\nistant"])
 def test_words_that_the_template_uses_too_are_counted_only_in_the_authors_content(
-    tokenizer: ChatTokenizer, word: str
+    tokenizers: Callable[[str], ChatTokenizer], word: str
 ) -> None:
-    message = Message(role="assistant", content=word)
-    assert content(tokenizer, message) == tokenizer.encode(word + END_OF_TURN)
+    tokenizer = tokenizers("smollm2")
+    reply = tokenizer.reply(GAME, Message(role="assistant", content=word))
+    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=word)])
+    expected = tokenizer.encode(word + "<|im_end|>")
+    assert [list(turn.ids[slice(*turn.written)]) for turn in (reply, answer)] == [expected, expected]
 
 
-def test_a_template_whose_messages_depend_on_each_other_is_refused(tiny_base: Path, tmp_path: Path) -> None:
-    base = tmp_path / "counting"
-    copytree(tiny_base, base)
-    numbered = "{% for message in messages %}<|im_start|>{{ loop.revindex }}{{ message.content }}<|im_end|>{% endfor %}"
-    settings = json.loads((base / "tokenizer_config.json").read_text())
-    settings["chat_template"] = numbered
-    (base / "tokenizer_config.json").write_text(json.dumps(settings))
-    (base / "chat_template.jinja").write_text(numbered)
-    with pytest.raises(ConfigurationError, match="choose another base model"):
-        ChatTokenizer(base)
+@pytest.mark.parametrize("template", ["smollm2", "qwen2_5"])
+def test_a_chat_without_a_system_message_is_trained_with_the_one_that_the_template_adds(
+    tokenizers: Callable[[str], ChatTokenizer], template: str
+) -> None:
+    tokenizer = tokenizers(template)
+    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    assert "You are" in tokenizer.tokenizer.decode(turn.ids)
+
+
+@pytest.mark.parametrize("template", ["llama3_2", "gemma3", "lfm2", "cohere2"])
+def test_a_template_that_opens_with_a_bos_keeps_it(tokenizers: Callable[[str], ChatTokenizer], template: str) -> None:
+    tokenizer = tokenizers(template)
+    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    assert turn.ids[0] == tokenizer.tokenizer.bos_token_id
+    assert turn.ids.count(tokenizer.tokenizer.bos_token_id) == 1
+
+
+def test_a_template_whose_prompt_opens_a_block_that_its_replies_lack_is_refused(
+    tokenizers: Callable[[str], ChatTokenizer],
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"its prompt ends with .*<think>.*cannot be trained as they are"):
+        tokenizers("deepseek_r1_distill").check_replies()
+
+
+def test_a_template_that_ends_no_turn_is_refused(base: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigurationError, match="no server would stop there"):
+        ChatTokenizer(base("glm4moe"))
+
+
+def test_a_template_that_refuses_a_role_says_so_in_one_sentence(tokenizers: Callable[[str], ChatTokenizer]) -> None:
+    with pytest.raises(ChatTemplateError, match=r"refuses the roles system, user: System role not supported") as error:
+        tokenizers("gemma").prompt(GAME[:2])
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = write_base(tiny_base, tmp_path)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edit_json(folder / "tokenizer_config.json", lambda document: document.pop("chat_template", None))
+    with pytest.raises(ConfigurationError, match="has no chat template"):
+        ChatTokenizer(folder)
+
+
+def test_an_end_of_turn_that_the_models_files_do_not_stop_at_is_named(tiny_base: Path, tmp_path: Path) -> None:
+    folder = write_base(tiny_base, tmp_path, "phi3")
+    edit_json(folder / "generation_config.json", lambda document: document.update(eos_token_id=0))
+    tokenizer = ChatTokenizer(folder)
+    end = tokenizer.tokenizer.convert_tokens_to_ids("<|end|>")
+    # The embedded server stops at it all the same.
+    assert end in tokenizer.stop_tokens
+    with pytest.raises(ConfigurationError, match=rf"add {end} to eos_token_id"):
+        tokenizer.check_configured_stop()

@@ -88,13 +88,13 @@ def own_logprobs(model: LlamaForCausalLM, tokenizer: ChatTokenizer, trajectory: 
 def chat_logprobs(
     model: LlamaForCausalLM, tokenizer: ChatTokenizer, chat: list[Message], counted: set[int]
 ) -> Iterator[float]:
-    ids: list[int] = []
     targets: list[int] = []
-    for number, message in enumerate(chat):
-        tokens = tokenizer.message(message)
-        if number in counted:
-            targets += [len(ids) + index for index in range(*tokens.content)]
-        ids += tokens.ids
+    for number in sorted(counted):
+        before, message = chat[:number], chat[number]
+        assistant = message.role == "assistant"
+        turn = tokenizer.reply(before, message) if assistant else tokenizer.observation([*before, message])
+        targets += range(*turn.written)
+    ids = tokenizer.prompt(chat, generation=False)
     with torch.inference_mode():
         scores = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
     return (float(scores[target - 1, ids[target]]) for target in targets)

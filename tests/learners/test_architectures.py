@@ -1,0 +1,189 @@
+"""What is served is what was trained, token by token, for architectures and chat templates of many families."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from daemon.inference.engine import Engine
+from daemon.inference.runner import Runner
+from daemon.inference.sequence import Sequence
+from daemon.inference.settings import InferenceSettings
+from learners.architecture import adapted_layers, linear_layers, logits
+from learners.chat import ChatTokenizer
+from learners.packing import Tree, TreePacker, Weights
+from learners.settings import LoraSettings
+from learners.trainer import adapted_model, tree_loss
+from learners.trajectories import Branch, Trajectory
+from streams.errors import ConfigurationError
+from streams.events import Message, RecordedStep
+from tests.builders.base_models import FAMILIES, write_base
+from tests.builders.trees import path
+
+TEMPLATES = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
+# Architecture, then the linear layers of one of its blocks that are adapted.
+_ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
+_GATED = ("down_proj", "gate_proj", *_ATTENTION[:2], "q_proj", "up_proj", "v_proj")
+ARCHITECTURES = {
+    "llama": _GATED,
+    "qwen2": _GATED,
+    "qwen3": _GATED,
+    "granite": _GATED,
+    "phi3": ("down_proj", "gate_up_proj", "o_proj", "qkv_proj"),
+    "gemma3_text": _GATED,
+    "mistral": _GATED,
+    "cohere2": _GATED,
+    "olmo2": _GATED,
+    "smollm3": _GATED,
+    "starcoder2": ("c_fc", "c_proj", *_ATTENTION),
+}
+TRAJECTORY = Trajectory(
+    episode_id="a",
+    task_id="t",
+    opening=(Message(role="user", content="You are in the kitchen. You see a fridge, a table and a plate."),),
+    steps=(
+        RecordedStep(action="open fridge", observation="You open the fridge. [score 0.00]"),
+        RecordedStep(action="take plate", observation="You take the dirty plate. [score 0.50]"),
+    ),
+    branches=(
+        Branch(0, "look", "You see a kitchen, as before. [score 0.00]", "policy", "sandbox_exact"),
+        Branch(0, "dance", "You dance. [score 0.00]", "policy", "sandbox_exact"),
+        Branch(1, "eat plate", "It is hard. [score 0.00]", "policy", "sandbox_exact"),
+    ),
+)
+EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
+_CELLS = [
+    pytest.param(architecture, template, marks=[] if at_once else pytest.mark.slow)
+    for number, architecture in enumerate(ARCHITECTURES)
+    for place, template in enumerate(TEMPLATES)
+    for at_once in [number % len(TEMPLATES) == place]
+]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    return cache(
+        lambda architecture, template: write_base(
+            tiny_base, tmp_path_factory.mktemp(f"{architecture}-{template}"), template, architecture
+        )
+    )
+
+
+def random_adapter(base: Path) -> PeftModel:
+    """The trainer's model with an adapter whose every layer changes something."""
+    adapted = adapted_model(base, LoraSettings(rank=2, alpha=8), None, torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    return adapted.eval()
+
+
+def trained(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
+    """The trainer's log-probability of each counted token."""
+    with torch.inference_mode():
+        scores = logits(model, tree.ids, tree.positions, tree.layout)[tree.predictors].log_softmax(dim=-1)
+    return scores.gather(1, tree.ids[tree.targets][:, None])[:, 0]
+
+
+def served(engine: Engine, name: str, prompts: list[list[int]]) -> list[float]:
+    """The server's log-probability of the last token of each prompt, all of them in flight together."""
+    found: dict[int, float] = {}
+
+    def sequence(index: int, prompt: list[int]) -> Sequence:
+        return Sequence(
+            prompt=torch.tensor(prompt).int().numpy(),
+            sampling=None,
+            stop_tokens=frozenset(),
+            tokenizer=engine.tokenizer.backend_tokenizer,
+            listen=lambda update: found.update({index: update.prompt_logprobs[-1]}),
+            scored_from=len(prompt) - 1,
+        )
+
+    runner: Runner = next(model.runner for model in engine.models() if model.name == name)
+    for index, prompt in enumerate(prompts):
+        runner.add(sequence(index, prompt))
+    while runner.step():
+        pass
+    return [found[index] for index in range(len(prompts))]
+
+
+@pytest.mark.parametrize(("architecture", "template"), _CELLS)
+def test_served_tokens_and_their_log_probabilities_are_those_of_training(
+    base: Callable[[str, str], Path], tmp_path: Path, architecture: str, template: str
+) -> None:
+    folder = base(architecture, template)
+    chat = ChatTokenizer(folder)
+    tree = TreePacker(chat, 2048).pack(TRAJECTORY, EVERYTHING)
+    adapted = random_adapter(folder)
+    adapted.save_pretrained(str(tmp_path))
+    engine = Engine(InferenceSettings(model=folder, port=1, threads=1, dtype="float32"))
+    engine.load_adapter("ratchet-1", tmp_path)
+
+    targets = tree.targets.tolist()
+    paths = [[*path(tree, at), int(tree.ids[at])] for at in targets]
+    state = [*TRAJECTORY.opening]
+    for step in TRAJECTORY.steps:
+        assert any(before[:-1] == chat.prompt(state) for before in paths)
+        state += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+    with adapted.disable_adapter():
+        bare = trained(adapted.get_base_model(), tree)
+    ours = trained(adapted.get_base_model(), tree)
+    assert served(engine, "base", paths) == pytest.approx(bare.tolist(), abs=2e-4)
+    assert served(engine, "ratchet-1", paths) == pytest.approx(ours.tolist(), abs=2e-4)
+    assert (ours - bare).abs().mean() > 0.05
+    assert tuple(adapted_layers(adapted)) == tuple(sorted(ARCHITECTURES[architecture]))
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_the_gradients_of_a_tree_are_those_of_one_sequence_for_each_turn(
+    base: Callable[[str, str], Path], architecture: str
+) -> None:
+    folder = base(architecture, "qwen3")
+    tree = TreePacker(ChatTokenizer(folder), 2048).pack(TRAJECTORY, EVERYTHING)
+    adapted = random_adapter(folder)
+    model = adapted.get_base_model()
+    parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    in_tree = torch.autograd.grad(tree_loss(model, tree), parameters)
+    model.set_attn_implementation("eager")
+    alone = torch.zeros(())
+    for at in tree.targets.tolist():
+        ids = torch.tensor([path(tree, at)])
+        alone = alone - model(input_ids=ids, use_cache=False).logits[0, -1].log_softmax(dim=-1)[tree.ids[at]]
+    for one, other in zip(in_tree, torch.autograd.grad(alone, parameters), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        ("gemma2", "softcap"),
+        ("gpt_oss", "s_aux"),
+        ("lfm2", "layers of the kind conv"),
+        ("bloom", "BloomForCausalLM"),
+    ],
+)
+def test_an_architecture_that_cannot_be_computed_exactly_is_refused_in_one_sentence(
+    base: Callable[[str, str], Path], architecture: str, reason: str
+) -> None:
+    folder = base(architecture, "smollm2")
+    with pytest.raises(ConfigurationError, match=reason) as training:
+        adapted_model(folder, LoraSettings(), None, torch.float32)
+    with pytest.raises(ConfigurationError, match=reason) as serving:
+        Engine(InferenceSettings(model=folder, port=1, threads=1, dtype="float32"))
+    assert "\n" not in str(training.value)
+    assert "\n" not in str(serving.value)
+
+
+def test_every_linear_layer_but_the_output_layer_is_adapted(base: Callable[[str, str], Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base("phi3", "phi3"))
+    names = linear_layers(model)
+    assert "lm_head" not in names
+    ours = get_peft_model(model, LoraConfig(r=2, target_modules=names, task_type="CAUSAL_LM"))
+    again = AutoModelForCausalLM.from_pretrained(base("phi3", "phi3"))
+    theirs = get_peft_model(again, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert adapted_layers(ours) == adapted_layers(theirs)
