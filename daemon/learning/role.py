@@ -10,6 +10,7 @@ from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
 from daemon.learning.forgetting import mark_exposed
 from learners.base_model import resolve_base
+from learners.chat import ChatTokenizer
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
@@ -25,6 +26,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run a cycle whenever enough new trusted episodes are stored and branched, until `stop` is set."""
     stopped = asyncio.create_task(stop.wait())
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
+    await asyncio.to_thread(_check_template, base, embedded=not settings.engine.url)
     async with open_loop(settings, base) as loop:
         learning = asyncio.create_task(Learner(loop).run())
         await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -32,6 +34,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await learning
         learning.cancel()
         await asyncio.gather(learning, return_exceptions=True)
+
+
+def _check_template(base: Path, *, embedded: bool) -> None:
+    """Raises `ConfigurationError` when replies cannot be trained as they are served."""
+    tokenizer = ChatTokenizer(base)
+    tokenizer.check_replies()
+    if not embedded:
+        tokenizer.check_configured_stop()
 
 
 class Learner:

