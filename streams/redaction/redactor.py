@@ -1,8 +1,9 @@
 """From an event as it came to one that may be stored. The record role calls it between admission and the store.
 
-Covered is every text of an event: messages, action, their reasoning, observation, flag, the keys and values of `evidence` at any depth, the
-reason of a retraction. Identifiers (`event_id`, `episode_id`, `principal`, `agent`, `verifier`, the task and the
-adapter) stay: rows are joined by them, holdouts are drawn by them, and a retraction must still find its principal.
+Covered is every text of an event: messages, action, the reasoning of either, observation, flag, the keys and values of
+`evidence` at any depth, the reason of a retraction. Identifiers (`event_id`, `episode_id`, `principal`, `agent`,
+`verifier`, the task and the adapter) stay: rows are joined by them, holdouts are drawn by them, and a retraction must
+still find its principal.
 """
 
 from collections import Counter

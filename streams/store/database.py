@@ -126,9 +126,7 @@ class Database:
             cursor.close()
 
 
-def create_table(
-    connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = ""
-) -> list[str]:
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = "") -> list[str]:
     """Create a table where it is missing, or add the last columns of `schema` where they are missing; its columns."""
     connection.register("empty", schema.empty_table())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {qualifier}{name} AS FROM empty")
