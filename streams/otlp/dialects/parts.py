@@ -20,11 +20,12 @@ _ANSWERS = frozenset({"tool_call_response", "tool_result", "tool-result", "funct
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 # What instrumentations and collectors write in the place of a text that they hide. The whole text is this.
 _MASK = re.compile(
-    r"""(?ix) (?: [\[<({] | [_*\#]{2,3} ) \s* (?:content\s+|text\s+)?
-    (?: redacted | filtered | masked | scrubbed | hidden | omitted ) (?: [\s:_,-] [^\n\])>}]{0,80} )?
-    (?: [\])>}] | [_*\#]{2,3} )"""
+    r"""(?ix) (?: [\[<({]{1,3} | [_*\#$%]{1,3} ) \s*
+    (?: (?:content|text|data|message|prompt|input|output|value|pii|phi|secret|sensitive) [\s_-] ){0,3}
+    (?: redacted | filtered | masked | scrubbed | hidden | omitted | withheld | (?<=[\s_-]) removed )
+    (?: [\s:_,-] [^\n\])>}]{0,80} )? \s* (?: [\])>}]{1,3} | [_*\#$%]{1,3} )
+    | \*{3,} | (?-i:REDACTED) (?: _ \w{1,80} )?"""
 )
-_BARE_MASKS = frozenset({"REDACTED", "[...REDACTED...]"})
 
 
 class Kind(Enum):
@@ -54,7 +55,7 @@ def is_mask(text: str) -> bool:
     (True, True, False)
     """
     text = text.strip()
-    return len(text) <= 128 and (text in _BARE_MASKS or _MASK.fullmatch(text) is not None)
+    return len(text) <= 128 and _MASK.fullmatch(text) is not None
 
 
 def text_part(value: JsonValue, kind: Kind = Kind.CONTENT) -> Part:

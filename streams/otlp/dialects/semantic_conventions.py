@@ -22,17 +22,8 @@ _OPERATIONS = frozenset({"chat", "generate_content"})
 # Any other operation with messages is a model call too: instrumentations name it as their library does.
 NO_CHATS = frozenset(
     {
-        *(
-            "embeddings",
-            "embedding",
-            "aembedding",
-            "text_completion",
-            "rerank",
-            "retrieval",
-            "transcription",
-            "moderation",
-        ),
-        *("execute_tool", "invoke_agent", "create_agent", "invoke_workflow", "image_generation", "speech"),
+        *("embeddings", "embedding", "aembedding", "rerank", "retrieval", "transcription", "moderation", "speech"),
+        *("execute_tool", "invoke_agent", "create_agent", "invoke_workflow", "image_generation"),
     }
 )
 _CONTENT = ("gen_ai.input.messages", "gen_ai.output.messages")

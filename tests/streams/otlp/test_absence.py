@@ -12,6 +12,7 @@ from streams.otlp.records import Attributes, Span, SpanEvent
 from tests.builders.spans import conventions, game, openinference, openllmetry, root, span, states
 
 MASKS = ["__REDACTED__", "[REDACTED]", "<REDACTED>", "[redacted by policy 7]", " ***REDACTED***\n", "[Filtered]"]
+MASKS += ["REDACTED", "{{REDACTED}}", "<<redacted>>", "[PII REDACTED]", "[content removed]", "****", "<REDACTED:EMAIL>"]
 HIDDEN: JsonValue = {"type": "text"}
 
 
@@ -41,7 +42,13 @@ def test_a_mask_in_the_place_of_a_text_is_no_text(dialect: Any, mask: str) -> No
     assert without_content(dialect([*seen[:-1], ("user", mask)], said)) == {"masked": 1}
 
 
-@pytest.mark.parametrize("text", ["My name is [REDACTED].", "redacted", "<filter>", "[hide] the key", "**hidden** gem"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("My name is [REDACTED].", "redacted", "<filter>", "[hide] the key", "**hidden** gem"),
+        *("[removed]", "* * *", "**bold**", "_x_", "$5", "[data]"),
+    ],
+)
 def test_a_text_about_masks_is_a_text(text: str) -> None:
     (step,) = assembled(conventions([("user", text)], text)).events
     assert isinstance(step, StepEvent)

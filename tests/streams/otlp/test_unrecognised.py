@@ -152,6 +152,7 @@ def test_an_empty_copy_of_the_messages_in_another_dialect_does_not_hide_them() -
         ),
         ({"llm.request.type": "completion", "gen_ai.prompt": "x"}, "", "(no scope): completion"),
         ({"traceloop.span.kind": "generation"}, "t", "t: generation"),
+        ({"gen_ai.operation.name": "text_completion", "gen_ai.prompt": "x"}, "s", "s: text_completion"),
         ({"gen_ai.request.model": "m"}, "s", "s: chat"),
         ({"gen_ai.operation.name": ["chat"], "gen_ai.usage.input_tokens": 3}, "s", "s: ['chat']"),
         ({"llm.model_name": "m", "input.value": "x"}, "s", "s: chat"),
