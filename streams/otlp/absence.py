@@ -9,7 +9,9 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from streams.events import Message
 from streams.otlp.dialects.parts import decoded, is_cut, is_mask
+from streams.otlp.dialects.rendering import makes_calls
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _SEEN = (
@@ -21,6 +23,8 @@ _SAID = (
     *("ai.response.text", "ai.response.toolCalls"),
 )
 _CONTENT = (*_SEEN, *_SAID)
+_FINISH_REASONS = ("gen_ai.response.finish_reasons", "gen_ai.completion.0.finish_reason", "ai.response.finishReason")
+_CALLED_TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "tool-calls"})
 
 
 class Absence(StrEnum):
@@ -47,6 +51,15 @@ def is_shortened(span: Span) -> bool:
     limit = max((len(value) for _, value in texts), default=0)
     longest = [(key, value) for key, value in texts if len(value) == limit]
     return any(key.startswith(_CONTENT) for key, _ in longest) and any(is_cut(value) for _, value in longest)
+
+
+def lacks_calls(span: Span, reply: Message) -> bool:
+    """Return whether the model is said to have stopped in order to call tools, and the reply has no calls."""
+    if makes_calls(reply):
+        return False
+    reasons = [decoded(span.attributes.get(name)) for name in _FINISH_REASONS]
+    firsts = [reason[0] if isinstance(reason, list) and reason else reason for reason in reasons]
+    return any(isinstance(reason, str) and reason in _CALLED_TOOLS for reason in firsts)
 
 
 def why_absent(span: Span, logs: Sequence[LogRecord]) -> Absence:

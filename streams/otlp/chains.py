@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from streams.events import Message, spoken
-from streams.otlp.absence import Absence, is_shortened, why_absent
+from streams.otlp.absence import Absence, is_shortened, lacks_calls, why_absent
 from streams.otlp.dialects import Chat, dialect_of, read_chat
 from streams.otlp.dialects.semantic_conventions import may_wrap_calls
 from streams.otlp.records import LogRecord, Span
@@ -58,7 +58,7 @@ def model_calls(spans: Sequence[Span], logs: Iterable[LogRecord]) -> tuple[list[
         place = (span.trace_key, span.span_id)
         own = sorted(within.get(place, ()), key=lambda record: record.time_ns)
         chat = None if is_shortened(span) else read_chat(span, own)
-        if chat is None:
+        if chat is None or lacks_calls(span, chat.action):
             absent[place] = AbsentCall(span, why_absent(span, own))
         else:
             calls[place] = Call(span, chat)

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 
 from streams.events import Message
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import HIDDEN, Kind, Part, call_part, decoded, part_of, reasoning_part, text_part
+from streams.otlp.dialects.parts import (
+    HIDDEN,
+    Kind,
+    Part,
+    call_part,
+    decoded,
+    part_of,
+    parts_of,
+    quoted_tools,
+    reasoning_part,
+    text_part,
+)
 from streams.otlp.dialects.rendering import complete, messages_of, numbered, reply_of
 from streams.otlp.records import Attributes, LogRecord, Span
 
@@ -43,7 +54,8 @@ def _messages(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
         return None
     parts = [reasoning_part(item["message.reasoning_content"])] if item.get("message.reasoning_content") else []
     if (content := item.get("message.content")) is not None:
-        parts.append(text_part(content))
+        blocks = quoted_tools(content)
+        parts += [text_part(content)] if blocks is None else parts_of(blocks)
     parts += [_part(found) for found in contents]
     if not any(part.kind is Kind.CALL for part in parts):
         parts += [call_part(call.get(f"{_FUNCTION}name"), call.get(f"{_FUNCTION}arguments")) for call in calls]

@@ -198,6 +198,15 @@ def is_blocks(value: JsonValue) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "type" in item for item in value)
 
 
+def quoted_tools(text: JsonValue) -> list[JsonValue] | None:
+    """The parts in a text that quotes them as JSON, if calls or answers of tools are among them; else it is a text."""
+    value = decoded(text) if isinstance(text, str) and text.lstrip().startswith("[") else None
+    if isinstance(value, list) and is_blocks(value):
+        kinds = [item.get("type") for item in value if isinstance(item, dict)]
+        return value if any(isinstance(kind, str) and kind in _CALLS | _ANSWERS for kind in kinds) else None
+    return None
+
+
 def _first(value: Mapping[str, JsonValue], names: Sequence[str]) -> JsonValue:
     return next((found for name in names if (found := value.get(name)) is not None), None)
 

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import JsonValue
 
 from streams.events import Message
-from streams.otlp.dialects.parts import HIDDEN, Kind, Part, call_part, decoded, part_of, parts_of, reasoning_part
+from streams.otlp.dialects.parts import (
+    HIDDEN,
+    Kind,
+    Part,
+    call_part,
+    decoded,
+    part_of,
+    parts_of,
+    reasoning_part,
+    text_part,
+)
 from streams.otlp.records import Attributes
 
 _ROLES = {
@@ -33,7 +43,7 @@ _ITEM_ROLES = {
     "function_call_output": "tool",
     "custom_tool_call_output": "tool",
 }
-_CALLS_ONLY = "<tool_call>"
+_CALL = "<tool_call>"
 
 
 def messages_of(role: JsonValue, parts: Sequence[Part]) -> tuple[Message, ...] | None:
@@ -74,6 +84,8 @@ def structured(value: Mapping[str, JsonValue], role: JsonValue = None) -> tuple[
     calls, content = value.get("tool_calls") or value.get("function_call"), value.get("content")
     calls = calls if isinstance(calls, list) else [calls] if calls else []
     parts += parts_of(value.get("parts")) + ([] if content == [] and calls else parts_of(content))
+    if content is None and isinstance(refusal := value.get("refusal"), str):
+        parts.append(text_part(refusal))
     # Some instrumentations write the calls of content blocks a second time.
     if not any(part.kind is Kind.CALL for part in parts):
         parts += [_openai_call(call) for call in calls]
@@ -122,6 +134,11 @@ def reply_of(messages: Sequence[Message] | None) -> Message | None:
     return messages[0]
 
 
+def makes_calls(message: Message) -> bool:
+    """Return whether calls of tools are among what the message says."""
+    return any(line.startswith(_CALL) for line in message.content.splitlines())
+
+
 def numbered(attributes: Attributes, prefix: str, *, holes: bool = False) -> list[Attributes] | None:
     """The flattened list at `prefix`: `PREFIX.0.a`, `PREFIX.1.a` … give one mapping of the rest of the key each.
 
@@ -151,7 +168,7 @@ def _is_one_turn(before: Message, message: Message, choices: bool) -> bool:
     if before.role != "assistant" or message.role != "assistant":
         return False
     only_reasoning = not before.content and before.reasoning_content is not None
-    only_calls = message.content.startswith(_CALLS_ONLY) and message.reasoning_content is None
+    only_calls = message.content.startswith(_CALL) and message.reasoning_content is None
     return only_reasoning or (only_calls and not choices)
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from streams.events import Message
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import decoded
+from streams.otlp.dialects.parts import decoded, quoted_tools
 from streams.otlp.dialects.rendering import chat_of, choices_of, complete, reply_of, structured
 from streams.otlp.records import Attributes, LogRecord, Span
 
@@ -119,7 +119,10 @@ def _choice(fields: Attributes) -> tuple[Message, ...] | None:
 
 def _readable(fields: Mapping[str, JsonValue]) -> Attributes:
     # Attributes of a span's event hold lists and objects as JSON.
-    return {key: decoded(value) if key in ("tool_calls", "message") else value for key, value in fields.items()}
+    read = {key: decoded(value) if key in ("tool_calls", "message") else value for key, value in fields.items()}
+    if (blocks := quoted_tools(fields.get("content"))) is not None:
+        read["content"] = blocks
+    return read
 
 
 def _from_content_events(events: Sequence[_Event]) -> _Content:

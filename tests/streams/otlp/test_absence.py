@@ -90,6 +90,20 @@ def test_a_message_without_its_text_hides_the_chat(message: JsonValue) -> None:
     assert without_content(attributes | {"gen_ai.input.messages": json.dumps([message])}) == {"incomplete": 1}
 
 
+def test_a_reply_that_lost_its_calls_is_no_step() -> None:
+    seen, said = states()[0]
+    said_so: Attributes = {"gen_ai.response.finish_reasons": ["tool_calls"]}
+    assert without_content(conventions(seen, said) | said_so) == {"incomplete": 1}
+    for dialect, name in (
+        (openllmetry, "gen_ai.completion.0.finish_reason"),
+        (openinference, "ai.response.finishReason"),
+    ):
+        assert without_content(dialect(seen, said) | {name: "tool_use"}) == {"incomplete": 1}
+        assert len(assembled(dialect(seen, said) | {name: "stop"}).events) == 1
+    call = json.dumps([{"role": "assistant", "parts": [{"type": "tool_call", "name": "look", "arguments": {}}]}])
+    assert len(assembled(conventions(seen, said) | said_so | {"gen_ai.output.messages": call}).events) == 1
+
+
 def test_hidden_instructions_hide_the_chat() -> None:
     attributes = conventions([("user", "Go.")], "look")
     for value, reason in (('[{"type":"text"}]', "incomplete"), ("__REDACTED__", "masked")):

@@ -8,7 +8,7 @@ import pytest
 from streams.events import Message, StepEvent
 from streams.otlp.assembly import assemble
 from streams.otlp.dialects import Chat, read_chat
-from streams.otlp.records import Attributes
+from streams.otlp.records import Attributes, SpanEvent
 from tests.builders.spans import root, span
 
 CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
@@ -191,3 +191,28 @@ def test_output_items_in_openinference_are_one_reply_and_choices_are_not() -> No
     assert read(attributes).action.content == f"I look.\n{CALL}"
     assert read(attributes | {"llm.invocation_parameters": '{"n": 2}'}).action.content == "I look."
     assert read_chat(span(1, attributes, dropped_attributes=1), ()) is None
+
+
+def test_blocks_quoted_in_other_dialects_are_read() -> None:
+    seen = json.dumps([answer("A fridge.")])
+    listed = '[{"type": "file", "name": "a"}]'
+    attributes: Attributes = {
+        "openinference.span.kind": "LLM",
+        "llm.output_messages.0.message.content": json.dumps([USE]),
+    }
+    for number, content in enumerate(("Go.", seen, listed)):
+        prefix = f"llm.input_messages.{number}.message"
+        attributes |= {f"{prefix}.role": "user", f"{prefix}.content": content}
+    expected = [("user", "Go."), ("tool", "A fridge."), ("user", listed), ("assistant", CALL)]
+    assert told(read(attributes)) == expected
+    events = [("gen_ai.user.message", {"content": content}) for content in ("Go.", seen, listed)]
+    events.append(("gen_ai.choice", {"message": json.dumps({"content": [USE]})}))
+    flat = tuple(SpanEvent(name=name, time_ns=n, attributes=found) for n, (name, found) in enumerate(events))
+    chat = read_chat(span(1, {"gen_ai.operation.name": "chat"}, events=flat), ())
+    assert chat is not None
+    assert told(chat) == expected
+
+
+def test_a_refusal_is_what_was_said() -> None:
+    reply = {"role": "assistant", "content": None, "refusal": "No."}
+    assert read(conventions(SEMANTIC[:1], [reply])).action.content == "No."
