@@ -24,6 +24,7 @@ from streams.otlp.dialects.rendering import complete, messages_of, numbered, rep
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _FUNCTION = "tool_call.function."
+_SEEN = "llm.input_messages"
 
 
 class OpenInference:
@@ -35,16 +36,25 @@ class OpenInference:
         return span.attributes.get("openinference.span.kind") == "LLM"
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
-        seen = numbered(span.attributes, "llm.input_messages")
+        whole = not span.dropped_attributes
+        seen = _seen(span.attributes, whole)
         said = numbered(span.attributes, "llm.output_messages")
         if not seen or not said:
             return None
-        whole = not span.dropped_attributes
         messages = complete(_messages(item, whole) for item in seen)
         replies = (_messages({"message.role": "assistant", **item}, whole) for item in said)
         reply = reply_of(complete(replies, choices=_has_choices(span)))
         model = span.attributes.get("llm.model_name")
         return Chat(messages, reply, model if isinstance(model, str) else None) if messages and reply else None
+
+
+def _seen(attributes: Attributes, whole: bool) -> list[Attributes] | None:
+    """The messages that the model saw. In the Responses API, number 0 is that of the instructions, given or not."""
+    found = numbered(attributes, _SEEN)
+    if found is not None or not whole or any(key.startswith(f"{_SEEN}.0.") for key in attributes):
+        return found
+    found = numbered({f"{_SEEN}.0.message": None, **attributes}, _SEEN)
+    return found and found[1:]
 
 
 def _messages(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
