@@ -34,7 +34,9 @@ from daemon.roles import RUN, Role
 from daemon.serving.control_client import ControlClient
 from daemon.supervisor import Supervisor
 from learners.base_model import resolve_base
-from streams.errors import RatchetError
+from streams.errors import IntakeError, RatchetError
+from streams.otlp.client import OtlpClient
+from streams.otlp.tally import OtlpStatus
 from streams.runtime.processes import die_with_parent, stop_on_signals
 
 Result = TypeVar("Result")
@@ -99,6 +101,7 @@ def run(
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what serves, what is stored, and how the last cycles ended."""
     report = run_async(_ask(config, lambda control: control.status()))
+    report = report.model_copy(update={"otlp": run_async(_otlp_status(config))})
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -183,6 +186,14 @@ async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
 async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitable[Result]]) -> Result:
     async with ControlClient(Settings.load(config).control_url) as control:
         return await question(control)
+
+
+async def _otlp_status(config: Path | None) -> OtlpStatus | None:
+    async with OtlpClient(Settings.load(config).otlp_url) as intake:
+        try:
+            return await intake.status()
+        except IntakeError:
+            return None  # the role runs only where it was asked for
 
 
 def _log_from(level: int) -> None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -94,7 +95,17 @@ def status_table(report: StatusReport) -> Table:
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
         table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
+        for reason, count in report.store.flags.items():
+            table.add_row("", f"{count}: {escape(reason)}")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
+    if report.otlp is not None:
+        table.add_row(
+            "OpenTelemetry", f"{report.otlp.steps} steps, {report.otlp.without_content} calls without content"
+        )
+        for reason, count in report.otlp.absences.items():
+            table.add_row("", f"{count}: {reason}")
+        for name, count in report.otlp.unrecognised.items():
+            table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
     return table

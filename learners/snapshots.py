@@ -115,7 +115,8 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
         )
     alike: dict[str, list[str]] = defaultdict(list)
     for episode_id, steps in episodes.items():
-        identity = content_id(steps[0]["task_id"], steps[0]["messages"], *(step["action"] for step in steps))
+        said = [text for step in steps for text in (step.get("reasoning"), step["action"]) if text is not None]
+        identity = content_id(steps[0]["task_id"], steps[0]["messages"], *said)
         alike[identity].append(episode_id)
     trajectories = []
     for same in alike.values():
@@ -164,7 +165,10 @@ def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, lis
 
 
 def _recorded(steps: Sequence[Row]) -> tuple[RecordedStep, ...]:
-    return tuple(RecordedStep(action=row["action"], observation=row["observation"]) for row in steps)
+    return tuple(
+        RecordedStep(action=row["action"], observation=row["observation"], reasoning_content=row.get("reasoning"))
+        for row in steps
+    )
 
 
 def write_snapshot(

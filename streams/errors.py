@@ -10,6 +10,7 @@ RatchetError
 ├── ToolCallError               actions that are tool calls
 ├── UnreadableRequestError      the OTLP receiver
 ├── RequestTooLargeError        the OTLP receiver
+├── IntakeError                 the client of the OTLP receiver
 ├── SandboxError                sandboxes and environments
 │   ├── DivergedError
 │   ├── StepTimeoutError
@@ -67,6 +68,10 @@ class ToolCallError(RatchetError):
 
 class UnreadableRequestError(RatchetError):
     """A request's body is not what its headers say."""
+
+
+class IntakeError(RatchetError):
+    """The OTLP receiver cannot be reached or refused a request."""
 
 
 class RequestTooLargeError(RatchetError):

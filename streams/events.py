@@ -4,10 +4,11 @@ Agents import nothing of Ratchet but this module and, if they like, `streams.pro
 that a typo is a dead-letter record and not a silent loss.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 from streams.ids import content_id, uuid7
 from streams.settings import FrozenModel
@@ -27,11 +28,38 @@ class Record(FrozenModel):
         return self.model_dump_json(exclude_none=True, by_alias=True).encode()
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+# Written only where there is some: bytes, hashes and ids of everything without reasoning stay as they were.
+Reasoning: TypeAlias = Annotated[str | None, Field(exclude_if=_is_none)]
+
+
 class Message(Record):
-    """One message of a chat, as the OpenAI API has it."""
+    """One message of a chat, as the OpenAI API has it.
+
+    `reasoning_content` is what the model thought before it wrote `content`; only an assistant's message has any.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    reasoning_content: Reasoning = None
+
+    @model_validator(mode="after")
+    def _only_assistants_reason(self) -> Self:
+        if self.reasoning_content is not None and self.role != "assistant":
+            raise ValueError("only an assistant's message has reasoning_content: leave it out of the others")
+        return self
+
+    def spoken(self) -> "Message":
+        """The message without its reasoning, as most APIs want it back in later turns."""
+        return self if self.reasoning_content is None else self.model_copy(update={"reasoning_content": None})
+
+
+def spoken(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The messages without reasoning: chats that differ in nothing else are the same conversation."""
+    return tuple(message.spoken() for message in messages)
 
 
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
@@ -67,7 +95,8 @@ def _now() -> datetime:
 class StepEvent(Envelope):
     """One step of an episode: the exact messages the actor saw, what it did, and what came back.
 
-    `observation` is the content of the user message that the next state ends with.
+    `observation` is the content of the user message that the next state ends with. `flag` is the reason, if the
+    producer knows one, for which nothing must be learned from the episode.
     """
 
     kind: Literal["step"] = "step"
@@ -82,6 +111,7 @@ class StepEvent(Envelope):
     observation: str
     done: bool = False
     actor: Actor
+    flag: Name | None = Field(default=None, exclude_if=_is_none)
 
 
 class OutcomeEvent(Envelope):
@@ -114,10 +144,14 @@ Source: TypeAlias = Literal["policy", "valid_actions", "mutation"]
 
 
 class RecordedStep(Record):
-    """An action at one state of an episode, and what came back when it happened."""
+    """An action at one state of an episode, and what came back when it happened.
+
+    `reasoning_content` is what the actor thought before the action.
+    """
 
     action: str
     observation: str
+    reasoning_content: Reasoning = None
 
 
 MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
@@ -135,7 +169,7 @@ class BranchRequest(Envelope):
     steps: tuple[RecordedStep, ...] = Field(min_length=1)
 
     def state(self, step: int) -> tuple[Message, ...]:
-        """The messages the actor saw before its action number `step`."""
+        """The messages the actor saw before its action number `step`; earlier actions are without their reasoning."""
         messages = list(self.opening)
         for recorded in self.steps[:step]:
             messages.append(Message(role="assistant", content=recorded.action))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field, JsonValue
 
-from streams.events import Event, OutcomeEvent, StepEvent
+from streams.events import Event, Message, OutcomeEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
@@ -79,13 +79,23 @@ def flag(event: Event) -> str | None:
     """
     if not isinstance(event, StepEvent):
         return None
+    if event.flag is not None:
+        return event.flag
     new = event.messages if event.step == 0 else event.messages[-1:]
-    for text in (*(message.content for message in new if message.role != "system"), event.observation):
+    seen = [text for message in new if message.role != "system" for text in _texts(message)]
+    for text in (*seen, event.observation):
         sign = injection_sign(text)
         if sign is not None:
             return f"injection: {sign}"
-    sign = injection_sign(event.action.content)
-    return None if sign is None else f"injection in the action: {sign}"
+    for text in _texts(event.action):
+        sign = injection_sign(text)
+        if sign is not None:
+            return f"injection in the action: {sign}"
+    return None
+
+
+def _texts(message: Message) -> tuple[str, ...]:
+    return (message.content,) if message.reasoning_content is None else (message.content, message.reasoning_content)
 
 
 def _evidence_refusal(evidence: Mapping[str, JsonValue], depth: int, most: int) -> str | None:

@@ -85,7 +85,12 @@ def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> Re
         each.model_copy(
             update={
                 "steps": tuple(
-                    RecordedStep(action=clean(step.action), observation=clean(step.observation)) for step in each.steps
+                    RecordedStep(
+                        action=clean(step.action),
+                        observation=clean(step.observation),
+                        reasoning_content=None if step.reasoning_content is None else clean(step.reasoning_content),
+                    )
+                    for step in each.steps
                 )
             }
         )

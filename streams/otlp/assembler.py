@@ -105,9 +105,11 @@ class Assembler:
             without_content=assembly.without_content,
             unusable_evaluations=assembly.unusable_evaluations,
             too_large=assembly.too_large,
+            absences=dict(assembly.absences),
+            unrecognised=dict(assembly.unrecognised),
         )
         self.tally.add(result)
-        if assembly.events or assembly.without_content or assembly.unusable_evaluations or assembly.too_large:
+        if result != OtlpStatus():
             log.info("trace assembled", unit=unit.name, **result.model_dump(exclude_defaults=True))
 
     async def _drain(self, app: faust.App) -> None:

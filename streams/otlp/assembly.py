@@ -3,20 +3,24 @@
 Every id follows from ids of the telemetry, so that what is assembled twice is recognised by the store.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
 from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
+from streams.otlp.absence import Absence
 from streams.otlp.chains import Call, Chain, chains, model_calls
 from streams.otlp.dialects import DIALECTS, dialect_of
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span
+from streams.otlp.unrecognised import unrecognised
 
 ENVIRONMENT = "otlp"
 EVALUATION = "gen_ai.evaluation.result"
+_ABSENT = "content of a model call in its trace is missing"
 _AGENT = ("gen_ai.agent.name", "agent.name", "service.name")
 _PRINCIPAL = (
     "user.id",
@@ -36,8 +40,9 @@ Place = tuple[str, str]  # a record's trace key and span id
 class Assembly:
     """The events made of a trace or conversation.
 
-    `episodes` says which episode the span at a place is a step of. The rest counts model calls without content,
-    evaluations that belong to no episode or say neither pass nor fail, and events too large to publish.
+    `episodes` says which episode the span at a place is a step of. The rest counts model calls without content, also by
+    the reason for its absence; evaluations that belong to no episode or say neither pass nor fail; events too large to
+    publish; and spans of dialects that are not understood, by name.
     """
 
     events: tuple[StepEvent | OutcomeEvent, ...]
@@ -45,6 +50,8 @@ class Assembly:
     without_content: int = 0
     unusable_evaluations: int = 0
     too_large: int = 0
+    absences: Mapping[str, int] = field(default_factory=dict)
+    unrecognised: Mapping[str, int] = field(default_factory=dict)
 
 
 def conversation_of(record: AnyRecord) -> str | None:
@@ -67,16 +74,21 @@ def assemble(
     `known` are the episodes that were assembled of it before, and are closed. The first append-only conversation is
     the episode `name`, each further one `name/SPAN` by its first span. An evaluation judges the episode that its span
     is a step of, else the first one of its trace. `evaluations` names those that count; empty counts all.
+
+    Where content of a call was hidden or cut off, what is left of the conversations of its trace is not all of them:
+    their steps are flagged, so that nothing is learned from them.
     """
     spans = [record for record in records if isinstance(record, Span)]
     logs = [record for record in records if isinstance(record, LogRecord)]
-    calls, without_content = model_calls(spans, [record for record in logs if record.name != EVALUATION])
+    calls, absent = model_calls(spans, [record for record in logs if record.name != EVALUATION])
     context = _Context(spans)
+    broken = {call.span.trace_key: call.reason for call in absent if call.reason.breaks_episodes}
     events: list[StepEvent | OutcomeEvent] = []
     episodes: dict[Place, str] = {}
     for chain in chains(calls):
         episode = f"{name}/{chain.calls[0].span.span_id}" if known or episodes else name
-        events += _steps(episode, chain, context)
+        reason = next((broken[trace] for call in chain.calls if (trace := call.span.trace_key) in broken), None)
+        events += _steps(episode, chain, context, reason)
         episodes |= {(call.span.trace_key, call.span.span_id): episode for call in chain.calls}
     judged = dict(known) | episodes
     first_of_trace = {trace: episode for (trace, _), episode in reversed(judged.items())}
@@ -87,7 +99,15 @@ def assemble(
     ]
     events += [verdict for verdict in verdicts if verdict is not None]
     small = tuple(event for event in events if len(event.to_json()) <= max_event_bytes)
-    return Assembly(small, episodes, without_content, verdicts.count(None), len(events) - len(small))
+    return Assembly(
+        small,
+        episodes,
+        without_content=len(absent),
+        unusable_evaluations=verdicts.count(None),
+        too_large=len(events) - len(small),
+        absences=Counter(call.reason.value for call in absent),
+        unrecognised=unrecognised(spans, [call.span for call in calls]),
+    )
 
 
 class _Context:
@@ -103,15 +123,17 @@ class _Context:
         return next((found for name in names for place in places if (found := _text(place.get(name)))), None)
 
 
-def _steps(episode: str, chain: Chain, context: _Context) -> Iterator[StepEvent]:
+def _steps(episode: str, chain: Chain, context: _Context, absence: Absence | None) -> Iterator[StepEvent]:
     first = chain.calls[0]
     task = Task(
         environment=context.find(first.span, ("ratchet.task.environment",)) or ENVIRONMENT,
         task_id=context.find(first.span, ("ratchet.task.id",)) or _task_id(first.chat.messages),
         seed=_seed(context.find(first.span, ("ratchet.task.seed",))),
     )
+    flag = f"{_ABSENT}: {absence.value}" if absence is not None else None
     for number, call in enumerate(chain.calls):
-        yield _step(episode, number, call, chain, task, context)
+        step = _step(episode, number, call, chain, task, context)
+        yield step if flag is None else step.model_copy(update={"flag": flag})
 
 
 def _step(episode: str, number: int, call: Call, chain: Chain, task: Task, context: _Context) -> StepEvent:

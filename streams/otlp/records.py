@@ -11,6 +11,13 @@ Attributes: TypeAlias = dict[str, JsonValue]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
 
 
+def _is_zero(value: int) -> bool:
+    return value == 0
+
+
+Dropped: TypeAlias = Annotated[int, Field(ge=0, exclude_if=_is_zero)]
+
+
 class SpanEvent(Record):
     """Something that happened within a span."""
 
@@ -40,13 +47,19 @@ class Telemetry(Record):
 
 
 class Span(Telemetry):
-    """A finished span; `parent_id` is empty for a root."""
+    """A finished span; `parent_id` is empty for a root. `dropped_*` is how many its exporter's limits left out.
+
+    `failed` if its status is an error.
+    """
 
     record: Literal["span"] = "span"
     parent_id: str = ""
     start_ns: Nanoseconds
     end_ns: Nanoseconds
     events: tuple[SpanEvent, ...] = ()
+    dropped_attributes: Dropped = 0
+    dropped_events: Dropped = 0
+    failed: Annotated[bool, Field(exclude_if=_is_zero)] = False
 
     @property
     def record_id(self) -> str:

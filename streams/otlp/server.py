@@ -11,9 +11,11 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from streams.errors import BrokerError, RequestTooLargeError, UnreadableRequestError
 from streams.kafka.records import Outgoing
+from streams.otlp.metrics import expose
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.tally import OtlpStatus, Tally
 from streams.otlp.wire import Encoding, Signal, accepted, inflate, read, refused
@@ -26,7 +28,7 @@ Publish = Callable[[Sequence[Outgoing]], None]
 def build_intake(settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally) -> FastAPI:
     """The HTTP application. `publish` is called in worker threads, and returns when the log has the messages.
 
-    `GET /status` answers with an `OtlpStatus`.
+    `GET /status` answers with an `OtlpStatus`, `GET /metrics` with the same for Prometheus.
     """
     app = FastAPI(title="Ratchet OTLP", docs_url=None, redoc_url=None, openapi_url=None)
     intake = _Intake(settings, spans_topic, publish, tally)
@@ -42,6 +44,10 @@ def build_intake(settings: OtlpSettings, spans_topic: str, publish: Publish, tal
     @app.get("/status")
     async def status() -> OtlpStatus:
         return tally.status
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(expose(tally), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -1,8 +1,16 @@
 """The counters of the otlp role, as its `/status` shows them. All figures are since the start of the process."""
 
 import threading
+from collections import Counter
+from collections.abc import Mapping
+
+from pydantic import Field
 
 from streams.events import Record
+
+# The names of scopes and operations are the senders'.
+_MAX_NAMES = 100
+OTHERS = "(others)"
 
 
 class OtlpStatus(Record):
@@ -19,6 +27,10 @@ class OtlpStatus(Record):
     without_content: int = 0
     unusable_evaluations: int = 0
     too_large: int = 0
+    absences: dict[str, int] = Field(default={}, description="Model calls without content, by the reason.")
+    unrecognised: dict[str, int] = Field(
+        default={}, description="Spans like model calls in a dialect that is not understood, by scope and operation."
+    )
 
 
 class Tally:
@@ -30,9 +42,20 @@ class Tally:
 
     def add(self, more: OtlpStatus) -> None:
         with self._lock:
-            sums = {name: getattr(self._status, name) + getattr(more, name) for name in OtlpStatus.model_fields}
-            self._status = OtlpStatus(**sums)
+            sums = {name: _sum(getattr(self._status, name), getattr(more, name)) for name in OtlpStatus.model_fields}
+            self._status = OtlpStatus.model_validate(sums)
 
     @property
     def status(self) -> OtlpStatus:
         return self._status
+
+
+def _sum(one: int | Mapping[str, int], other: int | Mapping[str, int]) -> int | dict[str, int]:
+    if isinstance(one, int) and isinstance(other, int):
+        return one + other
+    assert not isinstance(one, int)  # a field has one type
+    assert not isinstance(other, int)
+    counts = Counter(one)
+    for name, count in other.items():
+        counts[name if name in counts or len(counts) < _MAX_NAMES else OTHERS] += count
+    return dict(counts)

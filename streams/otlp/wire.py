@@ -4,30 +4,30 @@ OTLP 1.x: https://opentelemetry.io/docs/specs/otlp/ (protobuf, and JSON with ids
 """
 
 import base64
-import binascii
 import math
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
-from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
 from pydantic import JsonValue
-from pydantic_core import from_json
 
 from streams.errors import RequestTooLargeError, UnreadableRequestError
+from streams.otlp.envelope import Part, member, open_json, open_protobuf
+from streams.otlp.parsing import Rejected, parse
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span, SpanEvent
 
 MAX_DEPTH = 32
-_HEX_FIELDS = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 _GEN_AI_EVENTS = "gen_ai."
 
 
@@ -58,12 +58,9 @@ class Reading:
     reason: str = ""
 
 
-class _Rejected(Exception):
-    """One span or log record cannot be used; the others of its request can."""
-
-
-_Traces: TypeAlias = trace_service.ExportTraceServiceRequest
-_Logs: TypeAlias = logs_service.ExportLogsServiceRequest
+# The lists in a request for each signal, as JSON names them.
+_TRACES = ("resourceSpans", "scopeSpans", "spans")
+_LOGS = ("resourceLogs", "scopeLogs", "logRecords")
 
 
 def inflate(body: bytes, content_encoding: str, limit: int) -> bytes:
@@ -93,19 +90,30 @@ def inflate(body: bytes, content_encoding: str, limit: int) -> bytes:
 
 
 def read(signal: Signal, encoding: Encoding, body: bytes, principal: str | None = None) -> Reading:
-    """Read a request that is inflated already. Raises `UnreadableRequestError` when it cannot be read at all."""
-    request = _parse(_Traces() if signal is Signal.TRACES else _Logs(), encoding, body)
+    """Read a request that is inflated already. Raises `UnreadableRequestError` when it cannot be read at all.
+
+    A span or log record that cannot be read is rejected, and the others are not.
+    """
     records: list[AnyRecord] = []
     ignored, reasons = 0, list[str]()
-    found = _spans(request, principal) if isinstance(request, _Traces) else _log_records(request, principal)
-    for item in found:
-        match item:
-            case None:
+    names = _TRACES if signal is Signal.TRACES else _LOGS
+    opened = open_protobuf(body) if encoding is Encoding.PROTOBUF else open_json(body, *names)
+    for scoped in opened:
+        resource, scope = _resource(scoped.resource), _scope(scoped.scope)
+        for item in scoped.items:
+            try:
+                record = (
+                    _span(parse(trace_pb2.Span, item), resource, scope, principal)
+                    if signal is Signal.TRACES
+                    else _log_record(parse(logs_pb2.LogRecord, item), resource, scope, principal)
+                )
+            except Rejected as reason:
+                reasons.append(str(reason))
+                continue
+            if record is None:
                 ignored += 1
-            case _Rejected():
-                reasons.append(str(item))
-            case _:
-                records.append(item)
+            else:
+                records.append(record)
     return Reading(tuple(records), ignored, len(reasons), reasons[0] if reasons else "")
 
 
@@ -136,68 +144,32 @@ def _encode(message: Message, encoding: Encoding) -> bytes:
     )
 
 
-def _parse(request: _Traces | _Logs, encoding: Encoding, body: bytes) -> _Traces | _Logs:
+def _resource(part: Part) -> Attributes:
+    """The attributes of a resource, less those that cannot be read: its spans are not to blame for them."""
+    if part is None:
+        return {}
     try:
-        if encoding is Encoding.PROTOBUF:
-            request.ParseFromString(body)
-        else:
-            content = from_json(body, allow_inf_nan=False)
-            if not isinstance(content, dict):
-                raise UnreadableRequestError("the body is not a JSON object")
-            ParseDict(_ids_as_base64(content), request, ignore_unknown_fields=True)
-    except (DecodeError, ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        # The last three come from protobuf's own JSON parser, for shapes that it did not expect.
-        raise UnreadableRequestError(
-            f"the body is not an OTLP request in {encoding.value}: {type(error).__name__}"
-        ) from error
-    return request
+        return _attributes(parse(Resource, part).attributes)
+    except Rejected:
+        pairs = member(part, "attributes") if isinstance(part, dict) else None
+    found: Attributes = {}
+    for pair in pairs if isinstance(pairs, list) else ():
+        with suppress(Rejected):
+            found |= _attributes([parse(KeyValue, pair)])
+    return found
 
 
-def _ids_as_base64(value: JsonValue) -> JsonValue:
-    """OTLP writes ids in hex where protobuf's JSON has base64."""
-    if isinstance(value, list):
-        return [_ids_as_base64(item) for item in value]
-    if isinstance(value, dict):
-        return {
-            key: _hex_as_base64(item) if key in _HEX_FIELDS and isinstance(item, str) else _ids_as_base64(item)
-            for key, item in value.items()
-        }
-    return value
-
-
-def _hex_as_base64(text: str) -> str:
+def _scope(part: Part) -> str:
     try:
-        raw = binascii.unhexlify(text)
-    except ValueError:
-        raw = b"?"  # has no id's length, so that the record is rejected and the others are not
-    return base64.b64encode(raw).decode()
+        scope = parse(InstrumentationScope, part) if part is not None else InstrumentationScope()
+    except Rejected:
+        return ""
+    return f"{scope.name} {scope.version}".strip()
 
 
-def _spans(request: _Traces, principal: str | None) -> Iterable[Span | _Rejected]:
-    for group in request.resource_spans:
-        for scoped in group.scope_spans:
-            for span in scoped.spans:
-                try:
-                    yield _span(span, group.resource.attributes, scoped.scope, principal)
-                except _Rejected as reason:
-                    yield reason
-
-
-def _log_records(request: _Logs, principal: str | None) -> Iterable[LogRecord | _Rejected | None]:
-    for group in request.resource_logs:
-        for scoped in group.scope_logs:
-            for log_record in scoped.log_records:
-                try:
-                    yield _log_record(log_record, group.resource.attributes, scoped.scope, principal)
-                except _Rejected as reason:
-                    yield reason
-
-
-def _span(
-    span: trace_pb2.Span, resource: Iterable[KeyValue], scope: InstrumentationScope, principal: str | None
-) -> Span:
+def _span(span: trace_pb2.Span, resource: Attributes, scope: str, principal: str | None) -> Span:
     if span.parent_span_id and len(span.parent_span_id) != 8:
-        raise _Rejected("a parent span id is not 8 bytes long")
+        raise Rejected("a parent span id is not 8 bytes long")
     return Span(
         trace_id=_id(span.trace_id, 16, "trace"),
         span_id=_id(span.span_id, 8, "span"),
@@ -210,14 +182,17 @@ def _span(
             SpanEvent(name=event.name, time_ns=event.time_unix_nano, attributes=_attributes(event.attributes))
             for event in span.events
         ),
-        resource=_attributes(resource),
-        scope=_scope(scope),
+        dropped_attributes=span.dropped_attributes_count,
+        dropped_events=span.dropped_events_count,
+        failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
+        resource=resource,
+        scope=scope,
         principal=principal,
     )
 
 
 def _log_record(
-    record: logs_pb2.LogRecord, resource: Iterable[KeyValue], scope: InstrumentationScope, principal: str | None
+    record: logs_pb2.LogRecord, resource: Attributes, scope: str, principal: str | None
 ) -> LogRecord | None:
     attributes = _attributes(record.attributes)
     name = record.event_name or attributes.get("event.name")
@@ -230,20 +205,16 @@ def _log_record(
         time_ns=record.time_unix_nano or record.observed_time_unix_nano,
         body=_json(record.body),
         attributes=attributes,
-        resource=_attributes(resource),
-        scope=_scope(scope),
+        resource=resource,
+        scope=scope,
         principal=principal,
     )
 
 
 def _id(raw: bytes, length: int, kind: str) -> str:
     if len(raw) != length or not any(raw):
-        raise _Rejected(f"a {kind} id is missing or not {length} bytes long")
+        raise Rejected(f"a {kind} id is missing or not {length} bytes long")
     return raw.hex()
-
-
-def _scope(scope: InstrumentationScope) -> str:
-    return f"{scope.name} {scope.version}".strip()
 
 
 def _attributes(pairs: Iterable[KeyValue], depth: int = 0) -> Attributes:
@@ -252,7 +223,7 @@ def _attributes(pairs: Iterable[KeyValue], depth: int = 0) -> Attributes:
 
 def _json(value: AnyValue, depth: int = 0) -> JsonValue:
     if depth > MAX_DEPTH:
-        raise _Rejected(f"a value is nested more than {MAX_DEPTH} levels deep")
+        raise Rejected(f"a value is nested more than {MAX_DEPTH} levels deep")
     match value.WhichOneof("value"):
         case "string_value":
             return value.string_value

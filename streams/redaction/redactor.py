@@ -1,8 +1,9 @@
 """From an event as it came to one that may be stored. The record role calls it between admission and the store.
 
-Covered is every text of an event: messages, action, observation, the keys and values of `evidence` at any depth, the
-reason of a retraction. Identifiers (`event_id`, `episode_id`, `principal`, `agent`, `verifier`, the task and the
-adapter) stay: rows are joined by them, holdouts are drawn by them, and a retraction must still find its principal.
+Covered is every text of an event: messages, action, the reasoning of either, observation, flag, the keys and values of
+`evidence` at any depth, the reason of a retraction. Identifiers (`event_id`, `episode_id`, `principal`, `agent`,
+`verifier`, the task and the adapter) stay: rows are joined by them, holdouts are drawn by them, and a retraction must
+still find its principal.
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import TypeAlias
 import structlog
 
 from streams.errors import ConfigurationError, UnjudgeableError
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
 from streams.redaction.assignments import names_a_secret
 from streams.redaction.finder import Finder
 from streams.redaction.placeholders import Placeholders
@@ -79,17 +80,23 @@ class Redactor:
         if event.task.environment in self._settings.simulators:
             return event
         episode = event.episode_id
-        contents = [self._text(message.content, episode, counts) for message in event.messages]
-        action = self._text(event.action.content, episode, counts)
+        messages = tuple(self._message(message, episode, counts) for message in event.messages)
+        action = self._message(event.action, episode, counts)
         observation = self._text(event.observation, episode, counts)
+        flag = None if event.flag is None else self._text(event.flag, episode, counts)
         if not counts:
             return event
-        messages = tuple(
-            message if content is message.content else message.model_copy(update={"content": content})
-            for message, content in zip(event.messages, contents, strict=True)
+        return event.model_copy(
+            update={"messages": messages, "action": action, "observation": observation, "flag": flag}
         )
-        said = event.action.model_copy(update={"content": action})
-        return event.model_copy(update={"messages": messages, "action": said, "observation": observation})
+
+    def _message(self, message: Message, episode: str, counts: Counter[str]) -> Message:
+        content, reasoning = self._text(message.content, episode, counts), message.reasoning_content
+        if reasoning is not None:
+            reasoning = self._text(reasoning, episode, counts)
+        if content is message.content and reasoning is message.reasoning_content:
+            return message
+        return message.model_copy(update={"content": content, "reasoning_content": reasoning})
 
     def _outcome(self, event: OutcomeEvent, counts: Counter[str]) -> OutcomeEvent:
         evidence = self._json(event.evidence, event.episode_id, counts, "", 0)

@@ -31,16 +31,14 @@ class Database:
     def open(cls, path: Path, memory: str) -> Self:
         """Open or create the file; `memory` is DuckDB's limit, such as 1GB.
 
-        Raises `StoreError` when it is damaged, another process has it open, or another version of Ratchet made it.
+        A file that an older version made gets the columns that its tables lack, empty. Raises `StoreError` when it is
+        damaged, another process has it open, or a version of Ratchet made it that named columns otherwise.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             connection = duckdb.connect(str(path), config={"threads": "1", "memory_limit": memory})
             for name, schema in TABLES.items():
-                connection.register("empty", schema.empty_table())
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM empty")
-                connection.unregister("empty")
-                found = [column[0] for column in connection.execute(f"DESCRIBE {name}").fetchall()]
+                found = create_table(connection, name, schema)
                 if found != schema.names:
                     connection.close()
                     raise StoreError(
@@ -126,6 +124,21 @@ class Database:
             raise StoreError(f"the query failed: {error}") from error
         finally:
             cursor.close()
+
+
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = "") -> list[str]:
+    """Create a table where it is missing, or add the last columns of `schema` where they are missing; its columns."""
+    connection.register("empty", schema.empty_table())
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {qualifier}{name} AS FROM empty")
+    described = "SELECT column_name, column_type FROM (DESCRIBE {})"
+    wanted = connection.execute(described.format("FROM empty")).fetchall()
+    found = [column for column, _ in connection.execute(described.format(f"FROM {qualifier}{name}")).fetchall()]
+    connection.unregister("empty")
+    if found != schema.names[: len(found)]:
+        return found
+    for column, kind in wanted[len(found) :]:
+        connection.execute(f"ALTER TABLE {qualifier}{name} ADD COLUMN {column} {kind}")
+    return list(schema.names)
 
 
 def arrow_table(name: str, rows: Sequence[Row]) -> pa.Table:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from streams.errors import ConfigurationError, StoreError
 from streams.settings import FrozenModel
+from streams.store.database import create_table
 from streams.store.tables import TABLES
 
 _LOCK = int.from_bytes(b"ratchet")
@@ -45,9 +46,7 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
         connection.execute(f"ATTACH {_quoted(turns)} AS turns (TYPE postgres)")
         with turn(connection):
             for name, schema in TABLES.items():
-                connection.register("empty", schema.empty_table())
-                connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{name} AS FROM empty")
-                connection.unregister("empty")
+                create_table(connection, name, schema, "lake.")
         for name in TABLES:
             # Cursors begin in the in-memory database, whatever this connection uses.
             connection.execute(f"CREATE VIEW {name} AS FROM lake.{name}")

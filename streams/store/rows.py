@@ -99,6 +99,7 @@ class Batch:
             score=None,
             source=None,
             principal=event.principal,
+            reasoning=event.action.reasoning_content,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -143,6 +144,7 @@ class Batch:
                 score=alternative.score,
                 source=alternative.source,
                 principal=principal,
+                reasoning=None,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:

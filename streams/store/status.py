@@ -8,6 +8,7 @@ from streams.store.queries.status import (
     COUNTS,
     EVENTS_BY_KIND,
     FAILURES_BY_KIND,
+    FLAGGED_BY_REASON,
     RECOVERY_COUNTS,
     REDACTIONS_BY_KIND,
     TRANSITIONS_BY_ORIGIN,
@@ -46,6 +47,7 @@ class StoreStatus(FrozenModel):
     dead_letters: int = Field(description="Records that could not be read.")
     quarantined: int = Field(description="Events that were not let in.")
     flagged: int = Field(description="Episodes that are never learned from.")
+    flags: dict[str, int] = Field(default={}, description="Those episodes by the most frequent reasons.")
     redactions: dict[str, int] = Field(description="Values replaced by placeholders, by kind.")
     gaps: int = Field(description="Offsets that the log did not give.")
     transitions: dict[str, int] = Field(description="Stored transitions by origin.")
@@ -66,6 +68,7 @@ def status(store: Store) -> StoreStatus:
         sequence=store.sequence,
         events=_by_name(store, EVENTS_BY_KIND),
         redactions=_by_name(store, REDACTIONS_BY_KIND),
+        flags=_by_name(store, FLAGGED_BY_REASON),
         transitions=_by_name(store, TRANSITIONS_BY_ORIGIN),
         branches=BranchCounts(
             **_row(store, BRANCH_COUNTS), timeouts=failures.get("timeout", 0), deaths=failures.get("died", 0)

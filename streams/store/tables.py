@@ -37,6 +37,7 @@ TABLES: dict[str, pa.Schema] = {
         evidence=pa.string(),
     ),
     # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
+    # `reasoning` is what the actor thought before the action, null where nothing is known of it.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -56,6 +57,7 @@ TABLES: dict[str, pa.Schema] = {
         score=pa.float64(),
         source=pa.string(),
         principal=pa.string(),
+        reasoning=pa.string(),
     ),
     # One row per state that was to be branched, whatever became of it.
     "branches": _schema(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task
+from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task, spoken
 from streams.ids import content_id
 from streams.trust.simhash import simhash
 
@@ -23,6 +23,7 @@ class StoredStep:
     observation: str
     actor_kind: str
     principal: str
+    reasoning: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -35,6 +36,7 @@ class StoredStep:
             observation=row["observation"],
             actor_kind=row["actor_kind"],
             principal=row["principal"],
+            reasoning=row["reasoning"],
         )
 
 
@@ -58,7 +60,7 @@ def similarity_hash(steps: Sequence[StoredStep]) -> int:
     """The SimHash of what the episode says: those of near-duplicates differ in a few bits only."""
     texts = [steps[0].messages[-1].content]
     for step in steps:
-        texts += (step.action, step.observation)
+        texts += (text for text in (step.reasoning, step.action, step.observation) if text is not None)
     return simhash("\n".join(texts))
 
 
@@ -67,13 +69,14 @@ def branch_request(
 ) -> BranchRequest | None:
     """The request to branch the episode or, if it failed, to recover from it.
 
-    None unless it is an append-only conversation of one task and principal. `steps` are in order of `step`. The same
-    episode and verdict always give a request of the same id.
+    None unless it is an append-only conversation of one task and principal; earlier actions may come back with their
+    reasoning or without. `steps` are in order of `step`. The same episode and verdict always give a request of the same
+    id.
     """
-    messages = steps[0].messages
+    messages = spoken(steps[0].messages)
     for number, step in enumerate(steps):
         same = step.task == steps[0].task and step.principal == steps[0].principal
-        if step.step != number or step.messages != messages or not same:
+        if step.step != number or spoken(step.messages) != messages or not same:
             return None
         messages += (
             Message(role="assistant", content=step.action),

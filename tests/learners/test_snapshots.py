@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from learners.snapshots import Snapshot, assemble, build_snapshot, read_principals, read_trajectories, write_snapshot
 from learners.stored_rows import StoredRows
 from streams.errors import TrainingError
-from streams.events import RetractionEvent
+from streams.events import RetractionEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
@@ -254,3 +254,19 @@ def test_a_snapshot_is_read_as_it_was_written_and_a_changed_file_is_refused(tmp_
         with pytest.raises(TrainingError, match=f"{name} has changed"):
             read_trajectories(snapshot.folder)
         (snapshot.folder / name).write_bytes(genuine)
+
+
+async def test_reasoning_goes_into_the_snapshot_with_its_action(served_store: ServedStore, tmp_path: Path) -> None:
+    log, task_id = Log(served_store.store), TASKS[Split.TRAIN][0]
+    for name, thought in (("plain", None), ("one", "Hm."), ("same", "Hm."), ("other", "Well.")):
+        first, *rest = episode(name, task_id)
+        assert isinstance(first, StepEvent)
+        action = first.action.model_copy(update={"reasoning_content": thought})
+        log.publish(first.model_copy(update={"action": action}), *rest)
+    snapshot = await build(served_store, tmp_path / "snapshots")
+    found = {one.steps[0].reasoning_content: one for one in read_trajectories(snapshot.folder)}
+    assert set(found) == {None, "Hm.", "Well."}
+    assert found["Hm."].principals == ("one", "same")
+    assert [step.action for step in found["Well."].steps] == ["go 0", "go 1"]
+    stored = pq.read_table(snapshot.folder / "episodes.parquet")["steps"].to_pylist()
+    assert sum("reasoning" in steps for steps in stored) == 2

@@ -1,16 +1,21 @@
 """OpenLLMetry's attributes `gen_ai.prompt.N.*` and `gen_ai.completion.N.*`, as its documentation has them.
 
 Release 0.62 of its OpenAI instrumentation writes the semantic conventions instead; agents with older releases are still
-about.
+about, and its instrumentation of Anthropic writes content blocks as JSON.
 """
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from streams.events import Message
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.rendering import complete, decoded, numbered, structured
+from streams.otlp.dialects.parts import decoded, is_blocks, is_cut
+from streams.otlp.dialects.rendering import complete, numbered, reply_of, structured
 from streams.otlp.dialects.semantic_conventions import model_of
 from streams.otlp.records import Attributes, LogRecord, Span
+
+_REASONING = ("reasoning", "reasoning_content", "thinking")
 
 
 class OpenLLMetry:
@@ -25,25 +30,37 @@ class OpenLLMetry:
         seen, said = numbered(span.attributes, "gen_ai.prompt"), numbered(span.attributes, "gen_ai.completion")
         if not seen or not said:
             return None
-        messages, action = complete(map(_message, seen)), _message({"role": "assistant", **said[0]})
-        return Chat(messages, action, model_of(span)) if messages and action else None
+        whole = not span.dropped_attributes
+        messages = complete(_message(item, whole) for item in seen)
+        reply = reply_of(complete((_message({"role": "assistant", **item}, whole) for item in said), choices=True))
+        return Chat(messages, reply, model_of(span)) if messages and reply else None
 
 
-def _message(item: Attributes) -> Message | None:
-    content = item.get("content")
-    blocks = decoded(content)
+def _message(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
+    """`whole` unless attributes were dropped: then one that is missing may have been there."""
     calls = numbered(item, "tool_calls")
-    if calls is None:
+    if calls is None or not (whole or _has_everything(item, calls)):
         return None
+    content = item.get("content")
     return structured(
         {
             "role": item.get("role"),
-            # Content in blocks is written as JSON; a text that happens to be JSON is a text.
-            "content": blocks if _is_blocks(blocks) else content,
+            "content": _content(content),
             "tool_calls": [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls],
+            "reasoning_content": next((item[name] for name in _REASONING if item.get(name)), None),
         }
     )
 
 
-def _is_blocks(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "type" in item for item in value)
+def _content(content: JsonValue) -> JsonValue:
+    # Content in blocks is written as JSON; a text that happens to be JSON is a text.
+    blocks = decoded(content)
+    if is_blocks(blocks):
+        return blocks
+    if isinstance(content, str) and content.lstrip().startswith('[{"') and is_cut(content):
+        return []  # nothing that can be read
+    return content
+
+
+def _has_everything(item: Attributes, calls: Sequence[Attributes]) -> bool:
+    return ("content" in item or bool(calls)) and all("arguments" in call for call in calls)

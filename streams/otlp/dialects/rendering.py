@@ -1,16 +1,26 @@
 """Messages of any dialect as `Message`s, whose content is text: the same message gives the same text in every dialect.
 
 Text stays as it is. A tool call becomes `<tool_call>{"arguments":{…},"name":"…"}</tool_call>` without its id, a tool's
-response its text or compact JSON, reasoning nothing, and any other part `[its type]`. Parts are joined by newlines.
+answer a message of its own with its text or compact JSON, reasoning the `reasoning_content`, and any other part
+`[its type]`. Parts are joined by newlines. A message of which anything is hidden cannot be read.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
-from pydantic_core import from_json
 
 from streams.events import Message
+from streams.otlp.dialects.parts import (
+    HIDDEN,
+    Kind,
+    Part,
+    call_part,
+    decoded,
+    part_of,
+    parts_of,
+    reasoning_part,
+    text_part,
+)
 from streams.otlp.records import Attributes
 
 _ROLES = {
@@ -20,63 +30,120 @@ _ROLES = {
     "assistant": "assistant",
     "model": "assistant",
     "ai": "assistant",
+    "thinking": "assistant",
+    "reasoning": "assistant",
     "tool": "tool",
     "function": "tool",
 }
+# Items of OpenAI's Responses API stand beside messages where other APIs have parts within them.
+_ITEM_ROLES = {
+    "function_call": "assistant",
+    "custom_tool_call": "assistant",
+    "reasoning": "assistant",
+    "function_call_output": "tool",
+    "custom_tool_call_output": "tool",
+}
+_CALL = "<tool_call>"
 
 
-def message(role: JsonValue, parts: Sequence[str]) -> Message | None:
-    """The message, or None for a role that no chat has."""
+def messages_of(role: JsonValue, parts: Sequence[Part]) -> tuple[Message, ...] | None:
+    """The message; with answers of tools in it, one message for each of them and one for what is between them.
+
+    None for a role that no chat has, and where something is hidden: a part, or everything. A tool may answer nothing.
+    """
     known = _ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         return None
-    return Message.model_validate({"role": known, "content": "\n".join(part for part in parts if part)})
+    if role in ("thinking", "reasoning"):
+        parts = [Part(part.text, Kind.REASONING) for part in parts]
+    if not parts:
+        parts = [Part("")] if known == "tool" else [HIDDEN]
+    if any(part.text is None and part.kind is not Kind.REASONING for part in parts):
+        return None
+    found: list[Message] = []
+    run: list[Part] = []
+    for part in parts:
+        if part.kind is Kind.ANSWER and known != "assistant":
+            found += _message(known, run)
+            found.append(Message(role="tool", content=part.text or ""))
+            run = []
+        else:
+            run.append(part)
+    return (*found, *_message(known, run))
 
 
-def structured(value: Mapping[str, JsonValue], role: JsonValue = None) -> Message | None:
-    """A message as the OpenTelemetry conventions or the OpenAI API structure it; its own role goes before `role`."""
-    parts = _parts(value.get("parts")) + _parts(value.get("content"))
-    calls = value.get("tool_calls")
-    if isinstance(calls, list):
+def structured(value: Mapping[str, JsonValue], role: JsonValue = None) -> tuple[Message, ...] | None:
+    """A message as the OpenTelemetry conventions or an API structures it; its own role goes before `role`.
+
+    An item of OpenAI's Responses API is a message as well.
+    """
+    kind = value.get("type")
+    if isinstance(kind, str) and kind in _ITEM_ROLES and "role" not in value:
+        return messages_of(_ITEM_ROLES[kind], [part_of(dict(value))])
+    parts = [reasoning_part(found) for name in ("reasoning_content", "reasoning") if (found := value.get(name))][:1]
+    calls, content = value.get("tool_calls") or value.get("function_call"), value.get("content")
+    calls = calls if isinstance(calls, list) else [calls] if calls else []
+    parts += parts_of(value.get("parts")) + ([] if content == [] and calls else parts_of(content))
+    if content is None and isinstance(refusal := value.get("refusal"), str):
+        parts.append(text_part(refusal))
+    # Some instrumentations write the calls of content blocks a second time.
+    if not any(part.kind is Kind.CALL for part in parts):
         parts += [_openai_call(call) for call in calls]
-    return message(value.get("role") or role, parts)
+    return messages_of(value.get("role") or role, parts)
 
 
-def chat_of(value: JsonValue, role: str | None = None) -> tuple[Message, ...] | None:
+def chat_of(value: JsonValue) -> tuple[Message, ...] | None:
     """A list of structured messages, or its JSON; None unless every one of them can be read."""
     items = decoded(value)
     if not isinstance(items, list):
         return None
-    return complete(structured(item, role) if isinstance(item, dict) else None for item in items)
+    return complete(structured(item) if isinstance(item, dict) else None for item in items)
 
 
-def complete(messages: Iterable[Message | None]) -> tuple[Message, ...] | None:
-    """The messages, or None if one of them could not be read: a chat with a hole is not what the model saw."""
-    found = tuple(messages)
-    known = tuple(item for item in found if item is not None)
-    return known if len(known) == len(found) else None
+def choices_of(value: JsonValue) -> tuple[Message, ...] | None:
+    """A list of structured replies, or its JSON; items of the Responses API are parts of one reply."""
+    items = decoded(value)
+    if not isinstance(items, list):
+        return None
+    are_items = any(isinstance(item, dict) and "type" in item for item in items)
+    replies = (structured(item, "assistant") if isinstance(item, dict) else None for item in items)
+    return complete(replies, choices=not are_items)
 
 
-def decoded(value: JsonValue) -> JsonValue:
-    """The value of a JSON text; anything else, and a text that is not JSON, unchanged."""
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed: JsonValue = from_json(value, allow_inf_nan=False)
-    except ValueError:
-        return value
-    return parsed
+def complete(messages: Iterable[tuple[Message, ...] | None], *, choices: bool = False) -> tuple[Message, ...] | None:
+    """The messages, or None if one of them could not be read: a chat with a hole is not what the model saw.
+
+    What a model said in one turn is one message: its reasoning, its text, and its calls. Of `choices` each is one, and
+    those after the first need not be readable.
+    """
+    found: list[Message] = []
+    for group in messages:
+        if group is None:
+            return tuple(found) if choices and reply_of(found) else None
+        for message in group:
+            if found and _is_one_turn(found[-1], message, choices):
+                message = _joined(found.pop(), message)
+            found.append(message)
+    return tuple(found)
 
 
-def tool_call(name: JsonValue, arguments: JsonValue) -> str:
-    """The one way in which a tool call is written."""
-    return f"<tool_call>{_compact({'name': name, 'arguments': decoded(arguments)})}</tool_call>"
+def reply_of(messages: Sequence[Message] | None) -> Message | None:
+    """The reply: the first of the choices. None where there is none, or it does not say anything."""
+    if not messages or messages[0].role != "assistant" or not messages[0].content.strip():
+        return None
+    return messages[0]
 
 
-def numbered(attributes: Attributes, prefix: str) -> list[Attributes] | None:
+def makes_calls(message: Message) -> bool:
+    """Return whether calls of tools are among what the message says."""
+    return any(line.startswith(_CALL) for line in message.content.splitlines())
+
+
+def numbered(attributes: Attributes, prefix: str, *, holes: bool = False) -> list[Attributes] | None:
     """The flattened list at `prefix`: `PREFIX.0.a`, `PREFIX.1.a` … give one mapping of the rest of the key each.
 
-    None when a number is missing: exporters drop attributes beyond their limit, 128 a span by default.
+    None when a number is missing, unless `holes` are meant: exporters drop attributes beyond their limit, 128 a span by
+    default.
     """
     items: dict[int, Attributes] = {}
     for key, value in attributes.items():
@@ -85,43 +152,35 @@ def numbered(attributes: Attributes, prefix: str) -> list[Attributes] | None:
         number, _, rest = key[len(prefix) + 1 :].partition(".")
         if number.isascii() and number.isdigit() and len(number) < 7:
             items.setdefault(int(number), {})[rest] = value
-    return [items[number] for number in range(len(items))] if set(items) == set(range(len(items))) else None
+    return [items[number] for number in sorted(items)] if holes or set(items) == set(range(len(items))) else None
 
 
-def _parts(value: JsonValue) -> list[str]:
-    if isinstance(value, list):
-        return [_part(item) for item in value]
-    return [] if value is None else [_text(value)]
+def _message(role: str, parts: Sequence[Part]) -> list[Message]:
+    if all(part.text is None for part in parts):  # nothing, or reasoning that its provider keeps for itself
+        return []
+    said = [part.text for part in parts if part.text and part.kind is not Kind.REASONING]
+    thought = [part.text for part in parts if part.text and part.kind is Kind.REASONING]
+    reasoning = "\n".join(thought) if thought and role == "assistant" else None
+    return [Message.model_validate({"role": role, "content": "\n".join(said), "reasoning_content": reasoning})]
 
 
-def _part(value: JsonValue) -> str:
+def _is_one_turn(before: Message, message: Message, choices: bool) -> bool:
+    if before.role != "assistant" or message.role != "assistant":
+        return False
+    only_reasoning = not before.content and before.reasoning_content is not None
+    only_calls = message.content.startswith(_CALL) and message.reasoning_content is None
+    return only_reasoning or (only_calls and not choices)
+
+
+def _joined(before: Message, message: Message) -> Message:
+    thought = [text for text in (before.reasoning_content, message.reasoning_content) if text]
+    said = [text for text in (before.content, message.content) if text]
+    return Message(role="assistant", content="\n".join(said), reasoning_content="\n".join(thought) or None)
+
+
+def _openai_call(value: JsonValue) -> Part:
     if not isinstance(value, dict):
-        return _text(value)
-    match value.get("type"):
-        case "text":
-            return _text(value.get("content", value.get("text")))
-        case "reasoning":
-            return ""
-        case "tool_call":
-            return tool_call(value.get("name"), value.get("arguments"))
-        case "tool_call_response":
-            return _text(value.get("response", value.get("result")))
-        case kind:
-            return f"[{kind}]"
-
-
-def _openai_call(value: JsonValue) -> str:
-    function = value.get("function") if isinstance(value, dict) else None
-    if isinstance(function, dict):
-        return tool_call(function.get("name"), function.get("arguments"))
-    return tool_call(value.get("name"), value.get("arguments")) if isinstance(value, dict) else ""
-
-
-def _text(value: JsonValue) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else _compact(value)
-
-
-def _compact(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return HIDDEN
+    function = value.get("function")
+    found = function if isinstance(function, dict) else value
+    return call_part(found.get("name"), found.get("arguments"))

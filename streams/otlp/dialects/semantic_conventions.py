@@ -14,10 +14,19 @@ from pydantic import JsonValue
 
 from streams.events import Message
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.rendering import chat_of, complete, decoded, structured
+from streams.otlp.dialects.parts import decoded, quoted_tools
+from streams.otlp.dialects.rendering import chat_of, choices_of, complete, reply_of, structured
 from streams.otlp.records import Attributes, LogRecord, Span
 
-_OPERATIONS = ("chat", "generate_content")
+_OPERATIONS = frozenset({"chat", "generate_content"})
+# Any other operation with messages is a model call too: instrumentations name it as their library does.
+NO_CHATS = frozenset(
+    {
+        *("embeddings", "embedding", "aembedding", "rerank", "retrieval", "transcription", "moderation", "speech"),
+        *("execute_tool", "invoke_agent", "create_agent", "invoke_workflow", "image_generation"),
+    }
+)
+_CONTENT = ("gen_ai.input.messages", "gen_ai.output.messages")
 _MESSAGE_EVENTS = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
@@ -41,19 +50,30 @@ class SemanticConventions:
     conversation = "gen_ai.conversation.id"
 
     def recognises(self, span: Span) -> bool:
-        return span.attributes.get("gen_ai.operation.name") in _OPERATIONS
+        operation = span.attributes.get("gen_ai.operation.name")
+        if not isinstance(operation, str) or operation in NO_CHATS:
+            return False
+        return operation in _OPERATIONS or all(name in span.attributes for name in _CONTENT)
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         events = [_Event(event.name, event.attributes) for event in span.events]
         events += [_Event(record.name, _fields(record)) for record in logs]
         for source in (span.attributes, *(event.fields for event in events if event.name.endswith(".details"))):
             seen, said = _from_attributes(source)
-            if seen and said:
-                return Chat(seen, said[0], model_of(span))
+            if seen and (reply := reply_of(said)):
+                return Chat(seen, reply, model_of(span))
+        if span.dropped_events:
+            return None
         for seen, said in (_from_messages(events), _from_content_events(events)):
-            if seen and said:
-                return Chat(seen, said[0], model_of(span))
+            if seen and (reply := reply_of(said)):
+                return Chat(seen, reply, model_of(span))
         return None
+
+
+def may_wrap_calls(span: Span) -> bool:
+    """Return whether the span is a model call by its messages alone; an agent's span may have messages as well."""
+    operation = span.attributes.get("gen_ai.operation.name")
+    return isinstance(operation, str) and operation not in _OPERATIONS
 
 
 def model_of(span: Span) -> str | None:
@@ -73,9 +93,8 @@ def _from_attributes(attributes: Mapping[str, JsonValue]) -> _Content:
     seen = chat_of(attributes.get("gen_ai.input.messages"))
     instructions = decoded(attributes.get("gen_ai.system_instructions"))
     if seen is not None and instructions:
-        system = structured({"parts": instructions}, role="system")
-        seen = (system, *seen) if system is not None else seen
-    return seen, chat_of(attributes.get("gen_ai.output.messages"), role="assistant")
+        seen = complete((structured({"parts": instructions}, role="system"), seen))
+    return seen, choices_of(attributes.get("gen_ai.output.messages"))
 
 
 def _from_messages(events: Sequence[_Event]) -> _Content:
@@ -84,10 +103,11 @@ def _from_messages(events: Sequence[_Event]) -> _Content:
         for event in events
         if event.name in _MESSAGE_EVENTS
     )
-    return seen, complete(_choice(_readable(event.fields)) for event in events if event.name == _CHOICE_EVENT)
+    choices = (_choice(_readable(event.fields)) for event in events if event.name == _CHOICE_EVENT)
+    return seen, complete(choices, choices=True)
 
 
-def _choice(fields: Attributes) -> Message | None:
+def _choice(fields: Attributes) -> tuple[Message, ...] | None:
     inner = decoded(fields.get("message"))
     calls = fields.get("tool_calls")
     if isinstance(inner, str):
@@ -99,7 +119,10 @@ def _choice(fields: Attributes) -> Message | None:
 
 def _readable(fields: Mapping[str, JsonValue]) -> Attributes:
     # Attributes of a span's event hold lists and objects as JSON.
-    return {key: decoded(value) if key in ("tool_calls", "message") else value for key, value in fields.items()}
+    read = {key: decoded(value) if key in ("tool_calls", "message") else value for key, value in fields.items()}
+    if (blocks := quoted_tools(fields.get("content"))) is not None:
+        read["content"] = blocks
+    return read
 
 
 def _from_content_events(events: Sequence[_Event]) -> _Content:
@@ -109,5 +132,5 @@ def _from_content_events(events: Sequence[_Event]) -> _Content:
         if event.name == "gen_ai.content.prompt":
             seen = chat_of(event.fields.get("gen_ai.prompt"))
         elif event.name == "gen_ai.content.completion":
-            said = chat_of(event.fields.get("gen_ai.completion"), role="assistant")
+            said = choices_of(event.fields.get("gen_ai.completion"))
     return seen, said

@@ -14,7 +14,7 @@ LATEST_SEQUENCE = """
 
 OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
 
-_STEP_COLUMNS = "episode_id, task_id, step, messages, action, observation, actor_kind, adapter, principal"
+_STEP_COLUMNS = "episode_id, task_id, step, messages, action, reasoning, observation, actor_kind, adapter, principal"
 
 TRUSTED_STEPS = f"""
     SELECT {_STEP_COLUMNS}

@@ -9,6 +9,11 @@ EVENTS_BY_KIND = _by("kind", "events")
 TRANSITIONS_BY_ORIGIN = _by("origin", "transitions")
 TRUSTED_BY_SPLIT = _by("split", "trusted")
 REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
+# Producers may flag episodes for reasons of their own, so only the most frequent are told.
+FLAGGED_BY_REASON = """
+    SELECT reason AS name, count(DISTINCT episode_id) AS total
+    FROM flags GROUP BY ALL ORDER BY total DESC, name LIMIT 20
+"""
 FAILURES_BY_KIND = _by("fate", "fatalities")
 
 BRANCH_COUNTS = """

@@ -110,6 +110,14 @@ async def test_prompt_logprobs_are_those_of_plain_transformers(server: str, tiny
     assert served == pytest.approx(plain_logprobs(tiny_base, None, PROMPT), abs=1e-4)
 
 
+async def test_a_chat_with_reasoning_in_it_is_taken(server: str) -> None:
+    thought = Message(role="assistant", content="look", reasoning_content="Where am I?")
+    chat = [Message(role="user", content="Go."), thought, Message(role="user", content="A fridge.")]
+    async with PolicyClient(server) as policy:
+        (reply,) = await policy.chat("base", chat, Sampling(max_tokens=4))
+    assert reply.model == "base"
+
+
 async def test_hundreds_of_chats_at_once_are_all_answered(server: str) -> None:
     chats = [[Message(role="user", content=f"You are in room {room % 150}.")] for room in range(300)]
     async with PolicyClient(server) as policy:

@@ -84,8 +84,10 @@ def test_tool_calls_read_the_same_in_every_dialect() -> None:
         f"llm.output_messages.0.{function}.name": "look",
         f"llm.output_messages.0.{function}.arguments": arguments,
     }
-    for attributes in (as_conventions, as_openllmetry, as_openinference):
-        assert read(attributes) == Chat(TOOL_CHAT, Message(role="assistant", content=CALL), None)
+    action = Message(role="assistant", content=CALL)
+    for attributes in (as_openllmetry, as_openinference):
+        assert read(attributes) == Chat(TOOL_CHAT, action, None)
+    assert read(as_conventions) == Chat(TOOL_CHAT, action.model_copy(update={"reasoning_content": "hm"}), None)
 
 
 def test_messages_in_events_are_read_wherever_they_are_put() -> None:
@@ -180,5 +182,5 @@ def test_a_call_within_a_call_counts_once() -> None:
     inner = span(2, conventions(seen, said), parent_id=outer.span_id)
     loop: list[Span] = [span(3, parent_id=f"{4:016x}"), span(4, conventions(seen, said), parent_id=f"{3:016x}")]
     calls, unreadable = model_calls([inner, outer], ())
-    assert ([call.span for call in calls], unreadable) == ([outer], 0)
+    assert ([call.span for call in calls], unreadable) == ([outer], [])
     assert len(model_calls(loop, ())[0]) == 1

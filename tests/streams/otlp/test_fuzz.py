@@ -20,7 +20,11 @@ NAMES = [
     *("llm.input_messages.0.message.tool_calls.0.tool_call.function.arguments", "llm.model_name", "session.id"),
     *("ratchet.task.id", "ratchet.task.seed", "ratchet.task.environment", "gen_ai.evaluation.score.value"),
     *("gen_ai.evaluation.score.label", "gen_ai.evaluation.name", "gen_ai.evaluation.passed", "content", "message"),
-    *("tool_calls", "gen_ai.prompt", "gen_ai.completion"),
+    *("tool_calls", "gen_ai.prompt", "gen_ai.completion", "gen_ai.response.finish_reasons", "input.value"),
+    *("ai.operationId", "ai.prompt", "ai.prompt.messages", "ai.response.text", "ai.response.toolCalls"),
+    *("ai.response.reasoning", "gen_ai.completion.0.reasoning", "llm.output_messages.0.message.reasoning_content"),
+    *("llm.invocation_parameters", "llm.output_messages.0.message.contents.0.message_content.type"),
+    *("llm.output_messages.0.message.contents.0.message_content.input", "langfuse.observation.type"),
 ]
 EVENTS = [
     *("gen_ai.user.message", "gen_ai.assistant.message", "gen_ai.tool.message", "gen_ai.choice"),
@@ -46,10 +50,19 @@ TELLING = st.sampled_from(
         '[{"role":"user","parts":[{"type":"tool_call_response","response":' + "9" * 5000 + "}]}]",
         '[{"role":"user","content":"\\ud800"}]',
         '[{"role":"user","content":"\\u0000"}]',
+        *("acompletion", "ai.generateText.doGenerate", "tool_calls", "__REDACTED__", "thinking", "tool_use"),
+        '[{"type":"tool_result","content":[{"type":"tool_result","content":[{"type":"image"}]}]}]',
+        '[{"role":"assistant","content":[{"type":"thinking","thinking":[{"text":7}]},{"type":"tool_use","input":[]}]}]',
+        '[{"role":"user","content":' + '[{"type":"tool_result","content":' * 90 + "1" + "}]" * 90 + "}]",
+        '[{"role":"assistant","content":"x","reasoning":' + '{"content":' * 190 + "1" + "}" * 190 + "}]",
+        '[{"function_response":{"name":"x","response":{"result":[]}}},{"functionCall":{"args":3}}]',
     ]
 )
 KEYS = st.sampled_from(
-    ["role", "parts", "content", "type", "tool_calls", "function", "name", "arguments", "message", "text"]
+    [
+        *("role", "parts", "content", "type", "tool_calls", "function", "name", "arguments", "message", "text"),
+        *("reasoning", "reasoning_content", "input", "output", "response", "toolName", "function_call", "summary"),
+    ]
 )
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -72,6 +85,8 @@ SPANS = st.builds(
     name=st.text(max_size=3),
     start_ns=TIMES,
     end_ns=TIMES,
+    dropped_attributes=st.integers(0, 1),
+    failed=st.booleans(),
     attributes=ATTRIBUTES,
     resource=st.just({}),
     events=st.lists(

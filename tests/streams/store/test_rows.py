@@ -129,6 +129,7 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "score": None,
         "source": None,
         "principal": step.principal,
+        "reasoning": None,
     }
     (event,) = tables["events"]
     assert event == {
