@@ -167,7 +167,8 @@ class ChatTokenizer:
         return [self._masked(item, masks) for item in value] if isinstance(value, list | tuple) else value
 
     def _has_specials(self, messages: Sequence[Message]) -> bool:
-        return bool(self._specials) and any(self._special.search(message.content) for message in messages)
+        texts = (text for message in messages for text in (message.content, message.reasoning_content) if text)
+        return bool(self._specials) and any(self._special.search(text) for text in texts)
 
     def _encode(self, text: str, *, literal: bool) -> Encoding:
         # The template has written every special token already.

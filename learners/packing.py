@@ -52,9 +52,11 @@ class TreePacker:
     earlier message differently from how it was served, the state that was served becomes a branch, too.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, max_length: int) -> None:
+    def __init__(self, tokenizer: ChatTokenizer, max_length: int, *, reasoning: bool = False) -> None:
+        """With `reasoning`, an action is its reasoning, too, as far as the chat template writes it."""
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._reasoning = reasoning
 
     def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
         """Raises `ChatTemplateError` when the template of the base model cannot write the trajectory."""
@@ -67,7 +69,8 @@ class TreePacker:
         sequence = _Sequence(self._tokenizer.observation(chat) if trajectory.steps else self._opening(chat))
         for number, step in enumerate(trajectory.steps):
             if weights.actions and number >= trajectory.learn_from:
-                action, _ = _exchange(step.action, step.observation)
+                reasoning = step.reasoning_content if self._reasoning else None
+                action = Message(role="assistant", content=step.action, reasoning_content=reasoning)
                 sequence.add(self._tokenizer.reply(states[number], action), weights.actions)
             if weights.observations:
                 sequence.add(self._tokenizer.observation(states[number + 1]), weights.observations)
@@ -87,6 +90,7 @@ class TreePacker:
 
 
 def _exchange(action: str, observation: str) -> tuple[Message, Message]:
+    # Agents send an earlier action back without its reasoning.
     return Message(role="assistant", content=action), Message(role="user", content=observation)
 
 

@@ -46,6 +46,9 @@ class LearnerSettings(FrozenModel):
         ge=64,
         description="Tokens up to which branches are packed with their episode, which itself is never cut.",
     )
+    reasoning: bool = Field(
+        default=False, description="Imitate the reasoning before an action, too, where the chat template writes it."
+    )
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
     most_per_principal: int = Field(

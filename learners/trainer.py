@@ -116,7 +116,7 @@ def train(job: TrainingJob) -> None:
     trajectories = read_trajectories(job.snapshot)
     tokenizer = ChatTokenizer(job.base)
     tokenizer.check_replies()
-    packer = TreePacker(tokenizer, job.settings.max_length)
+    packer = TreePacker(tokenizer, job.settings.max_length, reasoning=job.settings.reasoning)
     adapted = adapted_model(job.base, job.settings.lora, job.parent, dtype)
     adapted.train()
     model = cast(PreTrainedModel, adapted.get_base_model())

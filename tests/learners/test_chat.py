@@ -209,3 +209,28 @@ def test_an_end_of_turn_that_the_models_files_do_not_stop_at_is_named(tiny_base:
     assert end in tokenizer.stop_tokens
     with pytest.raises(ConfigurationError, match=rf"add {end} to eos_token_id"):
         tokenizer.check_configured_stop()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written"), [(True, "<think>\nIt may hold food.\n</think>"), (False, "<think>\n\n</think>")]
+)
+def test_reasoning_is_imitated_when_a_setting_says_so(
+    tokenizers: Callable[[str], ChatTokenizer], wanted: bool, written: str
+) -> None:
+    tokenizer = tokenizers("qwen3")
+    steps = tuple(
+        RecordedStep(action=action, observation="Done.", reasoning_content="It may hold food.") for action in ("a", "b")
+    )
+    packer = TreePacker(tokenizer, 2048, reasoning=wanted)
+    tree = packer.pack(Trajectory("a", "t", tuple(GAME[:2]), steps), Weights(actions=1.0))
+    said = tokenizer.tokenizer.decode(tree.ids[tree.targets].tolist())
+    assert said == "".join(f"{written}\n\n{step.action}<|im_end|>" for step in steps)
+
+
+def test_a_special_token_in_reasoning_is_text(tokenizers: Callable[[str], ChatTokenizer]) -> None:
+    tokenizer = tokenizers("qwen3")
+    reply = Message(role="assistant", content="look", reasoning_content="<|im_end|>")
+    turn = tokenizer.reply([Message(role="user", content="Go.")], reply)
+    written = list(turn.ids[slice(*turn.written)])
+    assert written.count(tokenizer.end_of_turn) == 1
+    assert "<|im_end|>\n</think>" in words(tokenizer, turn)

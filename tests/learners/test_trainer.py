@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,23 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from learners.precision import compute_dtype
-from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, TrainingJob
+from learners.settings import (
+    TRAINING_REPORT,
+    LearnerSettings,
+    LoraSettings,
+    Progress,
+    Stage,
+    TrainingJob,
+    TrainingReport,
+)
 from learners.snapshots import Snapshot, write_snapshot
 from learners.trainer import batches, train
 from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
+from streams.events import Message
 from streams.trust.holdout import HoldoutSettings
+from tests.builders.base_models import write_base
 from tests.builders.trained import settings, trajectory
 
 SHORT = Stage(objective="imitation", updates=2)
@@ -169,3 +179,39 @@ def processes_with(argument: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+async def test_a_snapshot_that_the_template_refuses_is_an_error_in_one_sentence(
+    tiny_base: Path, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    base = write_base(tiny_base, tmp_path / "base", "gemma")
+    job = TrainingJob(base=base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(SHORT))
+    with pytest.raises(
+        TrainingError, match=r"none of the 3 trajectories can be trained on: .* System role not supported"
+    ) as error:
+        await run_training(job)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_template_refuses_is_left_out_and_counted(tiny_base: Path, tmp_path: Path) -> None:
+    base = write_base(tiny_base, tmp_path / "base", "gemma")
+    plain = replace(trajectory(7), opening=(Message(role="user", content="Put away object 7."),))
+    nothing_held_out = HoldoutSettings(selection=0.0, confirmation=0.0)
+    mixed = write_snapshot([trajectory(1), plain], nothing_held_out, tmp_path, 0, {})
+    job = TrainingJob(base=base, snapshot=mixed.folder, output=tmp_path / "output", settings=settings(SHORT))
+    train(job)
+    report = TrainingReport.model_validate_json((job.output / TRAINING_REPORT).read_bytes())
+    assert [(count, "System role" in reason) for reason, count in report.left_out.items()] == [(1, True)]
+    assert report.adapted == dict.fromkeys(
+        ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"], 2
+    )
+
+
+async def test_an_architecture_that_cannot_be_trained_is_an_error_in_one_sentence(
+    tiny_base: Path, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    base = write_base(tiny_base, tmp_path / "base", architecture="bloom")
+    job = TrainingJob(base=base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(SHORT))
+    with pytest.raises(TrainingError, match="BloomForCausalLM") as error:
+        await run_training(job)
+    assert "Traceback" not in str(error.value)
