@@ -81,7 +81,7 @@ def _why_table(report: WhyReport) -> Table:
     if report.note:
         table.add_row("note", report.note)
     if report.retrain:
-        table.add_row("to be retrained", "by retraction " + ", ".join(report.retrain))
+        table.add_row("to be retrained", "because of " + ", ".join(report.retrain) + " (`ratchet history`)")
     return table
 
 

@@ -52,6 +52,7 @@ class StoreStatus(FrozenModel):
     branches: BranchCounts
     recoveries: RecoveryCounts = RecoveryCounts()
     trusted: dict[str, int] = Field(description="Trusted episodes by split of their task.")
+    untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
 
