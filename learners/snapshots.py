@@ -2,8 +2,8 @@
 
 Built from the store *as of* a sequence, so the same sequence gives the same snapshot until consent is revoked: privacy
 outweighs an exact rebuild, so every retraction the store knows is obeyed, however old the sequence. An episode that
-lost trust is left out from the sequence on at which it did. Tasks outside the train split never get in: the builder asks
-for the split itself, whatever the store says about an episode.
+lost trust is left out from the sequence on at which it did. Tasks outside the train split never get in: the builder
+asks for the split itself, whatever the store says about an episode.
 """
 
 from collections import Counter, defaultdict

@@ -92,9 +92,9 @@ async def mark_exposed(
     ]
     withdrawn = await store.query(WITHDRAWN_TRAJECTORIES)
     episodes = {row["trajectory"]: row["withdrawal_id"] for row in withdrawn.to_pylist()}
-    for withdrawal_id, exposure in provenance.exposed_to(episodes):
-        reason = f"{_saw(exposure)} an episode that has lost trust: the withdrawal {withdrawal_id}"
-        marks.append(Mark(exposure.adapter, withdrawal_id, reason))
+    for withdrawal, exposure in provenance.exposed_to(episodes):
+        reason = f"{_saw(exposure)} an episode that has lost trust, by {withdrawal}"
+        marks.append(Mark(exposure.adapter, withdrawal, reason))
     return tuple(registry.mark_for_retraining(marks, actor)) if marks else ()
 
 

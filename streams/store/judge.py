@@ -15,7 +15,6 @@ from operator import itemgetter
 import structlog
 
 from streams.events import BranchRequest
-from streams.ids import content_id
 from streams.kafka.records import Outgoing
 from streams.store.database import Database
 from streams.store.memory import Memory
@@ -33,6 +32,7 @@ from streams.trust.rules import (
     is_contradictory,
     is_trusted,
     similarity_hash,
+    withdrawal_id,
 )
 
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ class Judge:
             elif (reason := self._withdrawal(ended)) is not None:
                 batch.add(
                     "untrusted",
-                    withdrawal_id=content_id("untrusted", ended.episode_id),
+                    withdrawal_id=withdrawal_id(ended.episode_id),
                     episode_id=ended.episode_id,
                     reason=reason,
                 )

@@ -42,6 +42,8 @@ from streams.trust.rules import TrustSettings
 
 log = structlog.get_logger()
 
+_JUDGED_AT_ONCE = 1000
+
 
 def utc_now() -> datetime:
     """UTC without a zone, as DuckDB keeps it."""
@@ -244,9 +246,10 @@ class Store:
     def _judge_again(self) -> None:
         """Judge the episodes on which an older version or other settings may have decided otherwise."""
         episodes = [row["episode_id"] for row in self._database.rows(DECIDED_TO_JUDGE_AGAIN)]
-        if episodes:
-            with self._lock, self._transaction(f"judge {len(episodes)} episodes again") as batch:
-                self._judge.judge(batch, episodes)
+        for start in range(0, len(episodes), _JUDGED_AT_ONCE):
+            some = episodes[start : start + _JUDGED_AT_ONCE]
+            with self._lock, self._transaction(f"judge {len(some)} episodes again") as batch:
+                self._judge.judge(batch, some)
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
         """The ids of records that are stored already."""

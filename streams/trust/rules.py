@@ -14,6 +14,8 @@ from streams.ids import content_id
 from streams.settings import FrozenModel
 from streams.trust.simhash import simhash
 
+WITHDRAWAL = "withdrawal-"
+
 
 class TrustSettings(FrozenModel):
     """Settings of the trust rules."""
@@ -68,6 +70,11 @@ def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     """Return whether an episode that was judged with `successes` is a policy's and was never a success."""
     by_policy = any(step.actor_kind == "policy" for step in steps)
     return by_policy and bool(successes) and not any(successes)
+
+
+def withdrawal_id(episode_id: str) -> str:
+    """The id of the fact that an episode lost trust: of the same episode the same, and without its name."""
+    return WITHDRAWAL + content_id("untrusted", episode_id)[:32]
 
 
 def distinct(steps: Sequence[StoredStep]) -> list[StoredStep]:
