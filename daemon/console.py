@@ -86,6 +86,10 @@ def status_table(report: StatusReport) -> Table:
     if report.store is None:
         table.add_row("store", "does not answer")
     else:
+        if report.store.authenticated is False:
+            table.add_row(
+                "warning", "events are not authenticated: any producer can pass for an expert (`ratchet doctor`)"
+            )
         for kind, count in report.store.events.items():
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches

@@ -55,9 +55,12 @@ class StoreStatus(FrozenModel):
     untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
+    authenticated: bool | None = Field(
+        default=None, description="Whether every event has to be signed; null where an older version does not say."
+    )
 
 
-def status(store: Store) -> StoreStatus:
+def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
     """Count. Each number is exact for a moment, and the moments differ by milliseconds."""
     failures = _by_name(store, FAILURES_BY_KIND)
     positions: dict[str, dict[int, int]] = {}
@@ -74,6 +77,7 @@ def status(store: Store) -> StoreStatus:
         recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
         trusted=_by_name(store, TRUSTED_BY_SPLIT),
         positions=positions,
+        authenticated=authenticated,
         **_row(store, COUNTS),
     )
 
