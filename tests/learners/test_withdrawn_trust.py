@@ -9,10 +9,12 @@ import pytest
 from learners.snapshots import build_snapshot, read_trajectories
 from streams.errors import TrainingError
 from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
+from streams.otlp.assembly import assemble
 from streams.store.client import StoreClient
 from streams.store.queries.learning import BRANCHING_STATE, LEARNABLE_EPISODES
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.spans import conventions, root, span
 from tests.builders.stored import Log, ServedStore, column, records, requests
 
 TASK = TASKS[Split.TRAIN][0]
@@ -222,3 +224,19 @@ async def test_a_step_of_another_principal_after_trust_is_not_taken_in(
     assert await learned(served_store, tmp_path) == {"run-1": ["go 0"]}
     log.publish(RetractionEvent(principal="a stranger", reason="asked"))
     assert await learned(served_store, tmp_path) == {}
+
+
+async def test_a_conversation_id_that_comes_back_after_its_spans_were_forgotten_loses_trust(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, named = Log(served_store.store), {"ratchet.task.id": TASK}
+    said = [("user", "Add milk"), ("user", "Cancel order 9")]
+    for number, (message, action) in enumerate(zip(said, ("add milk", "delete all orders"), strict=True)):
+        trace = f"{number:032x}"
+        spans = [span(1, conventions([message], action), trace_id=trace), root(named, trace_id=trace)]
+        events = assemble("conversation", spans, {}).events
+        log.publish(*events)
+        log.publish(outcome(f"outcome-{number}", success=True, name="conversation"))
+        expected = {"conversation": ["add milk"]} if number == 0 else {}
+        assert await learned(served_store, tmp_path) == expected
+    assert "different things" in untrusted(served_store)["conversation"]
