@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.dead_letters import dead_letters
+from daemon.commands.doctor import doctor
 from daemon.commands.environment import environment
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
@@ -145,6 +146,7 @@ def rollback(
         typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
 
 
+app.command()(doctor)
 app.command()(why)
 app.command()(forget)
 app.command()(transitions)

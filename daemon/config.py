@@ -30,6 +30,7 @@ from streams.redaction.settings import RedactionSettings
 from streams.settings import REVEAL, FrozenModel
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
+from streams.trust.rules import TrustSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     admission: AdmissionSettings = AdmissionSettings()
     redaction: RedactionSettings = RedactionSettings()
+    trust: TrustSettings = TrustSettings()
     holdout: HoldoutSettings = HoldoutSettings()
     branching: BranchingSettings = BranchingSettings()
     learner: LearnerSettings = LearnerSettings()

@@ -81,15 +81,22 @@ def status_table(report: StatusReport) -> Table:
         champion = "the champion and " if report.champion in report.retrain else ""
         others = len(set(report.retrain) - {report.champion})
         table.add_row(
-            "to be retrained", f"{champion}{others} other adapters: a principal revoked consent (`ratchet history`)"
+            "to be retrained",
+            f"{champion}{others} other adapters: consent was revoked, or an episode lost trust (`ratchet history`)",
         )
     if report.store is None:
         table.add_row("store", "does not answer")
     else:
+        if report.store.authenticated is False:
+            table.add_row(
+                "warning", "events are not authenticated: any producer can pass for an expert (`ratchet doctor`)"
+            )
         for kind, count in report.store.events.items():
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches
         table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
+        if report.store.untrusted:
+            table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")

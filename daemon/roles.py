@@ -27,7 +27,13 @@ class Role(StrEnum):
 
 async def record(settings: Settings) -> None:
     await record_role.serve(
-        settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission, settings.redaction
+        settings.kafka,
+        settings.store,
+        settings.holdout,
+        stop_on_signals(),
+        settings.admission,
+        settings.redaction,
+        settings.trust,
     )
 
 

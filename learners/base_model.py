@@ -30,6 +30,16 @@ def resolve_base(name: str, home: Path) -> Path:
     """
     if name == EMBEDDED:
         return _embedded(home / "base" / EMBEDDED)
+    return find_base(name)
+
+
+def find_base(name: str) -> Path:
+    """The folder, or the embedded model's file, that `resolve_base` begins with; nothing is converted.
+
+    Raises what `resolve_base` does.
+    """
+    if name == EMBEDDED:
+        return _embedded_gguf()
     folder = Path(name).expanduser().resolve()
     missing = [part for part in ("config.json", "tokenizer_config.json") if not (folder / part).is_file()]
     if missing:

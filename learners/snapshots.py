@@ -1,8 +1,9 @@
 """Snapshots: the immutable training set of one cycle, as Parquet files and a manifest.
 
 Built from the store *as of* a sequence, so the same sequence gives the same snapshot until consent is revoked: privacy
-outweighs an exact rebuild, so every retraction the store knows is obeyed, however old the sequence. Tasks outside the
-train split never get in: the builder asks for the split itself, whatever the store says about an episode.
+outweighs an exact rebuild, so every retraction the store knows is obeyed, however old the sequence. An episode that
+lost trust is left out from the sequence on at which it did. Tasks outside the train split never get in: the builder
+asks for the split itself, whatever the store says about an episode.
 """
 
 from collections import Counter, defaultdict
@@ -87,6 +88,7 @@ async def build_snapshot(
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
+    Of an episode the steps that were judged are taken, and not those that were stored later.
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
     principal took part that has revoked consent by now is left out whole, since each state repeats what was said
     before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
@@ -242,6 +244,12 @@ def read_principals(folder: Path) -> Counter[str]:
     if "principals" not in table.schema.names:
         raise TrainingError(f"{folder} does not say whose data it holds: it was made by an older version")
     return Counter(principal for principals in table["principals"].to_pylist() for principal in principals)
+
+
+def read_episodes(folder: Path) -> frozenset[str]:
+    """The ids of a snapshot's episodes and recoveries. Raises `TrainingError` when it is not whole."""
+    _check_files(folder)
+    return frozenset(pq.read_table(folder / _EPISODES, columns=["episode_id"])["episode_id"].to_pylist())
 
 
 def _check_files(folder: Path) -> None:

@@ -23,6 +23,7 @@ Row: TypeAlias = Mapping[str, Any]
 class StoredRows:
     """`steps` are of trusted episodes, `branches` of any, `recovered_steps` of episodes that have `recoveries`.
 
+    Steps are those that were there when their episode was judged.
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none.
     """
 

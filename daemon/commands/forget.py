@@ -17,6 +17,7 @@ from daemon.registry.schemas import BASE
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from streams.events import RetractionEvent
+from streams.kafka.signatures import read_operator_key
 from streams.store.client import StoreClient
 
 
@@ -48,17 +49,23 @@ def forget(
 
 async def _forget(settings: Settings, principal: str, reason: str) -> ForgetReport:
     registry = Registry(settings.home)
-    secret = settings.admission.principals.get(principal)
     async with StoreClient(settings.store_url) as store:
+        await store.status()  # where nothing runs, that is what to say, and not that there is no key yet
         return await forgetting.forget(
             RetractionEvent(principal=principal, reason=reason),
             getpass.getuser(),
             await find_kafka(settings),
-            None if secret is None else secret.get_secret_value().encode(),
+            _key(settings, principal),
             store,
             registry,
             Provenance(AdapterStore(settings.home / "adapters"), settings.home / "snapshots"),
         )
+
+
+def _key(settings: Settings, principal: str) -> bytes:
+    """The principal's own key, or else the operator's."""
+    secret = settings.admission.principals.get(principal, settings.admission.operator_key)
+    return secret.get_secret_value().encode() or read_operator_key(settings.store.path.parent)
 
 
 def _consequence(report: ForgetReport) -> str:

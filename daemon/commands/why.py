@@ -16,6 +16,7 @@ from daemon.learning.why import why as explain
 from daemon.registry.registry import Registry
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
+from streams.trust.rules import WITHDRAWAL
 
 _MOST_PRINCIPALS = 20
 
@@ -81,8 +82,12 @@ def _why_table(report: WhyReport) -> Table:
     if report.note:
         table.add_row("note", report.note)
     if report.retrain:
-        table.add_row("to be retrained", "by retraction " + ", ".join(report.retrain))
+        table.add_row("to be retrained", ", ".join(map(_cause, report.retrain)))
     return table
+
+
+def _cause(retrain: str) -> str:
+    return f"by lost trust {retrain}" if retrain.startswith(WITHDRAWAL) else f"by retraction {retrain}"
 
 
 def _principals(counts: dict[str, int] | None) -> str:

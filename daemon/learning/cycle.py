@@ -145,14 +145,14 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
     """Train on from the champion; the digest of the adapter that came of it.
 
-    A champion that saw data of a principal that revoked consent is passed over for its nearest ancestor that did not.
+    A champion that is marked for retraining is passed over for its nearest ancestor that is not.
     """
     provenance = loop.provenance()
     await mark_exposed(loop.store, loop.registry, provenance, ACTOR)
     champion = loop.registry.refs().champion
     ancestor = unmarked_ancestor(loop.registry, provenance, champion)
     if ancestor != champion:
-        log.warning("not trained on from the champion: a principal revoked consent", champion=champion, parent=ancestor)
+        log.warning("not trained on from the champion: it is to be retrained", champion=champion, parent=ancestor)
     parent = None if ancestor == BASE else ancestor
     job = TrainingJob(
         base=loop.base,

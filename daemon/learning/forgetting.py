@@ -1,7 +1,7 @@
-"""The consequences of a retraction for adapters: which of them saw the principal, and which must be trained again.
+"""The consequences of a retraction, and of an episode that lost trust: which adapters must be trained again.
 
 `ratchet forget` calls it, and the learner for retractions that came from elsewhere. What serves keeps serving until
-a replacement passes the gate; the next cycle trains on from nothing that saw data of a principal that revoked consent.
+a replacement passes the gate; the next cycle trains on from nothing that saw such data.
 """
 
 from daemon.registry.audit import AuditEntry
@@ -14,6 +14,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.queries.retractions import EPISODES_OF_PRINCIPAL, REVOKED_PRINCIPALS
+from streams.store.queries.trust import WITHDRAWN_TRAJECTORIES
 from streams.store.retraction import retract
 
 
@@ -79,13 +80,21 @@ async def forget(
 async def mark_exposed(
     store: StoreClient, registry: Registry, provenance: Provenance, actor: str
 ) -> tuple[AuditEntry, ...]:
-    """Mark every adapter that saw a principal of any retraction in the store; the marks that are new."""
+    """Mark every adapter that saw a principal of any retraction in the store, or an episode that lost trust.
+
+    Returns the marks that are new.
+    """
     revoked = await store.query(REVOKED_PRINCIPALS)
     marks = [
         Mark(exposure.adapter, row["event_id"], _reason(exposure, row["event_id"]))
         for row in revoked.to_pylist()
         for exposure in provenance.exposed(row["principal"])
     ]
+    withdrawn = await store.query(WITHDRAWN_TRAJECTORIES)
+    episodes = {row["trajectory"]: row["withdrawal_id"] for row in withdrawn.to_pylist()}
+    for withdrawal, exposure in provenance.exposed_to(episodes):
+        reason = f"{_saw(exposure)} an episode that has lost trust, by {withdrawal}"
+        marks.append(Mark(exposure.adapter, withdrawal, reason))
     return tuple(registry.mark_for_retraining(marks, actor)) if marks else ()
 
 
@@ -114,10 +123,10 @@ def unmarked_ancestor(registry: Registry, provenance: Provenance, adapter: str) 
 
 
 def _reason(exposure: Exposure, event_id: str) -> str:
+    return f"{_saw(exposure)} data of a principal that revoked consent by the retraction {event_id}"
+
+
+def _saw(exposure: Exposure) -> str:
     if exposure.trajectories is None:
-        saw = f"it cannot be told any more what {exposure.seen_by[:12]} saw, so it may have seen"
-    elif exposure.inherited:
-        saw = f"its ancestor {exposure.seen_by[:12]} saw"
-    else:
-        saw = "it saw"
-    return f"{saw} data of a principal that revoked consent by the retraction {event_id}"
+        return f"it cannot be told any more what {exposure.seen_by[:12]} saw, so it may have seen"
+    return f"its ancestor {exposure.seen_by[:12]} saw" if exposure.inherited else "it saw"

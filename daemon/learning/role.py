@@ -15,6 +15,7 @@ from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
 from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
+from streams.store.queries.trust import LATEST_WITHDRAWAL, WITHDRAWALS_AFTER
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Learner:
         self._loop = loop
         self._due_since: float | None = None
         self._told = 0.0
-        self._marked: tuple[int, tuple[str, ...]] = (0, ())
+        self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
 
     async def run(self) -> None:
         """Learn until cancelled."""
@@ -70,14 +71,14 @@ class Learner:
     async def is_due(self) -> bool:
         """Return whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
-        A champion that saw data of a principal that revoked consent is to be replaced by as much as is left, once for
-        each retraction.
+        A champion that saw data of a principal that revoked consent, or an episode that lost trust, is to be replaced
+        by as much as is left, once for each retraction and each such episode.
         """
         settings = self._loop.settings
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
         count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
         enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes
-        if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(obeyed)):
+        if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed)):
             return False
         self._due_since = self._due_since or time.monotonic()
         asked, answered = await self._loop.branching_state()
@@ -85,22 +86,29 @@ class Learner:
 
     async def mark_exposed(self) -> None:
         """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""
-        latest = await self._loop.store.query(LATEST_RETRACTION)
-        looked_at = (int(latest["sequence"][0].as_py()), self._loop.adapters.digests())
-        if looked_at == self._marked or not looked_at[0]:
+        retraction, withdrawal = await self._latest(LATEST_RETRACTION), await self._latest(LATEST_WITHDRAWAL)
+        looked_at = (retraction, withdrawal, self._loop.adapters.digests())
+        if looked_at == self._marked or not (retraction or withdrawal):
             return
         for mark in await mark_exposed(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
             log.warning("to be retrained", adapter=mark.subject, reason=mark.reason)
         self._marked = looked_at
 
-    async def _champion_is_to_be_replaced(self, obeyed: int) -> bool:
-        """Return whether it saw data that was revoked after the retraction that the newest snapshot obeyed."""
+    async def _champion_is_to_be_replaced(self, since: int, obeyed: int) -> bool:
+        """Return whether it saw what the newest snapshots do not leave out yet.
+
+        These go up to the sequence `since`, and obey retractions up to `obeyed`.
+        """
         registry = self._loop.registry
-        event_ids = sorted(registry.marks().get(registry.refs().champion, ()))
-        if not event_ids:
+        ids = sorted(registry.marks().get(registry.refs().champion, ()))
+        if not ids:
             return False
-        newer = await self._loop.store.query(RETRACTIONS_AFTER, {"sequence": obeyed, "event_ids": event_ids})
-        return bool(newer["count"][0].as_py())
+        retracted = await self._loop.store.query(RETRACTIONS_AFTER, {"sequence": obeyed, "event_ids": ids})
+        withdrawn = await self._loop.store.query(WITHDRAWALS_AFTER, {"sequence": since, "withdrawal_ids": ids})
+        return bool(retracted["count"][0].as_py() or withdrawn["count"][0].as_py())
+
+    async def _latest(self, query: str) -> int:
+        return int((await self._loop.store.query(query))["sequence"][0].as_py())
 
     async def _unload_leftovers(self) -> None:
         """A learner that died during a gate left its candidate loaded."""

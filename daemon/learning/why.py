@@ -34,7 +34,8 @@ class WhyReport(FrozenModel):
     """An adapter's provenance. `parents` begin with the nearest; without any it was trained from the base model.
 
     `principals` has how many of the snapshot's trajectories are of each, `inherited` how many of those of the parents'
-    snapshots; None where files are gone that would tell. `retrain` are the retractions that it is to be retrained for.
+    snapshots; None where files are gone that would tell. `retrain` are the retractions, and the withdrawals of
+    trust, that it is to be retrained for.
     """
 
     adapter: Digest

@@ -42,7 +42,8 @@ class AuditEvent(FrozenModel):
     """An audited action: `actor` did `action` to the adapter `subject`, because of `reason`.
 
     `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
-    event for which `subject` is to be trained again: the log cannot forget, so it never names a principal.
+    retraction, or of the withdrawal of trust, for which `subject` is to be trained again: the log cannot forget, so it
+    never names a principal.
     """
 
     actor: str

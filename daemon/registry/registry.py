@@ -33,7 +33,7 @@ class Refs(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """That `adapter` is to be trained again, because of the retraction event of that id."""
+    """That `adapter` is to be trained again, because of the retraction, or the withdrawal of trust, of that id."""
 
     adapter: str
     retraction: str

@@ -62,8 +62,9 @@ class StatusReport(FrozenModel):
 
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
-    the adapters that saw data of principals that revoked consent since. `bootstrap` is where the log is. `otlp` is what
-    the OTLP intake counted since its start, None where it does not answer or was not asked.
+    the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
+    where the log is. `otlp` is what the OTLP intake counted since its start, None where it does not answer or was not
+    asked.
     """
 
     alias: str

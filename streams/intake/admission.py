@@ -5,14 +5,17 @@ Whether an episode may be learned from is decided later, by `streams.trust.rules
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SecretStr
 
-from streams.events import Event, Message, OutcomeEvent, StepEvent
+from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.settings import FrozenModel, Secret
 from streams.trust.quota import QuotaSettings
+
+UNAUTHENTICATED = "any client that can write to the events topic can publish in the name of any principal or expert"
+AUTHENTICATE = "give each principal a key in admission.principals, and have its producer sign with it"
 
 
 class AdmissionSettings(FrozenModel):
@@ -20,6 +23,13 @@ class AdmissionSettings(FrozenModel):
 
     principals: dict[str, Secret] = Field(
         default={}, description="Keys by principal. If there are any, every event must be signed by its principal."
+    )
+    operator_key: Secret = Field(
+        default=SecretStr(""),
+        description="Key that `ratchet forget` signs with; empty takes that of the file operator.key in home.",
+    )
+    unsigned_retractions: bool = Field(
+        default=False, description="Obey retractions that nobody signed, where no principal has a key."
     )
     verifiers: tuple[str, ...] = Field(
         default=(), description="Verifiers whose outcomes are let in; empty lets in any. An outcome decides on trust."
@@ -30,12 +40,19 @@ class AdmissionSettings(FrozenModel):
     max_evidence: int = Field(default=10_000, ge=1, description="Most values in an outcome's evidence.")
     quota: QuotaSettings = QuotaSettings()
 
+    @property
+    def authenticates(self) -> bool:
+        """Return whether every event must be signed."""
+        return bool(self.principals)
+
 
 class Admission:
     """Stateless but for its settings."""
 
-    def __init__(self, settings: AdmissionSettings) -> None:
+    def __init__(self, settings: AdmissionSettings, operator_key: bytes | None = None) -> None:
+        """`operator_key` signs retractions of any principal; None where there is no such key."""
         self._settings = settings
+        self._operator_key = operator_key
         self._keys = {name: key.get_secret_value().encode() for name, key in settings.principals.items()}
 
     def refusal(self, received: Received, event: Event) -> str | None:
@@ -55,12 +72,17 @@ class Admission:
     def unsigned(self, received: Received, event: Event) -> str | None:
         """Return the reason for which the event's signature is not its principal's, or None.
 
-        Outcomes are signed by any known principal.
+        Outcomes are signed by any known principal, retractions by their principal or an operator. Where no principal
+        has a key, retractions alone must be signed.
         """
-        if not self._keys:
-            return None
         signature, value = received.header(SIGNATURE_HEADER), received.value
         assert value is not None
+        if isinstance(event, RetractionEvent) and self._is_operators(value, signature):
+            return None
+        if not self._keys:
+            if isinstance(event, RetractionEvent) and not self._settings.unsigned_retractions:
+                return "the retraction is not an operator's: `ratchet forget` signs it"
+            return None
         if signature is None:
             return "the record has no signature"
         if isinstance(event, OutcomeEvent):
@@ -70,6 +92,10 @@ class Admission:
         if key is None:
             return "the principal is not known"
         return None if verify(key, value, signature) else "the signature is not the principal's"
+
+    def _is_operators(self, value: bytes, signature: str | None) -> bool:
+        key = self._operator_key
+        return key is not None and signature is not None and verify(key, value, signature)
 
 
 def flag(event: Event) -> str | None:

@@ -2,25 +2,29 @@
 
 import asyncio
 import gc
-import secrets
 from pathlib import Path
 
+import structlog
 import uvicorn
 
-from streams.intake.admission import Admission, AdmissionSettings
+from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED, Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.processor import build_processor
 from streams.kafka.settings import KafkaSettings
+from streams.kafka.signatures import make_operator_key
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import run
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
-from streams.runtime.files import write_atomically
+from streams.runtime.files import secret_key
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
+from streams.trust.rules import TrustSettings
+
+log = structlog.get_logger()
 
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 
@@ -32,6 +36,7 @@ async def serve(
     stop: asyncio.Event,
     admission: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
     redaction: RedactionSettings = RedactionSettings(),  # noqa: B008 - frozen
+    trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
 ) -> None:
     """Run the record role until `stop` is set or this task is cancelled.
 
@@ -39,20 +44,28 @@ async def serve(
     end with an error and be started again, which loses nothing.
     """
     collect_rarely()
+    if not admission.authenticates:
+        log.warning("events are not authenticated", risk=UNAUTHENTICATED, remedy=AUTHENTICATE)
     await asyncio.to_thread(create_topics, kafka)
     key = await asyncio.to_thread(redaction_key, settings.path.parent)
-    intake = Intake(Admission(admission), Redactor(redaction, key))
-    store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota)
+    operators = await asyncio.to_thread(operator_key, settings.path.parent, admission)
+    intake = Intake(Admission(admission, operators), Redactor(redaction, key))
+    store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
-        await _serve(store, intake, kafka, settings, stop)
+        await _serve(store, intake, kafka, settings, admission.authenticates, stop)
     finally:
         await asyncio.to_thread(store.close)
 
 
 async def _serve(
-    store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event
+    store: Store,
+    intake: Intake,
+    kafka: KafkaSettings,
+    settings: StoreSettings,
+    authenticated: bool,
+    stop: asyncio.Event,
 ) -> None:
-    server = HttpServer(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
+    server = HttpServer(uvicorn.Config(build_api(store, authenticated), log_level="warning", lifespan="off"))
     answering = asyncio.create_task(
         server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
     )
@@ -74,8 +87,10 @@ def collect_rarely() -> None:
 
 def redaction_key(home: Path) -> bytes:
     """The key that placeholders are made with, from its file in `home`; made there the first time."""
-    path = home / "redaction.key"
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, secrets.token_bytes(32), mode=0o600)
-    return path.read_bytes()
+    return secret_key(home / "redaction.key")
+
+
+def operator_key(home: Path, admission: AdmissionSettings) -> bytes:
+    """The key that retractions of operators are signed with: the configured one, or that of its file in `home`."""
+    configured = admission.operator_key.get_secret_value()
+    return configured.encode() if configured else make_operator_key(home)

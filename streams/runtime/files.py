@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+def secret_key(path: Path) -> bytes:
+    """The 32 random bytes in the file `path`, which only its owner may read; made there the first time."""
+    if not path.exists():
+        write_atomically(path, secrets.token_bytes(32), mode=0o600)
+    return path.read_bytes()
 
 
 @contextmanager

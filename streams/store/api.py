@@ -21,8 +21,11 @@ class Query(FrozenModel):
     parameters: dict[str, Parameter] = Field(default_factory=dict)
 
 
-def build_api(store: Store) -> FastAPI:
-    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`."""
+def build_api(store: Store, authenticated: bool | None = None) -> FastAPI:
+    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`.
+
+    `authenticated` says that every event has to be signed.
+    """
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
     answer_errors(api)
 
@@ -39,6 +42,6 @@ def build_api(store: Store) -> FastAPI:
 
     @api.get("/status")
     def report() -> StoreStatus:
-        return status(store)
+        return status(store, authenticated)
 
     return api

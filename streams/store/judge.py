@@ -1,10 +1,13 @@
 """The judge of episodes that have ended: which are trusted, which failed, and the branch requests that follow.
 
 Trusted episodes are to be branched, failed ones of a policy to be recovered from: those of the training split alone.
+What was decided holds for the steps that were there. When more of an episode comes it is judged again: steps with an
+outcome of their own are taken in, a failure or another account of the same step withdraws the trust permanently.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -19,9 +22,37 @@ from streams.store.queries.writer import OUTCOMES_TO_JUDGE, STEPS_OF_WANTED
 from streams.store.rows import Batch
 from streams.trust.holdout import HoldoutSettings, Split
 from streams.trust.quota import Admitted
-from streams.trust.rules import StoredStep, branch_request, has_failed, is_trusted, similarity_hash
+from streams.trust.rules import (
+    StoredStep,
+    TrustSettings,
+    branch_request,
+    covers,
+    distinct,
+    has_failed,
+    is_contradictory,
+    is_trusted,
+    similarity_hash,
+    withdrawal_id,
+)
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An episode with an outcome, which is neither revoked nor untrusted. `steps` are distinct and in order.
+
+    `outcome_at` is the sequence of its latest outcome, `trusted_at` and `failed_at` that of the latest such decision.
+    `flag` is why it must not be learned from.
+    """
+
+    episode_id: str
+    steps: Sequence[StoredStep]
+    successes: Sequence[bool]
+    outcome_at: int
+    trusted_at: int | None
+    failed_at: int | None
+    flag: str | None
 
 
 class Judge:
@@ -32,34 +63,78 @@ class Judge:
         database: Database,
         memory: Memory,
         holdout: HoldoutSettings,
+        trust: TrustSettings,
         branches_topic: str,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._memory = memory
         self._holdout = holdout
+        self._trust = trust
         self._branches_topic = branches_topic
         self._clock = clock
 
-    def judge(self, batch: Batch, ended: Sequence[str]) -> None:
-        """Add what follows from the episodes `ended`."""
+    def judge(self, batch: Batch, episodes: Sequence[str]) -> None:
+        """Add what follows from what is stored of `episodes`."""
         refusals: Counter[str] = Counter()
-        for episode, steps, successes in self._newly_judged(ended):
-            if is_trusted(steps, successes):
-                request = branch_request(episode, steps, "trusted")
-                refusal = "not an append-only conversation" if request is None else self._trust(batch, request, steps)
-                refusals.update([refusal] if refusal else [])
-            elif has_failed(steps, successes):
-                self._fail(batch, episode, steps)
-        for reason, episodes in refusals.items():
-            log.warning("episodes not trusted", reason=reason, episodes=episodes)
+        for ended in self._ended(episodes):
+            if ended.trusted_at is None and ended.failed_at is None:
+                refusal = self._decide(batch, ended)
+            elif (reason := self._withdrawal(ended)) is not None:
+                batch.add(
+                    "untrusted",
+                    withdrawal_id=withdrawal_id(ended.episode_id),
+                    episode_id=ended.episode_id,
+                    reason=reason,
+                )
+                log.warning("an episode lost trust", episode=ended.episode_id, reason=reason)
+                continue
+            else:
+                refusal = self._decide_again(batch, ended)
+            refusals.update([refusal] if refusal else [])
+        for reason, count in refusals.items():
+            log.warning("episodes not trusted", reason=reason, episodes=count)
 
-    def _trust(self, batch: Batch, request: BranchRequest, steps: Sequence[StoredStep]) -> str | None:
-        """Note that the episode is trusted, or why it is not."""
-        admitted = Admitted(steps[0].principal, similarity_hash(steps), self._clock())
+    def _decide(self, batch: Batch, ended: Ended) -> str | None:
+        """Decide on an episode for the first time. Returns the reason for which it is not trusted, if one is known."""
+        if ended.flag is not None:
+            return None
+        if is_trusted(ended.steps, ended.successes, self._trust):
+            if not covers(ended.outcome_at, ended.steps, again=False):
+                return None
+            return self._trust_episode(batch, ended)
+        if has_failed(ended.steps, ended.successes):
+            self._fail(batch, ended.episode_id, ended.steps)
+        return None
+
+    def _decide_again(self, batch: Batch, ended: Ended) -> str | None:
+        """Take in the steps that came after a trusted episode was judged, if an outcome speaks of them too."""
+        if ended.trusted_at is None or all(step.sequence < ended.trusted_at for step in ended.steps):
+            return None
+        if not covers(ended.outcome_at, ended.steps, again=True):
+            return None
+        return self._trust_episode(batch, ended)
+
+    def _withdrawal(self, ended: Ended) -> str | None:
+        """Return the reason for which nothing is learned any more from an episode that was decided on, or None."""
+        if ended.flag is not None:
+            return ended.flag
+        if is_contradictory(ended.steps):
+            return "two events say different things of one step"
+        if ended.trusted_at is not None and not is_trusted(ended.steps, ended.successes, self._trust):
+            return "an outcome says that it failed"
+        return None
+
+    def _trust_episode(self, batch: Batch, ended: Ended) -> str | None:
+        """Note that the episode is trusted, or return why it is not. What was trusted before stays trusted."""
+        request = branch_request(ended.episode_id, ended.steps, "trusted")
+        if request is None:
+            return "not an append-only conversation"
+        admitted = Admitted(ended.steps[0].principal, similarity_hash(ended.steps), self._clock())
         refusal = self._memory.quota.refusal(admitted)
         if refusal is not None:
-            batch.add("flags", episode_id=request.episode_id, reason=refusal)
+            if ended.trusted_at is None:
+                batch.add("flags", episode_id=request.episode_id, reason=refusal)
             return refusal
         self._memory.quota.admit(admitted)
         split = self._holdout.split(request.task.task_id)
@@ -86,15 +161,14 @@ class Judge:
         if split is Split.TRAIN:
             batch.outgoing(Outgoing(self._branches_topic, request.episode_id.encode(), request.to_json()))
 
-    def _newly_judged(self, episodes: Sequence[str]) -> Iterator[tuple[str, list[StoredStep], list[bool]]]:
-        """Id, steps in order and successes of those with an outcome, unless decided on before, flagged or revoked."""
+    def _ended(self, episodes: Sequence[str]) -> Iterator[Ended]:
+        """Those of the episodes that have an outcome and steps, unless they are revoked or untrusted."""
         if not episodes:
             return
         start = {"start": self._memory.starts.before(episodes)}
-        outcomes = self._database.rows_of(episodes, OUTCOMES_TO_JUDGE, start)
+        outcomes = {row["episode_id"]: row for row in self._database.rows_of(episodes, OUTCOMES_TO_JUDGE, start)}
         if not outcomes:
             return
-        successes = {row["episode_id"]: row["successes"] for row in outcomes}
-        rows = self._database.rows_of(list(successes), STEPS_OF_WANTED, start)
+        rows = self._database.rows_of(list(outcomes), STEPS_OF_WANTED, start)
         for episode, steps in groupby(rows, key=itemgetter("episode_id")):
-            yield episode, [StoredStep.of(step) for step in steps], successes[episode]
+            yield Ended(steps=distinct([StoredStep.of(step) for step in steps]), **outcomes[episode])

@@ -6,7 +6,14 @@ from datetime import datetime
 from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
 from streams.store.database import Database
 from streams.store.positions import Positions
-from streams.store.queries.writer import NEXT_SEQUENCE, OFFSETS, RECENTLY_TRUSTED, STORED_EPISODES, STORED_IDS
+from streams.store.queries.writer import (
+    JUDGED_EPISODES,
+    NEXT_SEQUENCE,
+    OFFSETS,
+    RECENTLY_TRUSTED,
+    STORED_EPISODES,
+    STORED_IDS,
+)
 from streams.store.seen_ids import EpisodeStarts, SeenIds
 from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
 
@@ -25,6 +32,8 @@ class Memory:
         )
         self.ids = SeenIds(database.connection, STORED_IDS)
         self.starts = EpisodeStarts(SeenIds(database.connection, STORED_EPISODES))
+        # Those with an outcome: more steps of them may change what was decided.
+        self.judged = SeenIds(database.connection, JUDGED_EPISODES)
         recent = database.rows(RECENTLY_TRUSTED, {"since": clock() - WINDOW})
         self.quota = Quota(quota, (Admitted(row["principal"], row["likeness"], row["trusted_at"]) for row in recent))
 
@@ -33,14 +42,16 @@ class Memory:
         self.ids.note(content.event_id)
         if isinstance(content, StepEvent | OutcomeEvent):
             self.starts.note(content.episode_id, sequence)
+        if isinstance(content, OutcomeEvent) and content.episode_id not in self.judged:
+            self.judged.note(content.episode_id)
 
     def commit(self, sequence: int) -> None:
         """Keep what the transaction did: call it after the commit. `sequence` is what the next row gets."""
         self.sequence = sequence
-        for part in (self.positions, self.quota, self.ids, self.starts):
+        for part in (self.positions, self.quota, self.ids, self.starts, self.judged):
             part.commit()
 
     def rollback(self) -> None:
         """Forget what the transaction did."""
-        for part in (self.positions, self.quota, self.ids, self.starts):
+        for part in (self.positions, self.quota, self.ids, self.starts, self.judged):
             part.rollback()

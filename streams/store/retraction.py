@@ -37,7 +37,7 @@ async def retract(
     key: bytes | None = None,
     patience_s: float = PATIENCE_S,
 ) -> Retraction:
-    """Publish `event`, signed where the principal has a `key`, and return when the store has it.
+    """Publish `event`, signed with the principal's or an operator's `key`, and return when the store has it.
 
     Raises:
         StoreError: the store does not answer; then nothing was published.
@@ -55,8 +55,9 @@ async def retract(
         refused = await store.query(REASON_OF_REFUSAL, position)
         if refused.num_rows:
             raise RetractionError(
-                f"the record role refused the retraction: {refused['reason'][0].as_py()}; where admission.principals "
-                "has keys, the principal needs one there, and this command the same configuration"
+                f"the record role refused the retraction: {refused['reason'][0].as_py()}; it must be signed with the "
+                "principal's key in admission.principals or with the operator's: give this command the configuration "
+                "and the home of the record role"
             )
         if time.monotonic() > deadline:
             raise RetractionError(

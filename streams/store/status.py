@@ -54,11 +54,15 @@ class StoreStatus(FrozenModel):
     branches: BranchCounts
     recoveries: RecoveryCounts = RecoveryCounts()
     trusted: dict[str, int] = Field(description="Trusted episodes by split of their task.")
+    untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
+    authenticated: bool | None = Field(
+        default=None, description="Whether every event has to be signed; null where an older version does not say."
+    )
 
 
-def status(store: Store) -> StoreStatus:
+def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
     """Count. Each number is exact for a moment, and the moments differ by milliseconds."""
     failures = _by_name(store, FAILURES_BY_KIND)
     positions: dict[str, dict[int, int]] = {}
@@ -76,6 +80,7 @@ def status(store: Store) -> StoreStatus:
         recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
         trusted=_by_name(store, TRUSTED_BY_SPLIT),
         positions=positions,
+        authenticated=authenticated,
         **_row(store, COUNTS),
     )
 

@@ -100,8 +100,9 @@ TABLES: dict[str, pa.Schema] = {
         fidelity=pa.string(),
         principal=pa.string(),
     ),
-    # Episodes that may be learned from, each once; `split` is that of the episode's task.
-    # `likeness` tells near-duplicates; `trusted_at` is the store's own clock.
+    # Episodes that may be learned from: their steps of a lower sequence than the row's. An episode that went on and was
+    # judged again has another row, and the newest counts. `split` is that of the episode's task, `likeness` tells
+    # near-duplicates, `trusted_at` is the store's own clock.
     "trusted": _schema(
         **_SEQUENCE,
         episode_id=pa.string(),
@@ -110,8 +111,11 @@ TABLES: dict[str, pa.Schema] = {
         likeness=pa.uint64(),
         trusted_at=_TIME,
     ),
-    # Episodes of policies that were judged and never a success, each once.
+    # Episodes of policies that were judged and never a success, each once, with their steps of a lower sequence.
     "failed": _schema(**_SEQUENCE, episode_id=pa.string(), split=pa.string(), principal=pa.string()),
+    # Trusted and failed episodes from which nothing is learned any more, each once and permanently.
+    # The same episode has the same `withdrawal_id` in every store; marks for retraining name it.
+    "untrusted": _schema(**_SEQUENCE, withdrawal_id=pa.string(), episode_id=pa.string(), reason=pa.string()),
     # Episodes that are never learned from, whatever their verdict.
     "flags": _schema(**_SEQUENCE, episode_id=pa.string(), reason=pa.string()),
     "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),

@@ -26,6 +26,7 @@ from streams.store.memory import Memory
 from streams.store.positions import OUTBOX
 from streams.store.queries.writer import (
     ADD_OFFSET,
+    DECIDED_TO_JUDGE_AGAIN,
     LAST_CLUSTER,
     OUTBOX_FROM,
     PRINCIPALS_OF_WANTED,
@@ -37,8 +38,11 @@ from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.quota import QuotaSettings
+from streams.trust.rules import TrustSettings
 
 log = structlog.get_logger()
+
+_JUDGED_AT_ONCE = 1000
 
 
 def utc_now() -> datetime:
@@ -76,12 +80,14 @@ class Store:
         kafka: KafkaSettings,
         quota: QuotaSettings,
         clock: Callable[[], datetime],
+        trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
     ) -> None:
         self._database = database
         self._kafka = kafka
         self._lock = threading.Lock()
         self._memory = Memory(database, quota, clock)
-        self._judge = Judge(database, self._memory, holdout, kafka.branches_topic, clock)
+        self._judge = Judge(database, self._memory, holdout, trust, kafka.branches_topic, clock)
+        self._judge_again()
 
     @classmethod
     def open(
@@ -91,13 +97,14 @@ class Store:
         kafka: KafkaSettings,
         quota: QuotaSettings | None = None,
         clock: Callable[[], datetime] = utc_now,
+        trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
     ) -> Self:
         """Open or create the file; `clock` gives UTC without a zone.
 
         Raises `StoreError` when it is damaged, another process has it open, or another version of Ratchet made it.
         """
         database = Database.open(settings.path, settings.memory)
-        return cls(database, holdout, kafka, quota or QuotaSettings(), clock)
+        return cls(database, holdout, kafka, quota or QuotaSettings(), clock, trust)
 
     def close(self) -> None:
         """Write everything into the file proper and close it."""
@@ -108,7 +115,8 @@ class Store:
         """Store a batch and all that follows from it in one transaction.
 
         Records below the watermark are dropped, events stored before are counted as duplicates, refused records are
-        noted, and newly trusted episodes become branch requests, which wait in the outbox.
+        noted, and newly trusted episodes become branch requests, which wait in the outbox. An episode that was decided
+        on is judged again when more of it comes, and may lose trust.
 
         Raises `StoreError`, and stores nothing, when DuckDB fails or a partition that was being read skips offsets.
         Reading again from `positions` is the remedy: a gap that is still there is the log's own and is recorded.
@@ -223,11 +231,25 @@ class Store:
                 batch.content(record, content, principals)
                 if record.redactions:
                     redactions.update(record.redactions)
-                if _may_end(content):
+                if self._may_end(content):
                     ended[content.episode_id] = None
         for kind, count in redactions.items():
             batch.add("redactions", kind=kind, count=count)
         return list(ended)
+
+    def _may_end(self, content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
+        """Return whether the event may decide on its episode. Steps and outcomes may be of different producers."""
+        if isinstance(content, StepEvent):
+            return content.done or content.episode_id in self._memory.judged
+        return isinstance(content, OutcomeEvent)
+
+    def _judge_again(self) -> None:
+        """Judge the episodes on which an older version or other settings may have decided otherwise."""
+        episodes = [row["episode_id"] for row in self._database.rows(DECIDED_TO_JUDGE_AGAIN)]
+        for start in range(0, len(episodes), _JUDGED_AT_ONCE):
+            some = episodes[start : start + _JUDGED_AT_ONCE]
+            with self._lock, self._transaction(f"judge {len(some)} episodes again") as batch:
+                self._judge.judge(batch, some)
 
     def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
         """The ids of records that are stored already."""
@@ -253,8 +275,3 @@ class Store:
         for (topic, partition), offset in positions.changed():
             statement = SET_OFFSET if (topic, partition) in positions.stored else ADD_OFFSET
             self._database.execute(statement, {"topic": topic, "partition": partition, "next": offset})
-
-
-def _may_end(content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
-    """Return whether the event may complete its episode. Steps and outcomes may be of different producers."""
-    return isinstance(content, OutcomeEvent) or (isinstance(content, StepEvent) and content.done)

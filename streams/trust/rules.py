@@ -4,17 +4,30 @@ Pure; the store calls it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
+
+from pydantic import Field
 
 from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task, spoken
 from streams.ids import content_id
+from streams.settings import FrozenModel
 from streams.trust.simhash import simhash
+
+WITHDRAWAL = "withdrawal-"
+
+
+class TrustSettings(FrozenModel):
+    """Settings of the trust rules."""
+
+    failed_demonstrations: bool = Field(
+        default=False, description="Trust episodes of experts and humans even if an outcome says that they failed."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
-    """A production step as the store has it."""
+    """A production step as the store has it. Steps of the same content are equal, whatever events they came in."""
 
     step: int
     task: Task
@@ -23,7 +36,9 @@ class StoredStep:
     observation: str
     actor_kind: str
     principal: str
-    reasoning: str | None = None
+    reasoning: str | None = field(default=None, compare=False)
+    done: bool = field(default=False, compare=False)
+    sequence: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -37,23 +52,62 @@ class StoredStep:
             actor_kind=row["actor_kind"],
             principal=row["principal"],
             reasoning=row["reasoning"],
+            done=row["done"],
+            sequence=row["sequence"],
         )
 
 
-def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
-    """Return whether an episode that was judged with `successes` is an expert's, a human's, or verified.
+def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool], settings: TrustSettings) -> bool:
+    """Return whether an episode that was judged with `successes` is verified: a single failure outweighs any success.
 
-    A single policy step makes the episode the policy's, and a single failure outweighs any success.
+    With `failed_demonstrations` an expert's or human's may have failed; a single policy step makes it the policy's.
     """
     if not steps or not successes:
         return False
-    return all(step.actor_kind in ("expert", "human") for step in steps) or all(successes)
+    shown = all(step.actor_kind in ("expert", "human") for step in steps)
+    return all(successes) or (shown and settings.failed_demonstrations)
 
 
 def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
     """Return whether an episode that was judged with `successes` is a policy's and was never a success."""
     by_policy = any(step.actor_kind == "policy" for step in steps)
     return by_policy and bool(successes) and not any(successes)
+
+
+def withdrawal_id(episode_id: str) -> str:
+    """The id of the fact that an episode lost trust: of the same episode the same, and without its name."""
+    return WITHDRAWAL + content_id("untrusted", episode_id)[:32]
+
+
+def distinct(steps: Sequence[StoredStep]) -> list[StoredStep]:
+    """The steps without those that say again, in another event, what a step before them says; in the same order."""
+    seen: dict[int, list[StoredStep]] = {}
+    kept = []
+    for step in steps:
+        same_number = seen.setdefault(step.step, [])
+        if step not in same_number:
+            same_number.append(step)
+            kept.append(step)
+    return kept
+
+
+def is_contradictory(steps: Sequence[StoredStep]) -> bool:
+    """Return whether two of the `distinct` steps have the same number: nobody can tell which of them happened."""
+    return len({step.step for step in steps}) < len(steps)
+
+
+def covers(outcome_at: int, steps: Sequence[StoredStep], *, again: bool) -> bool:
+    """Return whether outcomes up to the sequence `outcome_at` speak of all the steps.
+
+    They do of those stored before, and of those that are numbered below one of these and only arrived late. Further
+    steps must wait for an outcome of their own, but for this: where nothing was decided yet (not `again`), an outcome
+    may have overtaken the end of its episode, since another producer may send it.
+    """
+    before = [step for step in steps if step.sequence < outcome_at]
+    last = max((step.step for step in before), default=-1)
+    after = [step for step in steps if step.step > last]
+    ends = any(step.done for step in after) and not any(step.done for step in before)
+    return not after or (ends and not again)
 
 
 def similarity_hash(steps: Sequence[StoredStep]) -> int:

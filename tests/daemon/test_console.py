@@ -101,6 +101,14 @@ def test_a_status_counts_what_is_stored_and_tells_the_verdicts() -> None:
     ]
 
 
+def test_a_status_warns_of_events_that_are_not_authenticated_and_counts_lost_trust() -> None:
+    for authenticated, warned in ((False, True), (True, False), (None, False)):
+        store = STORE.model_copy(update={"authenticated": authenticated, "untrusted": 3})
+        shown = rows(BARE.model_copy(update={"store": store}))
+        assert ("not authenticated" in shown.get("warning", "")) is warned
+        assert shown["untrusted"] == "3 episodes lost trust by later events"
+
+
 def test_a_status_tells_apart_the_champion_and_other_adapters_that_are_to_be_retrained() -> None:
     for retrain, champion, words in ((("a", "b"), "a", "the champion and 1 other"), (("b", "c"), "a", "2 other")):
         shown = rows(BARE.model_copy(update={"champion": champion, "retrain": retrain}))

@@ -1,23 +1,27 @@
 """Queries of the learner about whether a cycle is due, and of the demo about its counts."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES
+from streams.store.queries.trust import FAILED_NOW, TRUSTED_NOW
 
 # Trusted episodes of the train split: all, and those that came after the sequence $since.
 LEARNABLE_EPISODES = f"""
     SELECT count(*) AS learnable, count(*) FILTER (sequence > $since) AS new
-    FROM trusted ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    FROM ({TRUSTED_NOW}) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
     WHERE split = 'train'
 """
 
 # States of trusted episodes, and failed episodes: those that branch workers were asked about, and reported on.
 BRANCHING_STATE = f"""
-    WITH revoked AS ({REVOKED_EPISODES})
+    WITH left_out AS ({REVOKED_EPISODES} UNION SELECT episode_id FROM untrusted)
     SELECT
-        (SELECT count(*) FROM branches ANTI JOIN revoked USING (episode_id))
-            + (SELECT count(*) FROM recovery_attempts ANTI JOIN revoked USING (episode_id)) AS answered,
-        (SELECT count(*) FROM transitions ANTI JOIN revoked USING (episode_id)
-            WHERE origin = 'production' AND episode_id IN (SELECT episode_id FROM trusted WHERE split = 'train'))
-            + (SELECT count(*) FROM failed ANTI JOIN revoked USING (episode_id) WHERE split = 'train') AS asked
+        (SELECT count(*) FROM branches ANTI JOIN left_out USING (episode_id))
+            + (SELECT count(*) FROM recovery_attempts ANTI JOIN left_out USING (episode_id)) AS answered,
+        (
+            SELECT count(DISTINCT (episode_id, step))
+            FROM transitions JOIN ({TRUSTED_NOW}) AS judged USING (episode_id) ANTI JOIN left_out USING (episode_id)
+            WHERE origin = 'production' AND split = 'train' AND transitions.sequence < judged.sequence
+        )
+            + (SELECT count(*) FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train') AS asked
 """
 
 RECORDS_OF_TOPIC = """

@@ -1,12 +1,14 @@
 """The rows of a training set as of a sequence, less the episodes of principals that revoked consent."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES_AS_OF
+from streams.store.queries.trust import FAILED_AS_OF, TRUSTED_AS_OF
 
 LATEST_SEQUENCE = """
     SELECT coalesce(max(sequence), 0) AS sequence
     FROM (
         SELECT sequence FROM transitions
         UNION ALL SELECT sequence FROM trusted
+        UNION ALL SELECT sequence FROM untrusted
         UNION ALL SELECT sequence FROM recoveries
         UNION ALL SELECT sequence FROM retractions
     )
@@ -16,16 +18,17 @@ OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic 
 
 _STEP_COLUMNS = "episode_id, task_id, step, messages, action, reasoning, observation, actor_kind, adapter, principal"
 
+# The steps that were judged, without those that later events added; what came twice, once.
 TRUSTED_STEPS = f"""
-    SELECT {_STEP_COLUMNS}
+    SELECT DISTINCT ON (episode_id, step) {_STEP_COLUMNS}
     FROM transitions
-    SEMI JOIN (
-        SELECT episode_id FROM trusted WHERE split = 'train' AND sequence <= $as_of
+    JOIN (
+        SELECT episode_id, sequence AS judged_at FROM ({TRUSTED_AS_OF}) WHERE split = 'train'
         QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
     ) USING (episode_id)
     ANTI JOIN ({REVOKED_EPISODES_AS_OF}) USING (episode_id)
-    WHERE origin = 'production' AND sequence <= $as_of
-    ORDER BY episode_id, step
+    WHERE origin = 'production' AND sequence < judged_at
+    ORDER BY episode_id, step, sequence
 """
 
 # A state that was branched twice has its alternatives once.
@@ -39,7 +42,8 @@ BRANCHES = """
 RECOVERIES = f"""
     SELECT DISTINCT ON (recovery_id) recovery_id, episode_id, left_at, steps, adapter
     FROM (
-        FROM recoveries WHERE sequence <= $as_of
+        FROM recoveries SEMI JOIN ({FAILED_AS_OF}) USING (episode_id)
+        WHERE sequence <= $as_of
         QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
     )
     ANTI JOIN ({REVOKED_EPISODES_AS_OF}) USING (episode_id)
@@ -48,9 +52,10 @@ RECOVERIES = f"""
 """
 
 RECOVERED_STEPS = f"""
-    SELECT {_STEP_COLUMNS}
+    SELECT DISTINCT ON (episode_id, step) {_STEP_COLUMNS}
     FROM transitions
     SEMI JOIN (SELECT episode_id FROM recoveries WHERE sequence <= $as_of) USING (episode_id)
-    WHERE origin = 'production' AND sequence <= $as_of
-    ORDER BY episode_id, step
+    JOIN (SELECT episode_id, sequence AS judged_at FROM ({FAILED_AS_OF})) USING (episode_id)
+    WHERE origin = 'production' AND sequence < judged_at
+    ORDER BY episode_id, step, sequence
 """

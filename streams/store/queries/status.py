@@ -1,5 +1,7 @@
 """The counts of `GET /status`."""
 
+from streams.store.queries.trust import TRUSTED_NOW
+
 
 def _by(column: str, table: str, total: str = "count(*)") -> str:
     return f"SELECT {column} AS name, {total} AS total FROM {table} GROUP BY ALL ORDER BY ALL"
@@ -7,7 +9,7 @@ def _by(column: str, table: str, total: str = "count(*)") -> str:
 
 EVENTS_BY_KIND = _by("kind", "events")
 TRANSITIONS_BY_ORIGIN = _by("origin", "transitions")
-TRUSTED_BY_SPLIT = _by("split", "trusted")
+TRUSTED_BY_SPLIT = _by("split", f"({TRUSTED_NOW})")
 REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
 # Producers may flag episodes for reasons of their own, so only the most frequent are told.
 FLAGGED_BY_REASON = """
@@ -41,6 +43,7 @@ COUNTS = """
         (SELECT count(*) FROM dead_letters) AS dead_letters,
         (SELECT count(*) FROM quarantined) AS quarantined,
         (SELECT count(DISTINCT episode_id) FROM flags) AS flagged,
+        (SELECT count(*) FROM untrusted) AS untrusted,
         (SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps) AS gaps,
         (
             SELECT count(*) FROM outbox

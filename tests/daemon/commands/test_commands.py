@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from learners.snapshots import build_snapshot, read_principals
+from streams.events import RetractionEvent
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.topics import end_offsets
@@ -161,9 +162,33 @@ async def test_where_principals_have_keys_a_retraction_is_signed_with_that_princ
         ratchet.plays("ann", key="key of ann")
         await ratchet.caught_up()
         assert json.loads(ratchet("forget", "--principal", "ann", "--json"))["episodes"] == 1
+        # A principal without a key is forgotten by the operator's own.
+        assert json.loads(ratchet("forget", "--principal", "eve", "--json"))["episodes"] == 0
+        (tmp_path / "operator.key").write_bytes(b"a stranger's key")
         refusal = ratchet("forget", "--principal", "eve", status=1)
-        assert "the record has no signature" in refusal
+        assert "the principal is not known" in refusal
         assert "admission.principals" in refusal
+        (tmp_path / "operator.key").unlink()
+        assert "operator.key cannot be read" in ratchet("forget", "--principal", "eve", status=1)
+
+
+@pytest.mark.slow
+async def test_without_keys_a_strangers_retraction_is_refused_unless_a_setting_allows_it(tmp_path: Path) -> None:
+    retraction = RetractionEvent(principal="ann", reason="a stranger's").to_json()
+    refusing, allowing = tmp_path / "refusing", tmp_path / "allowing"
+    for home, variables in ((refusing, {}), (allowing, {"RATCHET_ADMISSION__UNSIGNED_RETRACTIONS": "true"})):
+        home.mkdir()
+        with recording(home, **variables) as ratchet:
+            ratchet.publish(retraction)
+            await ratchet.caught_up()
+            letters = json.loads(ratchet("dead-letters", "list", "--json"))
+            refused = ["`ratchet forget` signs it" in letter["error"] for letter in letters]
+            assert refused == ([True] if home == refusing else [])
+            async with StoreClient(ratchet.store_url) as client:
+                stored = await client.query("SELECT principal FROM retractions")
+                assert (await client.status()).authenticated is False
+            assert stored.num_rows == (0 if home == refusing else 1)
+            assert "events are not authenticated" in (home / "record.log").read_text()
 
 
 @pytest.mark.slow

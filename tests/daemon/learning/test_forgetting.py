@@ -1,5 +1,6 @@
-"""A principal revokes consent: which adapters are marked, and from which the next cycle continues."""
+"""A principal revokes consent, or an episode loses trust: which adapters are marked, and where training continues."""
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from daemon.registry.schemas import BASE, StatusReport
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from learners.snapshots import build_snapshot
-from streams.events import RetractionEvent
+from streams.events import OutcomeEvent, RetractionEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
+from streams.trust.rules import withdrawal_id
 from tests.builders.episodes import HOLDOUT, TASKS, episode
 from tests.builders.stored import Log, ServedStore
 from tests.builders.trained import entered
@@ -43,6 +45,10 @@ class Scene:
         event = RetractionEvent(principal=principal, reason="asked")
         self.log.publish(event)
         return event
+
+    def fails(self, episode_id: str) -> None:
+        """A later outcome of the episode says that it failed."""
+        self.log.publish(OutcomeEvent(episode_id=episode_id, verifier="late", success=False, score=0.0))
 
     async def trains(self, parent: str | None = None) -> str:
         snapshot = await build_snapshot(self.client, HOLDOUT, self.home / "snapshots")
@@ -147,6 +153,48 @@ async def test_the_next_cycle_continues_from_the_nearest_ancestor_without_revoke
     await scene.marks()
     assert parent() == BASE
     assert unmarked_ancestor(scene.registry, scene.provenance, BASE) == BASE
+
+
+async def test_adapters_that_saw_an_episode_that_lost_trust_are_marked_with_their_children(scene: Scene) -> None:
+    scene.plays("stays")
+    before = await scene.trains()
+    scene.plays("fails")
+    saw = await scene.trains(before)
+    scene.fails("fails")
+    child = await scene.trains(saw)
+    withdrawal = withdrawal_id("fails")
+    assert await scene.marks() == {saw: {withdrawal}, child: {withdrawal}}
+    entries = scene.registry.audit.read()
+    assert [entry.reason for entry in entries if entry.subject == saw][-1] == (
+        f"it saw an episode that has lost trust, by {withdrawal}"
+    )
+    assert unmarked_ancestor(scene.registry, scene.provenance, child) == before
+    assert "'fails'" not in scene.registry.audit.path.read_text()
+    await scene.marks()
+    assert scene.registry.audit.read() == entries
+
+
+async def test_an_adapter_that_saw_a_recovery_of_an_episode_that_lost_trust_is_marked(scene: Scene) -> None:
+    task_id = TASKS[Split.TRAIN][0]
+    first, *rest = episode("lost", task_id, "policy", success=False)
+    scene.log.publish(first, *rest)
+    scene.log.recovered("lost", task_id, left_at=1)
+    adapter = await scene.trains()
+    assert await scene.marks() == {}
+    scene.log.publish(first.model_copy(update={"event_id": "other", "observation": "Nothing."}))
+    assert await scene.marks() == {adapter: {withdrawal_id("lost")}}
+
+
+async def test_an_adapter_of_a_lost_snapshot_is_marked_for_the_first_episode_that_lost_trust_only(
+    scene: Scene,
+) -> None:
+    for name in ("one", "two"):
+        scene.plays(name)
+    adapter = await scene.trains()
+    shutil.rmtree(scene.home / "snapshots")
+    for name in ("one", "two"):
+        scene.fails(name)
+    assert await scene.marks() == {adapter: {withdrawal_id("one")}}
 
 
 async def test_without_revoked_consent_nothing_is_written(scene: Scene) -> None:

@@ -16,7 +16,7 @@ from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot
-from streams.events import RetractionEvent
+from streams.events import OutcomeEvent, RetractionEvent
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
@@ -100,7 +100,17 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     await policy.unload_adapter(names[1])
 
 
-async def test_a_champion_with_revoked_data_makes_one_cycle_due(loop: Loop, served_store: ServedStore) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        RetractionEvent(principal="leaves", reason="asked"),
+        OutcomeEvent(episode_id="leaves", verifier="late", success=False, score=0.0),
+    ],
+    ids=["consent", "trust"],
+)
+async def test_a_champion_with_revoked_data_makes_one_cycle_due(
+    event: RetractionEvent | OutcomeEvent, loop: Loop, served_store: ServedStore
+) -> None:
     learner, log, tasks = Learner(loop), Log(served_store.store), TASKS[Split.TRAIN]
     snapshots = loop.settings.home / "snapshots"
     for number, name in enumerate(("stays", "leaves")):
@@ -112,7 +122,7 @@ async def test_a_champion_with_revoked_data_makes_one_cycle_due(loop: Loop, serv
         loop.registry.enter(champion, state, ACTOR, "a test")
     loop.registry.promote(champion, ACTOR, "it won")
     assert not await learner.is_due()
-    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    log.publish(event)
     await learner.mark_exposed()
     assert set(loop.registry.marks()) == {champion}
     assert await learner.is_due()

@@ -16,6 +16,7 @@ from learners.adapters import AdapterStore
 from learners.snapshots import write_snapshot
 from streams.errors import RatchetError, UnknownAdapterError
 from streams.trust.holdout import HoldoutSettings
+from streams.trust.rules import withdrawal_id
 from tests.builders.trained import entered, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
@@ -75,6 +76,8 @@ def test_marked_adapters_are_shown_as_marked(family: tuple[str, str], registry: 
     registry.mark_for_retraining([Mark(family[1], "event-1", "ann revoked consent")], "ann")
     assert report(family[1]).retrain == ("event-1",)
     assert "by retraction event-1" in ask(family[1]).output
+    registry.mark_for_retraining([Mark(family[1], withdrawal_id("run-1"), "it failed later")], "ann")
+    assert f"by lost trust {withdrawal_id('run-1')}" in " ".join(ask(family[1]).output.replace("│", " ").split())
 
 
 def test_deleted_snapshots_are_reported_as_unknown(family: tuple[str, str], registry: Registry) -> None:

@@ -1,15 +1,18 @@
 """What is let in, who may say it, and which sessions nothing is learned from."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import JsonValue, SecretStr
 
-from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
+from streams.errors import ConfigurationError
+from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.injection import injection_sign
+from streams.intake.role import operator_key
 from streams.kafka.records import Received
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
 
 KEY = b"tenant a's key"
 
@@ -68,9 +71,55 @@ def test_a_good_signature_is_accepted() -> None:
         assert admission.unsigned(signed(event), event) is None
 
 
+OPERATOR = b"the operator's key"
+KEYS = {"tenant/a": SecretStr(KEY.decode())}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "reason"),
+    [
+        (AdmissionSettings(), None, "not an operator's"),
+        (AdmissionSettings(), KEY, "not an operator's"),
+        (AdmissionSettings(), OPERATOR, None),
+        (AdmissionSettings(unsigned_retractions=True), None, None),
+        (AdmissionSettings(principals=KEYS), None, "no signature"),
+        (AdmissionSettings(principals=KEYS, unsigned_retractions=True), None, "no signature"),
+        (AdmissionSettings(principals=KEYS), KEY, None),
+        (AdmissionSettings(principals=KEYS), OPERATOR, None),
+        (AdmissionSettings(principals=KEYS), b"a stranger's key", "not the principal's"),
+        (AdmissionSettings(principals={"tenant/b": SecretStr("another key")}), KEY, "principal is not known"),
+        (AdmissionSettings(principals={"tenant/b": SecretStr("another key")}), OPERATOR, None),
+        (AdmissionSettings(principals={**KEYS, "tenant/b": SecretStr("b's")}), b"b's", "not the principal's"),
+    ],
+)
+def test_a_retraction_must_be_signed_by_its_principal_or_an_operator(
+    settings: AdmissionSettings, key: bytes | None, reason: str | None
+) -> None:
+    event = RetractionEvent(principal="tenant/a", reason="asked")
+    record = received(event) if key is None else signed(event, key)
+    refusal = Admission(settings, OPERATOR).unsigned(record, event)
+    assert refusal is None if reason is None else reason in (refusal or "")
+
+
+def test_the_operators_key_signs_nothing_but_retractions() -> None:
+    admission = Admission(AdmissionSettings(principals=KEYS), OPERATOR)
+    for event in (step(), outcome()):
+        assert admission.unsigned(signed(event, OPERATOR), event) is not None
+
+
+def test_the_operators_key_is_made_once_readable_by_its_owner_alone_unless_one_is_configured(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="which makes the key when it starts"):
+        read_operator_key(tmp_path)
+    made = operator_key(tmp_path, AdmissionSettings())
+    assert made == operator_key(tmp_path, AdmissionSettings()) == read_operator_key(tmp_path)
+    assert (tmp_path / "operator.key").stat().st_mode & 0o777 == 0o600
+    assert operator_key(tmp_path, AdmissionSettings(operator_key=SecretStr("ours"))) == b"ours"
+
+
 def test_keys_are_masked_where_settings_are_shown() -> None:
-    settings = AdmissionSettings(principals={"tenant/a": SecretStr(KEY.decode())})
-    assert KEY.decode() not in settings.model_dump_json() + repr(settings)
+    settings = AdmissionSettings(principals=KEYS, operator_key=SecretStr(OPERATOR.decode()))
+    for key in (KEY, OPERATOR):
+        assert key.decode() not in settings.model_dump_json() + repr(settings)
 
 
 def nested(depth: int) -> dict[str, JsonValue]:

@@ -18,6 +18,7 @@ from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import RefusedEvent, Unreadable, dead_letter_record
+from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded
@@ -30,9 +31,11 @@ STEP = (
     b'"actor":{"kind":"policy"}}'
 )
 
+OPERATOR = b"the operator's key"
+
 
 def intake(max_bytes: int = 2**20) -> Intake:
-    return Intake(Admission(AdmissionSettings(max_bytes=max_bytes)), Redactor(RedactionSettings(), b"key"))
+    return Intake(Admission(AdmissionSettings(max_bytes=max_bytes), OPERATOR), Redactor(RedactionSettings(), b"key"))
 
 
 def record(value: bytes | None) -> Received:
@@ -56,9 +59,17 @@ def test_a_refused_event_is_noted_under_its_principal() -> None:
 
 def test_a_retraction_is_obeyed_even_if_its_reason_cannot_be_judged() -> None:
     hidden = base64.b64encode(random.Random(0).randbytes(4000)).decode()
-    decoded = intake().event(record(RetractionEvent(principal="tenant/a", reason=hidden).to_json()))
+    value = RetractionEvent(principal="tenant/a", reason=hidden).to_json()
+    signature = (SIGNATURE_HEADER, sign(OPERATOR, value).encode())
+    decoded = intake().event(record(value)._replace(headers=(signature,)))
     assert isinstance(decoded.content, RetractionEvent)
     assert (decoded.content.principal, decoded.content.reason) == ("tenant/a", WITHHELD)
+
+
+def test_a_strangers_retraction_is_refused_with_a_reason() -> None:
+    decoded = intake().event(record(RetractionEvent(principal="tenant/a", reason="a stranger's").to_json()))
+    assert isinstance(decoded.refused, RefusedEvent)
+    assert "`ratchet forget`" in decoded.refused.reason
 
 
 def test_a_branch_result_is_redacted_too() -> None:

@@ -64,7 +64,8 @@ def test_one_principal_and_similar_episodes_are_trusted_only_up_to_the_quota(
     ("events", "trusted", "requested"),
     [
         (episode("a", actor="expert"), {"train": 1}, ["a"]),
-        (episode("a", actor="human", success=False), {"train": 1}, ["a"]),
+        (episode("a", actor="human", success=False), {}, []),
+        (episode("a", actor="expert", success=False), {}, []),
         (episode("a", actor="policy"), {"train": 1}, ["a"]),
         (episode("a", actor="policy", success=False), {}, []),
         (episode("a", actor="policy")[:2], {}, []),
@@ -73,7 +74,8 @@ def test_one_principal_and_similar_episodes_are_trusted_only_up_to_the_quota(
     ],
     ids=[
         "an expert's",
-        "a human's, whatever the verdict",
+        "a human's that failed",
+        "an expert's that failed",
         "a verified success",
         "a failure",
         "not judged",

@@ -1,0 +1,138 @@
+"""`ratchet doctor`: is this installation fit to run? Each check is a function of `CHECKS`: add one there."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.commands.options import ConfigOption, JsonOption
+from daemon.config import Settings
+from daemon.console import print_json
+from learners.base_model import find_base
+from streams.errors import BrokerError, ConfigurationError, RatchetError
+from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
+from streams.kafka.topics import cluster_id
+from streams.settings import FrozenModel
+
+
+class Health(StrEnum):
+    """The result of a check. Ratchet does not run with an error; a warning is a risk that somebody should know of."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Diagnosis(FrozenModel):
+    """A check, what it found, and what to do about it; `remedy` is empty where nothing is to be done."""
+
+    name: str
+    status: Health
+    message: str
+    remedy: str = ""
+
+
+class DoctorReport(FrozenModel):
+    """The JSON of `ratchet doctor --json`."""
+
+    checks: tuple[Diagnosis, ...]
+
+
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check that Ratchet can run here. Exits with 1 if a check is an error, with 0 if there are only warnings."""
+    report = DoctorReport(checks=tuple(diagnose(config)))
+    if as_json:
+        print_json(report.model_dump_json())
+    else:
+        Console().print(_table(report))
+    errors = [check for check in report.checks if check.status is Health.ERROR]
+    if errors:
+        raise RatchetError(f"{len(errors)} of {len(report.checks)} checks failed, first: {errors[0].message}")
+
+
+def diagnose(config: Path | None) -> Iterator[Diagnosis]:
+    """Each check in turn. Where the configuration cannot be read there is nothing else to check."""
+    try:
+        settings = Settings.load(config)
+    except ConfigurationError as error:
+        yield Diagnosis(
+            name="configuration",
+            status=Health.ERROR,
+            message=str(error),
+            remedy="correct it; `ratchet check-config` reads it again",
+        )
+        return
+    yield Diagnosis(name="configuration", status=Health.OK, message="every setting is read")
+    for check in CHECKS:
+        yield check(settings)
+
+
+def check_kafka(settings: Settings) -> Diagnosis:
+    """The cluster answers, where one is configured."""
+    name, bootstrap = "kafka", settings.kafka.bootstrap
+    if not bootstrap:
+        return Diagnosis(name=name, status=Health.OK, message="no cluster is configured: `ratchet run` starts a broker")
+    try:
+        cluster = cluster_id(bootstrap, settings.kafka.security)
+    except (BrokerError, OSError, ValueError) as error:
+        return Diagnosis(
+            name=name,
+            status=Health.ERROR,
+            message=str(error),
+            remedy="start the cluster, or correct kafka.bootstrap and kafka.security",
+        )
+    return Diagnosis(name=name, status=Health.OK, message=f"the cluster {cluster} answers at {bootstrap}")
+
+
+def check_authentication(settings: Settings) -> Diagnosis:
+    """Every event has to be signed."""
+    name, admission = "authentication", settings.admission
+    if not admission.authenticates:
+        message = f"events are not authenticated: {UNAUTHENTICATED}"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=AUTHENTICATE)
+    return Diagnosis(name=name, status=Health.OK, message=f"{len(admission.principals)} principals have keys")
+
+
+def check_base_model(settings: Settings) -> Diagnosis:
+    """The base model is there."""
+    try:
+        found = find_base(settings.model)
+    except (ConfigurationError, OSError) as error:
+        return Diagnosis(
+            name="base model", status=Health.ERROR, message=str(error), remedy="correct the setting `model`"
+        )
+    return Diagnosis(name="base model", status=Health.OK, message=f"{settings.model} is in {found}")
+
+
+def check_home(settings: Settings) -> Diagnosis:
+    """The home folder can be written to, or made."""
+    there = settings.home
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Diagnosis(
+            name="home",
+            status=Health.ERROR,
+            message=f"nothing can be written to {there}: {error.strerror}",
+            remedy="let the user that runs Ratchet write there, or set RATCHET_HOME to another folder",
+        )
+    return Diagnosis(name="home", status=Health.OK, message=f"{settings.home} can be written to")
+
+
+CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (check_kafka, check_authentication, check_base_model, check_home)
+
+
+def _table(report: DoctorReport) -> Table:
+    colours = {Health.OK: "green", Health.WARNING: "yellow", Health.ERROR: "red"}
+    table = Table("check", "result", "found", "what to do")
+    for check in report.checks:
+        result = f"[{colours[check.status]}]{check.status.value}[/]"
+        table.add_row(check.name, result, escape(check.message), escape(check.remedy))
+    return table

@@ -1,0 +1,71 @@
+"""`ratchet doctor` over a real broker: what it finds, and how it exits."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from daemon.cli import app
+from streams.errors import RatchetError
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import free_port
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Path) -> None:
+    """A home of its own, a base model and keys; what a test sets comes on top."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "not" / "made" / "yet"))
+    monkeypatch.setenv("RATCHET_MODEL", str(tiny_base))
+    monkeypatch.setenv("RATCHET_ADMISSION__PRINCIPALS", json.dumps({"ann": "key of ann"}))
+
+
+def asked(*arguments: str) -> tuple[Result, dict[str, dict[str, str]]]:
+    done = CliRunner().invoke(app, ["doctor", "--json", *arguments])
+    return done, {check["name"]: check for check in json.loads(done.stdout.splitlines()[0])["checks"]}
+
+
+def test_a_sound_installation_has_no_warning_and_nothing_is_made(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRAP", kafka.bootstrap)
+    done, checks = asked()
+    assert done.exit_code == 0
+    assert list(checks) == ["configuration", "kafka", "authentication", "base model", "home"]
+    assert {check["status"] for check in checks.values()} == {"ok"}
+    assert kafka.bootstrap in checks["kafka"]["message"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_events_that_are_not_authenticated_are_a_warning_and_exit_with_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RATCHET_ADMISSION__PRINCIPALS")
+    done, checks = asked()
+    assert done.exit_code == 0
+    assert checks["authentication"]["status"] == "warning"
+    assert "admission.principals" in checks["authentication"]["remedy"]
+    assert "warning" in CliRunner().invoke(app, ["doctor"]).stdout
+
+
+def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRAP", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("RATCHET_MODEL", str(tmp_path / "nothing"))
+    done, checks = asked()
+    assert done.exit_code == 1
+    assert isinstance(done.exception, RatchetError)
+    assert "3 of 5 checks failed" in str(done.exception)
+    for name in ("kafka", "base model", "home"):
+        assert checks[name]["status"] == "error"
+        assert checks[name]["remedy"]
+
+
+def test_a_configuration_that_cannot_be_read_is_the_only_finding(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("sede = 1")
+    done, checks = asked("--config", str(tmp_path / "wrong.toml"))
+    assert done.exit_code == 1
+    assert list(checks) == ["configuration"]
+    assert "sede" in checks["configuration"]["message"]
