@@ -119,7 +119,7 @@ async def _unrouted(request: Request, routes: Sequence[APIRoute]) -> Response:
     """The answer to a path or a method that is none of `routes`."""
     method, path = request.method, request.url.path
     allowed = sorted(
-        name for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for name in route.methods
+        name for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for name in route.methods or ()
     )
     if allowed:
         names = ", ".join(allowed)

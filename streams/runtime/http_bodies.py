@@ -4,6 +4,7 @@ Python's own parser takes more than JSON: `NaN`, numbers that overflow, halves o
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -92,8 +93,7 @@ def _constant(name: str) -> NoReturn:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         _refuse(f"the key {twice[:40]!r} stands twice in one object of the request's body; send it once")
     return found
 
