@@ -6,6 +6,7 @@ Which adapter answers is decided at the moment a request arrives, and the reply'
 import asyncio
 import json
 import time
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -89,8 +90,10 @@ def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: Request
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; nobody receives it
         except RequestRefusedError as error:
             response = error_response(error.status, str(error), error.code)
-        except Exception:
-            log.exception("a request failed unexpectedly", path=request.url.path)
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged, answered and counted
+            # Not `log.exception`, which would show local variables: what agents say.
+            trace = traceback.format_exc()
+            log.error("a request failed unexpectedly", path=request.url.path, exception=trace)
             response = error_response(500, UNEXPECTED)
         requests.labels(status=str(response.status_code)).inc()
         return response
