@@ -90,7 +90,7 @@ def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: Request
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; nobody receives it
         except RequestRefusedError as error:
             response = error_response(error.status, str(error), error.code)
-        except Exception:  # noqa: BLE001  # whatever it is, it is logged, answered and counted
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
             # Not `log.exception`, which would show local variables: what agents say.
             trace = traceback.format_exc()
             log.error("a request failed unexpectedly", path=request.url.path, exception=trace)

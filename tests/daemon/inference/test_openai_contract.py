@@ -154,7 +154,7 @@ def test_every_chunk_is_complete_by_openais_specification(http: httpx.Client) ->
             assert chunk.keys() >= {"id", "object", "created", "model", "system_fingerprint", "choices"}
             assert all(each.keys() == {"index", "delta", "logprobs", "finish_reason"} for each in chunk["choices"])
             assert all(None not in each["delta"].values() for each in chunk["choices"])
-        firsts = {}
+        firsts: dict[int, Any] = {}
         for chunk in told:
             for each in chunk["choices"]:
                 firsts.setdefault(each["index"], each["delta"])
