@@ -1,4 +1,4 @@
-"""What OpenAI's clients send and expect: neutral parameters are taken, replies are complete by the SDK's own models."""
+"""OpenAI's clients are served: neutral parameters are taken, replies are complete by the SDK's own models."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is not JSON, or what JSON cannot be passed on as, is refused with a 400 that says what it is."""
+"""Bodies that are not JSON, or hold what cannot be passed on, are refused with a 400 that says what is wrong."""
 
 import json
 from collections.abc import Iterator
