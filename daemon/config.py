@@ -7,9 +7,9 @@ starts as variables of the same kind.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -27,7 +27,7 @@ from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
-from streams.settings import REVEAL, FrozenModel
+from streams.settings import REVEAL, FrozenModel, server_url
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.rules import TrustSettings
@@ -36,10 +36,16 @@ PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
 
 
+def _server_url_if_any(text: str) -> str:
+    return server_url(text) if text.strip() else ""
+
+
 class EngineSettings(FrozenModel):
     """The inference server that Ratchet starts, unless one is named."""
 
-    url: str = Field(default="", description="A running server, such as vLLM; empty starts the embedded one.")
+    url: Annotated[str, AfterValidator(_server_url_if_any)] = Field(
+        default="", description="A running server, such as vLLM, with or without /v1; empty starts the embedded one."
+    )
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
     threads: int = Field(default=2, ge=1, description="Torch threads of the embedded server.")
     slots: int = Field(default=96, ge=1, description="Chats it keeps, per model; memory that is used again is faster.")

@@ -286,7 +286,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     chosen.add_argument("--tasks", help="task ids, separated by commas, such as twc/train/1,twc/dev/10001")
     chosen.add_argument("--tasks-file", type=Path, help="a file with one task id a line")
     parser.add_argument("--role", choices=("policy", "expert"), default="policy")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8420", help="OpenAI-compatible endpoint, without /v1")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8420", help="OpenAI-compatible endpoint")
     parser.add_argument("--model", default="assistant", help="the model's name at that endpoint (%(default)s)")
     parser.add_argument("--bootstrap", required=True, help="Kafka addresses host:port, separated by commas")
     parser.add_argument("--topic", default="ratchet.events")
@@ -295,6 +295,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--principal", default="demo/agent", help="on whose behalf the agent acts (%(default)s)")
     given = vars(parser.parse_args(arguments))
+    given["base_url"] = given["base_url"].rstrip("/").removesuffix("/v1")
     listed, file = given.pop("tasks"), given.pop("tasks_file")
     tasks = tuple(file.read_text().split() if file else listed.split(","))
     for task in tasks:

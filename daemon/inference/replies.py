@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from daemon.inference.engine import Engine
+from daemon.inference.sampling import SMALLEST_TOP_P
 from daemon.inference.schemas import (
     ChatChoice,
     ChatChunk,
@@ -25,6 +26,7 @@ from daemon.inference.schemas import (
     CompletionRequest,
     PromptDetails,
     PromptLogprob,
+    ReplyMessage,
     TokenLogprob,
     Usage,
 )
@@ -115,7 +117,7 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
     choices = [
         ChatChoice(
             index=index,
-            message=Message(role="assistant", content=update.text),
+            message=ReplyMessage(content=update.text),
             logprobs=_chat_logprobs(engine.tokenizer, update) if request.logprobs else None,
             finish_reason=str(update.finish_reason),
             token_ids=list(update.tokens) if request.return_token_ids else None,
@@ -128,7 +130,7 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
         created=answer.created,
         model=request.model,
         choices=choices,
-        usage=_usage(answer, updates),
+        usage=_usage(answer, _drawn(updates), updates[0].cached),
         prompt_logprobs=(
             _prompt_logprobs(engine.tokenizer, prompt, updates[0]) if request.prompt_logprobs is not None else None
         ),
@@ -137,17 +139,28 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
 
 
 async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> AsyncIterator[ChatChunk]:
-    """The reply piece by piece; the first piece of each choice carries the role, the last its finish reason."""
+    """The reply piece by piece; the first piece of each choice carries the role, the last its finish reason.
 
-    def chunk(index: int, delta: ChatDelta, logprobs: ChatLogprobs | None, finish_reason: str | None) -> ChatChunk:
-        choice = ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
-        return ChatChunk(id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=[choice])
+    The usage is a piece of its own at the end, if it was asked for.
+    """
+
+    def chunk(*choices: ChatChunkChoice, usage: Usage | None = None) -> ChatChunk:
+        return ChatChunk(
+            id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=list(choices), usage=usage
+        )
 
     for index in range(request.n):
-        yield chunk(index, ChatDelta(role="assistant", content=""), None, None)
+        delta = ChatDelta(role="assistant", content="")
+        yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=None))
+    drawn = cached = 0
     async for index, update in answer.updates():
+        drawn += len(update.tokens)
+        cached = update.cached if index == 0 else cached
         logprobs = _chat_logprobs(engine.tokenizer, update) if request.logprobs else None
-        yield chunk(index, ChatDelta(content=update.text), logprobs, update.finish_reason)
+        delta = ChatDelta(content=update.text)
+        yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=update.finish_reason))
+    if request.stream_options.include_usage:
+        yield chunk(usage=_usage(answer, drawn, cached))
 
 
 def completion_reply(
@@ -169,7 +182,7 @@ def completion_reply(
                 finish_reason=str(update.finish_reason),
             )
         )
-    usage = _usage(answer, updates)
+    usage = _usage(answer, _drawn(updates), updates[0].cached)
     return CompletionReply(
         id=f"cmpl-{answer.id}", created=answer.created, model=request.model, choices=choices, usage=usage
     )
@@ -256,7 +269,7 @@ def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
 def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int) -> Sampling:
     return Sampling(
         temperature=request.temperature,
-        top_p=request.top_p,
+        top_p=max(request.top_p, SMALLEST_TOP_P),
         max_tokens=max_tokens,
         stop=request.stop,
         seed=request.seed,
@@ -289,12 +302,15 @@ def _word(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
     return word
 
 
-def _usage(answer: Answer, updates: list[Update]) -> Usage:
+def _drawn(updates: Iterable[Update]) -> int:
+    return sum(len(update.tokens) for update in updates)
+
+
+def _usage(answer: Answer, drawn: int, cached: int) -> Usage:
     prompt = len(answer.sequences[0].prompt)
-    drawn = sum(len(update.tokens) for update in updates)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=drawn,
         total_tokens=prompt + drawn,
-        prompt_tokens_details=PromptDetails(cached_tokens=updates[0].cached),
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
     )

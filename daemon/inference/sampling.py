@@ -8,11 +8,18 @@ from torch.nn.functional import cross_entropy
 
 # The nucleus nearly always lies within this many tokens; sorting a whole vocabulary takes milliseconds a row.
 _LIKELIEST = 512
+# As vLLM has it. Divided by a much smaller temperature, float32 overflows.
+GREEDY_BELOW = 1e-5
+# OpenAI's clients write top_p 0 for the likeliest token alone; sampling parameters have it above 0.
+SMALLEST_TOP_P = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Sampling parameters of one row. Temperature 0 takes the likeliest token and needs no generator."""
+    """Sampling parameters of one row. A temperature below `GREEDY_BELOW` takes the likeliest token.
+
+    Temperature 0 needs no generator.
+    """
 
     temperature: float
     top_p: float
@@ -22,10 +29,12 @@ class Draw:
 def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     """One token per row of `logits` (rows, vocabulary), which are float32."""
     tokens = logits.argmax(-1)
-    hot = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+    hot = [row for row, draw in enumerate(draws) if draw.temperature >= GREEDY_BELOW]
     if hot:
         temperatures = torch.tensor([draws[row].temperature for row in hot])
-        probabilities = (logits[hot] / temperatures[:, None]).softmax(-1)
+        # At most zero, so that no temperature makes them overflow.
+        relative = logits[hot] - logits[hot].amax(-1, keepdim=True)
+        probabilities = (relative / temperatures[:, None]).softmax(-1)
         for index, row in enumerate(hot):
             if draws[row].top_p < 1:
                 probabilities[index] = nucleus(probabilities[index], draws[row].top_p)
@@ -43,12 +52,17 @@ def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
         values, indices = probabilities.sort(descending=True)
     before = values.cumsum(-1) - values
     kept = before < top_p
+    # A very small `top_p` is zero in float32.
+    kept[0] = True
     return torch.zeros_like(probabilities).scatter_(0, indices[kept], values[kept])
 
 
 def log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> list[float]:
-    """The natural logarithm of each row's probability of its token, before any temperature."""
+    """The natural logarithm of each row's probability of its token, before any temperature.
+
+    -9999 stands for anything below it, as in the OpenAI API: JSON has no infinity.
+    """
     # As the trainer computes its loss; `logsumexp` is several times slower over a whole vocabulary.
     losses = cross_entropy(logits, torch.tensor(tokens), reduction="none")
-    values: list[float] = losses.neg().tolist()
+    values: list[float] = losses.neg().clamp(min=-9999.0).tolist()
     return values

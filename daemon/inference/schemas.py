@@ -3,21 +3,46 @@
 A field that is not served is refused and not ignored: a caller would otherwise believe that it had an effect.
 """
 
-from typing import Annotated, Literal
+from importlib.metadata import version
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from streams.events import Message
+from daemon.inference.parameters import No, UnservedInChat, UnservedInCompletions, without_nulls
+from streams.events import Message, Seed
 from streams.settings import FrozenModel
+
+# Longer ones no file system takes.
+_LONGEST_PATH = 4096
+_LONGEST_NAME = 255
+
+HIGHEST_TEMPERATURE = 2.0
+# OpenAI's name for what computed a reply.
+FINGERPRINT = f"ratchet-{version('ratchetd')}"
 
 
 def _as_list(value: object) -> object:
-    if value is None:
-        return ()
     return (value,) if isinstance(value, str) else value
 
 
-StopStrings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+def _as_sent(message: Any) -> Any:
+    """A message without the fields of a reply's message that say nothing, so that it may be sent back as it came."""
+    if not isinstance(message, dict):
+        return message
+    empty = {"tool_calls": [], "annotations": [], "refusal": "", "reasoning_content": "", "reasoning": ""}
+    return {key: value for key, value in without_nulls(message).items() if empty.get(key) != value or key not in empty}
+
+
+StopStrings: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+ChatMessage: TypeAlias = Annotated[Message, BeforeValidator(_as_sent)]
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -26,25 +51,38 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 class _Sampled(FrozenModel):
     model: str
     n: int = Field(default=1, ge=1, le=128)
-    temperature: float = Field(default=1.0, ge=0, le=10)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = None
+    temperature: float = Field(default=1.0, ge=0, le=HIGHEST_TEMPERATURE)
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    seed: Seed | None = None
     stop: StopStrings = ()
-    user: str | None = Field(default=None, description="Accepted and not used.")
 
 
-class ChatRequest(_Sampled):
+class StreamOptions(FrozenModel):
+    """`include_usage` asks for one more event, with the usage. `include_obfuscation` is taken and nothing is added."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+    continuous_usage_stats: No = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        return without_nulls(value)
+
+
+class ChatRequest(UnservedInChat, _Sampled):
     """`POST /v1/chat/completions`. Without `max_tokens` a reply may fill the rest of the model's length.
 
     `add_generation_prompt`, `prompt_logprobs` and `return_token_ids` are vLLM's; `prompt_logprobs` may only be 0: of
     the tokens themselves, not of alternatives. The last two do not stream.
     """
 
-    messages: tuple[Message, ...] = Field(min_length=1)
+    messages: tuple[ChatMessage, ...] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Newer name of `max_tokens`.")
     logprobs: bool = False
     stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     add_generation_prompt: bool = True
     prompt_logprobs: Literal[0] | None = None
     prompt_logprobs_from_message: int = Field(
@@ -55,7 +93,7 @@ class ChatRequest(_Sampled):
     return_token_ids: bool = False
 
 
-class CompletionRequest(_Sampled):
+class CompletionRequest(UnservedInCompletions, _Sampled):
     """`POST /v1/completions`. `logprobs` may only be 0: of the tokens themselves, not of alternatives.
 
     `echo` is served with `max_tokens` 0 alone, and then asks for the log-probabilities of the prompt.
@@ -64,12 +102,23 @@ class CompletionRequest(_Sampled):
     prompt: Annotated[str, Field(min_length=1)] | Annotated[tuple[TokenId, ...], Field(min_length=1)]
     max_tokens: int = Field(default=16, ge=0)
     logprobs: Literal[0] | None = None
+    stream_options: StreamOptions = Field(default=StreamOptions(), description="Of no effect: nothing streams.")
     echo: bool = False
+
+
+def _possible_path(path: str) -> str:
+    if (
+        "\0" in path
+        or len(path) > _LONGEST_PATH
+        or any(len(part.encode()) > _LONGEST_NAME for part in PurePath(path).parts)
+    ):
+        raise ValueError("no file system has such a path; send that of the adapter's folder")
+    return path
 
 
 class LoadAdapterRequest(FrozenModel):
     lora_name: str = Field(min_length=1, max_length=200)
-    lora_path: str = Field(min_length=1)
+    lora_path: Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
 class UnloadAdapterRequest(FrozenModel):
@@ -100,11 +149,20 @@ class ChatLogprobs(FrozenModel):
     """Of every drawn token, the end token or a stop string's included."""
 
     content: list[TokenLogprob]
+    refusal: None = None
+
+
+class ReplyMessage(FrozenModel):
+    """`refusal` is always null, and there because clients expect it."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
 
 
 class ChatChoice(FrozenModel):
     index: int
-    message: Message
+    message: ReplyMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
     token_ids: list[int] | None
@@ -125,6 +183,7 @@ class ChatReply(FrozenModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[ChatChoice]
     usage: Usage
     prompt_logprobs: list[dict[int, PromptLogprob] | None] | None
@@ -132,8 +191,14 @@ class ChatReply(FrozenModel):
 
 
 class ChatDelta(FrozenModel):
+    """A field that is None is not sent."""
+
     role: Literal["assistant"] | None = None
     content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return without_nulls(dump(self))
 
 
 class ChatChunkChoice(FrozenModel):
@@ -144,11 +209,15 @@ class ChatChunkChoice(FrozenModel):
 
 
 class ChatChunk(FrozenModel):
+    """`usage` is sent only where it was asked for: null in all chunks but the last, which has no choices."""
+
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[ChatChunkChoice]
+    usage: Usage | None = None
 
 
 class CompletionLogprobs(FrozenModel):
@@ -172,6 +241,7 @@ class CompletionReply(FrozenModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str = FINGERPRINT
     choices: list[CompletionChoice]
     usage: Usage
 

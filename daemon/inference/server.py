@@ -35,7 +35,7 @@ from daemon.inference.schemas import (
 from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError
-from streams.runtime.http_errors import answer_errors, error_reply
+from streams.runtime.http_errors import UNEXPECTED, answer_errors, error_reply
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
@@ -145,12 +145,16 @@ async def _hung_up(request: Request) -> None:
 
 
 async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIterator[str]:
+    unwanted = None if body.stream_options.include_usage else {"usage"}
     try:
         async for chunk in chat_chunks(engine, body, answer):
-            yield f"data: {chunk.model_dump_json(exclude_none=True)}\n\n"
+            yield f"data: {chunk.model_dump_json(exclude=unwanted)}\n\n"
+    # The status line has long been sent, so an error is an event.
     except RequestRefusedError as error:
-        # The status line has long been sent, so the error is an event.
-        yield f"data: {error_reply(error.status, error.code, str(error)).model_dump_json()}\n\n"
+        yield f"data: {error_reply(error.status, str(error), error.code).model_dump_json()}\n\n"
+    except Exception:
+        yield f"data: {error_reply(500, UNEXPECTED).model_dump_json()}\n\n"
+        raise
     finally:
         answer.cancel()
     yield "data: [DONE]\n\n"

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from evaluation.gates.significance import Verdict
 from streams.otlp.tally import OtlpStatus
@@ -27,7 +27,7 @@ class CycleReport(FrozenModel):
     candidate_success: float = Field(ge=0, le=1)
     tasks: int = Field(ge=1)
     p_value: float = Field(ge=0, le=1, description="One-sided: the chance of such a result if it were no better.")
-    seconds: float = Field(ge=0, description="Wall-clock time of the whole cycle.")
+    seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")
 
 
 class PromoteRequest(FrozenModel):

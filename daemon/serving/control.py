@@ -17,6 +17,7 @@ from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from streams.errors import PolicyError, StoreError
 from streams.policy.client import PolicyClient
+from streams.runtime.http_bodies import JsonRoute
 from streams.store.client import StoreClient
 from streams.store.status import StoreStatus
 
@@ -35,7 +36,7 @@ def control_router(
     bootstrap: str,
 ) -> APIRouter:
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
-    router = APIRouter()
+    router = APIRouter(route_class=JsonRoute)
 
     @router.get("/status")
     async def status() -> StatusReport:

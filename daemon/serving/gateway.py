@@ -5,22 +5,33 @@ Which adapter answers is decided at the moment a request arrives, and the reply'
 
 import asyncio
 import json
+import time
+import traceback
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
 import structlog
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import Counter as RequestCounter
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from daemon.registry.schemas import BASE
-from streams.runtime.http_errors import error_response
+from streams.errors import RequestRefusedError
+from streams.runtime.http_bodies import read_json
+from streams.runtime.http_client import error_message
+from streams.runtime.http_errors import UNEXPECTED, error_reply, error_response
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
+_CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"]
 
 
 class Alias:
@@ -65,32 +76,74 @@ class Alias:
 
 
 def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: RequestCounter) -> APIRouter:
-    """Routes that pass completions on to the inference server at the other end of `inference`."""
+    """Routes that pass completions on to the inference server at the other end of `inference`.
+
+    `requests` counts every completion and every request below `/v1` that has no route, by the status of its answer.
+    """
     router = APIRouter()
+    started = int(time.time())
+
+    async def counted(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        try:
+            response = await answer(request)
+        except ClientDisconnect:
+            response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; nobody receives it
+        except RequestRefusedError as error:
+            response = error_response(error.status, str(error), error.code)
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
+            # Not `log.exception`, which would show local variables: what agents say.
+            trace = traceback.format_exc()
+            log.error("a request failed unexpectedly", path=request.url.path, exception=trace)
+            response = error_response(500, UNEXPECTED)
+        requests.labels(status=str(response.status_code)).inc()
+        return response
 
     @router.get("/v1/models")
     async def models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [{"id": alias.name, "object": "model", "owned_by": "ratchet"}]})
+        card = {"id": alias.name, "object": "model", "created": started, "owned_by": "ratchet"}
+        return JSONResponse({"object": "list", "data": [card]})
 
     @router.post("/v1/chat/completions")
     @router.post("/v1/completions")
     async def complete(request: Request) -> Response:
-        response = await _complete(request, alias, inference)
-        requests.labels(status=str(response.status_code)).inc()
-        return response
+        return await counted(request, lambda each: _complete(each, alias, inference))
+
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+
+    @router.api_route("/v1", methods=_METHODS)
+    @router.api_route("/v1/{rest:path}", methods=_METHODS)
+    async def unrouted(request: Request) -> Response:
+        return await counted(request, lambda each: _unrouted(each, routes))
 
     return router
 
 
+async def _unrouted(request: Request, routes: Sequence[APIRoute]) -> Response:
+    """The answer to a path or a method that is none of `routes`."""
+    method, path = request.method, request.url.path
+    allowed = sorted(
+        name for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for name in route.methods or ()
+    )
+    if allowed:
+        names = ", ".join(allowed)
+        return error_response(405, f"{path} does not take {method}; use {names}", headers={"Allow": names})
+    shorter = request.url.replace(path=path.rstrip("/"))
+    if shorter.path in {route.path for route in routes}:
+        return RedirectResponse(shorter)
+    return error_response(404, f"{method} {path:.100} not found; there are {', '.join(route.path for route in routes)}")
+
+
 async def _complete(request: Request, alias: Alias, inference: httpx.AsyncClient) -> Response:
-    try:
-        body = json.loads(await request.body())
-    except ValueError:
-        return _refusal(400, "the request's body is not JSON")
-    if not isinstance(body, dict) or "model" not in body:
+    body = read_json(await request.body())
+    if not isinstance(body, dict):
+        return _refusal(400, "the request's body is not a JSON object; send one")
+    if "model" not in body:
         return _refusal(400, "the request names no model")
-    if body["model"] != alias.name:
-        return _refusal(404, f"model {body['model']!r} not found: agents ask for {alias.name!r}")
+    model = body["model"]
+    if model != alias.name:
+        if model is not None and not isinstance(model, str):
+            return _refusal(400, f"model must be a text: agents ask for {alias.name!r}")
+        return _refusal(404, f"model {model!r:.100} not found: agents ask for {alias.name!r}")
     served = alias.served
     if served is None:
         return _refusal(503, "the serving adapter is not loaded yet; try again soon")
@@ -120,6 +173,9 @@ async def _pass_on(
         # The server was restarted and knows the adapter no more; it is loaded again within seconds.
         log.warning("the inference server has lost the serving adapter", served=served)
         return _refusal(503, "the serving adapter is being loaded again; try again soon")
+    if upstream.is_error and not _has_error_body(content):
+        log.warning("the inference server failed", path=path, served=served, status=upstream.status_code)
+        return _refusal(upstream.status_code, f"the inference server failed: {error_message(content)}")
     return Response(content, upstream.status_code, media_type=upstream.headers.get("content-type"))
 
 
@@ -127,7 +183,7 @@ class _Stream(StreamingResponse):
     """A streamed reply. Its request is in flight until the last byte is sent or the client is gone."""
 
     def __init__(self, upstream: httpx.Response, alias: Alias, served: str) -> None:
-        super().__init__(upstream.aiter_raw(), upstream.status_code, media_type=upstream.headers.get("content-type"))
+        super().__init__(_to_the_end(upstream), upstream.status_code, media_type=upstream.headers.get("content-type"))
         self._upstream, self._alias, self._served = upstream, alias, served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,6 +192,25 @@ class _Stream(StreamingResponse):
         finally:
             self._alias.end(self._served)
             await self._upstream.aclose()
+
+
+async def _to_the_end(upstream: httpx.Response) -> AsyncIterator[bytes]:
+    """The bytes of a streamed reply; an event that is an error, if the inference server does not finish it."""
+    try:
+        async for part in upstream.aiter_raw():
+            yield part
+    except httpx.HTTPError as error:
+        log.warning("the inference server did not finish a reply", error=repr(error))
+        # The status line has long been sent, so the error is an event.
+        reply = error_reply(503, "the inference server did not finish its reply; try again soon")
+        yield f"\n\ndata: {reply.model_dump_json()}\n\n".encode()
+
+
+def _has_error_body(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content)["error"]["message"], str)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _refusal(status: int, message: str) -> Response:

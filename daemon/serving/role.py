@@ -20,7 +20,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
-from streams.settings import FrozenModel
+from streams.settings import FrozenModel, ServerUrl
 from streams.store.client import StoreClient
 
 log = structlog.get_logger()
@@ -32,7 +32,9 @@ class ServingSettings(FrozenModel):
     host: str = Field(default="127.0.0.1", description="Where it listens. It has no authentication: keep it loopback.")
     port: int = Field(default=8420, ge=1, le=65535)
     alias: str = Field(default="assistant", min_length=1, description="The one model name that agents use.")
-    inference_url: str = Field(default="http://127.0.0.1:8421", description="The inference server, without /v1.")
+    inference_url: ServerUrl = Field(
+        default="http://127.0.0.1:8421", description="The inference server, with or without /v1."
+    )
     home: Path = Field(default=Path(".ratchet"), description="Folder of the refs, the audit log and the adapters.")
     timeout_s: float = Field(default=300.0, gt=0, description="Longest wait for an answer of the inference server.")
     reconcile_s: float = Field(

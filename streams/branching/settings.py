@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from streams.sandboxes.settings import SandboxSettings
-from streams.settings import FrozenModel
+from streams.settings import FrozenModel, ServerUrl
 
 SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 
@@ -15,7 +15,7 @@ class RecoverySettings(FrozenModel):
 
     attempts: int = Field(default=4, ge=0, description="Continuations of one failed episode; 0 leaves it as it is.")
     steps: int = Field(default=8, ge=1, description="Most steps of a continuation.")
-    temperature: float = Field(default=1.0, ge=0, description="At which the policy continues.")
+    temperature: float = Field(default=1.0, ge=0, le=2, description="At which the policy continues.")
     selector: SelectorName = Field(default="uniform", description="Which states are resumed.")
     most: int = Field(default=1, ge=1, description="Most recoveries kept of one episode: the shortest.")
 
@@ -36,7 +36,7 @@ class BranchingSettings(SandboxSettings):
     )
     round: int = Field(default=2, ge=1, description="Alternatives of one state in a round, if adaptive.")
     samples: int = Field(default=6, ge=0, description="Replies drawn from the policy at one state; many are repeats.")
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
         default=(0.8, 1.2),
         min_length=1,
         description="Samples are split among them. Hotter ones add mostly what the environment does not understand.",
@@ -45,7 +45,9 @@ class BranchingSettings(SandboxSettings):
         default=0.3, ge=0, le=1, description="Largest share of alternatives that the environment does not understand."
     )
     model: str = Field(default="assistant", description="The model that proposes: an alias, an adapter or the base.")
-    policy_url: str = Field(default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy.")
+    policy_url: ServerUrl = Field(
+        default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy, with or without /v1."
+    )
     policy_patience_s: float = Field(
         default=30.0,
         ge=0,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field, ValidationError
 
-from streams.errors import PolicyError
+from streams.errors import ConfigurationError, PolicyError
 from streams.events import Message
 from streams.policy.likelihood import ChatFrame, NegativeLogLikelihood, frame_probe, observation_spans, read_frame
 from streams.runtime.http_client import HttpClient
-from streams.settings import FrozenModel
+from streams.settings import FrozenModel, server_url
 
 
 class Sampling(FrozenModel):
@@ -58,14 +58,20 @@ class _ScoredPrompt(BaseModel):
 
 
 class PolicyClient(HttpClient):
-    """An asynchronous client of the inference server, or of the gateway before it."""
+    """An asynchronous client of the inference server, or of the gateway before it.
+
+    `base_url` may end with `/v1`. Raises `ConfigurationError` where it is not the URL of a server.
+    """
 
     server = "the inference server"
     remedy = "is it running?"
     error = PolicyError
 
     def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
-        super().__init__(base_url, timeout_s)
+        try:
+            super().__init__(server_url(base_url), timeout_s)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
         self._frame: ChatFrame | None = None
         self._framing = asyncio.Lock()
 

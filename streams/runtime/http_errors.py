@@ -3,8 +3,9 @@
 Two interfaces have the body that their own specification prescribes: the OTLP receiver and the OpenEnv server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,9 +14,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from streams.errors import RatchetError, RequestRefusedError
+from streams.runtime.http_bodies import JsonRoute
 from streams.settings import FrozenModel
 
 log = structlog.get_logger()
+
+UNEXPECTED = "the server failed to answer this request, unexpectedly; its log says why"
+
+# A body with thousands of wrong fields must not make a message of that size.
+_MOST_TOLD = 20
+_LONGEST_MESSAGE = 2000
 
 
 class ErrorBody(FrozenModel):
@@ -38,7 +46,9 @@ def error_reply(status: int, message: str, code: str = "", param: str | None = N
     'service_unavailable'
     """
     kind = "invalid_request_error" if status < HTTPStatus.TOO_MANY_REQUESTS else "server_error"
-    code = code or HTTPStatus(status).name.lower()
+    code = code or (HTTPStatus(status).name.lower() if status in set(HTTPStatus) else str(status))
+    # A message may quote the request, and half of a surrogate pair has no UTF-8.
+    message = message[:_LONGEST_MESSAGE].encode(errors="backslashreplace").decode()
     return ErrorReply(error=ErrorBody(message=message, type=kind, code=code, param=param))
 
 
@@ -46,17 +56,19 @@ def error_response(
     status: int, message: str, code: str = "", param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     reply = error_reply(status, message, code, param)
-    log.info("request refused", status=status, code=reply.error.code, reason=message)
+    log.info("request refused", status=status, code=reply.error.code, reason=reply.error.message)
     return JSONResponse(reply.model_dump(), status, headers)
 
 
 def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), invalid: int = 422) -> None:
-    """Have `app` answer every error that was foreseen with an `ErrorReply`.
+    """Have `app` answer every error with an `ErrorReply`. Call it before the app has routes.
 
     A `RequestRefusedError` has its own status. Of the other errors of Ratchet, `conflicts` are answered with 409, for
     what may not be, and the rest with 503, for what cannot be now. `invalid` is the status of a request whose fields
-    are wrong.
+    are wrong; its message names them all. A body that is not JSON is a 400 (`http_bodies.py`), an error that was not
+    foreseen a 500.
     """
+    app.router.route_class = JsonRoute
 
     @app.exception_handler(RatchetError)
     async def failed(_: Request, error: RatchetError) -> JSONResponse:
@@ -70,6 +82,22 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
 
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return error_response(invalid, f"{where}: {first['msg']}", "invalid_request", where or None)
+        message, param = _wrong_fields(error.errors())
+        return error_response(invalid, message, "invalid_request", param)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again behind this answer, so that uvicorn logs where it came from.
+        return error_response(500, UNEXPECTED)
+
+
+def _wrong_fields(errors: Sequence[Any]) -> tuple[str, str | None]:
+    """A message that names every wrong field, those with the same fault together; and the first of them."""
+    fields: dict[str, list[str]] = {}
+    for error in errors:
+        where = ".".join(str(part) for part in error["loc"][1:])
+        named = fields.setdefault(error["msg"], [])
+        if where not in named:
+            named.append(where)
+    told = [f"{', '.join(named[:_MOST_TOLD])}: {fault}".removeprefix(": ") for fault, named in fields.items()]
+    return "; ".join(told[:_MOST_TOLD]), next(iter(fields.values()))[0] or None

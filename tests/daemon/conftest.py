@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -53,6 +54,13 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
 @pytest.fixture
 async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a running serve role that has no store."""
+    async with serve_role(registry, inference_url) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Runs a serve role that has no store; yields a client of it once it serves."""
     port, stop = free_port(), asyncio.Event()
     settings = ServingSettings(port=port, home=registry.home, inference_url=inference_url, reconcile_s=0.2)
     role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))

@@ -6,6 +6,7 @@ import pytest
 
 from daemon.config import Settings
 from streams.errors import ConfigurationError
+from streams.policy.client import PolicyClient
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,80 @@ def test_a_value_that_was_set_is_not_derived(monkeypatch: pytest.MonkeyPatch, tm
     assert settings.store.path == tmp_path / "elsewhere.duckdb"
     assert settings.serving.inference_url == "http://gpu:8000"
     assert settings.branching.seed == 5
+
+
+URL_SETTINGS = ("ENGINE__URL", "SERVING__INFERENCE_URL", "BRANCHING__POLICY_URL")
+
+
+@pytest.mark.parametrize("variable", URL_SETTINGS)
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *((f"http://gpu:8000{end}", "http://gpu:8000") for end in ("", "/", "/v1", "/v1/", "/v1//", "//")),
+        *((f"https://gpu/proxy{end}", "https://gpu/proxy") for end in ("", "/", "/v1", "/v1/")),
+        *((" http://gpu:8000/v1 ", "http://gpu:8000"), ("HTTP://GPU:8000/v1", "http://gpu:8000")),
+        *(("http://[::1]:8000/v1", "http://[::1]:8000"), ("http://v1:8000/v1", "http://v1:8000")),
+        ("http://gpu:8000/v10", "http://gpu:8000/v10"),
+    ],
+)
+def test_the_url_of_a_server_may_end_as_openais_clients_write_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str, written: str, meant: str
+) -> None:
+    monkeypatch.setenv(f"RATCHET_{variable}", written)
+    settings = Settings.load()
+    found = settings.branching.policy_url if variable.startswith("BRANCHING") else settings.serving.inference_url
+    assert found == meant
+    # The roles read it again, from the variables that the supervisor gives them.
+    monkeypatch.setenv("RATCHET_SERVING", settings.to_environment()["RATCHET_SERVING"])
+    assert Settings.load().serving.inference_url == settings.serving.inference_url
+
+
+@pytest.mark.parametrize("variable", URL_SETTINGS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "gpu:8000",
+            "gpu",
+            "127.0.0.1:8000/v1",
+            "/v1",
+            "ftp://gpu",
+            "ws://gpu/v1",
+            "http://",
+            "http:///v1",
+            "http:gpu",
+        ),
+        *("http://gpu:99999", "http://gpu:port", "http://gpu/v1?key=1", "http://gpu?", "http://gpu/#v1", "http://g pu"),
+    ],
+)
+def test_what_is_not_the_url_of_a_server_is_refused_by_its_setting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+) -> None:
+    monkeypatch.setenv(f"RATCHET_{variable}", url)
+    setting = variable.lower().replace("__", ".")
+    with pytest.raises(ConfigurationError, match=f"the setting '{setting}' is wrong: .* write it as http://127"):
+        Settings.load()
+
+
+async def test_a_client_of_the_policy_reads_its_url_as_the_settings_do() -> None:
+    async with PolicyClient("http://gpu:8000/v1/") as policy:
+        assert policy.base_url == "http://gpu:8000"
+    for url in ("gpu:8000", "http://gpu?key=1", ""):
+        with pytest.raises(ConfigurationError, match="write it as http://127"):
+            PolicyClient(url)
+
+
+@pytest.mark.parametrize("key", ["temperatures = [0.5, 2.5]", "recovery.temperature = 2.5"])
+def test_a_temperature_that_no_server_would_take_is_refused_before_it_is_asked(key: str) -> None:
+    write(f"[branching]\n{key}")
+    with pytest.raises(ConfigurationError, match=r"the setting 'branching\..*temperature.*less than or equal to 2"):
+        Settings.load()
+
+
+def test_an_engine_without_url_is_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for empty in ("", " "):
+        monkeypatch.setenv("RATCHET_ENGINE__URL", empty)
+        assert Settings.load().engine.url == ""
 
 
 def test_another_process_reads_the_very_same_settings_from_its_variables(

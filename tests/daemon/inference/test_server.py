@@ -92,7 +92,7 @@ def test_a_streamed_reply_is_the_whole_one_in_pieces(http: httpx.Client, stop: l
     assert choices[0]["delta"]["role"] == "assistant"
     assert "".join(choice["delta"].get("content", "") for choice in choices) == greedy(http, max_tokens=20, stop=stop)
     assert choices[-1]["finish_reason"] in {"stop", "length"}
-    assert all("finish_reason" not in choice for choice in choices[:-1])
+    assert all(choice["finish_reason"] is None for choice in choices[:-1])
 
 
 def test_a_continued_chat_tells_how_much_it_reused(http: httpx.Client) -> None:
@@ -175,7 +175,7 @@ async def test_unloading_waits_for_replies_in_flight_and_the_name_is_never_used_
         ("chat/completions", {"model": "no one", "messages": CHAT}, 404, "model_not_found"),
         ("chat/completions", {"model": "base", "messages": CHAT, "max_tokens": 600}, 400, "context_length_exceeded"),
         ("chat/completions", {"model": "base", "messages": []}, 400, "invalid_request"),
-        ("chat/completions", {"model": "base", "messages": CHAT, "tools": []}, 400, "invalid_request"),
+        ("chat/completions", {"model": "base", "messages": CHAT, "tools": [{}]}, 400, "invalid_request"),
         ("completions", {"model": "base", "prompt": "a " * 600}, 400, "context_length_exceeded"),
         ("completions", {"model": "base", "prompt": "a", "echo": True}, 400, "unsupported"),
         ("load_lora_adapter", {"lora_name": "x", "lora_path": "/nowhere"}, 400, "bad_adapter"),

@@ -10,9 +10,11 @@ from daemon.registry.registry import Registry
 from daemon.serving.gateway import Alias, gateway_router
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
+from streams.events import Message
 from streams.kafka.settings import KafkaSettings
-from streams.policy.client import PolicyClient
+from streams.policy.client import PolicyClient, Sampling
 from streams.store.client import StoreClient
+from tests.daemon.conftest import serve_role
 from tests.served import served
 from tests.waiting import eventually
 
@@ -116,6 +118,18 @@ async def test_an_adapter_that_the_server_lost_is_loaded_again_under_a_new_name(
     assert all((each.status_code, each.headers["Retry-After"]) == (503, "2") for each in refusals)
     assert answer.json()["model"].endswith(lost[-12:])
     assert answer.json()["model"] != lost
+
+
+@pytest.mark.parametrize("end", ["/v1", "/", "/v1/"])
+async def test_the_url_of_the_inference_server_may_end_as_openais_clients_write_it(
+    inference_url: str, registry: Registry, end: str
+) -> None:
+    async with serve_role(registry, inference_url + end) as serving:
+        answer = await serving.post("/v1/chat/completions", json=CHAT | {"max_tokens": 2})
+        assert (answer.status_code, answer.json()["model"]) == (200, "base")
+    async with PolicyClient(inference_url + end) as policy:
+        assert "base" in {model.name for model in await policy.models()}
+        assert len(await policy.chat("base", [Message(role="user", content="go")], Sampling(max_tokens=2))) == 1
 
 
 @pytest.fixture

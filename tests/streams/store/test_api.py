@@ -78,3 +78,44 @@ async def test_a_request_without_parameters_is_answered(served_store: ServedStor
     async with httpx.AsyncClient(base_url=served_store.url) as http:
         answer = await http.post("/query", json={"sql": "SELECT 1"})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"",
+            b"{",
+            b"[",
+            b"\xff",
+            rb'{"sql": "SELECT \ud800"}',
+            rb'{"sql": "SELECT $a", "parameters": {"a": "\udfff"}}',
+        ),
+        *(b'{"sql": "SELECT $a", "parameters": {"a": %s}}' % value for value in (b"NaN", b"1e999", b"[Infinity]")),
+        b'{"sql": "SELECT $a", "parameters": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+        b'{"sql": "SELECT 1", "sql": "SELECT 2"}',
+    ],
+)
+async def test_a_body_that_is_not_strictly_json_is_refused(served_store: ServedStore, body: bytes) -> None:
+    async with httpx.AsyncClient(base_url=served_store.url) as http:
+        answer = await http.post("/query", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters"),
+    [
+        *(("SELECT $a", {"a": value}) for value in (10**30, 10**400, -(10**30), [1, "a"], [None, True], ["a", 10**30])),
+        *((sql, {}) for sql in ("", ";", "SELECT", "SELECT '\0'", "(" * 5000 + "1" + ")" * 5000, "SELECT 1; SELECT 2")),
+        *(("SELECT 1", {name: 1}) for name in ("", "a b", "\0")),
+        *(("SELECT $a", {"a": value}) for value in ({"b": 1}, [[1]], "\0", "x" * 100_000)),
+    ],
+)
+async def test_no_query_makes_the_store_fail(
+    served_store: ServedStore, sql: str, parameters: dict[str, object]
+) -> None:
+    async with httpx.AsyncClient(base_url=served_store.url) as http:
+        answer = await http.post("/query", json={"sql": sql, "parameters": parameters})
+        assert answer.status_code in (200, 400, 422), answer.text
+        assert answer.is_success or answer.json()["error"]["type"] == "invalid_request_error"
+        assert (await http.get("/query")).json()["error"]["code"] == "method_not_allowed"
