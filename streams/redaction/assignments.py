@@ -10,6 +10,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
+from streams.redaction.secret_keys import points_to_a_secret
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
@@ -24,49 +26,62 @@ _SURE = {
 _VAGUE = {
     "token": ("token",),
     "auth": ("auth",),
-    "pass": ("passcode", "pass=", "pass:"),
-    "key": (
-        *("api_key", "api-key", "apikey", "api key", "access_key", "access-key", "accesskey", "accountkey"),
-        *("account_key", "private_key", "encryption_key", "signing_key"),
-    ),
+    "passcode": ("passcode",),
+    "key": ("key",),
     "credential": ("credential",),
     "sig": ("signature", "sig="),
     "session": ("session_id", "sessionid"),
+    "psk": ("psk",),
 }
-_QUOTED = r"""(?P<quote>["'`])(?P<quoted>[^"'`\r\n<>]{1,512})(?P=quote)"""
+# Words within others, so that a name must begin or end at them.
+_SHORT = {"pass": ("pass",), "pw": ("pw",)}
+_KEY_OF_SECRETS = re.compile(
+    r"(?:api|access|account|private|encryption|signing|master|shared|consumer|subscription|license|deploy|storage|client"
+    r"|ssh|hmac|aes|app|application|service|admin)[ ._-]?\Z",
+    re.IGNORECASE,
+)
+_ACCOUNT_BEFORE = re.compile(
+    r"(?<![a-z])(?:db|database|user|usr|smtp|e?mail|ftp|admin|root|my|mysql|sql|pg|postgres|redis|rabbit(?:mq)?|mongo|ldap"
+    r"|https?|proxy|login|sudo|ssh|basic|auth|key(?:store)?|truststore|app|client|server|wifi|vpn|imap)[._-]?\Z",
+    re.IGNORECASE,
+)
+_OPEN = r"""(?:(?:b|r|u|br|rb|@|String::from\(|Some\(|SecretStr\(|Secret\(|str\()?(?P<quote>\"\"\"|'''|["'`])\s{0,8})"""
+_QUOTED = rf"{_OPEN}(?P<quoted>(?:(?!(?P=quote))[^\r\n]){{1,512}})\s{{0,8}}(?P=quote)"
 _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
-_SIGN = r"""["'`\])]{0,3}(?P<sign>[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:)\s{0,8}|[ ](?:is|was):?[ ])"""
-_AFTER_SURE = re.compile(rf"[\w-]{{0,24}}{_SIGN}{_VALUE}", re.IGNORECASE)
+_SIGN = (
+    r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
+    r"""|[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
+    r"""|[ ](?:is|was):?[ ]|[ ](?=')"""
+    r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>>))"""
+)
+_AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECASE)
 _AFTER_VAGUE = re.compile(
-    rf"(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?{_SIGN}{_VALUE}", re.IGNORECASE
+    rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
 _OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
-_AFTER_OPTION = re.compile(rf"[\w-]{{0,24}}[ ](?:{_QUOTED}|{_BARE})")
+_AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{8,4096})""")
 _URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
 _CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
-
-_NO_SECRET = re.compile(
-    r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|redacted|changeme)\b|[*.•_-]+\Z"
-    r"|[xX]+\Z|\$|%[sd(]|(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*\Z|\w*(?:passw|passphrase|secret|token|api_?key|pwd)[a-z_]*\Z",
-    re.IGNORECASE,
+# The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
+_SHELL_LINE = re.compile(r"(?P<tail>[\w-]{0,24})=(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)")
+_LINE_BEFORE = re.compile(r"(?:^|\n)[ \t]{0,4}(?:export |ENV |ARG |set )?[\w.-]{0,48}\Z")
+_COMMANDS = (
+    ("sshpass", re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})")),
+    ("mysql", re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})")),
+    (
+        " login ",
+        re.compile(
+            r"(?:docker|podman|registry|az|helm)[ ]login[ ][^\n|;]{0,120}?(?<=\s)-p[ ][\"']?([^\s\"'$<>]{3,256})"
+        ),
+    ),
+    ("login ", re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})")),
+    ("requirepass", re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})")),
+    ("identified by", re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE)),
+    (":", re.compile(r"(?:^|\n)[\w.*-]{1,128}:(?:5432|\*):[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)")),
 )
-_NAMES_A_SECRET = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key|authorization"
-    r"|(?:access|auth|refresh|bearer|session|api|id|csrf)[_-]?token|credentials?|(?<![A-Za-z])(?:cookie|pin|cvv|cvc))s?\d?\Z",
-    re.IGNORECASE,
-)
-
-
-def names_a_secret(key: str) -> bool:
-    """Return whether the value under this key of a JSON object is a secret, whatever it looks like.
-
-    >>> names_a_secret("db_password"), names_a_secret("max_tokens")
-    (True, False)
-    """
-    return _NAMES_A_SECRET.search(key) is not None
 
 
 def passwords(text: str) -> Iterator[Span]:
@@ -74,17 +89,22 @@ def passwords(text: str) -> Iterator[Span]:
     lower = text.lower()
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
-    for words, after, sure in ((_SURE, _AFTER_SURE, True), (_VAGUE, _AFTER_VAGUE, False)):
+    for words in (_SURE, _VAGUE, _SHORT):
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
             for end in _ends(lower, word):
-                yield from _value(text, after.match(text, end - (word[-1] in "=:")), sure)
-                if _OPTION_BEFORE.search(text, max(0, end - len(word) - 32), end - len(word)):
-                    yield from _value(text, _AFTER_OPTION.match(text, end), sure)
+                yield from _after(text, lower, word, end, words)
     yield from _headers(text, lower)
     if "://" in text:
-        yield from (Span(*match.span(1), Kind.PASSWORD, match[1]) for match in _URL.finditer(text))
+        yield from (_password(match) for match in _URL.finditer(text) if not is_reference(match[1]))
     if "curl" in lower:
-        yield from (Span(*match.span(1), Kind.PASSWORD, match[1]) for match in _CURL.finditer(text))
+        yield from (_password(match) for match in _CURL.finditer(text) if not is_reference(match[1]))
+    for word, form in _COMMANDS:
+        if word in lower:
+            yield from (_password(match) for match in form.finditer(text))
+
+
+def _password(match: re.Match[str]) -> Span:
+    return Span(*match.span(1), Kind.PASSWORD, match[1])
 
 
 def _ends(lower: str, word: str) -> Iterator[int]:
@@ -94,25 +114,57 @@ def _ends(lower: str, word: str) -> Iterator[int]:
         at = lower.find(word, at + len(word))
 
 
-def _value(text: str, match: re.Match[str] | None, sure: bool) -> Iterator[Span]:
-    if match is None:
+def _after(text: str, lower: str, word: str, end: int, words: dict[str, tuple[str, ...]]) -> Iterator[Span]:
+    start = end - len(word)
+    if word == "key" and not _KEY_OF_SECRETS.search(text, max(0, start - 14), start):
         return
-    quoted = match["quoted"]
-    sign = match["sign"] if "sign" in match.re.groupindex else "="
-    if quoted is not None:
-        value, (start, end) = quoted, match.span("quoted")
-    else:
-        value = match["bare"].rstrip(".,:!?")
-        start, end = match.start("bare"), match.start("bare") + len(value)
-        if match["call"]:
+    sure = words is _SURE
+    if words is _SHORT:
+        if start and text[start - 1].isalpha() and not (text[start].isupper() and text[start - 1].islower()):
             return
-    if _NO_SECRET.match(value):
+        sure = _ACCOUNT_BEFORE.search(text, max(0, start - 16), start) is not None
+    least = 2 if words is _VAGUE else 1
+    after = _AFTER_SURE if words is _SURE else _AFTER_VAGUE
+    match = after.match(text, end - (word[-1] in "="))
+    if match is not None and not (match["tag"] and not _is_element(text, lower, word, match)):
+        yield from _value(text, match, start, sure, least)
+    if words is _VAGUE:
         return
-    random = sum(map(str.isdigit, value)) >= 2 and any(map(str.isalpha, value)) and len(value) >= 8
+    if sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
+        yield from _value(text, _SHELL_LINE.match(text, end), start, sure, least)
+    if sure and _OPTION_BEFORE.search(text, max(0, start - 32), start):
+        yield from _value(text, _AFTER_OPTION.match(text, end), start, sure, least)
+
+
+def _is_element(text: str, lower: str, word: str, match: re.Match[str]) -> bool:
+    """Return whether the value is the content of an XML element that is named by the word."""
+    return text.startswith("</", match.end()) and word in lower[match.end() : match.end() + 64]
+
+
+def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least: int) -> Iterator[Span]:
+    if match is None or points_to_a_secret(text, word, match["tail"]):
+        return
+    sign = (match.groupdict().get("sign") or "=") if "sign" in match.re.groupindex else "="
+    quoted = match.groupdict().get("quoted")
+    if quoted is not None:
+        value = quoted.rstrip()
+        start, end = match.start("quoted"), match.start("quoted") + len(value)
+        if is_label(value):
+            return
+    else:
+        value = match["bare"].rstrip(".,:!?*")
+        start, end = match.start("bare"), match.start("bare") + len(value)
+        if match["call"] or is_variable(value, sign, text[end : end + 1]):
+            return
+        alone = text[end : end + 1] in ("", "\n", "\r")
+        if "\n" in sign and not (alone and not is_prompt(value)):
+            return
+    if is_reference(value):
+        return
+    random = sum(map(str.isdigit, value)) >= least and any(map(str.isalpha, value)) and len(value) >= 5 + least
     if sure and quoted is None and value.replace("-", "").isalpha():
         # A word of language: taken where nothing but a secret would stand, as in `password=swordfish`.
-        alone = ":" in sign and "\n" not in sign and text[end : end + 1] in ("", "\n", "\r")
-        random = sign == "=" or alone
+        random = sign == "=" or (":" in sign and alone and ("\n" not in sign or "|" in sign or ">" in sign))
     elif sure:
         random = len(value) >= 3
     if random:
