@@ -33,10 +33,11 @@ _PORT_BEHIND = re.compile(r":[0-9]{2,5}(?![0-9.])|/(?:[12]?[0-9]|3[0-2])(?![\w./
 _ADDRESS_WORD = re.compile(
     r"(?<![A-Za-z])ips?(?:v4)?(?![a-z])|(?<=[a-z])I[Pp](?![a-z])|addr|host|server|client|peer|remote|gateway|router"
     r"|\bdns|resolver|proxy|listen|\bbind|\bbound|connect|\bping|ssh|telnet|curl|wget|nmap|tracer|login|logged|subnet"
-    r"|netmask|network|\bnode|endpoint|\binet|\bsrc|\bdst|source|destination|from|\bvia|visitor|session|request|block"
+    r"|netmask|network|\bnode|endpoint|\binet|\bsrc|\bdst|source|destination|visitor|session|request|block"
     r"|\bban|denied|attack|https?\b|\btcp|\budp|forwarded|route|\bnc\b|\bdig\b|firewall|allow|deny|reach|whois|lease",
     re.IGNORECASE,
 )
+_FROM = re.compile(r"\b(?:from|via)[ :=]{1,2}\Z", re.IGNORECASE)
 _NUMBERING_WORD = re.compile(
     r"version|(?<![a-z])ver\b|build|release|revision|firmware|driver|patch|upgrad|updat|downgrad|\bbump|install|package"
     r"|librar|module|plugin|\bsdk\b|chrome|firefox|safari|\bedge\b|opera|kernel|section|\bsect?\b|chapter|clause"
@@ -59,7 +60,7 @@ _MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-
 _MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\w|\.\w)")
 _MAC_WORD = re.compile(r"\bmac|_mac|[a-z]Mac|hwaddr|lladdr|bssid|ether|physical|hardware|link/", re.IGNORECASE)
 _MAC_NAMED = re.compile(
-    r"(?:(?<![a-z])mac(?:[ _-]?addr(?:ess)?)?|hwaddr|bssid|(?:hardware|physical) address)[^\w\n]{0,4}"
+    r"(?:(?<![a-z])mac(?:[ _-]?addr(?:ess)?)?|hwaddr|bssid|(?:hardware|physical) address)(?:_|[^\w\n]){0,4}"
     r"(?P<mac>[0-9a-f]{2}(?P<separator>[ ._:-]?)(?:[0-9a-f]{2}(?P=separator)){4}[0-9a-f]{2}|[0-9a-f]{6}-[0-9a-f]{6})"
     r"(?![^\W_])",
     re.IGNORECASE,
@@ -97,11 +98,13 @@ def _is_address(text: str, match: re.Match[str]) -> bool:
         return False
     window = max(0, start - _WINDOW)
     if small and _NAME_BEFORE.search(text, near, start):
-        return _last(_ADDRESS_WORD, text, near, start) >= start - 10
+        return _ADDRESS_WORD.search(text, max(0, start - 12), start) is not None
     if not small or parts[0] >= _SMALL or _PORT_BEHIND.match(text, end):
         return True
     address, numbering = _last(_ADDRESS_WORD, text, window, start), _last(_NUMBERING_WORD, text, window, start)
-    return address > numbering or (address == numbering and parts[0] == 10)
+    return address > numbering or (
+        address == numbering and (parts[0] == 10 or _FROM.search(text, near, start) is not None)
+    )
 
 
 def _last(words: re.Pattern[str], text: str, start: int, end: int) -> int:
@@ -129,7 +132,9 @@ def macs(text: str) -> Iterator[Span]:
         for match in pattern.finditer(text):
             value = _hexadecimal(match[0])
             # Six numbers of two digits are mostly a score or a time, one hardware address of 280 is.
-            if not value.isdigit() or _MAC_WORD.search(text, max(0, match.start() - 24), match.start()):
+            if (not value.isdigit() and (pattern is _MAC or not value.isalpha())) or _MAC_WORD.search(
+                text, max(0, match.start() - 24), match.start()
+            ):
                 yield Span(match.start(), match.end(), Kind.MAC, value)
     lower = text.lower()
     if not any(word in lower for word in ("mac", "hwaddr", "bssid", "address")):

@@ -51,7 +51,7 @@ _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
 _SIGN = (
     r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
-    r"""|[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
+    r"""|[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
     r"""|[ ](?:is|was):?[ ]|[ ](?=')"""
     r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>>))"""
 )
@@ -123,6 +123,8 @@ def _after(text: str, lower: str, word: str, end: int, words: dict[str, tuple[st
         if start and text[start - 1].isalpha() and not (text[start].isupper() and text[start - 1].islower()):
             return
         sure = _ACCOUNT_BEFORE.search(text, max(0, start - 16), start) is not None
+        if not sure and text.startswith("PASS:", start):  # the report of a test
+            return
     least = 2 if words is _VAGUE else 1
     after = _AFTER_SURE if words is _SURE else _AFTER_VAGUE
     match = after.match(text, end - (word[-1] in "="))

@@ -29,7 +29,7 @@ _NAMED = re.compile(r"card|visa|amex|american express|maestro|discover|diners|kr
 _NAME_WITHIN = 32
 _GROUP = re.compile(r"[0-9]+")
 _WORD_BEFORE = re.compile(r"(?<![^\W_])[^\W\d_]{2,24}\Z")
-_WORD_BEHIND = re.compile(r"[^\W\d_]{2,24}(?![^\W_])")
+_WORD_BEHIND = re.compile(r"[^\W\d_]{3}|[^\W\d_]{2}(?![^\W_])")
 _YEAR = re.compile(r"20[2-4][0-9]")
 # Other numbers that may stand around cards: a date, an expiry, a code. A table has more.
 _MOST_OTHERS = 8

@@ -20,9 +20,9 @@ _METADATA = frozenset({
 })  # fmt: skip
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # What of the word itself stands before the last word of `passwordfile`; and other words that only begin alike.
-_REST = re.compile(r"(?:ords?|d|ort|phrases?|s)(?=[a-z])")
-_OTHER_WORD = re.compile(r"(?:[ao]r(?:y|ies|iat)|ion|ive|less)", re.IGNORECASE)
-_POINTS_TO = re.compile(r"(?:existing|pull|tls|cert|ca)[_-]?\Z", re.IGNORECASE)
+_REST = re.compile(r"\A(?:ords?|d|ort|phrases?|s)(?=[a-z])")
+_OTHER_WORD = re.compile(r"(?:[ao]r(?:y|ies|iat)|ion|ive|(?:ord)?less)", re.IGNORECASE)
+_POINTS_TO = re.compile(r"(?:existing|pull|tls|cert|ca|public[_-]?key)[_-]?\Z|checksum/\Z|[0-9]{12}:\Z", re.IGNORECASE)
 
 _NAMES_A_SECRET = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key|authorization"
@@ -54,4 +54,4 @@ def points_to_a_secret(text: str, start: int, tail: str) -> bool:
     words = _WORDS.findall(tail)
     if words and _REST.sub("", words[-1].lower(), count=1) in _METADATA:
         return True
-    return _POINTS_TO.search(text, max(0, start - 12), start) is not None
+    return _POINTS_TO.search(text, max(0, start - 14), start) is not None

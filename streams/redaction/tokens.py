@@ -68,6 +68,11 @@ _PEM = re.compile(
     r"|PuTTY-User-Key-File-\d.*",
     re.DOTALL,
 )
+# Words with a number behind or among them, as `npm-run-all-2`, are a name and no key.
+_NAME = re.compile(r"[A-Za-z]+\d?(?:[-_]{1,2}(?:[A-Za-z]{1,12}\d{0,2}|v?\d{1,4}))+")
+# Check sums of files in base64: `sha512-…` of npm, `h1:…` of Go, `SHA256:…` of ssh.
+_DIGEST = re.compile(r"sha(?:1|256|384|512)-", re.IGNORECASE)
+_DIGEST_BEFORE = re.compile(r"(?:h1|sha(?:1|256|384|512))[:=]\Z", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _ENTROPY = Base64HighEntropyString(limit=4.5)  # detect-secrets' own limit
 # Two looks, for lookaheads in one would make a long run without capitals cost the square of its length.
@@ -98,7 +103,7 @@ def api_keys(text: str, found: Sequence[re.Match[str]]) -> Iterator[Span]:
     """Keys and tokens whose form is that of a known service; `found` are the runs of the text."""
     for run in found:
         for match in _PREFIXED.finditer(run[0]):
-            if _DIGIT.search(match[0]):
+            if _DIGIT.search(match[0]) and not _NAME.fullmatch(match[0]):
                 start = run.start() + match.start()
                 yield Span(start, start + len(match[0]), Kind.API_KEY, match[0])
     for window in _windows(found):
@@ -126,7 +131,11 @@ def _windows(found: Sequence[re.Match[str]]) -> list[tuple[int, int]]:
 def random_text(found: Sequence[re.Match[str]]) -> Iterator[Span]:
     """Runs of 32 characters and more, of capitals, small letters and digits, that are more random than names are."""
     for run in found:
+        if _DIGEST_BEFORE.search(run.string, max(0, run.start() - 8), run.start()):
+            continue
         for match in _RANDOM.finditer(run[0]):
+            if _DIGEST.match(match[0]):
+                continue
             mixed = all(kind.search(match[0]) for kind in _MIXED)
             if mixed and _ENTROPY.calculate_shannon_entropy(match[0]) > _ENTROPY.entropy_limit:
                 start = run.start() + match.start()
