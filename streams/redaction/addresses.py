@@ -59,8 +59,9 @@ _IN_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 _MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
 _MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\w|\.\w)")
 _MAC_WORD = re.compile(r"\bmac|_mac|[a-z]Mac|hwaddr|lladdr|bssid|ether|physical|hardware|link/", re.IGNORECASE)
+_MAC_NAMES = ("mac", "hwaddr", "bssid", "hardware address", "physical address")
 _MAC_NAMED = re.compile(
-    r"(?:(?<![a-z])mac(?:[ _-]?addr(?:ess)?)?|hwaddr|bssid|(?:hardware|physical) address)(?:_|[^\w\n]){0,4}"
+    r"(?:[ _-]?addr(?:ess)?)?(?:_|[^\w\n]){0,4}"
     r"(?P<mac>[0-9a-f]{2}(?P<separator>[ ._:-]?)(?:[0-9a-f]{2}(?P=separator)){4}[0-9a-f]{2}|[0-9a-f]{6}-[0-9a-f]{6})"
     r"(?![^\W_])",
     re.IGNORECASE,
@@ -73,7 +74,7 @@ def ips(text: str) -> Iterator[Span]:
         for match in _IPV4.finditer(text):
             if _is_address(text, match):
                 yield from _ip(match, match[0])
-    if "[" in text or "(.)" in text:
+    if any(dot in text for dot in ("[.]", "(.)", "[dot]")):
         for match in _DEFANGED.finditer(text):
             yield from _ip(match, ".".join(re.findall(r"[0-9]+", match[0])))
     if _IN_COLONS.search(text):
@@ -137,12 +138,13 @@ def macs(text: str) -> Iterator[Span]:
             ):
                 yield Span(match.start(), match.end(), Kind.MAC, value)
     lower = text.lower()
-    if not any(word in lower for word in ("mac", "hwaddr", "bssid", "address")):
-        return
-    for match in _MAC_NAMED.finditer(text):
-        value = _hexadecimal(match["mac"])
-        if not value.isalpha():
-            yield Span(*match.span("mac"), Kind.MAC, value)
+    for name in _MAC_NAMES:
+        at = lower.find(name)
+        while at >= 0:
+            match = _MAC_NAMED.match(text, at + len(name))
+            if match and not text[at - 1 : at].islower() and not (value := _hexadecimal(match["mac"])).isalpha():
+                yield Span(*match.span("mac"), Kind.MAC, value)
+            at = lower.find(name, at + len(name))
 
 
 def _hexadecimal(written: str) -> str:

@@ -55,6 +55,7 @@ _SIGN = (
     r"""|[ ](?:is|was):?[ ]|[ ](?=')"""
     r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>>))"""
 )
+_BEGIN_A_SIGN = frozenset(" \t=:!→'\"\r\npvwi")
 _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECASE)
 _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
@@ -80,7 +81,7 @@ _COMMANDS = (
     ("login ", re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})")),
     ("requirepass", re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})")),
     ("identified by", re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE)),
-    (":", re.compile(r"(?:^|\n)[\w.*-]{1,128}:(?:5432|\*):[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)")),
+    (":5432:", re.compile(r"(?:^|\n)[\w.*-]{1,128}:5432:[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)")),
 )
 
 
@@ -90,9 +91,12 @@ def passwords(text: str) -> Iterator[Span]:
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
     for words in (_SURE, _VAGUE, _SHORT):
+        options = words is not _VAGUE and "--" in text
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
             for end in _ends(lower, word):
-                yield from _after(text, lower, word, end, words)
+                # Nearly all of them stand in prose, where no sign follows.
+                if options or lower[end : end + 1] != " " or lower[end + 1 : end + 2] in _BEGIN_A_SIGN:
+                    yield from _after(text, lower, word, end, words)
     yield from _headers(text, lower)
     if "://" in text:
         yield from (_password(match) for match in _URL.finditer(text) if not is_reference(match[1]))

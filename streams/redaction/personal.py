@@ -29,8 +29,8 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 
-_RUN = re.compile(r"[0-9](?:[ ().\-/_+·\t]{0,3}[0-9]){6,}")
-_DIGITS = re.compile(r"[0-9](?:[ ().\-/]{0,3}[0-9]){6,}")
+_RUN = re.compile(r"[0-9](?:[ ().\-/_+·\t]{0,3}+[0-9]){6,}+")
+_DIGITS = re.compile(r"[0-9](?:[ ().\-/]{0,3}+[0-9]){6,}+")
 _SSN = re.compile(r"(?<![^\W_])(?<!-)(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![^\W_]|-)")
 _SSN_NAMED = re.compile(
     r"(?<![0-9])(?!000|666|9)[0-9]{3}(?P<separator>[ ]?[-._/ ]?[ ]?)(?!00)[0-9]{2}(?P=separator)(?!0000)[0-9]{4}"
@@ -50,7 +50,7 @@ _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_CHECK_DIGITS = re.compile(r"[0-9]{2}(?<=[A-Za-z]{2}[0-9]{2})")
+_CHECK_DIGITS = re.compile(r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
 _IBAN = re.compile(
     r"(?:(?<![A-Za-z0-9])|(?<=iban)|(?<=IBAN)|(?<=Iban))[A-Za-z]{2}[0-9]{2}(?:[ ./_-]?[A-Za-z0-9]){11,30}"
 )
