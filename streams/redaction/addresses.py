@@ -59,7 +59,7 @@ _IN_DOTS = re.compile(r"\.[0-9A-Fa-f]{4}\.")
 _MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
 _MAC_DOTTED = re.compile(r"(?<![\w.])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}(?!\w|\.\w)")
 _MAC_WORD = re.compile(r"\bmac|_mac|[a-z]Mac|hwaddr|lladdr|bssid|ether|physical|hardware|link/", re.IGNORECASE)
-_MAC_NAMES = ("mac", "hwaddr", "bssid", "hardware address", "physical address")
+_MAC_NAMES = ("mac", "hwaddr", "bssid")
 _MAC_NAMED = re.compile(
     r"(?:[ _-]?addr(?:ess)?)?(?:_|[^\w\n]){0,4}"
     r"(?P<mac>[0-9a-f]{2}(?P<separator>[ ._:-]?)(?:[0-9a-f]{2}(?P=separator)){4}[0-9a-f]{2}|[0-9a-f]{6}-[0-9a-f]{6})"
@@ -74,7 +74,7 @@ def ips(text: str) -> Iterator[Span]:
         for match in _IPV4.finditer(text):
             if _is_address(text, match):
                 yield from _ip(match, match[0])
-    if any(dot in text for dot in ("[.]", "(.)", "[dot]")):
+    if "[.]" in text or "(.)" in text or "[dot]" in text:
         for match in _DEFANGED.finditer(text):
             yield from _ip(match, ".".join(re.findall(r"[0-9]+", match[0])))
     if _IN_COLONS.search(text):

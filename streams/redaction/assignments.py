@@ -26,7 +26,7 @@ _SURE = {
 _VAGUE = {
     "token": ("token",),
     "auth": ("auth",),
-    "passcode": ("passcode",),
+    "pass": ("passcode",),
     "key": ("key",),
     "credential": ("credential",),
     "sig": ("signature", "sig="),
@@ -55,7 +55,11 @@ _SIGN = (
     r"""|[ ](?:is|was):?[ ]|[ ](?=')"""
     r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>>))"""
 )
-_BEGIN_A_SIGN = frozenset(" \t=:!→'\"\r\npvwi")
+# Most of the words stand in prose, where no sign follows.
+_BEFORE_A_SIGN = {
+    word: re.compile(re.escape(word) + r"(?!(?:[ ][^ \t=:!→'\"\r\npvwi]|[.;?]))")
+    for word in itertools.chain.from_iterable((*_SURE.values(), *_VAGUE.values(), *_SHORT.values()))
+}
 _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECASE)
 _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
@@ -69,20 +73,19 @@ _CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
 _SHELL_LINE = re.compile(r"(?P<tail>[\w-]{0,24})=(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)")
 _LINE_BEFORE = re.compile(r"(?:^|\n)[ \t]{0,4}(?:export |ENV |ARG |set )?[\w.-]{0,48}\Z")
-_COMMANDS = (
-    ("sshpass", re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})")),
-    ("mysql", re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})")),
-    (
-        " login ",
-        re.compile(
-            r"(?:docker|podman|registry|az|helm)[ ]login[ ][^\n|;]{0,120}?(?<=\s)-p[ ][\"']?([^\s\"'$<>]{3,256})"
-        ),
+_COMMANDS = {
+    "pass": (
+        re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})"),
+        re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})"),
+        re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})"),
     ),
-    ("login ", re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})")),
-    ("requirepass", re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})")),
-    ("identified by", re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE)),
-    (":5432:", re.compile(r"(?:^|\n)[\w.*-]{1,128}:5432:[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)")),
-)
+    "mysql": (re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})"),),
+    " login ": (
+        re.compile(r"(?:docker|podman|registry|az)[ ]login[ ][^\n|;]{0,120}?(?<=\s)-p[ ][\"']?([^\s\"'$<>]{3,256})"),
+    ),
+    "identified by": (re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE),),
+    ":5432:": (re.compile(r"(?:^|\n)[\w.*-]{1,128}:5432:[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)"),),
+}
 
 
 def passwords(text: str) -> Iterator[Span]:
@@ -93,18 +96,15 @@ def passwords(text: str) -> Iterator[Span]:
     for words in (_SURE, _VAGUE, _SHORT):
         options = words is not _VAGUE and "--" in text
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
-            for end in _ends(lower, word):
-                # Nearly all of them stand in prose, where no sign follows.
-                if options or lower[end : end + 1] != " " or lower[end + 1 : end + 2] in _BEGIN_A_SIGN:
-                    yield from _after(text, lower, word, end, words)
+            for end in _ends(lower, word) if options else map(re.Match.end, _BEFORE_A_SIGN[word].finditer(lower)):
+                yield from _after(text, lower, word, end, words)
     yield from _headers(text, lower)
     if "://" in text:
         yield from (_password(match) for match in _URL.finditer(text) if not is_reference(match[1]))
     if "curl" in lower:
         yield from (_password(match) for match in _CURL.finditer(text) if not is_reference(match[1]))
-    for word, form in _COMMANDS:
-        if word in lower:
-            yield from (_password(match) for match in form.finditer(text))
+    for form in itertools.chain.from_iterable(_COMMANDS[word] for word in _COMMANDS if word in lower):
+        yield from map(_password, form.finditer(text))
 
 
 def _password(match: re.Match[str]) -> Span:

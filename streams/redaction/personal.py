@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import phonenumbers
 from phonenumbers import Leniency, PhoneNumberMatcher
 
-from streams.redaction.cards import cards
+from streams.redaction.cards import SHORTEST, cards
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
@@ -49,6 +49,13 @@ _US_SHAPE = re.compile(r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4
 _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
 )
+_SHORTEST_PHONE = 9  # in characters, unless a word or a plus sign announces it
+# A row of a table: six numbers and more, but for three of the shape 415 555 2671, and pairs as in France.
+_ROW = re.compile(r"[0-9]+(?:[ ][0-9]+){5,}")
+_GROUPS_OF_A_PHONE = re.compile(
+    r"(?<![0-9])[0-9]{3}[ ][0-9]{3}[ ][0-9]{4}(?![0-9])|(?<![0-9])(?:[0-9]{2}[ ]){4}[0-9]{2}(?![0-9])"
+)
+_COLUMN = re.compile(r"[^ ]+(?:[ ][^ ]+)*")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _CHECK_DIGITS = re.compile(r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
 _IBAN = re.compile(
@@ -86,12 +93,13 @@ def numbers(text: str, phone_regions: tuple[str, ...], kinds: frozenset[Kind]) -
 
 
 def _in_run(text: str, run: re.Match[str], regions: tuple[str, ...], kinds: frozenset[Kind]) -> Iterator[Span]:
-    found = cards(text, *run.span()) if Kind.CARD in kinds else []
+    start, end = run.span()
+    found = cards(text, start, end) if Kind.CARD in kinds and end - start >= SHORTEST else []
     if Kind.SSN in kinds:
-        found += _ssns(text, *run.span())
+        found += _ssns(text, start, end)
     yield from found
     if Kind.PHONE in kinds:
-        for part in _DIGITS.finditer(text, *run.span()):
+        for part in _DIGITS.finditer(text, start, end):
             if not any(span.start < part.end() and part.start() < span.end for span in found):
                 yield from _phones(text, *part.span(), regions)
 
@@ -102,9 +110,9 @@ def _in_uuid(text: str, start: int, end: int) -> bool:
 
 
 def _ssns(text: str, start: int, end: int) -> Iterator[Span]:
-    named = _SSN_WORD.search(text, max(0, start - 30), start) is not None
-    for match in (_SSN_NAMED if named else _SSN).finditer(text, start, end):
-        yield Span(match.start(), match.end(), Kind.SSN, re.sub(r"\D", "", match[0]))
+    for match in _SSN_NAMED.finditer(text, start, end):
+        if _SSN.match(text, match.start()) or _SSN_WORD.search(text, max(0, start - 30), start):
+            yield Span(match.start(), match.end(), Kind.SSN, re.sub(r"\D", "", match[0]))
 
 
 def _phones(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterator[Span]:
@@ -120,8 +128,19 @@ def _phones(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
     spoken = _PHONE_WORD.search(text, max(0, start - 24), start) is not None
     if not international and not spoken and candidate.isdigit():
         return
-    for number, begin, finish in _matches(candidate, regions, international or spoken):
-        yield Span(start + begin, start + finish, Kind.PHONE, number)
+    lenient = international or spoken
+    if not lenient and _ROW.fullmatch(candidate) and not _GROUPS_OF_A_PHONE.search(candidate):
+        return
+    # Two spaces stand between the columns of a table.
+    for part in [(0, len(candidate))] if lenient else _apart(candidate):
+        for number, begin, finish in _matches(candidate[slice(*part)], regions, lenient):
+            yield Span(start + part[0] + begin, start + part[0] + finish, Kind.PHONE, number)
+
+
+def _apart(candidate: str) -> list[tuple[int, int]]:
+    if "  " not in candidate:
+        return [(0, len(candidate))] if len(candidate) >= _SHORTEST_PHONE else []
+    return [part.span() for part in _COLUMN.finditer(candidate) if len(part[0]) >= _SHORTEST_PHONE]
 
 
 def _matches(candidate: str, regions: tuple[str, ...], lenient: bool) -> Iterator[tuple[str, int, int]]:
@@ -141,7 +160,9 @@ def _matches(candidate: str, regions: tuple[str, ...], lenient: bool) -> Iterato
 
 def _well_written(raw: str, number: phonenumbers.PhoneNumber) -> bool:
     # Numbers of the film exchange 555 and the like are not valid, yet people write them where theirs would stand.
-    return _US_SHAPE.fullmatch(raw) is not None or (len(raw) >= 9 and phonenumbers.is_valid_number(number))
+    return _US_SHAPE.fullmatch(raw) is not None or (
+        len(raw) >= _SHORTEST_PHONE and phonenumbers.is_valid_number(number)
+    )
 
 
 def ibans(text: str) -> Iterator[Span]:

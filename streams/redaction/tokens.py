@@ -10,6 +10,7 @@ text, and the keyword detector, since it takes the rest of the line for the pass
 import base64
 import binascii
 import re
+import string
 from collections.abc import Iterator, Sequence
 
 from detect_secrets.plugins.aws import AWSKeyDetector
@@ -53,6 +54,9 @@ _PREFIXED = re.compile(
     r"|AKC[A-Za-z0-9]{20,}|AIza[A-Za-z0-9_-]{35}|GOCSPX-[A-Za-z0-9_-]{28}|dapi[0-9a-f]{32})"
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{16,}")
+_ALPHABET = frozenset(string.ascii_letters + string.digits + "+/_=-")
+# A digit of a run has eight of its characters before it, or begins eight. A search for runs took three times as long.
+_IN_A_RUN = re.compile(r"[0-9](?:(?<=[A-Za-z0-9+/_=-]{9})|(?=[A-Za-z0-9+/_=-]{7}))")
 _DIGIT = re.compile(r"[0-9]")
 _IDENTIFIER = re.compile(
     r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[\d=_+/-]+|[0-9a-f]{16,128}|[0-9A-F]{16,128}"
@@ -96,7 +100,19 @@ def jwts(text: str) -> Iterator[Span]:
 
 def runs(text: str) -> list[re.Match[str]]:
     """Unbroken runs of characters that may be keys: with a digit, and neither number, UUID nor hash."""
-    return [run for run in _RUN.finditer(text) if _DIGIT.search(run[0]) and not _IDENTIFIER.fullmatch(run[0])]
+    found = []
+    end = 0
+    for digit in _IN_A_RUN.finditer(text):
+        if digit.start() < end:
+            continue
+        start = digit.start()
+        while start > end and text[start - 1] in _ALPHABET:
+            start -= 1
+        if run := _RUN.match(text, start):
+            end = run.end()
+            if not _IDENTIFIER.fullmatch(run[0]):
+                found.append(run)
+    return found
 
 
 def api_keys(text: str, found: Sequence[re.Match[str]]) -> Iterator[Span]:
