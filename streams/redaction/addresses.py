@@ -17,7 +17,7 @@ _WINDOW = 48
 _IPV4 = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![^\W_]|\.[0-9])")
 _DEFANGED = re.compile(r"(?<![\w.])[0-9]{1,3}(?:(?:\[\.\]|\(\.\)|\[dot\])[0-9]{1,3}){3}(?![\w.])", re.IGNORECASE)
 _VERSION_BEFORE = re.compile(
-    r"(?:(?<![A-Za-z])v|ver\.?|(?:version|build|release|revision|(?<![A-Za-z])rev|firmware|(?<![A-Za-z])fw|oid)"
+    r"(?:(?<![A-Za-z])v(?:er\.?)?|(?:version|build|release|revision|(?<![A-Za-z])rev|firmware|(?<![A-Za-z])fw|oid)"
     r"(?:s|[_ -]?(?:no|number|num|id|name|string|code|tag|is|was))?|[=<>!~]=|[~^])[^\w\n]{0,4}\Z",
     re.IGNORECASE,
 )
@@ -25,8 +25,8 @@ _NAME_BEFORE = re.compile(r"[A-Za-z)][-/_] ?\Z")
 _CONTINUED = re.compile(r"(?:[^\W_]|[^\W_]\.|\.)\Z")
 _GLUED = re.compile(r"(?:ip|ipv4|addr|address|host|server|client)\Z", re.IGNORECASE)
 _FILE_BEHIND = re.compile(
-    r"[-.+](?:rc|beta|alpha|snapshot|release|final|ga|dev|pre|post|build|jar|war|dll|exe|so|whl|zip|tar|tgz|gz|deb|rpm"
-    r"|msi|apk|nupkg|gem|pkg|dmg|iso|md|txt|html|json)",
+    r"[ ]\(?build\b|[-.+](?:rc|beta|alpha|snapshot|release|final|ga|dev|pre|post|build|jar|war|dll|exe|so|whl|zip|tar|tgz"
+    r"|gz|deb|rpm|msi|apk|nupkg|gem|pkg|dmg|iso|md|txt|html|json)",
     re.IGNORECASE,
 )
 _PORT_BEHIND = re.compile(r":[0-9]{2,5}(?![0-9.])|/(?:[12]?[0-9]|3[0-2])(?![\w./])")

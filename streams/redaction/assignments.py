@@ -51,9 +51,9 @@ _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
 _SIGN = (
     r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
-    r"""|[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
-    r"""|[ ](?:is|was):?[ ]|[ ](?=')"""
-    r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>>))"""
+    r"""|[ \t]{0,8}(?:=>|:=|!==?|[?+]?={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}(?:!!str[ ]|&\w{1,32}[ ]|\\\r?\n\s{0,8}|\(\s{0,8}(?=["']))?"""
+    r"""|[ ](?:is|was):?[ ]|(?<!["'])[ ](?=["'])|(?<=set.{8})\((?=["'])"""
+    r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>["']?>(?:<!\[CDATA\[)?))"""
 )
 # Most of the words stand in prose, where no sign follows.
 _BEFORE_A_SIGN = {
@@ -64,10 +64,11 @@ _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECA
 _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
+_NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
 _OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
-_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{8,4096})""")
+_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
 _URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
 _CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
@@ -77,12 +78,20 @@ _COMMANDS = {
     "pass": (
         re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})"),
         re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})"),
+        re.compile(
+            r"(?:^|\n)[ \t]{0,8}passw(?:or)?d[ ](?=[^\s\"'<>]{0,256}[0-9])([^\s\"'<>]{1,512})[ \t]{0,8}(?=[\r\n]|\Z)"
+        ),
+        re.compile(
+            r"(?:setx|ENV|ARG)[ ](?i:\w{0,40}passw(?:or)?d)[ ][\"']?([^\s\"'$<>{}=]{3,256})[\"']?[ \t]{0,8}(?=[\r\n]|\Z)"
+        ),
         re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})"),
     ),
     "mysql": (re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})"),),
     " login ": (
         re.compile(r"(?:docker|podman|registry|az)[ ]login[ ][^\n|;]{0,120}?(?<=\s)-p[ ][\"']?([^\s\"'$<>]{3,256})"),
     ),
+    "@tcp(": (re.compile(r"[\w.-]{1,64}:([^\s:@/\"'<>]{1,256})@tcp\("),),
+    "thin:": (re.compile(r"thin:\w{1,64}/([^\s@\"'<>]{1,256})@"),),
     "identified by": (re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE),),
     ":5432:": (re.compile(r"(?:^|\n)[\w.*-]{1,128}:5432:[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)"),),
 }
@@ -94,7 +103,7 @@ def passwords(text: str) -> Iterator[Span]:
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
     for words in (_SURE, _VAGUE, _SHORT):
-        options = words is not _VAGUE and "--" in text
+        options = "--" in text
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
             for end in _ends(lower, word) if options else map(re.Match.end, _BEFORE_A_SIGN[word].finditer(lower)):
                 yield from _after(text, lower, word, end, words)
@@ -104,7 +113,7 @@ def passwords(text: str) -> Iterator[Span]:
     if "curl" in lower:
         yield from (_password(match) for match in _CURL.finditer(text) if not is_reference(match[1]))
     for form in itertools.chain.from_iterable(_COMMANDS[word] for word in _COMMANDS if word in lower):
-        yield from map(_password, form.finditer(text))
+        yield from (_password(match) for match in form.finditer(text) if not is_reference(match[1]))
 
 
 def _password(match: re.Match[str]) -> Span:
@@ -132,19 +141,20 @@ def _after(text: str, lower: str, word: str, end: int, words: dict[str, tuple[st
     least = 2 if words is _VAGUE else 1
     after = _AFTER_SURE if words is _SURE else _AFTER_VAGUE
     match = after.match(text, end - (word[-1] in "="))
-    if match is not None and not (match["tag"] and not _is_element(text, lower, word, match)):
+    if match is not None and not (match["tag"] and not _is_element(text, lower, start, word, match)):
         yield from _value(text, match, start, sure, least)
-    if words is _VAGUE:
-        return
+    option = _OPTION_BEFORE.search(text, max(0, start - 32), start) is not None
+    if option:
+        yield from _value(text, _AFTER_OPTION.match(text, end), start, words is not _VAGUE, least)
     if sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
         yield from _value(text, _SHELL_LINE.match(text, end), start, sure, least)
-    if sure and _OPTION_BEFORE.search(text, max(0, start - 32), start):
-        yield from _value(text, _AFTER_OPTION.match(text, end), start, sure, least)
 
 
-def _is_element(text: str, lower: str, word: str, match: re.Match[str]) -> bool:
-    """Return whether the value is the content of an XML element that is named by the word."""
-    return text.startswith("</", match.end()) and word in lower[match.end() : match.end() + 64]
+def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[str]) -> bool:
+    """Return whether the value is the content of an XML element that the word names, or an attribute with the word."""
+    end = match.end()
+    named = _NAME_BEFORE.search(text, max(0, start - 48), start) is not None
+    return text.startswith(("</", "]]></"), end) and (named or word in lower[end : end + 64])
 
 
 def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least: int) -> Iterator[Span]:
@@ -172,7 +182,7 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
         # A word of language: taken where nothing but a secret would stand, as in `password=swordfish`.
         random = sign == "=" or (":" in sign and alone and ("\n" not in sign or "|" in sign or ">" in sign))
     elif sure:
-        random = len(value) >= 3
+        random = len(value) >= 3 and not (sign == " " and value.isalpha())
     if random:
         yield Span(start, end, Kind.PASSWORD, value)
 

@@ -38,8 +38,8 @@ _SSN_NAMED = re.compile(
 )
 # Not the middle of `className`. The names of placeholders are not words that announce a number.
 _SSN_WORD = re.compile(
-    r"(?<![<A-Za-z])ssn(?![a-z])|(?<![<A-Z])SSN|(?<=[a-z])SSN|(?<![<A-Za-z])Ssn|(?<=[a-z])Ssn(?![a-z])"
-    r"|(?i:(?<!<)social.?sec|soc\.? sec|tax.?(?:payer.?)?id)"
+    r"(?<![<A-Za-z])ssn(?:o|um\w{0,8})?(?![a-z])|(?<![<A-Z])SSN|(?<=[a-z])SSN|(?<![<A-Za-z])Ssn|(?<=[a-z])Ssn(?![a-z])"
+    r"|(?i:(?<!<)social.?(?:sec|n[ou]|[#:=])|\bss ?#|soc\.? sec|tax.?(?:payer.?)?id)"
 )
 _PHONE_WORD = re.compile(
     r"(?<!<)phone|\btel\b|mobile|\bcell|\bfax|\bcall|whats|\bsms|contact|\bdial|text (?:me|us)|msisdn", re.IGNORECASE
@@ -55,11 +55,13 @@ _ROW = re.compile(r"[0-9]+(?:[ ][0-9]+){5,}")
 _GROUPS_OF_A_PHONE = re.compile(
     r"(?<![0-9])[0-9]{3}[ ][0-9]{3}[ ][0-9]{4}(?![0-9])|(?<![0-9])(?:[0-9]{2}[ ]){4}[0-9]{2}(?![0-9])"
 )
+_EXTENSION = re.compile(r"x[0-9]|ext", re.IGNORECASE)
+_LONG_ROW = re.compile(r"\+?[0-9]+(?:[ ][0-9]+){7,}")
 _COLUMN = re.compile(r"[^ ]+(?:[ ][^ ]+)*")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _CHECK_DIGITS = re.compile(r"[0-9][0-9](?<=[A-Za-z]{2}[0-9]{2})")
 _IBAN = re.compile(
-    r"(?:(?<![A-Za-z0-9])|(?<=iban)|(?<=IBAN)|(?<=Iban))[A-Za-z]{2}[0-9]{2}(?:[ ./_-]?[A-Za-z0-9]){11,30}"
+    r"(?:(?<![A-Za-z0-9])|(?<=iban)|(?<=IBAN)|(?<=Iban))[A-Za-z]{2}[0-9]{2}(?:[ ./_+-]?[A-Za-z0-9]){11,30}"
 )
 _DOMAIN = re.compile(r"@(?:\[[0-9a-fA-F.:]{3,45}\]|[^\W_](?:[\w-]{0,62}\.)+[^\W\d_](?:[\w-]{0,30}[^\W_]))")
 _LOCAL = re.compile(r"""(?:[\w!#$%&'*+/=?^`{|}~.-]{1,64}|"[^"\r\n]{1,62}")\Z""")
@@ -119,7 +121,9 @@ def _phones(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
     while start and text[start - 1] in "+(":
         start -= 1
     stuck = start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_$€£")
-    if (stuck and not _PHONE_NAME.search(text, max(0, start - 12), start)) or text[end : end + 1].isalpha():
+    if (stuck and not _PHONE_NAME.search(text, max(0, start - 12), start)) or (
+        text[end : end + 1].isalpha() and not _EXTENSION.match(text, end)
+    ):
         return
     candidate = text[start:end]
     international = candidate.startswith(("+", "(+", "00"))
@@ -129,7 +133,8 @@ def _phones(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
     if not international and not spoken and candidate.isdigit():
         return
     lenient = international or spoken
-    if not lenient and _ROW.fullmatch(candidate) and not _GROUPS_OF_A_PHONE.search(candidate):
+    row = (_LONG_ROW if lenient else _ROW).fullmatch(candidate)
+    if row and not _GROUPS_OF_A_PHONE.search(candidate):
         return
     # Two spaces stand between the columns of a table.
     for part in [(0, len(candidate))] if lenient else _apart(candidate):

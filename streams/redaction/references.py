@@ -4,7 +4,7 @@ import re
 
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|redacted|changeme|varchar)\b"
-    r"|[*.•_-]+\Z|[xX]+\Z|(?:your|insert|enter|replace|example|placeholder|dummy|todo|tbd)[ _-]"
+    r"|[*.•·_-]+\Z|[xX]+\Z|(?:your|insert|enter|replace|example|placeholder|dummy|todo|tbd)[ _-]"
     r"|(?:compat|files|systemd)\b|(?:todo|tbd|n/a)\Z|\?[a-z ]+\Z",
     re.IGNORECASE,
 )
@@ -21,7 +21,7 @@ _REFERENCE = re.compile(
     r"|[a-z][a-z_.-]*(?:/[a-z][a-z0-9_.-]*)+\Z"
 )
 _CODE = re.compile(
-    r"(?:[A-Za-z_]\w*\??\.)+[A-Za-z_]\w*\Z|[\w-]*(?:passw|passphrase|secret|token|api_?key|pwd|credential)(?:[a-z_]*\Z|\w*%\Z)",
+    r"(?:[A-Za-z_]\w*\??\.)+[A-Za-z_]\w*\Z|[\w:-]*(?:passw|passphrase|secret|token|api_?key|pwd|credential)(?:[a-z_]*(?:-v?\d{1,2})?\Z|\w*%\Z)",
     re.IGNORECASE,
 )
 _LABEL = re.compile(

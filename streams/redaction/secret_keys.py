@@ -22,7 +22,10 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # What of the word itself stands before the last word of `passwordfile`; and other words that only begin alike.
 _REST = re.compile(r"\A(?:ords?|d|ort|phrases?|s)(?=[a-z])")
 _OTHER_WORD = re.compile(r"(?:[ao]r(?:y|ies|iat)|ion|ive|(?:ord)?less)", re.IGNORECASE)
-_POINTS_TO = re.compile(r"(?:existing|pull|tls|cert|ca|public[_-]?key)[_-]?\Z|checksum/\Z|[0-9]{12}:\Z", re.IGNORECASE)
+_POINTS_TO = re.compile(
+    r"(?:existing|pull|tls|cert|ca|public[_-]?key)[_-]?\Z|checksum/\Z|[0-9]{12}:\Z|(?:unexpected|invalid|illegal)[ ]\Z",
+    re.IGNORECASE,
+)
 
 _NAMES_A_SECRET = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key|authorization"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 _FOREIGN = (
-    "[\u00a0\u00ad\u2000-\u2015\u2024\u202f\u205f\u2060\u2212\u3000\ufeff\uff01-\uff5e"
-    "\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\U0001d7ce-\U0001d7ff]"
+    "(?:[\u00a0\u00ad\u1680\u180e\u2000-\u2015\u2022\u2024\u2027\u202a-\u202f\u2043\u2044\u205f-\u2064\u2066-\u206f"
+    "\u2212\u2215\u2219\u22c5\u3000\u30fb\ufe58\ufe63\ufeff\uff01-\uff5e\uff61\uff65\U0001d400-\U0001d7ff]|[^\\D0-9])"
 )
 _ESCAPED = (
     r"(?<!\\)\\++(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|(?P<letter>[nrtbf\"'/]))"
@@ -22,6 +22,9 @@ _ESCAPED = (
 _ESCAPE = re.compile(_ESCAPED)
 _ESCAPE_OR_FOREIGN = re.compile(f"{_ESCAPED}|(?P<foreign>{_FOREIGN})")
 _FOREIGN_CHARACTER = re.compile(_FOREIGN)
+# What looks like a separator, where Unicode's own forms do not lead to it.
+_LIKE = dict.fromkeys("\u2044\u2215", "/") | dict.fromkeys("\u2022\u2027\u2219\u22c5\u30fb\uff65", "\u00b7")
+_LIKE |= {"\u2212": "-", "\u2043": "-", "\uff61": ".", "\u2024": "."}
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
@@ -92,6 +95,8 @@ def _meaning(match: re.Match[str]) -> str | None:
 
 @cache
 def _ascii(character: str) -> str:
+    if like := _LIKE.get(character):
+        return like
     category = unicodedata.category(character)
     if category == "Nd":
         return str(unicodedata.digit(character))
@@ -99,6 +104,6 @@ def _ascii(character: str) -> str:
         return ""
     if category == "Zs":
         return " "
-    if category == "Pd" or character == "\u2212":
+    if category == "Pd":
         return "-"
     return unicodedata.normalize("NFKC", character)[:1]

@@ -1,4 +1,4 @@
-"""Two collections of lines: harmless text, and text with a secret. The tests and the benchmark measure redaction on them.
+"""Two collections of lines, harmless ones and some with a secret, on which the tests and the benchmark measure redaction.
 
 Most lines are written by hand, in `harmless.txt` and `secret.txt`; tables of numbers are drawn here from a fixed seed.
 """
