@@ -8,6 +8,7 @@ does: all four are below 40 in one random address of 1,700, and in most versions
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
@@ -25,24 +26,25 @@ _NAME_BEFORE = re.compile(r"[A-Za-z)][-/_] ?\Z")
 _CONTINUED = re.compile(r"(?:[^\W_]|[^\W_]\.|\.)\Z")
 _GLUED = re.compile(r"(?:ip|ipv4|addr|address|host|server|client)\Z", re.IGNORECASE)
 _FILE_BEHIND = re.compile(
-    r"[ ]\(?build\b|[-.+](?:rc|beta|alpha|snapshot|release|final|ga|dev|pre|post|build|jar|war|dll|exe|so|whl|zip|tar|tgz"
-    r"|gz|deb|rpm|msi|apk|nupkg|gem|pkg|dmg|iso|md|txt|html|json)",
+    r"[ ]\(?build\b|[-.+](?:rc|beta|alpha|snapshot|release|final|ga|dev|pre|post|build|jar|war|dll|exe|so|whl|zip|tar"
+    r"|tgz|gz|deb|rpm|msi|apk|nupkg|gem|pkg|dmg|iso|md|txt|html|json)",
     re.IGNORECASE,
 )
 _PORT_BEHIND = re.compile(r":[0-9]{2,5}(?![0-9.])|/(?:[12]?[0-9]|3[0-2])(?![\w./])")
 _ADDRESS_WORD = re.compile(
-    r"(?<![A-Za-z])ips?(?:v4)?(?![a-z])|(?<=[a-z])I[Pp](?![a-z])|addr|host|server|client|peer|remote|gateway|router"
+    r"(?<![A-Za-z])ips?v?(?![a-z])|(?<=[a-z])I[Pp](?![a-z])|addr|host|server|client|peer|remote|gateway|router"
     r"|\bdns|resolver|proxy|listen|\bbind|\bbound|connect|\bping|ssh|telnet|curl|wget|nmap|tracer|login|logged|subnet"
     r"|netmask|network|\bnode|endpoint|\binet|\bsrc|\bdst|source|destination|visitor|session|request|block"
     r"|\bban|denied|attack|https?\b|\btcp|\budp|forwarded|route|\bnc\b|\bdig\b|firewall|allow|deny|reach|whois|lease",
     re.IGNORECASE,
 )
 _FROM = re.compile(r"\b(?:from|via)[ :=]{1,2}\Z", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]{2,32}|§")
 _NUMBERING_WORD = re.compile(
     r"version|(?<![a-z])ver\b|build|release|revision|firmware|driver|patch|upgrad|updat|downgrad|\bbump|install|package"
     r"|librar|module|plugin|\bsdk\b|chrome|firefox|safari|\bedge\b|opera|kernel|section|\bsect?\b|chapter|clause"
     r"|paragraph|\bpara\b|appendix|annex|figure|\bfig\b|\btable|\brules?\b|\bstep|requirement|\breq|article|\boids?\b"
-    r"|\bspec|\brfc|\bdll|assembly|\bitem|\bpart\b|\bsee\b|§|\bapp\b|\bagent|changelog|migrat|\bgo to\b|\bpip\b"
+    r"|\bspec|\brfc|\bdll|assembly|\bitem|\bpart\b|\bsee\b|§|\bapp\b|\bagent|changelog|migrat|\bpip\b"
     r"|\bnpm\b",
     re.IGNORECASE,
 )
@@ -97,19 +99,22 @@ def _is_address(text: str, match: re.Match[str]) -> bool:
     small = max(parts[1:]) < _SMALL
     if small and _FILE_BEHIND.match(text, end):
         return False
-    window = max(0, start - _WINDOW)
     if small and _NAME_BEFORE.search(text, near, start):
         return _ADDRESS_WORD.search(text, max(0, start - 12), start) is not None
     if not small or parts[0] >= _SMALL or _PORT_BEHIND.match(text, end):
         return True
-    address, numbering = _last(_ADDRESS_WORD, text, window, start), _last(_NUMBERING_WORD, text, window, start)
-    return address > numbering or (
-        address == numbering and (parts[0] == 10 or _FROM.search(text, near, start) is not None)
-    )
+    for word in reversed(_WORD.findall(text, max(0, start - _WINDOW), start)):
+        if (decided := _speaks_of_addresses(word)) is not None:
+            return decided
+    return parts[0] == 10 or _FROM.search(text, near, start) is not None
 
 
-def _last(words: re.Pattern[str], text: str, start: int, end: int) -> int:
-    return max((word.end() for word in words.finditer(text, start, end)), default=-1)
+@lru_cache(maxsize=4096)
+def _speaks_of_addresses(word: str) -> bool | None:
+    """Return whether an address stands behind the word, or a version or a section; None when it says nothing."""
+    if _ADDRESS_WORD.search(word):
+        return True
+    return False if _NUMBERING_WORD.search(word) else None
 
 
 def _ip(match: re.Match[str], written: str) -> Iterator[Span]:
@@ -141,9 +146,9 @@ def macs(text: str) -> Iterator[Span]:
     for name in _MAC_NAMES:
         at = lower.find(name)
         while at >= 0:
-            match = _MAC_NAMED.match(text, at + len(name))
-            if match and not text[at - 1 : at].islower() and not (value := _hexadecimal(match["mac"])).isalpha():
-                yield Span(*match.span("mac"), Kind.MAC, value)
+            named = _MAC_NAMED.match(text, at + len(name))
+            if named and not text[at - 1 : at].islower() and not (value := _hexadecimal(named["mac"])).isalpha():
+                yield Span(*named.span("mac"), Kind.MAC, value)
             at = lower.find(name, at + len(name))
 
 

@@ -9,21 +9,25 @@ import binascii
 import itertools
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
+from streams.redaction.command_lines import command_lines
 from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
 from streams.redaction.secret_keys import points_to_a_secret
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
+Words: TypeAlias = dict[str, tuple[str, ...]]
+
 # In lower case. After a sure word stands a secret unless it is plainly none; after a vague one it must look random.
-_SURE = {
+_SURE: Words = {
     "pass": ("passw", "passphrase", "mot de passe"),
     "pwd": ("pwd",),
     "secret": ("secret",),
     "contrase": ("contrase",),
     "kennwort": ("kennwort",),
 }
-_VAGUE = {
+_VAGUE: Words = {
     "token": ("token",),
     "auth": ("auth",),
     "pass": ("passcode",),
@@ -34,7 +38,7 @@ _VAGUE = {
     "psk": ("psk",),
 }
 # Words within others, so that a name must begin or end at them.
-_SHORT = {"pass": ("pass",), "pw": ("pw",)}
+_SHORT: Words = {"pass": ("pass",), "pw": ("pw",)}
 _KEY_OF_SECRETS = re.compile(
     r"(?:api|access|account|private|encryption|signing|master|shared|consumer|subscription|license|deploy|storage|client"
     r"|ssh|hmac|aes|app|application|service|admin)[ ._-]?\Z",
@@ -51,7 +55,8 @@ _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
 _SIGN = (
     r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
-    r"""|[ \t]{0,8}(?:=>|:=|!==?|[?+]?={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}(?:!!str[ ]|&\w{1,32}[ ]|\\\r?\n\s{0,8}|\(\s{0,8}(?=["']))?"""
+    r"""|[ \t]{0,8}(?:=>|:=|!==?|[?+]?={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
+    r"""(?:!!str[ ]|&\w{1,32}[ ]|\\\r?\n\s{0,8}|\(\s{0,8}(?=["']))?"""
     r"""|[ ](?:is|was):?[ ]|(?<!["'])[ ](?=["'])|(?<=set.{8})\((?=["'])"""
     r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>["']?>(?:<!\[CDATA\[)?))"""
 )
@@ -69,32 +74,9 @@ _OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
-_URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
-_CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
 _SHELL_LINE = re.compile(r"(?P<tail>[\w-]{0,24})=(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)")
 _LINE_BEFORE = re.compile(r"(?:^|\n)[ \t]{0,4}(?:export |ENV |ARG |set )?[\w.-]{0,48}\Z")
-_COMMANDS = {
-    "pass": (
-        re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})"),
-        re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})"),
-        re.compile(
-            r"(?:^|\n)[ \t]{0,8}passw(?:or)?d[ ](?=[^\s\"'<>]{0,256}[0-9])([^\s\"'<>]{1,512})[ \t]{0,8}(?=[\r\n]|\Z)"
-        ),
-        re.compile(
-            r"(?:setx|ENV|ARG)[ ](?i:\w{0,40}passw(?:or)?d)[ ][\"']?([^\s\"'$<>{}=]{3,256})[\"']?[ \t]{0,8}(?=[\r\n]|\Z)"
-        ),
-        re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})"),
-    ),
-    "mysql": (re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})"),),
-    " login ": (
-        re.compile(r"(?:docker|podman|registry|az)[ ]login[ ][^\n|;]{0,120}?(?<=\s)-p[ ][\"']?([^\s\"'$<>]{3,256})"),
-    ),
-    "@tcp(": (re.compile(r"[\w.-]{1,64}:([^\s:@/\"'<>]{1,256})@tcp\("),),
-    "thin:": (re.compile(r"thin:\w{1,64}/([^\s@\"'<>]{1,256})@"),),
-    "identified by": (re.compile(r"identified by[ ]'([^'\n<>]{1,256})'", re.IGNORECASE),),
-    ":5432:": (re.compile(r"(?:^|\n)[\w.*-]{1,128}:5432:[\w*-]{1,64}:[\w*-]{1,64}:([^\s:<>]{3,256})(?=\s|\Z)"),),
-}
 
 
 def passwords(text: str) -> Iterator[Span]:
@@ -108,16 +90,7 @@ def passwords(text: str) -> Iterator[Span]:
             for end in _ends(lower, word) if options else map(re.Match.end, _BEFORE_A_SIGN[word].finditer(lower)):
                 yield from _after(text, lower, word, end, words)
     yield from _headers(text, lower)
-    if "://" in text:
-        yield from (_password(match) for match in _URL.finditer(text) if not is_reference(match[1]))
-    if "curl" in lower:
-        yield from (_password(match) for match in _CURL.finditer(text) if not is_reference(match[1]))
-    for form in itertools.chain.from_iterable(_COMMANDS[word] for word in _COMMANDS if word in lower):
-        yield from (_password(match) for match in form.finditer(text) if not is_reference(match[1]))
-
-
-def _password(match: re.Match[str]) -> Span:
-    return Span(*match.span(1), Kind.PASSWORD, match[1])
+    yield from command_lines(text, lower)
 
 
 def _ends(lower: str, word: str) -> Iterator[int]:
@@ -127,7 +100,7 @@ def _ends(lower: str, word: str) -> Iterator[int]:
         at = lower.find(word, at + len(word))
 
 
-def _after(text: str, lower: str, word: str, end: int, words: dict[str, tuple[str, ...]]) -> Iterator[Span]:
+def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator[Span]:
     start = end - len(word)
     if word == "key" and not _KEY_OF_SECRETS.search(text, max(0, start - 14), start):
         return

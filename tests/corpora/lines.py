@@ -1,4 +1,4 @@
-"""Two collections of lines, harmless ones and some with a secret, on which the tests and the benchmark measure redaction.
+"""Harmless lines, and lines with a secret, on which the tests and the benchmark measure redaction.
 
 Most lines are written by hand, in `harmless.txt` and `secret.txt`; tables of numbers are drawn here from a fixed seed.
 """
