@@ -70,12 +70,15 @@ _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
-_OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
-_AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})[ ](?:{_QUOTED}|{_BARE})")
+_OPTION = re.compile(r"--(?<!\S--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])")
+_AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
-_SHELL_LINE = re.compile(r"(?P<tail>[\w-]{0,24})=(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)")
+_SHELL_LINE = re.compile(
+    r"(?P<tail>[\w-]{0,24})(?P<sign>=)(?P<quoted>(?!))?"
+    r"(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)"
+)
 _LINE_BEFORE = re.compile(r"(?:^|\n)[ \t]{0,4}(?:export |ENV |ARG |set )?[\w.-]{0,48}\Z")
 
 
@@ -85,10 +88,11 @@ def passwords(text: str) -> Iterator[Span]:
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
     for words in (_SURE, _VAGUE, _SHORT):
-        options = "--" in text
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
-            for end in _ends(lower, word) if options else map(re.Match.end, _BEFORE_A_SIGN[word].finditer(lower)):
-                yield from _after(text, lower, word, end, words)
+            for place in _BEFORE_A_SIGN[word].finditer(lower):
+                yield from _after(text, lower, word, place.end(), words)
+    if "--" in text:
+        yield from _options(text, lower)
     yield from _headers(text, lower)
     yield from command_lines(text, lower)
 
@@ -101,26 +105,46 @@ def _ends(lower: str, word: str) -> Iterator[int]:
 
 
 def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator[Span]:
-    start = end - len(word)
-    if word == "key" and not _KEY_OF_SECRETS.search(text, max(0, start - 14), start):
+    match = (_AFTER_SURE if words is _SURE else _AFTER_VAGUE).match(text, end - (word[-1] in "="))
+    line = None if words is _VAGUE else _SHELL_LINE.match(text, end)
+    if match is None and line is None:
         return
-    sure = words is _SURE
+    start = end - len(word)
+    if not _is_whole(text, start, word):
+        return
+    sure, least = words is _SURE, 2 if words is _VAGUE else 1
     if words is _SHORT:
-        if start and text[start - 1].isalpha() and not (text[start].isupper() and text[start - 1].islower()):
-            return
         sure = _ACCOUNT_BEFORE.search(text, max(0, start - 16), start) is not None
         if not sure and text.startswith("PASS:", start):  # the report of a test
             return
-    least = 2 if words is _VAGUE else 1
-    after = _AFTER_SURE if words is _SURE else _AFTER_VAGUE
-    match = after.match(text, end - (word[-1] in "="))
     if match is not None and not (match["tag"] and not _is_element(text, lower, start, word, match)):
         yield from _value(text, match, start, sure, least)
-    option = _OPTION_BEFORE.search(text, max(0, start - 32), start) is not None
-    if option:
-        yield from _value(text, _AFTER_OPTION.match(text, end), start, words is not _VAGUE, least)
-    if sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
-        yield from _value(text, _SHELL_LINE.match(text, end), start, sure, least)
+    if line is not None and sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
+        yield from _value(text, line, start, sure, least)
+
+
+def _is_whole(text: str, start: int, word: str) -> bool:
+    """Return whether a short word is not a part of another, and a key one of those that are secret."""
+    if word == "key":
+        return _KEY_OF_SECRETS.search(text, max(0, start - 14), start) is not None
+    return (
+        word not in ("pass", "pw")
+        or not text[start - 1 : start].isalpha()
+        or (text[start].isupper() and text[start - 1].islower())
+    )
+
+
+def _options(text: str, lower: str) -> Iterator[Span]:
+    """The arguments of `--password …`; those with an equals sign are assignments."""
+    for option in _OPTION.finditer(text):
+        name, end = option.start("name"), option.end("name")
+        for words in (_SURE, _SHORT, _VAGUE):
+            for word in itertools.chain.from_iterable(words.values()):
+                start = lower.find(word, name, end)
+                if start < 0 or not _is_whole(text, start, word):
+                    continue
+                if argument := _AFTER_OPTION.match(text, start + len(word)):
+                    yield from _value(text, argument, start, words is not _VAGUE, 2 if words is _VAGUE else 1)
 
 
 def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[str]) -> bool:
@@ -133,8 +157,7 @@ def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[st
 def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least: int) -> Iterator[Span]:
     if match is None or points_to_a_secret(text, word, match["tail"]):
         return
-    sign = (match.groupdict().get("sign") or "=") if "sign" in match.re.groupindex else "="
-    quoted = match.groupdict().get("quoted")
+    sign, quoted = match["sign"] or "=", match["quoted"]
     if quoted is not None:
         value = quoted.rstrip()
         start, end = match.start("quoted"), match.start("quoted") + len(value)

@@ -3,7 +3,7 @@
 import re
 
 _NOTHING = re.compile(
-    r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|redacted|changeme|varchar)\b"
+    r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|bool|boolean|float|number|object|redacted|changeme|varchar)\b"
     r"|[*.•·_-]+\Z|[xX]+\Z|(?:your|insert|enter|replace|example|placeholder|dummy|todo|tbd)[ _-]"
     r"|(?:compat|files|systemd)\b|(?:todo|tbd|n/a)\Z|\?[a-z ]+\Z",
     re.IGNORECASE,
