@@ -70,7 +70,12 @@ _MAC_NAMED = re.compile(
 )
 
 
-def ips(text: str) -> Iterator[Span]:
+def in_colons(text: str) -> bool:
+    """Return whether there may be an IPv6 or a hardware address with colons in the text."""
+    return _IN_COLONS.search(text) is not None
+
+
+def ips(text: str, colons: bool) -> Iterator[Span]:
     """Addresses of both versions, but for loopback and unspecified ones, which say nothing. No version numbers."""
     if _IN_NUMBERS.search(text):
         for match in _IPV4.finditer(text):
@@ -79,7 +84,7 @@ def ips(text: str) -> Iterator[Span]:
     if "[.]" in text or "(.)" in text or "[dot]" in text:
         for match in _DEFANGED.finditer(text):
             yield from _ip(match, ".".join(re.findall(r"[0-9]+", match[0])))
-    if _IN_COLONS.search(text):
+    if colons:
         for match in _IPV6.finditer(text):
             groups = sum(map(bool, match[0].split(":")))
             if groups >= 3 or (groups == 2 and any(map(str.isdigit, match[0]))):
@@ -129,9 +134,9 @@ def _ip(match: re.Match[str], written: str) -> Iterator[Span]:
         yield Span(match.start(), match.end(), Kind.IP, str(address))
 
 
-def macs(text: str) -> Iterator[Span]:
+def macs(text: str, colons: bool) -> Iterator[Span]:
     """Hardware addresses: with colons, dashes, or in Cisco's groups of four; after their name in other forms, too."""
-    patterns = [_MAC] if _IN_COLONS.search(text) or _IN_DASHES.search(text) else []
+    patterns = [_MAC] if colons or _IN_DASHES.search(text) else []
     if _IN_DOTS.search(text):
         patterns.append(_MAC_DOTTED)
     for pattern in patterns:

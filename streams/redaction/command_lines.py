@@ -12,17 +12,17 @@ _URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
 _CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
 # By a text in small letters that stands in all of them.
 _COMMANDS = {
-    "pass": (
-        re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})"),
+    "sshpass": (re.compile(r"sshpass[ ]{1,3}-p[ ]?[\"']?([^\s\"'$<>]{3,256})"),),
+    "requirepass": (re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})"),),
+    "password ": (
         re.compile(r"login[ ]\S{1,128}\s{1,8}password[ ]([^\s<>]{3,256})"),
         re.compile(
-            r"(?:^|\n)[ \t]{0,8}passw(?:or)?d[ ](?=[^\s\"'<>]{0,256}[0-9])([^\s\"'<>]{1,512})[ \t]{0,8}(?=[\r\n]|\Z)"
+            r"(?:^|\n)[ \t]{0,8}password[ ](?=[^\s\"'<>]{0,256}[0-9])([^\s\"'<>]{1,512})[ \t]{0,8}(?=[\r\n]|\Z)"
         ),
         re.compile(
-            r"(?:setx|ENV|ARG)[ ](?i:\w{0,40}passw(?:or)?d)[ ][\"']?([^\s\"'$<>{}=]{3,256})"
+            r"(?:setx|ENV|ARG)[ ](?i:\w{0,40}password)[ ][\"']?([^\s\"'$<>{}=]{3,256})"
             r"[\"']?[ \t]{0,8}(?=[\r\n]|\Z)"
         ),
-        re.compile(r"requirepass[ ][\"']?([^\s\"'<>]{3,256})"),
     ),
     "mysql": (re.compile(r"mysql(?:dump|admin|import)?[ ][^\n|;]{0,120}?(?<=\s)-p[\"']?([^\s\"'$<>]{3,256})"),),
     " login ": (

@@ -95,10 +95,11 @@ class Finder:
         if Kind.IBAN in kinds:
             yield from personal.ibans(text)
         yield from personal.numbers(text, self._settings.phone_regions, kinds)
+        colons = addresses.in_colons(text)
         if Kind.IP in kinds:
-            yield from addresses.ips(text)
+            yield from addresses.ips(text, colons)
         if Kind.MAC in kinds:
-            yield from addresses.macs(text)
+            yield from addresses.macs(text, colons)
         if Kind.HIGH_ENTROPY in kinds:
             yield from tokens.random_text(runs)
         for name, pattern in self._rules:
