@@ -9,64 +9,77 @@ import binascii
 import itertools
 import re
 from collections.abc import Iterator
+from typing import TypeAlias
 
+from streams.redaction.command_lines import command_lines
+from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
+from streams.redaction.secret_keys import points_to_a_secret
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
+Words: TypeAlias = dict[str, tuple[str, ...]]
+
 # In lower case. After a sure word stands a secret unless it is plainly none; after a vague one it must look random.
-_SURE = {
+_SURE: Words = {
     "pass": ("passw", "passphrase", "mot de passe"),
     "pwd": ("pwd",),
     "secret": ("secret",),
     "contrase": ("contrase",),
     "kennwort": ("kennwort",),
 }
-_VAGUE = {
+_VAGUE: Words = {
     "token": ("token",),
     "auth": ("auth",),
-    "pass": ("passcode", "pass=", "pass:"),
-    "key": (
-        *("api_key", "api-key", "apikey", "api key", "access_key", "access-key", "accesskey", "accountkey"),
-        *("account_key", "private_key", "encryption_key", "signing_key"),
-    ),
+    "pass": ("passcode",),
+    "key": ("key",),
     "credential": ("credential",),
     "sig": ("signature", "sig="),
     "session": ("session_id", "sessionid"),
+    "psk": ("psk",),
 }
-_QUOTED = r"""(?P<quote>["'`])(?P<quoted>[^"'`\r\n<>]{1,512})(?P=quote)"""
+# Words within others, so that a name must begin or end at them.
+_SHORT: Words = {"pass": ("pass",), "pw": ("pw",)}
+_KEY_OF_SECRETS = re.compile(
+    r"(?:api|access|account|private|encryption|signing|master|shared|consumer|subscription|license|deploy|storage|client"
+    r"|ssh|hmac|aes|app|application|service|admin)[ ._-]?\Z",
+    re.IGNORECASE,
+)
+_ACCOUNT_BEFORE = re.compile(
+    r"(?<![a-z])(?:db|database|user|usr|smtp|e?mail|ftp|admin|root|my|mysql|sql|pg|postgres|redis|rabbit(?:mq)?|mongo|ldap"
+    r"|https?|proxy|login|sudo|ssh|basic|auth|key(?:store)?|truststore|app|client|server|wifi|vpn|imap)[._-]?\Z",
+    re.IGNORECASE,
+)
+_OPEN = r"""(?:(?:b|r|u|br|rb|@|String::from\(|Some\(|SecretStr\(|Secret\(|str\()?(?P<quote>\"\"\"|'''|["'`])\s{0,8})"""
+_QUOTED = rf"{_OPEN}(?P<quoted>(?:(?!(?P=quote))[^\r\n]){{1,512}})\s{{0,8}}(?P=quote)"
 _BARE = r"""(?P<bare>[^\s"'`,;&<>{}()\[\]|\\]{4,512})(?P<call>[(\[]?)"""
 _VALUE = rf"(?:(?:Bearer|Basic|Digest|Token|ApiKey)[ ]{{1,3}})?(?:{_QUOTED}|{_BARE})"
-_SIGN = r"""["'`\])]{0,3}(?P<sign>[ \t]{0,8}(?:=>|:=|!==?|={1,3}|:)\s{0,8}|[ ](?:is|was):?[ ])"""
-_AFTER_SURE = re.compile(rf"[\w-]{{0,24}}{_SIGN}{_VALUE}", re.IGNORECASE)
+_SIGN = (
+    r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
+    r"""|[ \t]{0,8}(?:=>|:=|!==?|[?+]?={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
+    r"""(?:!!str[ ]|&\w{1,32}[ ]|\\\r?\n\s{0,8}|\(\s{0,8}(?=["']))?"""
+    r"""|[ ](?:is|was):?[ ]|(?<!["'])[ ](?=["'])|(?<=set.{8})\((?=["'])"""
+    r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>["']?>(?:<!\[CDATA\[)?))"""
+)
+# Most of the words stand in prose, where no sign follows.
+_BEFORE_A_SIGN = {
+    word: re.compile(re.escape(word) + r"(?!(?:[ ][^ \t=:!→'\"\r\npvwi]|[.;?]))")
+    for word in itertools.chain.from_iterable((*_SURE.values(), *_VAGUE.values(), *_SHORT.values()))
+}
+_AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECASE)
 _AFTER_VAGUE = re.compile(
-    rf"(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?{_SIGN}{_VALUE}", re.IGNORECASE
+    rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
-_OPTION_BEFORE = re.compile(r"(?<!\S)--[\w-]{0,24}\Z")
-_AFTER_OPTION = re.compile(rf"[\w-]{{0,24}}[ ](?:{_QUOTED}|{_BARE})")
+_NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
+_OPTION = re.compile(r"--(?<!\S--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])")
+_AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
-_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{8,4096})""")
-_URL = re.compile(r"""://[^\s/?#@:"'<>\\]{0,128}:([^\s/"'<>\\]{1,256})@""")
-_CURL = re.compile(r"""(?<=\s)(?:-u|--user)[ =]{0,2}["']?[^\s:"'<>]{1,128}:([^\s"'<>]{1,256})""")
-
-_NO_SECRET = re.compile(
-    r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|redacted|changeme)\b|[*.•_-]+\Z"
-    r"|[xX]+\Z|\$|%[sd(]|(?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*\Z|\w*(?:passw|passphrase|secret|token|api_?key|pwd)[a-z_]*\Z",
-    re.IGNORECASE,
+_AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
+# The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
+_SHELL_LINE = re.compile(
+    r"(?P<tail>[\w-]{0,24})(?P<sign>=)(?P<quoted>(?!))?"
+    r"(?P<bare>[^\s\"'`$<>{}(\\][^\s\"'`<>\\]{2,511})(?P<call>)(?=\s|\Z)"
 )
-_NAMES_A_SECRET = re.compile(
-    r"(?:passw(?:or)?d|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|account[_-]?key|authorization"
-    r"|(?:access|auth|refresh|bearer|session|api|id|csrf)[_-]?token|credentials?|(?<![A-Za-z])(?:cookie|pin|cvv|cvc))s?\d?\Z",
-    re.IGNORECASE,
-)
-
-
-def names_a_secret(key: str) -> bool:
-    """Return whether the value under this key of a JSON object is a secret, whatever it looks like.
-
-    >>> names_a_secret("db_password"), names_a_secret("max_tokens")
-    (True, False)
-    """
-    return _NAMES_A_SECRET.search(key) is not None
+_LINE_BEFORE = re.compile(r"(?:^|\n)[ \t]{0,4}(?:export |ENV |ARG |set )?[\w.-]{0,48}\Z")
 
 
 def passwords(text: str) -> Iterator[Span]:
@@ -74,17 +87,14 @@ def passwords(text: str) -> Iterator[Span]:
     lower = text.lower()
     if len(lower) != len(text):  # few characters grow in lower case, and places must stay
         lower = "".join(character.lower()[0] for character in text)
-    for words, after, sure in ((_SURE, _AFTER_SURE, True), (_VAGUE, _AFTER_VAGUE, False)):
+    for words in (_SURE, _VAGUE, _SHORT):
         for word in itertools.chain.from_iterable(words[stem] for stem in words if stem in lower):
-            for end in _ends(lower, word):
-                yield from _value(text, after.match(text, end - (word[-1] in "=:")), sure)
-                if _OPTION_BEFORE.search(text, max(0, end - len(word) - 32), end - len(word)):
-                    yield from _value(text, _AFTER_OPTION.match(text, end), sure)
+            for place in _BEFORE_A_SIGN[word].finditer(lower):
+                yield from _after(text, lower, word, place.end(), words)
+    if "--" in text:
+        yield from _options(text, lower)
     yield from _headers(text, lower)
-    if "://" in text:
-        yield from (Span(*match.span(1), Kind.PASSWORD, match[1]) for match in _URL.finditer(text))
-    if "curl" in lower:
-        yield from (Span(*match.span(1), Kind.PASSWORD, match[1]) for match in _CURL.finditer(text))
+    yield from command_lines(text, lower)
 
 
 def _ends(lower: str, word: str) -> Iterator[int]:
@@ -94,27 +104,81 @@ def _ends(lower: str, word: str) -> Iterator[int]:
         at = lower.find(word, at + len(word))
 
 
-def _value(text: str, match: re.Match[str] | None, sure: bool) -> Iterator[Span]:
-    if match is None:
+def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator[Span]:
+    match = (_AFTER_SURE if words is _SURE else _AFTER_VAGUE).match(text, end - (word[-1] in "="))
+    line = None if words is _VAGUE else _SHELL_LINE.match(text, end)
+    if match is None and line is None:
         return
-    quoted = match["quoted"]
-    sign = match["sign"] if "sign" in match.re.groupindex else "="
-    if quoted is not None:
-        value, (start, end) = quoted, match.span("quoted")
-    else:
-        value = match["bare"].rstrip(".,:!?")
-        start, end = match.start("bare"), match.start("bare") + len(value)
-        if match["call"]:
+    start = end - len(word)
+    if not _is_whole(text, start, word):
+        return
+    sure, least = words is _SURE, 2 if words is _VAGUE else 1
+    if words is _SHORT:
+        sure = _ACCOUNT_BEFORE.search(text, max(0, start - 16), start) is not None
+        if not sure and text.startswith("PASS:", start):  # the report of a test
             return
-    if _NO_SECRET.match(value):
+    if match is not None and not (match["tag"] and not _is_element(text, lower, start, word, match)):
+        yield from _value(text, match, start, sure, least)
+    if line is not None and sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
+        yield from _value(text, line, start, sure, least)
+
+
+def _is_whole(text: str, start: int, word: str) -> bool:
+    """Return whether a short word is not a part of another, and a key one of those that are secret."""
+    if word == "key":
+        return _KEY_OF_SECRETS.search(text, max(0, start - 14), start) is not None
+    return (
+        word not in ("pass", "pw")
+        or not text[start - 1 : start].isalpha()
+        or (text[start].isupper() and text[start - 1].islower())
+    )
+
+
+def _options(text: str, lower: str) -> Iterator[Span]:
+    """The arguments of `--password …`; those with an equals sign are assignments."""
+    for option in _OPTION.finditer(text):
+        name, end = option.start("name"), option.end("name")
+        for words in (_SURE, _SHORT, _VAGUE):
+            for word in itertools.chain.from_iterable(words.values()):
+                start = lower.find(word, name, end)
+                if start < 0 or not _is_whole(text, start, word):
+                    continue
+                if argument := _AFTER_OPTION.match(text, start + len(word)):
+                    yield from _value(text, argument, start, words is not _VAGUE, 2 if words is _VAGUE else 1)
+
+
+def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[str]) -> bool:
+    """Return whether the value is the content of an XML element that the word names, or an attribute with the word."""
+    end = match.end()
+    named = _NAME_BEFORE.search(text, max(0, start - 48), start) is not None
+    return text.startswith(("</", "]]></"), end) and (named or word in lower[end : end + 64])
+
+
+def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least: int) -> Iterator[Span]:
+    if match is None or points_to_a_secret(text, word, match["tail"]):
         return
-    random = sum(map(str.isdigit, value)) >= 2 and any(map(str.isalpha, value)) and len(value) >= 8
+    sign, quoted = match["sign"] or "=", match["quoted"]
+    if quoted is not None:
+        value = quoted.rstrip()
+        start, end = match.start("quoted"), match.start("quoted") + len(value)
+        if is_label(value):
+            return
+    else:
+        value = match["bare"].rstrip(".,:!?*")
+        start, end = match.start("bare"), match.start("bare") + len(value)
+        if match["call"] or is_variable(value, sign, text[end : end + 1]):
+            return
+        alone = text[end : end + 1] in ("", "\n", "\r")
+        if "\n" in sign and not (alone and not is_prompt(value)):
+            return
+    if is_reference(value):
+        return
+    random = sum(map(str.isdigit, value)) >= least and any(map(str.isalpha, value)) and len(value) >= 5 + least
     if sure and quoted is None and value.replace("-", "").isalpha():
         # A word of language: taken where nothing but a secret would stand, as in `password=swordfish`.
-        alone = ":" in sign and "\n" not in sign and text[end : end + 1] in ("", "\n", "\r")
-        random = sign == "=" or alone
+        random = sign == "=" or (":" in sign and alone and ("\n" not in sign or "|" in sign or ">" in sign))
     elif sure:
-        random = len(value) >= 3
+        random = len(value) >= 3 and not (sign == " " and value.isalpha())
     if random:
         yield Span(start, end, Kind.PASSWORD, value)
 

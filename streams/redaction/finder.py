@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import regex  # type: ignore[import-untyped]  # ships no types
 
 from streams.errors import UnjudgeableError
-from streams.redaction import assignments, personal, tokens
+from streams.redaction import addresses, assignments, personal, tokens
 from streams.redaction.opaque import OpaqueRuns
 from streams.redaction.presidio import ENTITIES, Presidio
 from streams.redaction.settings import Kind, RedactionSettings
@@ -95,10 +95,11 @@ class Finder:
         if Kind.IBAN in kinds:
             yield from personal.ibans(text)
         yield from personal.numbers(text, self._settings.phone_regions, kinds)
+        colons = addresses.in_colons(text)
         if Kind.IP in kinds:
-            yield from personal.ips(text)
+            yield from addresses.ips(text, colons)
         if Kind.MAC in kinds:
-            yield from personal.macs(text)
+            yield from addresses.macs(text, colons)
         if Kind.HIGH_ENTROPY in kinds:
             yield from tokens.random_text(runs)
         for name, pattern in self._rules:

@@ -15,9 +15,9 @@ import structlog
 
 from streams.errors import ConfigurationError, UnjudgeableError
 from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
-from streams.redaction.assignments import names_a_secret
 from streams.redaction.finder import Finder
 from streams.redaction.placeholders import Placeholders
+from streams.redaction.secret_keys import names_a_secret
 from streams.redaction.settings import Kind, RedactionSettings
 from streams.redaction.spans import Span, subtract
 

@@ -11,17 +11,28 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
 
-_FOREIGN = (
-    "[\u00a0\u00ad\u2000-\u2015\u2024\u202f\u205f\u2060\u2212\u3000\ufeff\uff01-\uff5e"
-    "\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\U0001d7ce-\U0001d7ff]"
-)
+# Characters of which a reader takes a digit, a letter, a separator, or nothing at all.
+_FOREIGN = frozenset(
+    chr(code)
+    for first, last in (
+        *((0xA0, 0xA0), (0xAD, 0xAD), (0x1680, 0x1680), (0x180E, 0x180E), (0x2000, 0x2015), (0x2022, 0x2022)),
+        *((0x2024, 0x2024), (0x2027, 0x2027), (0x202A, 0x202F), (0x2043, 0x2044), (0x205F, 0x2064), (0x2066, 0x206F)),
+        *((0x2212, 0x2212), (0x2215, 0x2215), (0x2219, 0x2219), (0x22C5, 0x22C5), (0x3000, 0x3000), (0x30FB, 0x30FB)),
+        *((0xFE58, 0xFE58), (0xFE63, 0xFE63), (0xFEFF, 0xFEFF), (0xFF01, 0xFF5E), (0xFF61, 0xFF61), (0xFF65, 0xFF65)),
+        (0x1D400, 0x1D7FF),
+    )
+    for code in range(first, last + 1)
+) | {chr(code) for code in range(0x660, 0x1FC00) if chr(code).isdecimal()}
 _ESCAPED = (
     r"(?<!\\)\\++(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|(?P<letter>[nrtbf\"'/]))"
     r"|%(?:25)*(?P<percent>[0-9a-fA-F]{2})|&(?:amp;)*(?P<entity>#x[0-9a-fA-F]{1,6};|#[0-9]{1,7};|[a-z]{2,6};)"
 )
 _ESCAPE = re.compile(_ESCAPED)
-_ESCAPE_OR_FOREIGN = re.compile(f"{_ESCAPED}|(?P<foreign>{_FOREIGN})")
-_FOREIGN_CHARACTER = re.compile(_FOREIGN)
+_ESCAPE_OR_FOREIGN = re.compile(f"{_ESCAPED}|(?P<foreign>[^\\x00-\\x7f])")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+# What looks like a separator, where Unicode's own forms do not lead to it.
+_LIKE = dict.fromkeys("\u2044\u2215", "/") | dict.fromkeys("\u2022\u2027\u2219\u22c5\u30fb\uff65", "\u00b7")
+_LIKE |= {"\u2212": "-", "\u2043": "-", "\uff61": ".", "\u2024": "."}
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
@@ -57,7 +68,7 @@ class Unescaped:
 def unescape(text: str) -> Unescaped | None:
     """The text without escapes, or None when it has none."""
     escapes = "\\" in text or "%" in text or "&" in text
-    foreign = not text.isascii() and _FOREIGN_CHARACTER.search(text) is not None
+    foreign = not text.isascii() and not _FOREIGN.isdisjoint(_NOT_ASCII.findall(text))
     if not escapes and not foreign:
         return None
     pieces: list[str] = []
@@ -87,11 +98,13 @@ def _meaning(match: re.Match[str]) -> str | None:
     if kind == "entity":
         meant = html.unescape(f"&{written}")
         return meant if len(meant) == 1 else None
-    return _ascii(written)
+    return _ascii(written) if written in _FOREIGN else None
 
 
 @cache
 def _ascii(character: str) -> str:
+    if like := _LIKE.get(character):
+        return like
     category = unicodedata.category(character)
     if category == "Nd":
         return str(unicodedata.digit(character))
@@ -99,6 +112,6 @@ def _ascii(character: str) -> str:
         return ""
     if category == "Zs":
         return " "
-    if category == "Pd" or character == "\u2212":
+    if category == "Pd":
         return "-"
     return unicodedata.normalize("NFKC", character)[:1]
