@@ -75,11 +75,12 @@ class TreePacker:
             if weights.observations:
                 sequence.add(self._tokenizer.observation(states[number + 1]), weights.observations)
         if weights.branch_observations:
+            # Branches of one state are attended to together, so none of them shares more than the state.
+            branched = {branch.step for branch in trajectory.branches}
+            lengths = {step: len(self._tokenizer.prompt(states[step])) for step in branched}
             for branch in trajectory.branches:
-                state = states[branch.step]
+                state, shared = states[branch.step], lengths[branch.step]
                 turn = self._tokenizer.observation((*state, *_exchange(branch.action, branch.observation)))
-                # Branches of one state are attended to together, so none of them shares more than the state.
-                shared = len(self._tokenizer.prompt(state))
                 if sequence.length_with(turn, shared) <= self._max_length:
                     sequence.add(turn, weights.branch_observations, shared)
         return sequence.tree()
