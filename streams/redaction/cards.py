@@ -47,8 +47,7 @@ def cards(text: str, start: int, end: int) -> list[Span]:
             at = span.end
     if not any(separator for _, separator in found):
         return [span for span, _ in found]
-    others = sum(all(group.start() >= span.end or group.end() <= span.start for span, _ in found)
-                 for group in _GROUP.finditer(text, start, end))  # fmt: skip
+    others = len(_GROUP.findall(text, start, end)) - sum(len(_GROUP.findall(text, *span[:2])) for span, _ in found)
     begins = {span.start for span, _ in found}
     ends = {span.end for span, _ in found}
     return [

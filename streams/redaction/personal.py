@@ -82,6 +82,8 @@ def emails(text: str) -> Iterator[Span]:
 def _is_remote(text: str, start: int, domain: re.Match[str]) -> bool:
     """Return whether it names a repository, as `git@example.com:a/b` does, or is a product: `q@k.transpose(0)`."""
     name, behind = text[start : domain.start()], text[domain.end() : domain.end() + 1]
+    if text[start - 1 : start] == "\\":  # of a `\t` before it
+        name = name[1:]
     last = domain[0].rpartition(".")[2]
     return (name in ("git", "hg", "svn") and behind in (":", "/")) or (behind == "(" and len(last) > 4)
 

@@ -1,5 +1,6 @@
 """How often redaction is wrong on two collections of lines: exactly as docs/privacy.md says."""
 
+import json
 import random
 import time
 from pathlib import Path
@@ -38,6 +39,10 @@ MISSED = [
 HOSTILE = [
     "4111 ",
     "4111-1111-1111-",
+    "4111 1111 1111 1111 ",
+    "4111111111111111 ",
+    "415-555-2671 ",
+    "123-45-6789 ",
     "1 ",
     "1234 5678 ",
     "1.2.3.",
@@ -93,6 +98,21 @@ def test_secrets_are_missed_as_seldom_as_documented() -> None:
 
 def test_every_miss_is_named_in_the_document() -> None:
     assert [text for text in MISSED if f"`{text}`" not in DOCUMENT.replace("\\|", "|")] == []
+
+
+def test_the_rates_in_json_within_json_are_the_same() -> None:
+    def wrapped(text: str) -> tuple[str, bool]:
+        redacted, counts = REDACTOR.redact_text(json.dumps({"arguments": json.dumps({"text": text})}), "e")
+        return json.loads(json.loads(redacted)["arguments"])["text"], bool(counts)
+
+    assert [line.text for line in harmless() if wrapped(line.text)[1]] == WRONG
+    left = [line.text for line in secret() if any(part in wrapped(line.text)[0] for part in line.secrets)]
+    assert left == MISSED
+
+
+def test_lines_of_the_collections_are_redacted_at_once() -> None:
+    once = [REDACTOR.redact_text(line.text, "e")[0] for line in secret()]
+    assert [REDACTOR.redact_text(text, "e")[0] for text in once] == once
 
 
 def test_the_collections_are_large_and_of_many_kinds() -> None:
