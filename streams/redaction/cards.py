@@ -26,7 +26,7 @@ _NETWORKS = re.compile(
     r"|220[0-4][0-9]{12}|8[12][0-9]{14}|9792[0-9]{12}"  # Mir, RuPay, Troy
 )
 _NAMED = re.compile(r"card|visa|amex|american express|maestro|discover|diners|kredit|\bpan\b|\bcc\b", re.IGNORECASE)
-SHORTEST = 13  # digits
+ENOUGH_DIGITS = re.compile(r"(?:[^0-9]*+[0-9]){13}")
 _NAME_WITHIN = 32
 _GROUP = re.compile(r"[0-9]+")
 _WORD_BEFORE = re.compile(r"(?<![^\W_])[^\W\d_]{2,24}\Z")
