@@ -14,7 +14,7 @@ from tests.corpora.lines import harmless, is_redacted, secret
 
 REDACTOR = Redactor(RedactionSettings(), b"a key of the tests")
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "privacy.md").read_text()
-WRONG = ["password == password1"]
+WRONG = ["password == password1", "phone model 1100-3310-6600"]
 MISSED = [
     "| password | hunter2 |",
     r"4111\n1111\n1111\n1111",
@@ -32,6 +32,7 @@ MISSED = [
     "415_555_2671",
     "phone: 415_555_2671",
     "+1_415_555_2671",
+    "D E89 3704 0044 0532 0130 00",
 ]
 
 # Each repeated to two lengths: where a pattern goes back over what it has read, four times the text takes sixteen times
