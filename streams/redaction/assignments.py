@@ -70,7 +70,7 @@ _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
-_OPTION = re.compile(r"--(?<!\S--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])")
+_OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
@@ -168,7 +168,7 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
         start, end = match.start("bare"), match.start("bare") + len(value)
         if match["call"] or is_variable(value, sign, text[end : end + 1]):
             return
-        alone = text[end : end + 1] in ("", "\n", "\r")
+        alone = text[end : end + 1] in ("", "\n", "\r", '"')
         if "\n" in sign and not (alone and not is_prompt(value)):
             return
     if is_reference(value):

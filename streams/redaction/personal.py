@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import phonenumbers
 from phonenumbers import Leniency, PhoneNumberMatcher
 
-from streams.redaction.cards import SHORTEST, cards
+from streams.redaction.cards import ENOUGH_DIGITS, cards
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
@@ -81,7 +81,12 @@ def emails(text: str) -> Iterator[Span]:
 
 def _is_remote(text: str, start: int, domain: re.Match[str]) -> bool:
     """Return whether it names a repository, as `git@example.com:a/b` does, or is a product: `q@k.transpose(0)`."""
-    name, behind = text[start : domain.start()], text[domain.end() : domain.end() + 1]
+    behind = text[domain.end() : domain.end() + 1]
+    if not behind or behind not in ":/(":
+        return False
+    name = text[start : domain.start()]
+    if text[start - 1 : start] == "\\":  # of a `\t` before it
+        name = name[1:]
     last = domain[0].rpartition(".")[2]
     return (name in ("git", "hg", "svn") and behind in (":", "/")) or (behind == "(" and len(last) > 4)
 
@@ -96,7 +101,7 @@ def numbers(text: str, phone_regions: tuple[str, ...], kinds: frozenset[Kind]) -
 
 def _in_run(text: str, run: re.Match[str], regions: tuple[str, ...], kinds: frozenset[Kind]) -> Iterator[Span]:
     start, end = run.span()
-    found = cards(text, start, end) if Kind.CARD in kinds and end - start >= SHORTEST else []
+    found = cards(text, start, end) if Kind.CARD in kinds and ENOUGH_DIGITS.match(text, start, end) else []
     if Kind.SSN in kinds:
         found += _ssns(text, start, end)
     yield from found

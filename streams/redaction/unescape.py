@@ -24,7 +24,7 @@ _FOREIGN = frozenset(
     for code in range(first, last + 1)
 ) | {chr(code) for code in range(0x660, 0x1FC00) if chr(code).isdecimal()}
 _ESCAPED = (
-    r"(?<!\\)\\++(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|(?P<letter>[nrtbf\"'/]))"
+    r"(?<!\\)\\++(?:u(?P<pair>[dD][89abAB][0-9a-fA-F]{2}\\++u[dD][c-fC-F][0-9a-fA-F]{2})|u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|(?P<letter>[nrtbf\"'/]))"
     r"|%(?:25)*(?P<percent>[0-9a-fA-F]{2})|&(?:amp;)*(?P<entity>#x[0-9a-fA-F]{1,6};|#[0-9]{1,7};|[a-z]{2,6};)"
 )
 _ESCAPE = re.compile(_ESCAPED)
@@ -93,6 +93,8 @@ def _meaning(match: re.Match[str]) -> str | None:
     kind, written = match.lastgroup, match[match.lastgroup or 0]
     if kind in ("u", "x", "percent"):
         return chr(int(written, 16))
+    if kind == "pair":  # halves of a character beyond the 65,536th
+        return chr(0x10000 + (int(written[:4], 16) - 0xD800) * 0x400 + int(written[-4:], 16) - 0xDC00)
     if kind == "letter":
         return _LETTERS.get(written, written)
     if kind == "entity":

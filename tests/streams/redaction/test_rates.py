@@ -1,5 +1,6 @@
 """How often redaction is wrong on two collections of lines: exactly as docs/privacy.md says."""
 
+import json
 import random
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.corpora.lines import harmless, is_redacted, secret
 
 REDACTOR = Redactor(RedactionSettings(), b"a key of the tests")
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "privacy.md").read_text()
-WRONG = ["password == password1"]
+WRONG = ["password == password1", "phone model 1100-3310-6600"]
 MISSED = [
     "| password | hunter2 |",
     r"4111\n1111\n1111\n1111",
@@ -31,6 +32,7 @@ MISSED = [
     "415_555_2671",
     "phone: 415_555_2671",
     "+1_415_555_2671",
+    "D E89 3704 0044 0532 0130 00",
 ]
 
 # Each repeated to two lengths: where a pattern goes back over what it has read, four times the text takes sixteen times
@@ -38,6 +40,10 @@ MISSED = [
 HOSTILE = [
     "4111 ",
     "4111-1111-1111-",
+    "4111 1111 1111 1111 ",
+    "4111111111111111 ",
+    "415-555-2671 ",
+    "123-45-6789 ",
     "1 ",
     "1234 5678 ",
     "1.2.3.",
@@ -93,6 +99,21 @@ def test_secrets_are_missed_as_seldom_as_documented() -> None:
 
 def test_every_miss_is_named_in_the_document() -> None:
     assert [text for text in MISSED if f"`{text}`" not in DOCUMENT.replace("\\|", "|")] == []
+
+
+def test_the_rates_in_json_within_json_are_the_same() -> None:
+    def wrapped(text: str) -> tuple[str, bool]:
+        redacted, counts = REDACTOR.redact_text(json.dumps({"arguments": json.dumps({"text": text})}), "e")
+        return json.loads(json.loads(redacted)["arguments"])["text"], bool(counts)
+
+    assert [line.text for line in harmless() if wrapped(line.text)[1]] == WRONG
+    left = [line.text for line in secret() if any(part in wrapped(line.text)[0] for part in line.secrets)]
+    assert left == MISSED
+
+
+def test_lines_of_the_collections_are_redacted_at_once() -> None:
+    once = [REDACTOR.redact_text(line.text, "e")[0] for line in secret()]
+    assert [REDACTOR.redact_text(text, "e")[0] for text in once] == once
 
 
 def test_the_collections_are_large_and_of_many_kinds() -> None:
