@@ -58,7 +58,7 @@ TRAJECTORY = Trajectory(
 )
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
 _CELLS = [
-    pytest.param(architecture, template, marks=[] if at_once else pytest.mark.slow)
+    pytest.param(architecture, template, marks=[] if at_once else [pytest.mark.slow, pytest.mark.nightly])
     for number, architecture in enumerate(ARCHITECTURES)
     for place, template in enumerate(TEMPLATES)
     for at_once in [number % len(TEMPLATES) == place]
