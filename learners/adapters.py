@@ -73,7 +73,7 @@ class AdapterStore:
             return digest
 
     def manifest(self, digest: str) -> AdapterManifest:
-        """Raises `TrainingError` when there is no such adapter or its files are not those of its digest."""
+        """Raises `TrainingError` when the adapter is not found or its files are not those of its digest."""
         folder = self.folder(digest)
         if not folder.is_dir():
             raise TrainingError(f"adapter {digest} not found in {self._folder}")

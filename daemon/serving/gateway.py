@@ -87,7 +87,7 @@ def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: Request
         try:
             response = await answer(request)
         except ClientDisconnect:
-            response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; nobody receives it
+            response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; its client has left
         except RequestRefusedError as error:
             response = error_response(error.status, str(error), error.code)
         except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted

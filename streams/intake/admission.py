@@ -29,7 +29,7 @@ class AdmissionSettings(FrozenModel):
         description="Key that `ratchet forget` signs with; empty takes that of the file operator.key in home.",
     )
     unsigned_retractions: bool = Field(
-        default=False, description="Obey retractions that nobody signed, where no principal has a key."
+        default=False, description="Obey unsigned retractions, where no principal has a key."
     )
     verifiers: tuple[str, ...] = Field(
         default=(), description="Verifiers whose outcomes are let in; empty lets in any. An outcome decides on trust."

@@ -118,7 +118,7 @@ class PolicyClient(HttpClient):
         """The negative log-likelihood of the last message under `model`: the observation that answers the action
         before it.
 
-        What other chats share with `messages` up to there is no computed again by the embedded server.
+        What other chats share with `messages` up to there is not computed again by the embedded server.
         """
         if [message.role for message in messages[-2:]] != ["assistant", "user"]:
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")

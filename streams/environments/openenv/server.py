@@ -158,7 +158,7 @@ async def _health() -> dict[str, str]:
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Serve until a signal. Raises `ConfigurationError` when there is no such environment or the port is taken."""
+    """Serve until a signal. Raises `ConfigurationError` when the environment is not found or the port is taken."""
     environment = load_environment(settings.environment)
     if isinstance(environment, Configured):
         raise ConfigurationError(
