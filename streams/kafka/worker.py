@@ -18,10 +18,10 @@ from faust.contrib.asgi import faust_app_running
 from mode import CrashingSupervisor
 
 from streams.errors import BrokerError, RatchetError
+from streams.kafka.batches import read_every_batch
 from streams.kafka.faust_overrides import (
     BundlingTransport,
     Positions,
-    accept_any_header_name,
     consumer_threads_ended,
     take_unacknowledged,
 )
@@ -71,7 +71,7 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
         web_tables_enabled=False,
         web_router_enabled=False,
     )
-    accept_any_header_name()
+    read_every_batch()
     app.transport = BundlingTransport(app.conf.broker_consumer, app, kafka, positions)
     return app
 

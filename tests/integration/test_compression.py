@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from streams.kafka.settings import KafkaSettings
 from streams.store.client import StoreClient
 from tests.builders.episodes import episode
-from tests.integration.recording import Pairs, Recorder, answers, caught_up, pairs, recorder_of
+from tests.integration.recording import Pairs, answers, caught_up, pairs, recorder_of
 from tests.waiting import eventually
 
 CODECS = ("gzip", "lz4", "snappy", "zstd")
