@@ -18,10 +18,13 @@ from streams.redaction.settings import RedactionSettings
 from streams.runtime.files import write_atomically
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
+from streams.store.limited_queries import LimitedQueries
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
 
+# Requests that are still open when the role is told to stop get this long.
+_LAST_SECONDS = 5
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 
 
@@ -52,7 +55,11 @@ async def serve(
 async def _serve(
     store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings, stop: asyncio.Event
 ) -> None:
-    server = HttpServer(uvicorn.Config(build_api(store), log_level="warning", lifespan="off"))
+    queries = LimitedQueries(store, settings)
+    api = build_api(store, queries)
+    server = HttpServer(
+        uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
+    )
     answering = asyncio.create_task(
         server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
     )
@@ -60,6 +67,7 @@ async def _serve(
         await run(build_processor(store, intake, kafka, settings), stop)
     finally:
         server.should_exit = True
+        await queries.stop()
         await answering
 
 
