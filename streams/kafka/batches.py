@@ -68,6 +68,7 @@ class _Fetched(_MemoryRecordsPy):  # type: ignore[misc] # final for type checker
 class _Partition(PartitionRecords):  # type: ignore[misc] # the package has no types
     """The records of one fetch of a partition, and stand-ins between them."""
 
+    next_fetch_offset: int
     # Per partition, the content whose checksum was wrong when it was last fetched. A fetch is an object of its own.
     suspects: ClassVar[dict[Any, bytes]] = {}
 
@@ -124,7 +125,7 @@ class _Partition(PartitionRecords):  # type: ignore[misc] # the package has no t
                 decompress(codec, b"")
             return list(batch)
         if codec:
-            content = _plain(content, decompress(codec, bytes(content[_HEADER.size :])))
+            content = memoryview(_plain(content, decompress(codec, bytes(content[_HEADER.size :]))))
             batch = DefaultRecordBatch(content)
         try:
             return list(batch)

@@ -22,6 +22,12 @@ class Received(NamedTuple):
     follows: int | None = None
     lacking: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of its key, its value and its headers."""
+        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
     def header(self, name: str) -> str | None:
         """The first header of that name, or None when there is none or its bytes are not text."""
         for found, value in self.headers:

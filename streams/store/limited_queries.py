@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import structlog
@@ -159,7 +159,7 @@ class _Running:
         self._query = query
         self._threads = threads
         self._ended = ended
-        self._work: asyncio.Future[object] | None = None
+        self._work: asyncio.Future[Any] | None = None
 
     async def call(self, do: Callable[[RunningQuery], T], watch: _Watch | None = None) -> T:
         """Have a thread do something with the query; `watch` is asked meanwhile if it is to go on."""
