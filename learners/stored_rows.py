@@ -18,6 +18,9 @@ from streams.store.queries.snapshots import (
 
 Row: TypeAlias = Mapping[str, Any]
 
+# A snapshot reads most of a store, which may be large, and waits for its turn among other queries.
+READ_TIMEOUT_S = 1800.0
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
@@ -39,13 +42,13 @@ class StoredRows:
 async def read_rows(store: StoreClient, as_of: int | None, most_per_principal: int) -> StoredRows:
     """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer."""
     if as_of is None:
-        as_of = int((await store.query(LATEST_SEQUENCE))["sequence"][0].as_py())
-    retracted_as_of = int((await store.query(LATEST_RETRACTION))["sequence"][0].as_py())
+        as_of = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
+    retracted_as_of = int((await store.query(LATEST_RETRACTION, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
     moment: dict[str, Parameter] = {"as_of": as_of}
     learnable = moment | {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
 
     async def rows(sql: str, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
-        return list((await store.query(sql, parameters)).to_pylist())
+        return list((await store.query(sql, parameters, READ_TIMEOUT_S)).to_pylist())
 
     return StoredRows(
         as_of=as_of,

@@ -91,6 +91,8 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
 
 async def work(received: Received, kafka: KafkaSettings, context: BranchContext) -> list[Outgoing]:
     """The messages to publish for one record: the results of its episode, or a dead-letter record."""
+    if received.unreadable is not None:
+        return [dead_letter_record(received, Unreadable(received.unreadable), kafka.dead_letters_topic)]
     try:
         request = BranchRequest.model_validate_json(received.value or b"")
     except ValidationError as error:

@@ -40,6 +40,8 @@ _MESSAGES = {"union_tag_invalid": "kind: no such kind of event"}
 
 def decode_event(received: Received) -> Decoded:
     """Read a record of the events topic."""
+    if received.unreadable is not None:
+        return Decoded(received, Unreadable(received.unreadable))
     if received.value is None:
         return Decoded(received, Unreadable("the record has no value"))
     try:
@@ -54,6 +56,8 @@ def decode_event(received: Received) -> Decoded:
 
 def decode_result(received: Received) -> Decoded:
     """Read a record of the transitions topic."""
+    if received.unreadable is not None:
+        return Decoded(received, Unreadable(received.unreadable))
     if received.value is None:
         return Decoded(received, Unreadable("the record has no value"))
     try:

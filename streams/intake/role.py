@@ -19,6 +19,7 @@ from streams.redaction.settings import RedactionSettings
 from streams.runtime.files import secret_key
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
+from streams.store.limited_queries import LimitedQueries
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
@@ -26,6 +27,8 @@ from streams.trust.rules import TrustSettings
 
 log = structlog.get_logger()
 
+# Requests that are still open when the role is told to stop get this long.
+_LAST_SECONDS = 5
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 200_000
 
 
@@ -65,7 +68,11 @@ async def _serve(
     authenticated: bool,
     stop: asyncio.Event,
 ) -> None:
-    server = HttpServer(uvicorn.Config(build_api(store, authenticated), log_level="warning", lifespan="off"))
+    queries = LimitedQueries(store, settings)
+    api = build_api(store, queries, authenticated=authenticated)
+    server = HttpServer(
+        uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
+    )
     answering = asyncio.create_task(
         server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
     )
@@ -73,6 +80,7 @@ async def _serve(
         await run(build_processor(store, intake, kafka, settings), stop)
     finally:
         server.should_exit = True
+        await queries.stop()
         await answering
 
 

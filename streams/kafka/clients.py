@@ -3,19 +3,19 @@
 What the cluster does wrong is a `BrokerError` that says what to do. Workers are Faust's: `streams.kafka.worker`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
+from streams.kafka.remedies import CHECK_ADDRESS, remedy_for
 from streams.kafka.security import client_options
 from streams.kafka.settings import KafkaSecurity
 
 BOOTSTRAP_TIMEOUT_MS = 15_000
-_REMEDY = "check RATCHET_KAFKA__BOOTSTRAP"
 
 P = TypeVar("P")
 
@@ -39,7 +39,7 @@ def consumer(
 
 @contextmanager
 def producer(
-    name: str, bootstrap: str, security: KafkaSecurity, remedy: str = _REMEDY, **settings: object
+    name: str, bootstrap: str, security: KafkaSecurity, remedy: str = CHECK_ADDRESS, **settings: object
 ) -> Iterator[KafkaProducer]:
     """A producer that waits for all replicas in sync. Raises `BrokerError` for any error of the cluster inside."""
     options = _options(name, bootstrap, security, {"acks": "all", **settings})
@@ -55,13 +55,30 @@ def connect_producer(
         return kind(**_options(name, bootstrap, security, settings))
 
 
+def poll(client: KafkaConsumer, timeout_ms: int, most: int | None = None) -> Mapping[TopicPartition, Sequence[Any]]:
+    """The records of the next fetch, `most` at most. Raises `BrokerError` for a batch that cannot be read."""
+    try:
+        return cast(Mapping[TopicPartition, Sequence[Any]], client.poll(timeout_ms=timeout_ms, max_records=most))
+    except Exception as error:  # each codec has exceptions of its own
+        if isinstance(error, KafkaError) and remedy_for(error) == CHECK_ADDRESS:
+            raise
+        places = ", ".join(f"{p.topic}/{p.partition}/{client.position(p)}" for p in client.assignment())
+        remedy = remedy_for(error, "look at the brokers' disks and at what the producers send: the batch is damaged")
+        raise BrokerError(f"a batch at one of {places} cannot be read: {error!r}; {remedy}") from error
+
+
 @contextmanager
-def _broker_errors(bootstrap: str, remedy: str = _REMEDY) -> Iterator[None]:
-    """Raise `BrokerError`, which ends with `remedy`, for any error of the cluster inside."""
+def _broker_errors(bootstrap: str, remedy: str = CHECK_ADDRESS) -> Iterator[None]:
+    """Raise `BrokerError`, which ends with what to do about it, for any error of the cluster inside.
+
+    `remedy` ends it where the error has none of its own, and follows on that if it is the caller's.
+    """
     try:
         yield
     except KafkaError as error:
-        raise BrokerError(f"the Kafka cluster at {bootstrap} did not answer or refused: {error!r}; {remedy}") from error
+        own = remedy_for(error, remedy)
+        ending = own if remedy in (own, CHECK_ADDRESS) else f"{own}; {remedy}"
+        raise BrokerError(f"the Kafka cluster at {bootstrap} did not answer or refused: {error!r}; {ending}") from error
 
 
 def _options(name: str, bootstrap: str, security: KafkaSecurity, settings: dict[str, object]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
-from streams.kafka.clients import consumer, producer
+from streams.kafka.clients import consumer, poll, producer
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
 from streams.kafka.settings import KafkaSettings
@@ -204,7 +204,7 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
         total = sum(max(0, ends[partition] - offset) for partition, offset in first.items())
         silent_ms = 0
         while open_ := [p for p, place in partitions.items() if client.position(place) < ends[p]]:
-            fetched = client.poll(timeout_ms=_POLL_MS)
+            fetched = poll(client, _POLL_MS)
             silent_ms = 0 if fetched else silent_ms + _POLL_MS
             if silent_ms > FETCH_TIMEOUT_S * 1000:
                 where = f"{topic}/{open_[0]}"

@@ -1,4 +1,4 @@
-"""The private parts of Faust and aiokafka that Ratchet overrides, all of them here; `streams.kafka.worker` uses them.
+"""The private parts of Faust and aiokafka that Ratchet overrides, all here and in `streams.kafka.batches`.
 
 Check each row when faust-streaming, mode-streaming or aiokafka get another version. The tests are those of
 `tests/streams/kafka/test_worker.py` or, where it says so, of `test_reading_on.py` beside it.
@@ -20,8 +20,8 @@ the store has | `test_stored_positions_override_the_groups_committed_offsets` |
 `test_what_waits_behind_a_failure_is_not_acknowledged` |
 | `consumer_threads_ended` | a consumer that could not start leaves its thread, which reports to a closed event loop | \
 `test_a_thread_that_could_not_start_is_waited_for` |
-| `accept_any_header_name` | aiokafka never gets past a header name that is not UTF-8 | \
-`test_a_header_name_that_is_not_utf8_does_not_stop_its_partition` |
+| `streams.kafka.batches` | aiokafka never gets past a header name that is not UTF-8, nor past a batch that cannot be \
+decompressed | `test_a_header_name_that_is_not_utf8_does_not_stop_its_partition`, `test_batches.py` beside it |
 
 One more defect needs no override: a consumer may stay silent after an outage of the cluster (issues 175, 523 and 629).
 `streams.kafka.stall_watchdog` notices it; `test_a_worker_that_stalls_with_records_waiting_ends`.
@@ -30,28 +30,23 @@ One more defect needs no override: a consumer may stay silent after an outage of
 import asyncio
 import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import faust
-from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
-from aiokafka.record.legacy_records import LegacyRecordBatch
-from aiokafka.record.memory_records import _MemoryRecordsPy
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.transports import ConsumerT
 from faust.types.tuples import ConsumerMessage
 from mode.threads import WorkerThread
 
+from streams.kafka.batches import StandIn
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stall_watchdog import Unread, Watchdog, unread_records
 from streams.runtime.crash_points import CrashPoint, reach
 
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
-
-_FIRST_WITH_HEADERS = 2
 
 
 class BundlingTransport(Transport):
@@ -92,6 +87,8 @@ class BundlingConsumer(Consumer):
         # Per partition, what comes next. None has an entry from its assignment to the end of `perform_seek`.
         self._next: dict[TP, int] = {}
         self._fetched_again: dict[TP, int] = {}
+        # Per partition, where the offsets begin that go with the next record, and whether the log lacks any of them.
+        self._pending: dict[TP, tuple[int, bool]] = {}
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - the signature is Faust's
         fetched, _ = await self._wait_next_records(timeout)
@@ -101,37 +98,47 @@ class BundlingConsumer(Consumer):
             following = await self._following(partition, records)
             if following:
                 self._handed[partition].append(following[-1].offset)
-                yield partition, self._bundle(partition, following)
+                yield partition, self._bundle(partition, following, records[-1])
 
-    async def _following(self, partition: TP, records: Sequence[Any]) -> Sequence[Any]:
+    async def _following(self, partition: TP, records: Sequence[Any]) -> list[Received]:
         """Those of `records` that follow what was read of the partition; none when they do not."""
         expected = self._next.get(partition)
         if expected is None or not records or records[-1].offset < expected:
-            return ()
-        if records[0].offset < expected:
-            records = [record for record in records if record.offset >= expected]
-        if records[0].offset > expected and self._fetched_again.get(partition) != expected:
-            # Only a log that lacks them leaves them out a second time.
-            self._fetched_again[partition] = expected
-            await self.seek_wait({partition: expected})
-            return ()
-        self._next[partition] = records[-1].offset + 1
-        return records
+            return []
+        if _is_row(records, expected) and partition not in self._pending:
+            self._next[partition] = expected + len(records)
+            return [_received(partition, record) for record in records]
+        found: list[Received] = []
+        follows, lacking = self._pending.pop(partition, (expected, False))
+        for record in records:
+            if record.offset < expected:
+                continue
+            if _first(record) > expected:
+                if self._fetched_again.get(partition) != expected:
+                    # Only a log that lacks them leaves them out a second time.
+                    self._fetched_again[partition] = expected
+                    await self.seek_wait({partition: expected})
+                    break
+                lacking = True
+            expected = record.offset + 1
+            if isinstance(record, StandIn) and record.unreadable is None:
+                continue
+            found.append(_received(partition, record, follows, lacking))
+            follows, lacking = expected, False
+        self._next[partition] = expected
+        if follows != expected:
+            self._pending[partition] = (follows, lacking)
+        return found
 
-    def _bundle(self, partition: TP, records: Sequence[Any]) -> ConsumerMessage:
-        last = records[-1]
-        received = [
-            Received(partition.topic, partition.partition, r.offset, r.key, r.value, _headers(r.headers))
-            for r in records
-        ]
+    def _bundle(self, partition: TP, received: list[Received], last: Any) -> ConsumerMessage:
         return ConsumerMessage(
-            *(partition.topic, partition.partition, last.offset, last.timestamp / 1000, last.timestamp_type),
+            *(partition.topic, partition.partition, received[-1].offset, last.timestamp / 1000, last.timestamp_type),
             headers=None,
             key=None,
             value=received,  # type: ignore[arg-type] # the raw serializer hands anything on
             checksum=None,
             serialized_key_size=0,
-            serialized_value_size=sum(map(_value_size, records)),
+            serialized_value_size=sum(len(each.value or b"") for each in received),
             tp=partition,
             generation_id=self.app.consumer_generation_id,
         )
@@ -157,6 +164,7 @@ class BundlingConsumer(Consumer):
         self._handed.clear()
         self._next.clear()
         self._fetched_again.clear()
+        self._pending.clear()
         await super().perform_seek()
         positions = {} if self.positions is None else await self.positions()
         wanted: dict[TP, int] = {}
@@ -185,63 +193,25 @@ async def consumer_threads_ended(timeout_s: float) -> None:
             await asyncio.to_thread(thread.join, timeout_s)
 
 
-def accept_any_header_name() -> None:
-    """From now on consumers read an undecodable header name with U+FFFD in the place of what is wrong with it."""
-    fetcher.MemoryRecords = _Fetched
+def _is_row(records: Sequence[Any], expected: int) -> bool:
+    """Return whether they are records, all of them, and the next ones."""
+    first, last = records[0].offset, records[-1].offset
+    return first == expected and last - first + 1 == len(records) and StandIn not in map(type, records)
 
 
-class _Fetched(_MemoryRecordsPy):  # type: ignore[misc] # final for type checkers, and the place to step in
-    """The records of one partition, fetch by fetch."""
-
-    def next_batch(self) -> Any:
-        content = self._next_slice
-        if content is None:
-            return None
-        self._cache_next()
-        magic = content[self.MAGIC_OFFSET]
-        return _Batch(content) if magic >= _FIRST_WITH_HEADERS else LegacyRecordBatch(content, magic)
+def _first(record: Any) -> int:
+    return record.first if isinstance(record, StandIn) else int(record.offset)
 
 
-class _Batch:
-    """aiokafka's compiled batch, or its plain one when a name cannot be decoded."""
-
-    def __init__(self, content: memoryview) -> None:
-        self._content = content
-        self._compiled = DefaultRecordBatch(content)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._compiled, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            return iter(list(self._compiled))
-        except UnicodeDecodeError:
-            return iter(_LenientBatch(self._content))
-
-
-class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc] # as above
-    _buffer: bytearray
-
-    def _maybe_uncompress(self) -> None:
-        super()._maybe_uncompress()
-        self._buffer = _LenientBytes(self._buffer)
-
-
-class _LenientBytes(bytearray):
-    """Bytes whose parts can always be decoded."""
-
-    def __getitem__(self, place: Any) -> Any:
-        part = super().__getitem__(place)
-        return _LenientBytes(part) if isinstance(place, slice) else part
-
-    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        return super().decode(encoding, "replace")
+def _received(partition: TP, record: Any, follows: int | None = None, lacking: bool = False) -> Received:
+    return Received(
+        *(partition.topic, partition.partition, record.offset, record.key, record.value, _headers(record.headers)),
+        unreadable=record.unreadable if isinstance(record, StandIn) else None,
+        follows=None if follows == record.offset else follows,
+        lacking=lacking,
+    )
 
 
 def _headers(found: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:
     # A header may have no value.
     return tuple((name, value or b"") for name, value in found) if found else ()
-
-
-def _value_size(record: Any) -> int:
-    return record.serialized_value_size or 0

@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 
 class Received(NamedTuple):
-    """One record of a topic, undecoded. A tuple, for millions of them are made."""
+    """One record of a topic, undecoded. A tuple, for millions of them are made.
+
+    `unreadable` is why a batch could not be read: then this stands for it, with its last offset, and its bytes as they
+    lie in the log. From `follows` on, if that is not the record's own offset, there is nothing else to read before it:
+    the markers of transactions and, when it is `lacking`, records that the log has not.
+    """
 
     topic: str
     partition: int
@@ -13,6 +18,15 @@ class Received(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    unreadable: str | None = None
+    follows: int | None = None
+    lacking: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of its key, its value and its headers."""
+        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
 
     def header(self, name: str) -> str | None:
         """The first header of that name, or None when there is none or its bytes are not text."""

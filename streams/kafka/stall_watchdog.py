@@ -13,7 +13,7 @@ import structlog
 from kafka import TopicPartition
 
 from streams.errors import BrokerError
-from streams.kafka.clients import consumer
+from streams.kafka.clients import consumer, poll
 from streams.kafka.settings import KafkaSettings
 
 log = structlog.get_logger()
@@ -57,8 +57,9 @@ class Watchdog:
             try:
                 found = await self._unread()
             except BrokerError as error:
-                # Without a cluster there is nothing to read, and the client goes on asking for it.
-                log.warning("the cluster does not answer", error=repr(error))
+                # Without a cluster there is nothing to read, and the client goes on asking for it. A batch that cannot
+                # be read here is no reason to end either.
+                log.warning("it cannot be seen if records wait", error=str(error))
                 waiting, self._moved = {}, time.monotonic()
                 continue
             still = {partition: offset for partition, offset in found.items() if waiting.get(partition) == offset}
@@ -90,7 +91,7 @@ def unread_records(kafka: KafkaSettings, group: str, topics: set[str], positions
         found: dict[tuple[str, int], int] = {}
         deadline = time.monotonic() + _PROBE_MS / 1000
         while time.monotonic() < deadline:
-            for partition, records in client.poll(timeout_ms=200, max_records=len(partitions)).items():
+            for partition, records in poll(client, 200, len(partitions)).items():
                 if records:
                     found[partition.topic, partition.partition] = following[partition.topic, partition.partition]
                     client.pause(partition)

@@ -1,13 +1,14 @@
 """The topics of the log: made when a role starts, measured when somebody wants to know that nothing is missing."""
 
 import time
+from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import BrokerError
-from streams.kafka.clients import admin, consumer
+from streams.kafka.clients import admin, consumer, poll
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
 
 FETCH_TIMEOUT_S = 15.0
@@ -72,7 +73,8 @@ def _high_watermarks(client: KafkaConsumer, partitions: list[TopicPartition]) ->
     client.seek_to_end(*partitions)
     deadline = time.monotonic() + FETCH_TIMEOUT_S
     while time.monotonic() < deadline:
-        client.poll(timeout_ms=100, max_records=1)
+        with suppress(BrokerError):  # a record that has just come, and cannot be read: the end is known all the same
+            poll(client, 100, 1)
         ends = {partition.partition: client.highwater(partition) for partition in partitions}
         if None not in ends.values():
             return ends

@@ -18,14 +18,15 @@ from faust.contrib.asgi import faust_app_running
 from mode import CrashingSupervisor
 
 from streams.errors import BrokerError, RatchetError
+from streams.kafka.batches import read_every_batch
 from streams.kafka.faust_overrides import (
     BundlingTransport,
     Positions,
-    accept_any_header_name,
     consumer_threads_ended,
     take_unacknowledged,
 )
 from streams.kafka.records import Outgoing, Received
+from streams.kafka.remedies import remedy_for
 from streams.kafka.security import tls_context
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
 from streams.runtime.crash_points import CrashPoint, reach
@@ -71,7 +72,7 @@ def build_app(role: str, kafka: KafkaSettings, *, bundle: int, positions: Positi
         web_tables_enabled=False,
         web_router_enabled=False,
     )
-    accept_any_header_name()
+    read_every_batch()
     app.transport = BundlingTransport(app.conf.broker_consumer, app, kafka, positions)
     return app
 
@@ -118,7 +119,8 @@ async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:
         ]
         await asyncio.gather(*pending)
     except KafkaError as error:
-        raise BrokerError(f"could not publish {len(messages)} messages: {error!r}; is the cluster healthy?") from error
+        remedy = remedy_for(error, "is the cluster healthy?")
+        raise BrokerError(f"could not publish {len(messages)} messages: {error!r}; {remedy}") from error
 
 
 async def run(app: faust.App, stop: asyncio.Event) -> None:
@@ -131,7 +133,9 @@ async def run(app: faust.App, stop: asyncio.Event) -> None:
         async with faust_app_running(app, stop_timeout=STOP_TIMEOUT_S):
             await _until_stopped_or_crashed(app, stop)
     except KafkaError as error:
-        raise BrokerError(f"{app.conf.id} lost the Kafka cluster at {app.conf.broker}: {error!r}") from error
+        raise BrokerError(
+            f"{app.conf.id} lost the Kafka cluster at {app.conf.broker}: {error!r}; {remedy_for(error)}"
+        ) from error
     except TimeoutError as error:
         raise BrokerError(f"{app.conf.id} did not stop within {STOP_TIMEOUT_S:.0f} s") from error
     finally:
@@ -139,7 +143,8 @@ async def run(app: faust.App, stop: asyncio.Event) -> None:
     if app.crashed:
         if isinstance(app.crash_reason, RatchetError):
             raise app.crash_reason
-        raise BrokerError(f"{app.conf.id} crashed: {app.crash_reason!r}; start it again") from app.crash_reason
+        remedy = remedy_for(app.crash_reason, "start it again") if app.crash_reason else "start it again"
+        raise BrokerError(f"{app.conf.id} crashed: {app.crash_reason!r}; {remedy}") from app.crash_reason
 
 
 def _credentials(security: KafkaSecurity) -> SASLCredentials | SSLCredentials | None:

@@ -76,6 +76,10 @@ class Assembler:
         records: list[AnyRecord] = []
         dead: list[Outgoing] = []
         for received in batch:
+            if received.unreadable is not None:
+                reason = Unreadable(received.unreadable)
+                dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
+                continue
             try:
                 records.append(ANY_RECORD.validate_json(received.value or b""))
             except ValidationError as error:

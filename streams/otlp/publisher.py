@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from streams.errors import BrokerError
 from streams.kafka.clients import connect_producer
 from streams.kafka.records import Outgoing
+from streams.kafka.remedies import remedy_for
 from streams.kafka.settings import KafkaSettings
 
 _RECONNECT_S = 1.0
@@ -44,7 +45,8 @@ class Publisher:
             # An idempotent producer may be unable to go on after an error: the next request gets a new one.
             self._discard(producer)
             raise BrokerError(
-                f"the Kafka cluster at {self._kafka.bootstrap} did not take the messages: {error!r}; is it healthy?"
+                f"the Kafka cluster at {self._kafka.bootstrap} did not take the messages: {error!r}; "
+                f"{remedy_for(error, 'is it healthy?')}"
             ) from error
 
     def close(self) -> None:

@@ -39,10 +39,14 @@ class HttpClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """The server's answer to a request with the JSON `body`, if its status is not an error."""
+    async def _call(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> httpx.Response:
+        """The server's answer to a request with the JSON `body`, if its status is not an error.
+
+        `timeout_s` takes the place of the client's own.
+        """
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         try:
-            response = await self._http.request(method, path, json=body)
+            response = await self._http.request(method, path, json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise self.error(
                 f"{self.server} at {self.base_url} did not answer {path}: {error!r}; {self.remedy}"

@@ -1,44 +1,43 @@
 """The query API: the HTTP interface of the one process that has the store open. The record role serves it."""
 
-import pyarrow as pa
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
-from streams.errors import StoreError
 from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
 from streams.store.database import Parameter
+from streams.store.limited_queries import LimitedQueries
+from streams.store.settings import StoreSettings
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
 
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
+LONGEST_QUERY_S = 3600.0
 
 
 class Query(FrozenModel):
-    """One SELECT over the tables of the store. `parameters` has a value for each `$name` in it."""
+    """One SELECT over the tables of the store. `parameters` has a value for each `$name` in it.
+
+    `timeout_s` is how many seconds it may wait and run, for one that is known to be long; by default the settings say.
+    """
 
     sql: str
     parameters: dict[str, Parameter] = Field(default_factory=dict)
+    timeout_s: float | None = Field(default=None, gt=0, le=LONGEST_QUERY_S)
 
 
-def build_api(store: Store, authenticated: bool | None = None) -> FastAPI:
+def build_api(store: Store, queries: LimitedQueries | None = None, *, authenticated: bool | None = None) -> FastAPI:
     """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`.
 
-    `authenticated` says that every event has to be signed.
+    `queries` sets the limits, by default those of `StoreSettings`; `authenticated` says that every event has to be
+    signed.
     """
+    limited = queries or LimitedQueries(store, StoreSettings())
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
     answer_errors(api)
 
     @api.post("/query")
-    def query(body: Query) -> Response:
-        try:
-            table = store.query(body.sql, body.parameters)
-        except StoreError as error:
-            raise HTTPException(400, str(error)) from error
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return Response(sink.getvalue().to_pybytes(), media_type=ARROW_STREAM)
+    async def query(body: Query, request: Request) -> Response:
+        return await limited.answer(request, body.sql, body.parameters, body.timeout_s)
 
     @api.get("/status")
     def report() -> StoreStatus:

@@ -15,6 +15,8 @@ from streams.store.tables import TABLES
 
 Scalar: TypeAlias = str | int | float | bool | None
 Parameter: TypeAlias = Scalar | Sequence[Scalar]
+ROWS_AT_ONCE = 2048  # DuckDB's own unit
+
 # A value for each `$name` in a query.
 Parameters: TypeAlias = Mapping[str, object]
 # A value for each column of a table.
@@ -111,19 +113,67 @@ class Database:
 
         Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
         """
-        given = dict(parameters or {})
-        cursor = self.connection.cursor()
+        query = self.begin_query()
         try:
-            statements = cursor.extract_statements(sql)
+            query.start(sql, parameters)
+            return query.all_rows()
+        finally:
+            query.close()
+
+    def begin_query(self) -> "RunningQuery":
+        """A query beside the others, which `start` begins."""
+        return RunningQuery(self.connection.cursor())
+
+
+class RunningQuery:
+    """One SELECT in a read-only transaction. For one thread at a time, but for `interrupt`."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self._reader: pa.RecordBatchReader | None = None
+
+    def start(self, sql: str, parameters: Parameters | None = None) -> pa.Schema:
+        """Carry it out up to its first rows, with a value for each `$name` in it; the schema of these.
+
+        Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
+        """
+        given = dict(parameters or {})
+        with _failures():
+            statements = self._cursor.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise StoreError("the query API takes exactly one SELECT statement")
             _check_parameters(statements[0].named_parameters, given.keys())
-            cursor.execute("BEGIN TRANSACTION READ ONLY")
-            return cursor.execute(statements[0], given).to_arrow_table()
-        except duckdb.Error as error:
-            raise StoreError(f"the query failed: {error}") from error
-        finally:
-            cursor.close()
+            self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+            self._reader = self._cursor.execute(statements[0], given).to_arrow_reader(ROWS_AT_ONCE)
+        return self._reader.schema
+
+    def next_rows(self) -> pa.RecordBatch | None:
+        """The next rows, `ROWS_AT_ONCE` at most; None after the last. Raises `StoreError` when the query fails."""
+        with _failures():
+            return next(self._reader, None) if self._reader is not None else None
+
+    def all_rows(self) -> pa.Table:
+        """The rest of the rows. Raises `StoreError` when the query fails."""
+        if self._reader is None:
+            raise StoreError("the query was not started: call start first")
+        with _failures():
+            return self._reader.read_all()
+
+    def interrupt(self) -> None:
+        """Have what runs at this moment fail. Call it again until it has."""
+        self._cursor.interrupt()
+
+    def close(self) -> None:
+        self._reader = None
+        self._cursor.close()
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # a reader's failures are OSErrors
+        raise StoreError(f"the query failed: {error}") from error
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = "") -> list[str]:

@@ -31,16 +31,18 @@ class Positions:
     def passes(self, received: Received, batch: Batch) -> bool:
         """Return whether the record is new. Offsets missing before it become a row of `gaps`.
 
-        Raises `StoreError` when they are missing from the middle of what is being read. Only the log itself can skip
-        offsets at the start, since reading began at the watermark; later the consumer may have.
+        Raises `StoreError` when they are missing from the middle of what is being read, unless the record says that
+        the log lacks them. Only the log itself can skip offsets at the start, since reading began at the watermark;
+        later the consumer may have.
         """
         partition = (received.topic, received.partition)
         expected = self._next.get(partition, 0)
         if received.offset < expected:
             return False
-        if received.offset > expected:
+        follows = received.offset if received.follows is None else received.follows
+        if follows > expected or received.lacking:
             where = f"{received.topic}/{received.partition}"
-            if partition in self._read or partition in self._begun:
+            if not received.lacking and (partition in self._read or partition in self._begun):
                 raise StoreError(
                     f"{where} went from offset {expected} to {received.offset}; read again from {expected}"
                 )

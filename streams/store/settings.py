@@ -16,3 +16,7 @@ class StoreSettings(FrozenModel):
     batch: int = Field(default=1000, ge=1, description="Most records that are fetched at once.")
     batch_s: float = Field(default=0.5, gt=0, description="Longest wait, in seconds, for a batch to fill.")
     memory: str = Field(default="1GB", description="DuckDB's memory limit.")
+    query_timeout_s: float = Field(
+        default=60.0, gt=0, description="Longest time of a query of the query API, sending its rows included."
+    )
+    queries: int = Field(default=4, ge=1, description="Queries of the query API that run at once; more wait a little.")

@@ -19,7 +19,7 @@ from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, St
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings
-from streams.store.database import Database, Parameters
+from streams.store.database import Database, Parameters, RunningQuery
 from streams.store.decoded import RESULTS, Decoded
 from streams.store.judge import Judge
 from streams.store.memory import Memory
@@ -195,6 +195,10 @@ class Store:
         Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
         """
         return self._database.query(sql, parameters)
+
+    def begin_query(self) -> RunningQuery:
+        """A query that its caller starts, reads and closes; the writer and other queries go on beside it."""
+        return self._database.begin_query()
 
     @contextmanager
     def _transaction(self, purpose: str) -> Iterator[Batch]:
