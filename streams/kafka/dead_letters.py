@@ -179,7 +179,7 @@ def _mark(dead_letter: DeadLetter, topic: str) -> Outgoing:
 
 def _publish(client: KafkaProducer, messages: Sequence[Outgoing]) -> None:
     sent = [
-        client.send(message.topic, key=message.key, value=message.value, headers=list(message.headers))
+        client.send(message.topic, key=message.key, value=message.body, headers=list(message.headers))
         for message in messages
     ]
     client.flush()

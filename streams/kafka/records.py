@@ -47,3 +47,8 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def body(self) -> bytes | None:
+        """The value as clients take it: they refuse a message that has neither a key nor a value."""
+        return b"" if self.key is None and self.value is None else self.value

@@ -110,7 +110,7 @@ async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:
             await producer.send(
                 message.topic,
                 key=message.key,
-                value=message.value,
+                value=message.body,
                 partition=None,
                 timestamp=None,
                 headers=list(message.headers),

@@ -1,6 +1,7 @@
 """Dead-dead-letter record records on a real broker: listed once, replayed whole, and marked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from streams.kafka.dead_letters import (
 )
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import (
+    MOST_BYTES,
     OFFSET_HEADER,
     TOPIC_HEADER,
     VERDICT_HEADER,
@@ -161,3 +163,22 @@ def test_a_malformed_position_is_refused(text: str) -> None:
 def test_a_position_is_read_as_it_is_written() -> None:
     position = Position("tenant/events", 3, 17)
     assert Position.parse(str(position)) == position
+
+
+def test_a_refused_record_without_key_and_value_can_be_replayed(kafka: KafkaSettings) -> None:
+    received = Received(kafka.events_topic, 0, 3, None, None)
+    letter = dead_letter_record(received, Unreadable("the record has no value"), kafka.dead_letters_topic)
+    publish(kafka, replace(letter, value=letter.body))
+    assert replay(kafka, dead_letters(kafka), lambda _, __: None) == 1
+    assert [again.replayed for again in dead_letters(kafka)] == [True]
+
+
+def test_a_refused_record_that_is_too_large_is_named_by_its_place(kafka: KafkaSettings) -> None:
+    received = Received(kafka.events_topic, 0, 3, b"key", bytes(MOST_BYTES), (("name", b"1"),))
+    letter = dead_letter_record(received, Unreadable("Invalid JSON"), kafka.dead_letters_topic)
+    assert letter.value is None
+    assert letter.headers[0][0] == VERDICT_HEADER
+    publish(kafka, replace(letter, value=letter.body))
+    (found,) = dead_letters(kafka)
+    assert found.error.startswith(f"Invalid JSON; its {MOST_BYTES + 8} bytes are too many for")
+    assert f"{kafka.events_topic}/0/3" in found.error
