@@ -72,7 +72,7 @@ def http() -> Iterator[httpx.Client]:
 
     @app.get("/bug")
     async def bug() -> None:
-        raise ZeroDivisionError("\ud800")
+        raise ZeroDivisionError("a bug")
 
     with served(app) as url, httpx.Client(base_url=url) as client:
         yield client
