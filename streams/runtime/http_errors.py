@@ -87,7 +87,7 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        # Starlette raises it again behind this answer, so that uvicorn logs where it came from, and ends the connection.
+        # Starlette raises it again behind this answer: uvicorn logs where it came from, and ends the connection.
         return error_response(500, UNEXPECTED, headers={"Connection": "close"})
 
 
