@@ -44,7 +44,9 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 def adapted_layers(adapted: PeftModel) -> dict[str, int]:
     """How many layers of each name the adapter changes."""
     names = (name for name, module in adapted.named_modules() if isinstance(module, LoraLayer))
-    return dict(sorted(Counter(name.rpartition(".")[2] for name in names).items()))
+    # PEFT wraps the experts of a mixture once more.
+    parts = (name.removesuffix(".base_layer").rpartition(".")[2] for name in names)
+    return dict(sorted(Counter(parts).items()))
 
 
 def attention_windows(config: PreTrainedConfig) -> tuple[int, ...]:
@@ -63,6 +65,24 @@ def attention_windows(config: PreTrainedConfig) -> tuple[int, ...]:
     return (int(window),) if window and "sliding_attention" in kinds else ()
 
 
+def longest_exact(config: PreTrainedConfig) -> int | None:
+    """The longest sequence, in tokens, in which a token's position means the same whatever is read beside it.
+
+    Rotary embeddings of some kinds change all positions once any of them is beyond the original length. None where the
+    model knows no limit.
+    """
+    config = config.get_text_config()
+    lengths = [getattr(config, "max_position_embeddings", None)]
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for kind in [parameters, *(part for part in parameters.values() if isinstance(part, dict))]:
+        if kind.get("rope_type") in {"longrope", "dynamic"}:
+            lengths += [
+                kind.get("original_max_position_embeddings"),
+                getattr(config, "original_max_position_embeddings", None),
+            ]
+    return min((int(length) for length in lengths if length), default=None)
+
+
 def check_trees(model: PreTrainedModel) -> None:
     """Raises `ConfigurationError` unless a packed tree gives the log-probabilities of its paths read one by one."""
     kind = type(model).__name__
@@ -79,7 +99,9 @@ def check_trees(model: PreTrainedModel) -> None:
             model.set_attn_implementation("eager")
             paths = (torch.arange(2 * third), torch.cat([torch.arange(third), torch.arange(2 * third, 3 * third)]))
             apart = [model(input_ids=ids[path][None], use_cache=False).logits[0] for path in paths]
-    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, NotImplementedError) as error:
+    except ConfigurationError:
+        raise
+    except Exception as error:
         raise ConfigurationError(f"{refused}: {error}; choose another base model") from error
     finally:
         model.set_attn_implementation(implementation)

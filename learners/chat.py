@@ -7,22 +7,22 @@ in context. Text is tokenised as text: a special token that somebody writes into
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from jinja2 import TemplateError
 from tokenizers import Encoding, Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from streams.errors import ChatTemplateError, ConfigurationError
 from streams.events import Message
 
-# Characters of private use, which no template writes. The first stands for a content whose place is looked for.
-_MARK = "\U000ffff0"
-_FIRST_MASK = 0xF0000
+# Stands in texts for what is put in later: drawn for each process, so that nobody can write it into a message.
+_NONCE = secrets.token_hex(8)
+_MARK = f"\U000ffff0{_NONCE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,10 @@ class ChatTokenizer:
         self._specials = {token["content"]: token for token in document["added_tokens"] if token["special"]}
         self._special = re.compile("|".join(re.escape(text) for text in sorted(self._specials, key=len, reverse=True)))
         self._plain = Tokenizer.from_str(json.dumps(document))
-        self._literal = _with_aliases(document)
+        self._literal = self._with_aliases(document)
+        # Such special tokens are also found in text that becomes their name, such as letters of another width.
+        normalized = any(token["normalized"] for token in self._specials.values())
+        self._normalizer = self._plain.normalizer if normalized else None
         self.configured_stops = _configured_stops(base, self.tokenizer)
         self.end_of_turn = self._end_of_turn()
 
@@ -127,6 +130,15 @@ class ChatTokenizer:
         except ChatTemplateError as error:
             raise ConfigurationError(str(error)) from error
 
+    def refused_system_message(self) -> str | None:
+        """The reason for which chats with a system message cannot be served or trained, None where they can."""
+        chat = [Message(role="system", content="Rules."), Message(role="user", content="Go.")]
+        try:
+            self.reply(chat, Message(role="assistant", content="look"))
+        except ChatTemplateError as error:
+            return str(error)
+        return None
+
     def check_configured_stop(self) -> None:
         """Raises `ConfigurationError` when a server that reads only the model's files would not end a trained reply."""
         if self.end_of_turn not in self.configured_stops:
@@ -144,12 +156,12 @@ class ChatTokenizer:
         chat = [message.model_dump(exclude_none=True) for message in messages]
         masks: dict[str, str] = {}
         if literal:
-            masks = {text: chr(_FIRST_MASK + number) for number, text in enumerate(self._specials)}
+            masks = {text: f"\U000ffff1{_NONCE}{number}\U000ffff2" for number, text in enumerate(self._specials)}
             chat = cast(list[dict[str, Any]], self._masked(chat, masks))
         try:
             text = cast(str, self.tokenizer.apply_chat_template(chat, add_generation_prompt=generation, tokenize=False))
-        # A template is a program of somebody else's: it may refuse a chat in any way.
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        # A template is a program of somebody else's: it may fail in any way.
+        except Exception as error:
             raise ChatTemplateError(
                 f"the chat template of {self._name} refuses the roles {_roles(messages)}: {error}"
             ) from error
@@ -168,7 +180,11 @@ class ChatTokenizer:
 
     def _has_specials(self, messages: Sequence[Message]) -> bool:
         texts = (text for message in messages for text in (message.content, message.reasoning_content) if text)
-        return bool(self._specials) and any(self._special.search(text) for text in texts)
+        return bool(self._specials) and any(self._names_special(text) for text in texts)
+
+    def _names_special(self, text: str) -> bool:
+        normalized = self._normalizer.normalize_str(text) if self._normalizer is not None else ""
+        return bool(self._special.search(text) or self._special.search(normalized))
 
     def _encode(self, text: str, *, literal: bool) -> Encoding:
         # The template has written every special token already.
@@ -188,7 +204,7 @@ class ChatTokenizer:
             _, mark, tail = self._render(chat, literal=False, generation=False).rpartition(_MARK)
         except ChatTemplateError as error:
             raise ConfigurationError(f"{error}; choose another base model") from error
-        special = {token["id"] for token in self._specials.values()}
+        special = {token["id"] for token in self._specials.values()} - {self.tokenizer.unk_token_id}
         for are_special, run in groupby(self.encode(tail) if mark else (), key=special.__contains__):
             if are_special:
                 ends = list(run)
@@ -198,6 +214,29 @@ class ChatTokenizer:
             "token, so no server would stop there: choose another base model or template"
         )
 
+    def _with_aliases(self, document: dict[str, Any]) -> Tokenizer:
+        """The tokenizer of `document` with special tokens under aliases, so that their own names are ordinary text."""
+        aliases = {text: _alias(token) for text, token in self._specials.items()}
+        model = dict(document["model"])
+        vocabulary = model["vocab"]
+        if isinstance(vocabulary, dict):
+            model["vocab"] = {aliases.get(piece, piece): number for piece, number in vocabulary.items()}
+        else:
+            model["vocab"] = [[aliases.get(piece, piece), score] for piece, score in vocabulary]
+        if model.get("unk_token") is not None:
+            model["unk_token"] = aliases.get(model["unk_token"], model["unk_token"])
+        added = [
+            token | {"content": aliases[token["content"]], "normalized": False} if token["special"] else token
+            for token in document["added_tokens"]
+        ]
+        try:
+            return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
+        except Exception as error:
+            raise ConfigurationError(
+                f"the special tokens of {self._name} cannot be told from text that names them: {error}; "
+                "choose another base model"
+            ) from error
+
     def _word(self, token: int) -> str:
         return str(self._plain.decode([token], skip_special_tokens=False))
 
@@ -206,8 +245,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in `folder`. Raises `ConfigurationError` if there is none, or none that decodes as it goes."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder} holds no tokenizer: {error}") from error
+    # The library raises bare exceptions for files that are damaged.
+    except Exception as error:
+        raise ConfigurationError(f"{folder} holds no tokenizer that can be read: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ConfigurationError(f"the tokenizer in {folder} has no tokenizer.json: save it as a fast one")
     return tokenizer
@@ -219,29 +259,20 @@ def _configured_stops(base: Path, tokenizer: PreTrainedTokenizerFast) -> frozens
         ends = GenerationConfig.from_pretrained(base, local_files_only=True).eos_token_id
     except OSError:
         ends = None
-    if ends is None:
-        ends = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "eos_token_id", None)
-    found = ends if isinstance(ends, list) else [ends]
-    return frozenset(int(end) for end in [*found, tokenizer.eos_token_id] if end is not None)
+    try:
+        if ends is None:
+            ends = getattr(AutoConfig.from_pretrained(base, local_files_only=True), "eos_token_id", None)
+        found = ends if isinstance(ends, list) else [ends]
+        return frozenset(int(end) for end in [*found, tokenizer.eos_token_id] if end is not None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"{base} does not say at which tokens a reply ends: correct eos_token_id in its generation_config.json or "
+            f"config.json: {error}"
+        ) from error
 
 
 def _alias(token: dict[str, Any]) -> str:
-    return f"\U000ffff1{token['id']}\U000ffff2"
-
-
-def _with_aliases(document: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of `document` with every special token under an alias, so that its own name is ordinary text."""
-    aliases = {token["content"]: _alias(token) for token in document["added_tokens"] if token["special"]}
-    model = dict(document["model"])
-    vocabulary = model["vocab"]
-    if isinstance(vocabulary, dict):
-        model["vocab"] = {aliases.get(piece, piece): number for piece, number in vocabulary.items()}
-    else:
-        model["vocab"] = [[aliases.get(piece, piece), score] for piece, score in vocabulary]
-    if model.get("unk_token") is not None:
-        model["unk_token"] = aliases.get(model["unk_token"], model["unk_token"])
-    added = [token | {"content": aliases.get(token["content"], token["content"])} for token in document["added_tokens"]]
-    return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
+    return f"\U000ffff3{_NONCE}{token['id']}\U000ffff4"
 
 
 def _roles(messages: Sequence[Message]) -> str:

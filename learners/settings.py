@@ -14,7 +14,7 @@ TRAINING_REPORT = "training.json"
 
 
 class LoraSettings(FrozenModel):
-    """The adapter's shape."""
+    """The adapter's shape. One that is trained on from another keeps that one's."""
 
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1, description="The update is scaled by alpha / rank.")
@@ -52,7 +52,10 @@ class LearnerSettings(FrozenModel):
     threads: int = Field(default=2, ge=1)
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
     most_per_principal: int = Field(
-        default=MOST_PER_PRINCIPAL, ge=1, description="Most episodes of one principal in a snapshot, the newest."
+        default=MOST_PER_PRINCIPAL,
+        ge=1,
+        lt=1_000_000,
+        description="Most episodes of one principal in a snapshot, the newest.",
     )
     branch_patience_s: float = Field(
         default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learners import tree_attention
-from learners.architecture import adapted_layers, check_trees, linear_layers
+from learners.architecture import adapted_layers, check_trees, linear_layers, longest_exact
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.objectives.objective import Objective
@@ -44,11 +44,15 @@ def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: to
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, attn_implementation=tree_attention.NAME, local_files_only=True
         )
-    except (OSError, ValueError) as error:
+    # Libraries raise many kinds of errors for files that are damaged and for architectures without such attention.
+    except Exception as error:
         raise ConfigurationError(f"{base} holds no model that can be trained: {error}") from error
     check_trees(model)
     if parent is not None:
-        return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+        try:
+            return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+        except Exception as error:
+            raise ConfigurationError(f"{parent} holds no adapter of {base}: {error}") from error
     depth = model.config.get_text_config().num_hidden_layers
     layers = None if lora.layers is None else list(range(max(0, depth - lora.layers), depth))
     config = LoraConfig(
@@ -91,17 +95,41 @@ def batches(trajectories: Sequence[Trajectory], size: int, generator: torch.Gene
         yield batch
 
 
+class Limits:
+    """The tokens and positions that a model can read."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._longest = longest_exact(model.config)
+
+    def check(self, tree: Tree) -> None:
+        """Raises `ChatTemplateError` for a tree with a token or a position that the model does not have."""
+        if int(tree.ids.max()) >= self._vocabulary:
+            raise ChatTemplateError(f"the episode holds token {int(tree.ids.max())} of a model of {self._vocabulary}")
+        if self._longest is not None and int(tree.positions.max()) >= self._longest:
+            raise ChatTemplateError(f"the episode is longer than the {self._longest} tokens that the model reads")
+
+
 def packed(
-    order: Iterator[list[Trajectory]], objective: Objective, packer: TreePacker, left_out: dict[str, str]
+    order: Iterator[list[Trajectory]],
+    objective: Objective,
+    packer: TreePacker,
+    limits: Limits,
+    left_out: dict[str, str],
 ) -> Iterator[list[Tree]]:
-    """The trees of each batch. What the chat template refuses is noted in `left_out`: episode id, then the reason."""
+    """The trees of each batch.
+
+    What the chat template refuses or the model cannot read is noted in `left_out`: episode id, then the reason.
+    """
     for batch in order:
         trees = []
         for trajectory in batch:
             if trajectory.episode_id in left_out:
                 continue
             try:
-                trees.append(objective.pack(trajectory, packer))
+                tree = objective.pack(trajectory, packer)
+                limits.check(tree)
+                trees.append(tree)
             except ChatTemplateError as error:
                 left_out[trajectory.episode_id] = str(error)
         yield trees
@@ -126,6 +154,7 @@ def train(job: TrainingJob) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min((done + 1) / _WARM_UP_UPDATES, (updates - done) / updates)
     )
+    limits = Limits(model)
     left_out: dict[str, str] = {}
     done = 0
     for stage in job.settings.stages:
@@ -134,7 +163,7 @@ def train(job: TrainingJob) -> None:
         if not usable:
             raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {stage.objective} could learn from")
         until = done + stage.updates
-        for trees in packed(batches(usable, stage.trajectories, generator), objective, packer, left_out):
+        for trees in packed(batches(usable, stage.trajectories, generator), objective, packer, limits, left_out):
             if all(trajectory.episode_id in left_out for trajectory in usable):
                 reason = left_out[usable[0].episode_id]
                 raise TrainingError(f"none of the {len(usable)} trajectories can be trained on: {reason}")

@@ -10,7 +10,7 @@ import structlog
 from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
-from streams.errors import ConfigurationError
+from streams.errors import RatchetError
 from streams.runtime.processes import die_with_parent
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
     try:
         serve(settings)
-    except ConfigurationError as error:
+    except RatchetError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0

@@ -26,7 +26,9 @@ def check_served(model: PreTrainedModel, chat: ChatTokenizer, dtype: torch.dtype
         model.set_attn_implementation("eager")
         with torch.inference_mode():
             alone = [model(input_ids=prompt[None], use_cache=False).logits[0, :-1].float() for prompt in prompts]
-    except (TypeError, ValueError, AttributeError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+    except ConfigurationError:
+        raise
+    except Exception as error:
         raise ConfigurationError(f"{refused}: {error}; serve it by vLLM instead") from error
     finally:
         model.set_attn_implementation(attention.NAME)

@@ -4,7 +4,7 @@ The HTTP server submits sequences to it and hears of their progress through thei
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
 from daemon.inference.weights import load_weights, return_memory
+from learners.architecture import longest_exact
 from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from streams.errors import ConfigurationError, RequestRefusedError
@@ -46,7 +47,7 @@ class Load:
 
 
 class Engine:
-    """Loads the base model at once; `start` begins to serve it.
+    """Loads the base model at once; `start` begins to serve it. `on_failure` is called when its thread cannot go on.
 
     Raises:
         ConfigurationError: the folder holds no model that can be served.
@@ -60,8 +61,7 @@ class Engine:
         self.chat = ChatTokenizer(settings.model)
         self.tokenizer = self.chat.tokenizer
         self.vocabulary = int(model.config.get_text_config().vocab_size)
-        longest = getattr(model.config, "max_position_embeddings", settings.max_length)
-        self.max_length = min(settings.max_length, longest)
+        self.max_length = min(settings.max_length, longest_exact(model.config) or settings.max_length)
         self.stop_tokens = self.chat.stop_tokens
         check_served(model, self.chat, self._dtype)
         self._counters = Counters()
@@ -74,6 +74,8 @@ class Engine:
         self._loading = threading.Lock()
         self._arrived: list[tuple[Runner, Sequence]] = []
         self._stopping = False
+        self.failed = False
+        self.on_failure: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
 
     def start(self) -> None:
@@ -146,10 +148,12 @@ class Engine:
         try:
             with self._loading:
                 model = load_weights(self._settings.model, folder, self._dtype)
-        except ConfigurationError as error:
+        except BaseException as error:
             with self._changed:
                 self._names_used.discard(name)  # nothing was ever served under it
-            raise RequestRefusedError(400, "bad_adapter", str(error)) from error
+            if isinstance(error, ConfigurationError):
+                raise RequestRefusedError(400, "bad_adapter", str(error)) from error
+            raise
         with self._changed:
             self._models[name] = LoadedModel(name, folder, self._base.name, self._runner(model))
         return_memory()
@@ -188,6 +192,10 @@ class Engine:
         try:
             while self._step():
                 pass
+        except Exception:
+            log.exception("the inference engine failed")
+            self.failed = True
+            self.on_failure()
         finally:
             # Whatever ended the thread, no client is left waiting for an answer.
             with self._changed:

@@ -245,17 +245,20 @@ def _scored_from(chat: ChatTokenizer, request: ChatRequest, prompt: Tokens) -> i
 def _prompt_tokens(engine: Engine, prompt: str | Items[int]) -> Tokens:
     if isinstance(prompt, str):
         return np.array(engine.tokenizer.backend_tokenizer.encode(prompt).ids, dtype=np.int32)
-    unknown = [token for token in prompt if token >= engine.vocabulary]
-    if unknown:
-        raise RequestRefusedError(
-            400, "invalid_request", f"prompt: token {unknown[0]} is beyond the vocabulary of {engine.vocabulary} tokens"
-        )
     return np.array(prompt, dtype=np.int32)
 
 
 def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
     """Return the largest number of tokens that the reply may have."""
     room = engine.max_length - len(prompt)
+    if not len(prompt):
+        raise RequestRefusedError(400, "invalid_request", "the prompt has no tokens: send some text")
+    if int(prompt.max()) >= engine.vocabulary:
+        raise RequestRefusedError(
+            400,
+            "invalid_request",
+            f"the prompt holds token {int(prompt.max())}, and the model has {engine.vocabulary}: leave it out",
+        )
     if room < (1 if wanted is None else wanted):
         raise RequestRefusedError(
             400,

@@ -41,7 +41,10 @@ def _as_sent(message: Any) -> Any:
     return {key: value for key, value in without_nulls(message).items() if empty.get(key) != value or key not in empty}
 
 
-StopStrings: TypeAlias = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)]
+# Each is searched for behind every token; OpenAI takes four.
+StopStrings: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...], Field(max_length=64), BeforeValidator(_as_list)
+]
 ChatMessage: TypeAlias = Annotated[Message, BeforeValidator(_as_sent)]
 
 

@@ -34,7 +34,7 @@ from daemon.inference.schemas import (
 )
 from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
-from streams.errors import RequestRefusedError
+from streams.errors import RequestRefusedError, SupervisorError
 from streams.runtime.http_errors import UNEXPECTED, answer_errors, error_reply
 
 # Streams that are still open when the server is told to stop get this long.
@@ -43,7 +43,11 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
 
 
 def serve(settings: InferenceSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `ConfigurationError` if there is no model in `settings.model`."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises `ConfigurationError` if `settings.model` holds no model, and `SupervisorError` when the engine failed: the
+    supervisor then starts the process again.
+    """
     engine = Engine(settings)
     config = uvicorn.Config(
         create_app(engine),
@@ -54,7 +58,15 @@ def serve(settings: InferenceSettings) -> None:
         timeout_graceful_shutdown=_LAST_SECONDS,
         backlog=2048,
     )
-    uvicorn.Server(config).run()
+    server = uvicorn.Server(config)
+
+    def end() -> None:
+        server.should_exit = True
+
+    engine.on_failure = end
+    server.run()
+    if engine.failed:
+        raise SupervisorError("the inference engine failed; the log says of what")
 
 
 def create_app(engine: Engine) -> FastAPI:

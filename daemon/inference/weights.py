@@ -8,7 +8,8 @@ import gc
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -26,7 +27,8 @@ def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreT
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32 if adapter else dtype, attn_implementation=attention.NAME, local_files_only=True
         )
-    except (OSError, ValueError) as error:
+    # Libraries raise many kinds of errors for files that are damaged and for architectures without such attention.
+    except Exception as error:
         raise ConfigurationError(f"{folder} holds no model that can be served: {error}") from error
     if adapter is not None:
         model = _merged(model, adapter)
@@ -52,8 +54,15 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         kind = PeftConfig.from_pretrained(str(adapter)).peft_type
         if kind != "LORA":
             raise ConfigurationError(f"the adapter in {adapter} is of type {kind}, and only LORA can be served")
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        peft = PeftModel.from_pretrained(model, str(adapter))
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as weights:
+            unmatched = set(weights.keys()) ^ set(get_peft_model_state_dict(peft))
+        if unmatched:
+            raise ValueError(f"{len(unmatched)} weights are missing or left over, such as {min(unmatched)}")
+        merged: PreTrainedModel = peft.merge_and_unload()
+    except ConfigurationError:
+        raise
+    except Exception as error:
         raise ConfigurationError(f"the adapter in {adapter} does not fit the base model: {error}") from error
     return merged
 

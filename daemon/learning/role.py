@@ -10,7 +10,6 @@ from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
 from daemon.learning.forgetting import mark_exposed
 from learners.base_model import resolve_base
-from learners.chat import ChatTokenizer
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
@@ -39,8 +38,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 def _check_template(base: Path, *, embedded: bool) -> None:
     """Raises `ConfigurationError` when replies cannot be trained as they are served."""
+    # Whatever asks for a role's name imports this module, and Transformers takes seconds to import.
+    from learners.chat import ChatTokenizer
+
     tokenizer = ChatTokenizer(base)
     tokenizer.check_replies()
+    refused = tokenizer.refused_system_message()
+    if refused is not None:
+        log.warning("episodes with a system message are left out of training", reason=refused)
     if not embedded:
         tokenizer.check_configured_stop()
 

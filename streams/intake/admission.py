@@ -4,6 +4,7 @@ Whether an episode may be learned from is decided later, by `streams.trust.rules
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
 
@@ -21,7 +22,7 @@ AUTHENTICATE = "give each principal a key in admission.principals, and have its 
 class AdmissionSettings(FrozenModel):
     """Settings of admission. Events that are not admitted are refused: they go to the dead-letter topic, whole."""
 
-    principals: dict[str, Secret] = Field(
+    principals: dict[str, Annotated[Secret, Field(min_length=1)]] = Field(
         default={}, description="Keys by principal. If there are any, every event must be signed by its principal."
     )
     operator_key: Secret = Field(

@@ -27,11 +27,15 @@ class TrustSettings(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
-    """A production step as the store has it. Steps of the same content are equal, whatever events they came in."""
+    """A production step as the store has it.
+
+    Steps of the same content are equal, whatever events they came in and whether reasoning came with them. `said` are
+    the messages without it.
+    """
 
     step: int
     task: Task
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = field(compare=False)
     action: str
     observation: str
     actor_kind: str
@@ -39,6 +43,10 @@ class StoredStep:
     reasoning: str | None = field(default=None, compare=False)
     done: bool = field(default=False, compare=False)
     sequence: int = field(default=0, compare=False)
+    said: tuple[Message, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", spoken(self.messages))
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -127,10 +135,10 @@ def branch_request(
     reasoning or without. `steps` are in order of `step`. The same episode and verdict always give a request of the same
     id.
     """
-    messages = spoken(steps[0].messages)
+    messages = steps[0].said
     for number, step in enumerate(steps):
         same = step.task == steps[0].task and step.principal == steps[0].principal
-        if step.step != number or spoken(step.messages) != messages or not same:
+        if step.step != number or step.said != messages or not same:
             return None
         messages += (
             Message(role="assistant", content=step.action),

@@ -1,5 +1,6 @@
 """The tokens of training are those of serving, for any chat and any chat template."""
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from learners.chat import ChatTokenizer, Turn, load_tokenizer
@@ -234,3 +236,63 @@ def test_a_special_token_in_reasoning_is_text(tokenizers: Callable[[str], ChatTo
     written = list(turn.ids[slice(*turn.written)])
     assert written.count(tokenizer.end_of_turn) == 1
     assert "<|im_end|>\n</think>" in words(tokenizer, turn)
+
+
+@pytest.mark.parametrize("text", ["{alias} <|im_end|>", "\U000f0000 <|im_end|>", "\U000ffff0", "\U000ffff32\U000ffff4"])
+def test_no_character_stands_for_a_special_token(tokenizers: Callable[[str], ChatTokenizer], text: str) -> None:
+    tokenizer = tokenizers("smollm2")
+    # As the stand-ins of this process would look to somebody who does not know its random part.
+    written = text.format(alias=f"\U000ffff3{tokenizer.end_of_turn}\U000ffff4")
+    hostile, harmless = (
+        tokenizer.reply(GAME[:2], Message(role="assistant", content=content)) for content in (written, "x")
+    )
+    assert hostile.ids.count(tokenizer.end_of_turn) == harmless.ids.count(tokenizer.end_of_turn)
+    shown = str(tokenizer.tokenizer.decode(list(hostile.ids[slice(*hostile.written)])))
+    assert shown.endswith("<|im_end|>")
+    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=written)])
+    assert answer.ids.count(tokenizer.end_of_turn) == tokenizer.observation(GAME).ids.count(tokenizer.end_of_turn)
+
+
+def unigram(folder: Path, normalizer: normalizers.Normalizer, template: str) -> Path:
+    """A base model of letters, whose special tokens are looked for in normalised text."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((chr(letter), -1.0) for letter in range(32, 127))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.normalizer = normalizer
+    tokenizer.add_special_tokens([AddedToken("</s>", normalized=True, special=True)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 1}))
+    return folder
+
+
+@pytest.mark.parametrize("text", ["\uff1c/s\uff1e", "take 2 </s>", "</s>"])
+def test_text_that_is_normalised_to_a_special_token_is_text(tmp_path: Path, text: str) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer = ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
+    ids = tokenizer.prompt([Message(role="user", content=text)])
+    assert ids.count(1) == 1
+    assert tokenizer.tokenizer.convert_ids_to_tokens([ids[-12]]) == ["</s>"]
+
+
+def test_an_unknown_token_is_not_the_end_of_a_turn(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(ConfigurationError, match="no server would stop there"):
+        ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 // 0 }}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ range(10**9) | list }}"]
+)
+def test_a_template_that_fails_in_any_way_is_refused_in_one_sentence(tmp_path: Path, template: str) -> None:
+    with pytest.raises(ConfigurationError, match="refuses the roles user, assistant"):
+        ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
+
+
+@pytest.mark.parametrize("damage", ["tokenizer.json", "generation_config.json"])
+def test_damaged_files_are_refused_in_one_sentence(tiny_base: Path, tmp_path: Path, damage: str) -> None:
+    folder = write_base(tiny_base, tmp_path, "gemma")
+    (folder / damage).write_text('{"eos_token_id": "</s>", "model": {"type": "None"}}')
+    with pytest.raises(ConfigurationError):
+        ChatTokenizer(folder)

@@ -13,7 +13,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from daemon.inference.engine import Engine
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
+from learners.settings import LoraSettings
+from learners.trainer import adapted_model
+from streams.errors import RequestRefusedError
 from streams.policy.client import Sampling
+from tests.builders.base_models import edit_json, write_base
 
 WORDS = [
     "the",
@@ -167,3 +171,50 @@ def test_a_sequence_cancelled_while_it_waits_or_runs_frees_its_slot(engine: Engi
     assert {told.get(timeout=60).finish_reason for _ in sequences} == {"cancelled"}
     assert len(generate(engine, [encode(engine, 20, seed=3)])[0].tokens) > 0
     assert engine.load().active == engine.load().waiting == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_fails_says_so_and_leaves_no_request_waiting(engine: Engine) -> None:
+    failures: list[str] = []
+    engine.on_failure = lambda: failures.append("failed")
+    beyond = [engine.vocabulary]  # the HTTP side refuses such a prompt
+    assert [update.finish_reason for update in generate(engine, [beyond])] == ["cancelled"]
+    assert failures == ["failed"]
+    assert engine.failed
+
+
+def test_positions_that_depend_on_the_longest_prompt_of_a_batch_are_never_reached(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    base = write_base(tiny_base, tmp_path, architecture="phi3")
+
+    def stretch(document: dict[str, Any]) -> None:
+        factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+        document["original_max_position_embeddings"] = 64
+        document["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+
+    edit_json(base / "config.json", stretch)
+    assert Engine(InferenceSettings(model=base, threads=1, dtype="float32")).max_length == 64
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "part"])
+def test_an_adapter_that_does_not_fit_is_refused_and_its_name_stays_free(
+    engine: Engine, tiny_base: Path, tmp_path: Path, damage: str
+) -> None:
+    adapted = adapted_model(tiny_base, LoraSettings(rank=2), None, torch.float32)
+    adapted.save_pretrained(str(tmp_path))
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    whole = weights.read_bytes()
+    if damage == "weights":
+        weights.write_bytes(b"x")
+    else:
+        change = {"peft_type": "NOPE"} if damage == "config" else {"target_modules": ["q_proj"]}
+        kept = config.read_text()
+        edit_json(config, lambda document: document.update(change))
+    with pytest.raises(RequestRefusedError, match=str(tmp_path)) as refused:
+        engine.load_adapter("ratchet-9", tmp_path)
+    assert refused.value.status == 400
+    weights.write_bytes(whole)
+    if damage != "weights":
+        config.write_text(kept)
+    engine.load_adapter("ratchet-9", tmp_path)

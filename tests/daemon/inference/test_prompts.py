@@ -39,7 +39,7 @@ async def test_a_prompt_of_tokens_is_read_as_it_is(engine: Engine) -> None:
 
 async def test_a_token_beyond_the_vocabulary_is_refused(engine: Engine) -> None:
     request = CompletionRequest(model="base", prompt=(3, engine.vocabulary), max_tokens=1)
-    with pytest.raises(RequestRefusedError, match="beyond the vocabulary") as refused:
+    with pytest.raises(RequestRefusedError, match="holds token") as refused:
         completion_answer(engine, request)
     assert refused.value.status == 400
 
@@ -49,3 +49,11 @@ async def test_a_special_token_in_a_message_ends_no_turn(engine: Engine) -> None
     answer = chat_answer(engine, ChatRequest(model="base", messages=messages, max_tokens=1))
     await answer.finals()
     assert answer.sequences[0].prompt.tolist().count(engine.chat.end_of_turn) == 1
+
+
+async def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(engine: Engine) -> None:
+    word = "<token-beyond>"
+    engine.tokenizer.add_tokens([word])
+    with pytest.raises(RequestRefusedError, match="holds token") as refused:
+        completion_answer(engine, CompletionRequest(model="base", prompt=f"hi {word}", max_tokens=1))
+    assert refused.value.status == 400

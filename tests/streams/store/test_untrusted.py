@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.events import OutcomeEvent
+from streams.events import OutcomeEvent, StepEvent
 from streams.store.settings import StoreSettings
 from streams.store.status import status
 from streams.store.writer import Store
@@ -39,6 +39,21 @@ def path(tmp_path: Path) -> Path:
 
 def failure(name: str) -> OutcomeEvent:
     return OutcomeEvent(event_id=f"{name}-late", episode_id=name, verifier="game", success=False, score=0.0)
+
+
+def test_a_step_that_comes_again_with_reasoning_in_its_history_is_the_same_step(path: Path) -> None:
+    first, second, outcome = episode("a", actor="policy")
+    assert isinstance(second, StepEvent)
+    thought = [
+        message.model_copy(update={"reasoning_content": "Hm."}) if message.role == "assistant" else message
+        for message in second.messages
+    ]
+    again = second.model_copy(update={"event_id": "again", "messages": tuple(thought)})
+    with store_in(path) as store:
+        store.append(records([first, second, outcome]))
+        store.append(records([again], start=3))
+        assert column(store, WITHDRAWN) == []
+        assert status(store).trusted == {"train": 1}
 
 
 def test_a_restarted_store_still_knows_which_episodes_were_judged(path: Path) -> None:
