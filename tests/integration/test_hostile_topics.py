@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
@@ -92,7 +92,7 @@ def publish(kafka: KafkaSettings, topic: str, *records: Hostile) -> int:
         )
         try:
             sent.get(timeout=30)
-        except (MessageSizeTooLargeError, RecordListTooLargeError):
+        except (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError):
             producer.close()
             producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, max_request_size=2 * GIANT)
         else:
