@@ -100,7 +100,7 @@ def read_dead_letters(kafka: KafkaSettings, watch: Watch) -> list[DeadLetter]:
                 error=notes.get(ERROR_HEADER, ""),
                 key=record.key,
                 size=len(record.value or b""),
-                at=datetime.fromtimestamp(record.timestamp / 1000, UTC),
+                at=_moment(record.timestamp),
                 replay_of=_replayed_from(headers),
             )
     if strange:
@@ -227,6 +227,14 @@ def _split(headers: Sequence[tuple[str, bytes]]) -> tuple[dict[str, str], Header
         else:
             own.append((name, value))
     return notes, tuple(reversed(own))
+
+
+def _moment(milliseconds: int) -> datetime:
+    """The time of a record; the last one that there is for what lies beyond it, as a producer may claim."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _position(notes: Mapping[str, str]) -> Position | None:

@@ -61,7 +61,9 @@ class _Connection(KafkaProducer):  # type: ignore[misc]  # the package has no ty
 class Delivery:
     """At most one connection, made when it is needed and replaced after every failure. For one thread."""
 
-    def __init__(self, bootstrap: str, security: KafkaSecurity, topic: str) -> None:
+    def __init__(self, bootstrap: str, security: KafkaSecurity, topic: str, compression: str | None = None) -> None:
+        """`compression` is the codec of batches; it must be installed."""
+        self._compression = compression
         self._bootstrap = bootstrap
         self._security = security
         self._topic = topic
@@ -135,6 +137,7 @@ class Delivery:
             # One wave is one batch per partition: behind a batch that fails there is none that could succeed.
             batch_size=2 * WAVE_BYTES,
             linger_ms=_LINGER_MS,
+            compression_type=self._compression,
             max_request_size=_MAX_REQUEST_BYTES,
             max_block_ms=_METADATA_TIMEOUT_MS,
             request_timeout_ms=_REQUEST_TIMEOUT_MS,

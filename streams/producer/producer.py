@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import JsonValue, ValidationError
 
 from streams.errors import ConfigurationError, SpoolError
@@ -26,6 +27,9 @@ from streams.producer.spool import Spool
 from streams.producer.spool_file import Entry
 
 MAX_EVENT_BYTES = 16 * 2**20
+
+Compression = Literal["gzip", "lz4", "snappy", "zstd"]
+_CODECS = {"gzip": has_gzip, "lz4": has_lz4, "snappy": has_snappy, "zstd": has_zstd}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +138,22 @@ class Producer:
         memory_bytes: int = 64 * 2**20,
         spool_bytes: int = 2**30,
         flush_timeout_s: float = 5.0,
+        compression: Compression | None = None,
     ) -> None:
         """`bootstrap` lists addresses host:port, separated by commas.
 
         `spool` is a folder for this cluster's topic; any number of processes may share it. Without one, events wait in
         memory only. What a killed process left there is sent by the next producer that starts with it. `key` signs
         every event with HMAC-SHA256; `security` is TLS and SASL, none by default. `close` waits for the cluster no
-        longer than `flush_timeout_s`. Raises `ConfigurationError` for `durable` without a `spool`, and nothing later.
+        longer than `flush_timeout_s`. `compression` is the codec of what goes to the cluster, none by default. Raises
+        `ConfigurationError` for `durable` without a `spool` and for a codec that is not installed, and nothing later.
         """
         if durable and spool is None:
             raise ConfigurationError("a durable producer needs a folder: Producer(..., spool=Path(...))")
+        if compression is not None and not _CODECS[compression]():
+            packages = "lz4 python-snappy zstandard"
+            raise ConfigurationError(f"the codec {compression} is not installed: run `pip install {packages}`")
+        self._compression = compression
         self._agent = agent
         self._principal = principal
         self._bootstrap = bootstrap
@@ -190,7 +200,8 @@ class Producer:
         """Set the state of a new producer, or of a forked child."""
         spool = Spool(self._spool, self._spool_bytes) if self._spool else None
         self._backlog = Backlog(self._memory_bytes, spool)
-        self._sender = Sender(self._agent, self._backlog, Delivery(self._bootstrap, self._security, self._topic))
+        delivery = Delivery(self._bootstrap, self._security, self._topic, self._compression)
+        self._sender = Sender(self._agent, self._backlog, delivery)
 
     def _continue_in_child(self) -> None:
         self._sender.leave_to_parent()

@@ -182,3 +182,11 @@ def test_a_refused_record_that_is_too_large_is_named_by_its_place(kafka: KafkaSe
     (found,) = dead_letters(kafka)
     assert found.error.startswith(f"Invalid JSON; its {MOST_BYTES + 8} bytes are too many for")
     assert f"{kafka.events_topic}/0/3" in found.error
+
+
+def test_a_dead_letter_record_of_an_impossible_time_is_listed(kafka: KafkaSettings) -> None:
+    letter = dead_letter_record(record(kafka, 4), Unreadable("Invalid JSON"), kafka.dead_letters_topic)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
+    producer.send(letter.topic, value=letter.value, headers=list(letter.headers), timestamp_ms=2**62).get(10)
+    producer.close()
+    assert [found.position.offset for found in dead_letters(kafka)] == [4]

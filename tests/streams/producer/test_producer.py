@@ -114,6 +114,14 @@ def test_a_key_signs_every_event(bootstrap: str, topic: str) -> None:
         assert not verify(b"secret", value + b" ", signature)
 
 
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+def test_a_producer_compresses_when_it_is_told_to(bootstrap: str, topic: str, codec: str) -> None:
+    with producer_of(bootstrap, topic, compression=codec) as producer:
+        play(producer.episode(TASK, EXPERT), 3)
+    assert producer.stats().dropped == 0
+    assert len(read(bootstrap, topic)) == 3
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_events_published_before_the_cluster_exists_arrive_when_it_does(tmp_path: Path, durable: bool) -> None:
     port = free_port()

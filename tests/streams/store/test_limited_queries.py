@@ -95,6 +95,16 @@ async def test_a_query_is_interrupted_when_its_client_leaves(serve_store: Serve)
     await eventually(lambda: answered(store), "the only turn is free again")
 
 
+async def test_a_query_is_interrupted_when_its_client_leaves_in_the_middle_of_its_rows(serve_store: Serve) -> None:
+    store = serve_store(query_timeout_s=3600)
+    async with (
+        httpx.AsyncClient(base_url=store.url, timeout=60) as http,
+        http.stream("POST", "/query", json={"sql": ENDLESS_ROWS}) as answer,
+    ):
+        await anext(answer.aiter_bytes())
+    await eventually(lambda: answered(store), "the only turn is free again")
+
+
 async def test_events_are_stored_while_a_query_runs(serve_store: Serve) -> None:
     store = serve_store(query_timeout_s=3600)
     async with asking(store, ENDLESS) as running:
