@@ -24,21 +24,24 @@ from streams.otlp.dialects.rendering import complete, messages_of, numbered, rep
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _FUNCTION = "tool_call.function."
-_SEEN = "llm.input_messages"
+_KIND = "openinference.span.kind"
+_SEEN, _SAID = "llm.input_messages", "llm.output_messages"
 
 
 class OpenInference:
-    """Spans of the kind `LLM`."""
+    """Spans of the kind `LLM`. Limits drop the kind first; then messages tell a model call."""
 
     conversation = "session.id"
 
     def recognises(self, span: Span) -> bool:
-        return span.attributes.get("openinference.span.kind") == "LLM"
+        if span.dropped_attributes and _KIND not in span.attributes:
+            return any(key.startswith((f"{_SEEN}.", f"{_SAID}.")) for key in span.attributes)
+        return span.attributes.get(_KIND) == "LLM"
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         whole = not span.dropped_attributes
         seen = _seen(span.attributes, whole)
-        said = numbered(span.attributes, "llm.output_messages")
+        said = numbered(span.attributes, _SAID)
         if not seen or not said:
             return None
         messages = complete(_messages(item, whole) for item in seen)
