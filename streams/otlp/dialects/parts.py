@@ -22,9 +22,12 @@ _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _MASK = re.compile(
     r"""(?ix) (?: [\[<({]{1,3} | [_*\#$%]{1,3} ) \s*
     (?: (?:content|text|data|message|prompt|input|output|value|pii|phi|secret|sensitive) [\s_-] ){0,3}
-    (?: redacted | filtered | masked | scrubbed | hidden | omitted | withheld | (?<=[\s_-]) removed )
-    (?: [\s:_,-] [^\n\])>}]{0,80} )? \s* (?: [\])>}]{1,3} | [_*\#$%]{1,3} )
-    | \*{3,} | (?-i:REDACTED) (?: _ \w{1,80} )?"""
+    (?: (?: redacted | filtered | masked | scrubbed | hidden | omitted | withheld | (?<=[\s_-]) removed
+          | elided | obfuscated | anonymi[sz]ed | suppressed ) (?: [\s:_,-] [^\n\])>}]{0,80} )?
+      | (?: removed | excluded | stripped | not[\s_-]captured )
+        (?: (?: [:_,-] | \s+ (?:by|for|because|due|per|as)\b ) [^\n\])>}]{0,80} )? )
+    \s* /? (?: [\])>}]{1,3} | [_*\#$%]{1,3} )
+    | \*{3,} | [█•]{3} [█•\s]* | (?-i:REDACTED|Redacted) (?: _ \w{1,80} )?"""
 )
 
 

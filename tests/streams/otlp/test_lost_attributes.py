@@ -1,4 +1,4 @@
-"""A model call that lost its oldest attributes, to limits of the SDK, is missed: no shortened episode passes for whole."""
+"""A model call that lost its oldest attributes to a limit is missed: no shortened episode passes for a whole one."""
 
 from typing import Any
 
