@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from streams.events import Message
+from streams.otlp.dialects.blocks import is_blocks
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import decoded, is_blocks, is_cut
+from streams.otlp.dialects.parts import decoded, is_cut
 from streams.otlp.dialects.rendering import complete, numbered, reply_of, structured
 from streams.otlp.dialects.semantic_conventions import model_of
 from streams.otlp.records import Attributes, LogRecord, Span
@@ -48,6 +49,7 @@ def _message(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
     return structured(
         {
             "role": item.get("role"),
+            "channel": item.get("channel"),
             "content": _content(content),
             "tool_calls": [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls],
             "reasoning_content": next((item[name] for name in _REASONING if item.get(name)), None),
