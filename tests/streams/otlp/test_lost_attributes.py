@@ -6,7 +6,7 @@ import pytest
 
 from streams.events import StepEvent
 from streams.otlp.assembly import Assembly, assemble
-from streams.otlp.records import Span
+from streams.otlp.records import AnyRecord, Span
 from tests.builders.spans import conventions, evaluation, game, openinference, openllmetry, root, span, states
 
 CUT_OFF = "content of a model call in its trace is missing: cut off by a limit"
@@ -27,7 +27,7 @@ def steps_of(assembly: Assembly) -> list[StepEvent]:
 @pytest.mark.parametrize("dialect", [openllmetry, openinference])
 def test_calls_that_lost_their_oldest_attributes_flag_the_steps_that_are_left(dialect: Any, kept: int) -> None:
     first, *later = game(dialect=dialect)
-    records = [first, *(newest(found, kept) for found in later), evaluation(99, score_label="pass")]
+    records: list[AnyRecord] = [first, *(newest(found, kept) for found in later), evaluation(99, score_label="pass")]
     assembly = assemble("run", records, {})
     assert {step.flag for step in steps_of(assembly)} == {CUT_OFF}
     assert dict(assembly.absences) == {"cut off by a limit": 2}

@@ -147,7 +147,9 @@ def test_the_analysis_channel_is_reasoning(role: str) -> None:
     assert chat is not None
     assert chat.messages[1:] == (expected,)
     prompt = {key: value for key, value in openllmetry(SEEN, "").items() if "completion" not in key}
-    flat = {f"gen_ai.completion.{n}.{key}": text for n, item in enumerate(told) for key, text in item.items()}
+    flat: Attributes = {
+        f"gen_ai.completion.{n}.{key}": text for n, item in enumerate(told) for key, text in item.items()
+    }
     assert action(prompt | flat) == expected
 
 
