@@ -21,6 +21,7 @@ from streams.otlp.unrecognised import unrecognised
 ENVIRONMENT = "otlp"
 EVALUATION = "gen_ai.evaluation.result"
 _ABSENT = "content of a model call in its trace is missing"
+_TOO_LARGE = "another event of its episode is too large to publish"
 _AGENT = ("gen_ai.agent.name", "agent.name", "service.name")
 _PRINCIPAL = (
     "user.id",
@@ -76,7 +77,8 @@ def assemble(
     is a step of, else the first one of its trace. `evaluations` names those that count; empty counts all.
 
     Where content of a call was hidden or cut off, what is left of the conversations of its trace is not all of them:
-    their steps are flagged, so that nothing is learned from them.
+    their steps are flagged, so that nothing is learned from them. So are those of an episode of which an event is too
+    large.
     """
     spans = [record for record in records if isinstance(record, Span)]
     logs = [record for record in records if isinstance(record, LogRecord)]
@@ -98,7 +100,7 @@ def assemble(
         if not evaluations or evaluation.attributes.get("gen_ai.evaluation.name") in evaluations
     ]
     events += [verdict for verdict in verdicts if verdict is not None]
-    small = tuple(event for event in events if len(event.to_json()) <= max_event_bytes)
+    small = _publishable(events, max_event_bytes)
     return Assembly(
         small,
         episodes,
@@ -134,6 +136,23 @@ def _steps(episode: str, chain: Chain, context: _Context, absence: Absence | Non
     for number, call in enumerate(chain.calls):
         step = _step(episode, number, call, chain, task, context)
         yield step if flag is None else step.model_copy(update={"flag": flag})
+
+
+def _publishable(events: Sequence[StepEvent | OutcomeEvent], most: int) -> tuple[StepEvent | OutcomeEvent, ...]:
+    """The events of at most `most` bytes. The steps of an episode that lost one of its events are flagged."""
+
+    def fits(event: StepEvent | OutcomeEvent) -> bool:
+        return len(event.to_json()) <= most
+
+    small = [event for event in events if fits(event)]
+    shortened = {event.episode_id for event in events if not fits(event)}
+    flagged = (
+        event.model_copy(update={"flag": _TOO_LARGE})
+        if isinstance(event, StepEvent) and event.flag is None and event.episode_id in shortened
+        else event
+        for event in small
+    )
+    return tuple(event for event in flagged if fits(event))  # the flag itself makes an event larger
 
 
 def _step(episode: str, number: int, call: Call, chain: Chain, task: Task, context: _Context) -> StepEvent:

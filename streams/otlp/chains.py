@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from streams.events import Message, spoken
 from streams.otlp.absence import Absence, is_shortened, lacks_calls, why_absent
 from streams.otlp.dialects import Chat, dialect_of, read_chat
-from streams.otlp.dialects.semantic_conventions import may_wrap_calls
+from streams.otlp.dialects.semantic_conventions import has_instructions, may_lack_instructions, may_wrap_calls
 from streams.otlp.records import LogRecord, Span
 
 # Spans are anybody's: they may name each other as parents, or form a line without end.
@@ -52,6 +52,7 @@ def model_calls(spans: Sequence[Span], logs: Iterable[LogRecord]) -> tuple[list[
         within.setdefault((record.trace_key, record.span_id), []).append(record)
     calls: dict[tuple[str, str], Call] = {}
     absent: dict[tuple[str, str], AbsentCall] = {}
+    instructed = {span.trace_key for span in spans if has_instructions(span)}
     for span in spans:
         if dialect_of(span) is None:
             continue
@@ -60,6 +61,8 @@ def model_calls(spans: Sequence[Span], logs: Iterable[LogRecord]) -> tuple[list[
         chat = None if is_shortened(span) else read_chat(span, own)
         if chat is None or lacks_calls(span, chat.action):
             absent[place] = AbsentCall(span, why_absent(span, own))
+        elif span.trace_key in instructed and may_lack_instructions(span) and chat.messages[0].role != "system":
+            absent[place] = AbsentCall(span, Absence.CUT_OFF)
         else:
             calls[place] = Call(span, chat)
     parents = {(span.trace_key, span.span_id): span.parent_id for span in spans}

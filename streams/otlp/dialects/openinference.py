@@ -20,25 +20,28 @@ from streams.otlp.dialects.parts import (
     reasoning_part,
     text_part,
 )
-from streams.otlp.dialects.rendering import complete, messages_of, numbered, reply_of
+from streams.otlp.dialects.rendering import complete, messages_of, numbered, reply_of, role_of
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _FUNCTION = "tool_call.function."
-_SEEN = "llm.input_messages"
+_KIND = "openinference.span.kind"
+_SEEN, _SAID = "llm.input_messages", "llm.output_messages"
 
 
 class OpenInference:
-    """Spans of the kind `LLM`."""
+    """Spans of the kind `LLM`. Limits drop the kind first; then messages tell a model call."""
 
     conversation = "session.id"
 
     def recognises(self, span: Span) -> bool:
-        return span.attributes.get("openinference.span.kind") == "LLM"
+        if span.dropped_attributes and _KIND not in span.attributes:
+            return any(key.startswith((f"{_SEEN}.", f"{_SAID}.")) for key in span.attributes)
+        return span.attributes.get(_KIND) == "LLM"
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         whole = not span.dropped_attributes
         seen = _seen(span.attributes, whole)
-        said = numbered(span.attributes, "llm.output_messages")
+        said = numbered(span.attributes, _SAID)
         if not seen or not said:
             return None
         messages = complete(_messages(item, whole) for item in seen)
@@ -74,7 +77,7 @@ def _messages(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
         parts.append(call_part(name, item.get("message.function_call_arguments_json")))
     if not whole and (not parts or any(f"{_FUNCTION}arguments" not in call for call in calls)):
         return None
-    return messages_of(item.get("message.role"), parts)
+    return messages_of(role_of(item.get("message.role"), item.get("message.channel")), parts)
 
 
 def _calls(item: Attributes, whole: bool) -> list[Attributes] | None:
@@ -87,15 +90,17 @@ def _part(content: Attributes) -> Part:
     """A content with the prefix of its keys taken away is a part as APIs have it, but for the names of a few."""
     value = {key.removeprefix("message_content."): found for key, found in content.items()}
     match value.get("type"):
-        case "text":
+        case "text" if value.get("thought") is not True:
             text = value.get("text")
             return HIDDEN if text is None else text_part(text)
-        case "reasoning" | "thinking" | "redacted_thinking" | "tool_use" | "tool_result":
+        case "text" | "reasoning" | "thinking" | "redacted_thinking" | "tool_use" | "tool_result":
             for key in ("input", "content"):
                 value[key] = decoded(value.get(key))
             return part_of(value)
-        case kind:
+        case str(kind):
             return Part(f"[{kind}]")
+        case _:
+            return HIDDEN
 
 
 def _has_choices(span: Span) -> bool:

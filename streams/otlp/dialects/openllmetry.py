@@ -4,17 +4,21 @@ Release 0.62 of its OpenAI instrumentation writes the semantic conventions inste
 about, and its instrumentation of Anthropic writes content blocks as JSON.
 """
 
+import re
 from collections.abc import Sequence
 
 from pydantic import JsonValue
 
 from streams.events import Message
+from streams.otlp.dialects.blocks import is_blocks
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import decoded, is_blocks, is_cut
+from streams.otlp.dialects.parts import decoded, is_cut
 from streams.otlp.dialects.rendering import complete, numbered, reply_of, structured
 from streams.otlp.dialects.semantic_conventions import model_of
 from streams.otlp.records import Attributes, LogRecord, Span
 
+# Any of them: limits drop the first one first.
+_NUMBERED = re.compile(r"gen_ai\.(?:prompt|completion)\.[0-9]+\.")
 _REASONING = ("reasoning", "reasoning_content", "thinking")
 
 
@@ -24,7 +28,7 @@ class OpenLLMetry:
     conversation = "traceloop.association.properties.session_id"
 
     def recognises(self, span: Span) -> bool:
-        return any(key.startswith("gen_ai.prompt.0.") for key in span.attributes)
+        return any(_NUMBERED.match(key) for key in span.attributes)
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         seen, said = numbered(span.attributes, "gen_ai.prompt"), numbered(span.attributes, "gen_ai.completion")
@@ -45,6 +49,7 @@ def _message(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
     return structured(
         {
             "role": item.get("role"),
+            "channel": item.get("channel"),
             "content": _content(content),
             "tool_calls": [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls],
             "reasoning_content": next((item[name] for name in _REASONING if item.get(name)), None),

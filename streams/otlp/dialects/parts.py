@@ -1,7 +1,7 @@
 """Parts of messages in the forms that APIs and instrumentations give them: text, reasoning, calls and answers of tools.
 
 Known are the parts of the OpenTelemetry conventions, the content blocks of Anthropic, the items of OpenAI's Responses
-API, the parts of Gemini and those of the Vercel AI SDK. Anything else is `[its type]`.
+API, the parts of Gemini, of Bedrock's Converse and of the Vercel AI SDK. Anything else is `[its type]`.
 """
 
 import json
@@ -13,18 +13,28 @@ from enum import Enum, auto
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from streams.otlp.dialects.blocks import CALLS, is_blocks
+
 _TEXTS = frozenset({"text", "input_text", "output_text", "summary_text"})
-_REASONING = frozenset({"reasoning", "reasoning_text", "thinking", "thought"})
-_CALLS = frozenset({"tool_call", "tool_use", "tool-call", "function_call", "custom_tool_call"})
+_REASONING = frozenset({"reasoning", "reasoning_text", "thinking", "thought", "reasoning_content"})
 _ANSWERS = frozenset({"tool_call_response", "tool_result", "tool-result", "function_response"})
+_QUOTED = CALLS | _ANSWERS | {"toolUse", "toolResult"}
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+_MEDIA = ("inline_data", "inlineData", "file_data", "fileData")
+_CONVERSE = (
+    *("toolUse", "toolResult", "reasoningContent", "cachePoint", "guardContent", "citationsContent"),
+    *("image", "document", "video", "audio", "searchResult"),
+)
 # What instrumentations and collectors write in the place of a text that they hide. The whole text is this.
 _MASK = re.compile(
     r"""(?ix) (?: [\[<({]{1,3} | [_*\#$%]{1,3} ) \s*
     (?: (?:content|text|data|message|prompt|input|output|value|pii|phi|secret|sensitive) [\s_-] ){0,3}
-    (?: redacted | filtered | masked | scrubbed | hidden | omitted | withheld | (?<=[\s_-]) removed )
-    (?: [\s:_,-] [^\n\])>}]{0,80} )? \s* (?: [\])>}]{1,3} | [_*\#$%]{1,3} )
-    | \*{3,} | (?-i:REDACTED) (?: _ \w{1,80} )?"""
+    (?: (?: redacted | filtered | masked | scrubbed | hidden | omitted | withheld | (?<=[\s_-]) removed
+          | elided | obfuscated | anonymi[sz]ed | suppressed ) (?: [\s:_,-] [^\n\])>}]{0,80} )?
+      | (?: removed | excluded | stripped | not[\s_-]captured )
+        (?: (?: [:_,-] | \s+ (?:by|for|because|due|per|as)\b ) [^\n\])>}]{0,80} )? )
+    \s* /? (?: [\])>}]{1,3} | [_*\#$%]{1,3} )
+    | \*{3,} | [█•]{3} [█•\s]* | (?-i:REDACTED|Redacted) (?: _ \w{1,80} )?"""
 )
 
 
@@ -68,7 +78,7 @@ def call_part(name: JsonValue, arguments: JsonValue) -> Part:
     """A tool call in the one way in which it is written; hidden where its name or its arguments are."""
     if isinstance(arguments, str) and (is_mask(arguments) or is_cut(arguments)):
         return HIDDEN
-    if isinstance(name, str) and is_mask(name):
+    if not isinstance(name, str) or not name or is_mask(name):
         return HIDDEN
     written = compact({"name": name, "arguments": decoded(arguments)})
     return Part(f"<tool_call>{written}</tool_call>", Kind.CALL)
@@ -87,18 +97,21 @@ def part_of(value: JsonValue) -> Part:
         return HIDDEN if value is None else text_part(value)
     kind = value.get("type", _untyped(value))
     if not isinstance(kind, str):
-        return Part(f"[{kind}]")
+        return HIDDEN
+    if kind in _REASONING or (value.get("thought") is True and kind in _TEXTS):
+        return reasoning_part(value)
     if kind in _TEXTS:
         text = _first(value, ("content", "text"))
         return HIDDEN if text is None else text_part(text)
-    if kind in _REASONING:
-        return reasoning_part(value)
     if kind == "redacted_thinking":
         return Part(None, Kind.REASONING)
     if kind == "refusal":
         return text_part(value.get("refusal"))
-    if kind in _CALLS:
-        call = _mapping(value.get("function_call")) or _mapping(value.get("functionCall")) or value
+    if (converse := _converse(kind, value)) is not None:
+        return converse
+    if kind in CALLS:
+        names = ("function_call", "functionCall", "function")
+        call = next((found for name in names if (found := _mapping(value.get(name)))), value)
         return call_part(_first(call, ("name", "toolName")), _first(call, ("arguments", "input", "args")))
     if kind in _ANSWERS:
         return _answer(
@@ -115,7 +128,7 @@ def reasoning_part(value: JsonValue) -> Part:
         texts = [text for item in value if (text := reasoning_part(item).text)]
         return Part("\n".join(texts) or None, Kind.REASONING)
     if isinstance(value, dict):
-        names = ("thinking", "reasoning", "content", "text", "summary")
+        names = ("thinking", "reasoning", "content", "text", "summary", "reasoning_content", "reasoningText")
         return reasoning_part(next((found for name in names if (found := value.get(name))), None))
     return text_part(value, Kind.REASONING) if isinstance(value, str) and value else Part(None, Kind.REASONING)
 
@@ -166,7 +179,36 @@ def _untyped(value: Mapping[str, JsonValue]) -> JsonValue:
             return kind
     if "text" in value:
         return "text"
-    return next((key for key in ("inline_data", "inlineData", "file_data", "fileData") if key in value), None)
+    return next((key for key in (*_MEDIA, *_CONVERSE) if key in value), None)
+
+
+def _converse(kind: str, value: Mapping[str, JsonValue]) -> Part | None:
+    """A part of Bedrock's Converse, whose type is its key; None for one that reads as any other."""
+    inner = _mapping(value.get(kind)) if kind in _CONVERSE else None
+    if inner is None:
+        return None
+    if kind == "toolUse":
+        return call_part(inner.get("name"), inner.get("input"))
+    if kind == "reasoningContent":
+        return reasoning_part(dict(inner))
+    if kind == "cachePoint":
+        return Part("")
+    if kind == "guardContent" and (guarded := _mapping(inner.get("text"))) is not None:
+        return part_of({"text": guarded.get("text")})
+    if kind == "citationsContent":
+        return _listed(inner.get("content"), Kind.CONTENT)
+    if kind != "toolResult":
+        return None
+    return _listed(inner.get("content"), Kind.ANSWER)
+
+
+def _listed(value: JsonValue, kind: Kind) -> Part:
+    items = value if isinstance(value, list) else [value]
+    texts = [
+        compact(item["json"]) if isinstance(item, dict) and "json" in item else part_of(item).text for item in items
+    ]
+    known = [text for text in texts if text is not None]
+    return Part("\n".join(known) if len(known) == len(texts) else None, kind)
 
 
 def _answer(kind: str, value: Mapping[str, JsonValue]) -> Part:
@@ -186,24 +228,19 @@ def _blocks(value: JsonValue, kind: Kind) -> Part:
     """A text, a list of blocks as the text of them, or compact JSON."""
     if value is None:
         return Part(None, kind)
-    if isinstance(value, list) and is_blocks(value):
+    if isinstance(value, list) and (is_blocks(value) or {"type": "text"} in value):
         texts = [part_of(item).text for item in value]
         known = [text for text in texts if text is not None]
         return Part("\n".join(known) if len(known) == len(texts) else None, kind)
     return text_part(value, kind)
 
 
-def is_blocks(value: JsonValue) -> bool:
-    """Return whether the value is a list of parts, and not a text that happens to be JSON."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "type" in item for item in value)
-
-
 def quoted_tools(text: JsonValue) -> list[JsonValue] | None:
     """The parts in a text that quotes them as JSON, if calls or answers of tools are among them; else it is a text."""
     value = decoded(text) if isinstance(text, str) and text.lstrip().startswith("[") else None
     if isinstance(value, list) and is_blocks(value):
-        kinds = [item.get("type") for item in value if isinstance(item, dict)]
-        return value if any(isinstance(kind, str) and kind in _CALLS | _ANSWERS for kind in kinds) else None
+        kinds = [item.get("type", _untyped(item)) for item in value if isinstance(item, dict)]
+        return value if any(isinstance(kind, str) and kind in _QUOTED for kind in kinds) else None
     return None
 
 

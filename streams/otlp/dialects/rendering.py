@@ -6,6 +6,7 @@ answer a message of its own with its text or compact JSON, reasoning the `reason
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import JsonValue
 
@@ -55,7 +56,7 @@ def messages_of(role: JsonValue, parts: Sequence[Part]) -> tuple[Message, ...] |
     if known is None:
         return None
     if role in ("thinking", "reasoning"):
-        parts = [Part(part.text, Kind.REASONING) for part in parts]
+        parts = [replace(part, kind=Kind.REASONING) if part.kind is Kind.CONTENT else part for part in parts]
     if not parts:
         parts = [Part("")] if known == "tool" else [HIDDEN]
     if any(part.text is None and part.kind is not Kind.REASONING for part in parts):
@@ -89,7 +90,13 @@ def structured(value: Mapping[str, JsonValue], role: JsonValue = None) -> tuple[
     # Some instrumentations write the calls of content blocks a second time.
     if not any(part.kind is Kind.CALL for part in parts):
         parts += [_openai_call(call) for call in calls]
-    return messages_of(value.get("role") or role, parts)
+    return messages_of(role_of(value.get("role") or role, value.get("channel")), parts)
+
+
+def role_of(role: JsonValue, channel: JsonValue) -> JsonValue:
+    """The role of a message. Models of the harmony format reason in a message of its own, in the channel `analysis`."""
+    replies = isinstance(role, str) and _ROLES.get(role) == "assistant"
+    return "reasoning" if replies and channel == "analysis" else role
 
 
 def chat_of(value: JsonValue) -> tuple[Message, ...] | None:
@@ -181,6 +188,7 @@ def _joined(before: Message, message: Message) -> Message:
 def _openai_call(value: JsonValue) -> Part:
     if not isinstance(value, dict):
         return HIDDEN
-    function = value.get("function")
-    found = function if isinstance(function, dict) else value
-    return call_part(found.get("name"), found.get("arguments"))
+    # OpenAI's custom tools have a text as their input.
+    inner = value.get("function") or value.get("custom")
+    found = inner if isinstance(inner, dict) else value
+    return call_part(found.get("name"), found.get("arguments", found.get("input")))

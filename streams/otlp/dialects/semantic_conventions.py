@@ -26,7 +26,13 @@ NO_CHATS = frozenset(
         *("execute_tool", "invoke_agent", "create_agent", "invoke_workflow", "image_generation"),
     }
 )
+_OPERATION = "gen_ai.operation.name"
+_INSTRUCTIONS = "gen_ai.system_instructions"
 _CONTENT = ("gen_ai.input.messages", "gen_ai.output.messages")
+# What a reply leaves on the span of a model call after the name of its operation.
+_TRACES = (*_CONTENT, "gen_ai.response.", "gen_ai.usage.")
+# A span with one of these has the name of its operation, or is of another dialect.
+_OTHER_OPERATIONS = (_OPERATION, "openinference.span.kind", "traceloop.span.kind", "ai.operationId")
 _MESSAGE_EVENTS = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
@@ -50,12 +56,16 @@ class SemanticConventions:
     conversation = "gen_ai.conversation.id"
 
     def recognises(self, span: Span) -> bool:
-        operation = span.attributes.get("gen_ai.operation.name")
+        operation = span.attributes.get(_OPERATION)
+        if _lost_its_operation(span):
+            return any(key.startswith(_TRACES) for key in span.attributes)
         if not isinstance(operation, str) or operation in NO_CHATS:
             return False
         return operation in _OPERATIONS or all(name in span.attributes for name in _CONTENT)
 
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
+        if _lost_its_operation(span):
+            return None  # it may be an agent's span, which has messages as well
         events = [_Event(event.name, event.attributes) for event in span.events]
         events += [_Event(record.name, _fields(record)) for record in logs]
         for source in (span.attributes, *(event.fields for event in events if event.name.endswith(".details"))):
@@ -70,9 +80,19 @@ class SemanticConventions:
         return None
 
 
+def has_instructions(span: Span) -> bool:
+    """Return whether the model's instructions stand in an attribute of their own."""
+    return _INSTRUCTIONS in span.attributes
+
+
+def may_lack_instructions(span: Span) -> bool:
+    """Return whether a limit on the number of attributes may have dropped the instructions, and not the messages."""
+    return bool(span.dropped_attributes) and _CONTENT[0] in span.attributes and not has_instructions(span)
+
+
 def may_wrap_calls(span: Span) -> bool:
     """Return whether the span is a model call by its messages alone; an agent's span may have messages as well."""
-    operation = span.attributes.get("gen_ai.operation.name")
+    operation = span.attributes.get(_OPERATION)
     return isinstance(operation, str) and operation not in _OPERATIONS
 
 
@@ -85,13 +105,17 @@ def model_of(span: Span) -> str | None:
     return None
 
 
+def _lost_its_operation(span: Span) -> bool:
+    return bool(span.dropped_attributes) and not any(key in span.attributes for key in _OTHER_OPERATIONS)
+
+
 def _fields(record: LogRecord) -> Mapping[str, JsonValue]:
     return record.attributes | record.body if isinstance(record.body, dict) else record.attributes
 
 
 def _from_attributes(attributes: Mapping[str, JsonValue]) -> _Content:
     seen = chat_of(attributes.get("gen_ai.input.messages"))
-    instructions = decoded(attributes.get("gen_ai.system_instructions"))
+    instructions = decoded(attributes.get(_INSTRUCTIONS))
     if seen is not None and instructions:
         seen = complete((structured({"parts": instructions}, role="system"), seen))
     return seen, choices_of(attributes.get("gen_ai.output.messages"))

@@ -13,6 +13,16 @@ from tests.builders.spans import conventions, game, openinference, openllmetry, 
 
 MASKS = ["__REDACTED__", "[REDACTED]", "<REDACTED>", "[redacted by policy 7]", " ***REDACTED***\n", "[Filtered]"]
 MASKS += ["REDACTED", "{{REDACTED}}", "<<redacted>>", "[PII REDACTED]", "[content removed]", "****", "<REDACTED:EMAIL>"]
+MASKS += ["<elided>", "[obfuscated]", "(anonymised)", "{{anonymized}}", "__SUPPRESSED__", "[Excluded]", "<stripped>"]
+MASKS += [
+    "[removed]",
+    "(removed by policy)",
+    "[not captured]",
+    "<NOT_CAPTURED>",
+    "[prompt not captured]",
+    "<redacted/>",
+]
+MASKS += ["<elided />", "Redacted", "███", "██████ ███", "••••••••", "[content elided: 4096 bytes]"]
 HIDDEN: JsonValue = {"type": "text"}
 
 
@@ -46,7 +56,18 @@ def test_a_mask_in_the_place_of_a_text_is_no_text(dialect: Any, mask: str) -> No
     "text",
     [
         *("My name is [REDACTED].", "redacted", "<filter>", "[hide] the key", "**hidden** gem"),
-        *("[removed]", "* * *", "**bold**", "_x_", "$5", "[data]"),
+        *(
+            "[removed 3 files]",
+            "[stripped down]",
+            "removed",
+            "not captured",
+            "Elided",
+            "██",
+            "███ 30%",
+            "• one\n• two",
+            "•••x",
+        ),
+        *("<removed item='a'>", "[x excluded]", "* * *", "**bold**", "_x_", "$5", "[data]"),
     ],
 )
 def test_a_text_about_masks_is_a_text(text: str) -> None:

@@ -130,6 +130,27 @@ def test_an_event_that_no_broker_takes_is_counted() -> None:
     assert assembly.too_large == 3 - len(assembly.events)
 
 
+def test_an_episode_of_which_a_step_is_too_large_is_flagged() -> None:
+    passed = evaluation(1, score_label="pass")
+    sizes = [len(step.to_json()) for step in steps_of(assemble("run", game(), {}))]
+    assert sizes == sorted(sizes)
+    for limit in (sizes[2] - 1, sizes[1] + 1, sizes[0] + 80):
+        assembly = assemble("run", [*game(), passed], {}, max_event_bytes=limit)
+        assert {step.flag for step in steps_of(assembly)} == {"another event of its episode is too large to publish"}
+        assert all(len(event.to_json()) <= limit for event in assembly.events)
+        assert assembly.too_large == 4 - len(assembly.events)
+    beside = span(9, conventions([("user", "x" * 3000)], "look"))
+    assembly = assemble("run", [*game(), beside, passed], {}, max_event_bytes=2500)
+    assert ([step.flag for step in steps_of(assembly)], assembly.too_large) == ([None] * 3, 1)
+
+
+def test_an_evaluation_that_is_too_large_flags_the_steps_that_it_judges() -> None:
+    verdicts = [evaluation(1, score_label="fail", explanation="x" * 3000), evaluation(2, score_label="pass")]
+    assembly = assemble("run", [*game(), *verdicts], {}, max_event_bytes=2500)
+    assert assembly.too_large == 1
+    assert {step.flag for step in steps_of(assembly)} == {"another event of its episode is too large to publish"}
+
+
 @pytest.mark.parametrize(
     ("said", "success", "score"),
     [
