@@ -72,7 +72,7 @@ _AFTER_VAGUE = re.compile(
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
 _OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
-_AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
+_AFTER_SCHEME = re.compile(r"[ ]{1,3}(?!HTTP/[0-9])([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
 _SHELL_LINE = re.compile(
