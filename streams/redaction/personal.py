@@ -49,7 +49,7 @@ _US_SHAPE = re.compile(r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4
 _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
 )
-# `126.0.6478.127` is a browser's version, though `1.415.555.2671` is a number; a version's first part has no zero before.
+# `126.0.6478.127` is a browser's version, though `1.415.555.2671` is a number; no version begins with a zero.
 _VERSION = re.compile(
     r"(?<![0-9.+(])(?!0[0-9]|1\.[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9]))(?:[0-9]{1,5}\.){3}[0-9]{1,5}(?![0-9]|\.[0-9])"
 )

@@ -5,6 +5,7 @@ import re
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|bool|boolean|float|number|object|redacted|changeme|varchar)\b"
     r"|[*.•·_-]+\Z|[xX]+\Z|(?:your|insert|enter|replace|example|placeholder|dummy|todo|tbd)[ _-]"
+    r"|(?:obrigat[óo]ri|obligatori|erforderlich|requise?|verplicht|обязательн|必填|必須)\w{0,8}\Z"
     r"|https?/[0-9.]+\Z|(?:compat|files|systemd)\b|(?:todo|tbd|n/a)\Z|\?[a-z ]+\Z",
     re.IGNORECASE,
 )
