@@ -22,6 +22,11 @@ _VERSION_BEFORE = re.compile(
     r"(?:s|[_ -]?(?:no|number|num|id|name|string|code|tag|is|was))?|[=<>!~]=|[~^])[^\w\n]{0,4}\Z",
     re.IGNORECASE,
 )
+_PACKAGE_BEFORE = re.compile(
+    r"(?<![A-Za-z])(?:pkg|package|nuget|dotnet|npm|pnpm|yarn|pip3?|pipx|gem|cargo|crate|maven|gradle|composer|conda|brew|choco"
+    r"|winget|rpm|deb|apt|helm|chrome|chromium|chromedriver|edge?|firefox|opera|opr|safari)[^\w\n]{1,4}\Z",
+    re.IGNORECASE,
+)
 _NAME_BEFORE = re.compile(r"[A-Za-z)][-/_] ?\Z")
 _CONTINUED = re.compile(r"(?:[^\W_]|[^\W_]\.|\.)\Z")
 _GLUED = re.compile(r"(?:ip|ipv4|addr|address|host|server|client)\Z", re.IGNORECASE)
@@ -76,7 +81,7 @@ def in_colons(text: str) -> bool:
 
 
 def ips(text: str, colons: bool) -> Iterator[Span]:
-    """Addresses of both versions, but for loopback and unspecified ones, which say nothing. No version numbers."""
+    """Addresses of both versions, but for loopback, unspecified ones and netmasks, which say nothing. No versions."""
     if _IN_NUMBERS.search(text):
         for match in _IPV4.finditer(text):
             if _is_address(text, match):
@@ -99,6 +104,8 @@ def _is_address(text: str, match: re.Match[str]) -> bool:
     if _CONTINUED.search(text, near, start):
         return _GLUED.search(text, near, start) is not None
     if _VERSION_BEFORE.search(text, near, start):
+        return False
+    if _PACKAGE_BEFORE.search(text, near, start) and not _PORT_BEHIND.match(text, end):
         return False
     parts = [int(part) for part in match[0].split(".")]
     small = max(parts[1:]) < _SMALL
@@ -129,9 +136,17 @@ def _ip(match: re.Match[str], written: str) -> Iterator[Span]:
         return
     if address.version == 6 and not any(address in network for network in _IN_USE):
         return
+    if written.startswith("255.") and _is_netmask(int(address)):
+        return
     # What begins with 0 is unowned address (RFC 1122) and somebody's version.
     if not address.is_loopback and not address.is_unspecified and not written.startswith("0."):
         yield Span(match.start(), match.end(), Kind.IP, str(address))
+
+
+def _is_netmask(address: int) -> bool:
+    """Return whether its 32 bits are ones and then zeros, as those of 255.255.240.0 are."""
+    zeros = ~address & 0xFFFFFFFF
+    return zeros & (zeros + 1) == 0
 
 
 def macs(text: str, colons: bool) -> Iterator[Span]:

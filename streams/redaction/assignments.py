@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from streams.redaction.command_lines import command_lines
+from streams.redaction.defaults import defaults
+from streams.redaction.hashes import hashes
 from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
 from streams.redaction.secret_keys import points_to_a_secret
 from streams.redaction.settings import Kind
@@ -21,11 +23,23 @@ Words: TypeAlias = dict[str, tuple[str, ...]]
 
 # In lower case. After a sure word stands a secret unless it is plainly none; after a vague one it must look random.
 _SURE: Words = {
-    "pass": ("passw", "passphrase", "mot de passe"),
+    "pass": ("passw", "passphrase", "mot de passe", "pass-word", "pass_word", "pass word"),
     "pwd": ("pwd",),
     "secret": ("secret",),
     "contrase": ("contrase",),
     "kennwort": ("kennwort",),
+    "wachtwoord": ("wachtwoord",),
+    "senha": ("senha",),
+    "lösenord": ("lösenord",),
+    "salasana": ("salasana",),
+    "парол": ("парол",),
+    "密": ("密码", "密碼"),
+    "パスワード": ("パスワード",),
+    "비밀번호": ("비밀번호",),
+    "hasło": ("hasło",),
+    "heslo": ("heslo",),
+    "jelsz": ("jelszó",),
+    "şifre": ("şifre",),
 }
 _VAGUE: Words = {
     "token": ("token",),
@@ -36,9 +50,12 @@ _VAGUE: Words = {
     "sig": ("signature", "sig="),
     "session": ("session_id", "sessionid"),
     "psk": ("psk",),
+    "clave": ("clave",),
+    "parola": ("parola",),
 }
 # Words within others, so that a name must begin or end at them.
 _SHORT: Words = {"pass": ("pass",), "pw": ("pw",)}
+_ALONE = frozenset({"pass", "pw", "clave", "parola", "heslo"})
 _KEY_OF_SECRETS = re.compile(
     r"(?:api|access|account|private|encryption|signing|master|shared|consumer|subscription|license|deploy|storage|client"
     r"|ssh|hmac|aes|app|application|service|admin)[ ._-]?\Z",
@@ -57,12 +74,13 @@ _SIGN = (
     r"""(?:["'`\])*]{0,4}(?P<sign>[ ]?:[ ]?[A-Za-z_][\w.\[\]?]{0,32}[ ]?=[ ]?(?=[bru"'])"""  # password: str = "…"
     r"""|[ \t]{0,8}(?:=>|:=|!==?|[?+]?={1,3}|:|→)(?:[ ][|>][+-]?(?=\s))?(?:[ ]?\*\*(?=[ ]))?\s{0,8}"""
     r"""(?:!!str[ ]|&\w{1,32}[ ]|\\\r?\n\s{0,8}|\(\s{0,8}(?=["']))?"""
+    r"""|[ ]->?[ ]{1,3}|\s{0,3}(?:\|\||\?\?|\?:|or(?=[ ]))\s{0,8}(?=["'`])"""  # a dash, a default
     r"""|[ ](?:is|was):?[ ]|(?<!["'])[ ](?=["'])|(?<=set.{8})\((?=["'])"""
     r"""|(?:,\s{0,24}|\s{1,24})["']?(?:Parameter)?Value["']?[ ]{0,4}[:=][ ]{0,4})|(?P<tag>["']?>(?:<!\[CDATA\[)?))"""
 )
 # Most of the words stand in prose, where no sign follows.
 _BEFORE_A_SIGN = {
-    word: re.compile(re.escape(word) + r"(?!(?:[ ][^ \t=:!→'\"\r\npvwi]|[.;?]))")
+    word: re.compile(re.escape(word) + r"(?!(?:[ ][^ \t=:!→'\"\r\npvwi|?o-]|[.;]))")
     for word in itertools.chain.from_iterable((*_SURE.values(), *_VAGUE.values(), *_SHORT.values()))
 }
 _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECASE)
@@ -72,8 +90,10 @@ _AFTER_VAGUE = re.compile(
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
 _OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
-_AFTER_SCHEME = re.compile(r"[ ]{1,3}([A-Za-z0-9._~+/-]{8,4096}={0,2})")
+_AFTER_SCHEME = re.compile(r"[ ]{1,3}(?!HTTP/[0-9])([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
+_OR_ELSE = ("||", "??", "?:", "or")
+_NEAR_ENVIRONMENT = 32  # characters
 # The value of a line of a file for the shell reaches to the line's end, whatever characters are in it.
 _SHELL_LINE = re.compile(
     r"(?P<tail>[\w-]{0,24})(?P<sign>=)(?P<quoted>(?!))?"
@@ -95,6 +115,8 @@ def passwords(text: str) -> Iterator[Span]:
         yield from _options(text, lower)
     yield from _headers(text, lower)
     yield from command_lines(text, lower)
+    yield from hashes(text)
+    yield from defaults(text, lower)
 
 
 def _ends(lower: str, word: str) -> Iterator[int]:
@@ -128,7 +150,7 @@ def _is_whole(text: str, start: int, word: str) -> bool:
     if word == "key":
         return _KEY_OF_SECRETS.search(text, max(0, start - 14), start) is not None
     return (
-        word not in ("pass", "pw")
+        word not in _ALONE
         or not text[start - 1 : start].isalpha()
         or (text[start].isupper() and text[start - 1].islower())
     )
@@ -161,11 +183,15 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
     if quoted is not None:
         value = quoted.rstrip()
         start, end = match.start("quoted"), match.start("quoted") + len(value)
-        if is_label(value):
+        if is_label(value) or (sign.strip() in _OR_ELSE and not _is_default(text, word, value)):
             return
     else:
         value = match["bare"].rstrip(".,:!?*")
         start, end = match.start("bare"), match.start("bare") + len(value)
+        if sign.startswith(" -") and (
+            value.isalpha() or text[end : end + 1] in (" ", "(") or text[match.start("sign") - 1] == ")"
+        ):
+            return  # a dash in prose, or the type that a function returns
         if match["call"] or is_variable(value, sign, text[end : end + 1]):
             return
         alone = text[end : end + 1] in ("", "\n", "\r", '"')
@@ -181,6 +207,13 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
         random = len(value) >= 3 and not (sign == " " and value.isalpha())
     if random:
         yield Span(start, end, Kind.PASSWORD, value)
+
+
+def _is_default(text: str, word: int, value: str) -> bool:
+    """Return whether a value that stands in for a missing one is a secret: `env.DB_PASSWORD || "hunter22"`."""
+    return " " not in value and (
+        any(map(str.isdigit, value)) or "env" in text[max(0, word - _NEAR_ENVIRONMENT) : word].lower()
+    )
 
 
 def _headers(text: str, lower: str) -> Iterator[Span]:

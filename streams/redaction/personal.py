@@ -49,6 +49,14 @@ _US_SHAPE = re.compile(r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4
 _NO_PHONE = re.compile(  # decimal numbers, dates, and addresses of the internet
     r"\d+\.\d+|\d{4}[-/.]\d\d?[-/.]\d\d?(?:\D.*)?|\d\d?[-/.]\d\d?[-/.]\d{4}(?:\D.*)?|(?:\d{1,3}\.){3}\d{1,3}"
 )
+# `126.0.6478.127` is a browser's version, though `1.415.555.2671` is a number; no version begins with a zero.
+_VERSION = re.compile(
+    r"(?<![0-9.+(])(?!0[0-9]|1\.[0-9]{3}\.[0-9]{3}\.[0-9]{4}(?![0-9]))(?:[0-9]{1,5}\.){3}[0-9]{1,5}(?![0-9]|\.[0-9])"
+)
+# A sign says little in a row of signed numbers, `+445 -1022 +78`, and before thousands, `+11 566 843 points`.
+_SIGNED_ROW = re.compile(r"(?<![\w.)+-])[+-][0-9]{1,6}[ \t,;|/]{1,3}[+-][0-9]{1,6}(?![0-9-])")
+_SIGNED_INSIDE = re.compile(r"[ \t][+-][0-9]")
+_THOUSANDS = re.compile(r"\+[0-9]{1,3}(?:(?:[ ][0-9]{3})+|(?:\.[0-9]{3})+)")
 _SHORTEST_PHONE = 9  # in characters, unless a word or a plus sign announces it
 # A row of a table: six numbers and more, but for three of the shape 415 555 2671, and pairs as in France.
 _ROW = re.compile(r"[0-9]+(?:[ ][0-9]+){5,}")
@@ -108,7 +116,18 @@ def _in_run(text: str, run: re.Match[str], regions: tuple[str, ...], kinds: froz
     if Kind.PHONE in kinds:
         for part in _DIGITS.finditer(text, start, end):
             if not any(span.start < part.end() and part.start() < span.end for span in found):
-                yield from _phones(text, *part.span(), regions)
+                for begin, finish in _without_versions(text, *part.span()):
+                    yield from _phones(text, begin, finish, regions)
+
+
+def _without_versions(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The stretches of digits between the versions of four parts; all of it where there is none."""
+    for version in _VERSION.finditer(text, start, end):
+        if digits := _DIGITS.search(text, start, version.start()):
+            yield digits.span()
+        start = version.end()
+    if digits := _DIGITS.search(text, start, end):
+        yield digits.span()
 
 
 def _in_uuid(text: str, start: int, end: int) -> bool:
@@ -138,6 +157,13 @@ def _phones(text: str, start: int, end: int, regions: tuple[str, ...]) -> Iterat
     if not international and not spoken and candidate.isdigit():
         return
     lenient = international or spoken
+    if international and not spoken:
+        if _SIGNED_ROW.search(text, max(0, start - 12), end + 12):
+            if _SIGNED_INSIDE.search(candidate):
+                return
+            lenient = False
+        elif _THOUSANDS.fullmatch(candidate):
+            lenient = False
     row = (_LONG_ROW if lenient else _ROW).fullmatch(candidate)
     if row and not _GROUPS_OF_A_PHONE.search(candidate):
         return

@@ -5,7 +5,8 @@ import re
 _NOTHING = re.compile(
     r"(?:none|null|nil|true|false|undefined|required|optional|string|str|bytes|int|bool|boolean|float|number|object|redacted|changeme|varchar)\b"
     r"|[*.•·_-]+\Z|[xX]+\Z|(?:your|insert|enter|replace|example|placeholder|dummy|todo|tbd)[ _-]"
-    r"|(?:compat|files|systemd)\b|(?:todo|tbd|n/a)\Z|\?[a-z ]+\Z",
+    r"|(?:obrigat[óo]ri|obligatori|erforderlich|requise?|verplicht|обязательн|必填|必須)\w{0,8}\Z"
+    r"|https?/[0-9.]+\Z|(?:compat|files|systemd)\b|(?:todo|tbd|n/a)\Z|\?[a-z ]+\Z",
     re.IGNORECASE,
 )
 # A default is a value: `${DB_PASSWORD:-hunter2}`, `{{ .Values.password | default "hunter2" }}`.
@@ -24,6 +25,12 @@ _CODE = re.compile(
     r"(?:[A-Za-z_]\w*\??\.)+[A-Za-z_]\w*\Z|[\w:-]*(?:passw|passphrase|secret|token|api_?key|pwd|credential)(?:[a-z_]*(?:-v?\d{1,2})?\Z|\w*%\Z)",
     re.IGNORECASE,
 )
+_ALGORITHM = re.compile(
+    r"(?=[a-z0-9_./-]{0,16}(?:hmac|sha|rsa|dsa|ed(?:25519|448)|[erhp]s(?:256|384|512)|md5|aes))"
+    r"(?>(?:aws|hmac|rsassa|rsa|ecdsa|eddsa|dsa|ed|sha|md|mgf|pss|pkcs|with|and|encryption|es|rs|hs|ps|p|aes|gcm|cbc|v)"
+    r"(?:25519|1024|2048|3072|4096|128|192|224|256|384|448|512|521|1_5|[1-5])?[-_./]?)++\Z",
+    re.IGNORECASE,
+)
 _LABEL = re.compile(
     r"(?=.{0,200}(?:passw|secret|passphrase|kennwort))(?=.{0,200}\b(?:enter|your|must|invalid|incorrect|wrong|forgot|reset"
     r"|change|confirm|should|cannot|required|missing|is|the|new|show|hide)\b)",
@@ -39,7 +46,7 @@ def is_reference(value: str) -> bool:
     >>> is_reference("${DB_PASSWORD}"), is_reference("/run/secrets/db"), is_reference("hunter2")
     (True, True, False)
     """
-    return any(form.match(value) for form in (_NOTHING, _TEMPLATE, _REFERENCE, _CODE))
+    return any(form.match(value) for form in (_NOTHING, _TEMPLATE, _REFERENCE, _CODE, _ALGORITHM))
 
 
 def is_label(value: str) -> bool:

@@ -75,8 +75,9 @@ _PEM = re.compile(
 # Words with a number behind or among them, as `npm-run-all-2`, are a name and no key.
 _NAME = re.compile(r"[A-Za-z]+\d?(?:[-_]{1,2}(?:[A-Za-z]{1,12}\d{0,2}|v?\d{1,4}))+")
 # Check sums of files in base64: `sha512-…` of npm, `h1:…` of Go, `SHA256:…` of ssh.
-_DIGEST = re.compile(r"sha(?:1|256|384|512)-", re.IGNORECASE)
-_DIGEST_BEFORE = re.compile(r"(?:h1|sha(?:1|256|384|512))[:=]\Z", re.IGNORECASE)
+# The longest, of SHA-512, has 88 characters.
+_DIGEST = re.compile(r"(?<![A-Za-z0-9])sha(?:1|256|384|512)[-=][A-Za-z0-9+/_-]{1,88}={0,2}", re.IGNORECASE)
+_DIGEST_BEFORE = re.compile(r"""(?:h1|sha-?(?:1|256|384|512))\\{0,7}["']?[ ]?[:=][ ]?\\{0,7}["']?\Z""", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
 _ENTROPY = Base64HighEntropyString(limit=4.5)  # detect-secrets' own limit
 # Two looks, for lookaheads in one would make a long run without capitals cost the square of its length.
@@ -147,15 +148,18 @@ def _windows(found: Sequence[re.Match[str]]) -> list[tuple[int, int]]:
 def random_text(found: Sequence[re.Match[str]]) -> Iterator[Span]:
     """Runs of 32 characters and more, of capitals, small letters and digits, that are more random than names are."""
     for run in found:
-        if _DIGEST_BEFORE.search(run.string, max(0, run.start() - 8), run.start()):
+        if _DIGEST_BEFORE.search(run.string, max(0, run.start() - 28), run.start()):
             continue
-        for match in _RANDOM.finditer(run[0]):
-            if _DIGEST.match(match[0]):
-                continue
+        for match in _RANDOM.finditer(_DIGEST.sub(_slashes, run[0])):
             mixed = all(kind.search(match[0]) for kind in _MIXED)
             if mixed and _ENTROPY.calculate_shannon_entropy(match[0]) > _ENTROPY.entropy_limit:
                 start = run.start() + match.start()
                 yield Span(start, start + len(match[0]), Kind.HIGH_ENTROPY, match[0])
+
+
+def _slashes(digest: re.Match[str]) -> str:
+    """As many slashes as the check sum has characters, which no random text holds."""
+    return "/" * len(digest[0])
 
 
 def hidden(found: Sequence[re.Match[str]]) -> Iterator[tuple[int, int, str]]:
