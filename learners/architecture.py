@@ -18,8 +18,9 @@ from learners.output_head import OutputHead
 from learners.tree_attention import Segment, TreeLayout, tree_layout
 from streams.errors import ConfigurationError
 
-# Mean difference of log-probabilities, in nats: what rounding explains.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+# Mean difference of log-probabilities, in nats, that rounding explains. For random tokens Transformers' own two
+# implementations of attention differ by 0.08 in bfloat16 and by 1e-5 in float32 (SmolLM2-135M).
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.05}
 _PROBE_TOKENS = 12
 
 
@@ -108,7 +109,7 @@ def check_trees(model: PreTrainedModel) -> None:
     expected = torch.cat([apart[0], apart[1][third:]]).float().log_softmax(dim=-1)
     difference = (in_tree - expected).abs().mean().item()
     # `not <=` rather than `>`: a NaN proves nothing.
-    if not difference <= TOLERANCE.get(model.dtype, 0.1):
+    if not difference <= TOLERANCE.get(model.dtype, 0.3):
         raise ConfigurationError(
             f"{refused}: its log-probabilities differ by {difference:.3g} nats from those of one sequence each, as in "
             "models with recurrent layers; choose another base model"
