@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -15,9 +15,11 @@ from daemon.inference.runner import Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
 from learners.architecture import adapted_layers, linear_layers, logits
+from learners.base_model import resolve_base
 from learners.chat import ChatTokenizer
 from learners.packing import Tree, TreePacker, Weights
-from learners.settings import LoraSettings
+from learners.precision import compute_dtype
+from learners.settings import EMBEDDED, LoraSettings
 from learners.trainer import adapted_model, tree_loss
 from learners.trajectories import Branch, Trajectory
 from streams.errors import ConfigurationError
@@ -189,3 +191,13 @@ def test_every_linear_layer_but_the_output_layer_is_adapted(base: Callable[[str,
     again = AutoModelForCausalLM.from_pretrained(base("phi3", "phi3"))
     theirs = get_peft_model(again, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert adapted_layers(ours) == adapted_layers(theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_embedded_base_model_is_exact_as_far_as_its_number_format_rounds(
+    embedded_home: Path, dtype: Literal["bfloat16", "float32"]
+) -> None:
+    folder = resolve_base(EMBEDDED, embedded_home)
+    adapted_model(folder, LoraSettings(), None, compute_dtype(dtype))
+    assert Engine(InferenceSettings(model=folder, threads=1, dtype=dtype)).max_length == 2048
