@@ -96,12 +96,14 @@ def check_trees(model: PreTrainedModel) -> None:
     implementation = model.config._attn_implementation
     try:
         with torch.inference_mode():
-            in_tree = logits(model, ids, positions, tree_layout(segments)).float().log_softmax(dim=-1)
+            states = hidden_states(model, ids, positions, tree_layout(segments))
+            in_tree = OutputHead(model)(states).float().log_softmax(dim=-1)
             model.set_attn_implementation("eager")
             paths = (torch.arange(2 * third), torch.cat([torch.arange(third), torch.arange(2 * third, 3 * third)]))
             apart = [model(input_ids=ids[path][None], use_cache=False).logits[0] for path in paths]
     except ConfigurationError:
         raise
+    # An architecture that passes no tree on, or has other shapes, fails inside Transformers in any way.
     except Exception as error:
         raise ConfigurationError(f"{refused}: {error}; choose another base model") from error
     finally:
@@ -122,8 +124,10 @@ def probe_tokens(model: PreTrainedModel) -> torch.Tensor:
     return torch.randint(0, model.config.get_text_config().vocab_size, (_PROBE_TOKENS,), generator=generator)
 
 
-def logits(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, tree: TreeLayout) -> torch.Tensor:
-    """The logits, (tokens, vocabulary), of a packed tree."""
+def hidden_states(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor, tree: TreeLayout) -> torch.Tensor:
+    """The last hidden states, (tokens, size), of a packed tree."""
     decoder: Any = model.base_model
-    states = decoder(input_ids=ids[None], position_ids=positions[None], use_cache=False, tree=tree).last_hidden_state
-    return OutputHead(model)(states[0])
+    states: torch.Tensor = decoder(
+        input_ids=ids[None], position_ids=positions[None], use_cache=False, tree=tree
+    ).last_hidden_state
+    return states[0]

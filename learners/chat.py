@@ -231,6 +231,7 @@ class ChatTokenizer:
         ]
         try:
             return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
+        # The library raises bare exceptions.
         except Exception as error:
             raise ConfigurationError(
                 f"the special tokens of {self._name} cannot be told from text that names them: {error}; "

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learners import tree_attention
-from learners.architecture import adapted_layers, check_trees, linear_layers, longest_exact
+from learners.architecture import adapted_layers, check_trees, hidden_states, linear_layers, longest_exact
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.objectives.objective import Objective
@@ -51,6 +51,7 @@ def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: to
     if parent is not None:
         try:
             return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+        # As above: PEFT and safetensors have many kinds of errors for damaged files.
         except Exception as error:
             raise ConfigurationError(f"{parent} holds no adapter of {base}: {error}") from error
     depth = model.config.get_text_config().num_hidden_layers
@@ -70,13 +71,7 @@ def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: to
 
 def tree_loss(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
     """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
-    decoder: Any = model.base_model
-    hidden = decoder(
-        input_ids=tree.ids[None],
-        position_ids=tree.positions[None],
-        use_cache=False,
-        tree=tree.layout,
-    ).last_hidden_state[0]
+    hidden = hidden_states(model, tree.ids, tree.positions, tree.layout)
     # Only counted tokens go through the output layer, which is a fifth of a small model.
     logits = OutputHead(model)(hidden[tree.predictors]).float()
     losses = cross_entropy(logits, tree.ids[tree.targets], reduction="none")

@@ -28,6 +28,7 @@ def check_served(model: PreTrainedModel, chat: ChatTokenizer, dtype: torch.dtype
             alone = [model(input_ids=prompt[None], use_cache=False).logits[0, :-1].float() for prompt in prompts]
     except ConfigurationError:
         raise
+    # An architecture that passes no slots on, or has other shapes, fails inside Transformers in any way.
     except Exception as error:
         raise ConfigurationError(f"{refused}: {error}; serve it by vLLM instead") from error
     finally:

@@ -192,6 +192,7 @@ class Engine:
         try:
             while self._step():
                 pass
+        # Whatever failed, the process must end with it and be started again.
         except Exception:
             log.exception("the inference engine failed")
             self.failed = True

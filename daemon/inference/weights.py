@@ -62,6 +62,7 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         merged: PreTrainedModel = peft.merge_and_unload()
     except ConfigurationError:
         raise
+    # As above, and those of PEFT and safetensors.
     except Exception as error:
         raise ConfigurationError(f"the adapter in {adapter} does not fit the base model: {error}") from error
     return merged

@@ -1,4 +1,4 @@
-"""Hashes of passwords as files of accounts hold them: whoever has one can try words until one fits."""
+"""Password hashes as account files hold them: a weak password can be found from its hash by trying words."""
 
 import re
 from collections.abc import Iterator

@@ -65,8 +65,8 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
 
     A `RequestRefusedError` has its own status. Of the other errors of Ratchet, `conflicts` are answered with 409, for
     what may not be, and the rest with 503, for what cannot be now. `invalid` is the status of a request whose fields
-    are wrong; its message names them all. A body that is not JSON is a 400 (`http_bodies.py`), an error that was not
-    foreseen a 500.
+    are wrong; its message names them all. A body that is not JSON is a 400 (`http_bodies.py`), an unexpected error
+    a 500.
     """
     app.router.route_class = JsonRoute
 

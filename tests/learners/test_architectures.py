@@ -14,9 +14,10 @@ from daemon.inference.engine import Engine
 from daemon.inference.runner import Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
-from learners.architecture import adapted_layers, linear_layers, logits
+from learners.architecture import adapted_layers, hidden_states, linear_layers
 from learners.base_model import resolve_base
 from learners.chat import ChatTokenizer
+from learners.output_head import OutputHead
 from learners.packing import Tree, TreePacker, Weights
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LoraSettings
@@ -89,7 +90,8 @@ def random_adapter(base: Path) -> PeftModel:
 def trained(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
     """The trainer's log-probability of each counted token."""
     with torch.inference_mode():
-        scores = logits(model, tree.ids, tree.positions, tree.layout)[tree.predictors].log_softmax(dim=-1)
+        states = hidden_states(model, tree.ids, tree.positions, tree.layout)[tree.predictors]
+        scores = OutputHead(model)(states).log_softmax(dim=-1)
     return scores.gather(1, tree.ids[tree.targets][:, None])[:, 0]
 
 

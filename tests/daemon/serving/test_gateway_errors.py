@@ -1,4 +1,4 @@
-"""Every error at the gateway has OpenAI's body and is counted, whoever made it."""
+"""Every error at the gateway has OpenAI's body and is counted, from the gateway and from the server behind it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A query that never ends holds up nobody: it is interrupted, whoever asked and however slowly it is read."""
+"""A query without an end delays no other work: it is interrupted for any client, also one that reads slowly."""
 
 import asyncio
 import os
