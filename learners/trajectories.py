@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from streams.events import Message, RecordedStep
+from streams.events import RecordedStep, tools_at
+from streams.messages import Message, Messages, Tools
 
 RECOVERY = "recovery"
 
@@ -12,8 +13,8 @@ class Branch:
     """An alternative at state `step` of a trajectory, and the observation it led to."""
 
     step: int
-    action: str
-    observation: str
+    action: Message
+    observation: Messages
     source: str
     fidelity: str
 
@@ -29,10 +30,14 @@ class Trajectory:
 
     episode_id: str
     task_id: str
-    opening: tuple[Message, ...]
+    opening: Messages
     steps: tuple[RecordedStep, ...]
     branches: tuple[Branch, ...] = ()
     actor_kind: str = "expert"
     adapter: str | None = None
     principals: tuple[str, ...] = ()
     learn_from: int = 0
+
+    def tools(self, step: int) -> Tools:
+        """The tools offered at state `step`."""
+        return tools_at(self.steps, step)

@@ -1,17 +1,26 @@
 """The contracts on the wire: what agents publish on `ratchet.events`, and what Ratchet publishes for itself.
 
-Agents import nothing of Ratchet but this module and, if they like, `streams.producer`. Unknown fields are refused, so
-that a typo is a dead-letter record and not a silent loss.
+Agents import nothing of Ratchet but this module and, if they like, `streams.producer`. Unknown fields of an event are
+refused, so that a typo is a dead-letter record and not a silent loss; those inside a message are kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    model_validator,
+)
 
 from streams.ids import content_id, uuid7
-from streams.settings import FrozenModel
+from streams.messages import MESSAGES, Message, Messages, Record, Tools, spoken
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
@@ -21,45 +30,41 @@ Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class Record(FrozenModel):
-    """Frozen, strict about its fields, and compact as JSON."""
-
-    def to_json(self) -> bytes:
-        return self.model_dump_json(exclude_none=True, by_alias=True).encode()
-
-
 def _is_none(value: object) -> bool:
     return value is None
 
 
-# Written only where there is some: bytes, hashes and ids of everything without reasoning stay as they were.
-Reasoning: TypeAlias = Annotated[str | None, Field(exclude_if=_is_none)]
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
 
 
-class Message(Record):
-    """One message of a chat, as the OpenAI API has it.
-
-    `reasoning_content` is what the model thought before it wrote `content`; only an assistant's message has any.
-    """
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
-    reasoning_content: Reasoning = None
-
-    @model_validator(mode="after")
-    def _only_assistants_reason(self) -> Self:
-        if self.reasoning_content is not None and self.role != "assistant":
-            raise ValueError("only an assistant's message has reasoning_content: leave it out of the others")
-        return self
-
-    def spoken(self) -> "Message":
-        """The message without its reasoning, as most APIs want it back in later turns."""
-        return self if self.reasoning_content is None else self.model_copy(update={"reasoning_content": None})
+# In schema 1 an action and an observation were texts.
+def _as_action(value: Any) -> Any:
+    return {"role": "assistant", "content": value} if isinstance(value, str) else value
 
 
-def spoken(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The messages without reasoning: chats that differ in nothing else are the same conversation."""
-    return tuple(message.spoken() for message in messages)
+def _as_observation(value: Any) -> Any:
+    return ({"role": "user", "content": value},) if isinstance(value, str) else value
+
+
+def _by_assistant(message: Message) -> Message:
+    if message.role != "assistant":
+        raise ValueError("an action is an assistant's message: its role is assistant")
+    return message
+
+
+def _by_others(messages: Messages) -> Messages:
+    if any(message.role == "assistant" for message in messages):
+        raise ValueError("an observation is what came back: an assistant's message is an action of another step")
+    return messages
+
+
+# An action is an assistant's message, an observation the messages that came back: results of tools, the user's words.
+Action: TypeAlias = Annotated[Message, BeforeValidator(_as_action), AfterValidator(_by_assistant)]
+Observed: TypeAlias = Annotated[Messages, BeforeValidator(_as_observation), AfterValidator(_by_others)]
+OfferedTools: TypeAlias = Annotated[Tools, Field(exclude_if=_is_empty)]
+# The tools offered from a step on, None where they are those of the step before; before the first there are none.
+ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=_is_none)]
 
 
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
@@ -82,7 +87,9 @@ class Actor(Record):
 
 
 class Envelope(Record):
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """`schema` 1, in which actions and observations were texts, is still read."""
+
+    schema_version: Literal[1, 2] = Field(default=2, alias="schema")
     event_id: Identity = Field(default_factory=uuid7)
 
     model_config = ConfigDict(populate_by_name=True)
@@ -95,8 +102,9 @@ def _now() -> datetime:
 class StepEvent(Envelope):
     """One step of an episode: the exact messages the actor saw, what it did, and what came back.
 
-    `observation` is the content of the user message that the next state ends with. `flag` is the reason, if the
-    producer knows one, for which nothing must be learned from the episode.
+    `tools` are those that the actor was offered. `observation` has the messages that follow the action in the next
+    state: the results of its tool calls, the user's next words, or both; none where nothing came back. `flag` is the
+    reason, if the producer knows one, for which nothing must be learned from the episode.
     """
 
     kind: Literal["step"] = "step"
@@ -106,9 +114,10 @@ class StepEvent(Envelope):
     principal: Name
     recorded_at: AwareDatetime = Field(default_factory=_now)
     task: Task
-    messages: tuple[Message, ...] = Field(min_length=1)
-    action: Message
-    observation: str
+    tools: OfferedTools = ()
+    messages: Messages = Field(min_length=1)
+    action: Action
+    observation: Observed
     done: bool = False
     actor: Actor
     flag: Name | None = Field(default=None, exclude_if=_is_none)
@@ -144,17 +153,35 @@ Source: TypeAlias = Literal["policy", "valid_actions", "mutation"]
 
 
 class RecordedStep(Record):
-    """An action at one state of an episode, and what came back when it happened.
+    """An action at one state of an episode, and what came back when it happened."""
 
-    `reasoning_content` is what the actor thought before the action.
-    """
+    action: Action
+    observation: Observed
+    tools: ChangedTools = None
 
-    action: str
-    observation: str
-    reasoning_content: Reasoning = None
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "reasoning_content" in value:
+            action = _as_action(value["action"]) | {"reasoning_content": value["reasoning_content"]}
+            return {"action": action, "observation": value.get("observation")}
+        return value
 
 
-MESSAGES: TypeAdapter[tuple[Message, ...]] = TypeAdapter(tuple[Message, ...])
+def tools_at(steps: Sequence[RecordedStep], number: int) -> Tools:
+    """The tools offered at step `number`, or after the last step where there is none of that number."""
+    changes = (step.tools for step in reversed(steps[: number + 1]) if step.tools is not None)
+    return next(changes, ())
+
+
+def with_changes(offered: Iterable[Tools]) -> Iterator[ChangedTools]:
+    """From the tools offered at each step to those of `RecordedStep.tools`."""
+    before: Tools = ()
+    for tools in offered:
+        yield None if tools == before else tools
+        before = tools
+
+
 STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
 
 
@@ -165,16 +192,19 @@ class BranchRequest(Envelope):
     episode_id: str
     task: Task
     verdict: Literal["trusted", "failed"] = "trusted"
-    opening: tuple[Message, ...]
+    opening: Messages
     steps: tuple[RecordedStep, ...] = Field(min_length=1)
 
-    def state(self, step: int) -> tuple[Message, ...]:
+    def state(self, step: int) -> Messages:
         """The messages the actor saw before its action number `step`; earlier actions are without their reasoning."""
         messages = list(self.opening)
         for recorded in self.steps[:step]:
-            messages.append(Message(role="assistant", content=recorded.action))
-            messages.append(Message(role="user", content=recorded.observation))
+            messages += (recorded.action.spoken(), *recorded.observation)
         return tuple(messages)
+
+    def tools(self, step: int) -> Tools:
+        """The tools the actor was offered at step `step`."""
+        return tools_at(self.steps, step)
 
     def up_to(self, step: int) -> "BranchRequest":
         """The same episode, ending with its step number `step`."""
@@ -184,8 +214,8 @@ class BranchRequest(Envelope):
 class Alternative(Record):
     """An action the trusted actor did not take, and what the sandbox answered."""
 
-    action: str
-    observation: str
+    action: Action
+    observation: Observed
     done: bool
     score: float
     source: Source
@@ -198,7 +228,7 @@ Fidelity: TypeAlias = Literal["sandbox_exact", "sandbox_replayed", "dropped"]
 class Failure(Record):
     """An action that the sandbox did not survive: it took too long, or the process died of it, twice."""
 
-    action: str
+    action: Action
     failure_kind: Literal["timeout", "died"] = Field(alias="fate")
 
     model_config = ConfigDict(populate_by_name=True)

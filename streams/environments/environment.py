@@ -4,15 +4,15 @@ An adapter is a class that satisfies `Environment` and as many of the smaller pr
 under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from streams.environments.harness import ChatHarness
 from streams.events import Task
+from streams.messages import Message, Messages, Tools, text_of, user
 
 
 class Restore(StrEnum):
@@ -54,17 +54,29 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The answer to a reset or a step. `text` is what the policy reads, `score` runs from 0 to 1, `success` is the
-    verdict.
+    """The answer to a reset or a step. `score` runs from 0 to 1, `success` is the verdict.
 
+    `messages` are what the policy reads next: what the user says, results of the tools it called, or both. `tools` are
+    those that it may call from here on, None where they are the ones of before; before a reset there are none.
     `understood` is false where the environment could make nothing of the action and said so.
     """
 
-    text: str
+    messages: Messages
     score: float
     done: bool
     success: bool
     understood: bool = True
+    tools: Tools | None = None
+
+    @classmethod
+    def said(cls, text: str, score: float, done: bool, success: bool, understood: bool = True) -> Self:
+        """An answer in the user's words: the whole of what a text game shows."""
+        return cls((user(text),), score, done, success, understood)
+
+    @property
+    def text(self) -> str:
+        """The texts of its messages."""
+        return text_of(self.messages)
 
 
 @runtime_checkable
@@ -81,8 +93,11 @@ class Environment(Protocol):
         """Begin the task from its first state. Raises `SandboxError` for a task that does not exist or is reserved."""
         ...
 
-    def step(self, action: str) -> Observation:
-        """Execute one action. An action the environment does not understand is answered, not raised."""
+    def step(self, action: Message) -> Observation:
+        """Execute one action, an assistant's message: text games read its text, tool suites its calls.
+
+        An action that the environment does not understand is answered, not raised.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -103,10 +118,10 @@ class Configured(Protocol):
 
 @runtime_checkable
 class ListsActions(Protocol):
-    """The interface of an environment that knows its valid actions."""
+    """The interface of an environment whose actions are texts, and which knows the valid ones."""
 
     def valid_actions(self) -> list[str]:
-        """The actions it would understand now, sorted. Asking changes nothing that is ever observed."""
+        """The texts it would understand now, sorted. Asking changes nothing that is ever observed."""
         ...
 
 
@@ -123,33 +138,12 @@ class Snapshots(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool as the OpenAI API describes it; `parameters` is the JSON Schema of its arguments."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, JsonValue]
-
-
-@runtime_checkable
-class Tools(Protocol):
-    """The interface of an environment whose actions are tool calls.
-
-    Such an action is a JSON array of calls, `[{"name": …, "arguments": {…}}]`, or else a text for the user.
-    """
-
-    def tools(self) -> tuple[Tool, ...]:
-        """The tools that may be called in the present state."""
-        ...
-
-
 @runtime_checkable
 class Canonicalises(Protocol):
     """The interface of an environment whose actions have several spellings that no general rule unifies."""
 
-    def canonical(self, action: str) -> str:
-        """The one spelling of all actions that do the same as `action`."""
+    def canonical(self, action: Message) -> str:
+        """A key that is the same for all actions that do the same as `action`."""
         ...
 
 
@@ -168,6 +162,6 @@ class TaskSource(Protocol):
         """
         ...
 
-    def demonstration(self, task: Task) -> list[str]:
+    def demonstration(self, task: Task) -> list[Message]:
         """Actions that solve `task`."""
         ...

@@ -5,9 +5,10 @@ Branching compares recordings with it, and evaluation plays through it, so that 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
-from streams.events import Message
+from streams.messages import Message, Messages, assistant
 
 SYSTEM_PROMPT = (
     "You are playing a text game. Reply with one action, such as: take OBJECT, open CONTAINER, put OBJECT in CONTAINER."
@@ -18,40 +19,54 @@ SYSTEM_PROMPT = (
 class ChatHarness:
     """An episode as an append-only conversation: every state's messages are a prefix of the next one's.
 
-    `reply` says how much of a model's reply is the action: its first line, or all of it.
+    `reply` says how much of a model's reply is the action: its first line, or the whole message with its tool calls.
+    `max_tokens` and `stop` bound a reply as it is sampled. An empty `system_prompt` is no message.
     """
 
     system_prompt: str = SYSTEM_PROMPT
     max_steps: int = 15
     patience: int = 4
-    reply: Literal["line", "text"] = "line"
+    reply: Literal["line", "message"] = "line"
+    max_tokens: int = 16
+    stop: tuple[str, ...] = ("\n",)
 
-    def opening(self, first: str) -> tuple[Message, ...]:
-        """The messages of the first state, from the text that the environment's `reset` gave."""
-        return (Message(role="system", content=self.system_prompt), Message(role="user", content=first))
+    def opening(self, first: Messages) -> Messages:
+        """The messages of the first state, from those that the environment's `reset` gave."""
+        system = (Message(role="system", content=self.system_prompt),) if self.system_prompt else ()
+        return (*system, *first)
 
-    def extend(self, messages: tuple[Message, ...], action: str, observation: str) -> tuple[Message, ...]:
+    def extend(self, messages: Messages, action: Message, observation: Messages) -> Messages:
         """The messages of the state after `action` was answered with `observation`."""
-        return (*messages, Message(role="assistant", content=action), Message(role="user", content=observation))
+        return (*messages, action.spoken(), *observation)
 
     def gives_up(self, messages: Sequence[Message]) -> bool:
         """Return whether the last `patience` answers were the same: the policy repeats itself, and the episode ends."""
-        answers = [message.content for message in messages[2:] if message.role == "user"][-self.patience :]
-        return len(answers) == self.patience and len(set(answers)) == 1
+        answers: list[tuple[object, ...]] = []
+        left = list(messages)
+        while len(answers) < self.patience:
+            answer = list(takewhile(lambda message: message.role != "assistant", reversed(left)))
+            del left[len(left) - len(answer) :]
+            if not left or not answer:
+                return False
+            left.pop()
+            answers.append(tuple((each.role, each.text) for each in answer))
+        return len(set(answers)) == 1
 
-    def parse(self, reply: str) -> str:
-        """The action in a model's reply, stripped.
+    def parse(self, reply: Message) -> Message:
+        """The action in a model's reply, its text stripped.
 
-        >>> ChatHarness().parse(" open fridge \\nThen I would look inside.")
+        >>> ChatHarness().parse(assistant(" open fridge \\nThen I would look inside.")).text
         'open fridge'
         """
-        return (reply.partition("\n")[0] if self.reply == "line" else reply).strip()
+        if self.reply == "message":
+            return reply.model_copy(update={"content": reply.text.strip() or None})
+        return assistant(reply.text.partition("\n")[0].strip(), reasoning=reply.reasoning_content)
 
 
-def canonical(action: str) -> str:
-    """The canonical spelling of an action: lower case, single spaces, no punctuation at the end.
+def canonical(action: Message) -> str:
+    """The canonical spelling of an action that is a text: lower case, single spaces, no punctuation at the end.
 
-    >>> canonical("  Open the  Fridge. ")
+    >>> canonical(assistant("  Open the  Fridge. "))
     'open the fridge'
     """
-    return " ".join(action.lower().split()).rstrip(".!?,;: ")
+    return " ".join(action.text.lower().split()).rstrip(".!?,;: ")

@@ -5,9 +5,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from streams.environments.environment import Capabilities, Observation, Restore, Tool
+from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
-from streams.events import Record, Task
+from streams.events import Task
+from streams.messages import Message, Messages, Record
 
 Operation: TypeAlias = Literal[
     "network",
@@ -21,7 +22,6 @@ Operation: TypeAlias = Literal[
     "branch",
     "valid_actions",
     "fingerprint",
-    "tools",
     "canonical",
     "demonstration",
     "tasks",
@@ -41,7 +41,7 @@ class Request(Record):
 
     `network` asks what the environment needs of it, before it is opened; it is of no session.
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
-    (one text for the reset and one for each action), and makes that trajectory the session's reference trajectory.
+    (the messages of the reset, and those of each action), and makes that trajectory the session's reference trajectory.
     `restore` brings back the reference trajectory's state number `step`, by `way` or the cheapest that the environment
     has; `branch` takes each of `actions` from there.
     """
@@ -50,8 +50,8 @@ class Request(Record):
     op: Operation
     session: int = 0
     task: Task | None = None
-    actions: tuple[str, ...] = ()
-    expected: tuple[str, ...] = ()
+    actions: tuple[Message, ...] = ()
+    expected: tuple[Messages, ...] = ()
     step: int = Field(default=0, ge=0)
     way: Restore | None = None
     game: str = ""
@@ -80,7 +80,6 @@ class Description(Record):
     harness: ChatHarness
     games: tuple[str, ...]
     lists_actions: bool
-    has_tools: bool
     canonicalises: bool
     takes_snapshots: bool
 
@@ -90,7 +89,8 @@ class Answer(Record):
 
     A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
     recorded one. `timed_out` says that it is because a step took too long, after those that `observations` are of; the
-    process is of no use then. `divergence` is why the `states` of a reference trajectory end early.
+    process is of no use then. `divergence` is why the `states` of a reference trajectory end early. `actions` are a
+    demonstration.
     """
 
     id: int
@@ -102,5 +102,5 @@ class Answer(Record):
     tasks: tuple[Task, ...] = ()
     states: tuple[State, ...] = ()
     divergence: str = ""
-    tools: tuple[Tool, ...] = ()
+    actions: tuple[Message, ...] = ()
     description: Description | None = None

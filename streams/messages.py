@@ -1,0 +1,168 @@
+"""Chat messages as the OpenAI API has them: the shape in which everything is captured, stored, trained on and served.
+
+A message is kept whole. Fields and parts that are not named here are kept as they came, because the API grows faster
+than this module; only the envelope around messages is strict.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Self, TypeAlias
+
+from pydantic import ConfigDict, JsonValue, TypeAdapter, model_validator
+
+from streams.settings import FrozenModel
+
+
+class Record(FrozenModel):
+    """Frozen, strict about its fields, and compact as JSON."""
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(exclude_none=True, by_alias=True).encode()
+
+
+class _Open(Record):
+    """A record that keeps fields it does not know. Of these, null is the same as absent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _drop_nulls(self) -> Self:
+        extra = self.__pydantic_extra__
+        if extra:
+            for name in [name for name, value in extra.items() if value is None]:
+                del extra[name]
+        return self
+
+
+class FunctionCall(_Open):
+    """A call of a function: `arguments` is JSON text as the model wrote it, which need not be valid."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(_Open):
+    """One call in an assistant's message. `function` is absent in calls of other kinds, which are kept as they are."""
+
+    id: str = ""
+    type: str = "function"
+    function: FunctionCall | None = None
+
+
+class ContentPart(_Open):
+    """A part of a content that is a list. Parts without `text` refer to images, audio or files, and are kept."""
+
+    type: str
+    text: str | None = None
+
+
+# A tool as the OpenAI API describes it: {"type": "function", "function": {"name", "description", "parameters"}}.
+ToolDefinition: TypeAlias = dict[str, JsonValue]
+Tools: TypeAlias = tuple[ToolDefinition, ...]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Message(_Open):
+    """One message of a chat.
+
+    `tool_calls` and `reasoning_content`, what the model thought before it wrote the rest, are an assistant's alone;
+    `tool_call_id` says which call a tool's message answers.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | tuple[ContentPart, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="after")
+    def _only_assistants_call_and_reason(self) -> Self:
+        if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
+            raise ValueError(
+                "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
+            )
+        return self
+
+    @property
+    def text(self) -> str:
+        """The text of the content: of a list, its texts joined by line feeds; empty where there is none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or () if part.text is not None)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls, none for a message without."""
+        return self.tool_calls or ()
+
+    @property
+    def is_readable(self) -> bool:
+        """Return whether a text model can read all of it: no image, audio or file, and no call but of functions."""
+        parts = self.content if isinstance(self.content, tuple) else ()
+        return all(part.text is not None for part in parts) and all(call.function is not None for call in self.calls)
+
+    def spoken(self) -> "Message":
+        """The message without its reasoning, as most APIs want it back in later turns."""
+        return self if self.reasoning_content is None else self.model_copy(update={"reasoning_content": None})
+
+    def texts(self) -> Iterable[str]:
+        """Every text of the message: its content, its reasoning, and the names and arguments of its calls."""
+        yield self.text
+        if self.reasoning_content is not None:
+            yield self.reasoning_content
+        for call in self.calls:
+            if call.function is not None:
+                yield call.function.name
+                yield call.function.arguments
+
+
+Messages: TypeAlias = tuple[Message, ...]
+MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+MESSAGES: TypeAdapter[Messages] = TypeAdapter(Messages)
+TOOLS: TypeAdapter[Tools] = TypeAdapter(Tools)
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def assistant(text: str | None, *calls: ToolCall, reasoning: str | None = None) -> Message:
+    """An assistant's message with a text, tool calls, or both."""
+    return Message(role="assistant", content=text, tool_calls=calls or None, reasoning_content=reasoning)
+
+
+def call(name: str, arguments: str, identity: str = "") -> ToolCall:
+    """A call of the function `name` with `arguments`, which are JSON text."""
+    return ToolCall(id=identity, function=FunctionCall(name=name, arguments=arguments))
+
+
+def tool_result(text: str, identity: str = "") -> Message:
+    """The answer to the tool call with the id `identity`."""
+    return Message(role="tool", content=text, tool_call_id=identity or None)
+
+
+def text_of(messages: Iterable[Message]) -> str:
+    """The texts of messages, joined by line feeds."""
+    return "\n".join(message.text for message in messages)
+
+
+def spoken(messages: Iterable[Message]) -> Messages:
+    """The messages without reasoning."""
+    return tuple(message.spoken() for message in messages)
+
+
+def said(message: Message) -> tuple[object, ...]:
+    """What a message says, for comparison: two spellings of one message say the same.
+
+    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts.
+    """
+    calls = tuple((each.id, each.function or each.model_dump_json()) for each in message.calls)
+    content = message.content if isinstance(message.content, tuple) and not message.is_readable else message.text
+    return (message.role, content, calls, message.tool_call_id)
+
+
+def same_conversation(one: Sequence[Message], other: Sequence[Message]) -> bool:
+    """Return whether two chats say the same: they differ in reasoning, annotations and spelling at most."""
+    return len(one) == len(other) and all(said(a) == said(b) for a, b in zip(one, other, strict=True))
