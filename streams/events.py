@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from streams.ids import content_id, uuid7
-from streams.messages import MESSAGES, Message, Messages, Record, Tools, spoken
+from streams.messages import Message, Messages, Record, Tools
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
