@@ -54,6 +54,7 @@ class Redactor:
         self._settings = settings
         self._finder = Finder(settings)
         self._placeholders = Placeholders(key, self._finder.names)
+        self._replaced: list[tuple[str, Span]] | None = None
 
     def redact(self, event: Event) -> Redacted:
         """The event without secrets and personal data: the same object when it held none.
@@ -71,13 +72,36 @@ class Redactor:
             return Redacted(event.model_copy(update={"reason": reason}) if changed else event, counts)
         return Redacted(self._outcome(event, counts), counts)
 
+    def covers(self, environment: str) -> bool:
+        """Return whether the steps of episodes of that environment are redacted."""
+        return self._settings.enabled and environment not in self._settings.simulators
+
     def redact_text(self, text: str, episode_id: str) -> tuple[str, Counter[str]]:
         """One text of an episode, and what was replaced in it. Raises `UnjudgeableError`."""
         counts: Counter[str] = Counter()
         return self._text(text, episode_id, counts), counts
 
+    def placeholders(self, text: str) -> tuple[str, ...]:
+        """The placeholders that the text holds, whether they stand for something or only look like it."""
+        return tuple(text[start:end] for start, end in self._placeholders.within(text))
+
+    def raw_values(self, text: str, episode_id: str) -> Mapping[str, tuple[str, ...]]:
+        """The values that would be replaced in a text, by their placeholders: as they are written, then as they are
+        read. Raises `UnjudgeableError`.
+        """
+        self._replaced = []
+        try:
+            self._text(text, episode_id, Counter())
+            found: dict[str, tuple[str, ...]] = {}
+            for written, span in self._replaced:
+                placeholder = self._placeholders.make(episode_id, span.name, span.value)
+                found[placeholder] = (*found.get(placeholder, ()), written, span.value)
+            return found
+        finally:
+            self._replaced = None
+
     def _step(self, event: StepEvent, counts: Counter[str]) -> StepEvent:
-        if event.task.environment in self._settings.simulators:
+        if not self.covers(event.task.environment):
             return event
         episode = event.episode_id
         messages = tuple(self._message(message, episode, counts) for message in event.messages)
@@ -155,6 +179,8 @@ class Redactor:
         copied = 0
         for span in spans:
             pieces += (text[copied : span.start], self._placeholders.make(episode, span.name, span.value))
+            if self._replaced is not None:
+                self._replaced.append((text[span.start : span.end], span))
             copied = span.end
             counts[str(span.name)] += 1
         return "".join((*pieces, text[copied:]))
