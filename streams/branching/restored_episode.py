@@ -166,7 +166,10 @@ class RestoredEpisode:
         try:
             self._values.shown(action for state in followed.states for action in state.valid_actions)
             hide = self._values.hidden_text
-            states = tuple(State(state.fingerprint, tuple(map(hide, state.valid_actions))) for state in followed.states)
+            states = tuple(
+                State(fingerprint=state.fingerprint, valid_actions=tuple(map(hide, state.valid_actions)))
+                for state in followed.states
+            )
             return Followed(states, hide(followed.divergence))
         except UnjudgeableError as error:
             raise _unjudgeable(error) from error
