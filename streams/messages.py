@@ -80,8 +80,11 @@ class Message(_Open):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
+    # In the place of the other, so that there is one call for each message: most of reading an event is here.
     @model_validator(mode="after")
-    def _only_assistants_call_and_reason(self) -> Self:
+    def _drop_nulls(self) -> Self:
+        if self.__pydantic_extra__:
+            super()._drop_nulls()
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
             raise ValueError(
                 "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
@@ -110,6 +113,8 @@ class Message(_Open):
 
         They are the sender's words, so one that is not a plain name is given as `unknown`.
         """
+        if not self.tool_calls and not self.__pydantic_extra__ and not isinstance(self.content, tuple):
+            return iter(())
         parts = self.content if isinstance(self.content, tuple) else ()
         kinds = [part.type for part in parts if part.text is None]
         kinds += [each.type for each in self.calls if each.function is None]
