@@ -28,11 +28,14 @@ class _Open(Record):
 
     @model_validator(mode="after")
     def _drop_nulls(self) -> Self:
-        extra = self.__pydantic_extra__
-        if extra:
-            for name in [name for name, value in extra.items() if value is None]:
-                del extra[name]
+        if self.__pydantic_extra__:
+            _drop_nulls(self.__pydantic_extra__)
         return self
+
+
+def _drop_nulls(extra: dict[str, object]) -> None:
+    for name in [name for name, value in extra.items() if value is None]:
+        del extra[name]
 
 
 class FunctionCall(_Open):
@@ -84,7 +87,7 @@ class Message(_Open):
     @model_validator(mode="after")
     def _drop_nulls(self) -> Self:
         if self.__pydantic_extra__:
-            super()._drop_nulls()
+            _drop_nulls(self.__pydantic_extra__)
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
             raise ValueError(
                 "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
@@ -127,13 +130,11 @@ class Message(_Open):
 
     def texts(self) -> Iterable[str]:
         """Every text of the message: its content, its reasoning, and the names and arguments of its calls."""
-        yield self.text
-        if self.reasoning_content is not None:
-            yield self.reasoning_content
-        for call in self.calls:
-            if call.function is not None:
-                yield call.function.name
-                yield call.function.arguments
+        thought = () if self.reasoning_content is None else (self.reasoning_content,)
+        if not self.tool_calls:
+            return (self.text, *thought)
+        called = (each.function for each in self.tool_calls if each.function is not None)
+        return (self.text, *thought, *(text for call in called for text in (call.name, call.arguments)))
 
 
 Messages: TypeAlias = tuple[Message, ...]
