@@ -13,6 +13,7 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from streams.messages import MESSAGE
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest
 
@@ -76,9 +77,23 @@ def _table(rows: pa.Table, moment: Moment) -> Table:
     )
     for row in rows.to_pylist():
         by = row["source"] if row["origin"] == Origin.BRANCH else row["actor_kind"]
-        cells = (row["sequence"], row["origin"], row["episode_id"], row["step"], by, row["action"], row["task_id"])
+        cells = (
+            row["sequence"],
+            row["origin"],
+            row["episode_id"],
+            row["step"],
+            by,
+            _said(row["action"]),
+            row["task_id"],
+        )
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table
+
+
+def _said(action: str) -> str:
+    message = MESSAGE.validate_json(action)
+    calls = (call.function for call in message.calls if call.function is not None)
+    return "\n".join(filter(None, (message.text, *(f"{call.name}({call.arguments})" for call in calls))))
 
 
 def _tell_revoked(moment: Moment) -> None:
