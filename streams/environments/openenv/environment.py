@@ -158,7 +158,7 @@ class OpenEnv:
     def _data(self, action: Message) -> dict[str, JsonValue] | None:
         """The action in the words of the server, or None where it has none for it."""
         if self._speaks_messages:
-            return ActionData(message=action).model_dump(mode="json", include={"message"})
+            return _message(action)
         if action.calls:
             return None
         return {"text": action.text} if self._speaks_text else mapped_action(action.text, self._settings)
@@ -227,7 +227,7 @@ class OpenEnv:
     def _canonical(self, action: Message) -> str:
         if action.calls and not self._speaks_messages:
             return harness.canonical(action)
-        data = self._data(action) if self._speaks_messages else {"text": action.text}
+        data = _message(action) if self._speaks_messages else TextData(text=action.text).model_dump()
         return self._server.ask("canonical", TextData, data).text
 
     def _games(self) -> tuple[str, ...]:
@@ -255,6 +255,10 @@ def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> C
         complete_fingerprint=said is not None and said.complete_fingerprint,
         network=Network.REMOTE,
     )
+
+
+def _message(action: Message) -> dict[str, JsonValue]:
+    return ActionData(message=action).model_dump(mode="json", include={"message"})
 
 
 def _refuse_reserved(*folds: str) -> None:
