@@ -160,7 +160,7 @@ def said(message: Message) -> tuple[object, ...]:
     """
     calls = tuple((each.id, each.function or each.model_dump_json()) for each in message.calls)
     content = message.content if isinstance(message.content, tuple) and not message.is_readable else message.text
-    return (message.role, content, calls, message.tool_call_id)
+    return (message.role, content, calls, message.tool_call_id or None)
 
 
 def same_conversation(one: Sequence[Message], other: Sequence[Message]) -> bool:
