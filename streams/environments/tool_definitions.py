@@ -27,6 +27,9 @@ Schema: TypeAlias = Mapping[str, Any]
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 
+# Of a schema that refers to itself without end, or whose pattern is none: no metaschema forbids it.
+_UNCHECKABLE = (RecursionError, Unresolvable, re.error)
+
 _WITHOUT_ARGUMENTS: Mapping[str, JsonValue] = {"type": "object", "properties": {}}
 
 
@@ -82,7 +85,10 @@ class Tool:
 
     def fault(self, arguments: Mapping[str, JsonValue]) -> str:
         """The reason for which the tool's schema refuses `arguments`; empty where it takes them."""
-        error = best_match(self._validator.iter_errors(arguments))
+        try:
+            error = best_match(self._validator.iter_errors(arguments))
+        except _UNCHECKABLE as failure:
+            return f"they cannot be checked ({failure})"
         if error is None:
             return ""
         at = f"at {'.'.join(map(str, error.path))}: " if error.path else ""
@@ -90,7 +96,10 @@ class Tool:
 
     def takes(self, arguments: Mapping[str, JsonValue]) -> bool:
         """Return whether the tool's schema allows `arguments`."""
-        return self._validator.is_valid(arguments)
+        try:
+            return self._validator.is_valid(arguments)
+        except _UNCHECKABLE:
+            return False
 
     @cached_property
     def plain(self) -> Schema:
