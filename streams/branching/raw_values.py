@@ -87,7 +87,7 @@ class RawValues:
 
     def redacted(self, messages: Messages) -> Messages:
         """The messages as the record role would have stored them."""
-        return tuple(_with_texts(message, self._redact, self._redact) for message in messages)
+        return messages if self.redactor is None else self.redactor.redact_messages(messages, self.episode_id)[0]
 
     def agrees(self, shown: Messages, recorded: Messages) -> bool:
         """Return whether the sandbox shows what was recorded, but for what redaction took out of the recording."""
@@ -103,11 +103,14 @@ class RawValues:
 
         Those may have been known as secrets by the words around them, which the answer need not repeat.
         """
-        return _with_texts(message, self.hidden_text, self.hidden_text)
+        (redacted,) = self.redacted((message,))
+        return _with_texts(redacted, self._without_executed, self._without_executed)
 
     def hidden_text(self, text: str) -> str:
         """The same for a text."""
-        text = self._redact(text)
+        return self._without_executed(self._redact(text))
+
+    def _without_executed(self, text: str) -> str:
         if not self._executed:
             return text
         longest_first = sorted(self._executed, key=len, reverse=True)
