@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -68,7 +69,10 @@ def answers(result: BranchResult) -> dict[str, str]:
     return {each.action.text: text_of(each.observation) for each in result.alternatives}
 
 
-def assert_hidden(results: Sequence[BranchResult]) -> None:
+def assert_hidden(results: Sequence[BranchResult], redactor: Redactor) -> None:
+    """The results hold nothing raw, and the record role finds nothing more in them."""
+    for result in results:
+        assert redactor.redact_result(result) == (result, Counter())
     written = b"".join(result.to_json() for result in results)
     assert not [value for value in RAW if value.encode() in written]
 
@@ -90,7 +94,7 @@ async def test_every_state_of_a_text_game_that_shows_an_address_is_restored(
     assert {each.source for each in results[1].alternatives if each.action.text in ("look", "read")} == {
         "valid_actions"
     }
-    assert_hidden(results)
+    assert_hidden(results, redactor)
 
 
 async def test_a_state_behind_an_action_that_names_a_placeholder_is_restored(
@@ -115,7 +119,7 @@ async def test_a_policy_that_names_the_placeholder_of_a_secret_acts_with_the_sec
     results = await branched(request, post, redactor, said(f"open {secret}"))
     for result in results:
         assert answers(result)[f"open {secret}"] == f"You whisper {secret}, and the door opens."
-    assert_hidden(results)
+    assert_hidden(results, redactor)
 
 
 async def test_calls_whose_arguments_hold_a_placeholder_are_restored_and_mutated(
@@ -150,7 +154,7 @@ async def test_calls_whose_arguments_hold_a_placeholder_are_restored_and_mutated
         if argument.function is not None
     ]
     assert mutated
-    assert_hidden(results)
+    assert_hidden(results, redactor)
 
 
 @pytest.mark.parametrize("spelling", ["BOB@example.com", "<its placeholder>"])
@@ -201,7 +205,7 @@ async def test_what_differs_besides_placeholders_is_not_the_recorded_state(
         results = await branched(altered, post, redactor)
         assert [result.fidelity for result in results] == ["sandbox_exact", "dropped", "dropped"]
         assert "after action 1" in results[1].reason
-        assert_hidden(results)
+        assert_hidden(results, redactor)
 
 
 async def test_another_key_than_that_of_the_recording_is_named(post: SandboxPool, redactor: Redactor) -> None:
@@ -241,7 +245,7 @@ async def test_a_sandbox_that_dies_is_replaced_by_one_in_the_same_raw_state(
     results = await branch(request, post, Killer(), Uniform(), SETTINGS, redactor=redactor)
     assert {(result.fidelity, result.reason) for result in results} == {("sandbox_exact", "")}
     assert answers(results[0])[f"mail {placeholder(redactor, 'bob@example.com')}"]
-    assert_hidden(results)
+    assert_hidden(results, redactor)
 
 
 async def test_a_failed_episode_is_recovered_from_with_the_raw_value(post: SandboxPool, redactor: Redactor) -> None:
