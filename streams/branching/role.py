@@ -22,6 +22,7 @@ from streams.branching.selectors import SELECTORS
 from streams.branching.selectors.selector import Selector
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
+from streams.errors import UnjudgeableError
 from streams.events import BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
@@ -30,6 +31,7 @@ from streams.kafka.topics import create_topics
 from streams.kafka.worker import build_app, consume, publish, run
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, ServedPolicy
+from streams.redaction.redactor import Redactor
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 
@@ -48,9 +50,16 @@ class BranchContext:
     branching_selector: Selector
     recovery_selector: Selector
     limiter: AsyncLimiter | None
+    redactor: Redactor | None = None
 
     @classmethod
-    def of(cls, settings: BranchingSettings, pools: Mapping[str, SandboxPool], policy: Policy) -> Self:
+    def of(
+        cls,
+        settings: BranchingSettings,
+        pools: Mapping[str, SandboxPool],
+        policy: Policy,
+        redactor: Redactor | None = None,
+    ) -> Self:
         """As the settings say."""
         return cls(
             settings,
@@ -59,12 +68,17 @@ class BranchContext:
             SELECTORS[settings.selector](),
             SELECTORS[settings.recovery.selector](),
             AsyncLimiter(settings.branches_per_minute) if settings.branches_per_minute else None,
+            redactor,
         )
 
 
-async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event) -> None:
+async def serve(
+    kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event, redactor: Redactor | None = None
+) -> None:
     """Work until `stop` is set or this task is cancelled.
 
+    `redactor` is that of the record role: with its settings and its key, episodes whose recordings hold placeholders
+    can be restored.
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, and does again what it had not acknowledged.
     """
@@ -75,7 +89,9 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
             name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
             for name in sorted(registered_environments())
         }
-        context = BranchContext.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))
+        context = BranchContext.of(
+            branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s), redactor
+        )
         app = build_app(ROLE, kafka, bundle=branching.episodes)
 
         async def handle(batch: list[Received]) -> None:
@@ -100,7 +116,22 @@ async def work(received: Received, kafka: KafkaSettings, context: BranchContext)
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
         return [dead_letter_record(received, Unreadable(reason), kafka.dead_letters_topic)]
     results = await (_branched(request, context) if request.verdict == "trusted" else _recovered(request, context))
-    return [Outgoing(kafka.transitions_topic, request.episode_id.encode(), result.to_json()) for result in results]
+    return [
+        Outgoing(kafka.transitions_topic, request.episode_id.encode(), _redacted(result, context).to_json())
+        for result in results
+    ]
+
+
+def _redacted(result: BranchResult | RecoveryResult, context: BranchContext) -> BranchResult | RecoveryResult:
+    """The result as the record role will store it: the topic is to hold no more than the store."""
+    if context.redactor is None:
+        return result
+    try:
+        return context.redactor.redact_result(result)[0]
+    except UnjudgeableError as error:
+        withheld: dict[str, object] = {"fidelity": "dropped", "reason": f"the result is withheld: {error}"}
+        emptied = ("alternatives", "failures") if isinstance(result, BranchResult) else ("recoveries",)
+        return result.model_copy(update=withheld | dict.fromkeys(emptied, ()))
 
 
 async def _branched(request: BranchRequest, context: BranchContext) -> tuple[BranchResult, ...]:
@@ -108,7 +139,10 @@ async def _branched(request: BranchRequest, context: BranchContext) -> tuple[Bra
     if pool is None:
         reason = _no_sandbox(request)
         return tuple(dropped(request, step, reason, context.settings) for step in range(len(request.steps)))
-    results = await branch(request, pool, context.policy, context.branching_selector, context.settings, context.limiter)
+    results = await branch(
+        *(request, pool, context.policy, context.branching_selector),
+        *(context.settings, context.limiter, context.redactor),
+    )
     log.info(
         "episode branched",
         episode=request.episode_id,
@@ -124,7 +158,10 @@ async def _recovered(request: BranchRequest, context: BranchContext) -> tuple[Re
     pool = context.pools.get(request.task.environment)
     if pool is None:
         return (unrecovered(request, _no_sandbox(request)),)
-    result = await recover(request, pool, context.policy, context.recovery_selector, context.settings, context.limiter)
+    result = await recover(
+        *(request, pool, context.policy, context.recovery_selector),
+        *(context.settings, context.limiter, context.redactor),
+    )
     log.info(
         "failed episode resumed",
         episode=request.episode_id,
