@@ -102,12 +102,19 @@ def demanded_calls(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *
     chosen = choice or ToolChoice("auto")
     functions, strict = {}, chosen.names is not None
     for index, tool in enumerate(tools):
-        function: Any = tool["function"]
+        function = function_of(tool)
         if chosen.names is None or function["name"] in chosen.names:
             schema = {"type": "object", **(function.get("parameters") or {"properties": {}})}
             strict |= bool(function.get("strict"))
             functions[function["name"]] = json_schema(f"tools.{index}", schema, strict=bool(function.get("strict")))
     return Calls(functions, chosen.mode, parallel=parallel and not chosen.once, strict=strict)
+
+
+def function_of(tool: ToolDefinition) -> dict[str, Any]:
+    """The description of the function that a tool is."""
+    function = tool["function"]
+    assert isinstance(function, dict)  # of requests that were read
+    return function
 
 
 def _named(value: Any) -> str | None:

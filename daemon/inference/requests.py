@@ -5,11 +5,12 @@ a message are the exception: they are kept, and the chat template takes those th
 """
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from daemon.inference.formats import ToolChoice, read_response_format, read_structured, read_tool_choice
+from daemon.inference.formats import ToolChoice, function_of, read_response_format, read_structured, read_tool_choice
 from daemon.inference.grammar import AnswerRule
 from daemon.inference.parameters import No, UnservedInChat, UnservedInCompletions, without_nulls
 from streams.events import Seed
@@ -41,7 +42,7 @@ def _as_sent(message: Any) -> Any:
 
 def _readable(message: Message) -> Message:
     if not message.is_readable:
-        raise ValueError("only texts and calls of functions can be read: leave images, audio, files and others out")
+        raise _refusal("only texts and calls of functions can be read: leave images, audio, files and others out")
     return message
 
 
@@ -73,7 +74,6 @@ class _Sampled(FrozenModel):
     top_k: int = Field(default=0, ge=-1, lt=2**31)
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
-    min_tokens: int = Field(default=0, ge=0)
     ignore_eos: bool = False
     stop_token_ids: tuple[TokenId, ...] = Field(default=(), max_length=1024)
     include_stop_str_in_output: bool = False
@@ -87,14 +87,12 @@ class _Sampled(FrozenModel):
         """The format in which the reply has to answer, None for any."""
         return self.structured_outputs or self.response_format
 
-    def _faults(self, most_tokens: int | None) -> list[str]:
-        """The combinations of parameters that cannot be served."""
-        faults = []
-        if self.response_format is not None and self.structured_outputs is not None:
-            faults.append("response_format, structured_outputs: a reply can have one format only; send one of them")
-        if most_tokens is not None and self.min_tokens > most_tokens:
-            faults.append(f"min_tokens: {self.min_tokens} are more than max_tokens, which is {most_tokens}")
-        return faults
+    @field_validator("structured_outputs")
+    @classmethod
+    def _one_format(cls, value: AnswerRule | None, others: ValidationInfo) -> AnswerRule | None:
+        if value is not None and others.data.get("response_format") is not None:
+            raise _refusal("a reply can have one format only; send it or response_format")
+        return value
 
 
 class StreamOptions(FrozenModel):
@@ -120,6 +118,7 @@ class ChatRequest(UnservedInChat, _Sampled):
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="Newer name of `max_tokens`.")
+    min_tokens: int = Field(default=0, ge=0)
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(read_tool_choice)] = None
     parallel_tool_calls: bool = True
@@ -142,26 +141,39 @@ class ChatRequest(UnservedInChat, _Sampled):
     def _only_functions(cls, tools: tuple[ToolDefinition, ...]) -> tuple[ToolDefinition, ...]:
         faults = [fault for index, tool in enumerate(tools) if (fault := _tool_fault(tool, index))]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise _refusal("; ".join(faults))
         return tools
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        faults = self._faults(self.max_completion_tokens or self.max_tokens)
-        if self.top_logprobs and not self.logprobs:
-            faults.append("top_logprobs: they are told with the log-probabilities; send logprobs true with it")
-        offered = {name for tool in self.tools if isinstance(name := _function(tool)["name"], str)}
-        if self.tool_choice is not None:
-            unknown = [name for name in self.tool_choice.names or () if name not in offered]
+    @field_validator("tool_choice")
+    @classmethod
+    def _of_these_tools(cls, choice: ToolChoice | None, others: ValidationInfo) -> ToolChoice | None:
+        if choice is not None and "tools" in others.data:
+            offered = [function_of(tool)["name"] for tool in others.data["tools"]]
+            unknown = [name for name in choice.names or () if name not in offered]
             if unknown:
-                faults.append(f"tool_choice: {', '.join(unknown)} not among the tools; name one of them")
-            elif self.tool_choice.mode == "required" and not offered:
-                faults.append("tool_choice: without tools no call can be made; send tools with it")
-        if self.stream and (self.prompt_logprobs is not None or self.return_token_ids):
-            faults.append("prompt_logprobs, return_token_ids: not served with stream; leave one or the other out")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+                raise _refusal(f"{', '.join(unknown)} not among the tools; name one of them")
+            if choice.mode == "required" and not offered:
+                raise _refusal("without tools no call can be made; send tools with it")
+        return choice
+
+    @field_validator("min_tokens")
+    @classmethod
+    def _not_above_most(cls, least: int, others: ValidationInfo) -> int:
+        return _within(least, others.data.get("max_completion_tokens") or others.data.get("max_tokens"))
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _with_logprobs(cls, count: int, others: ValidationInfo) -> int:
+        if count and not others.data.get("logprobs", True):
+            raise _refusal("they are told with the log-probabilities of the reply; send logprobs true with it")
+        return count
+
+    @field_validator("prompt_logprobs", "return_token_ids")
+    @classmethod
+    def _not_streamed(cls, wanted: Any, others: ValidationInfo) -> Any:
+        if wanted not in (None, False) and others.data.get("stream"):
+            raise _refusal("not served with stream; leave one of them out")
+        return wanted
 
 
 class CompletionRequest(UnservedInCompletions, _Sampled):
@@ -173,26 +185,34 @@ class CompletionRequest(UnservedInCompletions, _Sampled):
 
     prompt: Annotated[str, Field(min_length=1)] | Annotated[tuple[TokenId, ...], Field(min_length=1)]
     max_tokens: int = Field(default=16, ge=0)
+    min_tokens: int = Field(default=0, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=5)
     stream_options: StreamOptions = Field(default=StreamOptions(), description="Of no effect: nothing streams.")
-    echo: bool = False
+    echo: bool = Field(default=False, validate_default=True)
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        faults = self._faults(self.max_tokens)
-        if self.echo != (self.max_tokens == 0):
-            faults.append("echo, max_tokens: echo is served with max_tokens 0, and max_tokens 0 with echo only")
-        if self.echo and self.logprobs:
-            faults.append("logprobs: above 0 they are not served with echo; send 0")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+    @field_validator("min_tokens")
+    @classmethod
+    def _not_above_most(cls, least: int, others: ValidationInfo) -> int:
+        return _within(least, others.data.get("max_tokens"))
+
+    @field_validator("echo")
+    @classmethod
+    def _with_no_reply(cls, echo: bool, others: ValidationInfo) -> bool:
+        if "max_tokens" in others.data and echo != (others.data["max_tokens"] == 0):
+            raise _refusal("echo is served with max_tokens 0, and max_tokens 0 with echo only")
+        if echo and others.data.get("logprobs"):
+            raise _refusal("with echo only logprobs 0 are served: those of the prompt's own tokens")
+        return echo
 
 
-def _function(tool: ToolDefinition) -> dict[str, Any]:
-    function = tool["function"]
-    assert isinstance(function, dict)
-    return function
+def _refusal(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("not_served", "{reason}", {"reason": reason})
+
+
+def _within(least: int, most: int | None) -> int:
+    if most is not None and least > most:
+        raise _refusal(f"{least} are more than max_tokens, which is {most}; send fewer")
+    return least
 
 
 def _tool_fault(tool: ToolDefinition, index: int) -> str | None:
