@@ -71,12 +71,12 @@ class ReplyGrammar:
         Raises `RequestRefusedError` for demands on calls where the model has no syntax for them.
         """
         if calls is None or (calls.mode == "none" and answer is not None):
-            return None if answer is None else self._start("answer", *self._answer(answer))
+            return None if answer is None else self._grammar(self._reply("content"), *self._answer(answer))
         if answer is None and calls.mode == "auto" and calls.parallel and not calls.strict:
             return None
         syntax = self._format.calls
         if syntax is None:
-            if calls.mode == "none" and answer is None:
+            if calls.mode == "none":
                 return None
             raise RequestRefusedError(
                 400,
@@ -85,47 +85,58 @@ class ReplyGrammar:
                 f"demanded of this model, {self._format.tools_refused or 'which writes none'}; leave them out",
             )
         if calls.mode == "none":
-            return self._start("content", *self._content(syntax))
+            return self._grammar(self._reply("content"), *self._content(syntax))
         rules = self._calls(syntax, calls)
         if calls.mode == "required":
-            return self._start("calls", *rules)
+            return self._grammar(self._reply("calls"), *rules)
         if answer is not None:
-            return self._start("calls | answer", *self._answer(answer), *rules)
+            return self._grammar(f"{self._reply('calls')} | {self._reply('content')}", *self._answer(answer), *rules)
         opening = syntax.begin.strip()
-        if self._opens_special(syntax):
-            return self._start("content | TEXT? calls", *self._content(syntax), *rules)
+        if not opening or self._starts_special(opening):
+            begun = self._reply("TEXT? calls" if opening else "calls")
+            return self._grammar(f"{self._reply('content')} | {begun}", *self._content(syntax), *rules)
         # Lazy: what precedes the first opening of a call is text, and what follows it is a call.
         opened = f"opened[lazy]: ANY {json.dumps(opening)}"
         rest = self._written(syntax.begin[syntax.begin.index(opening) + len(opening) :])
-        return self._start(f"content | opened {rest} called", opened, *self._content(syntax), *rules)
+        begun = self._reply(f"opened {rest} called")
+        return self._grammar(f"{self._reply('content')} | {begun}", opened, *self._content(syntax), *rules)
 
-    def _start(self, rest: str, *rules: str) -> str:
-        """A grammar of `rest`, behind reasoning where the model may begin with any."""
+    def _grammar(self, start: str, *rules: str) -> str:
         thoughts, reasoned = self._format.thoughts, []
         if thoughts is not None:
-            begin = "" if thoughts.prompted else self._written(thoughts.begin.strip())
             end = thoughts.end.strip()
-            closed = f"ANY {self._written(end)}" if self._starts_special(end) else "thinking"
-            reasoned = [f"thoughts: {begin} {closed} GAP", r"GAP: /\n*/", f"thinking[lazy]: ANY {json.dumps(end)}"]
-            rest = f"{'thoughts' if thoughts.prompted else 'thoughts?'} ({rest})"
-        return "\n".join([f"start: {rest}", *reasoned, *rules, "ANY: /(?s:.*)/"])
+            reasoned = [f"thinking[lazy]: ANY {json.dumps(end)}"]
+            if self._starts_special(end):
+                reasoned = [f"thinking: ANY {self._written(end)}"]
+        return "\n".join([f"start: {start}", *rules, *reasoned, "ANY: /(?s:.*)/"])
+
+    def _reply(self, rest: str) -> str:
+        """The alternatives of a reply that is `rest`, the `content` or calls, behind reasoning if there is any."""
+        begin = self._written(self._format.content_begin) if rest == "content" else ""
+        thoughts = self._format.thoughts
+        if thoughts is None:
+            return f"{begin} {rest}"
+        # Some ends of reasoning are the begin of a content too.
+        again = "" if thoughts.end.endswith(self._format.content_begin) else begin
+        gap = self._written(thoughts.end[len(thoughts.end.rstrip()) :])
+        if thoughts.prompted:
+            return f"thinking {gap} {again} {rest}"
+        return f"{self._written(thoughts.begin)} thinking {gap} {again} {rest} | {begin} {rest}"
 
     def _answer(self, answer: AnswerRule) -> list[str]:
-        begin, end = self._written(self._format.content_begin), self._written(self._format.content_end)
-        return [f"answer: {begin} json {end}", f"json: {answer.rule}"]
+        return [f"content: json {self._written(self._format.content_end)}", f"json: {answer.rule}"]
 
     def _content(self, syntax: CallSyntax) -> list[str]:
         """The rule `content` and the terminal TEXT: text in which no call begins. It never holds special tokens."""
-        begin, end = self._written(self._format.content_begin), self._written(self._format.content_end)
         opening = syntax.begin.strip()
-        if self._opens_special(syntax):
+        if self._starts_special(opening):
             text = "ANY"
         elif opening:
             pattern = re.escape(opening).replace("/", r"\/")
             text = f"ANY & ~/(?s:.*){pattern}(?s:.*)/"
         else:
             text = r"/\s*([^{\s](?s:.*))?/"
-        return [f"content: {begin} TEXT {end}", f"TEXT: {text}"]
+        return [f"content: TEXT {self._written(self._format.content_end)}", f"TEXT: {text}"]
 
     def _calls(self, syntax: CallSyntax, calls: Calls) -> list[str]:
         """The rules `calls`, which has at least one call, and `called`, which is what follows its opening."""
@@ -156,9 +167,6 @@ class ReplyGrammar:
 
     def _starts_special(self, text: str) -> bool:
         return any(text.startswith(special) for special in self._special)
-
-    def _opens_special(self, syntax: CallSyntax) -> bool:
-        return self._starts_special(syntax.begin.strip())
 
 
 class Grammars:
