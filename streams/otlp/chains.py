@@ -7,7 +7,7 @@ become episodes of their own.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from streams.messages import Message, Messages, said
+from streams.messages import Message, Messages
 from streams.otlp.absence import Absence, is_shortened, lacks_calls, why_absent
 from streams.otlp.dialects import Chat, dialect_of, read_chat
 from streams.otlp.dialects.semantic_conventions import has_instructions, may_lack_instructions, may_wrap_calls
@@ -88,9 +88,9 @@ def chains(calls: Iterable[Call]) -> list[Chain]:
     open_at: dict[tuple[object, object], Chain] = {}
     for call in calls:
         messages = call.chat.messages
-        seen = tuple(said(message) for message in messages)
+        seen = tuple(_as_seen(message) for message in messages)
         replied = max((place for place, item in enumerate(messages) if item.role == "assistant"), default=len(seen))
-        chain = open_at.pop((seen[:replied], _done(messages[replied])), None) if replied + 1 < len(seen) else None
+        chain = open_at.pop((seen[:replied], _as_said(messages[replied])), None) if replied + 1 < len(seen) else None
         if chain is None:
             found.append(chain := Chain([call]))
         else:
@@ -101,17 +101,31 @@ def chains(calls: Iterable[Call]) -> list[Chain]:
             chain.calls[-1] = replace(last, chat=replace(last.chat, action=last.chat.action.model_copy(update=told)))
             chain.observations.append(messages[replied + 1 :])
             chain.calls.append(call)
-        open_at[seen, _done(call.chat.action)] = chain
+        open_at[seen, _as_said(call.chat.action)] = chain
     return found
 
 
-def _done(reply: Message) -> tuple[object, ...]:
-    """What a reply says and calls, for comparison with the same reply in a history."""
-    calls = (
+def _as_seen(message: Message) -> tuple[object, ...]:
+    """What a model saw of a message: all but its reasoning and its annotations."""
+    ids = tuple(call.id for call in message.calls)
+    content = message.content if _has_media(message) else message.text
+    return (message.role, message.tool_call_id, ids, content, _calls(message))
+
+
+def _as_said(reply: Message) -> tuple[object, ...]:
+    """What a reply says and calls, the same for the reply itself and for it in a history."""
+    return (reply.content if _has_media(reply) else reply.text.strip(), _calls(reply))
+
+
+def _calls(message: Message) -> tuple[object, ...]:
+    return tuple(
         (call.function.name, _same_json(call.function.arguments)) if call.function is not None else call.type
-        for call in reply.calls
+        for call in message.calls
     )
-    return (reply.text.strip() if reply.is_readable else reply.content, *calls)
+
+
+def _has_media(message: Message) -> bool:
+    return isinstance(message.content, tuple) and any(part.text is None for part in message.content)
 
 
 def _same_json(text: str) -> str:
