@@ -20,7 +20,12 @@ from pydantic import (
 )
 
 from streams.ids import content_id, uuid7
-from streams.messages import Message, Messages, Record, Tools
+from streams.messages import ContentPart as ContentPart
+from streams.messages import FunctionCall as FunctionCall
+from streams.messages import Message as Message
+from streams.messages import Messages as Messages
+from streams.messages import Record, Tools
+from streams.messages import ToolCall as ToolCall
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]

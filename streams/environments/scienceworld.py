@@ -19,6 +19,7 @@ from streams.environments.task_names import parse_task_name
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, assistant
 
 ENVIRONMENT = "scienceworld"
 
@@ -111,9 +112,9 @@ class ScienceWorld:
         self._task, self._actions, self._valid = task, [], None
         self._shown = self._show(question="")
         description = self._simulator.getTaskDescription().strip()
-        return Observation(f"{description}\n\n{first}", 0.0, False, False)
+        return Observation.said(f"{description}\n\n{first}", 0.0, False, False)
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         task = self._begun()
         if self._valid is not None:
             # Listing the actions changed what the simulator would list later, so it goes back to where it was.
@@ -121,7 +122,7 @@ class ScienceWorld:
             self.reset(task)
             for earlier in actions:
                 self._step(earlier)
-        return self._step(action)
+        return self._step(action.text)
 
     def valid_actions(self) -> list[str]:
         """The actions it would understand now, sorted. The next step takes as long as a replay of the episode."""
@@ -134,13 +135,13 @@ class ScienceWorld:
         """A hash of the task and all that is shown: place, inventory, progress, score, time, and a question asked."""
         return content_id(self._begun().task_id, *map(str, astuple(self._shown)))
 
-    def demonstration(self, task: Task) -> list[str]:
+    def demonstration(self, task: Task) -> list[Message]:
         """The actions of the simulator's own solution of `task`, which may take it ten seconds to find."""
         game, variation = _parse(task)
         solver = _solver()
         try:
             solver.load(game, variation, "", True)
-            return list(solver.getGoldActionSequence())
+            return [assistant(action) for action in solver.getGoldActionSequence()]
         except Py4JJavaError as error:
             raise SandboxError(f"ScienceWorld could not solve {task.task_id}: {error}") from error
 
@@ -178,8 +179,8 @@ class ScienceWorld:
         self._shown = self._show(question=text if text.startswith(_QUESTION) else "")
         # A wrong choice ends the task with points below zero; the contract's score runs from 0 to 1.
         score, failed = min(1.0, max(0.0, self._shown.score)), self._shown.score < 0
-        return Observation(
-            text=f"{text} [score {score:.2f}]",
+        return Observation.said(
+            f"{text} [score {score:.2f}]",
             score=score,
             done=self._shown.completed or failed,
             success=self._shown.completed and self._shown.score >= 1,

@@ -20,6 +20,7 @@ from streams.environments.textworld_games import FOLDS, GAMES, generate
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, assistant
 
 ENVIRONMENT = "textworld"
 
@@ -130,11 +131,11 @@ class TextWorld:
         self._progression = GameProgression(self._story.game, track_quests=False)
         self._shown = _read(answer, self._shown)
         self._task = task
-        return Observation(f"{self._story.game.objective.strip()}\n\n{self._shown.description}", 0.0, False, False)
+        return Observation.said(f"{self._story.game.objective.strip()}\n\n{self._shown.description}", 0.0, False, False)
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         self._begun()
-        said = " ".join(_UNSPEAKABLE.sub(" ", action.lower()).split())
+        said = " ".join(_UNSPEAKABLE.sub(" ", action.text.lower()).split())
         if self._shown.won is not None:
             return self._observed("The game is over.", understood=False)
         if _TO_THE_MACHINE.search(said):
@@ -175,9 +176,9 @@ class TextWorld:
         self._machine.set_state(snapshot.machine)
         self._progression, self._shown = snapshot.progression.copy(), snapshot.shown
 
-    def demonstration(self, task: Task) -> list[str]:
+    def demonstration(self, task: Task) -> list[Message]:
         """The actions of the generator's own solution of `task`."""
-        return list(_story(*_parse(task)).game.metadata["walkthrough"])
+        return [assistant(action) for action in _story(*_parse(task)).game.metadata["walkthrough"]]
 
     def games(self) -> tuple[str, ...]:
         return GAMES
@@ -206,7 +207,7 @@ class TextWorld:
     def _observed(self, text: str, *, understood: bool) -> Observation:
         score = min(1.0, max(0.0, self._shown.points / self._story.game.max_score))
         done, won = self._shown.won is not None, bool(self._shown.won)
-        return Observation(f"{text} [score {score:.2f}]", score, done, won, understood)
+        return Observation.said(f"{text} [score {score:.2f}]", score, done, won, understood)
 
 
 def _parse(task: Task) -> tuple[str, str, int]:

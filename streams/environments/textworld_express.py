@@ -20,6 +20,7 @@ from streams.environments.task_names import parse_task_name
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, assistant
 
 ENVIRONMENT = "textworld_express"
 
@@ -85,16 +86,17 @@ class TextWorldExpress:
         """Begin the task. The text is the game's description, an empty line and the first observation."""
         return self._begin(task, gold=False)
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         if not self._state:
             raise SandboxError("a step was asked of a session that has no task. Reset it first.")
-        if action == "help":
+        said = action.text
+        if said == "help":
             # As the simulator's own Python package, which agents play through: the simulator never sees this word.
             return self._observed(self._server.getTaskDescription())
         try:
-            self._state = self._read(self._server.stepJSON(action))
+            self._state = self._read(self._server.stepJSON(said))
         except Py4JJavaError as error:
-            raise SandboxError(f"TextWorldExpress failed at {action!r} in {self._task_id}: {error}") from error
+            raise SandboxError(f"TextWorldExpress failed at {said!r} in {self._task_id}: {error}") from error
         return self._observed(self._state["observation"])
 
     def valid_actions(self) -> list[str]:
@@ -105,10 +107,11 @@ class TextWorldExpress:
         shown = {**self._state, "observation": "", "validActions": sorted(self._state["validActions"])}
         return content_id(self._task_id, json.dumps(shown, sort_keys=True))
 
-    def demonstration(self, task: Task) -> list[str]:
+    def demonstration(self, task: Task) -> list[Message]:
         """The actions of the simulator's own solution of `task`, without those that do nothing."""
         self._begin(task, gold=True)
-        return [action for action in self._server.getGoldActionSequence() if action != _REDUNDANT_ACTION]
+        gold = self._server.getGoldActionSequence()
+        return [assistant(action) for action in gold if action != _REDUNDANT_ACTION]
 
     def games(self) -> tuple[str, ...]:
         return tuple(GAME_NAMES)
@@ -146,13 +149,13 @@ class TextWorldExpress:
             raise SandboxError(f"TextWorldExpress could not generate {task.task_id}: {error}") from error
         self._task_id, self._state = task.task_id, self._read(generated)
         first = self._state["observation"].strip()
-        return Observation(f"{self._server.getTaskDescription()}\n\n{first}", self._score(), False, False)
+        return Observation.said(f"{self._server.getTaskDescription()}\n\n{first}", self._score(), False, False)
 
     def _observed(self, text: str) -> Observation:
         score, success = self._score(), bool(self._state["tasksuccess"])
         done = success or bool(self._state["taskfailure"]) or score >= 1.0
         understood = not text.startswith(_NOT_UNDERSTOOD)
-        return Observation(f"{text.strip()} [score {score:.2f}]", score, done, success, understood)
+        return Observation.said(f"{text.strip()} [score {score:.2f}]", score, done, success, understood)
 
     def _score(self) -> float:
         # Some games take points away; the contract's score runs from 0 to 1.

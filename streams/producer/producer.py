@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import JsonValue, ValidationError
@@ -20,6 +20,7 @@ from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent,
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSecurity
 from streams.kafka.signatures import sign
+from streams.messages import MESSAGE, MESSAGES, TOOLS, user
 from streams.producer.backlog import Backlog
 from streams.producer.delivery import Delivery
 from streams.producer.sender import Sender
@@ -28,6 +29,8 @@ from streams.producer.spool_file import Entry
 
 MAX_EVENT_BYTES = 16 * 2**20
 
+# A message, or the JSON object that an OpenAI client sends and gets.
+Said: TypeAlias = Message | Mapping[str, object]
 Compression = Literal["gzip", "lz4", "snappy", "zstd"]
 _CODECS = {"gzip": has_gzip, "lz4": has_lz4, "snappy": has_snappy, "zstd": has_zstd}
 
@@ -65,15 +68,18 @@ class Episode:
 
     def step(
         self,
-        messages: Sequence[Message],
-        action: Message,
-        observation: str,
+        messages: Sequence[Said],
+        action: Said,
+        observation: Sequence[Said] | str,
         *,
+        tools: Sequence[Mapping[str, object]] = (),
         done: bool = False,
         actor: Actor | None = None,
     ) -> bool:
         """Publish one step: exactly what the actor saw, what it did, what came back; see `Producer.publish`.
 
+        `observation` has the messages that follow the action: results of its tool calls, the user's next words, or
+        both; a text stands for one message of the user. `tools` are those that the actor was offered at this step.
         `actor` is who acted if this one step is not the episode's actor's.
         """
         number = self._steps
@@ -85,9 +91,14 @@ class Episode:
                 agent=self._agent,
                 principal=self._principal,
                 task=self._task,
-                messages=tuple(messages),
-                action=action,
-                observation=observation,
+                tools=TOOLS.validate_python(tuple(dict(tool) for tool in tools)),
+                messages=MESSAGES.validate_python(tuple(messages)),
+                action=MESSAGE.validate_python(action),
+                observation=(
+                    (user(observation),)
+                    if isinstance(observation, str)
+                    else MESSAGES.validate_python(tuple(observation))
+                ),
                 done=done,
                 actor=actor or self._actor,
             )

@@ -9,12 +9,13 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Literal, NoReturn, TypeAlias
 
-from streams.environments.environment import Environment, ListsActions, Observation, Tool, Tools
+from streams.environments.environment import Environment, ListsActions, Observation
 from streams.errors import SandboxError
+from streams.messages import Message
 from streams.runtime.processes import die_with_parent
 
-_Ask: TypeAlias = tuple[Literal["step", "valid_actions", "fingerprint", "tools"], str]
-_Answer: TypeAlias = Observation | list[str] | str | tuple[Tool, ...] | SandboxError
+_Ask: TypeAlias = Message | Literal["valid_actions", "fingerprint"]
+_Answer: TypeAlias = Observation | list[str] | str | SandboxError
 
 
 class Fork:
@@ -34,24 +35,19 @@ class Fork:
         theirs.close()
         self._connection = ours
 
-    def step(self, action: str) -> Observation:
-        answer = self._ask(("step", action))
+    def step(self, action: Message) -> Observation:
+        answer = self._ask(action)
         assert isinstance(answer, Observation)
         return answer
 
     def valid_actions(self) -> list[str]:
-        answer = self._ask(("valid_actions", ""))
+        answer = self._ask("valid_actions")
         assert isinstance(answer, list)
         return answer
 
     def fingerprint(self) -> str:
-        answer = self._ask(("fingerprint", ""))
+        answer = self._ask("fingerprint")
         assert isinstance(answer, str)
-        return answer
-
-    def tools(self) -> tuple[Tool, ...]:
-        answer = self._ask(("tools", ""))
-        assert isinstance(answer, tuple)
         return answer
 
     def close(self) -> None:
@@ -64,7 +60,7 @@ class Fork:
             self._connection.send(ask)
             answer: _Answer = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise SandboxError(f"the forked sandbox died at {ask[0]} {ask[1]!r}") from error
+            raise SandboxError(f"the forked sandbox died at {ask!r}") from error
         if isinstance(answer, SandboxError):
             raise answer
         return answer
@@ -83,14 +79,11 @@ def _serve(environment: Environment, connection: Connection) -> NoReturn:
 
 
 def _answer(environment: Environment, ask: _Ask) -> _Answer:
-    op, action = ask
     try:
-        if op == "step":
-            return environment.step(action)
-        if op == "fingerprint":
+        if isinstance(ask, Message):
+            return environment.step(ask)
+        if ask == "fingerprint":
             return environment.fingerprint()
-        if op == "tools":
-            return environment.tools() if isinstance(environment, Tools) else ()
         return environment.valid_actions() if isinstance(environment, ListsActions) else []
     except SandboxError as error:
         return error

@@ -15,10 +15,11 @@ from typing import Self
 import structlog
 from pydantic import JsonValue
 
-from streams.environments.environment import Network, Observation, Restore, Tool
+from streams.environments.environment import Network, Observation, Restore
 from streams.environments.registry import registered_environments
 from streams.errors import ConfigurationError
 from streams.events import Task
+from streams.messages import Message, Messages
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
@@ -49,21 +50,21 @@ class SandboxSession:
     async def reset(self, task: Task) -> Observation:
         return (await self.replay(task, ()))[0]
 
-    async def step(self, action: str) -> Observation:
+    async def step(self, action: Message) -> Observation:
         return (await self._ask(Request(op="step", session=self.number, actions=(action,)), 1)).observations[0]
 
-    async def replay(self, task: Task, actions: Sequence[str]) -> tuple[Observation, ...]:
+    async def replay(self, task: Task, actions: Sequence[Message]) -> tuple[Observation, ...]:
         """Reset to `task` and take `actions`: one observation for the reset and one for each action."""
         request = Request(op="replay", session=self.number, task=task, actions=tuple(actions))
         return (await self._ask(request, 1 + len(actions))).observations
 
     async def follow(
-        self, task: Task, actions: Sequence[str], expected: Sequence[str], way: Restore | None = None
+        self, task: Task, actions: Sequence[Message], expected: Sequence[Messages], way: Restore | None = None
     ) -> Followed:
         """Walk a recorded trajectory as far as it is what was recorded. Its states can then be restored.
 
-        `expected` has the recorded text of the reset and of each action; there is one more state than actions. They are
-        restored by `way` or, by default, the cheapest that the environment has.
+        `expected` has the recorded messages of the reset and of each action; there is one more state than actions. They
+        are restored by `way` or, by default, the cheapest that the environment has.
         """
         request = Request(
             op="follow", session=self.number, task=task, actions=tuple(actions), expected=tuple(expected), way=way
@@ -78,7 +79,7 @@ class SandboxSession:
         """
         await self._ask(Request(op="restore", session=self.number, step=step), 1 + step)
 
-    async def branch(self, step: int, actions: Sequence[str]) -> tuple[Observation, ...]:
+    async def branch(self, step: int, actions: Sequence[Message]) -> tuple[Observation, ...]:
         """The observation of each of `actions` from the state before action number `step`, restored for each."""
         request = Request(op="branch", session=self.number, step=step, actions=tuple(actions))
         return (await self._ask(request, (2 + step) * len(actions))).observations
@@ -89,11 +90,8 @@ class SandboxSession:
     async def fingerprint(self) -> str:
         return (await self._ask(Request(op="fingerprint", session=self.number))).texts[0]
 
-    async def tools(self) -> tuple[Tool, ...]:
-        return (await self._ask(Request(op="tools", session=self.number))).tools
-
-    async def canonical(self, actions: Sequence[str]) -> tuple[str, ...]:
-        """The one spelling of each action."""
+    async def canonical(self, actions: Sequence[Message]) -> tuple[str, ...]:
+        """A key for each action, one for all that do the same."""
         return (await self._ask(Request(op="canonical", session=self.number, actions=tuple(actions)))).texts
 
     async def describe(self) -> Description:
@@ -101,9 +99,9 @@ class SandboxSession:
         assert description is not None
         return description
 
-    async def demonstration(self, task: Task) -> tuple[str, ...]:
+    async def demonstration(self, task: Task) -> tuple[Message, ...]:
         """Actions that solve `task`."""
-        return (await self._ask(Request(op="demonstration", session=self.number, task=task))).texts
+        return (await self._ask(Request(op="demonstration", session=self.number, task=task))).actions
 
     async def tasks(self, game: str, fold: str) -> tuple[Task, ...]:
         request = Request(op="tasks", session=self.number, game=game, fold=fold)
@@ -218,7 +216,7 @@ class SandboxPool:
         async with self.session() as session:
             return await session.tasks(game, fold)
 
-    async def demonstration(self, task: Task) -> tuple[str, ...]:
+    async def demonstration(self, task: Task) -> tuple[Message, ...]:
         """Actions that solve `task`."""
         async with self.session() as session:
             return await session.demonstration(task)

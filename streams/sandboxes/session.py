@@ -12,17 +12,18 @@ from typing import NoReturn
 from streams.environments.environment import Environment, ListsActions, Observation, Restore, Snapshots
 from streams.errors import DivergedError, SandboxError, StepTimeoutError
 from streams.events import Task
+from streams.messages import Message, Messages, same_conversation, text_of
 from streams.sandboxes.fork import Fork
 from streams.sandboxes.protocol import Followed, State
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTrajectory:
-    """The recorded trajectory: `texts` has one text for the reset and one for each action."""
+    """The recorded trajectory: `expected` has the messages of the reset, and those of each action."""
 
     task: Task
-    actions: tuple[str, ...]
-    texts: tuple[str, ...]
+    actions: tuple[Message, ...]
+    expected: tuple[Messages, ...]
 
 
 class ReplaySession:
@@ -92,7 +93,7 @@ class ReplaySession:
         if self._way is Restore.FORK:
             self._fork = Fork(self._environment)
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         answer = self._take(action)
         if self._fork is None and self._at is not None and not self._unchanged(self._at):
             self._at = None
@@ -105,14 +106,14 @@ class ReplaySession:
     def _begin(self, task: Task) -> Observation:
         signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
         try:
-            return self._environment.reset(task)
+            return _sound(self._environment.reset(task))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _take(self, action: str) -> Observation:
+    def _take(self, action: Message) -> Observation:
         signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
         try:
-            return self.playing.step(action)
+            return _sound(self.playing.step(action))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -161,9 +162,35 @@ class ReplaySession:
 
     @staticmethod
     def _check(reference: ReferenceTrajectory, number: int, restored: Observation) -> None:
-        if restored.text != reference.texts[number]:
+        if not _same_answers(restored.messages, reference.expected[number]):
             where = f"after action {number}" if number else "at the start"
-            raise DivergedError(f"the sandbox shows something else than was recorded {where}: {restored.text[:200]!r}")
+            shown = _shown(restored.messages, reference.expected[number])
+            raise DivergedError(f"the sandbox shows something else than was recorded {where}: {shown[:200]!r}")
+
+
+def _sound(answer: Observation) -> Observation:
+    """`answer`, if it can be what follows an action in a conversation."""
+    if any(message.role == "assistant" for message in answer.messages):
+        raise SandboxError(
+            "the environment answered with an assistant's message, which is an action of its own. "
+            "Let it answer with messages of tools and users only."
+        )
+    return answer
+
+
+def _same_answers(shown: Messages, recorded: Messages) -> bool:
+    """Return whether both say the same. Agents that call tools side by side send the results in any order."""
+    return same_conversation(shown, recorded) or same_conversation(_by_call(shown), _by_call(recorded))
+
+
+def _by_call(messages: Messages) -> Sequence[Message]:
+    return sorted(messages, key=lambda message: (message.role != "tool", message.tool_call_id or ""))
+
+
+def _shown(messages: Messages, recorded: Messages) -> str:
+    """The texts of `messages`; all of them where the texts are those that were recorded."""
+    text = text_of(messages)
+    return text if text != text_of(recorded) else str([message.model_dump(exclude_none=True) for message in messages])
 
 
 def _too_late(number: int, frame: FrameType | None) -> NoReturn:

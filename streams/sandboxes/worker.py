@@ -15,7 +15,6 @@ from streams.environments.environment import (
     Observation,
     Snapshots,
     TaskSource,
-    Tools,
 )
 from streams.environments.harness import canonical
 from streams.environments.registry import load_environment, open_environment
@@ -96,14 +95,11 @@ class EnvironmentSession:
                 playing = replay.playing
                 listed = playing.valid_actions() if isinstance(playing, ListsActions) else ()
                 return Answer(id=number, texts=tuple(listed))
-            case "tools":
-                playing = replay.playing
-                return Answer(id=number, tools=playing.tools() if isinstance(playing, Tools) else ())
             case "canonical":
                 spell = self._environment.canonical if isinstance(self._environment, Canonicalises) else canonical
                 return Answer(id=number, texts=tuple(spell(action) for action in request.actions))
             case "demonstration":
-                return Answer(id=number, texts=tuple(self._tasks().demonstration(_task(request))))
+                return Answer(id=number, actions=tuple(self._tasks().demonstration(_task(request))))
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
         return Answer(id=number)
@@ -122,7 +118,6 @@ def describe(environment: Environment) -> Description:
         harness=environment.harness,
         games=environment.games() if isinstance(environment, TaskSource) else (),
         lists_actions=isinstance(environment, ListsActions),
-        has_tools=isinstance(environment, Tools),
         canonicalises=isinstance(environment, Canonicalises),
         takes_snapshots=isinstance(environment, Snapshots),
     )
