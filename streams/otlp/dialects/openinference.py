@@ -7,11 +7,14 @@ openinference-instrumentation-openai-agents 2.6.0.
 
 from collections.abc import Sequence
 
+from pydantic import JsonValue
+
 from streams.messages import Messages, ToolCall
 from streams.otlp.dialects.dialect import Chat
 from streams.otlp.dialects.parts import (
     HIDDEN,
     Part,
+    Text,
     call_part,
     part_of,
     parts_of,
@@ -80,10 +83,11 @@ def _messages(item: Attributes, whole: bool) -> Messages | None:
     parts: list[Part] = []
     if item.get("message.reasoning_content"):
         parts.append(reasoning_part(item["message.reasoning_content"]))
-    if (content := item.get("message.content")) is not None:
+    listed = [_part(found) for found in contents]
+    if (content := item.get("message.content")) is not None and not _repeats(content, listed):
         blocks = quoted_tools(content)
         parts += [text_part(content)] if blocks is None else parts_of(blocks)
-    parts += [_part(found) for found in contents]
+    parts += listed
     if not any(isinstance(part, ToolCall) for part in parts):
         parts += [
             call_part(call.get(f"{_FUNCTION}name"), call.get(f"{_FUNCTION}arguments"), call.get("tool_call.id"))
@@ -99,6 +103,12 @@ def _messages(item: Attributes, whole: bool) -> Messages | None:
     if role == "function" and name is None:
         name = called
     return messages_of(role_of(role, item.get("message.channel")), parts, call_id=call_id, name=name)
+
+
+def _repeats(content: JsonValue, parts: Sequence[Part]) -> bool:
+    """Return whether the content says again what is in the parts, as that of openai-agents' replies does."""
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    return content in (*texts, "".join(texts), "\n".join(texts))
 
 
 def _calls(item: Attributes, whole: bool) -> list[Attributes] | None:

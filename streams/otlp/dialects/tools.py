@@ -27,19 +27,35 @@ def offered_tools(attributes: Mapping[str, JsonValue], *, whole: bool = True) ->
     told = dict(attributes)
     for name in _LISTS:
         if (value := told.get(name)) is not None:
-            return _definitions(decoded(value))
+            return _made_strict(_definitions(decoded(value)), _requested(told))
     if (schemas := _numbered(told, "llm.tools", whole)) != []:
         return None if schemas is None else _definitions([item.get(_SCHEMA) or _unprefixed(item) for item in schemas])
     if (functions := _numbered(told, "llm.request.functions", whole)) != []:
         return None if functions is None else _definitions(functions)
-    parameters = mapping(decoded(told.get("model_request_parameters")))
-    listed: list[JsonValue] = []
-    for name in ("function_tools", "output_tools"):
-        listed += found if isinstance(found := parameters.get(name), list) else []
-    if listed:
-        return _definitions(listed)
+    if requested := _requested(told):
+        return _definitions(requested)
     invocation = mapping(decoded(told.get("llm.invocation_parameters"))).get("tools")
     return _definitions(invocation) if isinstance(invocation, list) else ()
+
+
+def _requested(attributes: Attributes) -> list[JsonValue]:
+    """The tools of a request as pydantic-ai has them, the one that gives the result included."""
+    parameters = mapping(decoded(attributes.get("model_request_parameters")))
+    listed = (parameters.get(name) for name in ("function_tools", "output_tools"))
+    return [item for found in listed if isinstance(found, list) for item in found]
+
+
+def _made_strict(tools: Tools | None, requested: Sequence[JsonValue]) -> Tools | None:
+    """The tools with what only the request says of them: whether the model is held to their schema."""
+    told = {name: item.get("strict") for item in map(mapping, requested) if isinstance(name := item.get("name"), str)}
+    return tools and tuple(_with_strict(tool, told) for tool in tools)
+
+
+def _with_strict(tool: ToolDefinition, strict: Mapping[str, JsonValue]) -> ToolDefinition:
+    function = mapping(tool.get("function"))
+    name = function.get("name")
+    found = strict.get(name) if isinstance(name, str) else None
+    return tool | {"function": function | {"strict": function.get("strict", found)}} if isinstance(found, bool) else tool
 
 
 def _numbered(attributes: Attributes, prefix: str, whole: bool) -> Sequence[Attributes] | None:
