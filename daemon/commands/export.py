@@ -42,18 +42,7 @@ OriginOption = Annotated[Origin | None, typer.Option(help="Only what production 
 
 
 def transitions(
-    as_of: STANDARD_OUTPUT = Path("-")
-
-
-class ExportFormat(StrEnum):
-    """The formats of `ratchet export`."""
-
-    PARQUET = "parquet"
-    CHAT_JSONL = FormatName.CHAT_JSONL.value
-    ATIF = FormatName.ATIF.value
-
-
-AsOfOption = None,
+    as_of: AsOfOption = None,
     origin: OriginOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
     config: ConfigOption = None,
@@ -73,18 +62,7 @@ def export(
     file_format: Annotated[
         ExportFormat, typer.Option("--format", help="Parquet has transitions, the others have conversations.")
     ] = ExportFormat.PARQUET,
-    as_of: STANDARD_OUTPUT = Path("-")
-
-
-class ExportFormat(StrEnum):
-    """The formats of `ratchet export`."""
-
-    PARQUET = "parquet"
-    CHAT_JSONL = FormatName.CHAT_JSONL.value
-    ATIF = FormatName.ATIF.value
-
-
-AsOfOption = None,
+    as_of: AsOfOption = None,
     origin: OriginOption = None,
     every: Annotated[bool, typer.Option("--all", help="Conversations that are not trusted, too.")] = False,
     split: Annotated[Split | None, typer.Option(help="Only conversations of tasks on one side of the holdout.")] = None,
