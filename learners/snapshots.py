@@ -8,19 +8,21 @@ asks for the split itself, whatever the store says about an episode.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from learners.assembly import assemble, stored_branch
 from learners.base_model import file_sha256
 from learners.settings import MOST_PER_PRINCIPAL
-from learners.stored_rows import Row, StoredRows, read_rows
-from learners.trajectories import RECOVERY, Branch, Trajectory
+from learners.stored_rows import Row, read_rows
+from learners.trajectories import Branch, Trajectory
 from streams.errors import TrainingError
-from streams.events import MESSAGES, STEPS, RecordedStep
+from streams.events import STEPS
 from streams.ids import content_id
+from streams.messages import MESSAGES, as_json, assistant, user
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import move_into_place, new_folder
 from streams.settings import FrozenModel
@@ -30,6 +32,7 @@ from streams.trust.holdout import HoldoutSettings, Split
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
+_SCHEMA = 2
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -59,9 +62,10 @@ class SnapshotManifest(FrozenModel):
     """Content of a snapshot. `offsets` is how far the log was read when it was built, by `topic/partition`.
 
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. Both sequences together say
-    what is in it.
+    what is in it. In those of `schema_version` 1, actions and observations of branches are texts.
     """
 
+    schema_version: int = 1
     snapshot_id: str
     as_of: int
     retracted_as_of: int = 0
@@ -107,72 +111,6 @@ async def build_snapshot(
     return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of)
 
 
-def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
-    """Trajectories from stored rows; steps of tasks that are held out are left behind."""
-    episodes = _by_episode(rows.steps, holdout)
-    found: dict[str, list[Branch]] = defaultdict(list)
-    for row in rows.branches:
-        found[row["episode_id"]].append(
-            Branch(row["step"], row["action"], row["observation"], row["source"], row["fidelity"])
-        )
-    alike: dict[str, list[str]] = defaultdict(list)
-    for episode_id, steps in episodes.items():
-        said = [text for step in steps for text in (step.get("reasoning"), step["action"]) if text is not None]
-        identity = content_id(steps[0]["task_id"], steps[0]["messages"], *said)
-        alike[identity].append(episode_id)
-    trajectories = []
-    for same in alike.values():
-        steps = episodes[same[0]]
-        first = steps[0]
-        trajectories.append(
-            Trajectory(
-                episode_id=same[0],
-                task_id=first["task_id"],
-                opening=MESSAGES.validate_json(first["messages"]),
-                steps=_recorded(steps),
-                branches=tuple(found[same[0]]),
-                actor_kind=first["actor_kind"],
-                adapter=first["adapter"],
-                principals=tuple(sorted({step["principal"] for episode in same for step in episodes[episode]})),
-            )
-        )
-    return trajectories + _recoveries(rows, holdout)
-
-
-def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
-    """A trajectory for each recovery: what the agent did wrong, and how to resume from there."""
-    episodes = _by_episode(rows.recovered_steps, holdout)
-    return [
-        Trajectory(
-            episode_id=recovery["recovery_id"],
-            task_id=steps[0]["task_id"],
-            opening=MESSAGES.validate_json(steps[0]["messages"]),
-            steps=_recorded(steps[: recovery["left_at"]]) + STEPS.validate_json(recovery["steps"]),
-            actor_kind=RECOVERY,
-            adapter=recovery["adapter"],
-            principals=tuple(sorted({step["principal"] for step in steps})),
-            learn_from=recovery["left_at"],
-        )
-        for recovery in rows.recoveries
-        if (steps := episodes.get(recovery["episode_id"]))
-    ]
-
-
-def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, list[Row]]:
-    episodes: dict[str, list[Row]] = defaultdict(list)
-    for row in steps:
-        if holdout.split(row["task_id"]) is Split.TRAIN:
-            episodes[row["episode_id"]].append(row)
-    return episodes
-
-
-def _recorded(steps: Sequence[Row]) -> tuple[RecordedStep, ...]:
-    return tuple(
-        RecordedStep(action=row["action"], observation=row["observation"], reasoning_content=row.get("reasoning"))
-        for row in steps
-    )
-
-
 def write_snapshot(
     trajectories: Sequence[Trajectory],
     holdout: HoldoutSettings,
@@ -194,6 +132,7 @@ def write_snapshot(
         files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
         settings = content_id(holdout.model_dump_json())
         manifest = SnapshotManifest(
+            schema_version=_SCHEMA,
             snapshot_id=content_id(str(as_of), str(retracted_as_of), settings, *files.values()),
             as_of=as_of,
             retracted_as_of=retracted_as_of,
@@ -214,10 +153,10 @@ def write_snapshot(
 
 def read_trajectories(folder: Path) -> list[Trajectory]:
     """The trajectories of a snapshot. Raises `TrainingError` when a file is not the one the manifest names."""
-    _check_files(folder)
+    manifest = _check_files(folder)
     branches: dict[str, list[Branch]] = defaultdict(list)
     for row in pq.read_table(folder / _BRANCHES).to_pylist():
-        branches[row.pop("episode_id")].append(Branch(**row))
+        branches[row["episode_id"]].append(_branch(row, manifest.schema_version))
     return [
         Trajectory(
             episode_id=row["episode_id"],
@@ -252,7 +191,13 @@ def read_episodes(folder: Path) -> frozenset[str]:
     return frozenset(pq.read_table(folder / _EPISODES, columns=["episode_id"])["episode_id"].to_pylist())
 
 
-def _check_files(folder: Path) -> None:
+def _branch(row: Row, schema: int) -> Branch:
+    if schema > 1:
+        return stored_branch(row)
+    return Branch(row["step"], assistant(row["action"]), (user(row["observation"]),), row["source"], row["fidelity"])
+
+
+def _check_files(folder: Path) -> SnapshotManifest:
     try:
         manifest = SnapshotManifest.model_validate_json((folder / _MANIFEST).read_bytes())
         changed = [name for name, digest in manifest.files.items() if file_sha256(folder / name) != digest]
@@ -260,6 +205,7 @@ def _check_files(folder: Path) -> None:
         raise TrainingError(f"the snapshot in {folder} is incomplete: {error.filename} is missing") from error
     if changed:
         raise TrainingError(f"{folder / changed[0]} has changed since the snapshot was made: build it again")
+    return manifest
 
 
 def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
@@ -270,8 +216,8 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "actor_kind": trajectory.actor_kind,
             "adapter": trajectory.adapter,
             "principals": trajectory.principals,
-            "opening": MESSAGES.dump_json(trajectory.opening).decode(),
-            "steps": STEPS.dump_json(trajectory.steps).decode(),
+            "opening": as_json(trajectory.opening),
+            "steps": STEPS.dump_json(trajectory.steps, exclude_none=True).decode(),
             "learn_from": trajectory.learn_from,
         }
         for trajectory in trajectories
@@ -281,7 +227,14 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
 
 def _branch_table(trajectories: Sequence[Trajectory]) -> pa.Table:
     rows = [
-        {"episode_id": trajectory.episode_id, **asdict(branch)}
+        {
+            "episode_id": trajectory.episode_id,
+            "step": branch.step,
+            "action": branch.action.to_json().decode(),
+            "observation": as_json(branch.observation),
+            "source": branch.source,
+            "fidelity": branch.fidelity,
+        }
         for trajectory in trajectories
         for branch in trajectory.branches
     ]

@@ -4,7 +4,9 @@ A message is kept whole. Fields and parts that are not named here are kept as th
 than this module; only the envelope around messages is strict.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, model_validator
@@ -60,8 +62,9 @@ ToolDefinition: TypeAlias = dict[str, JsonValue]
 Tools: TypeAlias = tuple[ToolDefinition, ...]
 
 
-def _is_none(value: object) -> bool:
-    return value is None
+# What an assistant says by fields of which a text model is shown nothing, and no chat template writes.
+_NOT_TEXT = ("audio", "function_call", "refusal")
+_PLAIN_NAME = re.compile(r"[a-z_]{1,32}")
 
 
 class Message(_Open):
@@ -100,8 +103,18 @@ class Message(_Open):
     @property
     def is_readable(self) -> bool:
         """Return whether a text model can read all of it: no image, audio or file, and no call but of functions."""
+        return next(self.unreadable(), None) is None
+
+    def unreadable(self) -> Iterator[str]:
+        """The kinds of its parts and calls that no text model can read: `image_url`, `file`, a call that is `custom`.
+
+        They are the sender's words, so one that is not a plain name is given as `unknown`.
+        """
         parts = self.content if isinstance(self.content, tuple) else ()
-        return all(part.text is not None for part in parts) and all(call.function is not None for call in self.calls)
+        kinds = [part.type for part in parts if part.text is None]
+        kinds += [each.type for each in self.calls if each.function is None]
+        kinds += [name for name in _NOT_TEXT if (self.__pydantic_extra__ or {}).get(name)]
+        return (kind if _PLAIN_NAME.fullmatch(kind) else "unknown" for kind in kinds)
 
     def spoken(self) -> "Message":
         """The message without its reasoning, as most APIs want it back in later turns."""
@@ -153,16 +166,41 @@ def spoken(messages: Iterable[Message]) -> Messages:
     return tuple(message.spoken() for message in messages)
 
 
-def said(message: Message) -> tuple[object, ...]:
-    """What a message says, for comparison: two spellings of one message say the same.
+def as_json(messages: Messages) -> str:
+    """The messages as compact JSON, without what is absent: what `MESSAGES` reads again."""
+    return MESSAGES.dump_json(messages, exclude_none=True).decode()
 
-    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts.
+
+def same_message(one: Message, other: Message) -> bool:
+    """Return whether two messages say the same: they differ in reasoning, annotations and spelling at most.
+
+    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts, and
+    arguments of calls as their own JSON writer writes them.
     """
-    calls = tuple((each.id, each.function or each.model_dump_json()) for each in message.calls)
-    content = message.content if isinstance(message.content, tuple) and not message.is_readable else message.text
-    return (message.role, content, calls, message.tool_call_id)
+    return one == other or _said(one) == _said(other)
 
 
 def same_conversation(one: Sequence[Message], other: Sequence[Message]) -> bool:
-    """Return whether two chats say the same: they differ in reasoning, annotations and spelling at most."""
-    return len(one) == len(other) and all(said(a) == said(b) for a, b in zip(one, other, strict=True))
+    """Return whether two chats say the same, message by message."""
+    return len(one) == len(other) and all(map(same_message, one, other))
+
+
+def _said(message: Message) -> tuple[object, ...]:
+    readable = message.is_readable
+    calls = tuple(
+        (each.id, each.model_dump_json())
+        if each.function is None
+        else (each.id, each.function.name, _same_arguments(each.function.arguments))
+        for each in message.calls
+    )
+    return message.role, message.text if readable else message.content, calls, message.tool_call_id or None
+
+
+def _same_arguments(arguments: str) -> str:
+    """Arguments in one spelling: some servers and clients write none where others write an empty object."""
+    if not arguments.strip():
+        return "{}"
+    try:
+        return json.dumps(json.loads(arguments), sort_keys=True)
+    except (ValueError, RecursionError):
+        return arguments

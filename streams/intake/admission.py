@@ -8,10 +8,11 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
 
-from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
+from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
+from streams.messages import Messages
 from streams.settings import FrozenModel, Secret
 from streams.trust.quota import QuotaSettings
 
@@ -100,29 +101,36 @@ class Admission:
 
 
 def flag(event: Event) -> str | None:
-    """Return the reason for which nothing must be learned from the event's episode, or None.
+    """Return the sign in the event for which nothing must be learned from its episode, or None.
 
-    A state's earlier messages were looked at when they were new, in the steps before it.
+    A state's earlier messages were looked at when they were new, in the steps before it. System messages and tools are
+    the deployer's words.
     """
     if not isinstance(event, StepEvent):
         return None
-    if event.flag is not None:
-        return event.flag
-    new = event.messages if event.step == 0 else event.messages[-1:]
-    seen = [text for message in new if message.role != "system" for text in _texts(message)]
-    for text in (*seen, event.observation):
-        sign = injection_sign(text)
-        if sign is not None:
-            return f"injection: {sign}"
-    for text in _texts(event.action):
+    came = (*_new(event), *event.observation)
+    for message in (*came, event.action):
+        for kind in message.unreadable():
+            return f"a message holds what a text model cannot read: {kind}"
+    for message in came:
+        if message.role not in ("system", "developer"):
+            for text in message.texts():
+                sign = injection_sign(text)
+                if sign is not None:
+                    return f"injection: {sign}"
+    for text in event.action.texts():
         sign = injection_sign(text)
         if sign is not None:
             return f"injection in the action: {sign}"
     return None
 
 
-def _texts(message: Message) -> tuple[str, ...]:
-    return (message.content,) if message.reasoning_content is None else (message.content, message.reasoning_content)
+def _new(event: StepEvent) -> Messages:
+    """The messages of the state that came after the action before it."""
+    if event.step == 0:
+        return event.messages
+    old = max((n for n, message in enumerate(event.messages) if message.role == "assistant"), default=-1)
+    return event.messages[old + 1 :]
 
 
 def _evidence_refusal(evidence: Mapping[str, JsonValue], depth: int, most: int) -> str | None:

@@ -11,7 +11,6 @@ from streams.events import (
     Alternative,
     BranchResult,
     Failure,
-    Message,
     OutcomeEvent,
     RecordedStep,
     Recovery,
@@ -22,17 +21,21 @@ from streams.events import (
 )
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
+from streams.messages import ContentPart, FunctionCall, Message, ToolCall
 from streams.store.decoded import Decoded
 
 MAX_ERROR_CHARACTERS = 500
 _MODELS = (
     *(StepEvent, OutcomeEvent, RetractionEvent, BranchResult, RecoveryResult, Message, Task, Actor),
+    *(ContentPart, ToolCall, FunctionCall),
     *(Alternative, Failure, Recovery, RecordedStep),
 )
 _NAMES = {field.alias or name for model in _MODELS for name, field in model.model_fields.items()} | {
     "step",
     "outcome",
     "retraction",
+    "branch_result",
+    "recovery_result",
 }
 # Pydantic's own would quote the record.
 _MESSAGES = {"union_tag_invalid": "kind: no such kind of event"}
@@ -75,5 +78,7 @@ def _explain(error: ValidationError) -> Unreadable:
 
 def _place(parts: Sequence[int | str]) -> str:
     """Return where in the record an error is, without names that the schema does not have: the sender chose them."""
-    known = (str(part) if isinstance(part, int) or part in _NAMES else "(unknown)" for part in parts)
+    # Of a content, pydantic names the forms that it tried: a text, a list of parts.
+    told = (part for part in parts if part != "str" and not str(part).startswith("tuple["))
+    known = (str(part) if isinstance(part, int) or part in _NAMES else "(unknown)" for part in told)
     return ".".join(known) or "record"

@@ -5,12 +5,10 @@ goes whole to the dead-letter topic. An event that passes them is flagged where 
 stored, and its episode is never learned from.
 """
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 from streams.errors import UnjudgeableError
-from streams.events import BranchResult, OutcomeEvent, RecordedStep, RecoveryResult, RetractionEvent, StepEvent
+from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.admission import Admission, flag
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received
@@ -45,7 +43,7 @@ class Intake:
                 return Decoded(received, RefusedEvent(str(error), principal))
             # It must be obeyed, whatever its reason may hide.
             return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
-        return Decoded(received, redacted.event, flag(event), redacted.counts)
+        return Decoded(received, redacted.event, _producers_flag(redacted.event) or flag(event), redacted.counts)
 
     def result(self, received: Received) -> Decoded:
         """A record of the transitions topic. A policy may say what it has learned, and a sandbox what it holds."""
@@ -53,47 +51,12 @@ class Intake:
         result = decoded.content
         if not isinstance(result, RESULTS):
             return decoded
-        counts: Counter[str] = Counter()
-
-        def clean(text: str) -> str:
-            cleaned, found = self._redactor.redact_text(text, result.episode_id)
-            counts.update(found)
-            return cleaned
-
         try:
-            cleaned = (
-                _clean_branches(result, clean) if isinstance(result, BranchResult) else _clean_recoveries(result, clean)
-            )
+            cleaned, counts = self._redactor.redact_result(result)
         except UnjudgeableError as error:
             return Decoded(received, RefusedEvent(str(error)))
         return replace(decoded, content=cleaned, redactions=counts) if counts else decoded
 
 
-def _clean_branches(result: BranchResult, clean: Callable[[str], str]) -> BranchResult:
-    alternatives = tuple(
-        each.model_copy(update={"action": clean(each.action), "observation": clean(each.observation)})
-        for each in result.alternatives
-    )
-    failures = tuple(each.model_copy(update={"action": clean(each.action)}) for each in result.failures)
-    return result.model_copy(
-        update={"alternatives": alternatives, "failures": failures, "reason": clean(result.reason)}
-    )
-
-
-def _clean_recoveries(result: RecoveryResult, clean: Callable[[str], str]) -> RecoveryResult:
-    recoveries = tuple(
-        each.model_copy(
-            update={
-                "steps": tuple(
-                    RecordedStep(
-                        action=clean(step.action),
-                        observation=clean(step.observation),
-                        reasoning_content=None if step.reasoning_content is None else clean(step.reasoning_content),
-                    )
-                    for step in each.steps
-                )
-            }
-        )
-        for each in result.recoveries
-    )
-    return result.model_copy(update={"recoveries": recoveries, "reason": clean(result.reason)})
+def _producers_flag(event: Event) -> str | None:
+    return event.flag if isinstance(event, StepEvent) else None

@@ -1,35 +1,33 @@
 """From an event as it came to one that may be stored. The record role calls it between admission and the store.
 
-Covered is every text of an event: messages, action, the reasoning of either, observation, flag, the keys and values of
-`evidence` at any depth, the reason of a retraction. Identifiers (`event_id`, `episode_id`, `principal`, `agent`,
-`verifier`, the task and the adapter) stay: rows are joined by them, holdouts are drawn by them, and a retraction must
-still find its principal.
+Covered is every text of an event: of messages their content, reasoning, arguments of calls and every field they have
+besides; the definitions of tools, the flag, the keys and values of `evidence` at any depth, the reason of a retraction.
+JSON in arguments and in results of tools is redacted value by value, and stays JSON. Identifiers (`event_id`,
+`episode_id`, `principal`, `agent`, `verifier`, the task, the adapter, names of functions, ids of calls) stay: rows are
+joined by them, holdouts are drawn by them, and a retraction must still find its principal.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeVar
 
-import structlog
-
-from streams.errors import ConfigurationError, UnjudgeableError
-from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
-from streams.redaction.finder import Finder
-from streams.redaction.placeholders import Placeholders
-from streams.redaction.secret_keys import names_a_secret
-from streams.redaction.settings import Kind, RedactionSettings
-from streams.redaction.spans import Span, subtract
-
-log = structlog.get_logger()
+from streams.errors import UnjudgeableError
+from streams.events import (
+    BranchResult,
+    Event,
+    RecordedStep,
+    RecoveryResult,
+    RetractionEvent,
+    StepEvent,
+)
+from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
+from streams.redaction.settings import RedactionSettings
+from streams.redaction.texts import TextRedactor
 
 __all__ = ["Redacted", "Redactor", "UnjudgeableError"]
 
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-
-# A value that was taken out may bring two others together that now form a third; few texts need a third look.
-_MAX_ROUNDS = 8
-_MAX_DEPTH = 64
+_Open = TypeVar("_Open", Message, ContentPart, ToolCall, FunctionCall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +47,8 @@ class Redactor:
     """
 
     def __init__(self, settings: RedactionSettings, key: bytes) -> None:
-        if not key:
-            raise ConfigurationError("redaction needs a key for its placeholders and the one given is empty")
         self._settings = settings
-        self._finder = Finder(settings)
-        self._placeholders = Placeholders(key, self._finder.names)
+        self._texts = TextRedactor(settings, key)
 
     def redact(self, event: Event) -> Redacted:
         """The event without secrets and personal data: the same object when it held none.
@@ -66,104 +61,125 @@ class Redactor:
         if isinstance(event, StepEvent):
             return Redacted(self._step(event, counts), counts)
         if isinstance(event, RetractionEvent):
-            reason = self._text(event.reason, event.principal, counts)
+            reason = self._texts.text(event.reason, event.principal, counts)
             changed = reason is not event.reason
             return Redacted(event.model_copy(update={"reason": reason}) if changed else event, counts)
-        return Redacted(self._outcome(event, counts), counts)
+        evidence = self._texts.json(event.evidence, event.episode_id, counts) if event.evidence else event.evidence
+        return Redacted(event.model_copy(update={"evidence": evidence}) if counts else event, counts)
+
+    def redact_result(
+        self, result: BranchResult | RecoveryResult
+    ) -> tuple[BranchResult | RecoveryResult, Counter[str]]:
+        """A result of branch workers, and what was replaced in it. Raises `UnjudgeableError`."""
+        walk = _Episode(self._texts, result.episode_id)
+        update: dict[str, object] = {"reason": walk.text(result.reason)}
+        if isinstance(result, BranchResult):
+            update["alternatives"] = tuple(
+                each.model_copy(
+                    update={"action": walk.message(each.action), "observation": walk.messages(each.observation)}
+                )
+                for each in result.alternatives
+            )
+            update["failures"] = tuple(
+                each.model_copy(update={"action": walk.message(each.action)}) for each in result.failures
+            )
+        else:
+            update["recoveries"] = tuple(
+                each.model_copy(update={"steps": tuple(map(walk.step, each.steps))}) for each in result.recoveries
+            )
+        return result.model_copy(update=update) if walk.counts else result, walk.counts
+
+    def redact_messages(self, messages: Iterable[Message], episode_id: str) -> tuple[Messages, Counter[str]]:
+        """Messages of an episode, and what was replaced in them. Raises `UnjudgeableError`."""
+        walk = _Episode(self._texts, episode_id)
+        return walk.messages(messages), walk.counts
 
     def redact_text(self, text: str, episode_id: str) -> tuple[str, Counter[str]]:
         """One text of an episode, and what was replaced in it. Raises `UnjudgeableError`."""
         counts: Counter[str] = Counter()
-        return self._text(text, episode_id, counts), counts
+        return self._texts.text(text, episode_id, counts), counts
 
     def _step(self, event: StepEvent, counts: Counter[str]) -> StepEvent:
         if event.task.environment in self._settings.simulators:
             return event
-        episode = event.episode_id
-        messages = tuple(self._message(message, episode, counts) for message in event.messages)
-        action = self._message(event.action, episode, counts)
-        observation = self._text(event.observation, episode, counts)
-        flag = None if event.flag is None else self._text(event.flag, episode, counts)
-        if not counts:
-            return event
-        return event.model_copy(
-            update={"messages": messages, "action": action, "observation": observation, "flag": flag}
-        )
+        walk = _Episode(self._texts, event.episode_id, counts)
+        update = {
+            "messages": walk.messages(event.messages),
+            "action": walk.message(event.action),
+            "observation": walk.messages(event.observation),
+            "tools": walk.tools(event.tools),
+            "flag": None if event.flag is None else walk.text(event.flag),
+        }
+        return event.model_copy(update=update) if counts else event
 
-    def _message(self, message: Message, episode: str, counts: Counter[str]) -> Message:
-        content, reasoning = self._text(message.content, episode, counts), message.reasoning_content
-        if reasoning is not None:
-            reasoning = self._text(reasoning, episode, counts)
-        if content is message.content and reasoning is message.reasoning_content:
-            return message
-        return message.model_copy(update={"content": content, "reasoning_content": reasoning})
 
-    def _outcome(self, event: OutcomeEvent, counts: Counter[str]) -> OutcomeEvent:
-        evidence = self._json(event.evidence, event.episode_id, counts, "", 0)
-        return event.model_copy(update={"evidence": evidence}) if counts else event
+class _Episode:
+    """Redacts the parts of one episode; `counts` says what was replaced in them."""
 
-    def _json(self, value: Json, episode: str, counts: Counter[str], key: str, depth: int) -> Json:
-        if depth > _MAX_DEPTH:
-            raise UnjudgeableError(f"evidence is nested more than {_MAX_DEPTH} deep")
-        if isinstance(value, dict):
-            redacted = {
-                self._text(name, episode, counts): self._json(inner, episode, counts, name, depth + 1)
-                for name, inner in value.items()
-            }
-            if len(redacted) < len(value):
-                raise UnjudgeableError("two keys of evidence become the same when they are redacted")
-            return redacted
-        if isinstance(value, list):
-            return [self._json(inner, episode, counts, key, depth + 1) for inner in value]
-        if isinstance(value, bool) or value is None:
-            return value
-        written = str(value)
-        redacted_text = self._member(written, episode, counts, key)
-        return value if redacted_text == written else redacted_text
+    def __init__(self, texts: TextRedactor, episode_id: str, counts: Counter[str] | None = None) -> None:
+        self._texts = texts
+        self._id = episode_id
+        self.counts: Counter[str] = Counter() if counts is None else counts
 
-    def _member(self, text: str, episode: str, counts: Counter[str], key: str) -> str:
-        """The value of a key: the key says what it is where its form does not."""
-        if text and Kind.PASSWORD in self._settings.kinds and names_a_secret(key):
-            whole = [Span(0, len(text), Kind.PASSWORD, text)]
-            return self._replace(text, subtract(text, whole, self._placeholders.within(text)), episode, counts)
-        return self._text(text, episode, counts, context=f"{key}: " if key else "")
+    def text(self, text: str) -> str:
+        return self._texts.text(text, self._id, self.counts)
 
-    def _text(self, text: str, episode: str, counts: Counter[str], context: str = "") -> str:
-        if len(text) > self._settings.max_text:
-            raise UnjudgeableError(
-                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
+    def messages(self, messages: Iterable[Message]) -> Messages:
+        return tuple(map(self.message, messages))
+
+    def step(self, step: RecordedStep) -> RecordedStep:
+        action, observation = self.message(step.action), self.messages(step.observation)
+        tools = None if step.tools is None else self.tools(step.tools)
+        return RecordedStep(action=action, observation=observation, tools=tools)
+
+    def tools(self, tools: Tools) -> Tools:
+        return tuple(self._texts.json(tools, self._id, self.counts)) if tools else tools
+
+    def message(self, message: Message) -> Message:
+        """The message; the same object when it held nothing."""
+        before = self.counts.total()
+        content = message.content
+        if isinstance(content, str):
+            content = self._told(content, message.role)
+        elif content is not None:
+            content = tuple(self._part(part, message.role) for part in content)
+        update: dict[str, object] = {"content": content}
+        if message.reasoning_content is not None:
+            update["reasoning_content"] = self.text(message.reasoning_content)
+        if message.tool_calls is not None:
+            update["tool_calls"] = tuple(map(self._call, message.tool_calls))
+        if message.tool_call_id is not None:
+            update["tool_call_id"] = self._identifier(message.tool_call_id)
+        return self._rebuilt(message, update, before)
+
+    def _told(self, text: str, role: str) -> str:
+        return self._texts.structured(text, self._id, self.counts) if role == "tool" else self.text(text)
+
+    def _identifier(self, text: str) -> str:
+        return self._texts.identifier(text, self._id, self.counts)
+
+    def _part(self, part: ContentPart, role: str) -> ContentPart:
+        before = self.counts.total()
+        return self._rebuilt(part, {"text": None if part.text is None else self._told(part.text, role)}, before)
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        before = self.counts.total()
+        update: dict[str, object] = {"id": self._identifier(call.id)}
+        function = call.function
+        if function is not None:
+            within = self.counts.total()
+            arguments = self._texts.structured(function.arguments, self._id, self.counts)
+            update["function"] = self._rebuilt(
+                function, {"name": self._identifier(function.name), "arguments": arguments}, within
             )
-        _refuse_surrogates(text)
-        for _ in range(_MAX_ROUNDS):
-            whole = context + text
-            spans = self._finder.find(whole)
-            if not spans:
-                return text
-            spans = tuple(subtract(whole, spans, self._placeholders.within(whole)))
-            own = [
-                Span(max(0, span.start - len(context)), span.end - len(context), span.name, span.value)
-                for span in spans
-                if span.end > len(context)
-            ]
-            if not own:
-                return text
-            text = self._replace(text, own, episode, counts)
-        raise UnjudgeableError(f"a text still held something after {_MAX_ROUNDS} rounds")
+        return self._rebuilt(call, update, before)
 
-    def _replace(self, text: str, spans: list[Span], episode: str, counts: Counter[str]) -> str:
-        pieces: list[str] = []
-        copied = 0
-        for span in spans:
-            pieces += (text[copied : span.start], self._placeholders.make(episode, span.name, span.value))
-            copied = span.end
-            counts[str(span.name)] += 1
-        return "".join((*pieces, text[copied:]))
-
-
-def _refuse_surrogates(text: str) -> None:
-    if text.isascii():
-        return
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UnjudgeableError("a text holds half of a surrogate pair and is not Unicode") from error
+    def _rebuilt(self, model: _Open, update: Mapping[str, object], before: int) -> _Open:
+        """The model with other fields, those included that no version knows; itself if nothing was replaced."""
+        extra: Any = model.__pydantic_extra__
+        if extra:
+            extra = self._texts.json(extra, self._id, self.counts, references=True)
+        if self.counts.total() == before:
+            return model
+        known = {name: getattr(model, name) for name in type(model).model_fields}
+        return type(model).model_validate(known | dict(update) | dict(extra or {}))

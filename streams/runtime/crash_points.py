@@ -27,6 +27,8 @@ class CrashPoint(StrEnum):
     DEAD_LETTERS_PUBLISH_AFTER = "dead-letters.publish:after"
     RESULTS_PUBLISH_BEFORE = "results.publish:before"
     RESULTS_PUBLISH_AFTER = "results.publish:after"
+    MIGRATION_BEFORE = "store.migration:before"
+    MIGRATION_AFTER = "store.migration:after"
     CHECKPOINT_BEFORE = "store.checkpoint:before"
     CHECKPOINT_AFTER = "store.checkpoint:after"
     INSERT_BEFORE = "store.insert:before"

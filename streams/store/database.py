@@ -1,5 +1,6 @@
 """DuckDB as the store uses it: Arrow inserts, transactions that explain their failure, and queries that only read."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from operator import itemgetter
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from streams.errors import StoreError
 from streams.runtime.crash_points import CrashPoint, reach
+from streams.store.migrations import SCHEMA, copy_beside, migrate, refuse_newer, schema_of
 from streams.store.tables import TABLES
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -33,15 +35,21 @@ class Database:
     def open(cls, path: Path, memory: str) -> Self:
         """Open or create the file; `memory` is DuckDB's limit, such as 1GB.
 
-        A file that an older version made gets the columns that its tables lack, empty. Raises `StoreError` when it is
-        damaged, another process has it open, or a version of Ratchet made it that named columns otherwise.
+        A file of an older schema is copied and brought to this one; one of this schema gets the columns that its tables
+        lack, empty. Raises `StoreError` when it is damaged, cannot be written, is open in another process, or was made
+        by a version of Ratchet that is newer or named columns otherwise.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
+        limits = {"threads": "1", "memory_limit": memory}
+        _refuse_unwritable(path)
         try:
-            connection = duckdb.connect(str(path), config={"threads": "1", "memory_limit": memory})
-            for name, schema in TABLES.items():
-                found = create_table(connection, name, schema)
-                if found != schema.names:
+            connection = duckdb.connect(str(path), config=limits)
+            schema = schema_of(connection)
+            if schema != SCHEMA:
+                connection = _brought_to_schema(connection, path, limits, schema)
+            for name, columns in TABLES.items():
+                found = create_table(connection, name, columns)
+                if found != columns.names:
                     connection.close()
                     raise StoreError(
                         f"the store {path} was made by another version: its table {name} has the columns "
@@ -174,6 +182,34 @@ def _failures() -> Iterator[None]:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # a reader's failures are OSErrors
         raise StoreError(f"the query failed: {error}") from error
+
+
+def _refuse_unwritable(path: Path) -> None:
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StoreError(
+                f"the store {path} cannot be opened: {place} is not writable for this process, which must write it. "
+                "Give it the right to, or set store.path to a place that it can write"
+            )
+
+
+def _brought_to_schema(
+    connection: duckdb.DuckDBPyConnection, path: Path, limits: dict[str, str], schema: int | None
+) -> duckdb.DuckDBPyConnection:
+    """A connection to the file with tables of `SCHEMA`; one that was older has a copy beside it."""
+    try:
+        refuse_newer(schema, f"the store {path}")
+        if schema is not None:
+            # What is copied must not miss what waits in the write-ahead log.
+            connection.execute("CHECKPOINT")
+            connection.close()
+            copy_beside(path, schema)
+            connection = duckdb.connect(str(path), config=limits)
+        migrate(connection, schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = "") -> list[str]:

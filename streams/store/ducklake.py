@@ -14,6 +14,7 @@ from pydantic import Field
 from streams.errors import ConfigurationError, StoreError
 from streams.settings import FrozenModel
 from streams.store.database import create_table
+from streams.store.migrations import SCHEMA, migrate, refuse_newer, schema_of
 from streams.store.tables import TABLES
 
 _LOCK = int.from_bytes(b"ratchet")
@@ -45,6 +46,10 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
         )
         connection.execute(f"ATTACH {_quoted(turns)} AS turns (TYPE postgres)")
         with turn(connection):
+            schema = schema_of(connection, "lake")
+            refuse_newer(schema, f"the lake in {data}")
+            if schema != SCHEMA:
+                migrate(connection, schema, "lake")
             for name, schema in TABLES.items():
                 create_table(connection, name, schema, "lake.")
         for name in TABLES:

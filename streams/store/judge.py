@@ -26,6 +26,7 @@ from streams.trust.rules import (
     StoredStep,
     TrustSettings,
     branch_request,
+    broken_calls,
     covers,
     distinct,
     has_failed,
@@ -36,6 +37,8 @@ from streams.trust.rules import (
 )
 
 log = structlog.get_logger()
+
+_NO_CONVERSATION = "not an append-only conversation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Judge:
                 return None
             return self._trust_episode(batch, ended)
         if has_failed(ended.steps, ended.successes):
-            self._fail(batch, ended.episode_id, ended.steps)
+            return self._fail(batch, ended)
         return None
 
     def _decide_again(self, batch: Batch, ended: Ended) -> str | None:
@@ -129,9 +132,9 @@ class Judge:
         """Note that the episode is trusted, or return why it is not. What was trusted before stays trusted."""
         request = branch_request(ended.episode_id, ended.steps, "trusted")
         if request is None:
-            return "not an append-only conversation"
+            return _NO_CONVERSATION
         admitted = Admitted(ended.steps[0].principal, similarity_hash(ended.steps), self._clock())
-        refusal = self._memory.quota.refusal(admitted)
+        refusal = broken_calls(request) or self._memory.quota.refusal(admitted)
         if refusal is not None:
             if ended.trusted_at is None:
                 batch.add("flags", episode_id=request.episode_id, reason=refusal)
@@ -149,13 +152,19 @@ class Judge:
         self._ask(batch, request, split)
         return None
 
-    def _fail(self, batch: Batch, episode: str, steps: Sequence[StoredStep]) -> None:
-        """Note that the episode failed; one that is not an append-only conversation cannot be resumed from."""
-        request = branch_request(episode, steps, "failed")
-        if request is not None:
-            split = self._holdout.split(request.task.task_id)
-            batch.add("failed", episode_id=episode, split=split.value, principal=steps[0].principal)
-            self._ask(batch, request, split)
+    def _fail(self, batch: Batch, ended: Ended) -> str | None:
+        """Note that the episode failed, or return why it cannot be resumed from."""
+        request = branch_request(ended.episode_id, ended.steps, "failed")
+        if request is None:
+            return _NO_CONVERSATION
+        refusal = broken_calls(request)
+        if refusal is not None:
+            batch.add("flags", episode_id=request.episode_id, reason=refusal)
+            return refusal
+        split = self._holdout.split(request.task.task_id)
+        batch.add("failed", episode_id=ended.episode_id, split=split.value, principal=ended.steps[0].principal)
+        self._ask(batch, request, split)
+        return None
 
     def _ask(self, batch: Batch, request: BranchRequest, split: Split) -> None:
         if split is Split.TRAIN:

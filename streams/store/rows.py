@@ -5,10 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.events import MESSAGES, STEPS, BranchResult, Event, RecoveryResult, RetractionEvent, StepEvent
+from streams.events import STEPS, BranchResult, Event, RecoveryResult, RetractionEvent, StepEvent
 from streams.ids import content_id
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import RefusedEvent, Unreadable
+from streams.messages import TOOLS, Message, as_json
 from streams.store.database import Row
 from streams.store.decoded import Decoded
 
@@ -89,9 +90,9 @@ class Batch:
             environment=event.task.environment,
             task_id=event.task.task_id,
             seed=event.task.seed,
-            messages=MESSAGES.dump_json(event.messages).decode(),
-            action=event.action.content,
-            observation=event.observation,
+            messages=as_json(event.messages),
+            action=event.action.to_json().decode(),
+            observation=as_json(event.observation),
             done=event.done,
             actor_kind=event.actor.kind,
             adapter=event.actor.adapter,
@@ -99,7 +100,7 @@ class Batch:
             score=None,
             source=None,
             principal=event.principal,
-            reasoning=event.action.reasoning_content,
+            tools=TOOLS.dump_json(event.tools).decode() if event.tools else None,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -120,14 +121,14 @@ class Batch:
                 "fatalities",
                 episode_id=result.episode_id,
                 step=result.step,
-                action=failure.action,
+                action=failure.action.to_json().decode(),
                 fate=failure.failure_kind,
             )
         for alternative in result.alternatives:
             by_policy = alternative.source == "policy"
             self.add(
                 "transitions",
-                transition_id=content_id("branch", result.episode_id, str(result.step), alternative.action),
+                transition_id=content_id("branch", result.episode_id, str(result.step), *_identity(alternative.action)),
                 origin="branch",
                 episode_id=result.episode_id,
                 step=result.step,
@@ -135,8 +136,8 @@ class Batch:
                 task_id=result.task.task_id,
                 seed=result.task.seed,
                 messages=None,
-                action=alternative.action,
-                observation=alternative.observation,
+                action=alternative.action.to_json().decode(),
+                observation=as_json(alternative.observation),
                 done=alternative.done,
                 actor_kind="policy" if by_policy else None,
                 adapter=result.policy if by_policy else None,
@@ -144,7 +145,7 @@ class Batch:
                 score=alternative.score,
                 source=alternative.source,
                 principal=principal,
-                reasoning=None,
+                tools=None,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:
@@ -161,7 +162,7 @@ class Batch:
             policy=result.policy,
         )
         for recovery in result.recoveries:
-            steps = STEPS.dump_json(recovery.steps).decode()
+            steps = STEPS.dump_json(recovery.steps, exclude_none=True).decode()
             self.add(
                 "recoveries",
                 recovery_id=content_id("recovery", result.episode_id, str(recovery.left_at), steps),
@@ -191,3 +192,9 @@ class Batch:
 
 def _origin(received: Received) -> dict[str, object]:
     return {"topic": received.topic, "partition": received.partition, "offset": received.offset}
+
+
+def _identity(action: Message) -> tuple[str, ...]:
+    """The parts of an action's id. That of a mere text is the id it had when all actions were texts."""
+    written = action.to_json().decode()
+    return (action.text,) if action == Message(role="assistant", content=action.text) else ("message", written)

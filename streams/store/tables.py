@@ -37,7 +37,8 @@ TABLES: dict[str, pa.Schema] = {
         evidence=pa.string(),
     ),
     # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
-    # `reasoning` is what the actor thought before the action, null where nothing is known of it.
+    # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none were
+    # offered, and in branch rows.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -57,7 +58,7 @@ TABLES: dict[str, pa.Schema] = {
         score=pa.float64(),
         source=pa.string(),
         principal=pa.string(),
-        reasoning=pa.string(),
+        tools=pa.string(),
     ),
     # One row per state that was to be branched, whatever became of it.
     "branches": _schema(
@@ -72,7 +73,7 @@ TABLES: dict[str, pa.Schema] = {
         reason=pa.string(),
         policy=pa.string(),
     ),
-    # Actions that a sandbox did not survive; `fate` is timeout or died.
+    # Actions that a sandbox did not survive, as the JSON of a message; `fate` is timeout or died.
     "fatalities": _schema(**_SEQUENCE, episode_id=pa.string(), step=pa.int32(), action=pa.string(), fate=pa.string()),
     # One row per failed episode that was to be recovered from, whatever became of it.
     "recovery_attempts": _schema(
@@ -87,7 +88,7 @@ TABLES: dict[str, pa.Schema] = {
         reason=pa.string(),
         policy=pa.string(),
     ),
-    # Verified successes that begin in a failed episode: its first `left_at` steps, and then `steps`.
+    # Verified successes that begin in a failed episode: its first `left_at` steps, and then `steps`, a JSON list.
     "recoveries": _schema(
         **_SEQUENCE,
         recovery_id=pa.string(),

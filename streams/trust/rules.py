@@ -4,13 +4,24 @@ Pure; the store calls it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from streams.events import MESSAGES, BranchRequest, Message, RecordedStep, Task, spoken
+from streams.events import BranchRequest, RecordedStep, Task, with_changes
 from streams.ids import content_id
+from streams.messages import (
+    MESSAGE,
+    MESSAGES,
+    TOOLS,
+    Message,
+    Messages,
+    Tools,
+    same_conversation,
+    same_message,
+)
 from streams.settings import FrozenModel
 from streams.trust.simhash import simhash
 
@@ -27,26 +38,18 @@ class TrustSettings(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
-    """A production step as the store has it.
-
-    Steps of the same content are equal, whatever events they came in and whether reasoning came with them. `said` are
-    the messages without it.
-    """
+    """A production step as the store has it. `tools` are those that the actor was offered."""
 
     step: int
     task: Task
-    messages: tuple[Message, ...] = field(compare=False)
-    action: str
-    observation: str
+    messages: Messages
+    action: Message
+    observation: Messages
     actor_kind: str
     principal: str
-    reasoning: str | None = field(default=None, compare=False)
-    done: bool = field(default=False, compare=False)
-    sequence: int = field(default=0, compare=False)
-    said: tuple[Message, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "said", spoken(self.messages))
+    tools: Tools = ()
+    done: bool = False
+    sequence: int = 0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -55,13 +58,23 @@ class StoredStep:
             step=row["step"],
             task=Task(environment=row["environment"], task_id=row["task_id"], seed=row["seed"]),
             messages=MESSAGES.validate_json(row["messages"]),
-            action=row["action"],
-            observation=row["observation"],
+            action=MESSAGE.validate_json(row["action"]),
+            observation=MESSAGES.validate_json(row["observation"]),
             actor_kind=row["actor_kind"],
             principal=row["principal"],
-            reasoning=row["reasoning"],
+            tools=() if row["tools"] is None else TOOLS.validate_json(row["tools"]),
             done=row["done"],
             sequence=row["sequence"],
+        )
+
+    def repeats(self, other: "StoredStep") -> bool:
+        """Return whether both say the same, whatever events they came in and whether reasoning came with them."""
+        return (
+            (self.step, self.task, self.actor_kind, self.principal, self.tools)
+            == (other.step, other.task, other.actor_kind, other.principal, other.tools)
+            and same_message(self.action, other.action)
+            and same_conversation(self.observation, other.observation)
+            and same_conversation(self.messages, other.messages)
         )
 
 
@@ -93,7 +106,7 @@ def distinct(steps: Sequence[StoredStep]) -> list[StoredStep]:
     kept = []
     for step in steps:
         same_number = seen.setdefault(step.step, [])
-        if step not in same_number:
+        if not any(map(step.repeats, same_number)):
             same_number.append(step)
             kept.append(step)
     return kept
@@ -120,10 +133,10 @@ def covers(outcome_at: int, steps: Sequence[StoredStep], *, again: bool) -> bool
 
 def similarity_hash(steps: Sequence[StoredStep]) -> int:
     """The SimHash of what the episode says: those of near-duplicates differ in a few bits only."""
-    texts = [steps[0].messages[-1].content]
+    said = [steps[0].messages[-1]]
     for step in steps:
-        texts += (text for text in (step.reasoning, step.action, step.observation) if text is not None)
-    return simhash("\n".join(texts))
+        said += (step.action, *step.observation)
+    return simhash("\n".join(text for message in said for text in message.texts()))
 
 
 def branch_request(
@@ -132,23 +145,51 @@ def branch_request(
     """The request to branch the episode or, if it failed, to recover from it.
 
     None unless it is an append-only conversation of one task and principal; earlier actions may come back with their
-    reasoning or without. `steps` are in order of `step`. The same episode and verdict always give a request of the same
-    id.
+    reasoning or without, and as clients spell them. `steps` are in order of `step`. The same episode and verdict always
+    give a request of the same id.
     """
-    messages = steps[0].said
+    messages = list(steps[0].messages)
     for number, step in enumerate(steps):
         same = step.task == steps[0].task and step.principal == steps[0].principal
-        if step.step != number or step.said != messages or not same:
+        if step.step != number or not same or not same_conversation(step.messages, messages):
             return None
-        messages += (
-            Message(role="assistant", content=step.action),
-            Message(role="user", content=step.observation),
-        )
+        messages += (step.action, *step.observation)
     return BranchRequest(
         event_id=content_id("branch_request", verdict, episode_id),
         episode_id=episode_id,
         task=steps[0].task,
         verdict=verdict,
         opening=steps[0].messages,
-        steps=tuple(RecordedStep(action=step.action, observation=step.observation) for step in steps),
+        steps=tuple(
+            RecordedStep(action=step.action, observation=step.observation, tools=tools)
+            for step, tools in zip(steps, with_changes(step.tools for step in steps), strict=True)
+        ),
     )
+
+
+def broken_calls(request: BranchRequest) -> str | None:
+    """Return why the states of an episode are not such as a chat API takes, or None.
+
+    A result of a tool answers a call that came before it, and every call has its result before the next action: where
+    one is missing, something was lost on the way, and the action would be learned as a guess at it. The calls of the
+    last action need no results. Without ids, the first call that waits is the one that is answered.
+    """
+    called: set[str] = set()
+    waiting: list[str] = []
+    for message in chain(request.opening, *((step.action, *step.observation) for step in request.steps)):
+        if message.role == "assistant":
+            if waiting:
+                return "a tool call has no result before the next action"
+            waiting = [call.id for call in message.calls]
+            called.update(waiting)
+        elif message.role == "tool":
+            answered = message.tool_call_id or ""
+            if answered in waiting:
+                waiting.remove(answered)
+            elif waiting and not answered:
+                waiting.pop(0)
+            elif "" in waiting:
+                waiting.remove("")
+            elif answered not in called:
+                return "the result of a tool answers no call"
+    return None

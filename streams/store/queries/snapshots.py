@@ -16,7 +16,7 @@ LATEST_SEQUENCE = """
 
 OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
 
-_STEP_COLUMNS = "episode_id, task_id, step, messages, action, reasoning, observation, actor_kind, adapter, principal"
+_STEP_COLUMNS = "episode_id, task_id, step, messages, action, observation, tools, actor_kind, adapter, principal"
 
 # The steps that were judged, without those that later events added; what came twice, once.
 TRUSTED_STEPS = f"""

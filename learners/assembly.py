@@ -1,0 +1,113 @@
+"""Trajectories from the rows of the store. Pure; `learners.snapshots` calls it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import chain
+
+from learners.stored_rows import Row, StoredRows
+from learners.trajectories import RECOVERY, Branch, Trajectory
+from streams.events import STEPS, RecordedStep, tools_at, with_changes
+from streams.ids import content_id
+from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, as_json
+from streams.trust.holdout import HoldoutSettings, Split
+
+
+def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
+    """Trajectories from stored rows; steps of tasks that are held out are left behind."""
+    episodes = _by_episode(rows.steps, holdout)
+    found: dict[str, list[Branch]] = defaultdict(list)
+    for row in rows.branches:
+        found[row["episode_id"]].append(stored_branch(row))
+    recorded = {episode_id: _recorded(steps) for episode_id, steps in episodes.items()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for episode_id, steps in episodes.items():
+        opening = MESSAGES.validate_json(steps[0]["messages"])
+        alike[_identity(steps[0]["task_id"], opening, recorded[episode_id])].append(episode_id)
+    trajectories = []
+    for same in alike.values():
+        steps = episodes[same[0]]
+        first = steps[0]
+        trajectories.append(
+            Trajectory(
+                episode_id=same[0],
+                task_id=first["task_id"],
+                opening=MESSAGES.validate_json(first["messages"]),
+                steps=recorded[same[0]],
+                branches=tuple(found[same[0]]),
+                actor_kind=first["actor_kind"],
+                adapter=first["adapter"],
+                principals=tuple(sorted({step["principal"] for episode in same for step in episodes[episode]})),
+            )
+        )
+    return trajectories + _recoveries(rows, holdout)
+
+
+def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
+    """A trajectory for each recovery: what the agent did wrong, and how to resume from there."""
+    episodes = _by_episode(rows.recovered_steps, holdout)
+    return [
+        Trajectory(
+            episode_id=recovery["recovery_id"],
+            task_id=steps[0]["task_id"],
+            opening=MESSAGES.validate_json(steps[0]["messages"]),
+            steps=_continued(_recorded(steps), recovery["left_at"], STEPS.validate_json(recovery["steps"])),
+            actor_kind=RECOVERY,
+            adapter=recovery["adapter"],
+            principals=tuple(sorted({step["principal"] for step in steps})),
+            learn_from=recovery["left_at"],
+        )
+        for recovery in rows.recoveries
+        if (steps := episodes.get(recovery["episode_id"]))
+    ]
+
+
+def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, list[Row]]:
+    episodes: dict[str, list[Row]] = defaultdict(list)
+    for row in steps:
+        if holdout.split(row["task_id"]) is Split.TRAIN:
+            episodes[row["episode_id"]].append(row)
+    return episodes
+
+
+def _recorded(steps: Sequence[Row]) -> tuple[RecordedStep, ...]:
+    offered = [() if row.get("tools") is None else TOOLS.validate_json(row["tools"]) for row in steps]
+    return tuple(
+        RecordedStep(
+            action=MESSAGE.validate_json(row["action"]),
+            observation=MESSAGES.validate_json(row["observation"]),
+            tools=tools,
+        )
+        for row, tools in zip(steps, with_changes(offered), strict=True)
+    )
+
+
+def _continued(
+    recorded: tuple[RecordedStep, ...], left_at: int, steps: tuple[RecordedStep, ...]
+) -> tuple[RecordedStep, ...]:
+    """The first `left_at` recorded steps and what was done instead of the rest, from the same state: with its tools."""
+    before, offered = recorded[:left_at], tools_at(recorded, left_at)
+    if steps[0].tools is None and tools_at(before, left_at) != offered:
+        steps = (steps[0].model_copy(update={"tools": offered}), *steps[1:])
+    return before + steps
+
+
+def _identity(task_id: str, opening: Messages, steps: Sequence[RecordedStep]) -> str:
+    """The same for episodes that went the same way: the ids of calls, which are drawn anew each time, say nothing."""
+    ids: dict[str | None, str] = {}
+
+    def numbered(message: Message) -> Message:
+        if message.tool_call_id is None and not message.calls:
+            return message
+        calls = tuple(call.model_copy(update={"id": ids.setdefault(call.id, str(len(ids)))}) for call in message.calls)
+        answered = ids.get(message.tool_call_id)
+        return message.model_copy(update={"tool_calls": calls or None, "tool_call_id": answered})
+
+    said = chain(opening, *((step.action, *step.observation) for step in steps))
+    offered = (TOOLS.dump_json(step.tools).decode() for step in steps if step.tools is not None)
+    return content_id(task_id, as_json(tuple(map(numbered, said))), *offered)
+
+
+def stored_branch(row: Row) -> Branch:
+    """A branch from a row of the store's query `BRANCHES`, or of a snapshot."""
+    action, observation = MESSAGE.validate_json(row["action"]), MESSAGES.validate_json(row["observation"])
+    return Branch(row["step"], action, observation, row["source"], row["fidelity"])

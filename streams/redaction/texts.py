@@ -1,0 +1,194 @@
+"""The texts and the JSON of an episode without secrets and personal data. `streams.redaction.redactor` walks events."""
+
+import json
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from streams.errors import ConfigurationError, UnjudgeableError
+from streams.redaction.finder import Finder
+from streams.redaction.opaque import OpaqueRuns
+from streams.redaction.placeholders import Placeholders
+from streams.redaction.secret_keys import names_a_secret
+from streams.redaction.settings import Kind, RedactionSettings
+from streams.redaction.spans import Span, subtract
+
+Counts: TypeAlias = Counter[str]
+
+# A value that was taken out may bring two others together that now form a third; few texts need a third look.
+_MAX_ROUNDS = 8
+_MAX_DEPTH = 64
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++')
+# In the schema of a parameter these stand for its value: they belong to the name that the schema is of.
+_VALUES_OF_A_SCHEMA = frozenset({"default", "const", "example", "examples"})
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:|-]{0,128}")
+_DATA_URL = re.compile(r"data:[\w/+.;=-]{0,128},")
+# The same chats come again with every step, so JSON of so many characters together is known to hold nothing.
+_REMEMBERED = 16 * 1024 * 1024
+OPAQUE = "opaque"
+
+
+class TextRedactor:
+    """Replaces what its settings name. One thread at a time may use it.
+
+    `counts` of a call is told how often each kind or rule was replaced; all calls raise `UnjudgeableError` for what
+    cannot be redacted. `key` makes the placeholders. Raises `ConfigurationError` when it is empty, or Presidio is
+    wanted and missing.
+    """
+
+    def __init__(self, settings: RedactionSettings, key: bytes) -> None:
+        if not key:
+            raise ConfigurationError("redaction needs a key for its placeholders and the one given is empty")
+        self._settings = settings
+        self._finder = Finder(settings)
+        self._opaque = OpaqueRuns(settings.max_opaque)
+        self._placeholders = Placeholders(key, (*self._finder.names, OPAQUE))
+        self._clean: OrderedDict[tuple[str, bool], None] = OrderedDict()
+        self._characters = 0
+
+    def text(self, text: str, episode: str, counts: Counts, context: str = "") -> str:
+        """A text; the same object where nothing was found. `context` is what stands before it."""
+        self._refuse_long(text)
+        _refuse_surrogates(text)
+        for _ in range(_MAX_ROUNDS):
+            whole = context + text
+            spans = self._finder.find(whole)
+            if not spans:
+                return text
+            spans = tuple(subtract(whole, spans, self._placeholders.within(whole)))
+            own = [
+                Span(max(0, span.start - len(context)), span.end - len(context), span.name, span.value)
+                for span in spans
+                if span.end > len(context)
+            ]
+            if not own:
+                return text
+            text = self._replace(text, own, episode, counts)
+        raise UnjudgeableError(f"a text still held something after {_MAX_ROUNDS} rounds")
+
+    def structured(self, text: str, episode: str, counts: Counts) -> str:
+        """A text that may be JSON: then each value is redacted under its key, and the rest stays byte for byte."""
+        self._refuse_long(text)
+        if text.lstrip()[:1] not in ("{", "["):
+            return self.text(text, episode, counts)
+        if (text, False) in self._clean:
+            return text
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return self.text(text, episode, counts)
+        return self._json_text(text, episode, counts, references=False)
+
+    def json(
+        self, value: Mapping[str, Any] | Sequence[Any], episode: str, counts: Counts, *, references: bool = False
+    ) -> Any:
+        """JSON values; the same object where nothing was found.
+
+        With `references`, what may hide anything, such as an image, is replaced instead of refused.
+        """
+        written = json.dumps(value)
+        redacted = self._json_text(written, episode, counts, references=references)
+        return value if redacted is written else json.loads(redacted)
+
+    def identifier(self, text: str, episode: str, counts: Counts) -> str:
+        """A name that other places repeat: it stays unless it has the characters of something else."""
+        if _IDENTIFIER.fullmatch(text):
+            return text
+        return self.text(self._with_references(text, episode, counts), episode, counts)
+
+    def _json_text(self, text: str, episode: str, counts: Counts, *, references: bool) -> str:
+        """Valid JSON, of which only the tokens change that held something."""
+        if (text, references) in self._clean:
+            self._clean.move_to_end((text, references))
+            return text
+        pieces: list[str] = []
+        copied = 0
+        # Of each container around the token: whether it is an object, and the name that its next value stands under.
+        objects, names = [False], [""]
+        seen: list[dict[str, str]] = [{}]
+        naming = False
+        for match in _TOKEN.finditer(text):
+            token = match[0]
+            if token in "{[":
+                if len(names) > _MAX_DEPTH:
+                    raise UnjudgeableError(f"JSON is nested more than {_MAX_DEPTH} deep")
+                naming = token == "{"
+                objects.append(naming)
+                names.append(names[-1])
+                seen.append({})
+                continue
+            if token in "}]":
+                objects.pop()
+                names.pop()
+                seen.pop()
+                continue
+            if token in ",:":
+                naming = token == "," and objects[-1]
+                continue
+            said = json.loads(token) if token[0] == '"' else token
+            if naming:
+                new = self.text(said, episode, counts)
+                if seen[-1].setdefault(new, said) != said:
+                    raise UnjudgeableError("two keys of JSON become the same when they are redacted")
+                names[-1] = names[-2] if said in _VALUES_OF_A_SCHEMA else said
+            elif token in ("true", "false", "null"):
+                continue
+            else:
+                known = self._with_references(said, episode, counts) if references else said
+                new = self._member(known, episode, counts, names[-1])
+            if new != said:
+                pieces += (text[copied : match.start()], json.dumps(new, ensure_ascii=token.isascii()))
+                copied = match.end()
+        if pieces:
+            return "".join((*pieces, text[copied:]))
+        self._remember((text, references))
+        return text
+
+    def _remember(self, clean: tuple[str, bool]) -> None:
+        self._clean[clean] = None
+        self._characters += len(clean[0])
+        while self._characters > _REMEMBERED:
+            (forgotten, _), _ = self._clean.popitem(last=False)
+            self._characters -= len(forgotten)
+
+    def _member(self, text: str, episode: str, counts: Counts, key: str) -> str:
+        """The value of a key: the key says what it is where its form does not."""
+        if text and Kind.PASSWORD in self._settings.kinds and names_a_secret(key):
+            whole = [Span(0, len(text), Kind.PASSWORD, text)]
+            return self._replace(text, subtract(text, whole, self._placeholders.within(text)), episode, counts)
+        return self.text(text, episode, counts, context=f"{key}: " if key else "")
+
+    def _with_references(self, text: str, episode: str, counts: Counts) -> str:
+        """The text with placeholders for the contents of files that stand in it."""
+        url = _DATA_URL.match(text)
+        if url is not None and url.end() < len(text):
+            spans = [Span(url.end(), len(text), OPAQUE, text[url.end() :])]
+        else:
+            spans = [Span(start, end, OPAQUE, text[start:end]) for start, end in self._opaque.find(text)]
+        spans = subtract(text, spans, self._placeholders.within(text))
+        return self._replace(text, spans, episode, counts) if spans else text
+
+    def _replace(self, text: str, spans: Sequence[Span], episode: str, counts: Counts) -> str:
+        pieces: list[str] = []
+        copied = 0
+        for span in spans:
+            pieces += (text[copied : span.start], self._placeholders.make(episode, span.name, span.value))
+            copied = span.end
+            counts[str(span.name)] += 1
+        return "".join((*pieces, text[copied:]))
+
+    def _refuse_long(self, text: str) -> None:
+        if len(text) > self._settings.max_text:
+            raise UnjudgeableError(
+                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
+            )
+
+
+def _refuse_surrogates(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnjudgeableError("a text holds half of a surrogate pair and is not Unicode") from error
