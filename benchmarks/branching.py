@@ -28,12 +28,15 @@ from typing import ClassVar, TypeVar
 import structlog
 
 from streams.branching.branch import branch
+from streams.branching.raw_episode import as_recorded
 from streams.branching.restored_episode import restored
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Environment, Observation, Restore, Snapshots
 from streams.environments.registry import load_environment
-from streams.events import BranchRequest, BranchResult, Message, RecordedStep, Task
+from streams.events import BranchRequest, BranchResult, RecordedStep, Task
+from streams.messages import Message, Tools
+from streams.policy.client import Sampling
 from streams.policy.served import Samples
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool
@@ -59,10 +62,12 @@ _LONG_S = 8.0
 class Silence:
     """A policy that says nothing: its own rate is measured elsewhere."""
 
-    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+    async def sample(
+        self, messages: Sequence[Message], tools: Tools, samplings: Sequence[Sampling], samples: int
+    ) -> Samples:
         return Samples()
 
-    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> None:
+    async def negative_log_likelihoods(self, messages: Sequence[Message], tools: Tools) -> None:
         return None
 
 
@@ -83,7 +88,7 @@ class Notebook:
     def reset(self, task: Task) -> Observation:
         return self._do(partial(self._environment.reset, task))
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         return self._do(partial(self._environment.step, action))
 
     def snapshot(self) -> int:
@@ -146,10 +151,10 @@ async def record(pool: SandboxPool) -> list[BranchRequest]:
             actions = (await session.demonstration(task))[:MOST_STEPS]
             first, *answers = await session.replay(task, actions)
         steps = [
-            RecordedStep(action=action, observation=answer.text)
-            for action, answer in zip(actions, answers, strict=True)
+            RecordedStep(action=action, observation=answer.messages, tools=before.tools)
+            for action, before, answer in zip(actions, (first, *answers), answers, strict=False)
         ]
-        opening = description.harness.opening(first.text)
+        opening = description.harness.opening(first.messages)
         # By the event's id the alternatives are drawn, and some take a simulator far longer than others.
         name = task.task_id
         requests.append(BranchRequest(event_id=name, episode_id=name, task=task, opening=opening, steps=tuple(steps)))
@@ -178,9 +183,8 @@ def operations(
         by_episode.setdefault(result.request_id, []).append(result)
     for request in requests:
         replay = ReplaySession(notebook, _STEP_TIMEOUT_S)
-        steps = request.steps[:-1]
-        texts = (request.opening[-1].content, *(step.observation for step in steps))
-        replay.follow(ReferenceTrajectory(request.task, tuple(step.action for step in steps), texts))
+        recorded = as_recorded(request)
+        replay.follow(ReferenceTrajectory(request.task, recorded.actions, recorded.expected))
         for result in by_episode[request.event_id]:
             for alternative in result.alternatives:
                 replay.restore(result.step)

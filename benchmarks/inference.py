@@ -27,7 +27,7 @@ from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
 from learners.precision import compute_dtype
-from streams.events import Message
+from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 
 WORDS = (

@@ -1,5 +1,6 @@
 """The roles of a running Ratchet, each a process of its own: `ratchet run --roles ROLE` ends up here."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
@@ -9,6 +10,8 @@ from daemon.serving import role as serve_role
 from streams.branching import role as branch_role
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
+from streams.redaction.key import redaction_key
+from streams.redaction.redactor import Redactor
 from streams.runtime.processes import stop_on_signals
 
 
@@ -38,7 +41,9 @@ async def record(settings: Settings) -> None:
 
 
 async def branch(settings: Settings) -> None:
-    await branch_role.serve(settings.kafka, settings.branching, stop_on_signals())
+    key = await asyncio.to_thread(redaction_key, settings.store.path.parent)
+    redactor = Redactor(settings.redaction, key)
+    await branch_role.serve(settings.kafka, settings.branching, stop_on_signals(), redactor)
 
 
 async def serve(settings: Settings) -> None:

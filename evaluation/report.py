@@ -5,17 +5,29 @@ The learner writes both after each gate.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import PlainSerializer
 
 from evaluation.gates.significance import Evaluation, Verdict
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
+from streams.events import Action
+from streams.messages import Message
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
 GATE_FILE = "gate.json"
 REPORT_FILE = "report.md"
+
+
+def _without_nulls(message: Message) -> dict[str, Any]:
+    return message.model_dump(mode="json", exclude_none=True)
+
+
+# In reports of before an action was a text; they are read too.
+Taken: TypeAlias = tuple[Annotated[Action, PlainSerializer(_without_nulls)], ...]
 
 
 class Side(FrozenModel):
@@ -60,8 +72,8 @@ class TaskRow(FrozenModel):
     candidate_success: bool
     champion_score: float
     candidate_score: float
-    champion_actions: tuple[str, ...]
-    candidate_actions: tuple[str, ...]
+    champion_actions: Taken
+    candidate_actions: Taken
 
 
 class Comparison(FrozenModel):

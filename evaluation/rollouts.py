@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from evaluation.settings import RolloutSettings
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
-from streams.events import Message, Task
+from streams.events import Task
+from streams.messages import Message, Messages, Tools
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 
@@ -27,16 +28,17 @@ class Rollout:
     score: float
     steps: int
     invalid_actions: int
-    actions: tuple[str, ...]
+    actions: Messages
 
 
 @dataclass(slots=True)
 class _Episode:
     task: Task
     session: SandboxSession
-    messages: tuple[Message, ...]
+    messages: Messages
     last: Observation
-    actions: list[str] = field(default_factory=list)
+    tools: Tools = ()
+    actions: list[Message] = field(default_factory=list)
     invalid_actions: int = 0
 
     def rollout(self) -> Rollout:
@@ -90,7 +92,7 @@ async def _play_chunk(
         for task in tasks:
             session = await sessions.enter_async_context(pool.session())
             first = await session.reset(task)
-            episodes.append(_Episode(task, session, harness.opening(first.text), first))
+            episodes.append(_Episode(task, session, harness.opening(first.messages), first, first.tools or ()))
         live = episodes
         for _ in range(harness.max_steps):
             await asyncio.gather(*(_take_turn(episode, model, policy, harness, settings) for episode in live))
@@ -105,9 +107,12 @@ async def _play_chunk(
 async def _take_turn(
     episode: _Episode, model: str, policy: PolicyClient, harness: ChatHarness, settings: RolloutSettings
 ) -> None:
-    (reply,) = await policy.chat(model, episode.messages, settings.sampling)
-    action = harness.parse(reply.text)
+    sampling = settings.sampling.within(harness.max_tokens, harness.stop)
+    (reply,) = await policy.chat(model, episode.messages, sampling, tools=episode.tools)
+    action = harness.parse(reply.message)
     episode.last = await episode.session.step(action)
     episode.actions.append(action)
     episode.invalid_actions += not episode.last.understood
-    episode.messages = harness.extend(episode.messages, action, episode.last.text)
+    episode.messages = harness.extend(episode.messages, action, episode.last.messages)
+    if episode.last.tools is not None:
+        episode.tools = episode.last.tools

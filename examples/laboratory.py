@@ -27,6 +27,7 @@ from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
 from streams.errors import RatchetError
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
+from streams.messages import Message
 from streams.policy.client import PolicyClient
 from streams.policy.served import ServedPolicy
 from streams.runtime.processes import free_port
@@ -66,7 +67,7 @@ class Laboratory:
         return tokens
 
     async def recorded(
-        self, task: Task, actions: Sequence[str], verdict: Literal["trusted", "failed"] = "trusted"
+        self, task: Task, actions: Sequence[Message], verdict: Literal["trusted", "failed"] = "trusted"
     ) -> BranchRequest:
         """An episode of `actions`, as production would have recorded it."""
         harness = (await self.pool.describe()).harness
@@ -77,10 +78,10 @@ class Laboratory:
             episode_id=task.task_id,
             task=task,
             verdict=verdict,
-            opening=harness.opening(first.text),
+            opening=harness.opening(first.messages),
             steps=tuple(
-                RecordedStep(action=action, observation=answer.text)
-                for action, answer in zip(actions, answers, strict=True)
+                RecordedStep(action=action, observation=answer.messages, tools=before.tools)
+                for action, before, answer in zip(actions, (first, *answers), answers, strict=False)
             ),
         )
 

@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.progress import Progress
 from textworld_express import TextWorldExpressEnv
 
-from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from streams.events import Actor, OutcomeEvent, StepEvent, Task
+from streams.messages import Message
 
 GAME_PARAMETERS = {"twc": "numLocations=1,numItemsToPutAway=2,includeDoors=0,limitInventorySize=0"}
 INSTRUCTIONS = (
@@ -161,7 +162,7 @@ class Agent:
             text, _, done, info = game.step(action)
             score, success = min(1.0, max(0.0, float(info["score"]))), bool(info["tasksuccess"])
             observation = f"{text.strip()} [score {score:.2f}]"
-            said = Message(role="assistant", content=action)
+            said, heard = Message(role="assistant", content=action), Message(role="user", content=observation)
             self._publish(
                 StepEvent(
                     episode_id=episode_id,
@@ -171,12 +172,12 @@ class Agent:
                     task=task,
                     messages=messages,
                     action=said,
-                    observation=observation,
+                    observation=(heard,),
                     done=done,
                     actor=actor,
                 )
             )
-            messages = (*messages, said, Message(role="user", content=observation))
+            messages = (*messages, said, heard)
             step += 1
             answers.append(observation)
             if not expert and answers[-PATIENCE:] == [observation] * PATIENCE:
@@ -193,7 +194,7 @@ class Agent:
             "/v1/chat/completions",
             json={
                 "model": self._options.model,
-                "messages": [message.model_dump() for message in messages],
+                "messages": [message.model_dump(exclude_none=True) for message in messages],
                 "temperature": self._options.temperature,
                 "max_tokens": 16,
                 "stop": ["\n"],

@@ -6,6 +6,7 @@ The branch role calls `branch`. A state whose restored observations are not the 
 import asyncio
 import random
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import structlog
 from aiolimiter import AsyncLimiter
@@ -18,11 +19,16 @@ from streams.environments.environment import Restore
 from streams.errors import SandboxError
 from streams.events import Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from streams.ids import content_id
+from streams.messages import Messages
 from streams.policy.served import Policy
+from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool
 from streams.sandboxes.protocol import Description
 
 log = structlog.get_logger()
+
+# Of an answer: who says what. Which call it answers is not part of what it says.
+_Said: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
@@ -31,7 +37,7 @@ class _Branched:
 
     step: int
     seen: set[str]
-    answers: set[str]
+    answers: set[_Said]
     errors_left: int
     policy: str = ""
     over: bool = False
@@ -45,12 +51,12 @@ class _Branched:
             self.failures.append(Failure(action=proposal.action, failure_kind=trial.failure_kind))
             return
         answer = trial.observation
-        self.answers.add(answer.text)
+        self.answers.add(_said(answer.messages))
         self.errors_left -= proposal.source == "policy" and not proposal.promising
         self.alternatives.append(
             Alternative(
                 action=proposal.action,
-                observation=answer.text,
+                observation=answer.messages,
                 done=answer.done,
                 score=answer.score,
                 source=proposal.source,
@@ -65,15 +71,16 @@ async def branch(
     selector: Selector,
     settings: BranchingSettings,
     limiter: AsyncLimiter | None = None,
+    redactor: Redactor | None = None,
 ) -> tuple[BranchResult, ...]:
     """Branch the states of `request` that the selector favours: one result for each state, in order.
 
     The states go side by side, so that the policy's server computes the episode they share once. Branches are not
-    begun faster than `limiter` allows.
+    begun faster than `limiter` allows. The results are redacted as the recording was, by `redactor`.
     """
     try:
         description = await pool.describe()
-        async with restored(request, pool) as episode:
+        async with restored(request, pool, redactor) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
             states = await _Branching(suggestions, selector, limiter).run()
             divergence = episode.followed.divergence
@@ -104,18 +111,21 @@ def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> 
 
 async def situations(suggestions: Suggestions, selector: Selector) -> list[Situation]:
     """The selector's view of the states that could be restored."""
-    request, negative_log_likelihoods = suggestions.request, None
-    if selector.needs_likelihoods:
-        negative_log_likelihoods = await suggestions.policy.negative_log_likelihoods(request.state(len(request.steps)))
+    request = suggestions.request
+    losses = await _losses(suggestions) if selector.needs_likelihoods else {}
     return [
-        Situation(
-            step,
-            len(request.steps),
-            state.fingerprint,
-            negative_log_likelihoods[step] if negative_log_likelihoods else None,
-        )
+        Situation(step, len(request.steps), state.fingerprint, losses.get(step))
         for step, state in enumerate(suggestions.episode.followed.states)
     ]
+
+
+async def _losses(suggestions: Suggestions) -> dict[int, float]:
+    """The policy's loss on what each step led to, by step; nothing from an unavailable policy."""
+    request, steps = suggestions.request, len(suggestions.request.steps)
+    found = await suggestions.policy.negative_log_likelihoods(request.state(steps), request.tools(steps))
+    answered = [number for number, step in enumerate(request.steps) if step.observation]
+    # The opening may hold examples, whose answers are scored too.
+    return dict(zip(answered, (found or ())[-len(answered) :], strict=False)) if answered else {}
 
 
 async def acquire(limiter: AsyncLimiter | None, branches: int) -> None:
@@ -184,7 +194,7 @@ class _Branching:
         return _Branched(
             step=step,
             seen={"", *await self.suggestions.keys([recorded.action])},
-            answers={recorded.observation},
+            answers={_said(recorded.observation)},
             errors_left=round(self.settings.invalid_share * self.settings.alternatives),
         )
 
@@ -198,7 +208,9 @@ class _Branching:
         except SandboxError as error:
             state.reason, state.over = str(error), True
             return 0
-        new = any(trial.observation is not None and trial.observation.text not in state.answers for trial in trials)
+        new = any(
+            trial.observation is not None and _said(trial.observation.messages) not in state.answers for trial in trials
+        )
         for proposal, trial in zip(proposals, trials, strict=True):
             state.take(proposal, trial)
         state.over = len(state.alternatives) >= self.settings.alternatives or not (new and self.settings.adaptive)
@@ -212,3 +224,7 @@ class _Branching:
         allowed = await self.suggestions.allowed(state.step)
         most = min(most, self.settings.alternatives - len(state.alternatives))
         return propose(sampled, allowed, state.seen, most, state.errors_left, generator)
+
+
+def _said(messages: Messages) -> _Said:
+    return tuple((message.role, message.text) for message in messages)

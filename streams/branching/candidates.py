@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from streams.branching.restored_episode import RestoredEpisode
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import canonical
-from streams.environments.tool_call_mutations import mutations
+from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.errors import ToolCallError
 from streams.events import BranchRequest, Source
+from streams.messages import Message, assistant
 from streams.policy.served import Policy
 from streams.sandboxes.protocol import Description
 
@@ -21,7 +22,7 @@ class Proposal:
     `promising`: the environment will likely make something of it.
     """
 
-    action: str
+    action: Message
     key: str
     source: Source
     promising: bool = True
@@ -67,7 +68,7 @@ class Suggestions:
     settings: BranchingSettings
     _allowed: dict[int, tuple[Proposal, ...]] = field(default_factory=dict)
 
-    async def keys(self, actions: list[str]) -> tuple[str, ...]:
+    async def keys(self, actions: Sequence[Message]) -> tuple[str, ...]:
         """The canonical key of each action, one for all its spellings."""
         if self.description.canonicalises:
             return await self.episode.canonical(actions)
@@ -79,8 +80,11 @@ class Suggestions:
         What the environment allows is proposed in its own spelling.
         """
         harness = self.description.harness
-        samples = await self.policy.sample(self.request.state(step), self.settings.temperatures, self.settings.samples)
-        actions = [harness.parse(reply) for reply in samples.replies]
+        samplings = [self.settings.sampling(temperature, harness) for temperature in self.settings.temperatures]
+        samples = await self.policy.sample(
+            self.request.state(step), self.request.tools(step), samplings, self.settings.samples
+        )
+        actions = self.episode.recorded([harness.parse(reply) for reply in samples.replies])
         allowed = {proposal.key: proposal.action for proposal in await self.allowed(step)}
         # Without a list it is not known before it is tried.
         known = self.description.lists_actions
@@ -95,24 +99,28 @@ class Suggestions:
         if step not in self._allowed:
             source: Source = "mutation"
             if self.description.lists_actions:
-                source, actions = "valid_actions", list(self.episode.followed.states[step].valid_actions)
+                source, actions = (
+                    "valid_actions",
+                    list(map(assistant, self.episode.followed.states[step].valid_actions)),
+                )
             else:
-                actions = await self._mutations(step)
+                actions = self._mutations(step)
             keys = await self.keys(actions)
             self._allowed[step] = tuple(
                 Proposal(action, key, source) for action, key in zip(actions, keys, strict=True)
             )
         return self._allowed[step]
 
-    async def _mutations(self, step: int) -> list[str]:
-        if not self.description.has_tools:
+    def _mutations(self, step: int) -> list[Message]:
+        assert self.episode.raw is not None
+        request = self.episode.raw.request
+        tools = request.tools(step)
+        if not tools:
             return []
-        async with self.episode.at(step) as session:
-            tools = await session.tools()
-        context = "\n".join(message.content for message in self.request.state(step))
-        generator = random.Random(f"{self.settings.seed}/{self.request.event_id}/{step}")
-        recorded = self.request.steps[step].action
+        context = texts_of(request.state(step))
+        generator = random.Random(f"{self.settings.seed}/{request.event_id}/{step}")
+        trusted, most = request.steps[step].action, 2 * self.settings.alternatives
         try:
-            return list(mutations(recorded, tools, context, generator, 2 * self.settings.alternatives))
+            return self.episode.recorded(mutations(trusted, tools, context, generator, most))
         except ToolCallError:
             return []

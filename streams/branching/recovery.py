@@ -15,13 +15,15 @@ from streams.branching.branch import acquire, fidelity, situations
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import restored
 from streams.branching.selectors.selector import Selector, allocate
-from streams.branching.settings import BranchingSettings, RecoverySettings
+from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import BranchRequest, RecordedStep, Recovery, RecoveryResult
 from streams.ids import content_id
+from streams.messages import Messages
 from streams.policy.served import Policy
+from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool
 
 log = structlog.get_logger()
@@ -36,11 +38,15 @@ class _Start:
 
 
 @dataclass(frozen=True, slots=True)
-class _Continuation:
+class _Continued:
+    """`actions` and `shown` are the whole trajectory as the sandbox had it, from its reset on."""
+
     start: _Start
     steps: tuple[RecordedStep, ...]
     last: Observation
-    model: str = ""
+    model: str
+    actions: Messages
+    shown: tuple[Messages, ...]
 
 
 async def recover(
@@ -50,18 +56,19 @@ async def recover(
     selector: Selector,
     settings: BranchingSettings,
     limiter: AsyncLimiter | None = None,
+    redactor: Redactor | None = None,
 ) -> RecoveryResult:
     """Continue from states of the failed episode `request`, where the selector favours them.
 
-    The continuations run side by side, so that the policy's server decodes them together.
+    The continuations run side by side, so that the policy's server decodes them together. The result is redacted as
+    the recording was, by `redactor`.
     """
-    recovery = settings.recovery
     try:
         description = await pool.describe()
-        async with restored(request, pool) as episode:
+        async with restored(request, pool, redactor) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
             weights = selector.weigh(await situations(suggestions, selector))
-            attempts = allocate(weights, recovery.attempts, recovery.attempts)
+            attempts = allocate(weights, settings.recovery.attempts, settings.recovery.attempts)
             await acquire(limiter, sum(attempts))
             found = await asyncio.gather(*(_starts(suggestions, step, most) for step, most in enumerate(attempts)))
             starts = [start for at_one_state in found for start in at_one_state]
@@ -71,11 +78,11 @@ async def recover(
     if not starts:
         return unrecovered(request, divergence or "there was nothing else to do at its states")
     continuations = await asyncio.gather(
-        *(_continue(request, start, pool, policy, description.harness, recovery) for start in starts)
+        *(_continue(request, start, pool, policy, description.harness, settings, redactor) for start in starts)
     )
     made = [continuation for continuation in continuations if continuation is not None]
     successes = sorted((each for each in made if each.last.success), key=lambda each: len(each.steps))
-    kept = [each for each in successes if await _holds(request, each, pool)][: recovery.most]
+    kept = [each for each in successes if await _holds(request, each, pool)][: settings.recovery.most]
     return RecoveryResult(
         event_id=RecoveryResult.id_for(request.event_id),
         request_id=request.event_id,
@@ -126,39 +133,45 @@ async def _continue(
     pool: SandboxPool,
     policy: Policy,
     harness: ChatHarness,
-    settings: RecoverySettings,
-) -> _Continuation | None:
-    """Take the first action, and let the policy continue for up to `settings.steps`.
+    settings: BranchingSettings,
+    redactor: Redactor | None,
+) -> _Continued | None:
+    """Take the first action, and let the policy continue for up to `settings.recovery.steps`.
 
     None when it or the sandbox fails.
     """
-    messages = request.state(start.step)
+    messages, tools = request.state(start.step), request.tools(start.step)
+    sampling = settings.sampling(settings.recovery.temperature, harness)
     taken: list[RecordedStep] = []
-    action, model = start.first.action, ""
+    action, model, offered = start.first.action, "", request.steps[start.step].tools
     try:
-        async with restored(request.up_to(start.step), pool) as episode, episode.at(start.step) as session:
+        async with (
+            restored(request.up_to(start.step), pool, redactor) as episode,
+            episode.at(start.step) as continuation,
+        ):
             while True:
-                last = await session.step(action)
-                taken.append(RecordedStep(action=action, observation=last.text))
-                messages = harness.extend(messages, action, last.text)
-                if last.done or len(taken) == settings.steps or harness.gives_up(messages):
-                    return _Continuation(start, tuple(taken), last, model)
-                samples = await policy.sample(messages, (settings.temperature,), 1)
+                last = await continuation.step(action)
+                taken.append(RecordedStep(action=action, observation=last.messages, tools=offered))
+                messages = harness.extend(messages, action, last.messages)
+                if last.done or len(taken) == settings.recovery.steps or harness.gives_up(messages):
+                    actions, shown = tuple(continuation.actions), tuple(continuation.shown)
+                    return _Continued(start, tuple(taken), last, model, actions, shown)
+                offered = None if last.tools in (None, tools) else last.tools
+                tools = tools if offered is None else offered
+                samples = await policy.sample(messages, tools, (sampling,), 1)
                 if not samples.replies:
                     return None
-                action, model = harness.parse(samples.replies[0]), samples.model
+                (action,), model = episode.recorded([harness.parse(samples.replies[0])]), samples.model
     except SandboxError as error:
         log.warning("continuation lost", episode=request.episode_id, step=start.step, reason=str(error))
         return None
 
 
-async def _holds(request: BranchRequest, continuation: _Continuation, pool: SandboxPool) -> bool:
+async def _holds(request: BranchRequest, continued: _Continued, pool: SandboxPool) -> bool:
     """Return whether the whole trajectory, replayed, is the same and ends in the same success."""
-    steps = (*request.steps[: continuation.start.step], *continuation.steps)
     try:
         async with pool.session() as session:
-            played = await session.replay(request.task, [step.action for step in steps])
+            played = await session.replay(request.task, continued.actions)
     except SandboxError:
         return False
-    expected = [step.observation for step in steps]
-    return played[-1].success and [observation.text for observation in played[1:]] == expected
+    return played[-1].success and tuple(observation.messages for observation in played) == continued.shown

@@ -30,6 +30,7 @@ from streams.kafka.topics import create_topics
 from streams.kafka.worker import build_app, consume, publish, run
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, ServedPolicy
+from streams.redaction.redactor import Redactor
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 
@@ -48,9 +49,16 @@ class BranchContext:
     branching_selector: Selector
     recovery_selector: Selector
     limiter: AsyncLimiter | None
+    redactor: Redactor | None = None
 
     @classmethod
-    def of(cls, settings: BranchingSettings, pools: Mapping[str, SandboxPool], policy: Policy) -> Self:
+    def of(
+        cls,
+        settings: BranchingSettings,
+        pools: Mapping[str, SandboxPool],
+        policy: Policy,
+        redactor: Redactor | None = None,
+    ) -> Self:
         """As the settings say."""
         return cls(
             settings,
@@ -59,12 +67,17 @@ class BranchContext:
             SELECTORS[settings.selector](),
             SELECTORS[settings.recovery.selector](),
             AsyncLimiter(settings.branches_per_minute) if settings.branches_per_minute else None,
+            redactor,
         )
 
 
-async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event) -> None:
+async def serve(
+    kafka: KafkaSettings, branching: BranchingSettings, stop: asyncio.Event, redactor: Redactor | None = None
+) -> None:
     """Work until `stop` is set or this task is cancelled.
 
+    `redactor` is that of the record role: with its settings and its key, episodes whose recordings hold placeholders
+    can be restored.
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, and does again what it had not acknowledged.
     """
@@ -75,7 +88,9 @@ async def serve(kafka: KafkaSettings, branching: BranchingSettings, stop: asynci
             name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
             for name in sorted(registered_environments())
         }
-        context = BranchContext.of(branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s))
+        context = BranchContext.of(
+            branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s), redactor
+        )
         app = build_app(ROLE, kafka, bundle=branching.episodes)
 
         async def handle(batch: list[Received]) -> None:
@@ -108,7 +123,10 @@ async def _branched(request: BranchRequest, context: BranchContext) -> tuple[Bra
     if pool is None:
         reason = _no_sandbox(request)
         return tuple(dropped(request, step, reason, context.settings) for step in range(len(request.steps)))
-    results = await branch(request, pool, context.policy, context.branching_selector, context.settings, context.limiter)
+    results = await branch(
+        *(request, pool, context.policy, context.branching_selector),
+        *(context.settings, context.limiter, context.redactor),
+    )
     log.info(
         "episode branched",
         episode=request.episode_id,
@@ -124,7 +142,10 @@ async def _recovered(request: BranchRequest, context: BranchContext) -> tuple[Re
     pool = context.pools.get(request.task.environment)
     if pool is None:
         return (unrecovered(request, _no_sandbox(request)),)
-    result = await recover(request, pool, context.policy, context.recovery_selector, context.settings, context.limiter)
+    result = await recover(
+        *(request, pool, context.policy, context.recovery_selector),
+        *(context.settings, context.limiter, context.redactor),
+    )
     log.info(
         "failed episode resumed",
         episode=request.episode_id,

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from streams.environments.harness import ChatHarness
+from streams.policy.client import Sampling
 from streams.sandboxes.settings import SandboxSettings
 from streams.settings import FrozenModel, ServerUrl
 
@@ -41,6 +43,12 @@ class BranchingSettings(SandboxSettings):
         min_length=1,
         description="Samples are split among them. Hotter ones add mostly what the environment does not understand.",
     )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Longest reply of the policy, in tokens; none means the environment's limit."
+    )
+    stop: tuple[str, ...] | None = Field(
+        default=None, description="Texts that end a reply; none means those of the environment."
+    )
     invalid_share: float = Field(
         default=0.3, ge=0, le=1, description="Largest share of alternatives that the environment does not understand."
     )
@@ -56,3 +64,8 @@ class BranchingSettings(SandboxSettings):
     recovery: RecoverySettings = Field(default=RecoverySettings(), description="What is done with failed episodes.")
     episodes: int = Field(default=8, ge=1, description="Episodes branched at the same time.")
     seed: int = Field(default=0, description="Seed of the valid actions that are drawn.")
+
+    def sampling(self, temperature: float, harness: ChatHarness) -> Sampling:
+        """How replies are drawn from the policy: within the limits of the harness, unless others are set."""
+        own = Sampling(temperature=temperature, max_tokens=self.max_tokens, stop=self.stop)
+        return own.within(harness.max_tokens, harness.stop)

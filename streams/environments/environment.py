@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from streams.environments.harness import ChatHarness
 from streams.events import Task
-from streams.messages import Message, Messages, Tools, text_of, user
+from streams.messages import Message, Messages, Tools, text_of, tool_result, user
 
 
 class Restore(StrEnum):
@@ -72,6 +72,14 @@ class Observation:
     def said(cls, text: str, score: float, done: bool, success: bool, understood: bool = True) -> Self:
         """An answer in the user's words: the whole of what a text game shows."""
         return cls((user(text),), score, done, success, understood)
+
+    @classmethod
+    def answering(
+        cls, action: Message, text: str, score: float, done: bool, success: bool, understood: bool = True
+    ) -> Self:
+        """`text` as the answer to each call of `action`, or in the user's words where it calls nothing."""
+        answers = tuple(tool_result(text, call.id) for call in action.calls)
+        return cls(answers or (user(text),), score, done, success, understood)
 
     @property
     def text(self) -> str:

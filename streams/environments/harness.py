@@ -6,13 +6,24 @@ Branching compares recordings with it, and evaluation plays through it, so that 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
+from pydantic import BeforeValidator
+
+from streams.environments import tool_calls
 from streams.messages import Message, Messages, assistant
 
 SYSTEM_PROMPT = (
     "You are playing a text game. Reply with one action, such as: take OBJECT, open CONTAINER, put OBJECT in CONTAINER."
 )
+
+
+def _of_before(reply: object) -> object:
+    return "message" if reply == "text" else reply
+
+
+# Where it is read from settings or a server, "text" still stands for "message": all of the reply.
+Reply: TypeAlias = Annotated[Literal["line", "message"], BeforeValidator(_of_before)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +37,7 @@ class ChatHarness:
     system_prompt: str = SYSTEM_PROMPT
     max_steps: int = 15
     patience: int = 4
-    reply: Literal["line", "message"] = "line"
+    reply: Reply = "line"
     max_tokens: int = 16
     stop: tuple[str, ...] = ("\n",)
 
@@ -64,9 +75,11 @@ class ChatHarness:
 
 
 def canonical(action: Message) -> str:
-    """The canonical spelling of an action that is a text: lower case, single spaces, no punctuation at the end.
+    """The key of an action: of a text in lower case, single spaces, no punctuation at the end; of calls what they call.
 
     >>> canonical(assistant("  Open the  Fridge. "))
     'open the fridge'
     """
+    if action.calls:
+        return tool_calls.canonical(action)
     return " ".join(action.text.lower().split()).rstrip(".!?,;: ")

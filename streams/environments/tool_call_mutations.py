@@ -5,17 +5,14 @@ What a policy might well have done instead: another value, another tool, a call 
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
-from streams.environments.environment import Tool
-from streams.environments.tool_calls import Call, parse, render
-
-_Schema = Mapping[str, Any]
+from streams.environments.tool_calls import Call, calling, calls_of, render
+from streams.environments.tool_definitions import Schema, usable
+from streams.messages import Message, Tools, assistant
 
 _Kind = Callable[[], tuple[Call, ...]]
 
@@ -39,32 +36,37 @@ _STRINGS = (
 _NUMBER = re.compile(r"(?<![\w.-])-?\d{1,15}(?:\.\d{1,15})?(?![\w-]|\.\d)")
 
 
-def mutations(
-    trusted: str, tools: Sequence[Tool], context: str, generator: random.Random, most: int
-) -> tuple[str, ...]:
+def mutations(trusted: Message, tools: Tools, context: str, generator: random.Random, most: int) -> tuple[Message, ...]:
     """At most `most` actions other than `trusted`, no two of which do the same; fewer where it finds no more.
 
-    Every call in them is of one of `tools` with arguments that its schema allows. `context` is the text of the messages
-    so far, where names and numbers come from. Raises `ToolCallError` where `trusted` is malformed.
+    Every call in them is of one of `tools` with arguments that its schema allows, and has an id of its own; tools whose
+    definitions are at fault are left alone. `context` has all texts of the messages so far (`texts_of`), from which
+    names and numbers come. Raises `ToolCallError` where a call of `trusted` is malformed.
     """
-    calls = parse(trusted)
-    schemas = {tool.name: tool.parameters for tool in tools}
-    validators = {name: Draft202012Validator(schema) for name, schema in schemas.items()}
+    calls = calls_of(trusted)
+    known = usable(tools)
+    schemas = {name: tool.plain for name, tool in known.items()}
     kinds = _kinds(calls, schemas, _Invention(_Said.in_text(context, schemas), generator))
     generator.shuffle(kinds)
-    found: dict[tuple[str, ...], str] = {}
+    origin = f"mutation of {[call.id for call in trusted.calls]}"
+    found: dict[tuple[str, ...], Message] = {}
     for attempt in range(_TRIES * most if kinds else 0):
         changed = kinds[attempt % len(kinds)]()
-        valid = all(call.name in schemas and validators[call.name].is_valid(call.arguments) for call in changed)
+        valid = all(call.name in known and known[call.name].takes(call.arguments) for call in changed)
         effect = _effect(changed, schemas)
         if valid and effect != _effect(calls, schemas):
-            found.setdefault(effect, render(changed) if changed else _TO_THE_USER)
+            found.setdefault(effect, calling(changed, origin) if changed else assistant(_TO_THE_USER))
         if len(found) == most:
             break
     return tuple(found.values())
 
 
-def _effect(calls: Iterable[Call], schemas: Mapping[str, _Schema]) -> tuple[str, ...]:
+def texts_of(messages: Iterable[Message]) -> str:
+    """All texts of a chat, those of calls too, as the context of mutations."""
+    return "\n".join(text for message in messages for text in message.texts())
+
+
+def _effect(calls: Iterable[Call], schemas: Mapping[str, Schema]) -> tuple[str, ...]:
     """The canonical form of calls that do the same: an argument that says the default may be left out."""
 
     def telling(call: Call) -> dict[str, JsonValue]:
@@ -124,13 +126,13 @@ class _Invention:
     said: _Said
     generator: random.Random
 
-    def value(self, schema: _Schema, name: str) -> JsonValue:
+    def value(self, schema: Schema, name: str) -> JsonValue:
         """A value for the argument `name`."""
         draw = self.generator
         if members := schema.get("enum"):
             member: JsonValue = draw.choice(members)
             return member
-        kind = schema.get("type", "string")
+        kind = schema.get("type", "object" if "properties" in schema else "string")
         if named := [value for value in self.said.named.get(name, ()) if _is(value, kind)]:
             return draw.choice(named)
         match kind:
@@ -148,7 +150,7 @@ class _Invention:
                 return draw.choice(self.said.strings or ("",))
         return None
 
-    def other(self, value: JsonValue, schema: _Schema, name: str) -> JsonValue:
+    def other(self, value: JsonValue, schema: Schema, name: str) -> JsonValue:
         """Another value for the argument `name`, much like `value`."""
         draw = self.generator
         if "enum" in schema:
@@ -170,7 +172,7 @@ class _Invention:
                 return self.other_argument(value, schema)
         return self.value(schema, name)
 
-    def other_argument(self, arguments: Mapping[str, JsonValue], schema: _Schema) -> dict[str, JsonValue]:
+    def other_argument(self, arguments: Mapping[str, JsonValue], schema: Schema) -> dict[str, JsonValue]:
         """The arguments with one of them changed, or as they are where there is none."""
         changed = dict(arguments)
         known = [name for name in changed if name in schema.get("properties", {})]
@@ -179,7 +181,7 @@ class _Invention:
             changed[name] = self.other(changed[name], schema["properties"][name], name)
         return changed
 
-    def optional_argument(self, arguments: Mapping[str, JsonValue], schema: _Schema) -> dict[str, JsonValue]:
+    def optional_argument(self, arguments: Mapping[str, JsonValue], schema: Schema) -> dict[str, JsonValue]:
         """The arguments with an optional one left out or added, or as they are where there is none."""
         changed = dict(arguments)
         optional = [name for name in schema.get("properties", {}) if name not in schema.get("required", ())]
@@ -191,7 +193,7 @@ class _Invention:
                 changed[name] = self.value(schema["properties"][name], name)
         return changed
 
-    def _other_items(self, items: list[JsonValue], schema: _Schema, name: str) -> list[JsonValue]:
+    def _other_items(self, items: list[JsonValue], schema: Schema, name: str) -> list[JsonValue]:
         place = self.generator.randrange(len(items) + 1)
         if place == len(items):
             return [*items, self.value(schema, name)]
@@ -200,7 +202,7 @@ class _Invention:
         return [*items[:place], self.other(items[place], schema, name), *items[place + 1 :]]
 
 
-def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, _Schema], invention: _Invention) -> list[_Kind]:
+def _kinds(calls: tuple[Call, ...], schemas: Mapping[str, Schema], invention: _Invention) -> list[_Kind]:
     """The ways in which `calls` may be changed. Each gives a change at every try, not always a valid or a new one."""
     draw = invention.generator
 

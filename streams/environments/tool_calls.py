@@ -1,4 +1,4 @@
-"""Actions that are tool calls, as text: a JSON array `[{"name": …, "arguments": {…}}]`; anything else is for the user.
+"""The calls of an action, read from an assistant's message, and the key by which actions that do the same are one.
 
 Environments whose actions are tool calls read them with it, and `tool_call_mutations.py` changes them.
 """
@@ -11,6 +11,11 @@ from typing import NoReturn
 from pydantic import JsonValue
 
 from streams.errors import ToolCallError
+from streams.ids import content_id
+from streams.messages import Message, ToolCall, assistant
+from streams.messages import call as tool_call
+
+_ID_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,52 +26,70 @@ class Call:
     arguments: Mapping[str, JsonValue]
 
 
-def parse(action: str) -> tuple[Call, ...]:
-    """The calls of an action; none for a text to the user. Raises `ToolCallError` for what is neither.
+def read(call: ToolCall) -> Call:
+    """The function that is called, and its arguments. Raises `ToolCallError` for arguments that are no JSON object.
 
-    >>> parse('[{"name": "cd", "arguments": {"folder": "docs"}}]')
-    (Call(name='cd', arguments={'folder': 'docs'}),)
-    >>> parse("All done.")
-    ()
+    Some servers write no arguments as an empty text.
+
+    >>> read(tool_call("cd", '{"folder": "docs"}'))
+    Call(name='cd', arguments={'folder': 'docs'})
     """
-    action = action.strip()
-    if not action.startswith(("[", "{")):
-        return ()
+    if call.function is None:
+        raise ToolCallError(f"A call of the type {call.type!r} is not a call of a function.")
     try:
-        calls = json.loads(action, parse_constant=_refuse_constant)
-        json.dumps(calls, ensure_ascii=False).encode()
+        arguments = json.loads(call.function.arguments.strip() or "{}", parse_constant=_refuse_constant)
+        json.dumps(arguments, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ToolCallError(f"The tool calls are not valid JSON: {error}") from error
-    if not isinstance(calls, list):
-        raise ToolCallError("Tool calls are a JSON array, also when there is only one.")
-    return tuple(_call(call) for call in calls)
+        raise ToolCallError(f"The arguments of {call.function.name} are not valid JSON: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ToolCallError(f"The arguments of {call.function.name} are not a JSON object.")
+    return Call(call.function.name, arguments)
+
+
+def calls_of(action: Message) -> tuple[Call, ...]:
+    """The calls of an action; none for a text to the user. Raises `ToolCallError` where one of them is malformed."""
+    return tuple(map(read, action.calls))
+
+
+def calling(calls: Sequence[Call], origin: str) -> Message:
+    """An action that makes `calls`. The same calls of the same origin always have the same ids."""
+    spelled = [(call.name, _compact(dict(call.arguments))) for call in calls]
+    ids = (content_id(origin, str(place), *each) for place, each in enumerate(spelled))
+    return assistant(
+        None,
+        *(
+            tool_call(name, arguments, f"call_{identity[:_ID_LENGTH]}")
+            for (name, arguments), identity in zip(spelled, ids, strict=True)
+        ),
+    )
 
 
 def render(calls: Sequence[Call]) -> str:
-    """The one spelling of `calls`: compact JSON, the name first because a policy chooses it first."""
+    """The one spelling of `calls`, as a key: compact JSON with sorted keys."""
     spelled = (f'{{"name":{_compact(call.name)},"arguments":{_compact(dict(call.arguments))}}}' for call in calls)
     return f"[{','.join(spelled)}]"
 
 
-def canonical(action: str) -> str:
-    """The one spelling of all actions that do the same: all texts to the user are one action, which calls nothing.
+def canonical(action: Message) -> str:
+    """A key of all actions that do the same: ids, order and spacing of arguments, and a text beside calls do nothing.
 
-    >>> canonical('[{"arguments": {}, "name": "ls"}]')
-    '[{"name":"ls","arguments":{}}]'
-    >>> canonical("Done."), canonical("I am done.")
+    All texts to the user are one action, which calls nothing.
+
+    >>> canonical(assistant(None, tool_call("ls", '{ "b": 1, "a": 2 }', "call_1")))
+    '[{"name":"ls","arguments":{"a":2,"b":1}}]'
+    >>> canonical(assistant("Done.")), canonical(assistant("I am done."))
     ('[]', '[]')
     """
+    return f"[{','.join(map(_canonical, action.calls))}]"
+
+
+def _canonical(call: ToolCall) -> str:
     try:
-        return render(parse(action))
+        return render([read(call)])[1:-1]
     except ToolCallError:
-        return " ".join(action.split())
-
-
-def _call(call: JsonValue) -> Call:
-    match call:
-        case {"name": str(name), "arguments": dict(arguments), **others} if not others:
-            return Call(name, arguments)
-    raise ToolCallError('A tool call is an object with exactly a "name" and an object of "arguments".')
+        if call.function is None:
+            return _compact(call.model_dump(mode="json", exclude={"id"}, exclude_none=True))
+        return _compact([call.function.name, " ".join(call.function.arguments.split())])
 
 
 def _compact(value: JsonValue) -> str:

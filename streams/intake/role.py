@@ -14,9 +14,9 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import make_operator_key
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import run
+from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
-from streams.runtime.files import secret_key
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
 from streams.store.limited_queries import LimitedQueries
@@ -91,11 +91,6 @@ def collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS)
-
-
-def redaction_key(home: Path) -> bytes:
-    """The key that placeholders are made with, from its file in `home`; made there the first time."""
-    return secret_key(home / "redaction.key")
 
 
 def operator_key(home: Path, admission: AdmissionSettings) -> bytes:

@@ -6,31 +6,41 @@ It speaks the OpenAI API and vLLM's adapter endpoints, so the server may be vLLM
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
 from streams.errors import ConfigurationError, PolicyError
-from streams.events import Message
+from streams.messages import MESSAGE, Message, Tools
 from streams.policy.likelihood import ChatFrame, NegativeLogLikelihood, frame_probe, observation_spans, read_frame
 from streams.runtime.http_client import HttpClient
 from streams.settings import FrozenModel, server_url
 
 
 class Sampling(FrozenModel):
-    """Sampling parameters of replies. Temperature 0 is greedy."""
+    """Sampling parameters of replies. Temperature 0 is greedy. The server has defaults for what is None."""
 
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=16, ge=1, description="Longest reply, in tokens.")
-    stop: tuple[str, ...] = ("\n",)
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Longest reply, in tokens; none means the limit of the environment's harness."
+    )
+    stop: tuple[str, ...] | None = Field(
+        default=None, description="Texts that end a reply; none means those of the environment's harness."
+    )
     seed: int | None = None
+
+    def within(self, max_tokens: int, stop: tuple[str, ...]) -> Self:
+        """The same, with these limits where it has none of its own."""
+        own = self.model_dump(include={"max_tokens", "stop"}, exclude_none=True)
+        return self.model_copy(update={"max_tokens": max_tokens, "stop": stop} | own)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One reply. `model` is the name that really served it; `logprobs` are per token, in nats."""
 
-    text: str
+    message: Message
     model: str
     finish_reason: str
     logprobs: tuple[float, ...] = ()
@@ -76,12 +86,18 @@ class PolicyClient(HttpClient):
         self._framing = asyncio.Lock()
 
     async def chat(
-        self, model: str, messages: Sequence[Message], sampling: Sampling, *, n: int = 1, logprobs: bool = False
+        self,
+        model: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        tools: Tools = (),
+        n: int = 1,
+        logprobs: bool = False,
     ) -> list[Reply]:
-        """`n` replies to the chat `messages` by `model`."""
+        """`n` replies to the chat `messages` by `model`, which may call `tools`."""
         body = {
-            "model": model,
-            "messages": [message.model_dump() for message in messages],
+            **_chat(model, messages, tools),
             "n": n,
             "logprobs": logprobs,
             **sampling.model_dump(exclude_none=True),
@@ -89,7 +105,7 @@ class PolicyClient(HttpClient):
         answer = (await self._call("POST", "/v1/chat/completions", body)).json()
         return [
             Reply(
-                text=choice["message"]["content"],
+                message=_replied(choice["message"]),
                 model=answer["model"],
                 finish_reason=choice["finish_reason"],
                 logprobs=tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
@@ -104,7 +120,7 @@ class PolicyClient(HttpClient):
         return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]
 
     async def negative_log_likelihoods(
-        self, model: str, messages: Sequence[Message]
+        self, model: str, messages: Sequence[Message], tools: Tools = ()
     ) -> tuple[NegativeLogLikelihood, ...]:
         """The negative log-likelihood of each observation of an episode under `model`, by one request for all.
 
@@ -112,9 +128,13 @@ class PolicyClient(HttpClient):
         observations. `PolicyError` also where their tokens cannot be told apart.
         """
         roles = [message.role for message in messages]
-        return await self._likelihoods(model, messages, roles.index("assistant")) if "assistant" in roles else ()
+        if "assistant" not in roles:
+            return ()
+        return await self._likelihoods(model, messages, roles.index("assistant"), tools)
 
-    async def negative_log_likelihood(self, model: str, messages: Sequence[Message]) -> NegativeLogLikelihood:
+    async def negative_log_likelihood(
+        self, model: str, messages: Sequence[Message], tools: Tools = ()
+    ) -> NegativeLogLikelihood:
         """The negative log-likelihood of the last message under `model`: the observation that answers the action
         before it.
 
@@ -122,26 +142,25 @@ class PolicyClient(HttpClient):
         """
         if [message.role for message in messages[-2:]] != ["assistant", "user"]:
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
-        return (await self._likelihoods(model, messages, len(messages) - 1))[-1]
+        return (await self._likelihoods(model, messages, len(messages) - 1, tools))[-1]
 
     async def _likelihoods(
-        self, model: str, messages: Sequence[Message], first: int
+        self, model: str, messages: Sequence[Message], first: int, tools: Tools
     ) -> tuple[NegativeLogLikelihood, ...]:
         """Of each observation among the messages from `first` on."""
         async with self._framing:
             if self._frame is None:
-                probes = [await self._score(model, frame_probe(letter), 0) for letter in "ab"]
+                probes = [await self._score(model, frame_probe(letter), 0, ()) for letter in "ab"]
                 self._frame = read_frame(*(probe.prompt_token_ids for probe in probes))
-        scored = await self._score(model, messages, first)
+        scored = await self._score(model, messages, first, tools)
         spans = observation_spans(scored.prompt_token_ids, messages, self._frame)
         wanted = spans[len(spans) - sum(message.role == "user" for message in messages[first:]) :]
         return tuple(_likelihood(scored, *span) for span in wanted)
 
-    async def _score(self, model: str, messages: Sequence[Message], first: int) -> _ScoredPrompt:
+    async def _score(self, model: str, messages: Sequence[Message], first: int, tools: Tools) -> _ScoredPrompt:
         """The chat's tokens, with log-probabilities at least of those of the messages from `first` on."""
         body = {
-            "model": model,
-            "messages": [message.model_dump() for message in messages],
+            **_chat(model, messages, tools),
             "max_tokens": 1,
             "temperature": 0,
             "add_generation_prompt": False,
@@ -170,6 +189,35 @@ class PolicyClient(HttpClient):
 
     async def unload_adapter(self, name: str) -> None:
         await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+
+def _chat(model: str, messages: Sequence[Message], tools: Tools) -> dict[str, Any]:
+    """The part of a request that is the chat. Servers refuse null in places where they accept that nothing stands."""
+    chat: dict[str, Any] = {"model": model, "messages": list(map(_written, messages))}
+    return chat | ({"tools": list(tools)} if tools else {})
+
+
+def _written(message: Message) -> dict[str, Any]:
+    fields = message.model_dump(mode="json", exclude_none=True)
+    return fields if message.calls else {"content": ""} | fields
+
+
+def _replied(message: dict[str, Any]) -> Message:
+    """The message of a choice. Raises `PolicyError` when it is not a message.
+
+    vLLM writes no calls as an empty list, and calls what the model thought `reasoning`; so do newer APIs.
+    """
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    fields = {name: value for name, value in message.items() if name != "reasoning" and value not in (None, [])}
+    if fields.get("tool_calls") and not fields.get("content"):
+        fields.pop("content", None)
+    try:
+        return MESSAGE.validate_python(fields | {"role": "assistant", "reasoning_content": reasoning or None})
+    except ValidationError as error:
+        raise PolicyError(
+            f"the inference server replied with a message that is not one of the OpenAI API, {error.error_count()} of "
+            "its fields are wrong: does the server's tool-call parser fit the model?"
+        ) from error
 
 
 def _likelihood(scored: _ScoredPrompt, begin: int, end: int) -> NegativeLogLikelihood:

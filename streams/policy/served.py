@@ -10,8 +10,8 @@ import structlog
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from streams.errors import PolicyError
-from streams.events import Message
-from streams.policy.client import PolicyClient, Sampling
+from streams.messages import Message, Tools
+from streams.policy.client import PolicyClient, Reply, Sampling
 
 log = structlog.get_logger()
 
@@ -24,18 +24,23 @@ _Answer = TypeVar("_Answer")
 class Samples:
     """Replies that the policy would give at one state, and the name of the model that really answered."""
 
-    replies: tuple[str, ...] = ()
+    replies: tuple[Message, ...] = ()
     model: str = ""
 
 
 class Policy(Protocol):
     """A policy that silence does not raise from: branching goes on without it."""
 
-    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
-        """Draw replies at a state, in equal parts at each temperature. A unavailable policy gives none."""
+    async def sample(
+        self, messages: Sequence[Message], tools: Tools, samplings: Sequence[Sampling], samples: int
+    ) -> Samples:
+        """Draw replies at a state where `tools` are offered, in equal parts with each of `samplings`.
+
+        An unavailable policy gives none.
+        """
         ...
 
-    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
+    async def negative_log_likelihoods(self, messages: Sequence[Message], tools: Tools) -> tuple[float, ...] | None:
         """Of each observation in an episode's messages, the loss in nats per token; None from an unavailable policy."""
         ...
 
@@ -48,22 +53,23 @@ class ServedPolicy:
     model: str
     patience_s: float
 
-    async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
-        shares = [len(range(number, samples, len(temperatures))) for number in range(len(temperatures))]
+    async def sample(
+        self, messages: Sequence[Message], tools: Tools, samplings: Sequence[Sampling], samples: int
+    ) -> Samples:
+        shares = [len(range(number, samples, len(samplings))) for number in range(len(samplings))]
         drawn = await asyncio.gather(
             *(
-                self._patiently(
-                    partial(self.client.chat, self.model, messages, Sampling(temperature=temperature), n=share)
-                )
-                for temperature, share in zip(temperatures, shares, strict=True)
+                self._patiently(partial(self.client.chat, self.model, messages, sampling, tools=tools, n=share))
+                for sampling, share in zip(samplings, shares, strict=True)
                 if share
             )
         )
         replies = [reply for part in drawn for reply in part or ()]
-        return Samples(tuple(reply.text for reply in replies), replies[0].model if replies else "")
+        whole = tuple(reply.message for reply in replies if not (tools and _is_cut(reply)))
+        return Samples(whole, replies[0].model if replies else "")
 
-    async def negative_log_likelihoods(self, messages: Sequence[Message]) -> tuple[float, ...] | None:
-        found = await self._patiently(partial(self.client.negative_log_likelihoods, self.model, messages))
+    async def negative_log_likelihoods(self, messages: Sequence[Message], tools: Tools) -> tuple[float, ...] | None:
+        found = await self._patiently(partial(self.client.negative_log_likelihoods, self.model, messages, tools))
         return None if found is None else tuple(each.nats for each in found)
 
     async def _patiently(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
@@ -79,3 +85,8 @@ class ServedPolicy:
             reason = str(error.last_attempt.exception())
             log.warning("policy silent, branching without it", model=self.model, reason=reason)
         return None
+
+
+def _is_cut(reply: Reply) -> bool:
+    """Return whether a reply ended at its limit. Where tools are offered it may have been about to call one."""
+    return reply.finish_reason == "length"

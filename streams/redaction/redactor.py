@@ -94,13 +94,27 @@ class Redactor:
         walk = _Episode(self._texts, episode_id)
         return walk.messages(messages), walk.counts
 
+    def covers(self, environment: str) -> bool:
+        """Return whether the steps of episodes of that environment are redacted."""
+        return self._settings.enabled and environment not in self._settings.simulators
+
     def redact_text(self, text: str, episode_id: str) -> tuple[str, Counter[str]]:
         """One text of an episode, and what was replaced in it. Raises `UnjudgeableError`."""
         counts: Counter[str] = Counter()
         return self._texts.text(text, episode_id, counts), counts
 
+    def placeholders(self, text: str) -> tuple[str, ...]:
+        """The placeholders that the text holds, whether they stand for something or only look like it."""
+        return self._texts.placeholders(text)
+
+    def raw_values(self, text: str, episode_id: str) -> Mapping[str, tuple[str, ...]]:
+        """The values that would be replaced in a text, by their placeholders: as they are written, then as they are
+        read. Raises `UnjudgeableError`.
+        """
+        return self._texts.raw_values(text, episode_id)
+
     def _step(self, event: StepEvent, counts: Counter[str]) -> StepEvent:
-        if event.task.environment in self._settings.simulators:
+        if not self.covers(event.task.environment):
             return event
         walk = _Episode(self._texts, event.episode_id, counts)
         update = {

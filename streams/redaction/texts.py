@@ -46,6 +46,7 @@ class TextRedactor:
         self._placeholders = Placeholders(key, (*self._finder.names, OPAQUE))
         self._clean: OrderedDict[tuple[str, bool], None] = OrderedDict()
         self._characters = 0
+        self._replaced: list[tuple[str, Span]] | None = None
 
     def text(self, text: str, episode: str, counts: Counts, context: str = "") -> str:
         """A text; the same object where nothing was found. `context` is what stands before it."""
@@ -96,6 +97,27 @@ class TextRedactor:
         if _IDENTIFIER.fullmatch(text):
             return text
         return self.text(self._with_references(text, episode, counts), episode, counts)
+
+    def placeholders(self, text: str) -> tuple[str, ...]:
+        """The placeholders that the text holds, whether they stand for something or only look like it."""
+        return tuple(text[start:end] for start, end in self._placeholders.within(text))
+
+    def raw_values(self, text: str, episode: str) -> Mapping[str, tuple[str, ...]]:
+        """The values that would be replaced in a text, by their placeholders, be it taken as JSON or as it is.
+
+        Of each value, as it is written and then as it is read.
+        """
+        self._replaced = []
+        try:
+            self.structured(text, episode, Counter())
+            self.text(text, episode, Counter())
+            found: dict[str, tuple[str, ...]] = {}
+            for written, span in self._replaced:
+                placeholder = self._placeholders.make(episode, span.name, span.value)
+                found[placeholder] = (*found.get(placeholder, ()), written, span.value)
+            return found
+        finally:
+            self._replaced = None
 
     def _json_text(self, text: str, episode: str, counts: Counts, *, references: bool) -> str:
         """Valid JSON, of which only the tokens change that held something."""
@@ -174,6 +196,8 @@ class TextRedactor:
         copied = 0
         for span in spans:
             pieces += (text[copied : span.start], self._placeholders.make(episode, span.name, span.value))
+            if self._replaced is not None:
+                self._replaced.append((text[span.start : span.end], span))
             copied = span.end
             counts[str(span.name)] += 1
         return "".join((*pieces, text[copied:]))

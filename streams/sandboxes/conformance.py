@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from streams.environments.environment import Network, Observation, Restore
-from streams.environments.tool_call_mutations import mutations
-from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError, ToolCallError
+from streams.environments.environment import Network, Restore
+from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError
 from streams.events import Task
+from streams.messages import assistant
+from streams.sandboxes import tool_conformance
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.protocol import Description
+from streams.sandboxes.walks import Walk, compare, falsified, shown, wander
 from streams.settings import FrozenModel
 
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
@@ -27,16 +29,6 @@ class Check(FrozenModel):
     name: str
     kept: bool
     seen: str
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """A trajectory as it was played: one text and one fingerprint more than actions."""
-
-    task: Task
-    actions: tuple[str, ...]
-    texts: tuple[str, ...]
-    fingerprints: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -65,6 +57,9 @@ class Suite:
             ("sessions share no state", self._sessions),
             ("a recording that is not what happens is caught", self._divergence),
             ("what is not an action is answered", self._nonsense),
+            ("tools are defined as models are given them", self._definitions),
+            ("each call is answered once, by its id", self._answers),
+            ("a call that cannot be executed is answered", self._impossible_calls),
             ("refusals leave the session usable", self._refusals),
             ("a step over its time ends, and the next session is sound", self._timeouts),
         ]
@@ -106,21 +101,19 @@ class Suite:
                 for action in walk.actions:
                     observations.append(await session.step(action))
                     fingerprints.append(await session.fingerprint())
-            _compare(
-                walk.texts, [observation.text for observation in observations], f"{walk.task.task_id}, played twice"
-            )
-            _compare(walk.fingerprints, fingerprints, f"the fingerprints of {walk.task.task_id}, played twice")
-        return f"{sum(len(walk.texts) for walk in self._walks)} states of {len(self._walks)} walks"
+            compare(walk.shown, list(map(shown, observations)), f"{walk.task.task_id}, played twice")
+            compare(walk.fingerprints, fingerprints, f"the fingerprints of {walk.task.task_id}, played twice")
+        return f"{sum(walk.states for walk in self._walks)} states of {len(self._walks)} walks"
 
     async def _fingerprints(self) -> str:
         different = 0
         for walk in await self._played():
             known: dict[str, str] = {}
-            for text, fingerprint in zip(walk.texts, walk.fingerprints, strict=True):
+            for text, fingerprint in zip(walk.shown, walk.fingerprints, strict=True):
                 known.setdefault(fingerprint, text)
             different += len(known)
-            if len(known) == 1 and len(set(walk.texts)) > 2:
-                raise BrokenPromiseError(f"the fingerprint never changed in {walk.task.task_id}: {walk.actions}")
+            if len(known) == 1 and len(set(walk.shown)) > 2:
+                raise BrokenPromiseError(f"the fingerprint never changed in {walk.task.task_id}: {walk.shown}"[:1000])
         if not self.description.capabilities.complete_fingerprint:
             return f"{different} different ones"
         idle = 0
@@ -135,9 +128,9 @@ class Suite:
         ]
         async with self.pool.session() as session:
             played = await session.replay(walk.task, [walk.actions[number] for number in busy])
-        _compare(
-            [walk.texts[0], *(walk.texts[number + 1] for number in busy)],
-            [observation.text for observation in played],
+        compare(
+            [walk.shown[0], *(walk.shown[number + 1] for number in busy)],
+            list(map(shown, played)),
             f"{walk.task.task_id} without the steps that change nothing",
         )
         return len(walk.actions) - len(busy)
@@ -147,25 +140,25 @@ class Suite:
             restored = 0
             while restored < self.restores:
                 for walk in await self._played():
-                    restored += await self._restore(walk, way, min(self.restores - restored, len(walk.texts)))
+                    restored += await self._restore(walk, way, min(self.restores - restored, walk.states))
             return f"{restored} states brought back, 0 mismatches"
 
         return check
 
     async def _restore(self, walk: Walk, way: Restore, most: int) -> int:
         async with self.pool.session() as session:
-            followed = await session.follow(walk.task, walk.actions, walk.texts, way)
+            followed = await session.follow(walk.task, walk.actions, walk.messages, way)
             if followed.divergence:
                 raise BrokenPromiseError(f"{walk.task.task_id} cannot be followed: {followed.divergence}")
             for _ in range(most):
-                step = self.generator.randrange(len(walk.texts))
+                step = self.generator.randrange(walk.states)
                 await session.restore(step)
                 where = f"{walk.task.task_id} at state {step}"
-                _compare([walk.fingerprints[step]], [await session.fingerprint()], f"the fingerprint of {where}")
+                compare([walk.fingerprints[step]], [await session.fingerprint()], f"the fingerprint of {where}")
                 # From there it must go on as it did.
                 for number in range(step, min(step + 2, len(walk.actions))):
                     answer = await session.step(walk.actions[number])
-                    _compare([walk.texts[number + 1]], [answer.text], f"step {number} after {where}")
+                    compare([walk.shown[number + 1]], [shown(answer)], f"step {number} after {where}")
         return most
 
     async def _branches(self) -> str:
@@ -174,25 +167,25 @@ class Suite:
         tried = 0
         for walk in await self._played():
             async with self.pool.session() as session:
-                await session.follow(walk.task, walk.actions, walk.texts)
-                step = self.generator.randrange(len(walk.texts))
-                actions = [*dict.fromkeys(walk.actions), _NOT_AN_ACTION]
-                forwards = [answer.text for answer in await session.branch(step, actions)]
-                backwards = [answer.text for answer in await session.branch(step, actions[::-1])]
-            _compare(forwards, backwards[::-1], f"branches of {walk.task.task_id} at state {step} in another order")
+                await session.follow(walk.task, walk.actions, walk.messages)
+                step = self.generator.randrange(walk.states)
+                actions = [*dict.fromkeys(walk.actions), assistant(_NOT_AN_ACTION)]
+                forwards = [shown(answer) for answer in await session.branch(step, actions)]
+                backwards = [shown(answer) for answer in await session.branch(step, actions[::-1])]
+            compare(forwards, backwards[::-1], f"branches of {walk.task.task_id} at state {step} in another order")
             tried += len(actions)
         return f"{tried} branches in both orders"
 
     async def _sessions(self) -> str:
         walks = (await self._played())[:4]
         async with self._together(len(walks)) as sessions:
-            seen = [[(await session.reset(walk.task)).text] for session, walk in zip(sessions, walks, strict=True)]
+            seen = [[shown(await session.reset(walk.task))] for session, walk in zip(sessions, walks, strict=True)]
             for number in range(self.length):
-                for session, walk, texts in zip(sessions, walks, seen, strict=True):
+                for session, walk, so_far in zip(sessions, walks, seen, strict=True):
                     if number < len(walk.actions):
-                        texts.append((await session.step(walk.actions[number])).text)
-        for walk, texts in zip(walks, seen, strict=True):
-            _compare(walk.texts, texts, f"{walk.task.task_id}, played beside others")
+                        so_far.append(shown(await session.step(walk.actions[number])))
+        for walk, so_far in zip(walks, seen, strict=True):
+            compare(walk.shown, so_far, f"{walk.task.task_id}, played beside others")
         return f"{len(walks)} sessions in turns"
 
     async def _divergence(self) -> str:
@@ -200,8 +193,8 @@ class Suite:
             return "states cannot be brought back"
         caught = 0
         for walk in await self._played():
-            step = self.generator.randrange(len(walk.texts))
-            wrong = (*walk.texts[:step], f"{walk.texts[step]} And then it rains.", *walk.texts[step + 1 :])
+            step = self.generator.randrange(walk.states)
+            wrong = [*walk.messages[:step], falsified(walk.messages[step]), *walk.messages[step + 1 :]]
             async with self.pool.session() as session:
                 followed = await session.follow(walk.task, walk.actions, wrong)
             if not followed.divergence or len(followed.states) != step:
@@ -213,8 +206,42 @@ class Suite:
         async with self.pool.session() as session:
             await session.reset(self.tasks[0])
             for action in ("", _NOT_AN_ACTION, "[{", "\x00", "a" * 10_000):
-                await session.step(action)
+                await session.step(assistant(action))
         return "5 answers"
+
+    async def _definitions(self) -> str:
+        most = 0
+        for walk in await self._played():
+            for observation in walk.observations:
+                tool_conformance.check_definitions(observation.tools or (), self.description.harness)
+                most = max(most, len(observation.tools or ()))
+        return f"{most} tools at most" if most else "it offers no tools"
+
+    async def _answers(self) -> str:
+        answered = 0
+        for walk in await self._played():
+            tool_conformance.check_opening(walk.observations[0])
+            for action, answer in zip(walk.actions, walk.observations[1:], strict=True):
+                tool_conformance.check_answers(action, answer)
+                answered += len(action.calls)
+            if calling := next((action for action in walk.actions if action.calls), None):
+                both = tool_conformance.side_by_side(calling)
+                async with self.pool.session() as session:
+                    await session.reset(walk.task)
+                    tool_conformance.check_answers(both, await session.step(both))
+                answered += len(both.calls)
+        return f"{answered} calls"
+
+    async def _impossible_calls(self) -> str:
+        first = (await self._played())[0].observations[0]
+        if not first.tools:
+            return "it offers no tools at first"
+        actions = tool_conformance.impossible_actions(first.tools)
+        async with self.pool.session() as session:
+            await session.reset(self.tasks[0])
+            for action in actions:
+                tool_conformance.check_refused(action, await session.step(action))
+        return f"{len(actions)} answers"
 
     async def _refusals(self) -> str:
         unknown = Task(environment=self.pool.environment, task_id=_NOT_AN_ACTION)
@@ -227,7 +254,7 @@ class Suite:
                 else:
                     raise BrokenPromiseError("it began a task that does not exist")
             first = await session.reset(self.tasks[0])
-            _compare([(await session.reset(self.tasks[0])).text], [first.text], "a second reset")
+            compare([shown(await session.reset(self.tasks[0]))], [shown(first)], "a second reset")
             if self.description.games:
                 try:
                     await session.tasks(self.description.games[0], _RESERVED_FOLD)
@@ -247,13 +274,16 @@ class Suite:
                 raise BrokenPromiseError("a reset that takes no time at all was answered")
         walk = (await self._played())[0]
         async with self.pool.session() as session:
-            _compare([walk.texts[0]], [(await session.reset(walk.task)).text], "the first reset after a time-out")
+            compare([walk.shown[0]], [shown(await session.reset(walk.task))], "the first reset after a time-out")
         return "the process was replaced"
 
     async def _demonstrations(self) -> str:
         for task in self.tasks:
             async with self.pool.session() as session:
-                last = (await session.replay(task, await session.demonstration(task)))[-1]
+                actions = await session.demonstration(task)
+                last = (await session.replay(task, actions))[-1]
+            for action in actions:
+                tool_conformance.check_own_ids(action)
             if not last.success:
                 raise BrokenPromiseError(
                     f"the demonstration of {task.task_id} ends without success: {last.text[:200]!r}"
@@ -273,39 +303,6 @@ class Suite:
         if not self._walks:
             for task in self.tasks:
                 async with self.pool.session() as session:
-                    self._walks.append(await self._walk(session, task))
+                    plan = await session.demonstration(task) if self.description.games else ()
+                    self._walks.append(await wander(session, task, plan, self.length, self.generator))
         return self._walks
-
-    async def _walk(self, session: SandboxSession, task: Task) -> Walk:
-        plan = list(await session.demonstration(task)) if self.description.games else []
-        observations: list[Observation] = [await session.reset(task)]
-        fingerprints = [await session.fingerprint()]
-        actions: list[str] = []
-        while len(actions) < self.length and not observations[-1].done:
-            aside = await self._aside(session, plan, observations[-1].text)
-            action = plan.pop(0) if plan and (not aside or self.generator.random() < 0.5) else aside
-            if not action:
-                break
-            observations.append(await session.step(action))
-            fingerprints.append(await session.fingerprint())
-            actions.append(action)
-        texts = tuple(observation.text for observation in observations)
-        return Walk(task, tuple(actions), texts, tuple(fingerprints))
-
-    async def _aside(self, session: SandboxSession, plan: Sequence[str], context: str) -> str:
-        """An action off the demonstration; empty when there is none."""
-        if valid := await session.valid_actions():
-            return self.generator.choice(valid)
-        if plan and self.description.has_tools:
-            try:
-                changed = mutations(plan[0], await session.tools(), context, self.generator, 1)
-            except ToolCallError:
-                return ""
-            return changed[0] if changed else ""
-        return ""
-
-
-def _compare(expected: Sequence[str], seen: Sequence[str], what: str) -> None:
-    for number, (wanted, got) in enumerate(zip(expected, seen, strict=True)):
-        if wanted != got:
-            raise BrokenPromiseError(f"{what}: number {number} was {wanted[:200]!r} and then {got[:200]!r}")

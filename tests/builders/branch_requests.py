@@ -5,10 +5,13 @@ from typing import Any
 
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, RecordedStep, Task
+from streams.messages import Message
 from streams.sandboxes.pool import SandboxPool
 
 
-async def played(pool: SandboxPool, task: Task, actions: Sequence[str] | None = None, **fields: Any) -> BranchRequest:
+async def played(
+    pool: SandboxPool, task: Task, actions: Sequence[Message] | None = None, **fields: Any
+) -> BranchRequest:
     """An episode of those actions, or of the demonstration, as production recorded it."""
     async with pool.session() as session:
         chosen = await session.demonstration(task) if actions is None else actions
@@ -17,9 +20,10 @@ async def played(pool: SandboxPool, task: Task, actions: Sequence[str] | None = 
         event_id="request-1",
         episode_id="episode-1",
         task=task,
-        opening=ChatHarness().opening(first.text),
+        opening=ChatHarness().opening(first.messages),
         steps=tuple(
-            RecordedStep(action=action, observation=answer.text) for action, answer in zip(chosen, answers, strict=True)
+            RecordedStep(action=action, observation=answer.messages, tools=before.tools)
+            for action, before, answer in zip(chosen, (first, *answers), answers, strict=False)
         ),
         **fields,
     )

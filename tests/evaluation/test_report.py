@@ -8,9 +8,10 @@ from evaluation.report import GATE_FILE, REPORT_FILE, Comparison, GateReport
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import wilson_interval
+from streams.messages import assistant, call
 
 SETTINGS = GateSettings(min_tasks=20)
-ACTIONS = ("open fridge", "take plate")
+ACTIONS = (assistant("open fridge"), assistant(None, call("take", '{"what": "plate"}', "call_1")))
 
 
 def rollout(number: int, success: bool) -> Rollout:

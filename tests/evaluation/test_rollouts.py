@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ from evaluation.settings import GateSettings, RolloutSettings
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError, SandboxError
 from streams.events import Task
-from streams.policy.client import PolicyClient
+from streams.messages import Messages, assistant
+from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings
 from tests.served import served
@@ -41,9 +42,9 @@ async def test_an_untrained_model_plays_every_task_to_its_end_and_identically_tw
 
 
 @asynccontextmanager
-async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyClient]:
-    """A policy that knows the solutions of the tasks `solved` and says nonsense in others."""
-    solutions: dict[str, tuple[str, ...]] = {}
+async def expert(pool: SandboxPool, solved: Sequence[Task], asked: list[dict[str, Any]]) -> AsyncIterator[PolicyClient]:
+    """A policy that knows the solutions of the tasks `solved` and says nonsense in others; notes what it is asked."""
+    solutions: dict[str, Messages] = {}
     async with pool.session() as session:
         for task in solved:
             solution = await session.demonstration(task)
@@ -52,11 +53,15 @@ async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyC
 
     @app.post("/v1/chat/completions")
     def chat(body: dict[str, Any]) -> dict[str, Any]:
+        asked.append(body)
         messages = body["messages"]
-        turn, solution = len(messages) // 2 - 1, solutions.get(messages[1]["content"], ())
-        text = solution[turn] if turn < len(solution) else "sing"
-        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return {"model": body["model"], "choices": [choice]}
+        turn = sum(message["role"] == "assistant" for message in messages)
+        solution = solutions.get(messages[1]["content"], ())
+        said = solution[turn] if turn < len(solution) else assistant("sing")
+        # As vLLM replies, nulls and empty lists included.
+        message: dict[str, Any] = {"refusal": None, "tool_calls": [], "reasoning": None, "content": None}
+        message |= said.model_dump(mode="json", exclude_none=True)
+        return {"model": body["model"], "choices": [{"message": message, "finish_reason": "stop"}]}
 
     with served(app) as address:
         async with PolicyClient(address) as client:
@@ -64,7 +69,8 @@ async def expert(pool: SandboxPool, solved: list[Task]) -> AsyncIterator[PolicyC
 
 
 async def test_a_policy_that_knows_the_solution_succeeds_and_one_that_repeats_itself_gives_up() -> None:
-    async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4]) as policy:
+    asked: list[dict[str, Any]] = []
+    async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4], asked) as policy:
         rollouts = await play(tasks(6), "expert", policy, pool, ChatHarness(), SETTINGS)
     assert [rollout.success for rollout in rollouts] == [True] * 4 + [False] * 2
     for rollout in rollouts[:4]:
@@ -73,14 +79,48 @@ async def test_a_policy_that_knows_the_solution_succeeds_and_one_that_repeats_it
     patience = ChatHarness().patience
     for rollout in rollouts[4:]:
         assert (rollout.steps, rollout.invalid_actions) == (patience, patience)
+    for body in asked:
+        assert (body["max_tokens"], body["stop"], body["temperature"]) == (16, ["\n"], 0)
+        assert "tools" not in body
+
+
+async def test_tools_are_offered_called_and_answered_and_new_ones_are_offered_when_they_come() -> None:
+    asked: list[dict[str, Any]] = []
+    async with SandboxPool("bfcl") as pool:
+        harness = (await pool.describe()).harness
+        listed = await pool.tasks("multi_turn_miss_func", "train")
+        async with expert(pool, listed[:3], asked) as policy:
+            rollouts = await play(listed[:3], "expert", policy, pool, harness, SETTINGS)
+        demonstrations = [await pool.demonstration(task) for task in listed[:3]]
+    for rollout, demonstration in zip(rollouts, demonstrations, strict=True):
+        assert (rollout.success, rollout.score, rollout.invalid_actions) == (True, 1.0, 0)
+        assert rollout.actions == demonstration
+    assert {(body["max_tokens"], tuple(body["stop"])) for body in asked} == {(256, ())}
+    longest = max(asked, key=lambda body: len(body["messages"]))
+    assert None not in [value for message in longest["messages"] for value in message.values()]
+    results = {message["tool_call_id"] for message in longest["messages"] if message["role"] == "tool"}
+    called = [call["id"] for message in longest["messages"] for call in message.get("tool_calls", ())]
+    assert results == set(called)
+    # A tool that is missing at first is offered later.
+    first = next(body for body in asked if body["messages"] == longest["messages"][: len(body["messages"])])
+    offered, later = ({tool["function"]["name"] for tool in body["tools"]} for body in (first, longest))
+    assert offered < later
+
+
+async def test_limits_that_are_set_come_before_those_of_the_harness() -> None:
+    asked: list[dict[str, Any]] = []
+    settings = RolloutSettings(sampling=Sampling(max_tokens=7, stop=("!",), temperature=0.5), concurrency=4)
+    async with SandboxPool("textworld_express") as pool, expert(pool, (), asked) as policy:
+        await play(tasks(1), "expert", policy, pool, ChatHarness(), settings)
+    assert {(body["max_tokens"], tuple(body["stop"]), body["temperature"]) for body in asked} == {(7, ("!",), 0.5)}
 
 
 async def test_the_simulator_says_when_it_did_not_understand() -> None:
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
         await session.reset(tasks(1)[0])
-        assert not (await session.step("dance with the fridge")).understood
+        assert not (await session.step(assistant("dance with the fridge"))).understood
         for action in await session.valid_actions():
-            assert (await session.step(action)).understood
+            assert (await session.step(assistant(action))).understood
 
 
 async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) -> None:

@@ -18,6 +18,7 @@ from streams.environments.harness import ChatHarness
 from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
+from streams.messages import assistant
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 
@@ -76,13 +77,13 @@ async def test_its_messages_equal_the_harnesss_byte_for_byte(kafka: KafkaSetting
     assert [step.step for step in steps] == list(range(7))
     harness = ChatHarness()
     async with SandboxPool("textworld_express") as pool, pool.session() as session:
-        messages = harness.opening((await session.reset(steps[0].task)).text)
+        messages = harness.opening((await session.reset(steps[0].task)).messages)
         for step in steps:
             assert step.messages == messages
-            action = harness.parse(REPLIES[step.step % len(REPLIES)])
+            action = harness.parse(assistant(REPLIES[step.step % len(REPLIES)]))
             answer = await session.step(action)
-            assert (step.action.content, step.observation, step.done) == (action, answer.text, answer.done)
-            messages = harness.extend(messages, action, answer.text)
+            assert (step.action, step.observation, step.done) == (action, answer.messages, answer.done)
+            messages = harness.extend(messages, action, answer.messages)
 
 
 def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(
@@ -156,4 +157,7 @@ def test_it_imports_nothing_of_ratchet_but_the_schema_of_events() -> None:
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     ours = ("streams", "learners", "evaluation", "daemon", "examples", "tests")
-    assert {name for name in imported if name.partition(".")[0] in ours} == {"streams.events"}
+    assert {name for name in imported if name.partition(".")[0] in ours} == {
+        "streams.events",
+        "streams.messages",
+    }

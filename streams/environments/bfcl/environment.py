@@ -4,18 +4,21 @@ Loaded by the sandbox worker through its entry point. All is the wheel's own: ta
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from jsonschema.exceptions import best_match
+from pydantic import JsonValue
 
-from streams.environments.bfcl.scenarios import CATEGORIES, Scenario, Turn, description, fold_of, scenarios, validator
+from streams.environments.bfcl.scenarios import CATEGORIES, Scenario, fold_of, scenarios
 from streams.environments.bfcl.simulation import Simulation, accepts
-from streams.environments.environment import Capabilities, Observation, Restore, Tool
+from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
-from streams.environments.tool_calls import Call, canonical, parse, render
+from streams.environments.tool_calls import Call, calling, canonical, read, render
+from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError, ToolCallError
 from streams.events import VARIANT_MARK, Task
 from streams.ids import content_id
+from streams.messages import Message, Messages, ToolCall, Tools, assistant, tool_result, user
 
 ENVIRONMENT = "bfcl"
 
@@ -24,10 +27,12 @@ _FAMILY = "multi_turn"
 _PLAYABLE = ("train", "dev")
 
 SYSTEM_PROMPT = (
-    "You work for a user by calling tools. Reply with a JSON array of calls and nothing else, such as: "
-    '[{"name": "cd", "arguments": {"folder": "docs"}}]. You are then shown their results. When there is nothing left '
-    "to call, or what you need is missing, reply with a short text to the user."
+    "You work for a user by calling tools. Call them until there is nothing left to call, or what you need is missing; "
+    "then reply with a short text to the user."
 )
+
+_OVER = "The conversation is over."
+_NOT_EXECUTED = "Not executed, because another call of the same message is at fault."
 
 _FINISHED = "Done."
 _UNANSWERABLE = "I cannot do this: a tool or a detail that I need is missing."
@@ -63,8 +68,9 @@ class _State:
 class BFCL:
     """One session. A task's id is `multi_turn/<fold>/<number>~<variant>`, such as `multi_turn/train/17~base`.
 
-    An action is a JSON array of tool calls, answered with a JSON array of their results, or else a text to the user,
-    who then says what comes next. Calls that are malformed, or not as their tool wants them, are not executed at all.
+    An action is a message with tool calls, each of which is answered by a tool's message, or else a text to the user,
+    who then says what comes next. If one call is malformed or not as its tool wants it, no call of the message is
+    executed: the answer to it says why, and the answers to the others say so.
 
     The score is the share of turns, counted from the first, up to which the checker finds everything right; it changes
     at the end of a turn. Success is all of them right.
@@ -76,30 +82,32 @@ class BFCL:
         side_effects=False,
         complete_fingerprint=True,
     )
-    harness = ChatHarness(system_prompt=SYSTEM_PROMPT, max_steps=40, reply="text")
+    harness = ChatHarness(system_prompt=SYSTEM_PROMPT, max_steps=40, reply="message", max_tokens=256, stop=())
 
     def __init__(self) -> None:
         self._begun: _State | None = None
 
     def reset(self, task: Task) -> Observation:
-        """Begin the task. The text describes the tools, then comes what the user says first."""
+        """Begin the task: what the user says first, and the tools."""
         scenario = _scenario(task)
         self._begun = _State(task.task_id, scenario, Simulation(scenario))
-        return self._observed(_said(scenario.turns[0]))
+        return self._observed((user(scenario.turns[0].user),), tools=self._offered())
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         if self._state.done:
-            return self._refused("The conversation is over.")
-        try:
-            calls = self._checked(parse(action))
-        except ToolCallError as error:
-            return self._refused(str(error))
-        return self._call(calls) if calls else self._end_turn()
+            return self._refused(action, dict.fromkeys(range(len(action.calls)), _OVER))
+        if not action.calls:
+            return self._end_turn()
+        faults: dict[int, str] = {}
+        calls = []
+        for place, call in enumerate(action.calls):
+            try:
+                calls.append(self._checked(call))
+            except ToolCallError as error:
+                faults[place] = str(error)
+        return self._refused(action, faults) if faults else self._call(action, tuple(calls))
 
-    def tools(self) -> tuple[Tool, ...]:
-        return self._state.tools
-
-    def canonical(self, action: str) -> str:
+    def canonical(self, action: Message) -> str:
         return canonical(action)
 
     def fingerprint(self) -> str:
@@ -126,20 +134,21 @@ class BFCL:
         """
         if game not in CATEGORIES or fold not in _PLAYABLE:
             raise SandboxError(f"the fold {fold!r} of {game!r} is reserved or unknown. Use train or dev.")
-        tasks: dict[str, Task] = {}
+        tasks: dict[tuple[str, ...], Task] = {}
         variant = game.removeprefix(f"{_FAMILY}_")
         for number, scenario in enumerate(scenarios(game)):
             if fold_of(number) == fold and scenario.allows_its_gold():
                 task = Task(environment=ENVIRONMENT, task_id=f"{_FAMILY}/{fold}/{number}{VARIANT_MARK}{variant}")
-                tasks.setdefault(_said(scenario.turns[0]), task)
+                tasks.setdefault((scenario.turns[0].user, *(tool.name for tool in scenario.tools(0))), task)
         return tuple(tasks.values())
 
-    def demonstration(self, task: Task) -> list[str]:
+    def demonstration(self, task: Task) -> list[Message]:
         """The wheel's answer: one call at a time, and a text at the end of each turn."""
-        actions = []
+        actions: list[Message] = []
         for turn in _scenario(task).turns:
-            actions += [render([call]) for call in turn.gold]
-            actions.append(_FINISHED if turn.gold else _UNANSWERABLE)
+            for call in turn.gold:
+                actions.append(calling([call], f"{task.task_id} {len(actions)}"))
+            actions.append(assistant(_FINISHED if turn.gold else _UNANSWERABLE))
         return actions
 
     def close(self) -> None:
@@ -151,22 +160,25 @@ class BFCL:
             raise SandboxError("something was asked of a session that has no task. Reset it first.")
         return self._begun
 
-    def _checked(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-        """`calls`, if every one is of a known tool and has the arguments that it wants."""
-        known = {tool.name for tool in self._state.tools}
-        for call in calls:
-            if call.name not in known:
-                raise ToolCallError(f"There is no tool {call.name!r}.")
-            if error := best_match(validator(call.name).iter_errors(call.arguments)):
-                at = f" at {'.'.join(map(str, error.path))}" if error.path else ""
-                raise ToolCallError(f"The arguments of {call.name} are not as it wants them{at}: {error.message}.")
-        return calls
+    def _offered(self) -> Tools:
+        return tuple(tool.definition for tool in self._state.tools)
 
-    def _call(self, calls: tuple[Call, ...]) -> Observation:
+    def _checked(self, called: ToolCall) -> Call:
+        """The call, if it is of a known tool and has the arguments that it wants."""
+        call = read(called)
+        tool = next((tool for tool in self._state.tools if tool.name == call.name), None)
+        if tool is None:
+            raise ToolCallError(f"There is no tool {call.name!r}.")
+        if fault := tool.fault(call.arguments):
+            raise ToolCallError(f"The arguments of {call.name} are not as it wants them: {fault}.")
+        return call
+
+    def _call(self, action: Message, calls: tuple[Call, ...]) -> Observation:
         *before, steps = self._state.played
         results = [self._state.simulation.execute(call) for call in calls]
         self._begun = replace(self._state, played=(*before, (*steps, calls)))
-        return self._observed(json.dumps(results, ensure_ascii=False))
+        answers = zip(action.calls, results, strict=True)
+        return self._observed(tuple(tool_result(_shown(result), call.id) for call, result in answers))
 
     def _end_turn(self) -> Observation:
         state = self._state
@@ -175,22 +187,27 @@ class BFCL:
         right = state.right + all_right
         if len(state.played) == len(state.scenario.turns):
             self._begun = replace(state, right=right, done=True)
-            return self._observed("The conversation is over.")
+            return self._observed((user(_OVER),))
         self._begun = replace(state, right=right, played=(*state.played, ()))
-        return self._observed(_said(state.scenario.turns[self._begun.turn]))
+        turn = state.scenario.turns[self._begun.turn]
+        return self._observed((user(turn.user),), tools=self._offered() if turn.new_tools else None)
 
-    def _refused(self, reason: str) -> Observation:
-        return self._observed(json.dumps({"error": reason}, ensure_ascii=False), understood=False)
+    def _refused(self, action: Message, faults: Mapping[int, str]) -> Observation:
+        """Answers to an action of which nothing was done. `faults` are those of its calls, by their places."""
+        answers = tuple(
+            tool_result(_shown({"error": faults.get(place, _NOT_EXECUTED)}), call.id)
+            for place, call in enumerate(action.calls)
+        )
+        return self._observed(answers or (user(_OVER),), understood=False)
 
-    def _observed(self, text: str, *, understood: bool = True) -> Observation:
+    def _observed(self, messages: Messages, *, tools: Tools | None = None, understood: bool = True) -> Observation:
         state = self._state
-        return Observation(text, state.score, state.done, state.done and state.score == 1.0, understood)
+        success = state.done and state.score == 1.0
+        return Observation(messages, state.score, state.done, success, understood, tools)
 
 
-def _said(turn: Turn) -> str:
-    if not turn.new_tools:
-        return f"User: {turn.user}"
-    return f"Tools:\n{description(turn.new_tools)}\n\nUser: {turn.user}"
+def _shown(result: JsonValue) -> str:
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _scenario(task: Task) -> Scenario:

@@ -14,11 +14,10 @@ from typing import Any
 
 from bfcl_eval.constants.default_prompts import DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC
 from bfcl_eval.constants.executable_backend_config import MULTI_TURN_FUNC_DOC_FILE_MAPPING
-from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
-from streams.environments.environment import Tool
 from streams.environments.tool_calls import Call
+from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError
 
 CATEGORIES = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
@@ -72,7 +71,7 @@ class Scenario:
     def allows_its_gold(self) -> bool:
         """Return whether its own answer can be given by calling the tools as they are documented: a few cannot."""
         return all(
-            any(tool.name == call.name and validator(tool.name).is_valid(call.arguments) for tool in self.tools(number))
+            any(tool.name == call.name and tool.takes(call.arguments) for tool in self.tools(number))
             for number, turn in enumerate(self.turns)
             for call in turn.gold
         )
@@ -93,17 +92,6 @@ def fold_of(number: int) -> str:
     digest = hashlib.blake2b(opening.encode(), key=_FOLD_KEY, digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
     return _FOLDS[(position >= _TRAIN) + (position >= _TRAIN + _DEV)]
-
-
-def description(tools: tuple[Tool, ...]) -> str:
-    """The tools as a model reads them: a signature, what it does, and a line for each argument."""
-    return "\n".join(_described(tool) for tool in tools)
-
-
-@cache
-def validator(name: str) -> Draft202012Validator:
-    """The validator of the arguments of the tool `name`."""
-    return Draft202012Validator(next(tools[name] for tools in map(documented, APIS) if name in tools).parameters)
 
 
 @cache
@@ -171,33 +159,6 @@ def _call(source: str, parameters: Mapping[str, list[str]]) -> Call:
 def _properties(tool: Tool) -> dict[str, dict[str, Any]]:
     parameters: Mapping[str, Any] = tool.parameters
     return dict(parameters["properties"])
-
-
-def _described(tool: Tool) -> str:
-    arguments = [f"  {name}: {_about(schema)}" for name, schema in _properties(tool).items()]
-    return "\n".join([f"{tool.name}({_signature(tool.parameters)}) - {tool.description}", *arguments])
-
-
-def _signature(schema: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name}{'' if name in schema['required'] else '?'}: {_type(inner)}"
-        for name, inner in schema["properties"].items()
-    )
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    match schema["type"]:
-        case "object":
-            return f"{{{_signature(schema)}}}"
-        case "array":
-            return f"{_type(schema['items'])}[]"
-        case name:
-            return str(name)
-
-
-def _about(schema: Mapping[str, Any]) -> str:
-    members = schema.get("items", schema).get("enum")
-    return f"{schema['description']} One of: {', '.join(members)}." if members else str(schema["description"])
 
 
 def _lines(name: str) -> list[dict[str, Any]]:

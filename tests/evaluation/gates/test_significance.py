@@ -6,17 +6,19 @@ from evaluation.settings import GateSettings
 from streams.environments.harness import ChatHarness
 from streams.errors import GateError
 from streams.events import Task
+from streams.messages import assistant
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings, Split
 
 SETTINGS = GateSettings()
+LOOKED = (assistant("look around"),)
 
 
 def rollouts(solved: set[int], tasks: int = 150) -> list[Rollout]:
     """Rollouts of the tasks 0, 1, …; the ones in `solved` succeed."""
     return [
-        Rollout(f"twc/train/{n}", n in solved, float(n in solved), steps=5, invalid_actions=1, actions=("look around",))
+        Rollout(f"twc/train/{n}", n in solved, float(n in solved), steps=5, invalid_actions=1, actions=LOOKED)
         for n in range(tasks)
     ]
 

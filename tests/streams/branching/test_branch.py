@@ -12,20 +12,21 @@ from streams.branching.branch import acquire, branch
 from streams.branching.selectors import Curiosity, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, Message, Task
-from streams.policy.client import PolicyClient
+from streams.events import BranchRequest, BranchResult, Task
+from streams.messages import Message, Tools, assistant, text_of, user
+from streams.policy.client import PolicyClient, Sampling
 from streams.policy.served import Policy, Samples, ServedPolicy
 from streams.runtime.processes import free_port
 from streams.sandboxes.isolation.tree import processes
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
-from tests.builders.policies import FixedPolicy
+from tests.builders.policies import FixedPolicy, said
 from tests.builders.selectors import Late
 from tests.waiting import eventually
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 SETTINGS = BranchingSettings(alternatives=3)
-TALKATIVE = ("Inventory.", "dance", "sing", "take dirty white polo shirt")
+TALKATIVE = said("Inventory.", "dance", "sing", "take dirty white polo shirt")
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ async def test_every_state_of_an_episode_is_branched(pool: SandboxPool) -> None:
         assert result.event_id == BranchResult.id_for("request-1", result.step)
         assert result.requested == len(result.alternatives) == 3
         assert request.steps[result.step].action not in [alternative.action for alternative in result.alternatives]
-    opening = {alternative.action: alternative for alternative in results[0].alternatives}
-    assert opening["inventory"].observation == "Inventory: \n  Your inventory is currently empty. [score 0.00]"
-    assert opening["dance"].observation.startswith("Unknown action")
+    opening = {alternative.action.text: text_of(alternative.observation) for alternative in results[0].alternatives}
+    assert opening["inventory"] == "Inventory: \n  Your inventory is currently empty. [score 0.00]"
+    assert opening["dance"].startswith("Unknown action")
     assert "sing" not in opening
 
 
@@ -78,8 +79,8 @@ async def test_more_branches_than_the_limit_are_waited_for() -> None:
 async def test_the_next_states_are_those_of_the_branched_state(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
     last = (await branched(request, pool, FixedPolicy(TALKATIVE)))[-1]
-    answers = {alternative.action: alternative.observation for alternative in last.alternatives}
-    assert request.steps[0].action == "take dirty white polo shirt"
+    answers = {alternative.action.text: text_of(alternative.observation) for alternative in last.alternatives}
+    assert request.steps[0].action == assistant("take dirty white polo shirt")
     assert "dirty white shirt" in answers["inventory"]
     assert answers["inventory"].endswith("[score 0.75]")
 
@@ -112,7 +113,7 @@ async def test_a_selector_that_asks_for_negative_log_likelihoods_gets_them(pool:
 
 async def test_a_state_whose_branches_bring_nothing_new_gets_no_more_branches(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
-    errors = tuple(f"fly to planet {number}" for number in range(9))
+    errors = said(*(f"fly to planet {number}" for number in range(9)))
     settings = BranchingSettings(alternatives=9, samples=9, invalid_share=1, adaptive=True, round=2)
     results = await branched(request, pool, FixedPolicy(errors), settings)
     # The first round brings that there is no such action, the second one nothing new.
@@ -121,7 +122,7 @@ async def test_a_state_whose_branches_bring_nothing_new_gets_no_more_branches(po
 
 async def test_a_recording_that_diverges_in_the_sandbox_is_dropped_from_that_state_on(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
-    altered = request.steps[1].model_copy(update={"observation": "The shirt bites you. [score 0.50]"})
+    altered = request.steps[1].model_copy(update={"observation": (user("The shirt bites you. [score 0.50]"),)})
     diverging = request.model_copy(update={"steps": (request.steps[0], altered, *request.steps[2:])})
     results = await branched(diverging, pool, FixedPolicy(TALKATIVE))
     assert [result.fidelity for result in results] == ["sandbox_replayed"] * 2 + ["dropped"] * 2
@@ -132,7 +133,7 @@ async def test_a_recording_that_diverges_in_the_sandbox_is_dropped_from_that_sta
 
 async def test_an_opening_that_differs_in_the_sandbox_drops_every_state(pool: SandboxPool) -> None:
     request = await played(pool, TASK)
-    other = request.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
+    other = request.model_copy(update={"opening": ChatHarness().opening((user("You are in a maze."),))})
     results = await branched(other, pool, FixedPolicy(TALKATIVE))
     assert {result.fidelity for result in results} == {"dropped"}
     assert "at the start" in results[0].reason
@@ -150,7 +151,9 @@ async def test_a_sandbox_killed_while_branching_costs_no_state(pool: SandboxPool
     killed: list[int] = []
 
     class Killer(FixedPolicy):
-        async def sample(self, messages: Sequence[Message], temperatures: Sequence[float], samples: int) -> Samples:
+        async def sample(
+            self, messages: Sequence[Message], tools: Tools, samplings: Sequence[Sampling], samples: int
+        ) -> Samples:
             if not killed:
                 killed.extend(pool.pids)
                 os.kill(killed[0], signal.SIGKILL)
@@ -165,7 +168,6 @@ async def test_a_sandbox_killed_while_branching_costs_no_state(pool: SandboxPool
 async def test_an_unavailable_policy_gives_no_samples_after_its_timeout() -> None:
     async with PolicyClient(f"http://127.0.0.1:{free_port()}") as client:
         policy = ServedPolicy(client, "assistant", patience_s=0.5)
-        chat = (Message(role="user", content="go"),)
-        assert await policy.sample(chat, (1.0, 1.2), 4) == Samples()
-        answered = (*chat, Message(role="assistant", content="go"), Message(role="user", content="gone"))
-        assert await policy.negative_log_likelihoods(answered) is None
+        chat = (user("go"),)
+        assert await policy.sample(chat, (), (Sampling(temperature=1.0), Sampling(temperature=1.2)), 4) == Samples()
+        assert await policy.negative_log_likelihoods((*chat, assistant("go"), user("gone")), ()) is None

@@ -5,14 +5,16 @@ from hypothesis import strategies as st
 
 from streams.branching.candidates import Proposal, propose
 from streams.environments.harness import canonical
+from streams.messages import assistant
 
 
 def proposals(*actions: str, promising: bool = True) -> list[Proposal]:
-    return [Proposal(action, canonical(action), "policy", promising) for action in actions]
+    said = map(assistant, actions)
+    return [Proposal(action, canonical(action), "policy", promising) for action in said]
 
 
 FILL = [
-    Proposal(action, action, "valid_actions")
+    Proposal(assistant(action), action, "valid_actions")
     for action in ("inventory", "look around", "open fridge", "take green t-shirt", "take hat")
 ]
 
@@ -20,7 +22,7 @@ FILL = [
 def test_repeated_actions_the_trusted_action_and_empty_ones_are_not_proposed() -> None:
     sampled = proposals("Open Fridge!", "take hat", "TAKE  hat.", "", "  ")
     chosen = propose(sampled, FILL, {"", "open fridge"}, 3, 1, random.Random(0))
-    assert chosen[0].action == "take hat"
+    assert chosen[0].action.text == "take hat"
     assert all(proposal.source == "valid_actions" for proposal in chosen[1:])
     assert len({proposal.key for proposal in chosen} - {"open fridge"}) == 3
 
@@ -35,7 +37,7 @@ def test_what_is_proposed_is_not_proposed_again() -> None:
 
 def test_few_of_the_proposals_are_errors() -> None:
     sampled = proposals(*(f"fly to planet {number}" for number in range(20)), promising=False)
-    fill = [Proposal(f"take thing {number}", str(number), "valid_actions") for number in range(20)]
+    fill = [Proposal(assistant(f"take thing {number}"), str(number), "valid_actions") for number in range(20)]
     chosen = propose(sampled, fill, {""}, 10, 3, random.Random(0))
     assert [proposal.source for proposal in chosen] == ["policy"] * 3 + ["valid_actions"] * 7
 
@@ -49,7 +51,9 @@ def test_fewer_are_proposed_where_fewer_exist() -> None:
 
 
 ACTIONS = st.lists(
-    st.builds(Proposal, st.text("ab ", max_size=3), st.text("ab", max_size=2), st.just("policy"), st.booleans())
+    st.builds(
+        Proposal, st.text("ab ", max_size=3).map(assistant), st.text("ab", max_size=2), st.just("policy"), st.booleans()
+    )
 )
 
 

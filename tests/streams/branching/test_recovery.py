@@ -9,9 +9,10 @@ from streams.branching.selectors import Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
 from streams.events import BranchRequest, RecoveryResult, Task
+from streams.messages import Message, assistant, text_of, user
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
-from tests.builders.policies import ExpertPolicy, FixedPolicy
+from tests.builders.policies import ExpertPolicy, FixedPolicy, said
 from tests.builders.selectors import Late
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
@@ -23,7 +24,7 @@ async def pool() -> AsyncIterator[SandboxPool]:
         yield sandboxes
 
 
-async def failed_at(pool: SandboxPool, *actions: str) -> BranchRequest:
+async def failed_at(pool: SandboxPool, *actions: Message) -> BranchRequest:
     return await played(pool, TASK, actions, verdict="failed")
 
 
@@ -31,9 +32,11 @@ async def stuck(pool: SandboxPool) -> tuple[BranchRequest, ExpertPolicy]:
     """An episode that does the first thing right and then repeats an error, and a policy that knows better."""
     demonstration = await pool.demonstration(TASK)
     right = await failed_at(pool, *demonstration)
-    failed = await failed_at(pool, demonstration[0], "take moon", "take moon", "take moon")
-    answers = {step.observation: after.action for step, after in zip(right.steps, right.steps[1:], strict=False)}
-    return failed, ExpertPolicy({**answers, failed.steps[1].observation: demonstration[1]})
+    failed = await failed_at(pool, demonstration[0], *[assistant("take moon")] * 3)
+    answers = {
+        text_of(step.observation): after.action for step, after in zip(right.steps, right.steps[1:], strict=False)
+    }
+    return failed, ExpertPolicy({**answers, text_of(failed.steps[1].observation): demonstration[1]})
 
 
 def settings(**recovery: int) -> BranchingSettings:
@@ -79,14 +82,14 @@ async def test_of_several_recoveries_the_shortest_are_kept(pool: SandboxPool) ->
 
 async def test_a_continuation_that_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
     failed, _ = await stuck(pool)
-    result = await recovered(failed, pool, FixedPolicy(("take moon",)), settings(attempts=4), Uniform())
+    result = await recovered(failed, pool, FixedPolicy(said("take moon")), settings(attempts=4), Uniform())
     assert result.attempts == 4
     assert not result.recoveries
 
 
 async def test_an_episode_that_diverges_in_the_sandbox_is_dropped_with_the_reason(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
-    other = failed.model_copy(update={"opening": ChatHarness().opening("You are in a maze.")})
+    other = failed.model_copy(update={"opening": ChatHarness().opening((user("You are in a maze."),))})
     result = await recovered(other, pool, policy, settings(attempts=2))
     assert (result.fidelity, result.recoveries, result.attempts) == ("dropped", (), 0)
     assert "at the start" in result.reason

@@ -7,9 +7,10 @@ from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
 from streams.errors import DivergedError
-from streams.events import BranchRequest, Message, RecordedStep, Task
+from streams.events import BranchRequest, RecordedStep, Task
+from streams.messages import assistant, user
 from streams.sandboxes.pool import SandboxPool
-from tests.builders.policies import FixedPolicy
+from tests.builders.policies import FixedPolicy, said
 from tests.builders.selectors import Late
 
 pytestmark = pytest.mark.usefixtures("faulty_environments")
@@ -20,8 +21,10 @@ def request(environment: str, *steps: tuple[str, str]) -> BranchRequest:
     return BranchRequest(
         episode_id="episode-1",
         task=Task(environment=environment, task_id="walk/train/5"),
-        opening=(Message(role="user", content="The lamp is at 5. You are at 0."),),
-        steps=tuple(RecordedStep(action=action, observation=observation) for action, observation in steps),
+        opening=(user("The lamp is at 5. You are at 0."),),
+        steps=tuple(
+            RecordedStep(action=assistant(action), observation=(user(observation),)) for action, observation in steps
+        ),
     )
 
 
@@ -41,7 +44,7 @@ async def test_an_action_that_hangs_or_kills_its_sandbox_is_a_result_and_affects
         SandboxPool("faulty_sound", step_timeout_s=0.5) as pool,
         restored(request("faulty_sound", *WALKED), pool) as episode,
     ):
-        trials = await episode.branch(1, ["+1", "hang", "look", "die", "-1"])
+        trials = await episode.branch(1, said("+1", "hang", "look", "die", "-1"))
         assert fates(trials) == [
             "You walk. You are at 2.",
             "timeout",
@@ -56,12 +59,15 @@ async def test_actions_that_a_sandbox_did_not_survive_are_reported_and_not_learn
     settings = BranchingSettings(alternatives=2, step_timeout_s=0.5, invalid_share=1)
     async with SandboxPool("faulty_sound", step_timeout_s=0.5) as pool:
         results = await branch(
-            request("faulty_sound", *WALKED), pool, FixedPolicy(("hang", "die")), Uniform(), settings
+            request("faulty_sound", *WALKED), pool, FixedPolicy(said("hang", "die")), Uniform(), settings
         )
     for result in results:
         assert result.fidelity == "sandbox_exact"
         assert result.alternatives == ()
-        assert {(each.action, each.failure_kind) for each in result.failures} == {("hang", "timeout"), ("die", "died")}
+        assert {(each.action.text, each.failure_kind) for each in result.failures} == {
+            ("hang", "timeout"),
+            ("die", "died"),
+        }
 
 
 async def test_budget_that_one_state_cannot_use_is_spent_on_the_others() -> None:
@@ -76,12 +82,12 @@ async def test_an_environment_that_diverges_is_caught_every_time() -> None:
     async with SandboxPool("faulty_forgetful") as pool, restored(request("faulty_forgetful", *WALKED), pool) as episode:
         for step in (0, 1, 0, 1):
             with pytest.raises(DivergedError, match="not the one that was walked through"):
-                await episode.branch(step, ["look"])
+                await episode.branch(step, said("look"))
 
 
 async def test_a_state_that_an_action_did_not_change_is_not_restored_again() -> None:
     steps = (*WALKED, ("look", "You look. You are at 3."))
     async with SandboxPool("faulty_sound") as pool, restored(request("faulty_sound", *steps), pool) as episode:
-        trials = await episode.branch(2, ["look", "nonsense", "look", "+1", "look"])
+        trials = await episode.branch(2, said("look", "nonsense", "look", "+1", "look"))
     assert fates(trials)[-1] == "You look. You are at 3."
     assert fates(trials)[0] == fates(trials)[2] == fates(trials)[4]

@@ -111,7 +111,7 @@ async def test_requests_for_known_environments_are_answered_and_others_dropped(
     assert [result.step for result in branched] == list(range(len(request.steps)))
     for result in branched:
         assert (result.fidelity, result.policy) == ("sandbox_replayed", "ratchet-1-abc")
-        assert [alternative.action for alternative in result.alternatives][:2] == ["inventory", "dance"]
+        assert [alternative.action.text for alternative in result.alternatives][:2] == ["inventory", "dance"]
     undone = [result for result in results if result.request_id == "request-2"]
     assert {(result.fidelity, result.alternatives) for result in undone} == {("dropped", ())}
     assert "production_shell" in undone[0].reason
