@@ -12,10 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, BinaryIO, TypeAlias
 
-from streams.events import RecordedStep, with_changes
 from streams.exchange.conversation import Conversation, Facts
 from streams.exchange.formats import FORMATS, FormatName
-from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, same_conversation
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.export import Moment
@@ -26,6 +24,7 @@ from streams.store.queries.conversations import (
     STEPS_OF_EPISODES,
 )
 from streams.trust.holdout import Split
+from streams.trust.rules import StoredStep, branch_request
 
 _PAGE = 5_000
 # A step has all messages before it, so that the steps of an episode grow with the square of its length.
@@ -105,30 +104,18 @@ async def _conversations(store: StoreClient, episodes: Sequence[Row], as_of: int
 
 def _conversation(episode: Row, rows: Sequence[Row], outcome: Row) -> Conversation | str:
     judged_at = episode["judged_at"]
-    steps = [row for row in rows if judged_at is None or row["sequence"] < judged_at]
-    if [row["step"] for row in steps] != list(range(len(steps))):
+    judged = [row for row in rows if judged_at is None or row["sequence"] < judged_at]
+    steps = [StoredStep.of(row) for row in judged]
+    if [step.step for step in steps] != list(range(len(steps))):
         return "a step is missing"
-    states: list[Messages] = [MESSAGES.validate_json(row["messages"]) for row in steps]
-    messages: list[Message] = list(states[0])
-    recorded: list[RecordedStep] = []
-    offered = [TOOLS.validate_json(row["tools"] or "[]") for row in steps]
-    for row, state, changed in zip(steps, states, with_changes(offered), strict=True):
-        if not same_conversation(state, messages):
-            return "not an append-only conversation"
-        step = RecordedStep(
-            action=MESSAGE.validate_json(row["action"]),
-            observation=MESSAGES.validate_json(row["observation"]),
-            tools=changed,
-        )
-        recorded.append(step)
-        messages += (step.action, *step.observation)
+    request = branch_request(episode["episode_id"], steps, "trusted")
+    if request is None:
+        return "not an append-only conversation of one task and principal"
     return Conversation(
-        opening=states[0],
-        steps=tuple(recorded),
-        facts=_facts(episode, steps[0], outcome),
-        recorded_at=tuple(
-            None if row["recorded_at"] is None else row["recorded_at"].replace(tzinfo=UTC) for row in steps
-        ),
+        opening=request.opening,
+        steps=request.steps,
+        facts=_facts(episode, judged[0], outcome),
+        recorded_at=tuple(row["recorded_at"] and row["recorded_at"].replace(tzinfo=UTC) for row in judged),
     )
 
 
