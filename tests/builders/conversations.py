@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streams.events import RecordedStep, with_changes
 from streams.exchange.conversation import Conversation, Facts
-from streams.messages import Message, Tools
+from streams.messages import TOOLS, Message, Tools
 
 # Text of any language, but for halves of surrogate pairs, which are no text.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -48,7 +48,7 @@ _PART = (
     | st.just({"type": "file", "file": {"file_id": "f-1"}})
 )
 _CONTENT = TEXT | st.none() | st.lists(_PART, max_size=2)
-_TOOLS = st.lists(
+_TOOLS: st.SearchStrategy[Tools] = st.lists(
     st.sampled_from(["look", "buy", "sell"]).map(
         lambda name: {
             "type": "function",
@@ -56,7 +56,7 @@ _TOOLS = st.lists(
         }
     ),
     max_size=2,
-).map(tuple)
+).map(TOOLS.validate_python)
 
 
 def _message(role: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:

@@ -15,8 +15,11 @@ from streams.exchange.formats import FORMATS, FormatName
 from streams.messages import Message, assistant, call, tool_result, user
 from tests.builders.conversations import conversations
 
-TURN = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+TURN: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 def said(conversation: Conversation) -> list[tuple[str, str]]:
@@ -72,13 +75,14 @@ def test_a_plain_tool_call_needs_no_extra_in_atif() -> None:
     )
     trajectory = Trajectory.model_validate_json(atif.write(conversation))
     assert [step.extra for step in trajectory.steps] == [None, None, None]
-    (result,) = trajectory.steps[1].observation.results if trajectory.steps[1].observation else ()
+    assert trajectory.steps[1].observation is not None
+    (result,) = trajectory.steps[1].observation.results
     assert (result.source_call_id, result.content, result.extra) == ("c1", "18", None)
     assert trajectory.agent.tool_definitions == [WEATHER]
 
 
 def test_a_tool_calling_example_of_trl_is_read() -> None:
-    line = {
+    line: dict[str, Any] = {
         "messages": [
             {"role": "user", "content": "Turn on the living room lights.", "tool_calls": None},
             {
@@ -110,12 +114,12 @@ def test_a_tool_calling_example_of_trl_is_read() -> None:
     assert chat_jsonl.read(line | {"tools": [WEATHER]}).steps == conversation.steps
     assert chat_jsonl.read(line | {"tools": [json.dumps(WEATHER)]}).steps == conversation.steps
     assert chat_jsonl.read(line | {"tools": [WEATHER["function"]]}).steps == conversation.steps
-    for empty in (None, "", "[]", []):
-        assert chat_jsonl.read(line | {"tools": empty}).tools(1) == ()
+    for nothing in ("null", '""', '"[]"', "[]"):
+        assert chat_jsonl.read(line | {"tools": json.loads(nothing)}).tools(1) == ()
 
 
 def test_a_line_of_openais_fine_tuning_is_read() -> None:
-    line = {
+    line: dict[str, Any] = {
         "messages": [
             {"role": "system", "content": "Marv is sarcastic."},
             {"role": "user", "content": "What's the capital of France?"},
@@ -158,7 +162,8 @@ def test_a_prompt_is_not_learned_from_and_its_completion_is() -> None:
 
 def test_assistants_in_a_row_are_steps_with_nothing_between_them() -> None:
     roles = ["assistant", "user", "assistant", "assistant", "user", "tool"]
-    conversation = chat_jsonl.read({"messages": [{"role": role, "content": role} for role in roles]})
+    messages: list[Any] = [{"role": role, "content": role} for role in roles]
+    conversation = chat_jsonl.read({"messages": messages})
     assert [message.role for message in conversation.opening] == ["assistant", "user"]
     assert [len(step.observation) for step in conversation.steps] == [0, 2]
 

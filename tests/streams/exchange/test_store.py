@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -232,7 +233,7 @@ def test_repeats_are_counted_and_published_once() -> None:
 
 
 def test_what_cannot_be_read_ends_the_import_and_says_where_or_is_skipped_and_counted() -> None:
-    lines = (messages("a"), "{broken", "", {"messages": []}, "[1]", "3", messages("b"))
+    lines: tuple[Any, ...] = (messages("a"), "{broken", "", {"messages": []}, "[1]", "3", messages("b"))
     work, published = importing()
     with pytest.raises(ExchangeError, match=r"file, line 2: it is not JSON: .*; the 1 conversations before it"):
         taken(work, *lines)
@@ -260,10 +261,12 @@ def test_an_action_that_must_not_be_learned_from_flags_its_episode() -> None:
     assert work.report().flagged == 1
 
 
-@pytest.mark.parametrize("missing", ["environment", "agent"])
-def test_a_name_that_is_missing_is_asked_for(missing: str) -> None:
-    given = {"environment": "shop", "agent": "a"} | {missing: None}
-    work, _ = importing(attribution=Attribution("ann", **given))
+@pytest.mark.parametrize(
+    ("attribution", "missing"),
+    [(replace(BY_ANN, environment=None), "environment"), (replace(BY_ANN, agent=None), "agent")],
+)
+def test_a_name_that_is_missing_is_asked_for(attribution: Attribution, missing: str) -> None:
+    work, _ = importing(attribution=attribution)
     with pytest.raises(ExchangeError, match=f"say --{missing}"):
         taken(work, LINE)
 
