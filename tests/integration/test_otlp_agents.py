@@ -173,12 +173,9 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
     assert len({step.episode_id for step in steps}) == 1
     assert [step.messages for step in steps] == [tuple(chat[: 2 + 2 * number]) for number in range(len(steps))]
     assert [step.action for step in steps] == chat[2::2]
-    assert [step.observation for step in steps] == [*(item.content for item in chat[3:-1:2]), ""]
+    assert [step.observation for step in steps] == [*((item,) for item in chat[3:-1:2]), ()]
     assert [step.done for step in steps] == [False, False, True]
-    stored = [
-        StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
-        for s in steps
-    ]
+    stored = [StoredStep(s.step, s.task, s.messages, s.action, s.observation, s.actor.kind, s.principal) for s in steps]
     assert branch_request("episode", stored, "trusted") is not None
 
 
