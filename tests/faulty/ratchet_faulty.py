@@ -12,6 +12,7 @@ from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, assistant
 
 ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
 
@@ -32,23 +33,24 @@ class Sound:
         self.lamp, self.place, self.lit = int(place), 0, False
         return self.observed(f"The lamp is at {self.lamp}.")
 
-    def step(self, action: str) -> Observation:
-        if action == "hang":
+    def step(self, action: Message) -> Observation:
+        said = action.text
+        if said == "hang":
             time.sleep(3600)
-        if action == "die":
+        if said == "die":
             os._exit(1)
-        if action == "look":
+        if said == "look":
             return self.observed("You look.")
-        if action == "light":
+        if said == "light":
             self.lit = self.place == self.lamp
             return self.observed("Light!" if self.lit else "Here is no lamp.")
-        if action not in self.valid_actions():
+        if said not in self.valid_actions():
             return self.observed("What?", understood=False)
-        self.place += int(action)
+        self.place += int(said)
         return self.observed("You walk.")
 
     def observed(self, text: str, understood: bool = True) -> Observation:
-        return Observation(f"{text} You are at {self.place}.", float(self.lit), self.lit, self.lit, understood)
+        return Observation.said(f"{text} You are at {self.place}.", float(self.lit), self.lit, self.lit, understood)
 
     def valid_actions(self) -> list[str]:
         return ["+1", "+2", "-1", "light", "look"]
@@ -71,8 +73,8 @@ class Sound:
             raise SandboxError("the fold test is reserved")
         return tuple(Task(environment="faulty", task_id=f"{game}/{fold}/{place}") for place in range(3, 9))
 
-    def demonstration(self, task: Task) -> list[str]:
-        return [*["+1"] * int(task.task_id.rpartition("/")[2]), "light"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [*[assistant("+1")] * int(task.task_id.rpartition("/")[2]), assistant("light")]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -93,8 +95,8 @@ class Dark(Sound):
         self.lamp, self.place, self.lit = 0, 0, False
         return self.observed("It is dark.")
 
-    def step(self, action: str) -> Observation:
-        return super().step("light" if action.startswith("light") else action)
+    def step(self, action: Message) -> Observation:
+        return super().step(assistant("light") if action.text.startswith("light") else action)
 
     def games(self) -> tuple[str, ...]:
         return ("dark",)
@@ -104,8 +106,8 @@ class Dark(Sound):
             raise SandboxError("the fold test is reserved")
         return tuple(Task(environment="faulty_dark", task_id=f"{game}/{fold}/{name}") for name in range(40))
 
-    def demonstration(self, task: Task) -> list[str]:
-        return ["light"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [assistant("light")]
 
 
 class Forgetful(Sound):
@@ -189,18 +191,18 @@ class Careless(Sound):
 class Raising(Sound):
     """Cannot answer what it does not understand."""
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         answer = super().step(action)
         if not answer.understood:
-            raise SandboxError(f"no such action: {action[:20]!r}")
+            raise SandboxError(f"no such action: {action.text[:20]!r}")
         return answer
 
 
 class Losing(Sound):
     """Its demonstrations do not succeed."""
 
-    def demonstration(self, task: Task) -> list[str]:
-        return ["+1"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [assistant("+1")]
 
 
 class Open(Sound):
