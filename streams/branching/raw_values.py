@@ -38,10 +38,8 @@ class RawValues:
     @classmethod
     def of(cls, request: BranchRequest, redactor: Redactor | None) -> Self:
         """Those of the episode of `request`, of which nothing is known yet."""
-        values = cls(redactor, request.episode_id)
-        if redactor is not None and not redactor.covers(request.task.environment) and not values.in_recording(request):
-            values.redactor = None
-        return values
+        covered = redactor is not None and redactor.covers(request.task.environment)
+        return cls(redactor if covered else None, request.episode_id)
 
     def in_recording(self, request: BranchRequest) -> bool:
         """Return whether the recording of the episode holds placeholders."""
@@ -74,8 +72,7 @@ class RawValues:
     def spellings(self, action: Message) -> Iterator[Message]:
         """The action with raw values, the likeliest spelling first. Unknown placeholders stay as they are."""
         named = self._placeholders(action)
-        # An agent may have written the placeholder itself: those of its model's training do.
-        choices = [dict.fromkeys((*self._spellings.get(each, ()), each)) for each in named]
+        choices = [self._spellings.get(each) or (each,) for each in named]
         for values in islice(product(*choices), _MOST_VARIANTS):
             yield _replaced(action, dict(zip(named, values, strict=True)))
 

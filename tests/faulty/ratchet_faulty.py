@@ -3,6 +3,7 @@
 A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang` or `die`.
 """
 
+import json
 import os
 import random
 import time
@@ -12,7 +13,7 @@ from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
-from streams.messages import Message, assistant
+from streams.messages import Message, ToolDefinition, assistant, tool_result, user
 
 ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
 
@@ -210,3 +211,88 @@ class Open(Sound):
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         return super().task_list(game, "train")
+
+
+class Mailbox:
+    """A tool suite whose tools give an address and take it: the first contact wants a mail."""
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=False, complete_fingerprint=True)
+    harness = ChatHarness(system_prompt="You write mails.", reply="message", max_tokens=256, stop=())
+    tools: tuple[ToolDefinition, ...] = (
+        {"type": "function", "function": {"name": "contacts", "parameters": {"type": "object", "properties": {}}}},
+        {
+            "type": "function",
+            "function": {
+                "name": "send",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"to": {"type": "string"}, "text": {"type": "string"}},
+                    "required": ["to"],
+                },
+            },
+        },
+    )
+
+    def __init__(self) -> None:
+        self.taken: tuple[str, ...] = ()
+
+    def reset(self, task: Task) -> Observation:
+        self.taken = ()
+        return Observation((user("Write to my first contact."),), 0.0, False, False, tools=self.tools)
+
+    def step(self, action: Message) -> Observation:
+        answers, done = [], False
+        for call in action.calls:
+            assert call.function is not None
+            self.taken = (*self.taken, call.function.name, call.function.arguments)
+            to = json.loads(call.function.arguments).get("to")
+            contacts = {"Bob": "bob@example.com", "Carol": "carol@example.com"}
+            answer: object = {"sent": to} if to in contacts.values() else {"error": f"There is no {to}."}
+            done = done or to == "bob@example.com"
+            if call.function.name == "contacts":
+                answer = [{"name": name, "email": address} for name, address in contacts.items()]
+            answers.append(tool_result(json.dumps(answer), call.id))
+        return Observation(tuple(answers) or (user("Go on."),), float(done), done, done)
+
+    def fingerprint(self) -> str:
+        return content_id(*self.taken)
+
+    def snapshot(self) -> object:
+        return self.taken
+
+    def restore(self, snapshot: object) -> None:
+        assert isinstance(snapshot, tuple)
+        self.taken = snapshot
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Post(Mailbox):
+    """A text game that shows an address and a password, which its actions need."""
+
+    harness = ChatHarness(system_prompt="Write to help@example.org if you are stuck.")
+    sign = "<EMAIL_0a1b2c>"
+
+    def reset(self, task: Task) -> Observation:
+        self.taken = ()
+        return self.said("A letter for bob@example.com lies here.")
+
+    def step(self, action: Message) -> Observation:
+        verb, _, rest = action.text.partition(" ")
+        self.taken = (*self.taken, action.text)
+        if verb == "mail" and rest in ("bob@example.com", "help@example.org"):
+            return self.said(f"It goes to {rest}.", done=rest.startswith("bob"))
+        if verb == "read":
+            return self.said("The back says: password=tr0ub4dor-x9")
+        if verb == "look":
+            return self.said(f"A sign on the wall: {self.sign}")
+        if verb == "open" and rest == "tr0ub4dor-x9":
+            return self.said(f"You whisper {rest}, and the door opens.")
+        return self.said(f"You cannot {action.text}.", understood=False)
+
+    def said(self, text: str, done: bool = False, understood: bool = True) -> Observation:
+        return Observation.said(text, float(done), done, done, understood)
+
+    def valid_actions(self) -> list[str]:
+        return ["look", "mail bob@example.com", "read"]
