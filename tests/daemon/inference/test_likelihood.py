@@ -23,7 +23,8 @@ from learners.trainer import tree_loss
 from learners.trajectories import Branch, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
-from streams.events import Message, RecordedStep
+from streams.events import RecordedStep
+from streams.messages import Message
 from streams.policy.client import PolicyClient
 from streams.policy.likelihood import NegativeLogLikelihood, frame_probe, observation_spans, read_frame
 
