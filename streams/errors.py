@@ -7,7 +7,7 @@ RatchetError
 ├── SpoolError                  the producer's spool
 ├── RetractionError             `ratchet forget`
 ├── UnjudgeableError            redaction
-├── ToolCallError               actions that are tool calls
+├── ToolCallError               tool calls and the definitions of tools
 ├── UnreadableRequestError      the OTLP receiver
 ├── RequestTooLargeError        the OTLP receiver
 ├── IntakeError                 the client of the OTLP receiver
@@ -63,7 +63,7 @@ class UnjudgeableError(RatchetError):
 
 
 class ToolCallError(RatchetError):
-    """An action was meant to be tool calls and is not well-formed; the text is fit for the policy's eyes."""
+    """A tool call cannot be executed, or a tool's definition cannot be used; the text is fit for the policy's eyes."""
 
 
 class UnreadableRequestError(RatchetError):

@@ -27,8 +27,8 @@ Schema: TypeAlias = Mapping[str, Any]
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 
-# Of a schema that refers to itself without end, or whose pattern is none: no metaschema forbids it.
-_UNCHECKABLE = (RecursionError, Unresolvable, re.error)
+# Of a schema that refers to itself without end: no metaschema forbids it.
+_UNCHECKABLE = (RecursionError, Unresolvable)
 
 _WITHOUT_ARGUMENTS: Mapping[str, JsonValue] = {"type": "object", "properties": {}}
 
@@ -71,9 +71,7 @@ class Tool:
                 f"The parameters of {name} are not valid JSON Schema{at}: {error.message[:300]}."
             ) from error
         except Unresolvable as error:
-            raise ToolCallError(
-                f"The parameters of {name} refer to {error.ref!r}, which is not in their schema."
-            ) from error
+            raise ToolCallError(f"The parameters of {name} refer to what is not in their schema: {error}.") from error
         return cls(name, description, parameters)
 
     @cached_property

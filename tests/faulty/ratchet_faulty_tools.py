@@ -9,7 +9,7 @@ from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import Task
-from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user
+from streams.messages import Message, ToolDefinition, Tools, assistant, call, tool_result, user
 
 
 def _function(name: str, parameters: JsonValue) -> ToolDefinition:
@@ -95,7 +95,7 @@ class Feigning(OrderDesk):
 class Dialect(OrderDesk):
     """Its schemas have types that JSON Schema has not."""
 
-    tools = (_function("find_orders", {"type": "dict", "properties": {"email": {"type": "str"}}}),)
+    tools: Tools = (_function("find_orders", {"type": "dict", "properties": {"email": {"type": "str"}}}),)
 
     def reset(self, task: Task) -> Observation:
         return replace(super().reset(task), tools=self.tools)

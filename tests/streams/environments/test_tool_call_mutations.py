@@ -165,9 +165,9 @@ def test_of_several_calls_one_is_left_out_or_changed_or_two_change_places() -> N
 
 
 def test_an_optional_argument_that_says_the_default_is_no_change() -> None:
-    every = {"type": "object", "properties": {"all": {"type": "boolean", "default": False}}}
+    every: dict[str, JsonValue] = {"type": "object", "properties": {"all": {"type": "boolean", "default": False}}}
     trusted = acting(Call("list", {}))
-    mutated = mutations(trusted, [Tool("list", "List files.", every).definition], "", random.Random(0), 10)
+    mutated = mutations(trusted, (Tool("list", "List files.", every).definition,), "", random.Random(0), 10)
     assert keys(mutated) == {"[]", render([Call("list", {"all": True})])}
 
 
@@ -215,7 +215,6 @@ ODD_SCHEMAS: list[dict[str, JsonValue]] = [
         "properties": {"tree": {"$ref": "#/$defs/Tree"}},
         "$defs": {"Tree": {"properties": {"children": {"type": "array", "items": {"$ref": "#/$defs/Tree"}}}}},
     },
-    {"type": "object", "properties": {"when": {"type": "string", "pattern": "("}}},
     {"type": "object", "properties": {"anything": True, "nothing": False, "fixed": {"const": 3}}},
     {"type": "object", "properties": {"rows": {"type": "array", "items": {"properties": {"a": {"type": "integer"}}}}}},
     {"type": "object", "allOf": [{"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "null"}]}}}]},
@@ -228,14 +227,14 @@ def test_any_valid_schema_is_mutated_by(parameters: dict[str, JsonValue]) -> Non
     tool = Tool("odd", "", parameters)
     assert Tool.of(tool.definition) == tool
     trusted = acting(Call("odd", {"when": "today", "rows": [{"a": 1}], "fixed": 3, "anything": {"deep": [None]}}))
-    mutated = mutations(trusted, [tool.definition], CONTEXT, random.Random(0), 8)
+    mutated = mutations(trusted, (tool.definition,), CONTEXT, random.Random(0), 8)
     assert DONE in mutated
     assert all(tool.takes(call.arguments) for action in mutated for call in calls_of(action))
 
 
 def test_a_nullable_enumeration_behind_a_reference_is_changed_to_its_other_member() -> None:
     tool = Tool("odd", "", ODD_SCHEMAS[0])
-    mutated = mutations(acting(Call("odd", {"when": "today"})), [tool.definition], "", random.Random(0), 20)
+    mutated = mutations(acting(Call("odd", {"when": "today"})), (tool.definition,), "", random.Random(0), 20)
     assert canonical(acting(Call("odd", {"when": "tomorrow"}))) in keys(mutated)
 
 
@@ -247,6 +246,10 @@ def test_a_nullable_enumeration_behind_a_reference_is_changed_to_its_other_membe
         {
             "type": "function",
             "function": {"name": "odd", "parameters": {"type": "object", "$ref": "https://a.example"}},
+        },
+        {
+            "type": "function",
+            "function": {"name": "odd", "parameters": {"type": "object", "patternProperties": {"(": {}}}},
         },
     ],
 )
