@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from streams.errors import PolicyError
-from streams.events import Message
+from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.processes import free_port
 from tests.waiting import eventually, until
