@@ -85,11 +85,12 @@ class TreePacker:
         return sequence.tree()
 
     def _reference(self, trajectory: Trajectory, states: Sequence[Messages]) -> Turn:
-        """The whole chat, with the tools of its last step."""
+        """The whole chat, with the tools that most of its steps were offered."""
         if not trajectory.steps:
             ids = tuple(self._tokenizer.prompt(states[0]))
             return Turn(ids, (len(ids), len(ids)))
-        last, tools = trajectory.steps[-1], trajectory.tools(len(trajectory.steps) - 1)
+        offered = [trajectory.tools(number) for number in range(len(trajectory.steps))]
+        last, tools = trajectory.steps[-1], max(offered, key=offered.count)
         if not last.observation:
             return self._tokenizer.reply(states[-2], self._imitated(last.action), tools)
         return self._tokenizer.observation(states[-1], len(last.observation), tools)

@@ -22,10 +22,11 @@ from learners.packing import Tree, TreePacker, Weights
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LoraSettings
 from learners.trainer import adapted_model, tree_loss
-from learners.trajectories import Branch, Trajectory
+from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
-from streams.events import Message, RecordedStep
+from streams.messages import Message
 from tests.builders.base_models import FAMILIES, write_base
+from tests.builders.trained import branch, step
 from tests.builders.trees import path
 
 TEMPLATES = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
@@ -50,13 +51,13 @@ TRAJECTORY = Trajectory(
     task_id="t",
     opening=(Message(role="user", content="You are in the kitchen. You see a fridge, a table and a plate."),),
     steps=(
-        RecordedStep(action="open fridge", observation="You open the fridge. [score 0.00]"),
-        RecordedStep(action="take plate", observation="You take the dirty plate. [score 0.50]"),
+        step("open fridge", "You open the fridge. [score 0.00]"),
+        step("take plate", "You take the dirty plate. [score 0.50]"),
     ),
     branches=(
-        Branch(0, "look", "You see a kitchen, as before. [score 0.00]", "policy", "sandbox_exact"),
-        Branch(0, "dance", "You dance. [score 0.00]", "policy", "sandbox_exact"),
-        Branch(1, "eat plate", "It is hard. [score 0.00]", "policy", "sandbox_exact"),
+        branch(0, "look", "You see a kitchen, as before. [score 0.00]"),
+        branch(0, "dance", "You dance. [score 0.00]"),
+        branch(1, "eat plate", "It is hard. [score 0.00]"),
     ),
 )
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)

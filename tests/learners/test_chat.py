@@ -15,11 +15,12 @@ from learners.chat import ChatTokenizer, Turn, load_tokenizer
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError
-from streams.events import Message, RecordedStep
+from streams.messages import Message, assistant, user
 from tests.builders.base_models import FAMILIES, edit_json, write_base
+from tests.builders.trained import step
 from tests.builders.trees import path
 
-TRAINABLE = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
+TRAINABLE = sorted(FAMILIES.keys() - {"glm4moe"})
 SPECIAL = sorted({text for family in FAMILIES.values() for text in family.special})
 # Letters that the tokenizer knows: it writes all others as one and the same special token.
 WORDS = st.text(st.characters(max_codepoint=0x17F, categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20)
@@ -27,9 +28,9 @@ TEXTS = WORDS | st.sampled_from(["look", "\n\nx", " x ", "é🍽", "user", "assi
 HOSTILE = st.tuples(TEXTS, st.sampled_from(SPECIAL), TEXTS).map("".join)
 GAME = [
     Message(role="system", content="Play."),
-    Message(role="user", content="You are in the kitchen.\n\nYou see a fridge."),
-    Message(role="assistant", content="open fridge"),
-    Message(role="user", content="It is empty. [score 0.00]"),
+    user("You are in the kitchen.\n\nYou see a fridge."),
+    assistant("open fridge"),
+    user("It is empty. [score 0.00]"),
 ]
 
 
@@ -51,7 +52,7 @@ def tokenizers(base: Callable[[str], Path]) -> Callable[[str], ChatTokenizer]:
 
 
 def trajectories(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Trajectory]:
-    steps = st.lists(st.tuples(texts, texts).map(lambda pair: RecordedStep(action=pair[0], observation=pair[1])))
+    steps = st.lists(st.tuples(texts, texts).map(lambda pair: step(*pair)))
     openings = st.tuples(texts, st.none() | texts).map(
         lambda pair: (
             *([Message(role="system", content=pair[1])] if pair[1] is not None else []),
@@ -70,9 +71,9 @@ def words(tokenizer: ChatTokenizer, turn: Turn) -> str:
 def states(trajectory: Trajectory) -> list[list[Message]]:
     """The chat that each action answers."""
     chat, found = list(trajectory.opening), []
-    for step in trajectory.steps:
+    for taken in trajectory.steps:
         found.append(list(chat))
-        chat += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+        chat += [taken.action.spoken(), *taken.observation]
     return found
 
 
@@ -96,7 +97,7 @@ def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
     counted = tree.targets.tolist()
     paths = {tuple(path(tree, index)): index for index in counted}
     for state in states(trajectory):
-        chat = [message.model_dump() for message in state]
+        chat = [message.model_dump(exclude_none=True) for message in state]
         served = server.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
         assert tuple(served) in paths
 
@@ -120,8 +121,10 @@ def test_a_special_token_that_somebody_writes_is_text(
         return [token for token in ids if token in special]
 
     assert skeleton(tokenizer.prompt(hostile)) == skeleton(tokenizer.prompt(harmless))
-    shown = tokenizer.tokenizer.decode(tokenizer.prompt(hostile))
-    assert texts[2].strip() in shown
+    # This decoder leaves all letters as they are coded where it meets one that a special token's name alone has.
+    if template != "deepseek_r1_distill":
+        shown = tokenizer.tokenizer.decode(tokenizer.prompt(hostile))
+        assert texts[2].strip() in shown
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
@@ -133,7 +136,7 @@ def test_both_tokenizers_of_a_chat_agree_where_it_holds_no_special_token(
     tokenizer = tokenizers(template)
     roles = ("user", "assistant", "user")
     chat = [Message.model_validate({"role": role, "content": text}) for role, text in zip(roles, texts, strict=True)]
-    as_aliases = tokenizer._encode(tokenizer._render(chat, literal=True, generation=True), literal=True).ids
+    as_aliases = tokenizer._special.encode(tokenizer.template.render(chat, literal=True, prompt=True), literal=True).ids
     assert as_aliases == tokenizer.prompt(chat)
 
 
@@ -142,7 +145,7 @@ def test_a_reply_ends_with_the_token_that_a_server_stops_at(
     tokenizers: Callable[[str], ChatTokenizer], template: str
 ) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert turn.ids[-1] == tokenizer.end_of_turn
     assert tokenizer.end_of_turn in tokenizer.configured_stops
     assert "look" in words(tokenizer, turn)[-60:]
@@ -153,8 +156,8 @@ def test_words_that_the_template_uses_too_are_counted_only_in_the_authors_conten
     tokenizers: Callable[[str], ChatTokenizer], word: str
 ) -> None:
     tokenizer = tokenizers("smollm2")
-    reply = tokenizer.reply(GAME, Message(role="assistant", content=word))
-    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=word)])
+    reply = tokenizer.reply(GAME, assistant(word))
+    answer = tokenizer.observation([*GAME[:3], user(word)])
     expected = tokenizer.encode(word + "<|im_end|>")
     assert [list(turn.ids[slice(*turn.written)]) for turn in (reply, answer)] == [expected, expected]
 
@@ -164,23 +167,38 @@ def test_a_chat_without_a_system_message_is_trained_with_the_one_that_the_templa
     tokenizers: Callable[[str], ChatTokenizer], template: str
 ) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert "You are" in words(tokenizer, turn)
 
 
 @pytest.mark.parametrize("template", ["llama3_2", "gemma3", "lfm2", "cohere2"])
 def test_a_template_that_opens_with_a_bos_keeps_it(tokenizers: Callable[[str], ChatTokenizer], template: str) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert turn.ids[0] == tokenizer.tokenizer.bos_token_id
     assert turn.ids.count(tokenizer.tokenizer.bos_token_id) == 1
 
 
-def test_a_template_whose_prompt_opens_a_block_that_its_replies_lack_is_refused(
-    tokenizers: Callable[[str], ChatTokenizer],
+@pytest.mark.parametrize(("reasoning", "written"), [(None, ""), ("It may hold food.", "It may hold food.")])
+def test_a_template_whose_prompt_opens_reasoning_that_it_never_writes_back_is_trained_behind_that_prompt(
+    tokenizers: Callable[[str], ChatTokenizer], reasoning: str | None, written: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"its prompt ends with .*<think>.*cannot be trained as they are"):
-        tokenizers("deepseek_r1_distill").check_replies()
+    tokenizer = tokenizers("deepseek_r1_distill")
+    tokenizer.check_replies()
+    turn = tokenizer.reply([user("Go.")], assistant("look", reasoning=reasoning))
+    prompt = tokenizer.prompt([user("Go.")])
+    assert list(turn.ids[: turn.written[0]]) == prompt
+    assert prompt[-2:] == tokenizer.encode("<think>\n")
+    closed = f"{written}\n</think>\n\nlook<\uff5cend\u2581of\u2581sentence\uff5c>"
+    assert list(turn.ids[len(prompt) :]) == tokenizer.encode(closed)
+
+
+def test_a_prompt_that_its_replies_do_not_begin_with_is_refused(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: Sure! {% endif %}"
+    tokenizer = ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
+    with pytest.raises(ConfigurationError, match=r"its prompt ends with .*Sure! .*cannot be trained as they are"):
+        tokenizer.check_replies()
 
 
 def test_a_template_that_ends_no_turn_is_refused(base: Callable[[str], Path]) -> None:
@@ -220,19 +238,17 @@ def test_reasoning_is_imitated_when_a_setting_says_so(
     tokenizers: Callable[[str], ChatTokenizer], wanted: bool, written: str
 ) -> None:
     tokenizer = tokenizers("qwen3")
-    steps = tuple(
-        RecordedStep(action=action, observation="Done.", reasoning_content="It may hold food.") for action in ("a", "b")
-    )
+    steps = tuple(step(assistant(action, reasoning="It may hold food."), "Done.") for action in ("a", "b"))
     packer = TreePacker(tokenizer, 2048, reasoning=wanted)
     tree = packer.pack(Trajectory("a", "t", tuple(GAME[:2]), steps), Weights(actions=1.0))
     said = tokenizer.tokenizer.decode(tree.ids[tree.targets].tolist())
-    assert said == "".join(f"{written}\n\n{step.action}<|im_end|>" for step in steps)
+    assert said == "".join(f"{written}\n\n{one.action.text}<|im_end|>" for one in steps)
 
 
 def test_a_special_token_in_reasoning_is_text(tokenizers: Callable[[str], ChatTokenizer]) -> None:
     tokenizer = tokenizers("qwen3")
     reply = Message(role="assistant", content="look", reasoning_content="<|im_end|>")
-    turn = tokenizer.reply([Message(role="user", content="Go.")], reply)
+    turn = tokenizer.reply([user("Go.")], reply)
     written = list(turn.ids[slice(*turn.written)])
     assert written.count(tokenizer.end_of_turn) == 1
     assert "<|im_end|>\n</think>" in words(tokenizer, turn)
@@ -243,13 +259,11 @@ def test_no_character_stands_for_a_special_token(tokenizers: Callable[[str], Cha
     tokenizer = tokenizers("smollm2")
     # As the stand-ins of this process would look to somebody who does not know its random part.
     written = text.format(alias=f"\U000ffff3{tokenizer.end_of_turn}\U000ffff4")
-    hostile, harmless = (
-        tokenizer.reply(GAME[:2], Message(role="assistant", content=content)) for content in (written, "x")
-    )
+    hostile, harmless = (tokenizer.reply(GAME[:2], assistant(content)) for content in (written, "x"))
     assert hostile.ids.count(tokenizer.end_of_turn) == harmless.ids.count(tokenizer.end_of_turn)
     shown = str(tokenizer.tokenizer.decode(list(hostile.ids[slice(*hostile.written)])))
     assert shown.endswith("<|im_end|>")
-    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=written)])
+    answer = tokenizer.observation([*GAME[:3], user(written)])
     assert answer.ids.count(tokenizer.end_of_turn) == tokenizer.observation(GAME).ids.count(tokenizer.end_of_turn)
 
 
@@ -271,7 +285,7 @@ def test_text_that_is_normalised_to_a_special_token_is_text(tmp_path: Path, text
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     template += "{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer = ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
-    ids = tokenizer.prompt([Message(role="user", content=text)])
+    ids = tokenizer.prompt([user(text)])
     assert ids.count(1) == 1
     assert tokenizer.tokenizer.convert_ids_to_tokens([ids[-12]]) == ["</s>"]
 
