@@ -99,8 +99,13 @@ async def with_pydantic_ai(url: str, stream: bool, traces: TracerProvider) -> No
     history = None
     for question in QUESTIONS:
         if stream:
-            async with agent.run_stream(question, message_history=history) as result:
-                await result.get_output()
+            # `run_stream` takes the first text for the answer, and looks at no call that comes with it.
+            async with agent.iter(question, message_history=history) as result:
+                async for node in result:
+                    if agent.is_model_request_node(node):
+                        async with node.stream(result.ctx) as pieces:
+                            async for _ in pieces:
+                                pass
         else:
             result = await agent.run(question, message_history=history)
         history = result.all_messages()
