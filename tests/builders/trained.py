@@ -8,6 +8,7 @@ from learners.snapshots import Snapshot
 from learners.trajectories import Branch, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.events import RecordedStep
+from streams.messages import assistant, user
 
 
 def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
@@ -15,9 +16,9 @@ def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
     return Trajectory(
         episode_id=f"episode-{number}",
         task_id=task_id,
-        opening=ChatHarness().opening(f"Put away object {number}.\n\nYou are in the kitchen."),
+        opening=ChatHarness().opening((user(f"Put away object {number}.\n\nYou are in the kitchen."),)),
         steps=(RecordedStep(action=f"take object {number}", observation="Taken. [score 1.00]"),),
-        branches=(Branch(0, "sing", "You sing. [score 0.00]", "policy", "sandbox_exact"),),
+        branches=(Branch(0, assistant("sing"), (user("You sing. [score 0.00]"),), "policy", "sandbox_exact"),),
     )
 
 
