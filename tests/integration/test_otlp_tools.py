@@ -80,7 +80,7 @@ async def test_a_conversation_with_tools_is_stored_trusted_and_branched_as_the_m
             await eventually(lambda: answers(store))
 
             async def trusted() -> bool:
-                return (await store.query("SELECT episode_id FROM trusted")).num_rows == 1
+                return bool((await store.query("SELECT episode_id FROM trusted")).num_rows)
 
             await eventually(trusted, "the episode is trusted")
             rows = (await store.query("SELECT * FROM transitions ORDER BY step")).to_pylist()
