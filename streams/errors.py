@@ -11,6 +11,7 @@ RatchetError
 ├── UnreadableRequestError      the OTLP receiver
 ├── RequestTooLargeError        the OTLP receiver
 ├── IntakeError                 the client of the OTLP receiver
+├── ExchangeError               files of conversations
 ├── SandboxError                sandboxes and environments
 │   ├── DivergedError
 │   ├── StepTimeoutError
@@ -72,6 +73,10 @@ class UnreadableRequestError(RatchetError):
 
 class IntakeError(RatchetError):
     """The OTLP receiver cannot be reached or refused a request."""
+
+
+class ExchangeError(RatchetError):
+    """A conversation in a file cannot be read, or not as the options say."""
 
 
 class RequestTooLargeError(RatchetError):
