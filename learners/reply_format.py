@@ -71,12 +71,12 @@ class CallSyntax:
     arguments_key: str
     keys: frozenset[str]
 
-    def read(self, text: str, start: int, first_id: int) -> tuple[ToolCall, ...]:
+    def read(self, text: str, start: int) -> tuple[ToolCall, ...]:
         """The calls that `text` from `start` to its end consists of, none where it is anything else."""
         found: list[ToolCall] = []
         opening = _spaced(self.begin).match(text, start)
         while opening is not None:
-            read = self._object(text, opening.end(), f"call_{first_id + len(found)}")
+            read = self._object(text, opening.end(), f"call_{len(found)}")
             if read is None:
                 return ()
             found.append(read[0])
@@ -121,36 +121,26 @@ class ReplyFormat:
         return self.calls.begin if self.calls else ""
 
     @property
-    def between(self) -> str | None:
-        """The text between two tool calls of one reply, None where there is one call at most."""
-        return self.calls.between if self.calls else None
-
-    @property
     def end(self) -> str:
         """The text with which tool calls end."""
         return self.calls.end if self.calls else ""
-
-    @property
-    def name_key(self) -> str:
-        """The key of a tool's name within a call."""
-        return self.calls.name_key if self.calls else "name"
 
     @property
     def arguments_key(self) -> str:
         """The key of the arguments within a call."""
         return self.calls.arguments_key if self.calls else "arguments"
 
-    def parse(self, text: str, *, tools: bool = True, earlier_calls: int = 0) -> Message:
+    def parse(self, text: str, *, tools: bool = True) -> Message:
         """The message in a generated text: special tokens kept, without the token that ends the turn.
 
         Text that is not a valid call up to its end stays content; so does all text without `tools`. Arguments are the
-        model's own words. Calls get the ids `call_N`, N from `earlier_calls` on, unless the model writes ids itself.
+        model's own words. Calls get the ids `call_0`, `call_1` and so on, unless the model writes ids itself.
         """
         reasoning, rest = self._parted(text)
         content = (rest or "").removesuffix(self.content_end)
         calls: tuple[ToolCall, ...] = ()
         if tools and self.calls is not None:
-            content, calls = self._without_calls(self.calls, content, earlier_calls)
+            content, calls = self._without_calls(self.calls, content)
         empty = not content and bool(calls or reasoning)
         return assistant(None if empty else content, *calls, reasoning=reasoning or None)
 
@@ -173,14 +163,14 @@ class ReplyFormat:
         reasoning, rest = ("", text) if body is None or self.thoughts is None else self.thoughts.parted(body)
         return reasoning, None if rest is None else rest.removeprefix(self.content_begin)
 
-    def _without_calls(self, syntax: CallSyntax, text: str, first_id: int) -> tuple[str, tuple[ToolCall, ...]]:
+    def _without_calls(self, syntax: CallSyntax, text: str) -> tuple[str, tuple[ToolCall, ...]]:
         opening = syntax.begin.strip(_SPACE)
         if not opening:
-            calls = syntax.read(text.strip(_SPACE).removeprefix(_PYTHON_TAG), 0, first_id)
+            calls = syntax.read(text.strip(_SPACE).removeprefix(_PYTHON_TAG), 0)
             return ("" if calls else text), calls
         start = text.find(opening)
         while start >= 0:
-            calls = syntax.read(text, start, first_id)
+            calls = syntax.read(text, start)
             if calls:
                 content = text[:start].removesuffix(syntax.separator)
                 return content if content.strip(_SPACE) else "", calls
@@ -256,7 +246,7 @@ class _Probes:
             said = [(each.function.name, json.loads(each.function.arguments)) for each in read if each.function]
             if said != [(_NAME, json.loads(each.function.arguments)) for each in calls if each.function]:
                 # A template may refuse, or leave out, all calls but one.
-                return len(calls) > 1 and found.between is None
+                return len(calls) > 1 and found.calls is not None and found.calls.between is None
         return True
 
 

@@ -1,5 +1,6 @@
-"""Real libraries whose model calls tools: what it saw and said is stored, trusted, and comes back as a branch request."""
+"""Real libraries whose model calls tools: what it saw and said is stored, trusted, and requested to be branched."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from streams.events import BranchRequest
 from streams.kafka.settings import KafkaSettings
-from streams.messages import MESSAGE, MESSAGES, Messages, same_conversation
+from streams.messages import MESSAGE, MESSAGES, same_conversation
 from streams.store.client import StoreClient
 from tests.builders.episodes import TASK
 from tests.integration.otlp_role import otlp_role_of
@@ -23,11 +24,20 @@ from tests.waiting import eventually
 WITHOUT_TOOLS = ("openllmetry-events", "openai-agents-chat")
 # They have arguments as objects, so that their spelling is lost, or no ids of answers.
 REWRITES_ARGUMENTS = ("openllmetry",)
+# One way of each library, and its others slowly.
 KINDS = [
-    *("openinference", "openllmetry", "openllmetry-events", "pydantic-ai", "openai-agents-chat"),
-    *("openai-agents-responses", "openinference-stream", "openllmetry-stream", "pydantic-ai-stream"),
-    *("openai-agents-chat-stream", "openai-agents-responses-stream"),
+    *("openinference", "openllmetry-stream", "pydantic-ai", "openai-agents-responses-stream"),
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in (
+            *("openinference-stream", "openllmetry", "openllmetry-events", "pydantic-ai-stream"),
+            *("openai-agents-chat", "openai-agents-chat-stream", "openai-agents-responses"),
+        )
+    ),
 ]
+NIGHTLY_OVER_KAFKA = pytest.mark.parametrize(
+    "cluster", ["tansu", pytest.param("apache-kafka", marks=pytest.mark.nightly)], indirect=True
+)
 
 
 def without_nulls(value: Any) -> Any:
@@ -48,18 +58,11 @@ def assert_nothing_is_lost(request: BranchRequest, exchanges: list[Exchange], li
         offered: Any = () if library in WITHOUT_TOOLS else exchange.tools
         assert without_nulls(request.tools(number)) == without_nulls(offered)
     assert [len(step.action.calls) for step in request.steps] == [2, 1, 0, 0]
-    assert [[said.role for said in step.observation] for step in request.steps] == [
-        ["tool"] * 2,
-        ["tool"],
-        ["user"],
-        [],
-    ]
+    heard = [[message.role for message in step.observation] for step in request.steps]
+    assert heard == [["tool", "tool"], ["tool"], ["user"], []]
 
 
-def states(rows: list[dict[str, Any]]) -> list[Messages]:
-    return [MESSAGES.validate_json(row["messages"]) for row in rows]
-
-
+@NIGHTLY_OVER_KAFKA
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_conversation_with_tools_is_stored_trusted_and_branched_as_the_model_had_it(
     kind: str, kafka: KafkaSettings, tmp_path: Path
@@ -68,19 +71,16 @@ async def test_a_conversation_with_tools_is_stored_trusted_and_branched_as_the_m
     with served(model.app()) as url, otlp_role_of(kafka, tmp_path) as otlp, recorder_of(kafka, tmp_path) as recorder:
         otlp.start()
         recorder.start()
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.integration.tool_agents", kind, otlp.url, f"{url}/v1", TASK],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
+        command = [sys.executable, "-m", "tests.integration.tool_agents", kind, otlp.url, f"{url}/v1", TASK]
+        done = await asyncio.to_thread(
+            subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, done.stderr
         async with StoreClient(recorder.url) as store:
             await eventually(lambda: answers(store))
 
             async def trusted() -> bool:
-                return (await store.query("SELECT episode_id FROM trusted")).num_rows == 1
+                return bool((await store.query("SELECT episode_id FROM trusted")).num_rows)
 
             await eventually(trusted, "the episode is trusted")
             rows = (await store.query("SELECT * FROM transitions ORDER BY step")).to_pylist()
@@ -93,5 +93,6 @@ async def test_a_conversation_with_tools_is_stored_trusted_and_branched_as_the_m
     assert status.events == {"step": 4, "outcome": 1}
     assert [MESSAGE.validate_json(row["action"]) for row in rows] == [step.action for step in request.steps]
     assert all(
-        same_conversation(state, seen.messages) for state, seen in zip(states(rows), model.exchanges, strict=True)
+        same_conversation(MESSAGES.validate_json(row["messages"]), exchange.messages)
+        for row, exchange in zip(rows, model.exchanges, strict=True)
     )

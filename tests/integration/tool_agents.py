@@ -39,7 +39,10 @@ def _schema(**types: str) -> dict[str, Any]:
     }
 
 
-SCHEMAS = {weather: _schema(city="string"), book: _schema(city="string", nights="integer")}
+SCHEMAS: dict[Callable[..., str], Any] = {
+    weather: _schema(city="string"),
+    book: _schema(city="string", nights="integer"),
+}
 TOOLS: list[Any] = [
     {"type": "function", "function": {"name": tool.__name__, "description": tool.__doc__, "parameters": schema}}
     for tool, schema in SCHEMAS.items()
@@ -71,7 +74,8 @@ def with_openai(url: str, stream: bool) -> None:
 
 
 def _collected(chunks: Any) -> dict[str, Any]:
-    content, calls = "", {}
+    content = ""
+    calls: dict[int, dict[str, str]] = {}
     for chunk in chunks:
         for choice in chunk.choices:
             content += choice.delta.content or ""
@@ -99,8 +103,13 @@ async def with_pydantic_ai(url: str, stream: bool, traces: TracerProvider) -> No
     history = None
     for question in QUESTIONS:
         if stream:
-            async with agent.run_stream(question, message_history=history) as result:
-                await result.get_output()
+            # `run_stream` takes the first text for the answer, and looks at no call that comes with it.
+            async with agent.iter(question, message_history=history) as result:
+                async for node in result:
+                    if agent.is_model_request_node(node):
+                        async with node.stream(result.ctx) as pieces:
+                            async for _ in pieces:
+                                pass
         else:
             result = await agent.run(question, message_history=history)
         history = result.all_messages()
@@ -143,7 +152,11 @@ def main(kind: str, otlp: str, url: str) -> None:
 
         instrumentor = OpenLLMetry(use_attributes=library == "openllmetry")
         instrumentor.instrument(tracer_provider=traces, logger_provider=logs)
-    task = {"ratchet.task.environment": "journeys", "ratchet.task.id": sys.argv[4], "ratchet.task.seed": 5}
+    task: dict[str, Any] = {
+        "ratchet.task.environment": "journeys",
+        "ratchet.task.id": sys.argv[4],
+        "ratchet.task.seed": 5,
+    }
     with traces.get_tracer("agent").start_as_current_span("run", attributes=task):
         if library == "pydantic-ai":
             asyncio.run(with_pydantic_ai(url, stream, traces))

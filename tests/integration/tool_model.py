@@ -121,7 +121,7 @@ def _response(reply: Message, body: dict[str, Any]) -> dict[str, Any]:
 
 def _response_events(response: dict[str, Any]) -> Iterator[dict[str, Any]]:
     created = response | {"output": [], "status": "in_progress"}
-    events = [{"type": "response.created", "response": created}]
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": created}]
     for index, item in enumerate(response["output"]):
         events += [
             {"type": f"response.output_item.{done}", "output_index": index, "item": item} for done in ("added", "done")

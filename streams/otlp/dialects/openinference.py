@@ -22,7 +22,7 @@ from streams.otlp.dialects.parts import (
     reasoning_part,
     text_part,
 )
-from streams.otlp.dialects.rendering import chat_of, complete, messages_of, numbered, reply_of, role_of
+from streams.otlp.dialects.rendering import chat_of, choices_of, complete, messages_of, numbered, reply_of, role_of
 from streams.otlp.dialects.texts import decoded, mapping
 from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes, LogRecord, Span
@@ -46,10 +46,10 @@ class OpenInference:
     def read(self, span: Span, logs: Sequence[LogRecord]) -> Chat | None:
         whole = not span.dropped_attributes
         said = numbered(span.attributes, _SAID)
-        if not said:
+        if said is None:
             return None
         replies = (_messages({"message.role": "assistant", **item}, whole) for item in said)
-        reply = reply_of(complete(replies, choices=_has_choices(span)))
+        reply = reply_of(complete(replies, choices=_has_choices(span)) if said else _streamed(span.attributes))
         model = span.attributes.get("llm.model_name")
         tools = offered_tools(span.attributes, whole=whole)
         return Chat.of(_seen(span.attributes, whole), reply, model if isinstance(model, str) else None, tools)
@@ -73,6 +73,14 @@ def _from_items(attributes: Attributes, first: Attributes) -> Messages | None:
     instructions = numbered(first, _SEEN) or []
     items = chat_of(request if isinstance(request, list) else mapping(request).get("input"))
     return items and complete((*(_messages(item, whole=True) for item in instructions), items))
+
+
+def _streamed(attributes: Attributes) -> Messages | None:
+    """The reply of openai-agents that was streamed by chat completions: the one place that has it is a response."""
+    responses = decoded(attributes.get("output.value"))
+    if not isinstance(responses, list) or len(responses) != 1 or mapping(responses[0]).get("object") != "response":
+        return None
+    return choices_of(mapping(responses[0]).get("output"))
 
 
 def _messages(item: Attributes, whole: bool) -> Messages | None:

@@ -55,7 +55,7 @@ def _with_strict(tool: ToolDefinition, strict: Mapping[str, JsonValue]) -> ToolD
     function = mapping(tool.get("function"))
     name = function.get("name")
     found = strict.get(name) if isinstance(name, str) else None
-    return tool | {"function": function | {"strict": function.get("strict", found)}} if isinstance(found, bool) else tool
+    return tool | {"function": {**function, "strict": found}} if isinstance(found, bool) else tool
 
 
 def _numbered(attributes: Attributes, prefix: str, whole: bool) -> Sequence[Attributes] | None:

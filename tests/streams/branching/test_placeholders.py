@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from streams.branching.branch import branch
+from streams.branching.raw_values import RawValues
 from streams.branching.recovery import recover
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
-from streams.messages import Message, Messages, assistant, call, text_of, tool_result, user
+from streams.messages import FunctionCall, Message, Messages, assistant, call, text_of, tool_result, user
 from streams.policy.served import Samples
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import Kind, RedactionSettings
@@ -182,6 +183,27 @@ async def test_a_value_that_the_sandbox_never_shows_drops_the_states_behind_it_a
     assert [result.fidelity for result in results] == ["sandbox_exact", "sandbox_exact", "dropped", "dropped"]
     assert results[2].reason == f"the raw value of {eve} in action 2 is not known: the sandbox has not shown it"
     assert results[2].reason == results[3].reason
+
+
+async def test_numbers_and_members_with_secret_names_in_arguments_are_put_in_as_they_were(
+    mailbox: SandboxPool, redactor: Redactor
+) -> None:
+    dials = assistant(None, call("send", '{"to": "x", "phone": 4155552671, "text": "call (415) 555-2671"}', "call_2"))
+    logs_in = assistant(None, call("send", '{"to": "x", "password": "hunter\\"2"}', "call_3"))
+    request = await recorded(mailbox, redactor, LOOKS_UP, dials, logs_in, LOOKS_UP, LOOKS_UP)
+    phone = placeholder(redactor, "(415) 555-2671")
+    (sent,) = request.steps[1].action.calls
+    assert sent.function is not None
+    assert sent.function.arguments == f'{{"to": "x", "phone": "{phone}", "text": "call {phone}"}}'
+    results = await branched(request, mailbox, redactor)
+    assert [result.fidelity for result in results] == ["sandbox_exact"] * 2 + ["dropped"] * 3
+    # Had the sandbox shown them, they would be put in: as a number where a number was.
+    values = RawValues(redactor, "episode-1")
+    values.shown(['{"phone": 4155552671}', '{"password": "hunter\\"2"}'])
+    as_number = FunctionCall(name="send", arguments='{"to": "x", "phone": 4155552671, "text": "call 4155552671"}')
+    assert as_number in [each.calls[0].function for each in values.spellings(request.steps[1].action)]
+    (as_it_was,) = values.spellings(request.steps[2].action)
+    assert as_it_was == logs_in
 
 
 async def test_text_that_only_looks_like_a_placeholder_changes_nothing(post: SandboxPool, redactor: Redactor) -> None:

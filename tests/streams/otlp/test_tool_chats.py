@@ -130,7 +130,7 @@ def test_a_call_takes_the_id_that_only_its_answer_has() -> None:
 
 def test_answers_without_ids_belong_to_calls_in_order_or_by_name() -> None:
     def parts(*names: str) -> list[Any]:
-        calls = [{"function_call": {"name": name, "args": {}}} for name in ("look", "open")]
+        calls: list[Any] = [{"function_call": {"name": name, "args": {}}} for name in ("look", "open")]
         answers = [{"function_response": {"name": name, "response": {"result": name}}} for name in names]
         return [
             {"role": "user", "parts": [{"text": "Go."}]},

@@ -8,12 +8,12 @@ import pytest
 from fastapi import FastAPI
 
 from streams.errors import PolicyError
-from streams.messages import Message, assistant, call, tool_result, user
+from streams.messages import Message, Tools, assistant, call, tool_result, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.policy.served import ServedPolicy
 from tests.served import served
 
-TOOLS = ({"type": "function", "function": {"name": "ls", "parameters": {"type": "object", "properties": {}}}},)
+TOOLS: Tools = ({"type": "function", "function": {"name": "ls", "parameters": {"type": "object", "properties": {}}}},)
 LS = {"id": "call_7", "type": "function", "function": {"name": "ls", "arguments": "{}"}}
 
 
@@ -60,8 +60,8 @@ async def test_replies_of_every_server_become_one_kind_of_message(message: dict[
 
 
 async def test_a_reply_that_is_no_message_is_a_clear_error() -> None:
-    wrong = {"content": None, "tool_calls": [{"id": "1", "function": {"name": "ls", "arguments": {"a": 1}}}]}
-    async with server(choice(**wrong)) as client:
+    wrong = [{"id": "1", "function": {"name": "ls", "arguments": {"a": 1}}}]
+    async with server(choice(content=None, tool_calls=wrong)) as client:
         with pytest.raises(PolicyError, match="tool-call parser"):
             await client.chat("m", (user("?"),), Sampling())
 

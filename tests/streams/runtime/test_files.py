@@ -98,7 +98,11 @@ def test_processes_that_make_a_key_at_the_same_time_have_the_same_one(tmp_path: 
     )
     command = [sys.executable, "-c", program]
     makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    keys = {maker.communicate()[0].strip() for maker in makers}
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.close()
+    keys = {maker.stdout.read().strip() for maker in makers if maker.stdout is not None}
+    assert [maker.wait(60) for maker in makers] == [0] * 4
     assert keys == {secret_key(path).hex()}
     assert len(secret_key(path)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
