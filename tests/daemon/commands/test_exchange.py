@@ -46,7 +46,9 @@ def text(*numbers: int) -> str:
 
 
 def messages(lines: str) -> list[tuple[Message, ...]]:
-    return [tuple(map(Message.model_validate, json.loads(line)["messages"])) for line in lines.splitlines()]
+    """The conversations, in an order of their own: partitions of a topic are read side by side."""
+    said = [tuple(map(Message.model_validate, json.loads(line)["messages"])) for line in lines.splitlines()]
+    return sorted(said, key=lambda conversation: conversation[1].text)
 
 
 def started(ratchet: Ratchet, stdin: int, *arguments: str) -> "subprocess.Popen[str]":
@@ -132,4 +134,4 @@ async def test_where_principals_have_keys_an_import_is_signed(tmp_path: Path) ->
 def test_without_a_cluster_an_import_says_what_to_do(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.broker.stop()
-        assert "import" in ratchet("import", "-", *CHAT, *NAMED, status=1, stdin=text(1))
+        assert "RATCHET_KAFKA__BOOTSTRAP" in ratchet("import", "-", *CHAT, *NAMED, status=1, stdin=text(1))
