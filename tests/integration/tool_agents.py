@@ -1,4 +1,4 @@
-"""Agents with two tools, each with a library and an instrumentation of its own: `… KIND OTLP-ADDRESS MODEL-ADDRESS TASK`.
+"""Agents with two tools, each with a library and an instrumentation of its own: `… KIND OTLP MODEL TASK`.
 
 A kind is `LIBRARY` or `LIBRARY-stream`. Each agent is asked twice, in one conversation, and what it did is evaluated.
 """
