@@ -31,6 +31,7 @@ def taken(store: Store, turns: Sequence[tuple[Message, Messages]], **fields: Any
     opening: Messages = fields.pop("opening", (Message(role="developer", content="Be kind."), user("Where is it?")))
     tools: Sequence[Tools] = fields.pop("tools", [TOOLS] * len(turns))
     success: bool = fields.pop("success", True)
+    redaction: RedactionSettings = fields.pop("redaction", RedactionSettings())
     messages, events = opening, list[Event]()
     for number, (action, observation) in enumerate(turns):
         step = StepEvent(
@@ -49,7 +50,7 @@ def taken(store: Store, turns: Sequence[tuple[Message, Messages]], **fields: Any
         events.append(step.model_copy(update=fields))
         messages = (*messages, action, *observation)
     events.append(OutcomeEvent(episode_id="a", verifier="v", success=success, score=1.0))
-    intake = Intake(Admission(AdmissionSettings()), Redactor(RedactionSettings(), b"key"))
+    intake = Intake(Admission(AdmissionSettings()), Redactor(redaction, b"key"))
     store.append(
         [
             intake.event(Received(KAFKA.events_topic, 0, offset, b"a", event.to_json()))
@@ -261,6 +262,16 @@ def test_signs_of_injection_are_found_in_results_arguments_and_parts(
 ) -> None:
     taken(store, turns)
     assert flags(store)[0].startswith("injection")
+    assert requests(store) == []
+
+
+def test_an_episode_that_is_nested_too_deep_to_be_read_again_is_flagged(store: Store) -> None:
+    deep: Any = 1
+    for _ in range(198):
+        deep = [deep]
+    action = Message.model_validate({"role": "assistant", "content": "Here.", "annotations": deep})
+    taken(store, [(action, ())], redaction=RedactionSettings(enabled=False))
+    assert flags(store) == ["a field of a message is nested too deep to be read again"]
     assert requests(store) == []
 
 
