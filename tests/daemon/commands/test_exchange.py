@@ -78,6 +78,9 @@ async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_
             assert (report["conversations"], report["steps"], report["successes"], report["skipped"]) == (3, 6, 3, 1)
             assert await stored(ratchet, OUTCOMES) == [{"success": True, "count": 3}]
         assert len(await stored(ratchet, "SELECT DISTINCT episode_id FROM trusted")) == 3
+        listed = ratchet("transitions")
+        assert "list_orders" in listed
+        assert "tool_calls" not in listed
 
         chats = ratchet("export", "--to", "-", *CHAT)
         assert messages(chats) == messages(text(1, 2, 3))
