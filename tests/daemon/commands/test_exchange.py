@@ -69,7 +69,7 @@ async def stored(ratchet: Ratchet, sql: str) -> list[dict[str, Any]]:
 async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text(text(1, 2) + "{broken\n" + text(3))
     importing = ("import", "chats.jsonl", *CHAT, *NAMED, "--success")
-    with recording(tmp_path) as ratchet:
+    with recording(tmp_path, COLUMNS="240") as ratchet:  # the table folds nothing
         refusal = ratchet(*importing, "--dry-run", status=1)
         assert "chats.jsonl, line 3: it is not JSON" in refusal
         assert await stored(ratchet, OUTCOMES) == []
