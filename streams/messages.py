@@ -117,6 +117,8 @@ class Message(_Open):
 
         They are the sender's words, so one that is not a plain name is given as `unknown`.
         """
+        if not self.tool_calls and not self.__pydantic_extra__ and not isinstance(self.content, tuple):
+            return iter(())
         parts = self.content if isinstance(self.content, tuple) else ()
         kinds = [part.type for part in parts if part.text is None]
         kinds += [each.type for each in self.calls if each.function is None]

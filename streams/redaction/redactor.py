@@ -156,8 +156,12 @@ class _Episode:
 
     def message(self, message: Message) -> Message:
         """The message; the same object when it held nothing."""
-        before = self.counts.total()
         content = message.content
+        plain = not message.tool_calls and message.reasoning_content is None and message.tool_call_id is None
+        if plain and isinstance(content, str) and not message.__pydantic_extra__:
+            told = self._told(content, message.role)
+            return message if told is content else message.model_copy(update={"content": told})
+        before = self.counts.total()
         if isinstance(content, str):
             content = self._told(content, message.role)
         elif content is not None:
