@@ -171,7 +171,7 @@ class ChatRequest(UnservedInChat, _Sampled):
     @field_validator("prompt_logprobs", "return_token_ids")
     @classmethod
     def _not_streamed(cls, wanted: Any, others: ValidationInfo) -> Any:
-        if wanted not in (None, False) and others.data.get("stream"):
+        if wanted is not None and wanted is not False and others.data.get("stream"):
             raise _refusal("not served with stream; leave one of them out")
         return wanted
 

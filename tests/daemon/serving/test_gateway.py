@@ -10,8 +10,8 @@ from daemon.registry.registry import Registry
 from daemon.serving.gateway import Alias, gateway_router
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
-from streams.messages import Message
 from streams.kafka.settings import KafkaSettings
+from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.store.client import StoreClient
 from tests.daemon.conftest import serve_role
