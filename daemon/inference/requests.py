@@ -41,8 +41,9 @@ def _as_sent(message: Any) -> Any:
 
 
 def _readable(message: Message) -> Message:
-    if not message.is_readable:
-        raise _refusal("only texts and calls of functions can be read: leave images, audio, files and others out")
+    unreadable = sorted(set(message.unreadable()))
+    if unreadable:
+        raise _refusal(f"{', '.join(unreadable)}: only texts and calls of functions can be read; leave it out")
     return message
 
 

@@ -92,12 +92,8 @@ def test_reasoning_content_and_calls_are_parted() -> None:
 
 def test_content_is_told_until_a_call_may_have_begun() -> None:
     reader = ReplyReader(request(tools=TOOLS), FORMATS["tags"], SPECIAL)
-    assert [reader.add(piece).content for piece in ("Let me", " see.", "\n<tool", "_call>")] == [
-        "Let me",
-        " see.",
-        None,
-        None,
-    ]
+    told = [reader.add(piece).content for piece in ("Let me", " see.", "\n<tool", "_call>")]
+    assert told == ["Let me", " see.", None, None]
 
 
 def test_special_tokens_in_a_content_are_left_out_unless_they_are_wanted() -> None:
