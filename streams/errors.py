@@ -19,6 +19,7 @@ RatchetError
 │   ├── ServerRefusedError      an OpenEnv server
 │   └── BrokenPromiseError      `ratchet environment check`
 ├── PolicyError                 the client of the inference server
+│   └── ContextLengthError
 ├── RequestRefusedError         the inference server
 ├── ChatTemplateError           a chat and the base model's template
 ├── TrainingError               a training run
@@ -120,6 +121,10 @@ class BrokenPromiseError(SandboxError):
 
 class PolicyError(RatchetError):
     """The inference server cannot be reached or refused a request."""
+
+
+class ContextLengthError(PolicyError):
+    """A chat, with the reply that is asked for, is longer than the inference server takes."""
 
 
 class RequestRefusedError(RatchetError):

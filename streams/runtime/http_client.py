@@ -53,8 +53,13 @@ class HttpClient:
             ) from error
         if response.is_error:
             reason = error_message(response.content)
-            raise self.error(f"{self.server} refused {path} with {response.status_code}: {reason}")
+            kind = self.error_of(response.content)
+            raise kind(f"{self.server} refused {path} with {response.status_code}: {reason}")
         return response
+
+    def error_of(self, body: bytes) -> type[RatchetError]:
+        """The kind of error that the server means by `body`, where the subclass tells several apart."""
+        return self.error
 
 
 def error_message(body: bytes) -> str:

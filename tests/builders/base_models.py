@@ -15,13 +15,18 @@ TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The special tokens of a chat template; `stops` are those that the generation settings end a reply at."""
+    """The special tokens of a chat template; `stops` are those that the generation settings end a reply at.
+
+    `setting` is set before the template's own text, which is in the file `file` where it is not named as the family is.
+    """
 
     special: tuple[str, ...]
     stops: tuple[str, ...]
     bos: str | None = None
     eos: str = "<|im_end|>"
     words: tuple[str, ...] = ()
+    setting: str = ""
+    file: str | None = None
 
 
 _CHATML = Family(("<|im_start|>", "<|im_end|>"), ("<|im_end|>",))
@@ -43,6 +48,13 @@ FAMILIES = {
     ),
     "qwen2_5": _CHATML,
     "qwen3": Family(_CHATML.special, _CHATML.stops, words=("<think>", "</think>")),
+    "qwen3_no_thinking": Family(
+        _CHATML.special,
+        _CHATML.stops,
+        words=("<think>", "</think>"),
+        setting="{%- set enable_thinking = false %}",
+        file="qwen3",
+    ),
     "gemma": _GEMMA,
     "gemma3": _GEMMA,
     "phi3": Family(
@@ -145,7 +157,7 @@ def write_tokenizer(words: Path, folder: Path, template: str) -> None:
     tokenizer.eos_token = family.eos
     if family.bos:
         tokenizer.bos_token = family.bos
-    tokenizer.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
+    tokenizer.chat_template = family.setting + (TEMPLATES / f"{family.file or template}.jinja").read_text()
     tokenizer.save_pretrained(folder)
 
 

@@ -91,13 +91,13 @@ def test_what_would_change_the_reply_is_refused_in_one_answer_that_names_all_of_
     assert (answer.status_code, error["type"], error["code"]) == (400, "invalid_request_error", "invalid_request")
     assert [name for name in (*REFUSED, "temperature") if name not in error["message"]] == []
     assert "leave it out or send []" in error["message"]
-    assert error["param"] in (*REFUSED, "temperature")
+    assert error["param"].partition(".")[0] in (*REFUSED, "temperature")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_each_of_them_alone_is_refused_by_its_name(http: httpx.Client, name: str) -> None:
     answer = ask(http, **{name: REFUSED[name]})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+    assert (answer.status_code, answer.json()["error"]["param"].partition(".")[0]) == (400, name)
 
 
 def test_completions_do_not_stream_and_say_so(http: httpx.Client) -> None:
@@ -125,7 +125,7 @@ def test_a_reply_may_be_sent_back_as_it_came(http: httpx.Client, fields: dict[st
     assert answer.json()["choices"] == ask(http, messages=[*CHAT, bare, follow]).json()["choices"]
 
 
-@pytest.mark.parametrize("fields", [{"refusal": "no"}, {"name": "anna"}, {"foo": {"bar": [1]}}, {"annotations": [{}]}])
+@pytest.mark.parametrize("fields", [{"refusal": None}, {"name": "anna"}, {"foo": {"bar": [1]}}, {"annotations": [{}]}])
 @pytest.mark.parametrize("place", [1, 2])
 def test_fields_of_a_message_that_are_not_known_are_taken(
     http: httpx.Client, fields: dict[str, Any], place: int

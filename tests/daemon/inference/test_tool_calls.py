@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from learners.chat import ChatTokenizer
 from streams.messages import MESSAGE
-from tests.daemon.inference.conftest import run_server
 
+MAX_LENGTH = 1024
 PLACE = {"enum": ["Oslo", "Köln", 'a "b"/\\c']}
 HOURS = {"type": "integer", "minimum": 0, "maximum": 20}
 
@@ -31,12 +31,6 @@ CHAT: list[dict[str, Any]] = [
     {"role": "developer", "content": "You help travellers."},
     {"role": "user", "content": [{"type": "text", "text": "To Oslo, please."}]},
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tiny_base: Path) -> Iterator[str]:
-    with run_server(tiny_base, max_length=1024) as address:
-        yield address
 
 
 @pytest.fixture
