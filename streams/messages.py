@@ -7,7 +7,7 @@ than this module; only the envelope around messages is strict.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
@@ -21,11 +21,6 @@ class Record(FrozenModel):
         return self.model_dump_json(exclude_none=True, by_alias=True).encode()
 
 
-def _drop_nulls(extra: dict[str, Any]) -> None:
-    for name in [name for name, value in extra.items() if value is None]:
-        del extra[name]
-
-
 class _Open(Record):
     """A record that keeps fields it does not know. Of these, null is the same as absent."""
 
@@ -36,6 +31,11 @@ class _Open(Record):
         if self.__pydantic_extra__:
             _drop_nulls(self.__pydantic_extra__)
         return self
+
+
+def _drop_nulls(extra: dict[str, object]) -> None:
+    for name in [name for name, value in extra.items() if value is None]:
+        del extra[name]
 
 
 class FunctionCall(_Open):
@@ -84,15 +84,15 @@ class Message(_Open):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
-    # In place of the validator above: one call from pydantic costs more than all that either does.
+    # In the place of the other, so that there is one call for each message: most of reading an event is here.
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.__pydantic_extra__:
+            _drop_nulls(self.__pydantic_extra__)
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
             raise ValueError(
                 "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
             )
-        if self.__pydantic_extra__:
-            _drop_nulls(self.__pydantic_extra__)
         return self
 
     @property
@@ -131,13 +131,11 @@ class Message(_Open):
 
     def texts(self) -> Iterable[str]:
         """Every text of the message: its content, its reasoning, and the names and arguments of its calls."""
-        yield self.text
-        if self.reasoning_content is not None:
-            yield self.reasoning_content
-        for call in self.calls:
-            if call.function is not None:
-                yield call.function.name
-                yield call.function.arguments
+        thought = () if self.reasoning_content is None else (self.reasoning_content,)
+        if not self.tool_calls:
+            return (self.text, *thought)
+        called = (each.function for each in self.tool_calls if each.function is not None)
+        return (self.text, *thought, *(text for call in called for text in (call.name, call.arguments)))
 
 
 Messages: TypeAlias = tuple[Message, ...]

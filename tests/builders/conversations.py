@@ -50,7 +50,7 @@ CONTENTS = st.none() | TEXTS | st.lists(parts(), max_size=3)
 
 
 @st.composite
-def messages(draw: st.DrawFn, role: str, **fields: Any) -> Message:
+def messages(draw: st.DrawFn, /, role: str, **fields: Any) -> Message:
     known = {"role": role, "content": draw(CONTENTS)} | fields
     return Message.model_validate(draw(_extra(*Message.model_fields)) | known)
 
@@ -69,7 +69,7 @@ def actions(draw: st.DrawFn) -> Message:
 
 
 @st.composite
-def observations(draw: st.DrawFn, action: Message, complete: bool = True) -> Messages:
+def observations(draw: st.DrawFn, /, action: Message, complete: bool = True) -> Messages:
     """A result of every call, in any order, and words of others between them."""
     results = [draw(messages("tool", tool_call_id=call.id)) for call in action.calls]
     others = [
@@ -115,7 +115,7 @@ def steps(draw: st.DrawFn) -> tuple[RecordedStep, ...]:
 
 
 @st.composite
-def branch_results(draw: st.DrawFn, known: Mapping[str, Any]) -> BranchResult:
+def branch_results(draw: st.DrawFn, /, known: Mapping[str, Any]) -> BranchResult:
     chosen = draw(st.lists(actions(), max_size=3, unique_by=lambda action: action.to_json()))
     return BranchResult(
         requested=len(chosen),
@@ -138,7 +138,7 @@ def branch_results(draw: st.DrawFn, known: Mapping[str, Any]) -> BranchResult:
 
 
 @st.composite
-def recovery_results(draw: st.DrawFn, known: Mapping[str, Any], count: int) -> RecoveryResult:
+def recovery_results(draw: st.DrawFn, /, known: Mapping[str, Any], count: int) -> RecoveryResult:
     return RecoveryResult(
         attempts=3,
         sandbox_steps=9,

@@ -174,7 +174,8 @@ def one_example(
     verdict = "trusted" if success else "failed"
     known = {"request_id": content_id("branch_request", verdict, episode), "episode_id": episode, "task": task}
     step = data.draw(st.integers(0, len(turns) - 1))
-    result = data.draw(branch_results({**known, "step": step}) if success else recovery_results(known, len(turns)))
+    branched, recovered = branch_results({**known, "step": step}), recovery_results(known, len(turns))
+    result: BranchResult | RecoveryResult = data.draw(branched) if success else data.draw(recovered)
     decoded = passage.decode(KAFKA.events_topic, events), passage.decode(KAFKA.transitions_topic, [result])
 
     passage.take(KAFKA.events_topic, decoded[0])
