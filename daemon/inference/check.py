@@ -53,7 +53,6 @@ def _scored(prompt: torch.Tensor, chat: ChatTokenizer) -> Sequence:
     return Sequence(
         prompt=prompt.int().numpy(),
         sampling=None,
-        stop_tokens=frozenset(),
         tokenizer=chat.tokenizer.backend_tokenizer,
         listen=lambda _: None,
         scored_from=1,

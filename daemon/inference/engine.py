@@ -13,6 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from daemon.inference.check import check_served
+from daemon.inference.grammar import Grammars, ReplyGrammar
+from daemon.inference.grammar_words import grammar_tokenizer
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
@@ -63,6 +65,10 @@ class Engine:
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.max_length = min(settings.max_length, longest_exact(model.config) or settings.max_length)
         self.stop_tokens = self.chat.stop_tokens
+        added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder()
+        self.special_tokens = {token.content: number for number, token in added.items() if token.special}
+        self.reply_grammar = ReplyGrammar(self.chat.reply_format, self.special_tokens)
+        self.grammars = Grammars(lambda: grammar_tokenizer(self.tokenizer, self.vocabulary, self.stop_tokens))
         check_served(model, self.chat, self._dtype)
         self._counters = Counters()
         base = LoadedModel(settings.served_name, settings.model, None, self._runner(model))

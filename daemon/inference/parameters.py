@@ -1,13 +1,13 @@
 """Parameters of the OpenAI API and of vLLM that are not served, with the values that they are taken with.
 
 Clients send many parameters at neutral values, or such as change no reply. Any other value is refused, since a caller
-would otherwise believe that it had an effect. `schemas.py` has what is served.
+would otherwise believe that it had an effect. `requests.py` has what is served, docs/inference.md tells of both.
 """
 
 import json
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from streams.settings import FrozenModel
@@ -30,6 +30,7 @@ Zero: TypeAlias = Annotated[JsonValue, neutral(0)]
 One: TypeAlias = Annotated[JsonValue, neutral(1)]
 No: TypeAlias = Annotated[JsonValue, neutral(False)]
 Yes: TypeAlias = Annotated[JsonValue, neutral(True)]
+Unlimited: TypeAlias = Annotated[JsonValue, neutral(-1)]
 EmptyList: TypeAlias = Annotated[JsonValue, neutral([])]
 EmptyObject: TypeAlias = Annotated[JsonValue, neutral({})]
 Null: TypeAlias = Annotated[JsonValue, neutral()]
@@ -52,29 +53,30 @@ class Unserved(FrozenModel):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, JsonValue] | None = None
-    # vLLM's.
+    # vLLM's. The last three are about the form in which other endpoints, or a stream, tell the same.
     request_id: str | None = None
+    session_id: str | None = None
     cache_salt: str | None = None
+    return_token_offsets: bool | None = None
+    return_mm_kwargs: bool | None = None
+    stream_interval: int | None = Field(default=None, ge=1)
 
-    frequency_penalty: Zero = None
-    presence_penalty: Zero = None
-    logit_bias: EmptyObject = None
     best_of: One = None
     # vLLM's.
-    top_k: Annotated[JsonValue, neutral(0, -1)] = None
-    min_p: Zero = None
-    repetition_penalty: One = None
     length_penalty: One = None
-    min_tokens: Zero = None
     priority: Zero = None
-    ignore_eos: No = None
     use_beam_search: No = None
-    include_stop_str_in_output: No = None
-    return_tokens_as_token_ids: No = None
-    skip_special_tokens: Yes = None
+    watermarking: No = None
     spaces_between_special_tokens: Yes = None
-    stop_token_ids: EmptyList = None
-    bad_words: EmptyList = None
+    truncate_prompt_tokens: Unlimited = None
+    truncation_side: Null = None
+    thinking_token_budget: Unlimited = None
+    repetition_detection: Null = None
+    logprob_token_ids: Null = None
+    routed_experts_prompt_start: Zero = None
+    kv_transfer_params: EmptyObject = None
+    ec_transfer_params: EmptyObject = None
+    vllm_xargs: EmptyObject = None
 
     @model_validator(mode="before")
     @classmethod
@@ -87,27 +89,27 @@ class UnservedInChat(Unserved):
 
     # A guess at the reply, to have it sooner.
     prediction: dict[str, JsonValue] | None = None
-    # Without tools they change nothing.
-    parallel_tool_calls: bool | None = None
-    tool_choice: Annotated[JsonValue, neutral("none", "auto")] = None
-    function_call: Annotated[JsonValue, neutral("none", "auto")] = None
 
-    tools: EmptyList = None
+    # Before tools there were functions.
     functions: EmptyList = None
-    top_logprobs: Zero = None
-    response_format: Annotated[JsonValue, neutral({"type": "text"})] = None
-    reasoning_effort: Annotated[JsonValue, neutral("none")] = None
+    function_call: Annotated[JsonValue, neutral("none", "auto")] = None
     verbosity: Annotated[JsonValue, neutral("medium")] = None
     modalities: Annotated[JsonValue, neutral(["text"])] = None
     audio: Null = None
+    moderation: Null = None
     web_search_options: Null = None
+    # They change the prompt, and a model is trained on the prompt that its template writes by default.
+    reasoning_effort: Annotated[JsonValue, neutral("none")] = None
+    chat_template_kwargs: EmptyObject = None
     # vLLM's.
+    chat_template: Null = None
     echo: No = None
     continue_final_message: No = None
     add_special_tokens: No = None
-    include_reasoning: Yes = None
     documents: EmptyList = None
-    chat_template_kwargs: EmptyObject = None
+    media_io_kwargs: EmptyObject = None
+    mm_processor_kwargs: EmptyObject = None
+    return_prompt_text: No = None
 
 
 class UnservedInCompletions(Unserved):
@@ -116,3 +118,6 @@ class UnservedInCompletions(Unserved):
     stream: No = None
     suffix: Annotated[JsonValue, neutral("")] = None
     add_special_tokens: Yes = None
+    prompt_embeds: Null = None
+    prompt_logprobs: Null = None
+    return_token_ids: No = None

@@ -1,17 +1,14 @@
-"""From a request to the sequences that answer it, and from their updates to the reply. The HTTP routes call it."""
+"""From the updates of a request's sequences to its reply, whole or in pieces. The HTTP routes call it."""
 
-import asyncio
 import itertools
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from collections.abc import Sequence as Items
+from collections.abc import AsyncIterator, Iterable
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from daemon.inference.answers import Answer
 from daemon.inference.engine import Engine
-from daemon.inference.sampling import SMALLEST_TOP_P
+from daemon.inference.reading import ReplyReader
+from daemon.inference.requests import ChatRequest, CompletionRequest
 from daemon.inference.schemas import (
     ChatChoice,
     ChatChunk,
@@ -19,111 +16,35 @@ from daemon.inference.schemas import (
     ChatDelta,
     ChatLogprobs,
     ChatReply,
-    ChatRequest,
     CompletionChoice,
     CompletionLogprobs,
     CompletionReply,
-    CompletionRequest,
+    LikelyToken,
     PromptDetails,
     PromptLogprob,
     ReplyMessage,
     TokenLogprob,
     Usage,
 )
-from daemon.inference.sequence import Sequence, Update
-from daemon.inference.slots import Tokens
-from learners.chat import ChatTokenizer
-from streams.errors import ChatTemplateError, RequestRefusedError
-from streams.events import Message
-from streams.policy.client import Sampling
-
-
-class Answer:
-    """The sequences of one request and what they have told so far. Made and used on the event loop."""
-
-    def __init__(self) -> None:
-        self.id = uuid.uuid4().hex
-        self.created = int(time.time())
-        self.sequences: list[Sequence] = []
-        self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Queue[tuple[int, Update]] = asyncio.Queue()
-
-    def listener(self, index: int) -> Callable[[Update], None]:
-        def listen(update: Update) -> None:
-            self._loop.call_soon_threadsafe(self._told.put_nowait, (index, update))
-
-        return listen
-
-    async def updates(self) -> AsyncIterator[tuple[int, Update]]:
-        """The index of a sequence and its update, in the order they come, until every sequence has finished.
-
-        Raises:
-            RequestRefusedError: the engine ended meanwhile.
-        """
-        unfinished = len(self.sequences)
-        while unfinished:
-            index, update = await self._told.get()
-            if update.finish_reason == "cancelled":
-                raise RequestRefusedError(503, "unavailable", "the server stopped before the reply was complete")
-            unfinished -= update.finish_reason is not None
-            yield index, update
-
-    async def finals(self) -> list[Update]:
-        """The last update of each sequence, which is its only one unless it streams."""
-        last = {index: update async for index, update in self.updates()}
-        return [last[index] for index in range(len(self.sequences))]
-
-    def cancel(self) -> None:
-        for sequence in self.sequences:
-            sequence.cancelled = True
-
-
-def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
-    """Submit `request` to the engine.
-
-    Raises:
-        RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
-    """
-    prompt = _chat_tokens(engine.chat, request.messages, generation=request.add_generation_prompt)
-    wanted = request.max_completion_tokens or request.max_tokens
-    sampling = _sampling(request, _room(engine, prompt, wanted))
-    if request.stream and (request.prompt_logprobs is not None or request.return_token_ids):
-        raise RequestRefusedError(400, "unsupported", "prompt_logprobs and return_token_ids are not served with stream")
-    scored_from = None if request.prompt_logprobs is None else _scored_from(engine.chat, request, prompt)
-    return _submit(
-        engine, request, prompt, sampling, scored_from=scored_from, stream=request.stream, logprobs=request.logprobs
-    )
-
-
-def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
-    """Submit `request` to the engine.
-
-    Raises:
-        RequestRefusedError: the prompt is too long, the combination of fields is not served, or the engine refuses it.
-    """
-    prompt = _prompt_tokens(engine, request.prompt)
-    if request.echo != (request.max_tokens == 0):
-        raise RequestRefusedError(
-            400, "unsupported", "echo is served with max_tokens 0, and max_tokens 0 with echo only"
-        )
-    if request.echo:
-        _room(engine, prompt, 0)
-        return _submit(engine, request, prompt, None, scored_from=1, stream=False, logprobs=False)
-    sampling = _sampling(request, _room(engine, prompt, request.max_tokens))
-    return _submit(engine, request, prompt, sampling, stream=False, logprobs=request.logprobs is not None)
+from daemon.inference.sequence import Update
 
 
 def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: list[Update]) -> ChatReply:
-    choices = [
-        ChatChoice(
-            index=index,
-            message=ReplyMessage(content=update.text),
-            logprobs=_chat_logprobs(engine.tokenizer, update) if request.logprobs else None,
-            finish_reason=str(update.finish_reason),
-            token_ids=list(update.tokens) if request.return_token_ids else None,
+    """The whole reply of the finished sequences."""
+    choices = []
+    for index, update in enumerate(updates):
+        reader = _reader(engine, request)
+        reader.add(update.text)
+        message = reader.message()
+        choices.append(
+            ChatChoice(
+                index=index,
+                message=message,
+                logprobs=_chat_logprobs(engine.tokenizer, request, update) if request.logprobs else None,
+                finish_reason=_finish_reason(update, message),
+                token_ids=list(update.tokens) if request.return_token_ids else None,
+            )
         )
-        for index, update in enumerate(updates)
-    ]
     prompt: list[int] = answer.sequences[0].prompt.tolist()
     return ChatReply(
         id=f"chatcmpl-{answer.id}",
@@ -149,16 +70,25 @@ async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> A
             id=f"chatcmpl-{answer.id}", created=answer.created, model=request.model, choices=list(choices), usage=usage
         )
 
-    for index in range(request.n):
-        delta = ChatDelta(role="assistant", content="")
+    readers = [_reader(engine, request) for _ in range(request.n)]
+    for index, reader in enumerate(readers):
+        # A content that is null at the end must never have been a text.
+        delta = ChatDelta(role="assistant", content=None if reader.reads else "")
         yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=None, finish_reason=None))
     drawn = cached = 0
     async for index, update in answer.updates():
         drawn += len(update.tokens)
         cached = update.cached if index == 0 else cached
-        logprobs = _chat_logprobs(engine.tokenizer, update) if request.logprobs else None
-        delta = ChatDelta(content=update.text)
-        yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=update.finish_reason))
+        logprobs = _chat_logprobs(engine.tokenizer, request, update) if request.logprobs else None
+        deltas, finish_reason = [readers[index].add(update.text)], None
+        if update.finish_reason is not None:
+            message = readers[index].message()
+            finish_reason = _finish_reason(update, message)
+            deltas += readers[index].rest(message)
+        for place, delta in enumerate(deltas, start=1):
+            last = finish_reason if place == len(deltas) else None
+            yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=last))
+            logprobs = None
     if request.stream_options.include_usage:
         yield chunk(usage=_usage(answer, drawn, cached))
 
@@ -166,18 +96,26 @@ async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> A
 def completion_reply(
     engine: Engine, request: CompletionRequest, answer: Answer, updates: list[Update]
 ) -> CompletionReply:
+    """The whole reply of the finished sequences."""
     choices = []
     for index, update in enumerate(updates):
-        tokens, values = list(update.tokens), list[float | None](update.logprobs)
+        text, tokens, values = update.text, list(update.tokens), list[float | None](update.logprobs)
+        likeliest = [
+            {_shown(engine.tokenizer, request, token): value for token, value in (*likely, (drawn, logprob))}
+            for likely, drawn, logprob in zip(update.likeliest, update.tokens, update.logprobs, strict=False)
+        ]
         if request.echo:
             tokens, values = answer.sequences[index].prompt.tolist(), [None, *update.prompt_logprobs]
-        words = [_word(engine.tokenizer, token) for token in tokens]
+            text = "".join(_word(engine.tokenizer, token) for token in tokens)
+        words = [_shown(engine.tokenizer, request, token) for token in tokens]
         offsets = itertools.accumulate((len(word) for word in words[:-1]), initial=0)
-        logprobs = CompletionLogprobs(tokens=words, token_logprobs=values, text_offset=list(offsets))
+        logprobs = CompletionLogprobs(
+            tokens=words, token_logprobs=values, text_offset=list(offsets), top_logprobs=likeliest or None
+        )
         choices.append(
             CompletionChoice(
                 index=index,
-                text="".join(words) if request.echo else update.text,
+                text=text,
                 logprobs=logprobs if request.logprobs is not None else None,
                 finish_reason=str(update.finish_reason),
             )
@@ -188,105 +126,31 @@ def completion_reply(
     )
 
 
-def _submit(
-    engine: Engine,
-    request: ChatRequest | CompletionRequest,
-    prompt: Tokens,
-    sampling: Sampling | None,
-    *,
-    scored_from: int | None = None,
-    stream: bool,
-    logprobs: bool,
-) -> Answer:
-    answer = Answer()
-    for index in range(request.n):
-        own = sampling
-        if sampling is not None and sampling.seed is not None:
-            # Samples of one request must differ, and each be drawn again by the same seed.
-            own = sampling.model_copy(update={"seed": sampling.seed + index})
-        answer.sequences.append(
-            Sequence(
-                prompt=prompt,
-                sampling=own,
-                stop_tokens=engine.stop_tokens,
-                tokenizer=engine.tokenizer.backend_tokenizer,
-                listen=answer.listener(index),
-                # Samples of one request share their prompt, so it is scored once.
-                scored_from=scored_from if index == 0 else None,
-                stream=stream,
-                logprobs=logprobs,
-            )
+def _reader(engine: Engine, request: ChatRequest) -> ReplyReader:
+    return ReplyReader(request, engine.chat.reply_format, engine.special_tokens)
+
+
+def _finish_reason(update: Update, message: ReplyMessage) -> str:
+    return "tool_calls" if update.finish_reason == "stop" and message.tool_calls else str(update.finish_reason)
+
+
+def _chat_logprobs(tokenizer: PreTrainedTokenizerFast, request: ChatRequest, update: Update) -> ChatLogprobs:
+    def told(token: int, logprob: float) -> LikelyToken:
+        return LikelyToken(
+            token=_shown(tokenizer, request, token), logprob=logprob, bytes=list(_word(tokenizer, token).encode())
         )
-    engine.submit(request.model, answer.sequences)
-    return answer
 
-
-def _chat_tokens(chat: ChatTokenizer, messages: Items[Message], *, generation: bool) -> Tokens:
-    try:
-        return np.array(chat.prompt(messages, generation=generation), dtype=np.int32)
-    except ChatTemplateError as error:
-        raise RequestRefusedError(400, "invalid_request", f"messages: {error}") from error
-
-
-def _scored_from(chat: ChatTokenizer, request: ChatRequest, prompt: Tokens) -> int:
-    """The position of the first token to score: the message's own first one, but never the prompt's."""
-    message = request.prompt_logprobs_from_message
-    if message >= len(request.messages):
-        raise RequestRefusedError(400, "invalid_request", f"prompt_logprobs_from_message: message {message} not found")
-    if message == 0:
-        return 1
-    earlier = _chat_tokens(chat, request.messages[:message], generation=False)
-    length = min(len(earlier), len(prompt))
-    # Where the template writes these messages differently with others behind them, it is scored from there on.
-    differs = np.flatnonzero(earlier[:length] != prompt[:length])
-    return max(1, int(differs[0]) if differs.size else length)
-
-
-def _prompt_tokens(engine: Engine, prompt: str | Items[int]) -> Tokens:
-    if isinstance(prompt, str):
-        return np.array(engine.tokenizer.backend_tokenizer.encode(prompt).ids, dtype=np.int32)
-    return np.array(prompt, dtype=np.int32)
-
-
-def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
-    """Return the largest number of tokens that the reply may have."""
-    room = engine.max_length - len(prompt)
-    if not len(prompt):
-        raise RequestRefusedError(400, "invalid_request", "the prompt has no tokens: send some text")
-    if int(prompt.max()) >= engine.vocabulary:
-        raise RequestRefusedError(
-            400,
-            "invalid_request",
-            f"the prompt holds token {int(prompt.max())}, and the model has {engine.vocabulary}: leave it out",
-        )
-    if room < (1 if wanted is None else wanted):
-        raise RequestRefusedError(
-            400,
-            "context_length_exceeded",
-            f"the prompt has {len(prompt)} tokens and its reply may have {wanted or 1}, "
-            f"but the server holds {engine.max_length} for both: shorten the prompt or raise max-length",
-        )
-    return room if wanted is None else wanted
-
-
-def _sampling(request: ChatRequest | CompletionRequest, max_tokens: int) -> Sampling:
-    return Sampling(
-        temperature=request.temperature,
-        top_p=max(request.top_p, SMALLEST_TOP_P),
-        max_tokens=max_tokens,
-        stop=request.stop,
-        seed=request.seed,
-    )
-
-
-def _chat_logprobs(tokenizer: PreTrainedTokenizerFast, update: Update) -> ChatLogprobs:
-    words = [_word(tokenizer, token) for token in update.tokens]
+    likeliest = update.likeliest or ((),) * len(update.tokens)
     return ChatLogprobs(
         content=[
-            TokenLogprob(token=word, logprob=logprob, bytes=list(word.encode()))
-            for word, logprob in zip(words, update.logprobs, strict=True)
+            TokenLogprob(**dict(told(token, logprob)), top_logprobs=[told(*each) for each in likely])
+            for token, logprob, likely in zip(update.tokens, update.logprobs, likeliest, strict=True)
         ]
     )
+
+
+def _shown(tokenizer: PreTrainedTokenizerFast, request: ChatRequest | CompletionRequest, token: int) -> str:
+    return f"token_id:{token}" if request.return_tokens_as_token_ids else _word(tokenizer, token)
 
 
 def _prompt_logprobs(

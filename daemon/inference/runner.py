@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from daemon.inference.attention import SlotBatch, SlotSegment, SlotStorage, make_segment
-from daemon.inference.sampling import draw_tokens, log_probabilities
+from daemon.inference.sampling import draw_tokens, likeliest, log_probabilities
 from daemon.inference.sequence import Sequence
 from daemon.inference.slots import SlotTable
 from learners.architecture import attention_windows
@@ -232,12 +232,29 @@ class Runner:
         ]
         if not ready:
             return
+        sequences = [sequence for sequence, _ in ready]
         logits = self._logits(hidden[[last for _, last in ready]])
-        tokens = draw_tokens(logits, [sequence.draw for sequence, _ in ready])
-        wanted = any(sequence.logprobs for sequence, _ in ready)
+        tokens = draw_tokens(_steered(logits, sequences), [sequence.draw for sequence in sequences])
+        wanted = any(sequence.logprobs for sequence in sequences)
         logprobs = log_probabilities(logits, tokens) if wanted else [0.0] * len(tokens)
         self._counters.decoded += len(ready)
-        for (sequence, _), token, logprob in zip(ready, tokens, logprobs, strict=True):
-            sequence.take(token, logprob if sequence.logprobs else None)
+        for row, (sequence, token, logprob) in enumerate(zip(sequences, tokens, logprobs, strict=True)):
+            sequence.take(
+                token,
+                logprob if sequence.logprobs else None,
+                tuple(likeliest(logits[row], sequence.likeliest)) if sequence.likeliest else None,
+            )
             if sequence.finish_reason is None:
                 self._table.append(sequence.slot, token)
+
+
+def _steered(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    """The logits to draw from; `logits` itself, which log-probabilities are told of, stays as it is."""
+    if all(sequence.steering is None for sequence in sequences):
+        return logits
+    return torch.stack(
+        [
+            row if sequence.steering is None else sequence.steering.steer(row, sequence.drawn)
+            for row, sequence in zip(logits, sequences, strict=True)
+        ]
+    )

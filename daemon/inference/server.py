@@ -14,28 +14,16 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from daemon.inference.answers import Answer, chat_answer, completion_answer
 from daemon.inference.engine import Engine
-from daemon.inference.replies import (
-    Answer,
-    chat_answer,
-    chat_chunks,
-    chat_reply,
-    completion_answer,
-    completion_reply,
-)
-from daemon.inference.schemas import (
-    ChatRequest,
-    CompletionRequest,
-    LoadAdapterRequest,
-    ModelCard,
-    ModelList,
-    Stats,
-    UnloadAdapterRequest,
-)
+from daemon.inference.replies import chat_chunks, chat_reply, completion_reply
+from daemon.inference.requests import ChatRequest, CompletionRequest, LoadAdapterRequest, UnloadAdapterRequest
+from daemon.inference.schemas import ModelCard, ModelList, Stats
 from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError, SupervisorError
 from streams.runtime.http_errors import UNEXPECTED, answer_errors, error_reply
+from streams.runtime.http_server import KEEP_ALIVE_S
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
@@ -56,6 +44,7 @@ def serve(settings: InferenceSettings) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_LAST_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         backlog=2048,
     )
     server = uvicorn.Server(config)
@@ -109,7 +98,7 @@ def create_app(engine: Engine) -> FastAPI:
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        answer = chat_answer(engine, body)
+        answer = await chat_answer(engine, body)
         if body.stream:
             return StreamingResponse(_events(engine, body, answer), media_type="text/event-stream")
         updates = await _finals(answer, request)
@@ -117,7 +106,7 @@ def create_app(engine: Engine) -> FastAPI:
 
     @app.post("/v1/completions", response_model=None)
     async def complete(body: CompletionRequest, request: Request) -> Response:
-        answer = completion_answer(engine, body)
+        answer = await completion_answer(engine, body)
         updates = await _finals(answer, request)
         return _json(completion_reply(engine, body, answer, updates).model_dump_json())
 

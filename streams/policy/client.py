@@ -4,15 +4,24 @@ It speaks the OpenAI API and vLLM's adapter endpoints, so the server may be vLLM
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-from streams.errors import ConfigurationError, PolicyError
+from streams.errors import ConfigurationError, ContextLengthError, PolicyError, RatchetError
 from streams.messages import MESSAGE, Message, Tools
-from streams.policy.likelihood import ChatFrame, NegativeLogLikelihood, frame_probe, observation_spans, read_frame
+from streams.policy.likelihood import (
+    ChatFrame,
+    NegativeLogLikelihood,
+    Observed,
+    frame_probe,
+    observation_spans,
+    observed,
+    read_frame,
+    with_role,
+)
 from streams.runtime.http_client import HttpClient
 from streams.settings import FrozenModel, server_url
 
@@ -85,6 +94,11 @@ class PolicyClient(HttpClient):
         self._frame: ChatFrame | None = None
         self._framing = asyncio.Lock()
 
+    def error_of(self, body: bytes) -> type[RatchetError]:
+        # OpenAI's code, which the embedded server has too, and the words of vLLM.
+        too_long = b"context_length_exceeded" in body or b"maximum context length" in body
+        return ContextLengthError if too_long else PolicyError
+
     async def chat(
         self,
         model: str,
@@ -95,7 +109,10 @@ class PolicyClient(HttpClient):
         n: int = 1,
         logprobs: bool = False,
     ) -> list[Reply]:
-        """`n` replies to the chat `messages` by `model`, which may call `tools`."""
+        """`n` replies to the chat `messages` by `model`, which may call `tools`.
+
+        Raises `ContextLengthError` when there is no room for a reply, and `PolicyError` for all else.
+        """
         body = {
             **_chat(model, messages, tools),
             "n": n,
@@ -124,38 +141,45 @@ class PolicyClient(HttpClient):
     ) -> tuple[NegativeLogLikelihood, ...]:
         """The negative log-likelihood of each observation of an episode under `model`, by one request for all.
 
-        The assistant messages of the chat `messages` are actions, and the user messages after the first of them the
-        observations. `PolicyError` also where their tokens cannot be told apart.
+        The assistant messages of the chat `messages` are actions, and the messages between one and the next, or the
+        end, are an observation; an action without any has none. `PolicyError` also where their tokens cannot be told
+        apart.
         """
-        roles = [message.role for message in messages]
-        if "assistant" not in roles:
-            return ()
-        return await self._likelihoods(model, messages, roles.index("assistant"), tools)
+        found = observed(messages)
+        return await self._likelihoods(model, messages[: found[-1].end], found, tools) if found else ()
 
     async def negative_log_likelihood(
         self, model: str, messages: Sequence[Message], tools: Tools = ()
     ) -> NegativeLogLikelihood:
-        """The negative log-likelihood of the last message under `model`: the observation that answers the action
-        before it.
+        """The negative log-likelihood of the observation with which the chat ends, under `model`.
 
         What other chats share with `messages` up to there is not computed again by the embedded server.
         """
-        if [message.role for message in messages[-2:]] != ["assistant", "user"]:
+        found = observed(messages)
+        if not found or found[-1].end != len(messages):
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
-        return (await self._likelihoods(model, messages, len(messages) - 1, tools))[-1]
+        return (await self._likelihoods(model, messages, found[-1:], tools))[0]
 
     async def _likelihoods(
-        self, model: str, messages: Sequence[Message], first: int, tools: Tools
+        self, model: str, messages: Sequence[Message], wanted: Sequence[Observed], tools: Tools
     ) -> tuple[NegativeLogLikelihood, ...]:
-        """Of each observation among the messages from `first` on."""
+        """Of the observations `wanted`, the last ones of the chat."""
+        frame = await self._framed(model, {messages[each.begin].role for each in observed(messages)})
+        scored = await self._score(model, messages, wanted[0].begin, tools)
+        spans = observation_spans(scored.prompt_token_ids, messages, frame)
+        return tuple(_likelihood(scored, *span) for span in spans[-len(wanted) :])
+
+    async def _framed(self, model: str, roles: Set[str]) -> ChatFrame:
+        """The frame of chats whose observations begin with `roles`. The server is asked for each role once."""
         async with self._framing:
-            if self._frame is None:
-                probes = [await self._score(model, frame_probe(letter), 0, ()) for letter in "ab"]
-                self._frame = read_frame(*(probe.prompt_token_ids for probe in probes))
-        scored = await self._score(model, messages, first, tools)
-        spans = observation_spans(scored.prompt_token_ids, messages, self._frame)
-        wanted = spans[len(spans) - sum(message.role == "user" for message in messages[first:]) :]
-        return tuple(_likelihood(scored, *span) for span in wanted)
+            frame = self._frame or read_frame(*[await self._tokens(model, frame_probe(letter)) for letter in "ab"])
+            for role in sorted(roles - frame.before_observation.keys()):
+                frame = with_role(frame, role, *[await self._tokens(model, frame_probe(x, role)) for x in "ab"])
+            self._frame = frame
+            return frame
+
+    async def _tokens(self, model: str, messages: Sequence[Message]) -> tuple[int, ...]:
+        return (await self._score(model, messages, 0, ())).prompt_token_ids
 
     async def _score(self, model: str, messages: Sequence[Message], first: int, tools: Tools) -> _ScoredPrompt:
         """The chat's tokens, with log-probabilities at least of those of the messages from `first` on."""

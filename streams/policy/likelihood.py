@@ -1,18 +1,18 @@
-"""Assignment of the tokens of a scored chat to its messages, found without a tokenizer.
+"""Assignment of the tokens of a scored chat to its observations, found without a tokenizer.
 
 `PolicyClient` asks it for negative log-likelihoods.
 
 Words cannot tell: "user" may be an observation or the template's header, and a token may be a part of a letter. Token
 ids can: two chats that differ in their contents alone show what the template writes between contents, and that holds
-the special tokens that part one message from the next in every other chat.
+the special tokens that part one turn from the next in every other chat.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from streams.errors import PolicyError
-from streams.events import Message
+from streams.messages import Message, assistant, call, user
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class NegativeLogLikelihood:
     """The negative log-likelihood of an observation: `nats` is the mean negative log-probability of its `tokens`
     tokens.
 
-    They are those that the world-model objective trains: the content, and the token that ends the turn.
+    They are those that the world-model objective trains: from the first content to the token that ends the turn.
     """
 
     nats: float
@@ -28,69 +28,117 @@ class NegativeLogLikelihood:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """Where an observation is in a chat: it is the messages from `begin` up to `end`; `action` actions precede it."""
+
+    begin: int
+    end: int
+    action: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChatFrame:
-    """The token ids that a template writes before an action, before an observation that answers one, and at the end."""
+    """What a template writes between contents, in token ids.
+
+    `before_action` begins with the token `end_of_observation`, and `before_observation`, by the role of an
+    observation's first message, with the token `end_of_action`.
+    """
 
     before_action: tuple[int, ...]
-    before_observation: tuple[int, ...]
-    end: tuple[int, ...]
+    before_observation: Mapping[str, tuple[int, ...]]
+
+    @property
+    def end_of_observation(self) -> int:
+        return self.before_action[0]
+
+    @property
+    def end_of_action(self) -> int:
+        return self.before_observation["user"][0]
 
 
-def frame_probe(content: str) -> tuple[Message, ...]:
-    """A chat that shows the frame; `content` is one letter, which is one token wherever it stands."""
-    return (
-        # A leading system message keeps templates from adding one of their own.
-        Message(role="system", content="-"),
-        Message(role="user", content=content),
-        Message(role="assistant", content=content),
-        Message(role="user", content=content),
-    )
+def observed(messages: Sequence[Message]) -> tuple[Observed, ...]:
+    """The observations of a chat: what stands between an assistant's message and the next one, or the end."""
+    actions = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    turns = enumerate(pairwise([*actions, len(messages)]), start=1)
+    return tuple(Observed(action + 1, end, number) for number, (action, end) in turns if action + 1 < end)
+
+
+def frame_probe(content: str, role: str = "user") -> tuple[Message, ...]:
+    """A chat that shows the frame of an observation which begins with a message of `role`.
+
+    `content` is one letter, which is one token wherever it stands.
+    """
+    calls = (call("look", "{}", "abcdefgh0"),) if role == "tool" else ()
+    fields = {"tool_call_id": "abcdefgh0"} if calls else {}
+    answer = Message.model_validate({"role": role, "content": content, **fields})
+    return (user(content), assistant(content, *calls), answer)
 
 
 def read_frame(first: Sequence[int], second: Sequence[int]) -> ChatFrame:
-    """The frame, from the token ids of two `frame_probe` chats with different letters.
+    """The frame, from the token ids of two `frame_probe` chats of a user with different letters.
 
     Raises `PolicyError` when the template writes more than frame and contents.
     """
-    contents = [at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other]
-    if len(first) == len(second) and len(contents) == 3:
+    contents = _differences(first, second)
+    if len(contents) == 3:
         before, action, last = contents
         ids = tuple(first)
-        frame = ChatFrame(ids[before + 1 : action], ids[action + 1 : last], ids[last + 1 :])
-        if frame.before_action and frame.before_observation and frame.before_action[: len(frame.end)] == frame.end:
-            return frame
-    raise PolicyError(
-        "the served model's chat template writes a message differently in context, so the tokens of an observation "
-        "cannot be told apart: choose another base model"
-    )
+        if before + 1 < action and action + 1 < last < len(ids) - 1:
+            return ChatFrame(ids[before + 1 : action], {"user": ids[action + 1 : last]})
+    raise _unlike_in_context()
+
+
+def with_role(frame: ChatFrame, role: str, first: Sequence[int], second: Sequence[int]) -> ChatFrame:
+    """`frame` with what stands before observations that begin with `role`, read from two `frame_probe` chats of it.
+
+    Raises `PolicyError` when the template ends the action before them in a way of its own.
+    """
+    contents = _differences(first, second)
+    content = contents[-1] if contents else 0
+    ends = [at for at in range(content) if first[at] == frame.end_of_action]
+    # The first message of a user ends, too; the action behind it has to end alike.
+    if len(contents) < 2 or not ends or ends[-1] < contents[-2]:
+        raise _unlike_in_context()
+    header = tuple(first[ends[-1] : content])
+    return replace(frame, before_observation={**frame.before_observation, role: header})
 
 
 def observation_spans(ids: Sequence[int], messages: Sequence[Message], frame: ChatFrame) -> tuple[tuple[int, int], ...]:
     """The half-open range of the tokens of each observation among `ids`, the tokens of the whole chat `messages`.
 
-    An observation is a user message after the first assistant message; from there on they must take turns. Raises
-    `PolicyError` if they do not, or if the tokens do not show as many turns: a content holds what parts them.
+    `frame` knows the roles that they begin with. Raises `PolicyError` if the tokens do not show as many turns: a
+    content holds what parts them, or the template writes a message differently in context.
     """
-    roles = [message.role for message in messages]
-    turns = roles[roles.index("assistant") :] if "assistant" in roles else []
-    if any(role != ("assistant", "user")[at % 2] for at, role in enumerate(turns)):
-        raise PolicyError(f"actions and observations must take turns to be scored, and these roles do not: {turns}")
     actions = _starts(ids, frame.before_action)
-    answers = [at for at in _starts(ids, frame.before_observation) if actions and at > actions[0]]
-    starts = sorted([*actions, *answers])
-    counted = [len(actions), len(answers)] == [turns.count("assistant"), turns.count("user")]
-    ended = tuple(ids[len(ids) - len(frame.end) :]) == frame.end
-    if not counted or starts[1::2] != answers or not ended:
-        raise PolicyError(
-            f"the tokens of a chat show {len(actions)} actions and {len(answers)} observations, and it has "
-            f"{turns.count('assistant')} and {turns.count('user')}: a message holds the template's own special tokens"
-        )
-    return tuple(
+    said = sum(message.role == "assistant" for message in messages)
+    if len(actions) != said:
+        raise _unlike_chat(f"{len(actions)} actions, and it has {said}")
+    spans = []
+    for each in observed(messages):
+        after = actions[each.action - 1]
+        # A chat need not end with an action; what ends the last observation is then found from behind.
+        following = actions[each.action] if each.action < said else None
+        header = frame.before_observation[messages[each.begin].role]
+        stop = len(ids) if following is None else following
+        headers = [at for at in _starts(ids[:stop], header) if at > after]
+        if not 1 <= len(headers) <= each.end - each.begin:
+            raise _unlike_chat(f"{len(headers)} messages behind an action, and it has {each.end - each.begin}")
+        begin = headers[0] + len(header)
+        if following is None:
+            ends = [at for at in range(begin, stop) if ids[at] == frame.end_of_observation]
+            if not ends:
+                raise _unlike_chat("no end of its last message")
+            following = ends[-1]
         # The token that ends the turn belongs to its author.
-        (at + len(frame.before_observation), following + bool(frame.end))
-        for at, following in pairwise([*starts, len(ids) - len(frame.end)])
-        if at in answers
-    )
+        spans.append((begin, following + 1))
+    return tuple(spans)
+
+
+def _differences(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The indices at which two chats differ, none where they differ in length."""
+    if len(first) != len(second):
+        return []
+    return [at for at, (one, other) in enumerate(zip(first, second, strict=True)) if one != other]
 
 
 def _starts(ids: Sequence[int], frame: Sequence[int]) -> list[int]:
@@ -101,3 +149,17 @@ def _starts(ids: Sequence[int], frame: Sequence[int]) -> list[int]:
     anchor = tuple(frame[:-1]) or tuple(frame)
     last = len(ids) - len(frame)
     return [at for at in range(last + 1) if ids[at] == anchor[0] and tuple(ids[at : at + len(anchor)]) == anchor]
+
+
+def _unlike_in_context() -> PolicyError:
+    return PolicyError(
+        "the served model's chat template writes a message differently in context, so the tokens of an observation "
+        "cannot be told apart: choose another base model"
+    )
+
+
+def _unlike_chat(shown: str) -> PolicyError:
+    return PolicyError(
+        f"the tokens of a chat show {shown}: a message holds the template's own special tokens, or the template writes "
+        "it differently in context"
+    )

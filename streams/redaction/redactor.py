@@ -70,7 +70,12 @@ class Redactor:
     def redact_result(
         self, result: BranchResult | RecoveryResult
     ) -> tuple[BranchResult | RecoveryResult, Counter[str]]:
-        """A result of branch workers, and what was replaced in it. Raises `UnjudgeableError`."""
+        """A result of branch workers, and what was replaced in it: nothing where episodes are not redacted either.
+
+        Raises `UnjudgeableError`.
+        """
+        if not self.covers(result.task.environment):
+            return result, Counter()
         walk = _Episode(self._texts, result.episode_id)
         update: dict[str, object] = {"reason": walk.text(result.reason)}
         if isinstance(result, BranchResult):

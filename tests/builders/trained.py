@@ -8,7 +8,29 @@ from learners.snapshots import Snapshot
 from learners.trajectories import Branch, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.events import RecordedStep
-from streams.messages import assistant, user
+from streams.messages import Message, ToolDefinition, Tools, assistant, user
+
+
+def step(action: str | Message, *observation: str | Message, tools: Tools | None = None) -> RecordedStep:
+    """A step; texts are an assistant's and a user's."""
+    said = tuple(each if isinstance(each, Message) else user(each) for each in observation)
+    return RecordedStep(action=assistant(action) if isinstance(action, str) else action, observation=said, tools=tools)
+
+
+def tool(name: str, *parameters: str) -> ToolDefinition:
+    """A tool whose parameters are all texts."""
+    schema: ToolDefinition = {
+        "type": "object",
+        "properties": {parameter: {"type": "string"} for parameter in parameters},
+        "required": list(parameters),
+    }
+    return {"type": "function", "function": {"name": name, "description": f"To {name}.", "parameters": schema}}
+
+
+def branch(number: int, action: str | Message, *observation: str | Message) -> Branch:
+    """What a policy would have done at state `number`, and what came back."""
+    taken = step(action, *observation)
+    return Branch(number, taken.action, taken.observation, "policy", "sandbox_exact")
 
 
 def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
@@ -17,8 +39,8 @@ def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
         episode_id=f"episode-{number}",
         task_id=task_id,
         opening=ChatHarness().opening((user(f"Put away object {number}.\n\nYou are in the kitchen."),)),
-        steps=(RecordedStep(action=f"take object {number}", observation="Taken. [score 1.00]"),),
-        branches=(Branch(0, assistant("sing"), (user("You sing. [score 0.00]"),), "policy", "sandbox_exact"),),
+        steps=(step(f"take object {number}", "Taken. [score 1.00]"),),
+        branches=(branch(0, "sing", "You sing. [score 0.00]"),),
     )
 
 

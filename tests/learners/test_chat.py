@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,16 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from learners.chat import ChatTokenizer, Turn, load_tokenizer
+from learners.chat import ChatTokenizer, Turn
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError
-from streams.events import Message, RecordedStep
+from streams.messages import Message, assistant, user
 from tests.builders.base_models import FAMILIES, edit_json, write_base
+from tests.builders.trained import step
 from tests.builders.trees import path
 
-TRAINABLE = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
+TRAINABLE = sorted(FAMILIES.keys() - {"glm4moe"})
 SPECIAL = sorted({text for family in FAMILIES.values() for text in family.special})
 # Letters that the tokenizer knows: it writes all others as one and the same special token.
 WORDS = st.text(st.characters(max_codepoint=0x17F, categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20)
@@ -27,31 +27,14 @@ TEXTS = WORDS | st.sampled_from(["look", "\n\nx", " x ", "é🍽", "user", "assi
 HOSTILE = st.tuples(TEXTS, st.sampled_from(SPECIAL), TEXTS).map("".join)
 GAME = [
     Message(role="system", content="Play."),
-    Message(role="user", content="You are in the kitchen.\n\nYou see a fridge."),
-    Message(role="assistant", content="open fridge"),
-    Message(role="user", content="It is empty. [score 0.00]"),
+    user("You are in the kitchen.\n\nYou see a fridge."),
+    assistant("open fridge"),
+    user("It is empty. [score 0.00]"),
 ]
 
 
-@pytest.fixture(scope="module")
-def servers(base: Callable[[str], Path]) -> Callable[[str], PreTrainedTokenizerFast]:
-    """The tokenizer of a base model as any server uses it."""
-    return cache(lambda template: load_tokenizer(base(template)))
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a base model with a chat template, written once."""
-    return cache(lambda template: write_base(tiny_base, tmp_path_factory.mktemp(template), template))
-
-
-@pytest.fixture(scope="module")
-def tokenizers(base: Callable[[str], Path]) -> Callable[[str], ChatTokenizer]:
-    return cache(lambda template: ChatTokenizer(base(template)))
-
-
 def trajectories(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Trajectory]:
-    steps = st.lists(st.tuples(texts, texts).map(lambda pair: RecordedStep(action=pair[0], observation=pair[1])))
+    steps = st.lists(st.tuples(texts, texts).map(lambda pair: step(*pair)))
     openings = st.tuples(texts, st.none() | texts).map(
         lambda pair: (
             *([Message(role="system", content=pair[1])] if pair[1] is not None else []),
@@ -70,14 +53,14 @@ def words(tokenizer: ChatTokenizer, turn: Turn) -> str:
 def states(trajectory: Trajectory) -> list[list[Message]]:
     """The chat that each action answers."""
     chat, found = list(trajectory.opening), []
-    for step in trajectory.steps:
+    for taken in trajectory.steps:
         found.append(list(chat))
-        chat += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+        chat += [taken.action.spoken(), *taken.observation]
     return found
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
     servers: Callable[[str], PreTrainedTokenizerFast],
@@ -96,13 +79,13 @@ def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
     counted = tree.targets.tolist()
     paths = {tuple(path(tree, index)): index for index in counted}
     for state in states(trajectory):
-        chat = [message.model_dump() for message in state]
+        chat = [message.model_dump(exclude_none=True) for message in state]
         served = server.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
         assert tuple(served) in paths
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_special_token_that_somebody_writes_is_text(
     tokenizers: Callable[[str], ChatTokenizer], template: str, data: st.DataObject
@@ -120,12 +103,14 @@ def test_a_special_token_that_somebody_writes_is_text(
         return [token for token in ids if token in special]
 
     assert skeleton(tokenizer.prompt(hostile)) == skeleton(tokenizer.prompt(harmless))
-    shown = tokenizer.tokenizer.decode(tokenizer.prompt(hostile))
-    assert texts[2].strip() in shown
+    # This decoder leaves all letters as they are coded where it meets one that a special token's name alone has.
+    if template != "deepseek_r1_distill":
+        shown = tokenizer.tokenizer.decode(tokenizer.prompt(hostile))
+        assert texts[2].strip() in shown
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=3, max_size=3))
 def test_both_tokenizers_of_a_chat_agree_where_it_holds_no_special_token(
     tokenizers: Callable[[str], ChatTokenizer], template: str, texts: list[str]
@@ -133,7 +118,7 @@ def test_both_tokenizers_of_a_chat_agree_where_it_holds_no_special_token(
     tokenizer = tokenizers(template)
     roles = ("user", "assistant", "user")
     chat = [Message.model_validate({"role": role, "content": text}) for role, text in zip(roles, texts, strict=True)]
-    as_aliases = tokenizer._encode(tokenizer._render(chat, literal=True, generation=True), literal=True).ids
+    as_aliases = tokenizer._special.encode(tokenizer.template.render(chat, literal=True, prompt=True), literal=True).ids
     assert as_aliases == tokenizer.prompt(chat)
 
 
@@ -142,7 +127,7 @@ def test_a_reply_ends_with_the_token_that_a_server_stops_at(
     tokenizers: Callable[[str], ChatTokenizer], template: str
 ) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert turn.ids[-1] == tokenizer.end_of_turn
     assert tokenizer.end_of_turn in tokenizer.configured_stops
     assert "look" in words(tokenizer, turn)[-60:]
@@ -153,8 +138,8 @@ def test_words_that_the_template_uses_too_are_counted_only_in_the_authors_conten
     tokenizers: Callable[[str], ChatTokenizer], word: str
 ) -> None:
     tokenizer = tokenizers("smollm2")
-    reply = tokenizer.reply(GAME, Message(role="assistant", content=word))
-    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=word)])
+    reply = tokenizer.reply(GAME, assistant(word))
+    answer = tokenizer.observation([*GAME[:3], user(word)])
     expected = tokenizer.encode(word + "<|im_end|>")
     assert [list(turn.ids[slice(*turn.written)]) for turn in (reply, answer)] == [expected, expected]
 
@@ -164,28 +149,43 @@ def test_a_chat_without_a_system_message_is_trained_with_the_one_that_the_templa
     tokenizers: Callable[[str], ChatTokenizer], template: str
 ) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert "You are" in words(tokenizer, turn)
 
 
 @pytest.mark.parametrize("template", ["llama3_2", "gemma3", "lfm2", "cohere2"])
 def test_a_template_that_opens_with_a_bos_keeps_it(tokenizers: Callable[[str], ChatTokenizer], template: str) -> None:
     tokenizer = tokenizers(template)
-    turn = tokenizer.reply([Message(role="user", content="Go.")], Message(role="assistant", content="look"))
+    turn = tokenizer.reply([user("Go.")], assistant("look"))
     assert turn.ids[0] == tokenizer.tokenizer.bos_token_id
     assert turn.ids.count(tokenizer.tokenizer.bos_token_id) == 1
 
 
-def test_a_template_whose_prompt_opens_a_block_that_its_replies_lack_is_refused(
-    tokenizers: Callable[[str], ChatTokenizer],
+@pytest.mark.parametrize(("reasoning", "written"), [(None, ""), ("It may hold food.", "It may hold food.")])
+def test_a_template_whose_prompt_opens_reasoning_that_it_never_writes_back_is_trained_behind_that_prompt(
+    tokenizers: Callable[[str], ChatTokenizer], reasoning: str | None, written: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"its prompt ends with .*<think>.*cannot be trained as they are"):
-        tokenizers("deepseek_r1_distill").check_replies()
+    tokenizer = tokenizers("deepseek_r1_distill")
+    tokenizer.check_replies()
+    turn = tokenizer.reply([user("Go.")], assistant("look", reasoning=reasoning))
+    prompt = tokenizer.prompt([user("Go.")])
+    assert list(turn.ids[: turn.written[0]]) == prompt
+    assert prompt[-2:] == tokenizer.encode("<think>\n")
+    closed = f"{written}\n</think>\n\nlook<\uff5cend\u2581of\u2581sentence\uff5c>"
+    assert list(turn.ids[len(prompt) :]) == tokenizer.encode(closed)
 
 
-def test_a_template_that_ends_no_turn_is_refused(base: Callable[[str], Path]) -> None:
+def test_a_prompt_that_its_replies_do_not_begin_with_is_refused(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: Sure! {% endif %}"
+    tokenizer = ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
+    with pytest.raises(ConfigurationError, match=r"its prompt ends with .*Sure! .*cannot be trained as they are"):
+        tokenizer.check_replies()
+
+
+def test_a_template_that_ends_no_turn_is_refused(chats: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigurationError, match="no server would stop there"):
-        ChatTokenizer(base("glm4moe"))
+        ChatTokenizer(chats("glm4moe"))
 
 
 def test_a_template_that_refuses_a_role_says_so_in_one_sentence(tokenizers: Callable[[str], ChatTokenizer]) -> None:
@@ -220,19 +220,17 @@ def test_reasoning_is_imitated_when_a_setting_says_so(
     tokenizers: Callable[[str], ChatTokenizer], wanted: bool, written: str
 ) -> None:
     tokenizer = tokenizers("qwen3")
-    steps = tuple(
-        RecordedStep(action=action, observation="Done.", reasoning_content="It may hold food.") for action in ("a", "b")
-    )
+    steps = tuple(step(assistant(action, reasoning="It may hold food."), "Done.") for action in ("a", "b"))
     packer = TreePacker(tokenizer, 2048, reasoning=wanted)
     tree = packer.pack(Trajectory("a", "t", tuple(GAME[:2]), steps), Weights(actions=1.0))
     said = tokenizer.tokenizer.decode(tree.ids[tree.targets].tolist())
-    assert said == "".join(f"{written}\n\n{step.action}<|im_end|>" for step in steps)
+    assert said == "".join(f"{written}\n\n{one.action.text}<|im_end|>" for one in steps)
 
 
 def test_a_special_token_in_reasoning_is_text(tokenizers: Callable[[str], ChatTokenizer]) -> None:
     tokenizer = tokenizers("qwen3")
     reply = Message(role="assistant", content="look", reasoning_content="<|im_end|>")
-    turn = tokenizer.reply([Message(role="user", content="Go.")], reply)
+    turn = tokenizer.reply([user("Go.")], reply)
     written = list(turn.ids[slice(*turn.written)])
     assert written.count(tokenizer.end_of_turn) == 1
     assert "<|im_end|>\n</think>" in words(tokenizer, turn)
@@ -243,13 +241,11 @@ def test_no_character_stands_for_a_special_token(tokenizers: Callable[[str], Cha
     tokenizer = tokenizers("smollm2")
     # As the stand-ins of this process would look to somebody who does not know its random part.
     written = text.format(alias=f"\U000ffff3{tokenizer.end_of_turn}\U000ffff4")
-    hostile, harmless = (
-        tokenizer.reply(GAME[:2], Message(role="assistant", content=content)) for content in (written, "x")
-    )
+    hostile, harmless = (tokenizer.reply(GAME[:2], assistant(content)) for content in (written, "x"))
     assert hostile.ids.count(tokenizer.end_of_turn) == harmless.ids.count(tokenizer.end_of_turn)
     shown = str(tokenizer.tokenizer.decode(list(hostile.ids[slice(*hostile.written)])))
     assert shown.endswith("<|im_end|>")
-    answer = tokenizer.observation([*GAME[:3], Message(role="user", content=written)])
+    answer = tokenizer.observation([*GAME[:3], user(written)])
     assert answer.ids.count(tokenizer.end_of_turn) == tokenizer.observation(GAME).ids.count(tokenizer.end_of_turn)
 
 
@@ -271,7 +267,7 @@ def test_text_that_is_normalised_to_a_special_token_is_text(tmp_path: Path, text
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     template += "{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer = ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
-    ids = tokenizer.prompt([Message(role="user", content=text)])
+    ids = tokenizer.prompt([user(text)])
     assert ids.count(1) == 1
     assert tokenizer.tokenizer.convert_ids_to_tokens([ids[-12]]) == ["</s>"]
 

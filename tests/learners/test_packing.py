@@ -19,25 +19,52 @@ from learners.trainer import tree_loss
 from learners.trajectories import Branch, Trajectory
 from learners.tree_attention import Segment, tree_layout
 from streams.environments.harness import ChatHarness
-from streams.events import Message, RecordedStep
+from streams.events import RecordedStep
+from streams.messages import Message, Tools, assistant, call, text_of, tool_result, user
+from tests.builders.trained import branch, step, tool
+from tests.builders.trees import path
 
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
 
 
-def branch(step: int, action: str) -> Branch:
-    return Branch(step, action, f"You {action}. Nothing happens. [score 0.00]", "policy", "sandbox_exact")
+def tried(number: int, action: str) -> Branch:
+    return branch(number, action, f"You {action}. Nothing happens. [score 0.00]")
 
 
 TRAJECTORY = Trajectory(
     episode_id="a",
     task_id="twc/train/1",
-    opening=ChatHarness().opening("Put the things away.\n\nYou are in the kitchen."),
+    opening=ChatHarness().opening((user("Put the things away.\n\nYou are in the kitchen."),)),
     steps=(
-        RecordedStep(action="open fridge", observation="You open the fridge. [score 0.00]"),
-        RecordedStep(action="take plate", observation="You take the dirty plate. [score 0.50]"),
-        RecordedStep(action="put plate in sink", observation="You put the plate in the sink. [score 1.00]"),
+        step("open fridge", "You open the fridge. [score 0.00]"),
+        step("take plate", "You take the dirty plate. [score 0.50]"),
+        step("put plate in sink", "You put the plate in the sink. [score 1.00]"),
     ),
-    branches=(branch(0, "look"), branch(0, "dance"), branch(1, "take the cup"), branch(2, "eat plate")),
+    branches=(tried(0, "look"), tried(0, "dance"), tried(1, "take the cup"), tried(2, "eat plate")),
+)
+
+TOOLS = (tool("search", "query"), tool("opening_hours", "place"))
+# Parallel calls, results of tools, two messages of a user, and a tool that is offered later.
+WITH_TOOLS = Trajectory(
+    episode_id="b",
+    task_id="t",
+    opening=(Message(role="system", content="Help."), user("When can I go to the baths?")),
+    steps=(
+        step(
+            assistant(
+                "I look.", call("opening_hours", '{"place": "baths"}', "a"), call("search", '{"query": "é"}', "b")
+            ),
+            tool_result("Open at 9.", "a"),
+            tool_result("Nothing found.", "b"),
+            tools=TOOLS,
+        ),
+        step("At nine.", "And now?", "Be quick."),
+        step(assistant(None, call("wait", "{}", "c")), tool_result("Done.", "c"), tools=(*TOOLS, tool("wait"))),
+    ),
+    branches=(
+        branch(0, assistant(None, call("search", '{"query": "baths"}', "d")), tool_result("Closed today.", "d")),
+        branch(1, "I do not know.", "Look again."),
+    ),
 )
 
 
@@ -71,40 +98,68 @@ def packed_logprobs(model: LlamaForCausalLM, tree: Tree) -> list[float]:
     return list(scores.gather(1, tree.ids[tree.targets][:, None])[:, 0].tolist())
 
 
-def own_logprobs(model: LlamaForCausalLM, tokenizer: ChatTokenizer, trajectory: Trajectory) -> Iterator[float]:
-    """The log-probability of every counted token, from one plain sequence for each branch and the trajectory."""
-    chat = list(trajectory.opening)
-    states = []
-    for step in trajectory.steps:
-        states.append(list(chat))
-        chat += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
-    yield from chat_logprobs(model, tokenizer, chat, set(range(len(trajectory.opening), len(chat))))
-    for alternative in trajectory.branches:
-        answer = Message(role="user", content=alternative.observation)
-        chat = [*states[alternative.step], Message(role="assistant", content=alternative.action), answer]
-        yield from chat_logprobs(model, tokenizer, chat, {len(chat) - 1})
+def own_logprobs(
+    model: LlamaForCausalLM, tokenizer: ChatTokenizer, trajectory: Trajectory
+) -> dict[tuple[int, ...], float]:
+    """The log-probability of every counted token behind those before it, from one plain sequence for each turn."""
+    turns = []
+    states = [trajectory.opening]
+    for number, taken in enumerate(trajectory.steps):
+        turns.append(tokenizer.reply(states[-1], taken.action, trajectory.tools(number)))
+        states.append((*states[-1], taken.action, *taken.observation))
+        if taken.observation:
+            turns.append(tokenizer.observation(states[-1], len(taken.observation), trajectory.tools(number)))
+    for one in trajectory.branches:
+        chat = (*states[one.step], one.action, *one.observation)
+        turns.append(tokenizer.observation(chat, len(one.observation), trajectory.tools(one.step)))
+    found = {}
+    for turn in turns:
+        with torch.inference_mode():
+            scores = model(input_ids=torch.tensor([turn.ids])).logits[0].log_softmax(dim=-1)
+        found |= {turn.ids[: at + 1]: float(scores[at - 1, turn.ids[at]]) for at in range(*turn.written)}
+    return found
 
 
-def chat_logprobs(
-    model: LlamaForCausalLM, tokenizer: ChatTokenizer, chat: list[Message], counted: set[int]
-) -> Iterator[float]:
-    targets: list[int] = []
-    for number in sorted(counted):
-        before, message = chat[:number], chat[number]
-        assistant = message.role == "assistant"
-        turn = tokenizer.reply(before, message) if assistant else tokenizer.observation([*before, message])
-        targets += range(*turn.written)
-    ids = tokenizer.prompt(chat, generation=False)
-    with torch.inference_mode():
-        scores = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
-    return (float(scores[target - 1, ids[target]]) for target in targets)
-
-
+@pytest.mark.parametrize("trajectory", [TRAJECTORY, WITH_TOOLS], ids=["texts", "tools"])
 def test_every_counted_token_is_as_likely_as_in_a_sequence_of_its_own(
-    packer: TreePacker, in_trees: LlamaForCausalLM, plain: LlamaForCausalLM, tiny_base: Path
+    packer: TreePacker, in_trees: LlamaForCausalLM, plain: LlamaForCausalLM, tiny_base: Path, trajectory: Trajectory
 ) -> None:
-    packed = packed_logprobs(in_trees, packer.pack(TRAJECTORY, EVERYTHING))
-    assert packed == pytest.approx(list(own_logprobs(plain, ChatTokenizer(tiny_base), TRAJECTORY)), abs=1e-4)
+    tree = packer.pack(trajectory, EVERYTHING)
+    packed = {(*path(tree, at), int(tree.ids[at])): index for index, at in enumerate(tree.targets.tolist())}
+    values = packed_logprobs(in_trees, tree)
+    expected = own_logprobs(plain, ChatTokenizer(tiny_base), trajectory)
+    assert packed.keys() == expected.keys()
+    assert [values[packed[key]] for key in expected] == pytest.approx(list(expected.values()), abs=1e-4)
+
+
+def test_a_change_of_tools_makes_branches_of_the_states_that_were_served_others(packer: TreePacker) -> None:
+    same = replace(WITH_TOOLS, branches=(), steps=tuple(replaced_tools(WITH_TOOLS.steps, TOOLS)))
+    assert packer.pack(same, EVERYTHING).layout.groups == ()
+    changed = packer.pack(replace(WITH_TOOLS, branches=()), EVERYTHING)
+    assert len(changed.layout.groups) > 0
+
+
+def replaced_tools(steps: tuple[RecordedStep, ...], tools: Tools) -> Iterator[RecordedStep]:
+    for number, one in enumerate(steps):
+        yield one.model_copy(update={"tools": None if number else tools})
+
+
+def test_an_observation_of_no_messages_ends_an_episode_and_counts_nothing(packer: TreePacker, tiny_base: Path) -> None:
+    silent = replace(TRAJECTORY, branches=(), steps=(*TRAJECTORY.steps, step("wait")))
+    tokenizer = ChatTokenizer(tiny_base)
+    observed = packer.pack(silent, Weights(observations=1.0))
+    answers = "".join(f"{text_of(one.observation)}<|im_end|>" for one in TRAJECTORY.steps)
+    assert observed.ids[observed.targets].tolist() == tokenizer.encode(answers)
+    acted = packer.pack(silent, Weights(actions=1.0))
+    assert acted.ids[acted.targets].tolist()[-2:] == tokenizer.encode("wait<|im_end|>")
+
+
+def test_the_world_model_counts_all_messages_that_answer_calls_as_one(packer: TreePacker, tiny_base: Path) -> None:
+    tree = packer.pack(WITH_TOOLS, Weights(observations=1.0))
+    said = ChatTokenizer(tiny_base).tokenizer.decode(tree.ids[tree.targets].tolist())
+    between = "\n</tool_response>\n<tool_response>\n"
+    assert f"Open at 9.{between}Nothing found.\n</tool_response><|im_end|>" in said
+    assert "And now?<|im_end|>\n<|im_start|>user\nBe quick.<|im_end|>" in said
 
 
 def test_the_loss_is_the_sum_over_counted_tokens(packer: TreePacker, in_trees: LlamaForCausalLM) -> None:
@@ -125,8 +180,8 @@ def test_branches_that_do_not_fit_are_left_out_and_the_others_unchanged(packer: 
 
 
 def test_a_branch_that_does_not_fit_costs_no_later_one_its_place(packer: TreePacker, tiny_base: Path) -> None:
-    alone = packer.pack(replace(TRAJECTORY, branches=(branch(1, "look"),)), EVERYTHING)
-    long, short = branch(0, "sing " * 50), branch(1, "look")
+    alone = packer.pack(replace(TRAJECTORY, branches=(tried(1, "look"),)), EVERYTHING)
+    long, short = tried(0, "sing " * 50), tried(1, "look")
     tight = TreePacker(ChatTokenizer(tiny_base), alone.length).pack(
         replace(TRAJECTORY, branches=(long, short, long)), EVERYTHING
     )
@@ -143,7 +198,7 @@ def test_a_reference_trajectory_is_never_cut(packer: TreePacker, tiny_base: Path
 def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePacker, tiny_base: Path) -> None:
     tree = OBJECTIVES["imitation"].pack(TRAJECTORY, packer)
     tokenizer = ChatTokenizer(tiny_base)
-    said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps)
+    said = "".join(f"{one.action.text}<|im_end|>" for one in TRAJECTORY.steps)
     assert tree.ids[tree.targets].tolist() == tokenizer.encode(said)
     assert tree.layout.groups == ()
 
@@ -151,7 +206,7 @@ def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePac
 def test_the_error_before_a_recovery_is_not_imitated(packer: TreePacker, tiny_base: Path) -> None:
     recovery = replace(TRAJECTORY, learn_from=1)
     tree = OBJECTIVES["imitation"].pack(recovery, packer)
-    said = "".join(f"{step.action}<|im_end|>" for step in TRAJECTORY.steps[1:])
+    said = "".join(f"{one.action.text}<|im_end|>" for one in TRAJECTORY.steps[1:])
     assert tree.ids[tree.targets].tolist() == ChatTokenizer(tiny_base).encode(said)
     assert torch.equal(tree.ids, OBJECTIVES["imitation"].pack(TRAJECTORY, packer).ids)
 
@@ -161,8 +216,9 @@ def test_the_world_model_counts_observations_of_the_trajectory_and_of_its_branch
 ) -> None:
     tree = OBJECTIVES["world_model"].pack(TRAJECTORY, packer)
     tokenizer = ChatTokenizer(tiny_base)
-    answers = [*(step.observation for step in TRAJECTORY.steps), *(one.observation for one in TRAJECTORY.branches)]
-    assert tree.ids[tree.targets].tolist() == tokenizer.encode("".join(f"{answer}<|im_end|>" for answer in answers))
+    answers = [one.observation for one in (*TRAJECTORY.steps, *TRAJECTORY.branches)]
+    said = "".join(f"{text_of(answer)}<|im_end|>" for answer in answers)
+    assert tree.ids[tree.targets].tolist() == tokenizer.encode(said)
 
 
 def test_trajectories_without_branches_or_without_actions_give_no_example_of_that_objective() -> None:

@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from daemon.inference.engine import Engine
+from daemon.inference.sampling import SamplingParameters
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
 from learners.settings import LoraSettings
 from learners.trainer import adapted_model
 from streams.errors import RequestRefusedError
-from streams.policy.client import Sampling
 from tests.builders.base_models import edit_json, write_base
 
 WORDS = [
@@ -65,12 +65,13 @@ def encode(engine: Engine, words: int, seed: int) -> list[int]:
 def generate(engine: Engine, prompts: list[list[int]], model: str = "base", **sampling: Any) -> list[Update]:
     """The final updates of one sequence per prompt, all submitted at once."""
     told: queue.SimpleQueue[tuple[int, Update]] = queue.SimpleQueue()
-    settings = Sampling(**{"max_tokens": 12, "stop": (), **sampling})
+    settings = SamplingParameters(
+        **{"max_tokens": 12, "stop_tokens": engine.stop_tokens, "temperature": 0.0, **sampling}
+    )
     sequences = [
         Sequence(
             prompt=np.array(prompt, dtype=np.int32),
             sampling=settings,
-            stop_tokens=engine.stop_tokens,
             tokenizer=engine.tokenizer.backend_tokenizer,
             listen=lambda update, index=index: told.put((index, update)),  # type: ignore[misc]  # mypy: no default args
             logprobs=True,
@@ -158,8 +159,7 @@ def test_a_sequence_cancelled_while_it_waits_or_runs_frees_its_slot(engine: Engi
     sequences = [
         Sequence(
             prompt=np.array(encode(engine, 20, seed=seed), dtype=np.int32),
-            sampling=Sampling(max_tokens=400, stop=()),
-            stop_tokens=frozenset(),
+            sampling=SamplingParameters(max_tokens=400, temperature=0.0),
             tokenizer=engine.tokenizer.backend_tokenizer,
             listen=told.put,
         )

@@ -20,26 +20,55 @@ from learners.chat import ChatTokenizer
 from learners.objectives.world_model import WorldModel
 from learners.packing import TreePacker, Weights
 from learners.trainer import tree_loss
-from learners.trajectories import Branch, Trajectory
+from learners.trajectories import Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
-from streams.events import Message, RecordedStep
+from streams.events import RecordedStep
+from streams.messages import Message, assistant, call, tool_result, user
 from streams.policy.client import PolicyClient
-from streams.policy.likelihood import NegativeLogLikelihood, frame_probe, observation_spans, read_frame
+from streams.policy.likelihood import (
+    NegativeLogLikelihood,
+    frame_probe,
+    observation_spans,
+    observed,
+    read_frame,
+    with_role,
+)
+from tests.builders.trained import branch, step, tool
 
 TRAJECTORY = Trajectory(
     episode_id="a",
     task_id="twc/train/1",
-    opening=ChatHarness().opening("Put the things away.\n\nYou are in the kitchen."),
+    opening=ChatHarness().opening((user("Put the things away.\n\nYou are in the kitchen."),)),
     steps=(
-        RecordedStep(action="open fridge", observation="You open the fridge. [score 0.00]"),
-        RecordedStep(action="user", observation="user"),
-        RecordedStep(action="take plate", observation="\n\nVocê pega 盘子 🍽️.\n"),
-        RecordedStep(action="look", observation="   Two spaces  inside, and at the end.  "),
+        step("open fridge", "You open the fridge. [score 0.00]"),
+        step("user", "user"),
+        step("take plate", "\n\nVocê pega 盘子 🍽️.\n"),
+        step("look", "   Two spaces  inside, and at the end.  "),
     ),
     branches=tuple(
-        Branch(step, action, f"You {action}. Nothing happens. [score 0.00]", "policy", "sandbox_exact")
-        for step, action in ((0, "look"), (0, "dance"), (1, "take the cup"), (3, "eat plate"))
+        branch(number, action, f"You {action}. Nothing happens. [score 0.00]")
+        for number, action in ((0, "look"), (0, "dance"), (1, "take the cup"), (3, "eat plate"))
+    ),
+)
+TOOLS = (tool("search", "query"), tool("open", "place"))
+WITH_TOOLS = Trajectory(
+    episode_id="b",
+    task_id="t",
+    opening=(Message(role="system", content="Help."), user("When can I swim?")),
+    steps=(
+        step(
+            assistant("I look.", call("open", '{"place": "baths"}', "a"), call("search", '{"query": "user"}', "b")),
+            tool_result("Open at 9.", "a"),
+            tool_result("\n\nNão há nada: <tool_response>\n", "b"),
+            tools=TOOLS,
+        ),
+        step("At nine.", "And now?", "Be quick."),
+        step(assistant(None, call("search", "{}", "c")), tool_result("", "c"), "And?"),
+    ),
+    branches=(
+        branch(0, assistant(None, call("search", '{"query": "baths"}', "d")), tool_result("Closed today.", "d")),
+        branch(1, "I do not know.", "Look again."),
     ),
 )
 ALTERNATIVES = ("dance", "dance wildly", "eat plate", "go north", "open fridge", "wait", "sing", "take cup")
@@ -47,8 +76,8 @@ ALTERNATIVES = ("dance", "dance wildly", "eat plate", "go north", "open fridge",
 
 def episode(trajectory: Trajectory = TRAJECTORY, steps: int | None = None) -> list[Message]:
     chat = list(trajectory.opening)
-    for step in trajectory.steps[:steps]:
-        chat += turn(step.action, step.observation)
+    for taken in trajectory.steps[:steps]:
+        chat += [taken.action, *taken.observation]
     return chat
 
 
@@ -77,27 +106,32 @@ def nats(negative_log_likelihoods: Sequence[NegativeLogLikelihood]) -> float:
     return sum(one.nats * one.tokens for one in negative_log_likelihoods)
 
 
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize(
+    ("trajectory", "adapted"),
+    [(TRAJECTORY, False), (TRAJECTORY, True), (WITH_TOOLS, False)],
+    ids=["texts", "adapted", "tools"],
+)
 async def test_the_negative_log_likelihood_is_the_world_model_loss_of_the_trainer(
-    server: str, tiny_base: Path, tiny_adapter: Path, adapted: bool
+    server: str, tiny_base: Path, tiny_adapter: Path, trajectory: Trajectory, adapted: bool
 ) -> None:
     adapter, name = (tiny_adapter, "ratchet-7-likelihood") if adapted else (None, "base")
+    tools = trajectory.tools(0)
     async with PolicyClient(server) as policy:
         if adapted:
             await policy.load_adapter(name, str(tiny_adapter))
-        reference = await policy.negative_log_likelihoods(name, episode())
+        reference = await policy.negative_log_likelihoods(name, episode(trajectory), tools)
         branches = await asyncio.gather(
             *(
                 policy.negative_log_likelihood(
-                    name, [*episode(steps=branch.step), *turn(branch.action, branch.observation)]
+                    name, [*episode(trajectory, tried.step), tried.action, *tried.observation], tools
                 )
-                for branch in TRAJECTORY.branches
+                for tried in trajectory.branches
             )
         )
-    assert len(reference) == len(TRAJECTORY.steps)
-    recorded = trained_loss(tiny_base, adapter, TRAJECTORY, Weights(observations=1.0))
+    assert len(reference) == len(trajectory.steps)
+    recorded = trained_loss(tiny_base, adapter, trajectory, Weights(observations=1.0))
     assert nats(reference) == pytest.approx(recorded, rel=1e-5)
-    assert nats([*reference, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, TRAJECTORY), rel=1e-5)
+    assert nats([*reference, *branches]) == pytest.approx(trained_loss(tiny_base, adapter, trajectory), rel=1e-5)
 
 
 async def test_an_observation_has_the_same_negative_log_likelihood_alone_and_within_its_episode(server: str) -> None:
@@ -227,8 +261,7 @@ def test_a_score_that_is_not_served_is_refused(http: httpx.Client, fields: dict[
     ("chat", "reason"),
     [
         (episode(steps=0), "end the chat"),
-        ([*episode(), Message(role="user", content="And then?")], "end the chat"),
-        ([*episode(), Message(role="system", content="Stop."), *turn("look", "A cat.")], "take turns"),
+        ([*episode(), assistant("wait")], "end the chat"),
     ],
 )
 async def test_a_chat_whose_observations_cannot_be_located_is_refused(
@@ -244,22 +277,35 @@ def tokenizer(tiny_base: Path) -> ChatTokenizer:
     return ChatTokenizer(tiny_base)
 
 
-TEXTS = st.lists(
-    st.tuples(
-        *[st.text(max_size=30) | st.sampled_from(["", "\n", "user", "\n\n  x", " ", "é🍽", "assistant\n", "<|im_end|>"])]
-        * 2
+WORDS = st.text(max_size=30) | st.sampled_from(["", "\n", "user", "\n\n  x", " ", "é🍽", "assistant\n", "<|im_end|>"])
+# A text answers in one message or two, and calls are answered by results and maybe a word of the user.
+STEPS = st.builds(lambda action, *said: step(action, *said), WORDS, WORDS) | st.builds(
+    lambda action, *said: step(action, *said), WORDS, WORDS, WORDS
+)
+CALLS = st.builds(
+    lambda content, result, other, words: step(
+        assistant(content, call("search", json.dumps({"query": content}), "a"), call("open", "{}", "b")),
+        tool_result(result, "a"),
+        tool_result(other, "b"),
+        *words,
     ),
-    max_size=5,
+    WORDS,
+    WORDS,
+    WORDS,
+    st.lists(WORDS, max_size=1),
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(TEXTS)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEPS | CALLS, max_size=5))
 def test_an_observation_has_the_same_tokens_here_and_in_the_trainer(
-    tokenizer: ChatTokenizer, steps: list[tuple[str, str]]
+    tokenizer: ChatTokenizer, steps: list[RecordedStep]
 ) -> None:
-    frame = read_frame(*(tokenizer.prompt(frame_probe(letter), generation=False) for letter in "ab"))
-    chat = [*TRAJECTORY.opening, *(message for step in steps for message in turn(*step))]
-    ends = range(len(TRAJECTORY.opening) + 2, len(chat) + 1, 2)
-    expected = [tokenizer.observation(chat[:end]).written for end in ends]
-    assert list(observation_spans(tokenizer.prompt(chat, generation=False), chat, frame)) == expected
+    def tokens(chat: Sequence[Message]) -> list[int]:
+        return tokenizer.prompt(chat, generation=False)
+
+    frame = read_frame(*(tokens(frame_probe(letter)) for letter in "ab"))
+    frame = with_role(frame, "tool", *(tokens(frame_probe(letter, "tool")) for letter in "ab"))
+    chat = [*TRAJECTORY.opening, *(message for taken in steps for message in (taken.action, *taken.observation))]
+    expected = [tokenizer.observation(chat[: one.end], one.end - one.begin).written for one in observed(chat)]
+    assert list(observation_spans(tokens(chat), chat, frame)) == expected
