@@ -1,8 +1,8 @@
 """How fast events get from their topic into the store, against the least that could do it.
 
 `python -m benchmarks.ingest [--events N] [--tools] [--rounds R] [--json]` produces N step events on an embedded broker
-(or on `--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare aiokafka
-consumer that inserts as many Arrow rows without decoding, checking or acknowledging anything. `ratio` is the first rate
+(or on `--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare
+aiokafka consumer that inserts as many Arrow rows without decoding, checking or acknowledging anything. `ratio` is the first rate
 by the last. With `--tools` the steps are those of an agent that calls tools.
 """
 

@@ -53,7 +53,7 @@ from tests.served import served
 ALL_TRAIN = HoldoutSettings(selection=0.0, confirmation=0.0)
 Turns = Sequence[tuple[Message, Messages, Tools]]
 # `--hypothesis-seed` is for the night; each change tries the same ones.
-EXAMPLES = [pytest.param(60, True), pytest.param(2000, False, marks=pytest.mark.nightly)]
+EXAMPLES = [pytest.param(60, True), pytest.param(1000, False, marks=pytest.mark.nightly)]
 
 
 def opened(path: Path) -> Store:
