@@ -23,8 +23,8 @@ def write_probes(
 ) -> None:
     """Write probes.json into `output`: token ids of prompts, and the log-probability in nats of each but the first.
 
-    The prompts are those of the first actions, as they are served, with the tools that were offered. The model is merged
-    in float32 and cast back, as a server does that merges, so that rounding is the same.
+    The prompts are those of the first actions, as they are served, with the tools that were offered. The model is
+    merged in float32 and cast back, as a server does that merges, so that rounding is the same.
     """
     merged = copy.deepcopy(adapted).float().merge_and_unload().to(next(adapted.get_base_model().parameters()).dtype)
     # A prompt is not a tree; it is read as any server reads it.
