@@ -109,6 +109,12 @@ def _write_template(folder: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    write_model_of_gguf(gguf, folder)
+    embedded_tokenizer_files(folder)
+
+
+def write_model_of_gguf(gguf: Path, folder: Path) -> None:
+    """Write the model in the file `gguf`, its weights in bfloat16, into `folder`; no tokenizer."""
     # Most processes only name the base model, and torch takes seconds to import.
     import torch
     from transformers import AutoModelForCausalLM
@@ -120,4 +126,3 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
-    embedded_tokenizer_files(folder)

@@ -15,13 +15,18 @@ TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The special tokens of a chat template; `stops` are those that the generation settings end a reply at."""
+    """The special tokens of a chat template; `stops` are those that the generation settings end a reply at.
+
+    `setting` is set before the template's own text, which is in the file `file` where it is not named as the family is.
+    """
 
     special: tuple[str, ...]
     stops: tuple[str, ...]
     bos: str | None = None
     eos: str = "<|im_end|>"
     words: tuple[str, ...] = ()
+    setting: str = ""
+    file: str | None = None
 
 
 _CHATML = Family(("<|im_start|>", "<|im_end|>"), ("<|im_end|>",))
@@ -43,6 +48,13 @@ FAMILIES = {
     ),
     "qwen2_5": _CHATML,
     "qwen3": Family(_CHATML.special, _CHATML.stops, words=("<think>", "</think>")),
+    "qwen3_no_thinking": Family(
+        _CHATML.special,
+        _CHATML.stops,
+        words=("<think>", "</think>"),
+        setting="{%- set enable_thinking = false %}",
+        file="qwen3",
+    ),
     "gemma": _GEMMA,
     "gemma3": _GEMMA,
     "phi3": Family(
@@ -124,9 +136,22 @@ def write_base(words: Path, folder: Path, template: str = "smollm2", architectur
     )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _write_stops(folder, template)
+    return folder
+
+
+def write_chat(words: Path, folder: Path, template: str) -> Path:
+    """Write what `ChatTokenizer` reads of such a model: all but its weights."""
+    write_tokenizer(words, folder, template)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    _write_stops(folder, template)
+    return folder
+
+
+def _write_stops(folder: Path, template: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     stops = [tokenizer.convert_tokens_to_ids(stop) for stop in FAMILIES[template].stops]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
-    return folder
 
 
 def write_tokenizer(words: Path, folder: Path, template: str) -> None:
@@ -145,7 +170,7 @@ def write_tokenizer(words: Path, folder: Path, template: str) -> None:
     tokenizer.eos_token = family.eos
     if family.bos:
         tokenizer.bos_token = family.bos
-    tokenizer.chat_template = (TEMPLATES / f"{template}.jinja").read_text()
+    tokenizer.chat_template = family.setting + (TEMPLATES / f"{family.file or template}.jinja").read_text()
     tokenizer.save_pretrained(folder)
 
 
