@@ -253,9 +253,10 @@ def _bad_words(engine: Engine, words: Iterable[str]) -> tuple[tuple[int, ...], .
     """The tokens of each word, at the beginning of a text and, if they are as many, behind a space, as vLLM has it."""
     encode = engine.tokenizer.backend_tokenizer.encode
     found: list[tuple[int, ...]] = []
-    for word in words:
-        bare = tuple(encode(word.lstrip(), add_special_tokens=False).ids)
-        spaced = tuple(encode(" " + word.lstrip(), add_special_tokens=False).ids)
+    for each in words:
+        word = each.lstrip() or each
+        bare = tuple(encode(word, add_special_tokens=False).ids)
+        spaced = tuple(encode(f" {word}", add_special_tokens=False).ids)
         found += [bare] if bare else []
         found += [spaced] if spaced and len(spaced) == len(bare) and spaced[0] != bare[0] else []
     return tuple(found)

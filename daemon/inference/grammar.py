@@ -20,7 +20,8 @@ from streams.errors import RequestRefusedError
 
 # Agents send the same tools with every request.
 _KEPT = 32
-# Symbols; a schema with thousands of properties takes seconds to compile and is refused.
+# Characters, and symbols: a schema with thousands of properties takes seconds to compile and is refused.
+_LONGEST = 100_000
 _LARGEST = 20_000
 
 
@@ -178,11 +179,20 @@ class Grammars:
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
-    def matcher(self, grammar: str, schemas: Iterable[AnswerRule]) -> LLMatcher:
-        """A matcher of `grammar`, into which `schemas` were written. Takes milliseconds, and a second at first use.
+    def matcher(self, grammar: str, rules: Iterable[AnswerRule]) -> LLMatcher:
+        """A matcher of `grammar`, into which `rules` were written. Takes milliseconds, and a second at first use.
 
-        Raises `RequestRefusedError` if it cannot be compiled or is too large; the message names the schemas at fault.
+        Raises `RequestRefusedError` if it cannot be compiled or is too large; the message names the rules at fault.
         """
+        rules = tuple(rules)
+        if len(grammar) > _LONGEST:
+            named = ", ".join(each.field for each in rules)
+            raise RequestRefusedError(
+                400,
+                "invalid_grammar",
+                f"{named}: {len(grammar)} characters of schemas are too large, {_LONGEST} are the most a reply can be "
+                "held to; simplify the schema",
+            )
         with self._lock:
             if self._words is None:
                 self._words = self._make_words()
@@ -190,15 +200,15 @@ class Grammars:
             if compiled is None:
                 compiled = self._compile(self._words, grammar)
                 if compiled.is_error():
-                    raise RequestRefusedError(400, "invalid_grammar", self._faults(self._words, compiled, schemas))
+                    raise RequestRefusedError(400, "invalid_grammar", self._faults(self._words, compiled, rules))
                 self._compiled[grammar] = compiled
                 if len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(grammar)
             return compiled.deep_copy()
 
-    def _faults(self, words: LLTokenizer, compiled: LLMatcher, schemas: Iterable[AnswerRule]) -> str:
-        alone = {each.field: self._compile(words, f"start: json\njson: {each.rule}") for each in schemas}
+    def _faults(self, words: LLTokenizer, compiled: LLMatcher, rules: Iterable[AnswerRule]) -> str:
+        alone = {each.field: self._compile(words, f"start: json\njson: {each.rule}") for each in rules}
         faults = {field: matcher for field, matcher in alone.items() if matcher.is_error()}
         named = faults or {" and ".join(alone): compiled}
         told = "; ".join(f"{field}: {_reason(matcher)}" for field, matcher in named.items())

@@ -66,10 +66,9 @@ class ReplyReader:
             return []
         left = self._delta(message.reasoning_content or "", message.content or "", shown=True)
         calls = [_call_delta(index, each) for index, each in enumerate(message.tool_calls or ())]
-        return [
-            *([left] if left.content or left.reasoning_content else []),
-            *(ChatDelta(tool_calls=[each]) for each in calls),
-        ]
+        rest = [left] if left.content or left.reasoning_content else []
+        # The end is told by itself: the SDK of OpenAI misses the end of a call that comes with it.
+        return [*rest, *(ChatDelta(tool_calls=[each]) for each in calls), ChatDelta()]
 
     def _delta(self, reasoning: str, content: str, *, shown: bool = False) -> ChatDelta:
         if not shown:

@@ -41,8 +41,9 @@ def _as_sent(message: Any) -> Any:
 
 
 def _readable(message: Message) -> Message:
-    if not message.is_readable:
-        raise _refusal("only texts and calls of functions can be read: leave images, audio, files and others out")
+    unreadable = sorted(set(message.unreadable()))
+    if unreadable:
+        raise _refusal(f"{', '.join(unreadable)}: only texts and calls of functions can be read; leave it out")
     return message
 
 
@@ -171,7 +172,7 @@ class ChatRequest(UnservedInChat, _Sampled):
     @field_validator("prompt_logprobs", "return_token_ids")
     @classmethod
     def _not_streamed(cls, wanted: Any, others: ValidationInfo) -> Any:
-        if wanted not in (None, False) and others.data.get("stream"):
+        if wanted is not None and wanted is not False and others.data.get("stream"):
             raise _refusal("not served with stream; leave one of them out")
         return wanted
 

@@ -42,8 +42,9 @@ def run_server(tiny_base: Path, **settings: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_base: Path) -> Iterator[str]:
-    with run_server(tiny_base) as address:
+def server(tiny_base: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a server that all tests of a module share; the module may set `MAX_LENGTH`, in tokens."""
+    with run_server(tiny_base, max_length=getattr(request.module, "MAX_LENGTH", 512)) as address:
         yield address
 
 

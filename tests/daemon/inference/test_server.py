@@ -122,7 +122,7 @@ async def test_hundreds_of_chats_at_once_are_all_answered(server: str) -> None:
     chats = [[Message(role="user", content=f"You are in room {room % 150}.")] for room in range(300)]
     async with PolicyClient(server) as policy:
         replies = await asyncio.gather(*(policy.chat("base", chat, Sampling(max_tokens=4)) for chat in chats))
-    assert [a[0].text for a in replies[:150]] == [b[0].text for b in replies[150:]]
+    assert [a[0].message for a in replies[:150]] == [b[0].message for b in replies[150:]]
 
 
 async def test_an_adapter_loads_while_the_base_serves_and_changes_what_it_should(
@@ -135,7 +135,7 @@ async def test_an_adapter_loads_while_the_base_serves_and_changes_what_it_should
             for n in range(40)
         ]
         await policy.load_adapter("ratchet-1-aaaa", str(tiny_adapter))
-        assert all(replies[0].text is not None for replies in await asyncio.gather(*talk))
+        assert all(replies[0].message.content is not None for replies in await asyncio.gather(*talk))
         adapted = await policy.prompt_logprobs("ratchet-1-aaaa", PROMPT)
         listed = {model.name: model for model in await policy.models()}
         assert listed["ratchet-1-aaaa"].root == str(tiny_adapter)
@@ -177,7 +177,7 @@ async def test_unloading_waits_for_replies_in_flight_and_the_name_is_never_used_
         ("chat/completions", {"model": "base", "messages": []}, 400, "invalid_request"),
         ("chat/completions", {"model": "base", "messages": CHAT, "tools": [{}]}, 400, "invalid_request"),
         ("completions", {"model": "base", "prompt": "a " * 600}, 400, "context_length_exceeded"),
-        ("completions", {"model": "base", "prompt": "a", "echo": True}, 400, "unsupported"),
+        ("completions", {"model": "base", "prompt": "a", "echo": True}, 400, "invalid_request"),
         ("load_lora_adapter", {"lora_name": "x", "lora_path": "/nowhere"}, 400, "bad_adapter"),
         ("load_lora_adapter", {"lora_name": "base", "lora_path": "/nowhere"}, 400, "name_used"),
         ("unload_lora_adapter", {"lora_name": "base"}, 404, "adapter_not_found"),

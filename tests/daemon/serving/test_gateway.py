@@ -10,8 +10,8 @@ from daemon.registry.registry import Registry
 from daemon.serving.gateway import Alias, gateway_router
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
-from streams.messages import Message
 from streams.kafka.settings import KafkaSettings
+from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.store.client import StoreClient
 from tests.daemon.conftest import serve_role
@@ -68,6 +68,37 @@ async def test_errors_of_the_inference_server_are_passed_on_unchanged(
 async def test_completions_pass_through_too(serving: httpx.AsyncClient) -> None:
     request = {"model": "assistant", "prompt": "You are", "max_tokens": 3, "temperature": 0}
     assert (await serving.post("/v1/completions", json=request)).json()["model"] == "base"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tool_calls_pass_through_in_both_directions(serving: httpx.AsyncClient, stream: bool) -> None:
+    place = {"type": "object", "properties": {"to": {"enum": ["Oslo"]}}, "required": ["to"]}
+    function = {"name": "find_route", "parameters": place | {"additionalProperties": False}, "strict": True}
+    call = {"id": "call_1", "type": "function", "function": {"name": "find_route", "arguments": '{"to": "Oslo"}'}}
+    request = CHAT | {
+        "messages": [
+            {"role": "developer", "content": "Help."},
+            {"role": "user", "content": [{"type": "text", "text": "To Oslo."}], "name": "anna"},
+            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None, "annotations": []},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Closed."},
+        ],
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": "find_route"}},
+        "response_format": None,
+        "max_tokens": 60,
+        "stream": stream,
+    }
+    answer = await serving.post("/v1/chat/completions", json=request)
+    assert answer.status_code == 200, answer.text
+    if stream:
+        events = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+        calls = [each for event in events for each in event["choices"][0]["delta"].get("tool_calls", ())]
+        assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    else:
+        (choice,) = answer.json()["choices"]
+        assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+        calls = choice["message"]["tool_calls"]
+    assert [each["function"] for each in calls] == [{"name": "find_route", "arguments": '{"to": "Oslo"}'}]
 
 
 async def test_a_stream_that_began_before_a_promotion_ends_on_the_same_model(
