@@ -1,9 +1,9 @@
 """How fast events get from their topic into the store, against the least that could do it.
 
-`python -m benchmarks.ingest [--events N] [--rounds R] [--json]` produces N step events on an embedded broker (or on
-`--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare aiokafka
+`python -m benchmarks.ingest [--events N] [--tools] [--rounds R] [--json]` produces N step events on an embedded broker
+(or on `--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare aiokafka
 consumer that inserts as many Arrow rows without decoding, checking or acknowledging anything. `ratio` is the first rate
-by the last.
+by the last. With `--tools` the steps are those of an agent that calls tools.
 """
 
 import argparse
@@ -13,17 +13,18 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka import KafkaProducer
 
-from streams.events import Actor, Message, StepEvent, Task
+from streams.events import Actor, StepEvent, Task
 from streams.ids import uuid7
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
@@ -33,6 +34,7 @@ from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from streams.kafka.worker import run
+from streams.messages import Messages, Tools, assistant, call, tool_result, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.settings import StoreSettings
@@ -44,8 +46,40 @@ _IN_FLIGHT = 10_000
 _SEND_TIMEOUT_S = 60
 
 
-def produce(kafka: KafkaSettings, events: int) -> float:
-    """Publish `events` steps of about 1 kB; returns the seconds it took."""
+TOOLS: Tools = tuple(
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"{name} an object of the kitchen. " * 3,
+            "parameters": {"type": "object", "properties": {"object": {"type": "string", "description": "Its name."}}},
+        },
+    }
+    for name in ("take", "open", "close", "put")
+)
+
+
+def text(step: int) -> dict[str, Any]:
+    """A step of a text game."""
+    return {
+        "messages": (user("You are in a kitchen. " * 20),),
+        "action": assistant("open the wardrobe"),
+        "observation": (user("You open the wardrobe. [score 0.50]"),),
+    }
+
+
+def tool_calls(step: int) -> dict[str, Any]:
+    """A step of an agent with four tools, which calls one of them: its state has the calls and results of before."""
+    state: Messages = (user("You are in a kitchen. " * 20),)
+    for number in range(step + 1):
+        action = assistant(None, call("open", json.dumps({"object": f"wardrobe {number}"}), f"call_{number}"))
+        observation = (tool_result(json.dumps({"opened": True, "score": 0.5}), f"call_{number}"),)
+        before, state = state, (*state, action, *observation)
+    return {"messages": before, "action": action, "observation": observation, "tools": TOOLS}
+
+
+def produce(kafka: KafkaSettings, events: int, step_of: Callable[[int], dict[str, Any]]) -> float:
+    """Publish `events` steps of about 1 kB, with tool calls 1 to 4 kB; returns the seconds it took."""
     began = time.perf_counter()
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20)
     sent = []
@@ -57,10 +91,8 @@ def produce(kafka: KafkaSettings, events: int) -> float:
             agent="assistant",
             principal="tenant/user",
             task=Task(environment="textworld_express", task_id=f"twc/train/{number // STEPS}"),
-            messages=(Message(role="user", content="You are in a kitchen. " * 20),),
-            action=Message(role="assistant", content="open the wardrobe"),
-            observation="You open the wardrobe. [score 0.50]",
             actor=Actor(kind="expert"),
+            **step_of(number % STEPS),
         )
         sent.append(producer.send(kafka.events_topic, key=name.encode(), value=event.to_json()))
         if len(sent) == _IN_FLIGHT or number + 1 == events:
@@ -160,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3, help="how often each reads all of them; medians are reported")
+    parser.add_argument("--tools", action="store_true", help="steps of an agent that calls tools")
     parser.add_argument("--bootstrap", default="", help="a cluster to use instead of the embedded broker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -167,7 +200,7 @@ def main() -> None:
     with cluster(options.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
         kafka = KafkaSettings(bootstrap=bootstrap, events_topic=f"{uuid7()}.events")
         create_topics(kafka)
-        produced_s = produce(kafka, options.events)
+        produced_s = produce(kafka, options.events, tool_calls if options.tools else text)
         assert sum(end_offsets(bootstrap, kafka.events_topic).values()) == options.events
         seconds, peak = measure(kafka, Path(folder), options.events, options.rounds)
     ratios = {

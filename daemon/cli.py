@@ -23,6 +23,7 @@ from daemon.commands.doctor import doctor
 from daemon.commands.environment import environment
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
+from daemon.commands.importing import import_files
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.why import why
 from daemon.config import Settings
@@ -151,6 +152,7 @@ app.command()(why)
 app.command()(forget)
 app.command()(transitions)
 app.command()(export)
+app.command("import")(import_files)
 app.add_typer(dead_letters)
 app.add_typer(environment)
 

@@ -49,6 +49,9 @@ class EngineSettings(FrozenModel):
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
     threads: int = Field(default=2, ge=1, description="Torch threads of the embedded server.")
     slots: int = Field(default=96, ge=1, description="Chats it keeps, per model; memory that is used again is faster.")
+    max_length: int = Field(
+        default=2048, ge=8, description="Longest prompt and reply together, in tokens; tools are part of the prompt."
+    )
 
 
 class DomainSettings(FrozenModel):

@@ -45,18 +45,21 @@ class Narrator:
     def say(self, text: str) -> None:
         self.console.print(f"[dim]{self._clock()}[/dim] {text}", highlight=False, soft_wrap=True)
 
-    def advance(self, step: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` of `step` are done."""
+    def advance(self, step: str, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total` of `step` are done; None where nobody knows how many there will be."""
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total, note=note)
         self._bars.update(self._tasks[step], completed=done, total=total, note=note)
         if self.console.is_terminal:
             return
         now = time.monotonic()
-        if done >= total or now - self._last_line.get(step, 0.0) >= _LINE_EVERY_S:
+        if (total is not None and done >= total) or now - self._last_line.get(step, 0.0) >= _LINE_EVERY_S:
             self._last_line[step] = now
             self.console.print(
-                f"{self._clock()} {step}: {done}/{total} {note}".rstrip(), highlight=False, markup=False, soft_wrap=True
+                f"{self._clock()} {step}: {done}/{'?' if total is None else total} {note}".rstrip(),
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     def _clock(self) -> str:

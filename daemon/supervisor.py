@@ -188,6 +188,7 @@ def inference_service(settings: Settings, base: Path) -> Service:
     command = (
         *(sys.executable, "-m", "daemon.inference", "--model", str(base)),
         *("--port", str(engine.port), "--threads", str(engine.threads), "--slots", str(engine.slots)),
+        *("--max-length", str(engine.max_length)),
     )
     return _service(settings, "inference", command, f"http://127.0.0.1:{engine.port}/health")
 

@@ -10,13 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import structlog
+
 from evaluation.settings import RolloutSettings
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
+from streams.errors import ContextLengthError
 from streams.events import Task
 from streams.messages import Message, Messages, Tools
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, SandboxSession
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class _Episode:
     tools: Tools = ()
     actions: list[Message] = field(default_factory=list)
     invalid_actions: int = 0
+    is_full: bool = False
 
     def rollout(self) -> Rollout:
         return Rollout(
@@ -62,6 +69,9 @@ async def play(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Rollout]:
     """Play each task once with the served `model`; the rollouts come in the order of `tasks`.
+
+    An episode that grows longer than the server takes ends there, as one in production would; one that the server has
+    no room for at all is an error.
 
     `on_progress` is told the episodes finished so far and the episodes in all. Raises `PolicyError` and `SandboxError`:
     a task that could not be played to its end has no rollout, and neither has the list it is in.
@@ -96,7 +106,11 @@ async def _play_chunk(
         live = episodes
         for _ in range(harness.max_steps):
             await asyncio.gather(*(_take_turn(episode, model, policy, harness, settings) for episode in live))
-            live = [episode for episode in live if not (episode.last.done or harness.gives_up(episode.messages))]
+            live = [
+                episode
+                for episode in live
+                if not (episode.last.done or episode.is_full or harness.gives_up(episode.messages))
+            ]
             report(len(episodes) - len(live))
             if not live:
                 break
@@ -108,7 +122,14 @@ async def _take_turn(
     episode: _Episode, model: str, policy: PolicyClient, harness: ChatHarness, settings: RolloutSettings
 ) -> None:
     sampling = settings.sampling.within(harness.max_tokens, harness.stop)
-    (reply,) = await policy.chat(model, episode.messages, sampling, tools=episode.tools)
+    try:
+        (reply,) = await policy.chat(model, episode.messages, sampling, tools=episode.tools)
+    except ContextLengthError as error:
+        if not episode.actions:
+            raise
+        log.warning("an episode has no room left", model=model, task=episode.task.task_id, reason=str(error))
+        episode.is_full = True
+        return
     action = harness.parse(reply.message)
     episode.last = await episode.session.step(action)
     episode.actions.append(action)

@@ -98,7 +98,7 @@ class Bench:
     async def _one(self, arm: str, seed: int, stages: tuple[Stage, ...], snapshot: Path) -> tuple[Run, list[Rollout]]:
         began, lab = time.monotonic(), self.laboratory
         name = f"{arm.replace(' + ', '-').replace(' ', '-')}-{seed}"
-        tokens = await lab.teach(name, snapshot, stages, seed)
+        updates = await lab.teach(name, snapshot, stages, seed)
         rollouts = await lab.played(name, lab.held_out[: self.options.tasks])
         await lab.policy.unload_adapter(name)
         steps = sum(rollout.steps for rollout in rollouts)
@@ -109,7 +109,7 @@ class Bench:
             success=round(sum(rollout.success for rollout in rollouts) / len(rollouts), 4),
             mean_score=round(sum(rollout.score for rollout in rollouts) / len(rollouts), 4),
             invalid_actions=round(sum(rollout.invalid_actions for rollout in rollouts) / steps, 4),
-            trained_tokens=tokens,
+            trained_tokens=sum(update.tokens for update in updates),
             seconds=round(time.monotonic() - began, 1),
         )
         lab.narrator.say(f"{arm}, seed {seed}: success {run.success:.3f}, mean score {run.mean_score:.3f}")

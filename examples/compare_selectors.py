@@ -105,7 +105,7 @@ class Bench:
         name = f"{arm}-{seed}"
         snapshot = lab.snapshot(name, trajectories)
         world_model = Stage(objective="world_model", updates=options.updates)
-        tokens = await lab.teach(name, snapshot, (world_model,), seed)
+        updates = await lab.teach(name, snapshot, (world_model,), seed)
         loss = await self._loss(name, judges)
         await lab.policy.unload_adapter(name)
         success = None
@@ -120,7 +120,7 @@ class Bench:
             arm=arm,
             seed=seed,
             branches=sum(len(trajectory.branches) for trajectory in trajectories),
-            trained_tokens=tokens,
+            trained_tokens=sum(update.tokens for update in updates),
             loss=round(loss, 4),
             success=success,
         )

@@ -18,7 +18,7 @@ from daemon.console import Narrator, print_json
 from daemon.supervisor import inference_service
 from evaluation.rollouts import Rollout, play
 from learners.base_model import resolve_base
-from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
+from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
@@ -50,21 +50,29 @@ class Laboratory:
     held_out: tuple[Task, ...]
     narrator: Narrator
 
-    async def teach(self, name: str, snapshot: Path, stages: tuple[Stage, ...], seed: int) -> int:
-        """Train an adapter of the base model and have it served as `name`; returns how many tokens were trained."""
-        tokens = 0
-        learner = LearnerSettings(stages=stages, lora=LoraSettings(layers=15), threads=self.settings.learner.threads)
+    async def teach(
+        self, name: str, snapshot: Path, stages: tuple[Stage, ...], seed: int, max_length: int | None = None
+    ) -> list[Progress]:
+        """Train an adapter of the base model and have it served as `name`; returns how each update went."""
+        given = self.settings.learner
+        learner = LearnerSettings(
+            stages=stages,
+            lora=LoraSettings(layers=15),
+            threads=given.threads,
+            max_length=max_length or given.max_length,
+        )
         output = self.home / name
         job = TrainingJob(base=self.base, snapshot=snapshot, output=output, settings=learner, seed=seed)
+        updates: list[Progress] = []
 
-        def count(update: int, updates: int, loss: float, trained: int) -> None:
-            nonlocal tokens
-            tokens += trained
-            self.narrator.advance(f"{name}: training", update, updates, f"loss {loss:.3f}")
+        def note(progress: Progress) -> None:
+            updates.append(progress)
+            loss = f"loss {progress.loss:.3f}"
+            self.narrator.advance(f"{name}: training", progress.update, progress.updates, loss)
 
-        await run_training(job, lambda p: count(p.update, p.updates, p.loss, p.tokens))
+        await run_training(job, note)
         await self.policy.load_adapter(name, str(output))
-        return tokens
+        return updates
 
     async def recorded(
         self, task: Task, actions: Sequence[Message], verdict: Literal["trusted", "failed"] = "trusted"
@@ -99,6 +107,7 @@ class Laboratory:
                 *(branch(request, self.pool, policy, selector, settings) for request in batch)
             )
             trajectories += map(_trajectory, batch, worked)
+            self.narrator.advance("branching", len(trajectories), len(requests))
         return trajectories
 
     def snapshot(self, name: str, trajectories: Sequence[Trajectory]) -> Path:
@@ -135,18 +144,18 @@ def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Traj
 def present(
     program: str,
     compare: Callable[[Narrator], Coroutine[None, None, Report]],
-    table: Callable[[Report], Table],
+    table: Callable[[Report], Table] | None,
     *,
-    as_json: bool,
+    as_json: bool = False,
 ) -> int:
-    """Compare, and print the report as a table or as JSON; returns the exit status."""
+    """Compare, and print the report as a table or, without one, as JSON; returns the exit status."""
     try:
         with Narrator() as narrator:
             report = asyncio.run(compare(narrator))
     except RatchetError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-    if as_json:
+    if as_json or table is None:
         print_json(report.model_dump_json())
     else:
         Console(width=120).print(table(report))
@@ -154,9 +163,9 @@ def present(
 
 
 @asynccontextmanager
-async def laboratory(narrator: Narrator) -> AsyncIterator[Laboratory]:
-    """Start the server and the sandboxes, and end them."""
-    given = Settings.read()
+async def laboratory(narrator: Narrator, chosen: Settings | None = None) -> AsyncIterator[Laboratory]:
+    """Start the server and the sandboxes, and end them. Without settings of its own, those of the environment count."""
+    given = chosen or Settings.read()
     base = await asyncio.to_thread(resolve_base, given.model, given.home)
     with tempfile.TemporaryDirectory(prefix="ratchet-laboratory-") as scratch:
         engine = given.engine.model_copy(update={"port": free_port()})

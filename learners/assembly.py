@@ -86,7 +86,7 @@ def _continued(
 ) -> tuple[RecordedStep, ...]:
     """The first `left_at` recorded steps and what was done instead of the rest, from the same state: with its tools."""
     before, offered = recorded[:left_at], tools_at(recorded, left_at)
-    if steps[0].tools is None and tools_at(before, left_at) != offered:
+    if steps and steps[0].tools is None and tools_at(before, left_at) != offered:
         steps = (steps[0].model_copy(update={"tools": offered}), *steps[1:])
     return before + steps
 

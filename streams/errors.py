@@ -7,10 +7,11 @@ RatchetError
 ├── SpoolError                  the producer's spool
 ├── RetractionError             `ratchet forget`
 ├── UnjudgeableError            redaction
-├── ToolCallError               actions that are tool calls
+├── ToolCallError               tool calls and the definitions of tools
 ├── UnreadableRequestError      the OTLP receiver
 ├── RequestTooLargeError        the OTLP receiver
 ├── IntakeError                 the client of the OTLP receiver
+├── ExchangeError               files of conversations
 ├── SandboxError                sandboxes and environments
 │   ├── DivergedError
 │   ├── StepTimeoutError
@@ -18,6 +19,7 @@ RatchetError
 │   ├── ServerRefusedError      an OpenEnv server
 │   └── BrokenPromiseError      `ratchet environment check`
 ├── PolicyError                 the client of the inference server
+│   └── ContextLengthError
 ├── RequestRefusedError         the inference server
 ├── ChatTemplateError           a chat and the base model's template
 ├── TrainingError               a training run
@@ -63,7 +65,7 @@ class UnjudgeableError(RatchetError):
 
 
 class ToolCallError(RatchetError):
-    """An action was meant to be tool calls and is not well-formed; the text is fit for the policy's eyes."""
+    """A tool call cannot be executed, or a tool's definition cannot be used; the text is fit for the policy's eyes."""
 
 
 class UnreadableRequestError(RatchetError):
@@ -72,6 +74,10 @@ class UnreadableRequestError(RatchetError):
 
 class IntakeError(RatchetError):
     """The OTLP receiver cannot be reached or refused a request."""
+
+
+class ExchangeError(RatchetError):
+    """A conversation in a file cannot be read, or not as the options say."""
 
 
 class RequestTooLargeError(RatchetError):
@@ -115,6 +121,10 @@ class BrokenPromiseError(SandboxError):
 
 class PolicyError(RatchetError):
     """The inference server cannot be reached or refused a request."""
+
+
+class ContextLengthError(PolicyError):
+    """A chat, with the reply that is asked for, is longer than the inference server takes."""
 
 
 class RequestRefusedError(RatchetError):

@@ -9,11 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import invalidate_caches
 from pathlib import Path
+from types import ModuleType
 
+from examples import tool_environment
 from streams.environments.registry import ENTRY_POINTS
 from streams.runtime.files import write_atomically
-from tests.faulty import ratchet_faulty
+from tests.faulty import ratchet_faulty, ratchet_faulty_tools
 from tests.locked import locked
+
+# Each under the name that it is installed by; the example is what the faulty tools are made of.
+_INSTALLED = {
+    "ratchet_faulty": ratchet_faulty,
+    "ratchet_faulty_tools": ratchet_faulty_tools,
+    "ratchet_example": tool_environment,
+}
+
+
+def _environments(module: ModuleType) -> list[str]:
+    return [
+        name
+        for name, member in vars(module).items()
+        if inspect.isclass(member) and member.__module__ == module.__name__ and hasattr(member, "capabilities")
+    ]
+
+
+def _source(module: ModuleType) -> bytes:
+    text = Path(module.__file__ or "").read_text()
+    return text.replace(f"from {tool_environment.__name__} import", "from ratchet_example import").encode()
 
 
 @contextmanager
@@ -24,23 +46,24 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     which ends with the process, however it ends.
     """
     site = Path(sysconfig.get_path("purelib"))
-    module, metadata = site / "ratchet_faulty.py", site / "ratchet_faulty-1.dist-info"
-    classes = [
-        name
-        for name, member in vars(ratchet_faulty).items()
-        if inspect.isclass(member) and member.__module__ == ratchet_faulty.__name__
-    ]
-    lines = [f"faulty_{name.lower()} = ratchet_faulty:{name}" for name in classes]
+    metadata = site / "ratchet_faulty-1.dist-info"
+    entries = {
+        f"faulty_{environment.lower()}": f"{name}:{environment}"
+        for name, module in _INSTALLED.items()
+        for environment in _environments(module)
+    }
+    lines = [f"{name} = {member}" for name, member in entries.items()]
     with locked(site):
         metadata.mkdir(exist_ok=True)
         write_atomically(metadata / "METADATA", b"Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n")
         write_atomically(metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode())
-        write_atomically(module, Path(ratchet_faulty.__file__).read_bytes())
+        for name, module in _INSTALLED.items():
+            write_atomically(site / f"{name}.py", _source(module))
         use = os.open(metadata, os.O_RDONLY)
         fcntl.flock(use, fcntl.LOCK_SH)
     invalidate_caches()
     try:
-        yield tuple(f"faulty_{name.lower()}" for name in classes)
+        yield tuple(entries)
     finally:
         with locked(site):
             try:
@@ -48,6 +71,7 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
             except BlockingIOError:
                 pass  # another process still plays with it
             else:
-                module.unlink(missing_ok=True)
+                for name in _INSTALLED:
+                    (site / f"{name}.py").unlink(missing_ok=True)
                 shutil.rmtree(metadata)
             os.close(use)

@@ -77,7 +77,7 @@ class Suggestions:
     async def sampled(self, step: int) -> tuple[list[Proposal], str]:
         """Actions sampled from the policy, repeats included, and the name of the model that answered.
 
-        What the environment allows is proposed in its own spelling.
+        What the environment lists is proposed in its own spelling.
         """
         harness = self.description.harness
         samplings = [self.settings.sampling(temperature, harness) for temperature in self.settings.temperatures]
@@ -88,8 +88,9 @@ class Suggestions:
         allowed = {proposal.key: proposal.action for proposal in await self.allowed(step)}
         # Without a list it is not known before it is tried.
         known = self.description.lists_actions
+        spelled = allowed if known else {}
         proposals = [
-            Proposal(allowed.get(key, action), key, "policy", promising=key in allowed or not known)
+            Proposal(spelled.get(key, action), key, "policy", promising=key in allowed or not known)
             for action, key in zip(actions, await self.keys(actions), strict=True)
         ]
         return proposals, samples.model

@@ -10,15 +10,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Self
 
 from streams.events import BranchRequest
-from streams.messages import Message, Messages, Tools, same_conversation, text_of
+from streams.messages import Message, Messages, Tools, text_of
 from streams.redaction.redactor import Redactor
+from streams.sandboxes.session import same_answers
 
 # Spellings of one value, in one action: as it was shown, as it is read, and the next ones that were shown.
 _MOST_VARIANTS = 12
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 # A shorter value stands in other words by chance.
 _SHORTEST_HIDDEN = 3
 
@@ -38,10 +40,8 @@ class RawValues:
     @classmethod
     def of(cls, request: BranchRequest, redactor: Redactor | None) -> Self:
         """Those of the episode of `request`, of which nothing is known yet."""
-        values = cls(redactor, request.episode_id)
-        if redactor is not None and not redactor.covers(request.task.environment) and not values.in_recording(request):
-            values.redactor = None
-        return values
+        covered = redactor is not None and redactor.covers(request.task.environment)
+        return cls(redactor if covered else None, request.episode_id)
 
     def in_recording(self, request: BranchRequest) -> bool:
         """Return whether the recording of the episode holds placeholders."""
@@ -74,10 +74,20 @@ class RawValues:
     def spellings(self, action: Message) -> Iterator[Message]:
         """The action with raw values, the likeliest spelling first. Unknown placeholders stay as they are."""
         named = self._placeholders(action)
-        # An agent may have written the placeholder itself: those of its model's training do.
-        choices = [dict.fromkeys((*self._spellings.get(each, ()), each)) for each in named]
+        choices = [self._choices(each, action) for each in named]
         for values in islice(product(*choices), _MOST_VARIANTS):
-            yield _replaced(action, dict(zip(named, values, strict=True)))
+            yield _replaced(action, dict(chain(*values)))
+
+    def _choices(self, placeholder: str, action: Message) -> list[tuple[tuple[str, str], ...]]:
+        """What may stand in place of a placeholder, as pairs of it and a value."""
+        values = tuple(self._spellings.get(placeholder, (placeholder,)))
+        choices: list[tuple[tuple[str, str], ...]] = [((placeholder, value),) for value in values]
+        quoted = f'"{placeholder}"'
+        if any(call.function is not None and quoted in call.function.arguments for call in action.calls):
+            # A number in arguments was redacted to a text.
+            numbers = filter(_NUMBER.fullmatch, values)
+            choices += [((placeholder, value), (quoted, value)) for value in numbers]
+        return choices
 
     def executable(self, action: Message) -> Message:
         """The action of a policy as the sandbox is to get it."""
@@ -94,7 +104,7 @@ class RawValues:
 
     def agrees(self, shown: Messages, recorded: Messages) -> bool:
         """Return whether the sandbox shows what was recorded, but for what redaction took out of the recording."""
-        return same_conversation(shown, recorded) or same_conversation(self.redacted(shown), recorded)
+        return same_answers(shown, recorded) or same_answers(self.redacted(shown), recorded)
 
     def agree_but_for_the_key(self, redacted: Messages, recorded: Messages) -> bool:
         """Return whether two redacted texts differ in nothing but the digits of placeholders."""
@@ -146,14 +156,16 @@ def texts_of(messages: Messages, tools: Tools | None) -> Iterator[str]:
 def _replaced(message: Message, values: dict[str, str]) -> Message:
     if not values:
         return message
-    named = re.compile("|".join(map(re.escape, values)))
+    named = re.compile("|".join(re.escape(each) for each in sorted(values, key=len, reverse=True)))
+
+    def in_text(match: re.Match[str]) -> str:
+        return values[match[0]]
 
     def in_json(match: re.Match[str]) -> str:
-        return json.dumps(values[match[0]], ensure_ascii=False)[1:-1]
+        whole = match[0][0] == '"'
+        return values[match[0]] if whole else json.dumps(values[match[0]], ensure_ascii=False)[1:-1]
 
-    return _with_texts(
-        message, lambda text: named.sub(lambda match: values[match[0]], text), lambda text: named.sub(in_json, text)
-    )
+    return _with_texts(message, lambda text: named.sub(in_text, text), lambda text: named.sub(in_json, text))
 
 
 def _with_texts(message: Message, change: Callable[[str], str], change_arguments: Callable[[str], str]) -> Message:

@@ -22,6 +22,7 @@ from streams.branching.selectors import SELECTORS
 from streams.branching.selectors.selector import Selector
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
+from streams.errors import UnjudgeableError
 from streams.events import BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
@@ -115,7 +116,22 @@ async def work(received: Received, kafka: KafkaSettings, context: BranchContext)
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
         return [dead_letter_record(received, Unreadable(reason), kafka.dead_letters_topic)]
     results = await (_branched(request, context) if request.verdict == "trusted" else _recovered(request, context))
-    return [Outgoing(kafka.transitions_topic, request.episode_id.encode(), result.to_json()) for result in results]
+    return [
+        Outgoing(kafka.transitions_topic, request.episode_id.encode(), _redacted(result, context).to_json())
+        for result in results
+    ]
+
+
+def _redacted(result: BranchResult | RecoveryResult, context: BranchContext) -> BranchResult | RecoveryResult:
+    """The result as the record role will store it: the topic is to hold no more than the store."""
+    if context.redactor is None:
+        return result
+    try:
+        return context.redactor.redact_result(result)[0]
+    except UnjudgeableError as error:
+        withheld: dict[str, object] = {"fidelity": "dropped", "reason": f"the result is withheld: {error}"}
+        emptied = ("alternatives", "failures") if isinstance(result, BranchResult) else ("recoveries",)
+        return result.model_copy(update=withheld | dict.fromkeys(emptied, ()))
 
 
 async def _branched(request: BranchRequest, context: BranchContext) -> tuple[BranchResult, ...]:

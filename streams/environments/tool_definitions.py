@@ -27,6 +27,9 @@ Schema: TypeAlias = Mapping[str, Any]
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 
+# Of a schema that refers to itself without end: no metaschema forbids it.
+_UNCHECKABLE = (RecursionError, Unresolvable)
+
 _WITHOUT_ARGUMENTS: Mapping[str, JsonValue] = {"type": "object", "properties": {}}
 
 
@@ -68,9 +71,7 @@ class Tool:
                 f"The parameters of {name} are not valid JSON Schema{at}: {error.message[:300]}."
             ) from error
         except Unresolvable as error:
-            raise ToolCallError(
-                f"The parameters of {name} refer to {error.ref!r}, which is not in their schema."
-            ) from error
+            raise ToolCallError(f"The parameters of {name} refer to what is not in their schema: {error}.") from error
         return cls(name, description, parameters)
 
     @cached_property
@@ -82,7 +83,10 @@ class Tool:
 
     def fault(self, arguments: Mapping[str, JsonValue]) -> str:
         """The reason for which the tool's schema refuses `arguments`; empty where it takes them."""
-        error = best_match(self._validator.iter_errors(arguments))
+        try:
+            error = best_match(self._validator.iter_errors(arguments))
+        except _UNCHECKABLE as failure:
+            return f"they cannot be checked ({failure})"
         if error is None:
             return ""
         at = f"at {'.'.join(map(str, error.path))}: " if error.path else ""
@@ -90,7 +94,10 @@ class Tool:
 
     def takes(self, arguments: Mapping[str, JsonValue]) -> bool:
         """Return whether the tool's schema allows `arguments`."""
-        return self._validator.is_valid(arguments)
+        try:
+            return self._validator.is_valid(arguments)
+        except _UNCHECKABLE:
+            return False
 
     @cached_property
     def plain(self) -> Schema:

@@ -9,9 +9,9 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from streams.events import Message
-from streams.otlp.dialects.parts import decoded, is_cut, is_mask
-from streams.otlp.dialects.rendering import makes_calls
+from streams.messages import Message
+from streams.otlp.dialects.texts import decoded, is_cut, is_mask
+from streams.otlp.dialects.tools import ATTRIBUTES as _OFFERED
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _SEEN = (
@@ -55,7 +55,7 @@ def is_shortened(span: Span) -> bool:
 
 def lacks_calls(span: Span, reply: Message) -> bool:
     """Return whether the model is said to have stopped in order to call tools, and the reply has no calls."""
-    if makes_calls(reply):
+    if reply.calls or not reply.is_readable:
         return False
     reasons = [decoded(span.attributes.get(name)) for name in _FINISH_REASONS]
     firsts = [reason[0] if isinstance(reason, list) and reason else reason for reason in reasons]
@@ -77,7 +77,9 @@ def why_absent(span: Span, logs: Sequence[LogRecord]) -> Absence:
         return Absence.FAILED
     if not seen and not said:
         return Absence.NOT_CAPTURED
-    contents = (value for _, attributes in named for key, value in attributes.items() if key.startswith(_CONTENT))
+    contents = (
+        value for _, attributes in named for key, value in attributes.items() if key.startswith((*_CONTENT, *_OFFERED))
+    )
     return Absence.CUT_OFF if any(isinstance(v, str) and is_cut(v) for v in contents) else Absence.INCOMPLETE
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
-from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
+from streams.messages import Message
 from streams.otlp.absence import Absence
 from streams.otlp.chains import Call, Chain, chains, model_calls
 from streams.otlp.dialects import DIALECTS, dialect_of
@@ -165,9 +166,10 @@ def _step(episode: str, number: int, call: Call, chain: Chain, task: Task, conte
         principal=call.span.principal or context.find(call.span, _PRINCIPAL) or ENVIRONMENT,
         recorded_at=_EPOCH + timedelta(microseconds=call.span.end_ns // 1000),
         task=task,
+        tools=call.chat.tools or (),
         messages=call.chat.messages,
         action=call.chat.action,
-        observation="" if done else chain.observations[number],
+        observation=() if done else chain.observations[number],
         done=done,
         actor=Actor(kind="policy", adapter=call.chat.model),
     )
@@ -177,7 +179,12 @@ def _task_id(messages: Sequence[Message]) -> str:
     """A hash of the messages up to the user's first: a chat and its continuation must fall into the same split."""
     parts: list[str] = []
     for message in messages:
-        parts += (message.role, message.content)
+        # The instructions are one message to some instrumentations, whichever of the two roles they have.
+        parts += ("system" if message.role == "developer" else message.role, message.text)
+        if not message.is_readable:
+            parts.append(message.model_dump_json(include={"content"}))
+        for call in message.calls:
+            parts += (call.function.name, call.function.arguments) if call.function is not None else (call.type,)
         if message.role == "user":
             break
     return content_id("otlp-task", *parts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from streams.events import Record
+from streams.messages import Record
 
 # The names of scopes and operations are the senders'.
 _MAX_NAMES = 100

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-from streams.errors import ConfigurationError, PolicyError
+from streams.errors import ConfigurationError, ContextLengthError, PolicyError, RatchetError
 from streams.messages import MESSAGE, Message, Tools
 from streams.policy.likelihood import (
     ChatFrame,
@@ -94,6 +94,11 @@ class PolicyClient(HttpClient):
         self._frame: ChatFrame | None = None
         self._framing = asyncio.Lock()
 
+    def error_of(self, body: bytes) -> type[RatchetError]:
+        # OpenAI's code, which the embedded server has too, and the words of vLLM.
+        too_long = b"context_length_exceeded" in body or b"maximum context length" in body
+        return ContextLengthError if too_long else PolicyError
+
     async def chat(
         self,
         model: str,
@@ -104,7 +109,10 @@ class PolicyClient(HttpClient):
         n: int = 1,
         logprobs: bool = False,
     ) -> list[Reply]:
-        """`n` replies to the chat `messages` by `model`, which may call `tools`."""
+        """`n` replies to the chat `messages` by `model`, which may call `tools`.
+
+        Raises `ContextLengthError` when there is no room for a reply, and `PolicyError` for all else.
+        """
         body = {
             **_chat(model, messages, tools),
             "n": n,

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from streams.errors import PolicyError
+from streams.errors import ContextLengthError, PolicyError
 from streams.messages import Message, Tools
 from streams.policy.client import PolicyClient, Reply, Sampling
 
@@ -75,7 +75,7 @@ class ServedPolicy:
     async def _patiently(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(PolicyError),
+                retry=retry_if_exception(lambda error: type(error) is PolicyError),
                 stop=stop_after_delay(self.patience_s),
                 wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
             ):
@@ -84,6 +84,8 @@ class ServedPolicy:
         except RetryError as error:
             reason = str(error.last_attempt.exception())
             log.warning("policy silent, branching without it", model=self.model, reason=reason)
+        except ContextLengthError as error:
+            log.warning("chat too long for the policy, branching without it", model=self.model, reason=str(error))
         return None
 
 

@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from itertools import takewhile
+from typing import Any, NoReturn, TypeAlias
 
 from streams.errors import ConfigurationError, UnjudgeableError
 from streams.redaction.finder import Finder
+from streams.redaction.json_tokens import tokens
 from streams.redaction.opaque import OpaqueRuns
 from streams.redaction.placeholders import Placeholders
 from streams.redaction.secret_keys import names_a_secret
@@ -19,9 +22,6 @@ Counts: TypeAlias = Counter[str]
 # A value that was taken out may bring two others together that now form a third; few texts need a third look.
 _MAX_ROUNDS = 8
 _MAX_DEPTH = 64
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++')
-# In the schema of a parameter these stand for its value: they belong to the name that the schema is of.
-_VALUES_OF_A_SCHEMA = frozenset({"default", "const", "example", "examples"})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:|-]{0,128}")
 _DATA_URL = re.compile(r"data:[\w/+.;=-]{0,128},")
 # The same chats come again with every step, so JSON of so many characters together is known to hold nothing.
@@ -50,8 +50,10 @@ class TextRedactor:
 
     def text(self, text: str, episode: str, counts: Counts, context: str = "") -> str:
         """A text; the same object where nothing was found. `context` is what stands before it."""
-        self._refuse_long(text)
-        _refuse_surrogates(text)
+        if len(text) > self._settings.max_text:
+            self._refuse_long(text)
+        if not text.isascii():
+            _refuse_surrogates(text)
         for _ in range(_MAX_ROUNDS):
             whole = context + text
             spans = self._finder.find(whole)
@@ -70,7 +72,8 @@ class TextRedactor:
 
     def structured(self, text: str, episode: str, counts: Counts) -> str:
         """A text that may be JSON: then each value is redacted under its key, and the rest stays byte for byte."""
-        self._refuse_long(text)
+        if len(text) > self._settings.max_text:
+            self._refuse_long(text)
         if text.lstrip()[:1] not in ("{", "["):
             return self.text(text, episode, counts)
         if (text, False) in self._clean:
@@ -79,7 +82,7 @@ class TextRedactor:
             json.loads(text)
         except (ValueError, RecursionError):
             return self.text(text, episode, counts)
-        return self._json_text(text, episode, counts, references=False)
+        return self._json_text(text, episode, counts)
 
     def json(
         self, value: Mapping[str, Any] | Sequence[Any], episode: str, counts: Counts, *, references: bool = False
@@ -89,7 +92,7 @@ class TextRedactor:
         With `references`, what may hide anything, such as an image, is replaced instead of refused.
         """
         written = json.dumps(value)
-        redacted = self._json_text(written, episode, counts, references=references)
+        redacted = self._json_text(written, episode, counts, references=references, deepest=_MAX_DEPTH)
         return value if redacted is written else json.loads(redacted)
 
     def identifier(self, text: str, episode: str, counts: Counts) -> str:
@@ -119,53 +122,69 @@ class TextRedactor:
         finally:
             self._replaced = None
 
-    def _json_text(self, text: str, episode: str, counts: Counts, *, references: bool) -> str:
+    def _json_text(
+        self, text: str, episode: str, counts: Counts, *, references: bool = False, deepest: int = sys.maxsize
+    ) -> str:
         """Valid JSON, of which only the tokens change that held something."""
         if (text, references) in self._clean:
             self._clean.move_to_end((text, references))
             return text
+        redacted = self._by_members(text, episode, counts, references, deepest)
+        for _ in range(_MAX_ROUNDS):
+            # Taken as a text, too: `{"name": "PASSWORD", "value": "…"}` says it in two members.
+            spans = subtract(redacted, self._finder.find(redacted), self._placeholders.within(redacted))
+            if not spans or (again := self._within_values(redacted, spans, episode, counts)) == redacted:
+                break
+            redacted = again
+        else:
+            raise UnjudgeableError(f"JSON still held something after {_MAX_ROUNDS} rounds")
+        if redacted == text:
+            self._remember((text, references))
+            return text
+        return redacted
+
+    def _by_members(self, text: str, episode: str, counts: Counts, references: bool, deepest: int) -> str:
         pieces: list[str] = []
         copied = 0
-        # Of each container around the token: whether it is an object, and the name that its next value stands under.
-        objects, names = [False], [""]
-        seen: list[dict[str, str]] = [{}]
-        naming = False
-        for match in _TOKEN.finditer(text):
-            token = match[0]
-            if token in "{[":
-                if len(names) > _MAX_DEPTH:
-                    raise UnjudgeableError(f"JSON is nested more than {_MAX_DEPTH} deep")
-                naming = token == "{"
-                objects.append(naming)
-                names.append(names[-1])
-                seen.append({})
-                continue
-            if token in "}]":
-                objects.pop()
-                names.pop()
-                seen.pop()
-                continue
-            if token in ",:":
-                naming = token == "," and objects[-1]
-                continue
-            said = json.loads(token) if token[0] == '"' else token
-            if naming:
+        names: dict[tuple[int, str], str] = {}
+        for token in tokens(text, deepest):
+            written = text[token.start : token.end]
+            said = json.loads(written) if written[0] == '"' else written
+            if token.is_name:
                 new = self.text(said, episode, counts)
-                if seen[-1].setdefault(new, said) != said:
+                if names.setdefault((token.container, new), said) != said:
                     raise UnjudgeableError("two keys of JSON become the same when they are redacted")
-                names[-1] = names[-2] if said in _VALUES_OF_A_SCHEMA else said
-            elif token in ("true", "false", "null"):
-                continue
             else:
                 known = self._with_references(said, episode, counts) if references else said
-                new = self._member(known, episode, counts, names[-1])
+                new = self._member(known, episode, counts, json.loads(token.under))
             if new != said:
-                pieces += (text[copied : match.start()], json.dumps(new, ensure_ascii=token.isascii()))
-                copied = match.end()
-        if pieces:
-            return "".join((*pieces, text[copied:]))
-        self._remember((text, references))
-        return text
+                pieces += (text[copied : token.start], json.dumps(new, ensure_ascii=written.isascii()))
+                copied = token.end
+        return "".join((*pieces, text[copied:]))
+
+    def _within_values(self, text: str, spans: Sequence[Span], episode: str, counts: Counts) -> str:
+        """The JSON with placeholders for what of the spans lies within its values."""
+        pieces: list[str] = []
+        copied = 0
+        left = list(reversed(spans))
+        for token in tokens(text):
+            while left and left[-1].end <= token.start:
+                left.pop()
+            quote = text[token.start] == '"'
+            start, end = (token.start + 1, token.end - 1) if quote else (token.start, token.end)
+            found = takewhile(lambda span, end=end: span.start < end, reversed(left))  # type: ignore[misc]
+            within = [_clipped(text, span, start, end) for span in found if span.end > start]
+            if token.is_name or not within:
+                continue
+            value = text[start:end]
+            if quote:
+                new = self._replace(value, within, episode, counts)
+            else:
+                whole = Span(0, len(value), within[0].name, value)
+                new = json.dumps(self._replace(value, [whole], episode, counts))
+            pieces += (text[copied:start], new)
+            copied = end
+        return "".join((*pieces, text[copied:]))
 
     def _remember(self, clean: tuple[str, bool]) -> None:
         self._clean[clean] = None
@@ -202,17 +221,21 @@ class TextRedactor:
             counts[str(span.name)] += 1
         return "".join((*pieces, text[copied:]))
 
-    def _refuse_long(self, text: str) -> None:
-        if len(text) > self._settings.max_text:
-            raise UnjudgeableError(
-                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
-            )
+    def _refuse_long(self, text: str) -> NoReturn:
+        raise UnjudgeableError(
+            f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
+        )
 
 
 def _refuse_surrogates(text: str) -> None:
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UnjudgeableError("a text holds half of a surrogate pair and is not Unicode") from error
+
+
+def _clipped(text: str, span: Span, start: int, end: int) -> Span:
+    """What of the span lies in `text[start:end]`, by its places there."""
+    first, last = max(span.start, start), min(span.end, end)
+    value = span.value if (first, last) == (span.start, span.end) else text[first:last]
+    return Span(first - start, last - start, span.name, value)

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,9 +45,24 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def secret_key(path: Path) -> bytes:
-    """The 32 random bytes in the file `path`, which only its owner may read; made there the first time."""
+    """The 32 random bytes in the file `path`, which only its owner may read; made there the first time.
+
+    Processes that ask for it at the same time get the same.
+    """
     if not path.exists():
-        write_atomically(path, secrets.token_bytes(32), mode=0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(descriptor)
+            # Unlike a rename, a link never replaces a key that another process has made.
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            os.unlink(temporary)
+        sync_folder(path.parent)
     return path.read_bytes()
 
 

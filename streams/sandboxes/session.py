@@ -162,7 +162,7 @@ class ReplaySession:
 
     @staticmethod
     def _check(reference: ReferenceTrajectory, number: int, restored: Observation) -> None:
-        if not _same_answers(restored.messages, reference.expected[number]):
+        if not same_answers(restored.messages, reference.expected[number]):
             where = f"after action {number}" if number else "at the start"
             shown = _shown(restored.messages, reference.expected[number])
             raise DivergedError(f"the sandbox shows something else than was recorded {where}: {shown[:200]!r}")
@@ -178,7 +178,7 @@ def _sound(answer: Observation) -> Observation:
     return answer
 
 
-def _same_answers(shown: Messages, recorded: Messages) -> bool:
+def same_answers(shown: Messages, recorded: Messages) -> bool:
     """Return whether both say the same. Agents that call tools side by side send the results in any order."""
     return same_conversation(shown, recorded) or same_conversation(_by_call(shown), _by_call(recorded))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
-from streams.environments.tool_definitions import Tool
+from streams.environments.tool_definitions import Tool, usable
 from streams.errors import BrokenPromiseError, ToolCallError
 from streams.messages import Message, ToolCall, Tools, assistant
 from streams.messages import call as tool_call
@@ -67,7 +67,7 @@ def check_refused(action: Message, answer: Observation) -> None:
 def impossible_actions(tools: Tools) -> Sequence[Message]:
     """Calls of a tool that does not exist, alone and beside others, and calls whose arguments are not JSON."""
     unknown = tool_call(_UNKNOWN_TOOL, "{}", "call_unknown")
-    broken = [tool_call(Tool.of(definition).name, _BROKEN_ARGUMENTS, "call_broken") for definition in tools[:1]]
+    broken = [tool_call(name, _BROKEN_ARGUMENTS, "call_broken") for name in list(usable(tools))[:1]]
     return [
         assistant(None, unknown),
         *(assistant("I try.", call) for call in broken),

@@ -21,6 +21,7 @@ ROWS_AT_ONCE = 2048  # DuckDB's own unit
 
 # A value for each `$name` in a query.
 Parameters: TypeAlias = Mapping[str, object]
+Limits: TypeAlias = dict[str, str | bool | int | float | list[str]]
 # A value for each column of a table.
 Row: TypeAlias = Mapping[str, object]
 
@@ -39,9 +40,9 @@ class Database:
         lack, empty. Raises `StoreError` when it is damaged, cannot be written, is open in another process, or was made
         by a version of Ratchet that is newer or named columns otherwise.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        limits = {"threads": "1", "memory_limit": memory}
         _refuse_unwritable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        limits: Limits = {"threads": "1", "memory_limit": memory}
         try:
             connection = duckdb.connect(str(path), config=limits)
             schema = schema_of(connection)
@@ -185,7 +186,8 @@ def _failures() -> Iterator[None]:
 
 
 def _refuse_unwritable(path: Path) -> None:
-    for place in (path, path.parent):
+    there = next((place for place in path.parents if place.exists()), Path("/"))
+    for place in (path, there):
         if place.exists() and not os.access(place, os.W_OK):
             raise StoreError(
                 f"the store {path} cannot be opened: {place} is not writable for this process, which must write it. "
@@ -194,7 +196,7 @@ def _refuse_unwritable(path: Path) -> None:
 
 
 def _brought_to_schema(
-    connection: duckdb.DuckDBPyConnection, path: Path, limits: dict[str, str], schema: int | None
+    connection: duckdb.DuckDBPyConnection, path: Path, limits: Limits, schema: int | None
 ) -> duckdb.DuckDBPyConnection:
     """A connection to the file with tables of `SCHEMA`; one that was older has a copy beside it."""
     try:

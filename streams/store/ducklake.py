@@ -32,7 +32,9 @@ class LakeSettings(FrozenModel):
 def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
     """A connection for a `Store`, with the lake attached and its tables made.
 
-    Raises `ConfigurationError` when an extension is missing, `StoreError` when the lake cannot be reached.
+    A lake of an older schema is brought to this one: DuckLake keeps its snapshots from before. Raises
+    `ConfigurationError` when an extension is missing, `StoreError` when the lake cannot be reached or is of a newer
+    version of Ratchet.
     """
     connection = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": settings.memory})
     data = settings.data.rstrip("/") + "/"
@@ -60,6 +62,9 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
         connection.execute(f"SET allowed_directories = [{_quoted(data)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
+    except StoreError:
+        connection.close()
+        raise
     except duckdb.Error as error:
         connection.close()
         raise StoreError(f"cannot open the lake in {data}: {error}; is its PostgreSQL running?") from error

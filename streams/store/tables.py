@@ -37,8 +37,8 @@ TABLES: dict[str, pa.Schema] = {
         evidence=pa.string(),
     ),
     # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
-    # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none were
-    # offered, and in branch rows.
+    # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
+    # were offered, and in branch rows.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),

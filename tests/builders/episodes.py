@@ -43,6 +43,6 @@ def episode(
             actor=Actor(kind=actor),
         )
         events.append(step)
-        messages += (step.action, Message(role="user", content=step.observation))
+        messages += (step.action, *step.observation)
     end = OutcomeEvent(event_id=f"{name}-end", episode_id=name, verifier="game", success=success, score=float(success))
     return [*events, end]

@@ -1,12 +1,14 @@
 """Spans of an append-only conversation, as instrumentations of each dialect write them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import JsonValue
 
+from streams.events import StepEvent
 from streams.otlp.records import Attributes, LogRecord, Span
+from streams.trust.rules import StoredStep
 
 TRACE = "5b8efff798038103d269b633813fc60c"
 OPENING = [("system", "You play."), ("user", "You are in a kitchen.")]
@@ -80,3 +82,11 @@ def evaluation(number: int, body: JsonValue = None, **attributes: JsonValue) -> 
         attributes={"gen_ai.evaluation.name": "task_success", **named},
         body=body,
     )
+
+
+def stored(steps: Iterable[StepEvent]) -> list[StoredStep]:
+    """The steps as the store has them."""
+    return [
+        StoredStep(s.step, s.task, s.messages, s.action, s.observation, s.actor.kind, s.principal, s.tools)
+        for s in steps
+    ]

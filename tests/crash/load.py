@@ -15,7 +15,8 @@ from kafka.producer.future import FutureRecordMetadata
 from pydantic import TypeAdapter
 
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, Message, OutcomeEvent, Record, RecordedStep, StepEvent, Task
+from streams.events import Actor, Message, OutcomeEvent, RecordedStep, StepEvent, Task
+from streams.messages import Record
 from streams.producer import Producer
 from streams.settings import FrozenModel
 from tests.crash.ledger import Ledger
@@ -159,7 +160,7 @@ def _played(
             principal="tenant/load",
             task=recording.task,
             messages=messages,
-            action=Message(role="assistant", content=step.action),
+            action=step.action,
             observation=step.observation,
             done=index == len(recording.steps) - 1,
             actor=Actor(kind=actor),

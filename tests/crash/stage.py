@@ -61,9 +61,9 @@ async def _played(training: int) -> tuple[Recording, ...]:
             actions = await session.demonstration(task)
             first, *answers = await session.replay(task, actions)
             steps = (
-                RecordedStep(action=act, observation=seen.text) for act, seen in zip(actions, answers, strict=True)
+                RecordedStep(action=act, observation=seen.messages) for act, seen in zip(actions, answers, strict=True)
             )
-            recordings.append(Recording(task=task, opening=ChatHarness().opening(first.text), steps=tuple(steps)))
+            recordings.append(Recording(task=task, opening=ChatHarness().opening(first.messages), steps=tuple(steps)))
     return tuple(recordings)
 
 

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
 from evaluation.gates.significance import Verdict, evaluate
 from evaluation.rollouts import play
 from evaluation.settings import GateSettings, RolloutSettings
 from streams.environments.harness import ChatHarness
-from streams.errors import PolicyError, SandboxError
+from streams.errors import ContextLengthError, PolicyError, SandboxError
 from streams.events import Task
 from streams.messages import Messages, assistant
 from streams.policy.client import PolicyClient, Sampling
@@ -105,6 +106,32 @@ async def test_tools_are_offered_called_and_answered_and_new_ones_are_offered_wh
     first = next(body for body in asked if body["messages"] == longest["messages"][: len(body["messages"])])
     offered, later = ({tool["function"]["name"] for tool in body["tools"]} for body in (first, longest))
     assert offered < later
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": {"message": "the prompt has 2048 tokens", "code": "context_length_exceeded"}},
+        {"error": {"message": "This model's maximum context length is 2048 tokens. However, …", "code": 400}},
+    ],
+)
+async def test_an_episode_that_the_server_has_no_room_for_ends_as_a_failure(refusal: dict[str, Any]) -> None:
+    app, room = FastAPI(), 4
+
+    @app.post("/v1/chat/completions")
+    def chat(body: dict[str, Any]) -> JSONResponse:
+        if len(body["messages"]) > room:
+            return JSONResponse(refusal, 400)
+        choice = {"message": {"role": "assistant", "content": "look around"}, "finish_reason": "stop"}
+        return JSONResponse({"model": body["model"], "choices": [choice]})
+
+    with served(app) as address:
+        async with SandboxPool("textworld_express") as pool, PolicyClient(address) as policy:
+            (rollout,) = await play(tasks(1), "talkative", policy, pool, ChatHarness(), SETTINGS)
+            room = 1
+            with pytest.raises(ContextLengthError):
+                await play(tasks(1), "talkative", policy, pool, ChatHarness(), SETTINGS)
+    assert (rollout.success, rollout.steps) == (False, 2)
 
 
 async def test_limits_that_are_set_come_before_those_of_the_harness() -> None:

@@ -23,7 +23,8 @@ def report_of(embedded_home: Path) -> ReportOf:
     """What a comparison prints, with these options."""
 
     def run(program: str, options: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", f"examples.{program}", *options.split(), "--json"]
+        command = [sys.executable, "-m", f"examples.{program}", *options.split()]
+        command += [] if program == "bfcl_cycle" else ["--json"]
         variables = {**os.environ, "RATCHET_HOME": str(embedded_home)}
         result = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
@@ -77,3 +78,18 @@ def test_selectors_are_compared_at_one_budget_with_the_base_model_as_the_measure
         assert run["loss"] > 0
         assert run["success"] in (0.0, 1.0)
     assert any(run["loss"] != report["before"] for run in report["runs"])
+
+
+def test_a_cycle_of_tool_calls_goes_from_demonstrations_to_a_verdict(report_of: ReportOf) -> None:
+    report = report_of("bfcl_cycle", "--tasks 1 --branches 2 --updates 2 --gate-tasks 1 --steps 2 --max-length 4096")
+    assert (report["demonstrations"], report["verdict"]) == (1, "INCONCLUSIVE")
+    assert sum(report["branches"].values()) == 2
+    assert [(each["objective"], each["updates"]) for each in report["training"]] == [
+        ("world_model", 1),
+        ("imitation", 1),
+    ]
+    for each in report["training"]:
+        assert each["tokens"] > 0
+    for player in (report["champion"], report["candidate"]):
+        assert player["side"]["tasks"] == 1
+        assert 1 <= sum(player["actions"].values()) <= 2

@@ -3,6 +3,7 @@
 A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang` or `die`.
 """
 
+import json
 import os
 import random
 import time
@@ -12,6 +13,7 @@ from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, ToolDefinition, assistant, tool_result, user
 
 ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
 
@@ -32,23 +34,24 @@ class Sound:
         self.lamp, self.place, self.lit = int(place), 0, False
         return self.observed(f"The lamp is at {self.lamp}.")
 
-    def step(self, action: str) -> Observation:
-        if action == "hang":
+    def step(self, action: Message) -> Observation:
+        said = action.text
+        if said == "hang":
             time.sleep(3600)
-        if action == "die":
+        if said == "die":
             os._exit(1)
-        if action == "look":
+        if said == "look":
             return self.observed("You look.")
-        if action == "light":
+        if said == "light":
             self.lit = self.place == self.lamp
             return self.observed("Light!" if self.lit else "Here is no lamp.")
-        if action not in self.valid_actions():
+        if said not in self.valid_actions():
             return self.observed("What?", understood=False)
-        self.place += int(action)
+        self.place += int(said)
         return self.observed("You walk.")
 
     def observed(self, text: str, understood: bool = True) -> Observation:
-        return Observation(f"{text} You are at {self.place}.", float(self.lit), self.lit, self.lit, understood)
+        return Observation.said(f"{text} You are at {self.place}.", float(self.lit), self.lit, self.lit, understood)
 
     def valid_actions(self) -> list[str]:
         return ["+1", "+2", "-1", "light", "look"]
@@ -71,8 +74,8 @@ class Sound:
             raise SandboxError("the fold test is reserved")
         return tuple(Task(environment="faulty", task_id=f"{game}/{fold}/{place}") for place in range(3, 9))
 
-    def demonstration(self, task: Task) -> list[str]:
-        return [*["+1"] * int(task.task_id.rpartition("/")[2]), "light"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [*[assistant("+1")] * int(task.task_id.rpartition("/")[2]), assistant("light")]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -93,8 +96,8 @@ class Dark(Sound):
         self.lamp, self.place, self.lit = 0, 0, False
         return self.observed("It is dark.")
 
-    def step(self, action: str) -> Observation:
-        return super().step("light" if action.startswith("light") else action)
+    def step(self, action: Message) -> Observation:
+        return super().step(assistant("light") if action.text.startswith("light") else action)
 
     def games(self) -> tuple[str, ...]:
         return ("dark",)
@@ -104,8 +107,8 @@ class Dark(Sound):
             raise SandboxError("the fold test is reserved")
         return tuple(Task(environment="faulty_dark", task_id=f"{game}/{fold}/{name}") for name in range(40))
 
-    def demonstration(self, task: Task) -> list[str]:
-        return ["light"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [assistant("light")]
 
 
 class Forgetful(Sound):
@@ -189,18 +192,18 @@ class Careless(Sound):
 class Raising(Sound):
     """Cannot answer what it does not understand."""
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         answer = super().step(action)
         if not answer.understood:
-            raise SandboxError(f"no such action: {action[:20]!r}")
+            raise SandboxError(f"no such action: {action.text[:20]!r}")
         return answer
 
 
 class Losing(Sound):
     """Its demonstrations do not succeed."""
 
-    def demonstration(self, task: Task) -> list[str]:
-        return ["+1"]
+    def demonstration(self, task: Task) -> list[Message]:
+        return [assistant("+1")]
 
 
 class Open(Sound):
@@ -208,3 +211,88 @@ class Open(Sound):
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         return super().task_list(game, "train")
+
+
+class Mailbox:
+    """A tool suite whose tools give an address and take it: the first contact wants a mail."""
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=False, complete_fingerprint=True)
+    harness = ChatHarness(system_prompt="You write mails.", reply="message", max_tokens=256, stop=())
+    tools: tuple[ToolDefinition, ...] = (
+        {"type": "function", "function": {"name": "contacts", "parameters": {"type": "object", "properties": {}}}},
+        {
+            "type": "function",
+            "function": {
+                "name": "send",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"to": {"type": "string"}, "text": {"type": "string"}},
+                    "required": ["to"],
+                },
+            },
+        },
+    )
+
+    def __init__(self) -> None:
+        self.taken: tuple[str, ...] = ()
+
+    def reset(self, task: Task) -> Observation:
+        self.taken = ()
+        return Observation((user("Write to my first contact."),), 0.0, False, False, tools=self.tools)
+
+    def step(self, action: Message) -> Observation:
+        answers, done = [], False
+        for call in action.calls:
+            assert call.function is not None
+            self.taken = (*self.taken, call.function.name, call.function.arguments)
+            to = json.loads(call.function.arguments).get("to")
+            contacts = {"Bob": "bob@example.com", "Carol": "carol@example.com"}
+            answer: object = {"sent": to} if to in contacts.values() else {"error": f"There is no {to}."}
+            done = done or to == "bob@example.com"
+            if call.function.name == "contacts":
+                answer = [{"name": name, "email": address} for name, address in contacts.items()]
+            answers.append(tool_result(json.dumps(answer), call.id))
+        return Observation(tuple(answers) or (user("Go on."),), float(done), done, done)
+
+    def fingerprint(self) -> str:
+        return content_id(*self.taken)
+
+    def snapshot(self) -> object:
+        return self.taken
+
+    def restore(self, snapshot: object) -> None:
+        assert isinstance(snapshot, tuple)
+        self.taken = snapshot
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Post(Mailbox):
+    """A text game that shows an address and a password, which its actions need."""
+
+    harness = ChatHarness(system_prompt="Write to help@example.org if you are stuck.")
+    sign = "<EMAIL_0a1b2c>"
+
+    def reset(self, task: Task) -> Observation:
+        self.taken = ()
+        return self.said("A letter for bob@example.com lies here.")
+
+    def step(self, action: Message) -> Observation:
+        verb, _, rest = action.text.partition(" ")
+        self.taken = (*self.taken, action.text)
+        if verb == "mail" and rest in ("bob@example.com", "help@example.org"):
+            return self.said(f"It goes to {rest}.", done=rest.startswith("bob"))
+        if verb == "read":
+            return self.said("The back says: password=tr0ub4dor-x9")
+        if verb == "look":
+            return self.said(f"A sign on the wall: {self.sign}")
+        if verb == "open" and rest == "tr0ub4dor-x9":
+            return self.said(f"You whisper {rest}, and the door opens.")
+        return self.said(f"You cannot {action.text}.", understood=False)
+
+    def said(self, text: str, done: bool = False, understood: bool = True) -> Observation:
+        return Observation.said(text, float(done), done, done, understood)
+
+    def valid_actions(self) -> list[str]:
+        return ["look", "mail bob@example.com", "read"]

@@ -27,7 +27,8 @@ from streams.store.writer import Store, utc_now
 from streams.trust.holdout import Split
 from streams.trust.quota import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
-from tests.builders.stored import Log
+from tests.builders.old_stores import SCHEMA_1
+from tests.builders.stored import Log, requests
 from tests.integration.lake import REPEATED, TOPIC, append, position, records, rows
 from tests.waiting import until
 
@@ -206,6 +207,22 @@ def test_a_writer_that_lost_its_partition_unknowingly_stores_nothing_twice(
         late = append(reader, records(0, 20, 40))
     assert (late.replayed, late.stored + late.duplicates) == (10, 10)
     assert count(reader, "events") + count(reader, "duplicates") == 40
+
+
+def test_a_lake_of_an_older_version_is_brought_to_messages_and_one_of_a_newer_is_refused(lake: LakeSettings) -> None:
+    with connect(lake) as old:
+        for table in (*TABLES, "schema_version"):
+            old.execute(f"DROP TABLE lake.{table}")
+        old.execute(SCHEMA_1)
+    with connect(lake) as connection:
+        texts = "SELECT action->>'content' FROM transitions WHERE episode_id = 'a-trusted' ORDER BY sequence"
+        assert rows(connection, texts) == [("go 0",), ("go 1",), ("jump",), ('say "hi"',)]
+        with turn(connection):
+            store = Store(Database(connection), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
+            assert [request.steps[0].action.text[:4] for request in requests(store)] == ["open", "go 0"]
+        connection.execute("INSERT INTO lake.schema_version VALUES (3)")
+    with pytest.raises(StoreError, match=r"the lake in .* has schema 3, and this version of Ratchet knows"):
+        connect(lake)
 
 
 def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:

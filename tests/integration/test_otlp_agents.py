@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,30 +15,14 @@ import pytest
 from kafka import KafkaConsumer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.events import EVENT, Message, OutcomeEvent, StepEvent
+from streams.events import EVENT, OutcomeEvent, StepEvent
 from streams.kafka.settings import KafkaSettings
-from streams.otlp.settings import OtlpSettings
-from streams.runtime.crash_points import VARIABLE, CrashPoint
-from streams.runtime.processes import die_with_parent, free_port
-from streams.trust.rules import StoredStep, branch_request
-from tests.builders.spans import conventions, states
+from streams.messages import Message
+from streams.runtime.crash_points import CrashPoint
+from streams.trust.rules import branch_request
+from tests.builders.spans import conventions, states, stored
+from tests.integration.otlp_role import OtlpRole, otlp_role_of
 from tests.waiting import until
-
-ROLE = """
-import asyncio, sys
-from streams.otlp.role import serve
-from streams.otlp.settings import OtlpSettings
-from streams.runtime.processes import stop_on_signals
-from streams.kafka.settings import KafkaSettings
-
-async def main():
-    kafka, settings = sys.argv[1:]
-    await serve(
-        KafkaSettings.model_validate_json(kafka), OtlpSettings.model_validate_json(settings), stop_on_signals()
-    )
-
-asyncio.run(main())
-"""
 
 AGENT = """
 import json, sys
@@ -99,44 +82,10 @@ NIGHTLY_OVER_KAFKA = pytest.mark.parametrize(
 )
 
 
-class OtlpRole:
-    """The otlp role as a process that can be killed."""
-
-    def __init__(self, kafka: KafkaSettings, folder: Path) -> None:
-        self.settings = OtlpSettings(
-            port=free_port(), path=folder / "otlp.sqlite", settle_s=1, idle_s=3, conversation_idle_s=3
-        )
-        self.url = f"http://127.0.0.1:{self.settings.port}"
-        self._kafka = kafka
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, crash_at: str = "") -> None:
-        parent = os.getpid()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ROLE, self._kafka.model_dump_json(), self.settings.model_dump_json()],
-            env=os.environ | {VARIABLE: crash_at},
-            preexec_fn=lambda: die_with_parent(parent),
-        )
-        process = self.process
-        until(
-            lambda: process.poll() is not None or httpx.get(f"{self.url}/status"),
-            "the otlp role starts",
-            errors=(httpx.TransportError,),
-        )
-        assert process.poll() is None, "the otlp role ended"
-
-    def end(self, number: signal.Signals) -> int | None:
-        if self.process is None:
-            return None
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
 @pytest.fixture
 def role(kafka: KafkaSettings, tmp_path: Path) -> Iterator[OtlpRole]:
-    started = OtlpRole(kafka, tmp_path)
-    yield started
-    started.end(signal.SIGKILL)
+    with otlp_role_of(kafka, tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -173,13 +122,9 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
     assert len({step.episode_id for step in steps}) == 1
     assert [step.messages for step in steps] == [tuple(chat[: 2 + 2 * number]) for number in range(len(steps))]
     assert [step.action for step in steps] == chat[2::2]
-    assert [step.observation for step in steps] == [*(item.content for item in chat[3:-1:2]), ""]
+    assert [step.observation for step in steps] == [*((item,) for item in chat[3:-1:2]), ()]
     assert [step.done for step in steps] == [False, False, True]
-    stored = [
-        StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
-        for s in steps
-    ]
-    assert branch_request("episode", stored, "trusted") is not None
+    assert branch_request("episode", stored(steps), "trusted") is not None
 
 
 @NIGHTLY_OVER_KAFKA

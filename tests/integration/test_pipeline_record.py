@@ -50,7 +50,7 @@ async def test_everything_published_is_stored_once_or_dead_lettered(
     bad = [
         (key, b"{not json"),
         (key, step.replace(b'"agent"', b'"agnet"')),
-        (key, step.replace(b'"schema":1', b'"schema":2')),
+        (key, step.replace(b'"schema":2', b'"schema":3')),
         (key, b"\xff\xfe"),
     ]
     publish(kafka.events_topic, [*good[:250], *bad, *good[200:300], *good[250:]])

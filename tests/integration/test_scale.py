@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, Message, OutcomeEvent, StepEvent
+from streams.events import Actor, OutcomeEvent, StepEvent
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import die_with_parent
@@ -77,7 +77,7 @@ async def recorded() -> list[StepEvent]:
     async with SandboxPool(TASK.environment) as pool, pool.session() as session:
         actions = (await session.demonstration(TASK))[:STEPS]
         opening, *answers = await session.replay(TASK, actions)
-    messages = harness.opening(opening.text)
+    messages = harness.opening(opening.messages)
     events = []
     for number, (action, answer) in enumerate(zip(actions, answers, strict=True)):
         events.append(
@@ -88,13 +88,13 @@ async def recorded() -> list[StepEvent]:
                 principal="tenant/user",
                 task=TASK,
                 messages=messages,
-                action=Message(role="assistant", content=action),
-                observation=answer.text,
+                action=action,
+                observation=answer.messages,
                 done=number == STEPS - 1,
                 actor=Actor(kind="expert"),
             )
         )
-        messages = harness.extend(messages, action, answer.text)
+        messages = harness.extend(messages, action, answer.messages)
     return events
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learners.snapshots import Snapshot, assemble, build_snapshot, read_principals, read_trajectories, write_snapshot
+from learners.assembly import assemble
+from learners.snapshots import Snapshot, build_snapshot, read_principals, read_trajectories, write_snapshot
 from learners.stored_rows import StoredRows
 from streams.errors import TrainingError
 from streams.events import RetractionEvent, StepEvent
@@ -78,8 +79,8 @@ def test_for_any_settings_no_held_out_task_is_in_a_snapshot(
             "episode_id": f"{seed}",
             "task_id": f"twc/train/{seed}",
             "messages": "[]",
-            "action": "go",
-            "observation": "gone",
+            "action": '{"role":"assistant","content":"go"}',
+            "observation": "[]",
             "actor_kind": "expert",
             "adapter": None,
             "principal": "ann",
@@ -104,7 +105,7 @@ async def test_a_recovery_is_learned_from_the_state_where_it_left_the_failed_tra
     log.recovered("failed", task_id, left_at=1)
     snapshot = await build(served_store, tmp_path / "snapshots")
     (recovery,) = read_trajectories(snapshot.folder)
-    assert [step.action for step in recovery.steps] == ["go 0", "back", "forward"]
+    assert [step.action.text for step in recovery.steps] == ["go 0", "back", "forward"]
     assert (recovery.learn_from, recovery.actor_kind, recovery.principals) == (1, "recovery", ("failed",))
     assert snapshot.manifest.episodes == {"recovery": 1}
 
@@ -264,9 +265,9 @@ async def test_reasoning_goes_into_the_snapshot_with_its_action(served_store: Se
         action = first.action.model_copy(update={"reasoning_content": thought})
         log.publish(first.model_copy(update={"action": action}), *rest)
     snapshot = await build(served_store, tmp_path / "snapshots")
-    found = {one.steps[0].reasoning_content: one for one in read_trajectories(snapshot.folder)}
+    found = {one.steps[0].action.reasoning_content: one for one in read_trajectories(snapshot.folder)}
     assert set(found) == {None, "Hm.", "Well."}
     assert found["Hm."].principals == ("one", "same")
-    assert [step.action for step in found["Well."].steps] == ["go 0", "go 1"]
+    assert [step.action.text for step in found["Well."].steps] == ["go 0", "go 1"]
     stored = pq.read_table(snapshot.folder / "episodes.parquet")["steps"].to_pylist()
     assert sum("reasoning" in steps for steps in stored) == 2

@@ -52,7 +52,7 @@ async def learned(served: ServedStore, home: Path, as_of: int | None = None) -> 
             snapshot = await build_snapshot(client, HOLDOUT, home, as_of)
         except TrainingError:
             return {}
-    return {one.episode_id: [step.action for step in one.steps] for one in read_trajectories(snapshot.folder)}
+    return {one.episode_id: [step.action.text for step in one.steps] for one in read_trajectories(snapshot.folder)}
 
 
 def untrusted(served: ServedStore) -> dict[str, str]:

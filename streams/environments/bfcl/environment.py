@@ -4,21 +4,19 @@ Loaded by the sandbox worker through its entry point. All is the wheel's own: ta
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from pydantic import JsonValue
 
 from streams.environments.bfcl.scenarios import CATEGORIES, Scenario, fold_of, scenarios
 from streams.environments.bfcl.simulation import Simulation, accepts
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
-from streams.environments.tool_calls import Call, calling, canonical, read, render
+from streams.environments.tool_answers import answer_calls
+from streams.environments.tool_calls import Call, calling, canonical, render
 from streams.environments.tool_definitions import Tool
-from streams.errors import SandboxError, ToolCallError
+from streams.errors import SandboxError
 from streams.events import VARIANT_MARK, Task
 from streams.ids import content_id
-from streams.messages import Message, Messages, ToolCall, Tools, assistant, tool_result, user
+from streams.messages import Message, Messages, Tools, assistant, user
 
 ENVIRONMENT = "bfcl"
 
@@ -32,7 +30,6 @@ SYSTEM_PROMPT = (
 )
 
 _OVER = "The conversation is over."
-_NOT_EXECUTED = "Not executed, because another call of the same message is at fault."
 
 _FINISHED = "Done."
 _UNANSWERABLE = "I cannot do this: a tool or a detail that I need is missing."
@@ -64,6 +61,10 @@ class _State:
     def score(self) -> float:
         return self.right / len(self.scenario.turns)
 
+    @property
+    def success(self) -> bool:
+        return self.done and self.score == 1.0
+
 
 class BFCL:
     """One session. A task's id is `multi_turn/<fold>/<number>~<variant>`, such as `multi_turn/train/17~base`.
@@ -94,18 +95,16 @@ class BFCL:
         return self._observed((user(scenario.turns[0].user),), tools=self._offered())
 
     def step(self, action: Message) -> Observation:
-        if self._state.done:
-            return self._refused(action, dict.fromkeys(range(len(action.calls)), _OVER))
+        state = self._state
+        if state.done:
+            return Observation.answering(action, _OVER, state.score, True, state.success, understood=False)
         if not action.calls:
             return self._end_turn()
-        faults: dict[int, str] = {}
-        calls = []
-        for place, call in enumerate(action.calls):
-            try:
-                calls.append(self._checked(call))
-            except ToolCallError as error:
-                faults[place] = str(error)
-        return self._refused(action, faults) if faults else self._call(action, tuple(calls))
+        answered = answer_calls(action, state.tools, state.simulation.execute)
+        if answered.understood:
+            *before, steps = state.played
+            self._begun = replace(state, played=(*before, (*steps, answered.calls)))
+        return self._observed(answered.messages, understood=answered.understood)
 
     def canonical(self, action: Message) -> str:
         return canonical(action)
@@ -163,23 +162,6 @@ class BFCL:
     def _offered(self) -> Tools:
         return tuple(tool.definition for tool in self._state.tools)
 
-    def _checked(self, called: ToolCall) -> Call:
-        """The call, if it is of a known tool and has the arguments that it wants."""
-        call = read(called)
-        tool = next((tool for tool in self._state.tools if tool.name == call.name), None)
-        if tool is None:
-            raise ToolCallError(f"There is no tool {call.name!r}.")
-        if fault := tool.fault(call.arguments):
-            raise ToolCallError(f"The arguments of {call.name} are not as it wants them: {fault}.")
-        return call
-
-    def _call(self, action: Message, calls: tuple[Call, ...]) -> Observation:
-        *before, steps = self._state.played
-        results = [self._state.simulation.execute(call) for call in calls]
-        self._begun = replace(self._state, played=(*before, (*steps, calls)))
-        answers = zip(action.calls, results, strict=True)
-        return self._observed(tuple(tool_result(_shown(result), call.id) for call, result in answers))
-
     def _end_turn(self) -> Observation:
         state = self._state
         # After the first mistake the checker says nothing of later turns.
@@ -192,22 +174,9 @@ class BFCL:
         turn = state.scenario.turns[self._begun.turn]
         return self._observed((user(turn.user),), tools=self._offered() if turn.new_tools else None)
 
-    def _refused(self, action: Message, faults: Mapping[int, str]) -> Observation:
-        """Answers to an action of which nothing was done. `faults` are those of its calls, by their places."""
-        answers = tuple(
-            tool_result(_shown({"error": faults.get(place, _NOT_EXECUTED)}), call.id)
-            for place, call in enumerate(action.calls)
-        )
-        return self._observed(answers or (user(_OVER),), understood=False)
-
     def _observed(self, messages: Messages, *, tools: Tools | None = None, understood: bool = True) -> Observation:
         state = self._state
-        success = state.done and state.score == 1.0
-        return Observation(messages, state.score, state.done, success, understood, tools)
-
-
-def _shown(result: JsonValue) -> str:
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        return Observation(messages, state.score, state.done, state.success, understood, tools)
 
 
 def _scenario(task: Task) -> Scenario:

@@ -7,7 +7,7 @@ from pydantic import JsonValue, ValidationError
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from streams.environments.openenv.protocol import DataT, ErrorCode, ErrorData, Message
+from streams.environments.openenv.protocol import DataT, ErrorCode, ErrorData, Frame
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.errors import SandboxError, ServerRefusedError
 
@@ -72,7 +72,7 @@ class Connection:
 
         Raises `ServerRefusedError` when the server answers with an error.
         """
-        message = self._exchange(Message(type=kind, data=data).model_dump_json(exclude_none=True))
+        message = self._exchange(Frame(type=kind, data=data).model_dump_json(exclude_none=True))
         try:
             if message.type == "error":
                 raise _refusal(kind, ErrorData.model_validate(message.data or {}))
@@ -82,7 +82,7 @@ class Connection:
         except ValidationError as error:
             raise SandboxError(f"the server at {self._url} answered {kind} with what is none: {error}") from error
 
-    def _exchange(self, message: str) -> Message:
+    def _exchange(self, message: str) -> Frame:
         if self._lost:
             raise SandboxError(self._lost)
         if len(message.encode()) > self._settings.message_bytes:
@@ -92,7 +92,7 @@ class Connection:
             )
         try:
             self._send(message)
-            return Message.model_validate_json(self._socket.recv(self._settings.answer_timeout_s))
+            return Frame.model_validate_json(self._socket.recv(self._settings.answer_timeout_s))
         except TimeoutError:
             reason = f"it did not answer within {self._settings.answer_timeout_s:g} s"
         except ConnectionClosed as error:
@@ -111,7 +111,7 @@ class Connection:
     def close(self) -> None:
         """End the session. It does not matter whether the server still hears it."""
         self._lost = self._lost or f"the session at {self._url} is closed. Open a new session."
-        self._send(Message(type="close").model_dump_json(exclude_none=True))
+        self._send(Frame(type="close").model_dump_json(exclude_none=True))
         self._socket.close()
 
 

@@ -6,17 +6,20 @@ operator's settings say how to read it, and its states can be brought back only 
 
 import json
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pydantic import BaseModel, JsonValue
 
-from streams.environments.environment import Capabilities, Network, Observation, Restore, Tool
+from streams.environments import harness
+from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.openenv.connection import Connection
 from streams.environments.openenv.protocol import (
     VERSION,
+    ActionData,
     ActionsData,
     CapabilitiesData,
+    DemonstrationData,
     ErrorCode,
     FingerprintData,
     GamesData,
@@ -27,20 +30,28 @@ from streams.environments.openenv.protocol import (
     TasksData,
     TextData,
     TextObservationData,
-    ToolsData,
 )
-from streams.environments.openenv.reading import mapped_action, mapped_observation
+from streams.environments.openenv.reading import (
+    LIST_TOOLS,
+    call_action,
+    mapped_action,
+    mapped_observation,
+    mapped_result,
+    mapped_score,
+    mapped_tools,
+)
 from streams.environments.openenv.settings import OpenEnvSettings
-from streams.errors import DivergedError, SandboxError, ServerRefusedError
+from streams.environments.tool_calls import read
+from streams.errors import DivergedError, SandboxError, ServerRefusedError, ToolCallError
 from streams.events import Task
 from streams.ids import content_id
+from streams.messages import Message, ToolCall, Tools, tool_result
 
 ENVIRONMENT = "openenv"
 
 _METHODS = {
     Offer.SNAPSHOTS: ("snapshot", "restore"),
     Offer.VALID_ACTIONS: ("valid_actions",),
-    Offer.TOOLS: ("tools",),
     Offer.CANONICAL: ("canonical",),
     Offer.TASKS: ("games", "task_list", "demonstration"),
 }
@@ -57,8 +68,8 @@ class _Snapshot:
 class OpenEnv:
     """One session, which is one connection. Which server it is, the operator alone says: no task can.
 
-    Besides the methods below it has those of `Snapshots`, `ListsActions`, `Tools`, `Canonicalises` and `TaskSource`
-    that its server offers. Every one raises `SandboxError` when the server does not do what it should.
+    Besides the methods below it has those of `Snapshots`, `ListsActions`, `Canonicalises` and `TaskSource` that
+    its server offers. Every one raises `SandboxError` when the server does not do what it should.
     """
 
     settings: ClassVar[type[BaseModel]] = OpenEnvSettings
@@ -78,7 +89,10 @@ class OpenEnv:
             raise
         self._extended = said is not None
         offers = frozenset(said.offers if said else ())
-        self._speaks_text = Offer.TEXT in offers
+        self._speaks_messages = Offer.MESSAGES in offers
+        self._speaks_text = Offer.TEXT in offers or self._speaks_messages
+        self._calls_tools = settings.tools and not self._speaks_text
+        self._tools: Tools | None = None
         self.harness = (said and said.harness) or settings.harness
         self.capabilities = _capabilities(said, settings)
         for offer, methods in _METHODS.items():
@@ -90,19 +104,23 @@ class OpenEnv:
         _refuse_reserved(*task.task_id.split("/")[1:2])
         self._observed, self._history = None, ""
         field = "task_id" if self._extended else self._settings.task_field
-        return self._observe("reset", {field: task.task_id, "seed": task.seed})
+        first = self._observe("reset", {field: task.task_id, "seed": task.seed})
+        return replace(first, tools=self._listed_tools()) if self._calls_tools else first
 
-    def step(self, action: str) -> Observation:
+    def step(self, action: Message) -> Observation:
         before = self._now()
-        data = TextData(text=action).model_dump() if self._speaks_text else mapped_action(action, self._settings)
+        if action.calls and self._calls_tools:
+            return self._call(action, before)
+        data = self._data(action)
         if data is None:
-            return _not_understood("the action is no JSON object", before)
+            reason = "the server's tools cannot be called" if action.calls else "the action is no JSON object"
+            return _not_understood(action, reason, before)
         try:
             return self._observe("step", data)
         except ServerRefusedError as error:
             if error.code != ErrorCode.VALIDATION_ERROR:
                 raise
-            return _not_understood(str(error), before)
+            return _not_understood(action, str(error), before)
 
     def fingerprint(self) -> str:
         """The server's; or, of a plain one, a hash of all that was done and seen since the reset."""
@@ -137,6 +155,48 @@ class OpenEnv:
         self._observed = observed
         return observed
 
+    def _data(self, action: Message) -> dict[str, JsonValue] | None:
+        """The action in the words of the server, or None where it has none for it."""
+        if self._speaks_messages:
+            return _message(action)
+        if action.calls:
+            return None
+        return {"text": action.text} if self._speaks_text else mapped_action(action.text, self._settings)
+
+    def _listed_tools(self) -> Tools:
+        """The tools of a plain server; asked once."""
+        if self._tools is None:
+            self._tools = mapped_tools(self._server.ask("step", ObservationData, LIST_TOOLS, answered_by="observation"))
+        return self._tools
+
+    def _call(self, action: Message, before: Observation) -> Observation:
+        """The calls of an action, one after the other: each is a step of the server."""
+        answers: list[Message] = []
+        after = replace(before, understood=True)
+        for call in action.calls:
+            text, after = self._call_one(call, after)
+            answers.append(tool_result(text, call.id))
+        self._observed = replace(after, messages=tuple(answers), tools=None)
+        return self._observed
+
+    def _call_one(self, called: ToolCall, before: Observation) -> tuple[str, Observation]:
+        """The answer to a call; the observation after it has no messages of its own."""
+        if before.done:
+            return "the episode is over", replace(before, understood=False)
+        try:
+            data = call_action(read(called))
+            answer = self._server.ask("step", ObservationData, data, answered_by="observation")
+        except ToolCallError as error:
+            return str(error), replace(before, understood=False)
+        except ServerRefusedError as error:
+            if error.code != ErrorCode.VALIDATION_ERROR:
+                raise
+            return str(error), replace(before, understood=False)
+        text, understood = mapped_result(answer)
+        score = mapped_score(answer, before.score, self._settings)
+        self._history = content_id(self._history, json.dumps(data, sort_keys=True), text, str(score), str(answer.done))
+        return text, Observation((), score, answer.done, score >= 1.0, before.understood and understood)
+
     def _now(self) -> Observation:
         if self._observed is None:
             raise SandboxError("this was asked of a session that has no task. Reset it first.")
@@ -164,11 +224,11 @@ class OpenEnv:
     def _valid_actions(self) -> list[str]:
         return sorted(self._server.ask("valid_actions", ActionsData).actions)
 
-    def _tools(self) -> tuple[Tool, ...]:
-        return self._server.ask("tools", ToolsData).tools
-
-    def _canonical(self, action: str) -> str:
-        return self._server.ask("canonical", TextData, {"text": action}).text
+    def _canonical(self, action: Message) -> str:
+        if action.calls and not self._speaks_messages:
+            return harness.canonical(action)
+        data = _message(action) if self._speaks_messages else TextData(text=action.text).model_dump()
+        return self._server.ask("canonical", TextData, data).text
 
     def _games(self) -> tuple[str, ...]:
         return self._server.ask("games", GamesData).games
@@ -179,10 +239,10 @@ class OpenEnv:
         tasks = self._server.ask("tasks", TasksData, {"game": game, "fold": fold}).tasks
         return tuple(Task(environment=ENVIRONMENT, task_id=task.task_id, seed=task.seed) for task in tasks)
 
-    def _demonstration(self, task: Task) -> list[str]:
+    def _demonstration(self, task: Task) -> list[Message]:
         self._observed = None
         asked: dict[str, JsonValue] = {"task_id": task.task_id, "seed": task.seed}
-        return list(self._server.ask("demonstration", ActionsData, asked).actions)
+        return self._server.ask("demonstration", DemonstrationData, asked).demonstrated()
 
 
 def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> Capabilities:
@@ -197,11 +257,15 @@ def _capabilities(said: CapabilitiesData | None, settings: OpenEnvSettings) -> C
     )
 
 
+def _message(action: Message) -> dict[str, JsonValue]:
+    return ActionData(message=action).model_dump(mode="json", include={"message"})
+
+
 def _refuse_reserved(*folds: str) -> None:
     # A server that others wrote may not know that this fold is unowned to play.
     if "test" in folds:
         raise SandboxError("the fold 'test' is reserved. Use train or dev.")
 
 
-def _not_understood(reason: str, before: Observation) -> Observation:
-    return Observation(reason, before.score, before.done, success=before.success, understood=False)
+def _not_understood(action: Message, reason: str, before: Observation) -> Observation:
+    return Observation.answering(action, reason, before.score, before.done, before.success, understood=False)

@@ -4,13 +4,14 @@
 """
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Annotated, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PlainSerializer, model_validator
 
-from streams.environments.environment import Observation, Tool
+from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
-from streams.events import Identity, Seed
+from streams.events import Action, Identity, Observed, Seed
+from streams.messages import Message, Messages, Tools, assistant, user
 
 VERSION = 1
 """Of the extension. It changes when a message changes its meaning, and not when one is added."""
@@ -40,9 +41,10 @@ class Offer(StrEnum):
 
     TEXT = "text"
     """Actions are `{"text"}`, and observations have `text`, `score`, `success` and `understood`."""
+    MESSAGES = "messages"
+    """Actions may be `{"message"}` too, and observations have `messages` and `tools` besides."""
     SNAPSHOTS = "snapshots"
     VALID_ACTIONS = "valid_actions"
-    TOOLS = "tools"
     CANONICAL = "canonical"
     TASKS = "tasks"
 
@@ -57,8 +59,8 @@ class Data(BaseModel):
 DataT = TypeVar("DataT", bound=Data)
 
 
-class Message(BaseModel):
-    """Every message of either direction. OpenEnv's own `state` and `close` have no data, not even an empty object."""
+class Frame(BaseModel):
+    """A message of the protocol, of either direction. OpenEnv's own `state` and `close` have no data, not even `{}`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -88,8 +90,37 @@ class TaskData(Data):
     seed: Seed = 0
 
 
+def _compact(message: Message) -> dict[str, JsonValue]:
+    return message.model_dump(mode="json", exclude_none=True)
+
+
+def _all_compact(messages: Messages | None) -> list[dict[str, JsonValue]] | None:
+    return None if messages is None else [_compact(message) for message in messages]
+
+
+SentAction: TypeAlias = Annotated[Action, PlainSerializer(_compact)]
+SentMessages: TypeAlias = Annotated[Observed | None, PlainSerializer(_all_compact)]
+
+
+class ActionData(Data):
+    """An action: the text of one that calls nothing, or the whole message."""
+
+    text: str = ""
+    message: SentAction | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if not self.model_fields_set & {"text", "message"}:
+            raise ValueError("an action has a text or a message")
+        return self
+
+    @property
+    def action(self) -> Message:
+        return assistant(self.text) if self.message is None else self.message
+
+
 class TextData(Data):
-    """An action, or its one spelling."""
+    """The key of an action."""
 
     text: str
 
@@ -103,16 +134,27 @@ class ObservationData(Data):
 
 
 class TextObservation(Data):
-    """An observation in the extension's words, which are those of `Observation`."""
+    """An observation in the extension's words, which are those of `Observation`. Without `messages` a user said it."""
 
-    text: str
+    text: str = ""
+    messages: SentMessages = None
+    tools: Tools | None = None
     score: FiniteFloat = Field(ge=0, le=1)
     success: bool
     understood: bool = True
 
+    @model_validator(mode="after")
+    def _something_is_said(self) -> Self:
+        if not self.model_fields_set & {"text", "messages"}:
+            raise ValueError("an observation has a text or messages")
+        return self
+
 
 class TextObservationData(Data):
-    """The same answer of a server that offers `text`. The reward is what the last action added to the score."""
+    """The same answer of a server that offers `text` or `messages`.
+
+    The reward is what the last action added to the score.
+    """
 
     observation: TextObservation
     reward: FiniteFloat | None = None
@@ -122,13 +164,19 @@ class TextObservationData(Data):
     def of(cls, answer: Observation, before: float | None) -> "TextObservationData":
         """`before` is the score before the action; of a reset there is none."""
         text = TextObservation(
-            text=answer.text, score=answer.score, success=answer.success, understood=answer.understood
+            text=answer.text,
+            messages=answer.messages,
+            tools=answer.tools,
+            score=answer.score,
+            success=answer.success,
+            understood=answer.understood,
         )
         return cls(observation=text, reward=None if before is None else answer.score - before, done=answer.done)
 
     def observed(self) -> Observation:
-        text = self.observation
-        return Observation(text.text, text.score, self.done, text.success, text.understood)
+        said = self.observation
+        messages = (user(said.text),) if said.messages is None else said.messages
+        return Observation(messages, said.score, self.done, said.success, said.understood, said.tools)
 
 
 class StateData(Data):
@@ -163,11 +211,23 @@ class FingerprintData(Data):
 
 
 class ActionsData(Data):
+    """Actions that are texts."""
+
     actions: tuple[str, ...]
 
 
-class ToolsData(Data):
-    tools: tuple[Tool, ...]
+class DemonstrationData(Data):
+    """What solves a task: the texts of its actions and, with the offer `messages`, the actions themselves."""
+
+    actions: tuple[str, ...] = ()
+    messages: tuple[SentAction, ...] | None = None
+
+    @classmethod
+    def of(cls, actions: list[Message]) -> Self:
+        return cls(actions=tuple(action.text for action in actions), messages=tuple(actions))
+
+    def demonstrated(self) -> list[Message]:
+        return [assistant(text) for text in self.actions] if self.messages is None else list(self.messages)
 
 
 class GamesData(Data):

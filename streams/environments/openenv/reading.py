@@ -1,4 +1,4 @@
-"""Conversion between texts and the actions and observations of a plain OpenEnv server, by the operator's settings.
+"""Conversion between messages and the actions and observations of a plain OpenEnv server, by the operator's settings.
 
 `environment.py` reads every server so that does not offer the extension's own words.
 """
@@ -8,11 +8,39 @@ import json
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from streams.environments.environment import Observation
-from streams.environments.openenv.protocol import ObservationData
+from streams.environments.openenv.protocol import Data, ObservationData
 from streams.environments.openenv.settings import OpenEnvSettings
+from streams.environments.tool_calls import Call
+from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError
+from streams.messages import Tools
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+LIST_TOOLS: dict[str, JsonValue] = {"type": "list_tools"}
+
+# Of a call of which the server could make nothing. Its other errors are what a tool answers.
+_NOT_UNDERSTOOD = ("tool_not_found", "invalid_args")
+
+
+class _ToolData(Data):
+    name: str
+    description: str = ""
+    input_schema: dict[str, JsonValue]
+
+
+class _ToolsData(Data):
+    tools: tuple[_ToolData, ...]
+
+
+class _CallError(Data):
+    error_type: str = ""
+    message: str = ""
+
+
+class _CalledData(Data):
+    result: JsonValue = None
+    error: _CallError | None = None
 
 
 def mapped_action(text: str, settings: OpenEnvSettings) -> dict[str, JsonValue] | None:
@@ -25,21 +53,65 @@ def mapped_action(text: str, settings: OpenEnvSettings) -> dict[str, JsonValue] 
         return None
 
 
+def call_action(call: Call) -> dict[str, JsonValue]:
+    """The action that is one call of a tool."""
+    return {"type": "call_tool", "tool_name": call.name, "arguments": dict(call.arguments)}
+
+
+def mapped_tools(data: ObservationData) -> Tools:
+    """The tools in the answer to `LIST_TOOLS`. Raises `SandboxError` where it has none."""
+    try:
+        listed = _ToolsData.model_validate(data.observation).tools
+    except ValidationError as error:
+        raise SandboxError(
+            f"the OpenEnv server lists no tools: {error}. Set the settings' tools to false, if it has none."
+        ) from error
+    return tuple(Tool(tool.name, tool.description, tool.input_schema).definition for tool in listed)
+
+
+def mapped_result(data: ObservationData) -> tuple[str, bool]:
+    """The answer to a call as text, and whether the server understood the call. Raises `SandboxError` for no answer."""
+    try:
+        called = _CalledData.model_validate(data.observation)
+    except ValidationError as error:
+        raise SandboxError(f"the OpenEnv server answered a call with what is none: {error}") from error
+    if called.error is not None:
+        return _as_text({"error": called.error.message}), called.error.error_type not in _NOT_UNDERSTOOD
+    match called.result:
+        case {"content": [*parts]}:  # of the Model Context Protocol
+            return "\n".join(map(_part, parts)), True
+    return _as_text(called.result), True
+
+
 def mapped_observation(data: ObservationData, score: float, settings: OpenEnvSettings) -> Observation:
     """`score` is the score so far. Raises `SandboxError` for an observation without the settings' `text_field`."""
+    score = mapped_score(data, score, settings)
+    return Observation.said(_text(data, settings.text_field), score, data.done, success=score >= 1.0)
+
+
+def mapped_score(data: ObservationData, score: float, settings: OpenEnvSettings) -> float:
+    """The score after an answer; `score` is the one before it."""
     earned = (data.reward or 0.0) / settings.full_reward
-    score = min(1.0, max(0.0, score + earned if settings.reward == "gain" else earned))
-    return Observation(_text(data, settings.text_field), score, data.done, success=score >= 1.0)
+    return min(1.0, max(0.0, score + earned if settings.reward == "gain" else earned))
 
 
 def _text(data: ObservationData, field: str) -> str:
     if not field:
-        shown = {name: value for name, value in data.observation.items() if name != "metadata"}
-        return json.dumps(shown, sort_keys=True, ensure_ascii=False)
+        return _as_text({name: value for name, value in data.observation.items() if name != "metadata"})
     if field not in data.observation:
         raise SandboxError(
             f"the OpenEnv server's observation has no field {field!r}, but {sorted(data.observation)}. "
             "Correct the settings' text_field."
         )
-    value = data.observation[field]
+    return _as_text(data.observation[field])
+
+
+def _part(part: JsonValue) -> str:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return text
+    return _as_text(part)
+
+
+def _as_text(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -19,7 +19,7 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from streams.environments.environment import Configured, Environment
-from streams.environments.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Message
+from streams.environments.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Frame
 from streams.environments.openenv.session import OpenEnvSession
 from streams.environments.registry import load_environment
 from streams.errors import ConfigurationError, RatchetError, ServerRefusedError
@@ -125,7 +125,7 @@ class OpenEnvServer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _answer(session: OpenEnvSession, message: Message) -> Message:
+def _answer(session: OpenEnvSession, message: Frame) -> Frame:
     try:
         return session.answer(message)
     except ServerRefusedError as error:
@@ -134,22 +134,22 @@ def _answer(session: OpenEnvSession, message: Message) -> Message:
         return _error(ErrorCode.EXECUTION_ERROR, str(error))
 
 
-def _error(code: str, message: str) -> Message:
-    return Message(type="error", data=ErrorData(code=code, message=message).model_dump(mode="json", exclude={"errors"}))
+def _error(code: str, message: str) -> Frame:
+    return Frame(type="error", data=ErrorData(code=code, message=message).model_dump(mode="json", exclude={"errors"}))
 
 
-async def _receive(websocket: WebSocket) -> Message | None:
+async def _receive(websocket: WebSocket) -> Frame | None:
     """The next message, or None for what is none. Raises `WebSocketDisconnect` when the client is gone."""
     received = await websocket.receive()
     if received["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(received["code"])
     try:
-        return Message.model_validate_json(received.get("text") or received.get("bytes") or "")
+        return Frame.model_validate_json(received.get("text") or received.get("bytes") or "")
     except ValidationError:
         return None
 
 
-async def _send(websocket: WebSocket, message: Message) -> None:
+async def _send(websocket: WebSocket, message: Frame) -> None:
     await websocket.send_text(message.model_dump_json(exclude_none=True))
 
 

@@ -15,19 +15,20 @@ from streams.environments.environment import (
     Restore,
     Snapshots,
     TaskSource,
-    Tools,
 )
 from streams.environments.openenv.protocol import (
     VERSION,
+    ActionData,
     ActionsData,
     CapabilitiesData,
     Data,
     DataT,
+    DemonstrationData,
     ErrorCode,
     FingerprintData,
     FoldData,
+    Frame,
     GamesData,
-    Message,
     Nothing,
     Offer,
     ReleaseData,
@@ -37,11 +38,11 @@ from streams.environments.openenv.protocol import (
     TasksData,
     TextData,
     TextObservationData,
-    ToolsData,
 )
 from streams.errors import ServerRefusedError
 from streams.events import Task
 from streams.ids import uuid7
+from streams.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class _Episode:
 
     id: str
     task: Task
-    actions: tuple[str, ...]
+    actions: tuple[Message, ...]
     observations: tuple[Observation, ...]
 
 
@@ -79,14 +80,14 @@ class OpenEnvSession:
         self._episode: _Episode | None = None
         self._snapshots: dict[str, _Kept] = {}
 
-    def answer(self, message: Message) -> Message:
+    def answer(self, message: Frame) -> Frame:
         """Raises `SandboxError` when the environment refuses."""
         kind, data = message.type, message.data or {}
         match kind:
             case "reset":
                 return _message("observation", self._reset(self._task(data)))
             case "step":
-                return _message("observation", self._step(_read(TextData, data).text))
+                return _message("observation", self._step(_read(ActionData, data).action))
             case "state":
                 return _message(kind, self._state())
             case "capabilities":
@@ -111,11 +112,8 @@ class OpenEnvSession:
         if kind == "valid_actions" and isinstance(environment, ListsActions):
             self._present()
             return ActionsData(actions=tuple(environment.valid_actions()))
-        if kind == "tools" and isinstance(environment, Tools):
-            self._present()
-            return ToolsData(tools=environment.tools())
         if kind == "canonical" and isinstance(environment, Canonicalises):
-            return TextData(text=environment.canonical(_read(TextData, data).text))
+            return TextData(text=environment.canonical(_read(ActionData, data).action))
         if isinstance(environment, TaskSource):
             if kind == "games":
                 return GamesData(games=environment.games())
@@ -127,7 +125,7 @@ class OpenEnvSession:
             if kind == "demonstration":
                 task = self._task(data)
                 self._episode = None
-                return ActionsData(actions=tuple(environment.demonstration(task)))
+                return DemonstrationData.of(environment.demonstration(task))
         raise ServerRefusedError(ErrorCode.UNKNOWN_TYPE, f"the server of {self._name} knows no message {kind[:50]!r}")
 
     def _task(self, data: dict[str, JsonValue]) -> Task:
@@ -140,7 +138,7 @@ class OpenEnvSession:
         self._episode = _Episode(uuid7(), task, (), (first,))
         return TextObservationData.of(first, None)
 
-    def _step(self, action: str) -> TextObservationData:
+    def _step(self, action: Message) -> TextObservationData:
         episode = self._present()
         answer = self._environment.step(action)
         before = episode.observations[-1].score
@@ -156,9 +154,9 @@ class OpenEnvSession:
         promised = self._environment.capabilities
         offered = {
             Offer.TEXT: True,
+            Offer.MESSAGES: True,
             Offer.SNAPSHOTS: self._restorable,
             Offer.VALID_ACTIONS: isinstance(self._environment, ListsActions),
-            Offer.TOOLS: isinstance(self._environment, Tools),
             Offer.CANONICAL: isinstance(self._environment, Canonicalises),
             Offer.TASKS: isinstance(self._environment, TaskSource),
         }
@@ -233,5 +231,5 @@ def _read(model: type[DataT], data: dict[str, JsonValue]) -> DataT:
         ) from error
 
 
-def _message(kind: str, data: Data) -> Message:
-    return Message(type=kind, data=data.model_dump(mode="json"))
+def _message(kind: str, data: Data) -> Frame:
+    return Frame(type=kind, data=data.model_dump(mode="json"))

@@ -33,6 +33,9 @@ class OpenEnvSettings(FrozenModel):
     action_field: str = Field(
         default="", description="The field of the action that takes the text; empty: the text is the action, in JSON."
     )
+    tools: bool = Field(
+        default=False, description="Whether its tools are called, by OpenEnv's own actions list_tools and call_tool."
+    )
     text_field: str = Field(
         default="", description="The field of the observation that is the text; empty: all of it, in JSON."
     )

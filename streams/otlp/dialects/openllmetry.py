@@ -1,7 +1,7 @@
 """OpenLLMetry's attributes `gen_ai.prompt.N.*` and `gen_ai.completion.N.*`, as its documentation has them.
 
 Release 0.62 of its OpenAI instrumentation writes the semantic conventions instead; agents with older releases are still
-about, and its instrumentation of Anthropic writes content blocks as JSON.
+about, and its instrumentation of Anthropic wrote content blocks as JSON.
 """
 
 import re
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from streams.events import Message
+from streams.messages import Messages
 from streams.otlp.dialects.blocks import is_blocks
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import decoded, is_cut
 from streams.otlp.dialects.rendering import complete, numbered, reply_of, structured
 from streams.otlp.dialects.semantic_conventions import model_of
+from streams.otlp.dialects.texts import decoded, is_cut
+from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes, LogRecord, Span
 
 # Any of them: limits drop the first one first.
@@ -37,10 +38,10 @@ class OpenLLMetry:
         whole = not span.dropped_attributes
         messages = complete(_message(item, whole) for item in seen)
         reply = reply_of(complete((_message({"role": "assistant", **item}, whole) for item in said), choices=True))
-        return Chat(messages, reply, model_of(span)) if messages and reply else None
+        return Chat.of(messages, reply, model_of(span), offered_tools(span.attributes, whole=whole))
 
 
-def _message(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
+def _message(item: Attributes, whole: bool) -> Messages | None:
     """`whole` unless attributes were dropped: then one that is missing may have been there."""
     calls = numbered(item, "tool_calls")
     if calls is None or not (whole or _has_everything(item, calls)):
@@ -51,7 +52,8 @@ def _message(item: Attributes, whole: bool) -> tuple[Message, ...] | None:
             "role": item.get("role"),
             "channel": item.get("channel"),
             "content": _content(content),
-            "tool_calls": [{"name": call.get("name"), "arguments": call.get("arguments")} for call in calls],
+            "tool_calls": [{key: call.get(key) for key in ("id", "name", "arguments")} for call in calls],
+            "tool_call_id": item.get("tool_call_id"),
             "reasoning_content": next((item[name] for name in _REASONING if item.get(name)), None),
         }
     )

@@ -1,4 +1,4 @@
-"""The GenAI semantic conventions of OpenTelemetry, 1.27 to 1.38, all of which are in development.
+"""The GenAI semantic conventions of OpenTelemetry, 1.27 to 1.42, all of which are in development.
 
 Checked against opentelemetry-instrumentation-openai 0.62.4.
 
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from streams.events import Message
+from streams.messages import Messages, Tools
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import decoded, quoted_tools
+from streams.otlp.dialects.parts import quoted_tools
 from streams.otlp.dialects.rendering import chat_of, choices_of, complete, reply_of, structured
+from streams.otlp.dialects.texts import decoded
+from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _OPERATIONS = frozenset({"chat", "generate_content"})
@@ -41,7 +43,7 @@ _MESSAGE_EVENTS = {
 }
 _CHOICE_EVENT = "gen_ai.choice"
 
-_Content = tuple[tuple[Message, ...] | None, tuple[Message, ...] | None]
+_Content = tuple[Messages | None, Messages | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,13 @@ class SemanticConventions:
         events += [_Event(record.name, _fields(record)) for record in logs]
         for source in (span.attributes, *(event.fields for event in events if event.name.endswith(".details"))):
             seen, said = _from_attributes(source)
-            if seen and (reply := reply_of(said)):
-                return Chat(seen, reply, model_of(span))
+            if (chat := Chat.of(seen, reply_of(said), model_of(span), _tools(span, source))) is not None:
+                return chat
         if span.dropped_events:
             return None
         for seen, said in (_from_messages(events), _from_content_events(events)):
-            if seen and (reply := reply_of(said)):
-                return Chat(seen, reply, model_of(span))
+            if (chat := Chat.of(seen, reply_of(said), model_of(span), _tools(span, {}))) is not None:
+                return chat
         return None
 
 
@@ -105,6 +107,10 @@ def model_of(span: Span) -> str | None:
     return None
 
 
+def _tools(span: Span, source: Mapping[str, JsonValue]) -> Tools | None:
+    return offered_tools({**span.attributes, **source}, whole=not span.dropped_attributes)
+
+
 def _lost_its_operation(span: Span) -> bool:
     return bool(span.dropped_attributes) and not any(key in span.attributes for key in _OTHER_OPERATIONS)
 
@@ -131,7 +137,7 @@ def _from_messages(events: Sequence[_Event]) -> _Content:
     return seen, complete(choices, choices=True)
 
 
-def _choice(fields: Attributes) -> tuple[Message, ...] | None:
+def _choice(fields: Attributes) -> Messages | None:
     inner = decoded(fields.get("message"))
     calls = fields.get("tool_calls")
     if isinstance(inner, str):
@@ -150,8 +156,8 @@ def _readable(fields: Mapping[str, JsonValue]) -> Attributes:
 
 
 def _from_content_events(events: Sequence[_Event]) -> _Content:
-    seen: tuple[Message, ...] | None = None
-    said: tuple[Message, ...] | None = None
+    seen: Messages | None = None
+    said: Messages | None = None
     for event in events:
         if event.name == "gen_ai.content.prompt":
             seen = chat_of(event.fields.get("gen_ai.prompt"))

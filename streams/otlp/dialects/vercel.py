@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from streams.events import Message
+from streams.messages import Messages
 from streams.otlp.dialects.dialect import Chat
-from streams.otlp.dialects.parts import HIDDEN, Part, call_part, decoded, reasoning_part, text_part
+from streams.otlp.dialects.parts import HIDDEN, Part, call_part, reasoning_part, text_part
 from streams.otlp.dialects.rendering import chat_of, complete, messages_of, reply_of
+from streams.otlp.dialects.texts import decoded
+from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes, LogRecord, Span
 
 _REQUESTS = ("ai.generateText.doGenerate", "ai.streamText.doStream")
@@ -32,10 +34,11 @@ class VercelAI:
         seen = _prompt(span.attributes.get("ai.prompt")) if prompt is None else chat_of(prompt)
         reply = reply_of(complete([messages_of("assistant", _reply(span.attributes))]))
         model = next((found for name in _MODELS if isinstance(found := span.attributes.get(name), str) and found), None)
-        return Chat(seen, reply, model) if seen and reply else None
+        tools = offered_tools(span.attributes, whole=not span.dropped_attributes)
+        return Chat.of(seen, reply, model, tools)
 
 
-def _prompt(value: JsonValue) -> tuple[Message, ...] | None:
+def _prompt(value: JsonValue) -> Messages | None:
     """The prompt as the caller gave it: a system text, and a text or messages."""
     prompt = decoded(value)
     if not isinstance(prompt, dict):
@@ -47,7 +50,7 @@ def _prompt(value: JsonValue) -> tuple[Message, ...] | None:
 
 
 def _reply(attributes: Attributes) -> list[Part]:
-    parts = [reasoning_part(found)] if (found := attributes.get("ai.response.reasoning")) else []
+    parts: list[Part] = [reasoning_part(found)] if (found := attributes.get("ai.response.reasoning")) else []
     text, calls = attributes.get("ai.response.text"), decoded(attributes.get("ai.response.toolCalls"))
     if text is not None:
         parts.append(text_part(text))
@@ -61,4 +64,4 @@ def _reply(attributes: Attributes) -> list[Part]:
 def _call(value: JsonValue) -> Part:
     if not isinstance(value, dict):
         return HIDDEN
-    return call_part(value.get("toolName"), value.get("input", value.get("args")))
+    return call_part(value.get("toolName"), value.get("input", value.get("args")), value.get("toolCallId"))

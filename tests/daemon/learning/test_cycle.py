@@ -27,7 +27,8 @@ from evaluation.report import GATE_FILE
 from evaluation.settings import GateSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import read_trajectories
-from streams.events import Actor, Message
+from streams.events import Actor
+from streams.messages import assistant, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.producer import Producer
 from streams.runtime.processes import free_port
@@ -162,9 +163,9 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
     assert Action.PROMOTED in {entry.action for entry in entries}
 
     async with PolicyClient(loop.settings.control_url) as gateway:
-        opening = DARK.opening("It is dark. You are at 0.")
-        (reply,) = await gateway.chat(settings.serving.alias, opening, Sampling())
-    assert reply.text.startswith("light")
+        opening = DARK.opening((user("It is dark. You are at 0."),))
+        (reply,) = await gateway.chat(settings.serving.alias, opening, Sampling().within(DARK.max_tokens, DARK.stop))
+    assert reply.message.text.startswith("light")
     assert reply.model == status.served
 
 
@@ -175,6 +176,6 @@ def demonstrate(loop: Loop, count: int) -> None:
     with Producer(kafka.bootstrap, agent="agent", principal="tenant", topic=kafka.events_topic) as producer:
         for task in tasks[:count]:
             episode = producer.episode(task, Actor(kind="expert"))
-            opening = DARK.opening("It is dark. You are at 0.")
-            assert episode.step(opening, Message(role="assistant", content="light"), "Light! You are at 0.", done=True)
+            opening = DARK.opening((user("It is dark. You are at 0."),))
+            assert episode.step(opening, assistant("light"), "Light! You are at 0.", done=True)
             assert episode.outcome(verifier="game", success=True, score=1.0)

@@ -17,9 +17,13 @@ from streams.branching.role import BranchContext, serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.settings import KafkaSettings
+from streams.messages import text_of
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
-from tests.builders.policies import FixedPolicy
+from tests.builders.policies import FixedPolicy, said
+from tests.builders.redacted import redacted
 
 TASK = Task(environment="textworld_express", task_id="twc/train/17", seed=17)
 
@@ -60,9 +64,11 @@ def test_a_worker_is_limited_to_so_many_branches_a_minute(
 
 
 @asynccontextmanager
-async def branch_role(kafka: KafkaSettings, settings: BranchingSettings) -> AsyncIterator[None]:
+async def branch_role(
+    kafka: KafkaSettings, settings: BranchingSettings, redactor: Redactor | None = None
+) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    role = asyncio.create_task(serve(kafka, settings, stop))
+    role = asyncio.create_task(serve(kafka, settings, stop, redactor))
     try:
         yield
     finally:
@@ -145,3 +151,25 @@ async def test_a_failed_episode_is_resumed_from_its_states(kafka: KafkaSettings,
     assert 2 <= tried.sandbox_steps <= 6
     assert (results["request-2"].fidelity, results["request-2"].attempts) == ("dropped", 0)
     assert "production_shell" in results["request-2"].reason
+
+
+@pytest.mark.usefixtures("faulty_environments")
+async def test_episodes_with_placeholders_are_branched_and_nothing_raw_is_published(
+    kafka: KafkaSettings, policy_url: str
+) -> None:
+    redactor = Redactor(RedactionSettings(), b"key")
+    async with SandboxPool("faulty_post") as pool:
+        task = Task(environment="faulty_post", task_id="mail/train/1")
+        raw = await played(pool, task, said("read", "mail bob@example.com"))
+    request = redacted(raw, redactor)
+    failed = request.model_copy(update={"event_id": "request-2", "verdict": "failed"})
+    send(kafka, request.to_json(), failed.to_json())
+    settings = BranchingSettings(policy_url=policy_url, recovery=RecoverySettings(attempts=3, steps=1))
+    async with branch_role(kafka, settings, redactor):
+        values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 3)
+    results = [BranchResult.model_validate_json(value) for value in values if b"branch_result" in value]
+    assert [(result.fidelity, result.reason) for result in results] == [("sandbox_exact", "")] * 2
+    assert any("It goes to <EMAIL_" in text_of(each.observation) for each in results[0].alternatives)
+    (tried,) = (RecoveryResult.model_validate_json(value) for value in values if b"recovery_result" in value)
+    assert (tried.fidelity, tried.attempts) == ("sandbox_exact", 3)
+    assert not [value for value in values if b"example.com" in value or b"tr0ub4dor" in value]

@@ -11,38 +11,34 @@ from pydantic import JsonValue
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.bfcl.scenarios import CATEGORIES, scenarios
 from streams.environments.bfcl.simulation import Simulation, accepts
-from streams.environments.environment import Canonicalises, Environment, Observation, Snapshots, TaskSource, Tools
-from streams.environments.tool_call_mutations import mutations
-from streams.environments.tool_calls import Call, render
+from streams.environments.environment import Canonicalises, Environment, Snapshots, TaskSource
+from streams.environments.tool_call_mutations import mutations, texts_of
+from streams.environments.tool_calls import Call, calling
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import Message, assistant
+from streams.messages import call as tool_call
 from streams.trust.holdout import HoldoutSettings
-
-DIFF = Task(environment="bfcl", task_id="multi_turn/dev/13~base")
-"""Its answer: cd, tail, the end of the turn, diff, the end."""
+from tests.streams.environments.bfcl_playing import DIFF, call, names, play
 
 
-def call(name: str, /, **arguments: JsonValue) -> str:
-    return render([Call(name, arguments)])
-
-
-def play(session: BFCL, task: Task, actions: list[str]) -> list[Observation]:
-    return [session.reset(task), *(session.step(action) for action in actions)]
-
-
-def wandering(session: BFCL, task: Task, generator: random.Random) -> list[str]:
+def wandering(session: BFCL, task: Task, generator: random.Random) -> list[Message]:
     """Actions that follow the demonstration, and every third time stray from it or are malformed."""
-    said = session.reset(task).text
+    first = session.reset(task)
+    said, tools = [*first.messages], first.tools or ()
     actions = []
     for right in session.demonstration(task):
-        strayed = mutations(right, session.tools(), said, generator, 1)
-        actions.append(generator.choice([right, right, right, right, *strayed, *strayed, "[broken"]))
-        said += session.step(actions[-1]).text
+        strayed = mutations(right, tools, texts_of(said), generator, 1)
+        broken = assistant(None, tool_call("cd", "{broken", "call_1"))
+        actions.append(generator.choice([right, right, right, right, *strayed, *strayed, broken]))
+        answer = session.step(actions[-1])
+        said += answer.messages
+        tools = tools if answer.tools is None else answer.tools
     return actions
 
 
 def test_it_keeps_the_contract_of_an_environment_with_tools_snapshots_and_tasks() -> None:
-    for protocol in (Environment, Snapshots, Tools, Canonicalises, TaskSource):
+    for protocol in (Environment, Snapshots, Canonicalises, TaskSource):
         assert isinstance(BFCL(), protocol)
 
 
@@ -57,23 +53,6 @@ def test_the_answers_of_the_wheel_succeed_by_the_wheels_checker(category: str) -
         assert len(observations) - 1 <= session.harness.max_steps
 
 
-def test_the_first_observation_has_the_tools_and_what_the_user_says() -> None:
-    text = BFCL().reset(DIFF).text
-    assert text.startswith("Tools:\n")
-    assert "\ncat(file_name: string) - Display the contents of a file of any extension" in text
-    assert "\n  file_name: The name of the file from current directory to display." in text
-    assert "\ntail(file_name: string, lines?: integer) - " in text
-    assert "\n\nUser: " in text
-
-
-def test_calls_are_answered_with_their_results_and_a_text_with_what_the_user_says_next() -> None:
-    session = BFCL()
-    session.reset(DIFF)
-    first = session.step(render([Call("cd", {"folder": "documents"}), Call("pwd", {})]))
-    assert first.text.startswith('[{"current_working_directory": "documents"}, {"current_working_directory": "/')
-    assert session.step("There you are.").text.startswith("User: ")
-
-
 def test_the_score_is_the_share_of_turns_that_are_right_from_the_first_on() -> None:
     session = BFCL()
     actions = session.demonstration(DIFF)
@@ -86,11 +65,11 @@ def test_the_score_is_the_share_of_turns_that_are_right_from_the_first_on() -> N
     [
         {1: call("tail", file_name="summary.txt", lines=1)},
         {3: call("diff", file_name1="summary.txt", file_name2="report.txt")},
-        {0: call("touch", file_name="stray.txt") + " "},
-        {0: "[]", 1: "[]"},
+        {0: call("touch", file_name="stray.txt")},
+        {0: assistant("Well."), 1: assistant(None)},
     ],
 )
-def test_a_wrong_call_fails_the_task(slip: dict[int, str]) -> None:
+def test_a_wrong_call_fails_the_task(slip: dict[int, Message]) -> None:
     session = BFCL()
     actions = [slip.get(place, action) for place, action in enumerate(session.demonstration(DIFF))]
     last = next(observation for observation in play(session, DIFF, actions) if observation.done)
@@ -98,62 +77,12 @@ def test_a_wrong_call_fails_the_task(slip: dict[int, str]) -> None:
     assert last.score < 1
 
 
-@pytest.mark.parametrize(
-    ("action", "reason"),
-    [
-        (call("sudo"), "There is no tool 'sudo'"),
-        (call("cd"), "'folder' is a required property"),
-        (call("cd", folder="documents", quietly="yes"), "'quietly' was unexpected"),
-        (call("tail", file_name="report.txt", lines="one"), "at lines: 'one' is not of type 'integer'"),
-        ('[{"name": "cd", "arguments": {"folder": "docu', "not valid JSON"),
-        ('{"name": "pwd", "arguments": {}}', "JSON array"),
-        ('[{"name": "pwd"}]', "exactly"),
-        ('[{"name": "absolute_value", "arguments": {"number": NaN}}]', "NaN is no JSON"),
-        ("[" * 100_000, "not valid JSON"),
-        ('[{"name": "cd", "arguments": {"folder": "\\ud800"}}]', "not valid JSON"),
-    ],
-)
-def test_a_malformed_call_is_answered_and_changes_nothing(action: str, reason: str) -> None:
-    session = BFCL()
-    session.reset(DIFF)
-    before = session.fingerprint()
-    answer = session.step(action)
-    assert not answer.understood
-    assert reason in answer.text
-    assert session.fingerprint() == before
-
-
-def test_no_call_of_an_action_is_executed_when_one_of_them_is_wrong() -> None:
-    session = BFCL()
-    session.reset(DIFF)
-    before = session.fingerprint()
-    assert not session.step(render([Call("cd", {"folder": "documents"}), Call("sudo", {})])).understood
-    assert session.fingerprint() == before
-
-
-def test_an_error_of_a_tool_is_a_result_like_any_other() -> None:
-    session = BFCL()
-    session.reset(DIFF)
-    answer = session.step(call("cd", folder="nowhere"))
-    assert answer.understood
-    assert answer.text == """[{"error": "cd: 'nowhere': No such file or directory"}]"""
-
-
 def test_actions_after_the_end_change_nothing() -> None:
     session = BFCL()
     last = play(session, DIFF, session.demonstration(DIFF))[-1]
     after = session.step(call("pwd"))
     assert (after.done, after.success, after.score, after.understood) == (True, last.success, last.score, False)
-
-
-def test_a_tool_that_is_held_back_comes_with_its_turn() -> None:
-    session = BFCL()
-    session.reset(Task(environment="bfcl", task_id="multi_turn/dev/13~miss_func"))
-    assert "tail" not in {tool.name for tool in session.tools()}
-    assert not session.step(call("tail", file_name="report.txt")).understood
-    assert session.step("I have no tool for this.").text.startswith("Tools:\ntail(file_name")
-    assert "tail" in {tool.name for tool in session.tools()}
-    assert session.step(call("tail", file_name="report.txt")).understood
+    assert [message.role for message in after.messages] == ["tool"]
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -229,15 +158,15 @@ def test_a_folder_copied_into_itself_is_an_error_of_the_agent() -> None:
     session = BFCL()
     session.reset(DIFF)
     assert session.step(call("cp", source="documents", destination="documents")).understood
-    assert session.step(call("find", name="report.txt")).text.startswith('[{"error": "Error during execution: maximum')
+    assert session.step(call("find", name="report.txt")).text.startswith('{"error": "Error during execution: maximum')
     session.restore(session.snapshot())
-    assert session.step("Done.").score == 0
+    assert session.step(assistant("Done.")).score == 0
 
 
 def test_folders_nested_too_deeply_are_refused_and_the_session_goes_on() -> None:
     session = BFCL()
     session.reset(DIFF)
-    session.step(render([Call("mkdir", {"dir_name": "a"}), Call("cd", {"folder": "a"})] * 2000))
+    session.step(calling([Call("mkdir", {"dir_name": "a"}), Call("cd", {"folder": "a"})] * 2000, "test"))
     with pytest.raises(SandboxError, match="nested too deeply"):
         session.snapshot()
     with pytest.raises(SandboxError, match="nested too deeply"):
@@ -292,8 +221,8 @@ def test_a_scenario_is_in_one_fold_in_all_categories() -> None:
 def test_no_two_listed_tasks_begin_alike() -> None:
     session = BFCL()
     for game in session.games():
-        tasks = [task for fold in ("train", "dev") for task in session.task_list(game, fold)]
-        assert len({session.reset(task).text for task in tasks}) == len(tasks)
+        first = [session.reset(task) for fold in ("train", "dev") for task in session.task_list(game, fold)]
+        assert len({(one.text, *sorted(names(one.tools))) for one in first}) == len(first)
 
 
 @pytest.mark.parametrize(

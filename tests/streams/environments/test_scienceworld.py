@@ -1,7 +1,7 @@
 """Plays in one Java virtual machine, so every test but the first runs after other episodes were played in it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -10,6 +10,7 @@ from streams.environments.environment import Environment, ListsActions, TaskSour
 from streams.environments.scienceworld import ScienceWorld
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import Message, assistant
 
 State = tuple[str, float, bool, bool, str]
 
@@ -25,7 +26,7 @@ def task(task_id: str = "boil/train/0") -> Task:
     return Task(environment="scienceworld", task_id=task_id)
 
 
-def play(session: ScienceWorld, begun: Task, actions: list[str]) -> list[State]:
+def play(session: ScienceWorld, begun: Task, actions: Sequence[Message]) -> list[State]:
     """Every state of an episode as it is seen."""
     seen = []
     for action in (None, *actions):
@@ -43,7 +44,7 @@ def test_it_keeps_the_contract_of_an_environment(science: ScienceWorld) -> None:
 
 def test_a_first_observation_has_the_task_and_a_later_one_the_score(science: ScienceWorld) -> None:
     first = science.reset(task()).text
-    later = science.step("look around").text
+    later = science.step(assistant("look around")).text
     assert first.startswith("Your task is to boil water.")
     assert "\n\nThis room is called the hallway." in first
     assert later.endswith("[score 0.00]")
@@ -71,7 +72,7 @@ def test_the_demonstration_solves_a_task_of_every_game(science: ScienceWorld) ->
 
 def test_a_wrong_choice_ends_the_task_without_points(science: ScienceWorld) -> None:
     science.reset(task())
-    answer = science.step("focus on agent")
+    answer = science.step(assistant("focus on agent"))
     assert answer.done
     assert not answer.success
     assert answer.score == 0.0
@@ -79,18 +80,18 @@ def test_a_wrong_choice_ends_the_task_without_points(science: ScienceWorld) -> N
 
 def test_an_action_that_is_not_understood_is_answered(science: ScienceWorld) -> None:
     science.reset(task())
-    answer = science.step("dance with the ☃")
+    answer = science.step(assistant("dance with the ☃"))
     assert not answer.understood
     assert not answer.done
-    assert science.step("look around").understood
+    assert science.step(assistant("look around")).understood
 
 
 def test_a_pending_question_is_part_of_the_state(science: ScienceWorld) -> None:
     science.reset(task())
     before = science.fingerprint()
-    assert science.step("open door").text.startswith("Ambiguous request")
+    assert science.step(assistant("open door")).text.startswith("Ambiguous request")
     assert science.fingerprint() != before
-    assert "is now open" in science.step("0").text
+    assert "is now open" in science.step(assistant("0")).text
 
 
 def test_replays_of_random_episodes_are_exact(science: ScienceWorld) -> None:
@@ -100,9 +101,9 @@ def test_replays_of_random_episodes_are_exact(science: ScienceWorld) -> None:
     for game in choose.sample(science.games(), 5):
         begun = task(f"{game}/train/0")
         science.reset(begun)
-        actions = []
+        actions: list[Message] = []
         for _ in range(choose.randrange(1, 8)):
-            actions.append(choose.choice(science.valid_actions()))
+            actions.append(assistant(choose.choice(science.valid_actions())))
             science.step(actions[-1])
         listed = science.valid_actions()
         first = play(science, begun, actions)
@@ -123,14 +124,15 @@ def test_listing_actions_changes_nothing_that_follows(science: ScienceWorld) -> 
 
 
 def test_sessions_of_one_process_do_not_disturb_each_other(science: ScienceWorld) -> None:
-    actions = ["open door to kitchen", "go to kitchen", "open cupboard", "wait1", "inventory"]
+    texts = ("open door to kitchen", "go to kitchen", "open cupboard", "wait1", "inventory")
+    actions = [assistant(text) for text in texts]
     alone = play(science, task(), actions)
     other = ScienceWorld()
     science.reset(task())
     other.reset(task("melt/dev/14"))
     together = []
     for action in actions:
-        other.step("open door to kitchen")
+        other.step(assistant("open door to kitchen"))
         other.valid_actions()
         together.append(science.step(action).text)
     other.close()
@@ -140,9 +142,9 @@ def test_sessions_of_one_process_do_not_disturb_each_other(science: ScienceWorld
 def test_the_fingerprint_changes_with_time_and_not_by_looking(science: ScienceWorld) -> None:
     science.reset(task())
     first = science.fingerprint()
-    science.step("look around")
+    science.step(assistant("look around"))
     assert science.fingerprint() == first
-    science.step("wait1")
+    science.step(assistant("wait1"))
     assert science.fingerprint() != first
 
 
@@ -172,4 +174,4 @@ def test_a_long_fold_is_listed_in_part(science: ScienceWorld, monkeypatch: pytes
 
 def test_a_session_without_a_task_says_so(science: ScienceWorld) -> None:
     with pytest.raises(SandboxError, match="Reset it first"):
-        science.step("look around")
+        science.step(assistant("look around"))

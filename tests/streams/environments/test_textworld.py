@@ -13,6 +13,7 @@ from streams.environments.textworld import TextWorld
 from streams.environments.textworld_games import FOLDS, GAMES, generate
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import assistant
 
 # What no list of valid actions has: words to the machine, questions, nonsense.
 ODD = (
@@ -52,7 +53,7 @@ def world() -> Iterator[TextWorld]:
 
 
 def take(session: TextWorld, action: str) -> State:
-    observation = session.step(action)
+    observation = session.step(assistant(action))
     return observation, session.fingerprint(), session.valid_actions()
 
 
@@ -94,12 +95,12 @@ def test_the_wrong_object_loses_the_game(world: TextWorld) -> None:
     """A treasure hunt has one object that must not be taken."""
     world.reset(TREASURE)
     actions = ("go north", "go north", "go east", "go north", "go east", "go south", "take cashew")
-    *earlier, last = [world.step(action) for action in actions]
+    *earlier, last = [world.step(assistant(action)) for action in actions]
     assert not any(observation.done for observation in earlier)
     assert last.done
     assert not last.success
     assert last.text.endswith("*** You lost! *** [score 0.00]")
-    assert not world.step("look").understood
+    assert not world.step(assistant("look")).understood
     assert world.valid_actions() == []
 
 
@@ -109,26 +110,26 @@ def test_the_wrong_object_loses_the_game(world: TextWorld) -> None:
 def test_an_action_that_is_not_understood_is_answered(world: TextWorld, action: str) -> None:
     world.reset(COOKING)
     before = world.fingerprint()
-    answer = world.step(action)
+    answer = world.step(assistant(action))
     assert not answer.understood
     assert not answer.done
     assert answer.text
     assert world.fingerprint() == before
-    assert world.step("look").understood
+    assert world.step(assistant("look")).understood
 
 
 @pytest.mark.parametrize("action", ["help", "goal", "examine cookbook", "go up", "LOOK.  "])
 def test_an_action_that_is_understood_says_so_even_if_it_fails(world: TextWorld, action: str) -> None:
     world.reset(COOKING)
-    assert world.step(action).understood
+    assert world.step(assistant(action)).understood
 
 
 def test_a_pending_question_is_part_of_the_state(world: TextWorld) -> None:
     world.reset(COOKING)
     before = world.fingerprint()
-    assert "What do you want to open?" in world.step("open").text
+    assert "What do you want to open?" in world.step(assistant("open")).text
     assert world.fingerprint() != before
-    assert world.step("fridge").text.startswith("You open the fridge")
+    assert world.step(assistant("fridge")).text.startswith("You open the fridge")
 
 
 def test_replays_of_random_episodes_are_exact(world: TextWorld) -> None:
@@ -178,18 +179,18 @@ def test_sessions_of_one_process_do_not_disturb_each_other(world: TextWorld) -> 
     other = TextWorld()
     world.reset(COOKING)
     other.reset(COOKING)
-    other.step("open fridge")
+    other.step(assistant("open fridge"))
     assert "open fridge" in world.valid_actions()
     assert "open fridge" not in other.valid_actions()
     other.close()
-    assert world.step("open fridge").text.startswith("You open the fridge, revealing")
+    assert world.step(assistant("open fridge")).text.startswith("You open the fridge, revealing")
 
 
 def test_nothing_is_written_where_it_plays(world: TextWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     world.reset(COIN)
     for action in ("save", "script", "look, then save", "\\s", "transcript on", "restore", "yes"):
-        world.step(action)
+        world.step(assistant(action))
     assert not list(tmp_path.iterdir())
 
 
@@ -236,10 +237,10 @@ def test_a_game_that_the_generator_cannot_make_is_an_error_with_the_reason() -> 
 
 def test_a_session_without_a_task_says_so(world: TextWorld) -> None:
     with pytest.raises(SandboxError, match="Reset it first"):
-        world.step("look")
+        world.step(assistant("look"))
 
 
 def test_the_games_own_model_and_the_machine_agree_on_the_score(world: TextWorld) -> None:
     world.reset(COOKING)
-    assert world.step("open fridge").score == 0.0
-    assert world.step("take carrot from fridge").score == 1 / 8
+    assert world.step(assistant("open fridge")).score == 0.0
+    assert world.step(assistant("take carrot from fridge")).score == 1 / 8

@@ -8,6 +8,7 @@ from streams.environments.environment import Environment
 from streams.environments.textworld_express import TextWorldExpress
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import assistant, call
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_the_demonstration_solves_the_task(game: TextWorldExpress, task: Task) -
     actions = game.demonstration(task)
     game.reset(task)
     observations = [game.step(action) for action in actions]
-    assert "look around" not in actions
+    assert assistant("look around") not in actions
     assert [observation.done for observation in observations] == [False] * (len(actions) - 1) + [True]
     assert observations[-1].success
     assert observations[-1].score == 1.0
@@ -53,15 +54,15 @@ def test_every_valid_action_of_every_game_is_listed_once_and_understood(game: Te
     task = named(f"{name}/train/3")
     before = game.demonstration(task)[:2]
     game.reset(task)
-    for action in before:
-        game.step(action)
+    for earlier in before:
+        game.step(earlier)
     listed = game.valid_actions()
     assert listed == sorted(set(listed))
     for action in listed:
         game.reset(task)
         for earlier in before:
             game.step(earlier)
-        assert game.step(action).understood
+        assert game.step(assistant(action)).understood
 
 
 @pytest.mark.parametrize("name", GAME_NAMES)
@@ -75,7 +76,7 @@ def test_an_action_that_leaves_the_fingerprint_as_it_was_has_changed_nothing(gam
         for action in before:
             game.step(action)
         fingerprint = game.fingerprint()
-        game.step(choose.choice((*game.valid_actions(), "look around", "inventory", "help", "dance")))
+        game.step(assistant(choose.choice((*game.valid_actions(), "look around", "inventory", "help", "dance"))))
         if game.fingerprint() != fingerprint:
             continue
         unchanged += 1
@@ -89,7 +90,7 @@ def test_an_action_that_leaves_the_fingerprint_as_it_was_has_changed_nothing(gam
 
 def test_a_first_observation_has_the_task_and_a_later_one_the_score(game: TextWorldExpress, task: Task) -> None:
     first = game.reset(task).text
-    later = game.step("take dirty white shirt").text
+    later = game.step(assistant("take dirty white shirt")).text
     assert first.startswith("Your task is to pick up objects, then place them in their usual locations")
     assert "\n\nYou are in the laundry room." in first
     assert first == first.strip()
@@ -98,16 +99,21 @@ def test_a_first_observation_has_the_task_and_a_later_one_the_score(game: TextWo
 
 def test_an_action_that_is_not_understood_is_answered(game: TextWorldExpress, task: Task) -> None:
     game.reset(task)
-    answer = game.step("dance with the ☃")
+    answer = game.step(assistant("dance with the ☃"))
     assert answer.text == "Unknown action: I'm not sure what you mean. [score 0.00]"
     assert not answer.done
+
+
+def test_calls_of_tools_are_no_words_of_a_game(game: TextWorldExpress, task: Task) -> None:
+    game.reset(task)
+    assert not game.step(assistant(None, call("take", '{"object": "dirty white shirt"}', "call_1"))).understood
 
 
 def test_a_replay_gives_the_same_observations_and_fingerprints(game: TextWorldExpress, task: Task) -> None:
     def play() -> list[tuple[str, str, list[str]]]:
         seen = [(game.reset(task).text, game.fingerprint(), game.valid_actions())]
         for action in ("open clothes drier", "take dirty white shirt", "put dirty white shirt in clothes drier"):
-            seen.append((game.step(action).text, game.fingerprint(), game.valid_actions()))
+            seen.append((game.step(assistant(action)).text, game.fingerprint(), game.valid_actions()))
         return seen
 
     first = play()
@@ -119,7 +125,7 @@ def test_sessions_of_one_process_do_not_disturb_each_other(game: TextWorldExpres
     other = TextWorldExpress()
     game.reset(task)
     other.reset(Task(environment="textworld_express", task_id="coin/dev/10003", seed=10003))
-    assert game.step("take dirty white shirt").score == 0.25
+    assert game.step(assistant("take dirty white shirt")).score == 0.25
     other.close()
     assert "put dirty white shirt in laundry basket" in game.valid_actions()
 

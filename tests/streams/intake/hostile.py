@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from pydantic import JsonValue
+
 from streams.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.kafka.records import Received
+from streams.messages import ContentPart, Messages, Tools, assistant, call, user
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 
@@ -111,6 +114,7 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
         )
         chat: tuple[Message, ...] = (Message(role="user", content=odd("You are in a kitchen.")),)
         for step in range(draw.randint(1, 4)):
+            action, observation, tools = _turn(draw, odd, step)
             event = StepEvent(
                 event_id=_id(draw),
                 episode_id=episode,
@@ -119,15 +123,16 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
                 principal=name(f"tenant/{number % 50}"),
                 task=task,
                 messages=chat,
-                action=Message(role=draw.choice(("assistant", "tool")), content=odd(f"go {step}")),
-                observation=odd(f"You went {step}."),
+                action=action,
+                observation=observation,
+                tools=tools,
                 done=draw.random() < 0.3,
                 actor=Actor(
                     kind=draw.choice(("policy", "expert", "human")), adapter=draw.choice((None, "", name("adapter")))
                 ),
             )
             yield event.to_json()
-            chat += (event.action, Message(role="user", content=event.observation))
+            chat += (action, *observation)
         yield OutcomeEvent(
             event_id=_id(draw),
             episode_id=episode,
@@ -138,6 +143,21 @@ def valid_events(draw: random.Random) -> Iterator[bytes]:
         ).to_json()
         if draw.random() < 0.1:
             yield RetractionEvent(event_id=_id(draw), principal=name("no one"), reason=odd("asked")).to_json()
+
+
+def _turn(draw: random.Random, odd: Callable[[str], str], step: int) -> tuple[Message, Messages, Tools]:
+    """A text and its answer, or calls of tools with their results, and the tools that were offered."""
+    if draw.random() < 0.5:
+        return assistant(odd(f"go {step}")), (user(odd(f"You went {step}.")),), ()
+    ids = [odd(f"call_{step}_{number}") for number in range(draw.randint(1, 3))]
+    calls = [call(odd("go"), json.dumps({odd("to"): odd("the kitchen")}), identity) for identity in ids]
+    action = Message.model_validate(
+        assistant(draw.choice((None, odd("I go."))), *calls).model_dump() | {odd("annotations"): [odd("a"), None]}
+    )
+    part = ContentPart.model_validate({"type": odd("text"), "text": odd("Done."), odd("cache"): {"ttl": odd("5m")}})
+    results = [Message(role="tool", content=draw.choice((odd("Done."), (part,))), tool_call_id=each) for each in ids]
+    parameters: dict[str, JsonValue] = {"to": {"type": "string", "description": odd("Where.")}}
+    return action, (*results, user(odd("And then?"))), ({"type": "function", "function": {"parameters": parameters}},)
 
 
 def fuzz(count: int, seed: int = 0) -> Iterator[Hostile]:
@@ -278,7 +298,10 @@ def wrong_type(draw: random.Random, fields: dict[str, Any]) -> None:
 def odd_literal(draw: random.Random, value: bytes, other: bytes) -> bytes:
     """Put raw JSON, or what pretends to be JSON, in the place of a field's value."""
     name = draw.choice(
-        (b"seed", b"step", b"score", b"schema", b"recorded_at", b"evidence", b"messages", b"task", b"done")
+        (
+            *(b"seed", b"step", b"score", b"schema", b"recorded_at", b"evidence", b"messages", b"task", b"done"),
+            *(b"tools", b"observation", b"action", b"content", b"tool_calls", b"arguments", b"annotations"),
+        )
     )
     start = value.find(b'"' + name + b'":')
     if start < 0:

@@ -19,6 +19,7 @@ from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import RefusedEvent, Unreadable, dead_letter_record
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.messages import user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded
@@ -45,7 +46,7 @@ def record(value: bytes | None) -> Received:
 def test_an_event_comes_out_redacted_counted_and_flagged() -> None:
     decoded = intake().event(record(STEP))
     assert isinstance(decoded.content, StepEvent)
-    assert "jo@example.org" not in decoded.content.messages[0].content
+    assert "jo@example.org" not in decoded.content.messages[0].text
     assert sum(decoded.redactions.values()) == 1
     assert decoded.flag == "injection: instructions"
 
@@ -86,8 +87,8 @@ def test_a_branch_result_is_redacted_too() -> None:
     )
     decoded = intake().result(record(result.to_json()))
     assert isinstance(decoded.content, BranchResult)
-    assert "jo@example.org" not in decoded.content.alternatives[0].action
-    assert decoded.content.alternatives[0].observation == "Sent."
+    assert "jo@example.org" not in decoded.content.alternatives[0].action.text
+    assert decoded.content.alternatives[0].observation == (user("Sent."),)
 
 
 def test_recoveries_sandbox_failures_and_divergences_are_redacted_too() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from streams.events import EVENT, Message, OutcomeEvent, StepEvent
+from streams.events import EVENT, OutcomeEvent, StepEvent
 from streams.ids import content_id
+from streams.messages import user
 from streams.otlp.assembly import Assembly, assemble
 from streams.otlp.records import AnyRecord
-from streams.trust.rules import StoredStep, branch_request
+from streams.trust.rules import branch_request
 from tests.builders.spans import (
     PLAY,
     TRACE,
@@ -21,6 +22,7 @@ from tests.builders.spans import (
     root,
     span,
     states,
+    stored,
 )
 
 
@@ -32,19 +34,16 @@ def steps_of(assembly: Assembly) -> list[StepEvent]:
 def test_a_trace_becomes_an_append_only_conversation(dialect: Any) -> None:
     steps = steps_of(assemble("run-1", game(dialect=dialect), {}))
     assert [step.episode_id for step in steps] == ["run-1"] * 3
-    assert [(step.action.content, step.observation) for step in steps] == [*PLAY[:2], (PLAY[2][0], "")]
+    seen = [(step.action.content, step.observation) for step in steps]
+    assert seen == [*((said, (user(heard),)) for said, heard in PLAY[:2]), (PLAY[2][0], ())]
     assert [(step.step, step.done) for step in steps] == [(0, False), (1, False), (2, True)]
     for step, after in itertools.pairwise(steps):
-        assert after.messages == (*step.messages, step.action, Message(role="user", content=step.observation))
+        assert after.messages == (*step.messages, step.action, *step.observation)
     assert {(step.actor.kind, step.actor.adapter, step.task.environment) for step in steps} == {
         ("policy", "ratchet-7", "otlp")
     }
     assert all(EVENT.validate_json(step.to_json()) == step for step in steps)
-    stored = [
-        StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, s.actor.kind, s.principal)
-        for s in steps
-    ]
-    assert branch_request("run-1", stored, "trusted") is not None
+    assert branch_request("run-1", stored(steps), "trusted") is not None
 
 
 def test_the_order_of_arrival_changes_nothing() -> None:
@@ -97,8 +96,8 @@ def test_a_missing_call_ends_the_episode() -> None:
     first, _, third, _ = game()
     steps = steps_of(assemble("run", [first, third], {}))
     assert [(step.episode_id, step.step, step.observation, step.done) for step in steps] == [
-        ("run", 0, "", True),
-        (f"run/{third.span_id}", 0, "", True),
+        ("run", 0, (), True),
+        (f"run/{third.span_id}", 0, (), True),
     ]
 
 
@@ -116,7 +115,7 @@ def test_a_reply_that_was_trimmed_is_taken_as_the_agent_took_it() -> None:
     (seen, _), second = states(2)
     steps = steps_of(assemble("run", [span(1, conventions(seen, " open fridge\n")), span(2, conventions(*second))], {}))
     assert [step.action.content for step in steps] == ["open fridge", "take apple"]
-    assert steps[0].observation == "The fridge is open."
+    assert steps[0].observation == (user("The fridge is open."),)
 
 
 def test_calls_without_content_are_counted() -> None:

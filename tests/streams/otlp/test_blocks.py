@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from streams.events import Message, StepEvent
+from streams.events import StepEvent
+from streams.messages import Message, assistant, call, tool_result, user
 from streams.otlp.assembly import assemble
 from streams.otlp.dialects import Chat, read_chat
 from streams.otlp.records import Attributes, SpanEvent
 from tests.builders.spans import root, span
 
-CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
-OPEN = '<tool_call>{"arguments":{"what":"fridge"},"name":"open"}</tool_call>'
+LOOK = call("look", '{"room":"kitchen"}', "1")
+OPEN = call("open", '{"what":"fridge"}', "2")
 USE: Any = {"type": "tool_use", "id": "1", "name": "look", "input": {"room": "kitchen"}}
 USE_TOO: Any = {"type": "tool_use", "id": "2", "name": "open", "input": {"what": "fridge"}}
 
@@ -49,8 +50,8 @@ def read(attributes: Attributes) -> Chat:
     return chat
 
 
-def told(chat: Chat) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in (*chat.messages, chat.action)]
+def told(chat: Chat) -> list[Message]:
+    return [*chat.messages, chat.action]
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -71,10 +72,14 @@ def test_calls_of_an_agent_with_tools_are_one_episode(twice: bool) -> None:
         span(3, anthropic(third, "Done.", twice=twice)),
     ]
     steps: list[Any] = [event for event in assemble("run", [*spans, root()], {}).events if isinstance(event, StepEvent)]
-    assert [(step.episode_id, step.action.content, step.observation) for step in steps] == [
-        ("run", f"I look.\n{CALL}", "A fridge."),
-        ("run", f"{OPEN}\n{CALL}", "Open.\nStill there.\nHm?"),
-        ("run", "Done.", ""),
+    assert [(step.episode_id, step.action, step.observation) for step in steps] == [
+        ("run", assistant("I look.", LOOK), (tool_result("A fridge.", "1"),)),
+        (
+            "run",
+            assistant(None, OPEN, LOOK),
+            (tool_result("Open.", "2"), tool_result("Still there.", "1"), user("Hm?")),
+        ),
+        ("run", assistant("Done."), ()),
     ]
     assert [message.role for message in steps[2].messages[-4:]] == ["assistant", "tool", "tool", "user"]
 
@@ -84,7 +89,6 @@ def test_calls_of_an_agent_with_tools_are_one_episode(twice: bool) -> None:
     [
         ("A fridge.", "A fridge."),
         ([{"type": "text", "text": "A"}, {"type": "text", "text": "fridge."}], "A\nfridge."),
-        ([{"type": "text", "text": "See:"}, {"type": "image", "source": {"data": "eA=="}}], "See:\n[image]"),
         ("", ""),
         ([], "[]"),
         ({"n": 1}, '{"n":1}'),
@@ -92,25 +96,23 @@ def test_calls_of_an_agent_with_tools_are_one_episode(twice: bool) -> None:
 )
 def test_the_content_of_an_answer_is_its_text(content: Any, text: str) -> None:
     seen: list[tuple[str, Any]] = [("user", "Go."), ("assistant", [USE]), ("user", [answer(content)])]
-    assert told(read(anthropic(seen, "Done.")))[2] == ("tool", text)
+    assert told(read(anthropic(seen, "Done.")))[2] == tool_result(text, "1")
     failed = [*seen[:2], ("user", [answer(content, is_error=True)])]
-    assert told(read(anthropic(failed, "Done.")))[2] == ("tool", text)
+    expected = {"role": "tool", "content": text, "tool_call_id": "1", "is_error": True}
+    assert told(read(anthropic(failed, "Done.")))[2] == Message.model_validate(expected)
 
 
 def test_an_answer_without_content_is_empty_and_one_that_was_hidden_is_not_read() -> None:
     seen: list[tuple[str, Any]] = [("user", "Go."), ("assistant", [USE])]
     bare: Any = [{"type": "tool_result", "tool_use_id": "1"}]
-    assert told(read(anthropic([*seen, ("user", bare)], "Done.")))[2] == ("tool", "")
+    assert told(read(anthropic([*seen, ("user", bare)], "Done.")))[2] == tool_result("", "1")
     for hidden in ("__REDACTED__", [{"type": "text"}]):
         assert read_chat(span(1, anthropic([*seen, ("user", [answer(hidden)])], "Done.")), ()) is None
 
 
-def test_images_are_named_and_a_text_that_happens_to_be_json_stays() -> None:
-    seen: list[tuple[str, Any]] = [("user", [{"type": "text", "text": "What?"}, {"type": "image", "source": {}}])]
-    assert told(read(anthropic(seen, '{"type": "tool_use"}'))) == [
-        ("user", "What?\n[image]"),
-        ("assistant", '{"type": "tool_use"}'),
-    ]
+def test_a_text_that_happens_to_be_json_stays() -> None:
+    seen: list[tuple[str, Any]] = [("user", "What?")]
+    assert told(read(anthropic(seen, '{"type": "tool_use"}'))) == [user("What?"), assistant('{"type": "tool_use"}')]
 
 
 GEMINI: list[Any] = [
@@ -153,27 +155,36 @@ OPENAI: list[Any] = [
 @pytest.mark.parametrize("seen", [GEMINI, RESPONSES, SEMANTIC, BLOCKS, OPENAI])
 def test_a_tool_call_and_its_answer_are_the_same_in_the_form_of_every_api(seen: list[Any]) -> None:
     chat = read(conventions(seen, seen[1:3] if seen is RESPONSES else seen[1:2]))
-    assert told(chat) == [("user", "Go."), ("assistant", CALL), ("tool", "A fridge."), ("assistant", CALL)]
+    called, next_one = chat.messages[1].calls[0], chat.action.calls[0]
+    assert (called.id, next_one.id) == (("call_0", "call_1") if seen is GEMINI else ("1", "1"))
+    assert (called.function, next_one.function) == (LOOK.function, LOOK.function) or seen is RESPONSES
+    assert told(chat) == [
+        user("Go."),
+        assistant(None, called),
+        tool_result("A fridge.", called.id),
+        assistant(None, next_one),
+    ]
 
 
 def test_the_items_of_one_reply_are_one_message() -> None:
-    call, other = RESPONSES[2], {"type": "function_call", "name": "open", "arguments": '{"what":"fridge"}'}
+    other = {"type": "function_call", "call_id": "2", "name": "open", "arguments": '{"what":"fridge"}'}
     said: list[Any] = [
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Where?"}]},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
-        call,
+        RESPONSES[2],
         other,
     ]
-    reply = Message(role="assistant", content=f"I look.\n{CALL}\n{OPEN}", reasoning_content="Where?")
+    reply = assistant("I look.", call("look", '{"room": "kitchen"}', "1"), OPEN, reasoning="Where?")
     assert read(conventions(RESPONSES[:1], said)).action == reply
     history = [*RESPONSES[:1], *said, {"type": "function_call_output", "call_id": "1", "output": "A fridge."}]
     assert read(conventions(history, said)).messages[1] == reply
 
 
 def test_of_several_choices_the_first_counts() -> None:
-    call = {"role": "assistant", "parts": [{"type": "tool_call", "name": "open", "arguments": {"what": "fridge"}}]}
-    said: list[Any] = [{"role": "assistant", "parts": [{"type": "text", "content": "4"}]}, call, {"parts": 7}]
-    assert read(conventions(SEMANTIC[:1], said)).action.content == "4"
+    part = {"type": "tool_call", "name": "open", "arguments": {"what": "fridge"}}
+    other = {"role": "assistant", "parts": [part]}
+    said: list[Any] = [{"role": "assistant", "parts": [{"type": "text", "content": "4"}]}, other, {"parts": 7}]
+    assert read(conventions(SEMANTIC[:1], said)).action == assistant("4")
 
 
 def test_output_items_in_openinference_are_one_reply_and_choices_are_not() -> None:
@@ -188,8 +199,8 @@ def test_output_items_in_openinference_are_one_reply_and_choices_are_not() -> No
         f"llm.output_messages.1.{function(1, 'name')}": "look",
         f"llm.output_messages.1.{function(1, 'arguments')}": '{"room": "kitchen"}',
     }
-    assert read(attributes).action.content == f"I look.\n{CALL}"
-    assert read(attributes | {"llm.invocation_parameters": '{"n": 2}'}).action.content == "I look."
+    assert read(attributes).action == assistant("I look.", call("look", '{"room": "kitchen"}', "call_0"))
+    assert read(attributes | {"llm.invocation_parameters": '{"n": 2}'}).action == assistant("I look.")
     assert read_chat(span(1, attributes, dropped_attributes=1), ()) is None
 
 
@@ -203,7 +214,7 @@ def test_blocks_quoted_in_other_dialects_are_read() -> None:
     for number, content in enumerate(("Go.", seen, listed)):
         prefix = f"llm.input_messages.{number}.message"
         attributes |= {f"{prefix}.role": "user", f"{prefix}.content": content}
-    expected = [("user", "Go."), ("tool", "A fridge."), ("user", listed), ("assistant", CALL)]
+    expected = [user("Go."), tool_result("A fridge.", "1"), user(listed), assistant(None, LOOK)]
     assert told(read(attributes)) == expected
     events = [("gen_ai.user.message", {"content": content}) for content in ("Go.", seen, listed)]
     events.append(("gen_ai.choice", {"message": json.dumps({"content": [USE]})}))
@@ -213,6 +224,14 @@ def test_blocks_quoted_in_other_dialects_are_read() -> None:
     assert told(chat) == expected
 
 
-def test_a_refusal_is_what_was_said() -> None:
-    reply = {"role": "assistant", "content": None, "refusal": "No."}
-    assert read(conventions(SEMANTIC[:1], [reply])).action.content == "No."
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "parts": [{"type": "refusal", "content": "No."}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+    ],
+)
+def test_a_refusal_is_kept_as_the_api_has_it(reply: Any) -> None:
+    found = read(conventions(SEMANTIC[:1], [reply])).action
+    assert found == Message.model_validate({"role": "assistant", "refusal": "No."})

@@ -5,19 +5,24 @@ from typing import Any
 
 import pytest
 
-from streams.events import Message
+from streams.messages import Message, assistant, call, tool_result, user
 from streams.otlp.chains import model_calls
 from streams.otlp.dialects import Chat, dialect_of
 from streams.otlp.records import Attributes, LogRecord, Span, SpanEvent
 from tests.builders.spans import TRACE, conventions, openinference, openllmetry, span, states
 
-CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
-TOOL_CHAT = (
-    Message(role="system", content="You play."),
-    Message(role="user", content="Go."),
-    Message(role="assistant", content=CALL),
-    Message(role="tool", content="A fridge."),
-)
+ARGUMENTS = '{"room":"kitchen"}'
+
+
+def tool_chat(first: str, second: str, reasoning: str | None = None) -> Chat:
+    """A chat with two calls of these ids."""
+    seen = (
+        Message(role="system", content="You play."),
+        user("Go."),
+        assistant(None, call("look", ARGUMENTS, first)),
+        tool_result("A fridge.", first),
+    )
+    return Chat(seen, assistant(None, call("look", ARGUMENTS, second), reasoning=reasoning), None)
 
 
 def read(attributes: Attributes, **fields: Any) -> Chat | None:
@@ -38,7 +43,6 @@ def test_a_chat_reads_the_same_in_every_dialect(dialect: Any) -> None:
 
 
 def test_tool_calls_read_the_same_in_every_dialect() -> None:
-    arguments = '{"room": "kitchen"}'
     structured = [
         {"role": "system", "parts": [{"type": "text", "content": "You play."}]},
         {"role": "user", "parts": [{"type": "text", "content": "Go."}]},
@@ -61,11 +65,11 @@ def test_tool_calls_read_the_same_in_every_dialect() -> None:
         "gen_ai.prompt.1.content": "Go.",
         "gen_ai.prompt.2.role": "assistant",
         "gen_ai.prompt.2.tool_calls.0.name": "look",
-        "gen_ai.prompt.2.tool_calls.0.arguments": arguments,
+        "gen_ai.prompt.2.tool_calls.0.arguments": ARGUMENTS,
         "gen_ai.prompt.3.role": "tool",
         "gen_ai.prompt.3.content": "A fridge.",
         "gen_ai.completion.0.tool_calls.0.name": "look",
-        "gen_ai.completion.0.tool_calls.0.arguments": arguments,
+        "gen_ai.completion.0.tool_calls.0.arguments": ARGUMENTS,
     }
     message = "llm.input_messages.{}.message.{}".format
     function = "message.tool_calls.0.tool_call.function"
@@ -78,20 +82,24 @@ def test_tool_calls_read_the_same_in_every_dialect() -> None:
         message(1, "content"): "Go.",
         message(2, "role"): "assistant",
         f"llm.input_messages.2.{function}.name": "look",
-        f"llm.input_messages.2.{function}.arguments": arguments,
+        f"llm.input_messages.2.{function}.arguments": ARGUMENTS,
         message(3, "role"): "tool",
         message(3, "content"): "A fridge.",
         f"llm.output_messages.0.{function}.name": "look",
-        f"llm.output_messages.0.{function}.arguments": arguments,
+        f"llm.output_messages.0.{function}.arguments": ARGUMENTS,
     }
-    action = Message(role="assistant", content=CALL)
     for attributes in (as_openllmetry, as_openinference):
-        assert read(attributes) == Chat(TOOL_CHAT, action, None)
-    assert read(as_conventions) == Chat(TOOL_CHAT, action.model_copy(update={"reasoning_content": "hm"}), None)
+        assert read(attributes) == tool_chat("call_0", "call_1")
+    assert read(as_conventions) == tool_chat("1", "1", "hm")
+    with_ids = as_openllmetry | {"gen_ai.prompt.2.tool_calls.0.id": "a", "gen_ai.prompt.3.tool_call_id": "a"}
+    assert read(with_ids | {"gen_ai.completion.0.tool_calls.0.id": "b"}) == tool_chat("a", "b")
+    called = "message.tool_calls.0.tool_call.id"
+    with_ids = as_openinference | {f"llm.input_messages.2.{called}": "a", message(3, "tool_call_id"): "a"}
+    assert read(with_ids | {f"llm.output_messages.0.{called}": "b"}) == tool_chat("a", "b")
 
 
 def test_messages_in_events_are_read_wherever_they_are_put() -> None:
-    calls = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"room": "kitchen"}'}}]
+    calls = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}}]
     events: list[tuple[str, dict[str, Any]]] = [
         ("gen_ai.system.message", {"content": "You play."}),
         ("gen_ai.user.message", {"content": "Go."}),
@@ -99,14 +107,14 @@ def test_messages_in_events_are_read_wherever_they_are_put() -> None:
         ("gen_ai.tool.message", {"content": "A fridge.", "id": "1"}),
         ("gen_ai.choice", {"index": 0, "finish_reason": "stop", "message": {"content": None}, "tool_calls": calls}),
     ]
-    chat = Chat(TOOL_CHAT, Message(role="assistant", content=CALL), None)
+    chat = tool_chat("1", "1")
     bare: Attributes = {"gen_ai.operation.name": "chat"}
     logs = [
         LogRecord(trace_id=TRACE, span_id=f"{1:016x}", name=name, time_ns=number, body=body)
         for number, (name, body) in enumerate(events)
     ]
-    ((call,), _) = model_calls([span(1, bare)], reversed(logs))
-    assert call.chat == chat
+    ((found,), _) = model_calls([span(1, bare)], reversed(logs))
+    assert found.chat == chat
 
     flat = tuple(
         SpanEvent(

@@ -23,6 +23,11 @@ NAMES = [
     *("tool_calls", "gen_ai.prompt", "gen_ai.completion", "gen_ai.response.finish_reasons", "input.value"),
     *("ai.operationId", "ai.prompt", "ai.prompt.messages", "ai.response.text", "ai.response.toolCalls"),
     *("ai.response.reasoning", "gen_ai.completion.0.reasoning", "llm.output_messages.0.message.reasoning_content"),
+    *("gen_ai.tool.definitions", "llm.tools.0.tool.json_schema", "llm.request.functions.0.name"),
+    *("llm.request.functions.0.parameters", "ai.prompt.tools", "model_request_parameters"),
+    *("gen_ai.prompt.0.tool_call_id", "gen_ai.prompt.0.tool_calls.0.id", "gen_ai.completion.0.tool_calls.0.name"),
+    *("llm.input_messages.0.message.tool_calls.3.tool_call.function.name", "llm.output_messages.0.message.content"),
+    *("llm.input_messages.0.message.tool_call_id", "llm.input_messages.2.message.role"),
     *("llm.invocation_parameters", "llm.output_messages.0.message.contents.0.message_content.type"),
     *("llm.output_messages.0.message.contents.0.message_content.input", "langfuse.observation.type"),
 ]
@@ -55,12 +60,21 @@ TELLING = st.sampled_from(
         '[{"role":"assistant","content":[{"type":"thinking","thinking":[{"text":7}]},{"type":"tool_use","input":[]}]}]',
         '[{"role":"user","content":' + '[{"type":"tool_result","content":' * 90 + "1" + "}]" * 90 + "}]",
         '[{"role":"assistant","content":"x","reasoning":' + '{"content":' * 190 + "1" + "}" * 190 + "}]",
+        '[{"type":"function","name":"look","parameters":' + '{"a":' * 190 + "1" + "}" * 191 + "]",
+        '[{"name":["look"],"function":{"name":{}}}]',
+        '{"function_tools":[{"name":[1],"strict":true},{"name":"look","strict":false},7]}',
+        '[{"role":"assistant","tool_calls":[{"id":7,"function":{"name":"look","arguments":{}}}]},'
+        '{"role":"tool","tool_call_id":["1"],"content":"x","name":{}},{"type":"web_search_call","action":{}},'
+        '{"type":"computer_call","call_id":"c"},{"type":"computer_call_output","call_id":"c","output":{"text":1}}]',
+        '[{"role":"user","content":[{"type":"image","source":{"type":"base64","data":"eA=="}},{"type":"blob"},'
+        '{"type":"odd","text":[1],"deep":' + '{"a":' * 150 + "1" + "}" * 150 + "}]}]",
         '[{"function_response":{"name":"x","response":{"result":[]}}},{"functionCall":{"args":3}}]',
     ]
 )
 KEYS = st.sampled_from(
     [
         *("role", "parts", "content", "type", "tool_calls", "function", "name", "arguments", "message", "text"),
+        *("id", "call_id", "tool_call_id", "strict", "parameters", "refusal", "source", "data", "url", "modality"),
         *("reasoning", "reasoning_content", "input", "output", "response", "toolName", "function_call", "summary"),
     ]
 )

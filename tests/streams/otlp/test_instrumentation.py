@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from streams.events import StepEvent
+from streams.messages import assistant, call, tool_result
 from streams.otlp.assembly import Assembly, assemble
 from streams.otlp.wire import Encoding, Signal, read
 
@@ -95,9 +96,8 @@ def test_what_limits_cut_off_is_no_step_and_what_is_whole_is_one(limits: SpanLim
 
 def test_the_items_of_the_responses_api_are_one_append_only_conversation() -> None:
     steps = [event for event in agent(responses=True).events if isinstance(event, StepEvent)]
-    said = 'I look.\n<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
-    assert [(step.step, step.action.content, step.observation) for step in steps] == [
-        (0, said, "A fridge."),
-        (1, said, ""),
+    said = assistant("I look.", call("look", '{"room":"kitchen"}', "c"), reasoning="Hm.")
+    assert [(step.step, step.action, step.observation) for step in steps] == [
+        (0, said, (tool_result("A fridge.", "c"),)),
+        (1, said, ()),
     ]
-    assert {step.action.reasoning_content for step in steps} == {"Hm."}

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from streams.events import Message
+from streams.messages import Message, assistant, call, tool_result, user
 from streams.otlp.dialects import read_chat
 from streams.otlp.records import Attributes
 from tests.builders.spans import conventions, openinference, openllmetry, span
 
 SEEN = [("user", "Go.")]
 CALL: Any = {"name": "look", "input": {"room": "kitchen"}}
-LOOK = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
+LOOK = call("look", '{"room":"kitchen"}', "1")
 
 
 def action(attributes: Attributes) -> Message | None:
@@ -56,27 +56,19 @@ def test_the_answer_of_a_tool_that_is_a_list_of_other_objects_stays_as_it_is() -
     seen = [{"role": "tool", "parts": [{"type": "tool_call_response", "id": "1", "response": found}]}]
     chat = read_chat(span(1, conventions(SEEN, "ok") | {"gen_ai.input.messages": json.dumps(seen)}), ())
     assert chat is not None
-    assert chat.messages[0].content == '[{"title":"x","type":"bug"}]'
+    assert chat.messages[0].content == '[{"type":"bug","title":"x"}]'
 
 
 @pytest.mark.parametrize(
-    ("blocks", "content"),
+    "call",
     [
-        (
-            [{"type": "text", "text": "hm"}, {"type": "tool_use", "name": "look", "input": {"room": "kitchen"}}],
-            f"hm\n{LOOK}",
-        ),
-        (
-            [{"text": "hm"}, {"toolUse": {"toolUseId": "1", "name": "look", "input": {"room": "kitchen"}}}],
-            f"hm\n{LOOK}",
-        ),
-        ([{"type": "text", "text": "hm"}, {"type": "image", "source": {"type": "base64"}}], "hm\n[image]"),
+        {"type": "tool_use", "id": "1", "name": "look", "input": {"room": "kitchen"}},
+        {"toolUse": {"toolUseId": "1", "name": "look", "input": {"room": "kitchen"}}},
     ],
 )
-def test_blocks_that_openllmetry_quotes_are_read(blocks: Any, content: str) -> None:
-    found = action(openllmetry(SEEN, json.dumps(blocks)))
-    assert found is not None
-    assert found.content == content
+def test_blocks_that_openllmetry_quotes_are_read(call: Any) -> None:
+    text = {"type": "text", "text": "hm"} if "type" in call else {"text": "hm"}
+    assert action(openllmetry(SEEN, json.dumps([text, call]))) == assistant("hm", LOOK)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +96,12 @@ def test_a_thought_in_openinference_is_reasoning() -> None:
 def test_parts_of_converse_are_read() -> None:
     call = {"toolUse": {"toolUseId": "1", "name": "look", "input": {"room": "kitchen"}}}
     secret = {"reasoningContent": {"redactedContent": "eGs="}}
-    assert action(replied([secret, {"text": "hm"}, call])) == Message(role="assistant", content=f"hm\n{LOOK}")
+    assert action(replied([secret, {"text": "hm"}, call])) == assistant("hm", LOOK)
     answer = {"toolResult": {"toolUseId": "1", "content": [{"text": "A fridge."}, {"json": {"n": 1}}]}}
     seen = [{"role": "user", "content": [answer, {"text": "Go on."}, {"cachePoint": {"type": "default"}}]}]
     chat = read_chat(span(1, conventions(SEEN, "ok") | {"gen_ai.input.messages": json.dumps(seen)}), ())
     assert chat is not None
-    told = [(message.role, message.content) for message in chat.messages]
-    assert told == [("tool", 'A fridge.\n{"n":1}'), ("user", "Go on.")]
+    assert chat.messages == (tool_result('A fridge.\n{"n":1}', "1"), user("Go on."))
 
 
 @pytest.mark.parametrize(
@@ -158,4 +149,7 @@ def test_custom_tools_are_called_with_a_text() -> None:
     reply = {"role": "assistant", "content": None, "tool_calls": [call]}
     found = action(conventions(SEEN, "") | {"gen_ai.output.messages": json.dumps([reply])})
     assert found is not None
-    assert found.content == '<tool_call>{"arguments":"ls","name":"run"}</tool_call>'
+    (custom,) = found.calls
+    assert (custom.type, custom.function, custom.model_extra) == ("custom", None, {"custom": call["custom"]})
+    items = [{"type": "custom_tool_call", "call_id": "call_0", "name": "run", "input": "ls"}]
+    assert action(conventions(SEEN, "") | {"gen_ai.output.messages": json.dumps(items)}) == found

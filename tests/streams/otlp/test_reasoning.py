@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from streams.events import EVENT, Message, StepEvent
+from streams.events import EVENT, StepEvent
+from streams.messages import Message
 from streams.otlp.assembly import assemble
 from streams.otlp.dialects import read_chat
 from streams.otlp.records import Attributes
-from streams.trust.rules import StoredStep, branch_request
-from tests.builders.spans import conventions, openinference, openllmetry, root, span, states
+from streams.trust.rules import branch_request
+from tests.builders.spans import conventions, openinference, openllmetry, root, span, states, stored
 
 THOUGHT = Message(role="assistant", content="4", reasoning_content="Two and two.")
 SEEN = [("user", "2 + 2?")]
@@ -139,8 +140,5 @@ def test_a_conversation_goes_on_with_or_without_earlier_reasoning(sent_back: lis
     ]
     seen_again = {message.reasoning_content for message in steps[1].messages if message.role == "assistant"}
     assert seen_again == ({"I would open fridge."} if sent_back[1] else {None})
-    stored = [
-        StoredStep(s.step, s.task, s.messages, s.action.content, s.observation, "policy", s.principal) for s in steps
-    ]
-    assert branch_request("run", stored, "trusted") is not None
+    assert branch_request("run", stored(steps), "trusted") is not None
     assert all(EVENT.validate_json(step.to_json()) == step for step in steps)

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from streams.events import Message, StepEvent
+from streams.events import StepEvent
 from streams.kafka.settings import KafkaSettings
+from streams.messages import Message, assistant, call, tool_result, user
 from streams.otlp.assembler import Assembler
 from streams.otlp.assembly import assemble
 from streams.otlp.dialects import Chat, dialect_of, read_chat
@@ -19,7 +20,7 @@ from streams.otlp.state import AssemblyState
 from streams.otlp.tally import OTHERS, OtlpStatus, Tally
 from tests.builders.spans import conventions, game, openinference, root, span, states
 
-CALL = '<tool_call>{"arguments":{"room":"kitchen"},"name":"look"}</tool_call>'
+LOOK = call("look", '{"room":"kitchen"}', "1")
 
 
 def vercel(seen: list[Any], *, operation: str = "ai.generateText.doGenerate", **response: Any) -> Attributes:
@@ -65,11 +66,11 @@ def test_the_vercel_ai_sdk_is_read(operation: str, release: int) -> None:
         if release == 4
         else ("input", {"output": {"type": "text", "value": "A fridge."}})
     )
-    call = {"type": "tool-call", "toolCallId": "1", "toolName": "look", arguments: {"room": "kitchen"}}
+    part = {"type": "tool-call", "toolCallId": "1", "toolName": "look", arguments: {"room": "kitchen"}}
     seen: list[Any] = [
         {"role": "system", "content": "You play."},
         {"role": "user", "content": [{"type": "text", "text": "Go."}]},
-        {"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, call]},
+        {"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, part]},
         {"role": "tool", "content": [{"type": "tool-result", "toolCallId": "1", "toolName": "look", **result}]},
     ]
     said = [{"toolCallId": "1", "toolName": "look", arguments: '{"room": "kitchen"}'}]
@@ -77,11 +78,11 @@ def test_the_vercel_ai_sdk_is_read(operation: str, release: int) -> None:
     assert read_chat(span(1, attributes), ()) == Chat(
         (
             Message(role="system", content="You play."),
-            Message(role="user", content="Go."),
-            Message(role="assistant", content=CALL, reasoning_content="Hm."),
-            Message(role="tool", content="A fridge."),
+            user("Go."),
+            assistant(None, LOOK, reasoning="Hm."),
+            tool_result("A fridge.", "1"),
         ),
-        Message(role="assistant", content=CALL, reasoning_content="Where?"),
+        assistant(None, call("look", '{"room": "kitchen"}', "1"), reasoning="Where?"),
         "base-1",
     )
 
@@ -99,9 +100,9 @@ def test_steps_of_the_vercel_ai_sdk_are_one_episode_and_their_wrapper_is_none() 
     ]
     assembly = assemble("run", [wrapper, *spans, root()], {})
     steps = [event for event in assembly.events if isinstance(event, StepEvent)]
-    assert [(step.episode_id, step.action.content, step.observation) for step in steps] == [
-        ("run", CALL, "[1]"),
-        ("run", "Done.", ""),
+    assert [(step.episode_id, step.action, step.observation) for step in steps] == [
+        ("run", assistant(None, LOOK), (tool_result("[1]", "1"),)),
+        ("run", assistant("Done."), ()),
     ]
     assert (assembly.without_content, dict(assembly.unrecognised)) == (0, {})
 

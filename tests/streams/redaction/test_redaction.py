@@ -84,7 +84,8 @@ def test_a_planted_value_is_gone_from_every_text_of_a_step(value: str, around: s
     event = step(around.format(value))
     redacted = REDACTOR.redact(event)
     assert isinstance(redacted.event, StepEvent)
-    texts = [redacted.event.messages[1].content, redacted.event.action.content, redacted.event.observation]
+    messages = (redacted.event.messages[1], redacted.event.action, *redacted.event.observation)
+    texts = [message.text for message in messages]
     assert all(value not in text for text in texts)
     assert texts[0] == texts[1] == texts[2]
     assert redacted.counts[kind] >= 3
@@ -191,7 +192,7 @@ def test_a_redacted_state_stays_an_append_only_conversation() -> None:
     one, two = REDACTOR.redact(first).event, REDACTOR.redact(second).event
     assert isinstance(one, StepEvent)
     assert isinstance(two, StepEvent)
-    assert two.observation.startswith(one.observation)
+    assert two.observation[0].text.startswith(one.observation[0].text)
 
 
 def test_a_value_that_imitates_a_placeholder_is_redacted() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.runtime.files import move_into_place, new_folder, write_atomically
+from streams.runtime.files import move_into_place, new_folder, secret_key, write_atomically
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left_in_its_folder(tmp_path: Path) -> None:
@@ -88,3 +88,37 @@ def test_a_folder_that_is_there_already_stays(tmp_path: Path) -> None:
             move_into_place(folder, path)
     assert (path / "weights").read_text() == "first"
     assert os.listdir(tmp_path) == ["adapter"]
+
+
+def test_processes_that_make_a_key_at_the_same_time_have_the_same_one(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "redaction.key"
+    program = (
+        "import sys; from pathlib import Path; from streams.runtime.files import secret_key; "
+        f"sys.stdin.read(); print(secret_key(Path({str(path)!r})).hex())"
+    )
+    command = [sys.executable, "-c", program]
+    makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.close()
+    keys = {maker.stdout.read().strip() for maker in makers if maker.stdout is not None}
+    assert [maker.wait(60) for maker in makers] == [0] * 4
+    assert keys == {secret_key(path).hex()}
+    assert len(secret_key(path)) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(path.parent) == ["redaction.key"]
+
+
+def test_a_key_that_another_made_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "redaction.key"
+    exists = Path.exists
+
+    def overtaken(self: Path) -> bool:
+        found = exists(self)
+        if self == path and not found:
+            path.write_bytes(b"the other's")
+        return found
+
+    monkeypatch.setattr(Path, "exists", overtaken)
+    assert secret_key(path) == b"the other's"
+    assert os.listdir(tmp_path) == ["redaction.key"]

@@ -10,13 +10,14 @@ import pytest
 
 from streams.errors import ConfigurationError, SandboxDiedError, SandboxError
 from streams.events import Task
+from streams.messages import assistant
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool
 from tests.waiting import until
 
-PLAY = ("open clothes drier", "take dirty white shirt", "fly away")
+PLAY = tuple(map(assistant, ("open clothes drier", "take dirty white shirt", "fly away")))
 
 
 def inside(root: int) -> list[int]:
@@ -87,7 +88,7 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
             os.kill(victim, signal.SIGKILL)
             for _ in range(2):
                 with pytest.raises(SandboxError, match="died during step"):
-                    await session.step("look around")
+                    await session.step(assistant("look around"))
         until_gone([victim])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
@@ -101,7 +102,7 @@ async def test_a_step_over_its_time_limit_kills_the_process(task: Task) -> None:
             (stuck,) = workers(pool)
             os.kill(stuck, signal.SIGSTOP)
             with pytest.raises(SandboxError, match=r"longer than 2 s"):
-                await session.step("look around")
+                await session.step(assistant("look around"))
         until_gone([stuck])
         async with pool.session() as session:
             assert not (await session.reset(task)).done
@@ -112,13 +113,13 @@ async def test_the_answer_to_a_cancelled_request_is_not_given_to_the_next(task: 
         await session.reset(task)
         (pid,) = workers(pool)
         os.kill(pid, signal.SIGSTOP)
-        impatient = asyncio.create_task(session.step("take dirty white shirt"))
+        impatient = asyncio.create_task(session.step(assistant("take dirty white shirt")))
         await asyncio.sleep(0.2)
         impatient.cancel()
         with pytest.raises(asyncio.CancelledError):
             await impatient
         os.kill(pid, signal.SIGCONT)
-        assert (await session.step("inventory")).text.startswith("Inventory:")
+        assert (await session.step(assistant("inventory"))).text.startswith("Inventory:")
 
 
 async def test_environment_variables_of_the_parent_are_not_visible(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

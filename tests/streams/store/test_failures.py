@@ -44,7 +44,9 @@ def test_a_recovery_is_kept_once_with_the_principal_of_its_episode(store: Store)
     assert status(store).duplicates == 1
     (row,) = store.query("SELECT * FROM recoveries").to_pylist()
     assert (row["episode_id"], row["left_at"], row["adapter"], row["principal"]) == ("a", 1, "base", "a")
-    assert row["steps"] == '[{"action":"back","observation":"Done."}]'
+    assert row["steps"] == (
+        '[{"action":{"role":"assistant","content":"back"},"observation":[{"role":"user","content":"Done."}]}]'
+    )
 
 
 def test_actions_that_a_sandbox_did_not_survive_are_counted_and_are_no_transitions(store: Store) -> None:
@@ -59,5 +61,5 @@ def test_actions_that_a_sandbox_did_not_survive_are_counted_and_are_no_transitio
 
 def test_sandbox_failures_keep_their_names_on_the_wire() -> None:
     failed = branches("a").model_copy(update={"failures": (Failure(action="hang", failure_kind="timeout"),)})
-    assert b'"fatalities":[{"action":"hang","fate":"timeout"}]' in failed.to_json()
+    assert b'"fatalities":[{"action":{"role":"assistant","content":"hang"},"fate":"timeout"}]' in failed.to_json()
     assert RESULT.validate_json(failed.to_json()) == failed

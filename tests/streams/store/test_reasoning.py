@@ -1,27 +1,25 @@
 """Reasoning goes with its action from the event into the store, and a flag of the producer with its episode."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from streams.events import EVENT, MESSAGES, STEPS, Message, OutcomeEvent, RecordedStep, StepEvent
+from streams.events import EVENT, STEPS, Message, OutcomeEvent, RecordedStep, StepEvent
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
+from streams.messages import as_json, assistant, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.client import StoreClient
 from streams.store.export import export_transitions, look_back
-from streams.store.settings import StoreSettings
 from streams.store.status import status
-from streams.store.tables import TABLES
 from streams.store.writer import Store
 from streams.trust.rules import StoredStep, branch_request, similarity_hash
-from tests.builders.episodes import HOLDOUT, KAFKA, episode
+from tests.builders.episodes import KAFKA, episode
 from tests.builders.stored import ServedStore, column, raw, records, recovery, requests, result
 
 OLD = (
@@ -52,19 +50,20 @@ def thoughtful(name: str, seen: str | None = None) -> list[StepEvent | OutcomeEv
 
 def test_what_has_no_reasoning_is_read_and_written_as_before() -> None:
     event = EVENT.validate_json(OLD)
-    assert event.to_json() == OLD
     assert isinstance(event, StepEvent)
-    assert MESSAGES.dump_json(event.messages[:1]) == b'[{"role":"user","content":"Go."}]'
-    assert STEPS.dump_json((RecordedStep(action="a", observation="b"),)) == b'[{"action":"a","observation":"b"}]'
-    assert Message(role="user", content="Go.").model_dump() == {"role": "user", "content": "Go."}
+    assert event.observation == (user("Open."),)
+    assert event.to_json() == OLD.replace(b'"Open."', b'[{"role":"user","content":"Open."}]')
+    assert as_json(event.messages[:1]) == '[{"role":"user","content":"Go."}]'
+    steps = STEPS.validate_json('[{"action":"a","observation":"b","reasoning_content":"Hm."}]')
+    assert steps == (RecordedStep(action=assistant("a", reasoning="Hm."), observation=(user("b"),)),)
 
 
 def test_only_an_assistant_reasons() -> None:
     event = OLD.replace(b'"content":"open"', b'"content":"open","reasoning_content":"Hm."')
     step = EVENT.validate_json(event)
     assert isinstance(step, StepEvent)
-    assert step.action.model_dump() == {"role": "assistant", "content": "open", "reasoning_content": "Hm."}
-    assert step.to_json() == event
+    assert step.action == assistant("open", reasoning="Hm.")
+    assert EVENT.validate_json(step.to_json()) == step
     wrong = raw(OLD.replace(b'"content":"Go."', b'"content":"Go.","reasoning_content":"Hm."'))
     assert isinstance(wrong.content, Unreadable)
     assert "reasoning_content" in wrong.content.error
@@ -73,38 +72,23 @@ def test_only_an_assistant_reasons() -> None:
 @pytest.mark.parametrize("seen", [None, "a: first"])
 def test_an_episode_is_trusted_whether_earlier_reasoning_is_sent_back_or_not(store: Store, seen: str | None) -> None:
     store.append(records(thoughtful("a", seen)))
-    assert column(store, "SELECT reasoning FROM transitions ORDER BY step") == ["a: first", "a: then"]
+    assert column(store, "SELECT action->>'reasoning_content' FROM transitions ORDER BY step") == [
+        "a: first",
+        "a: then",
+    ]
     (request,) = requests(store)
-    assert request.steps[0].model_dump() == {"action": "go 0", "observation": "Done 0."}
+    assert request.steps[0].action.spoken() == assistant("go 0")
     assert [message.reasoning_content for message in request.state(1)] == [None] * 3
 
 
 def test_reasoning_counts_for_the_likeness_of_episodes() -> None:
     step = episode("a")[0]
     assert isinstance(step, StepEvent)
-    stored = StoredStep(0, step.task, step.messages, "go", "Done.", "expert", "a")
-    assert similarity_hash([stored]) != similarity_hash([replace(stored, reasoning="A wholly different long thought.")])
+    stored = StoredStep(0, step.task, step.messages, assistant("go"), (user("Done."),), "expert", "a")
+    thought = replace(stored, action=assistant("go", reasoning="A wholly different long thought."))
+    assert similarity_hash([stored]) != similarity_hash([thought])
     changed = replace(stored, messages=(Message(role="assistant", content="x", reasoning_content="y"),))
     assert branch_request("a", [changed], "trusted") is not None
-
-
-def test_a_store_of_an_older_version_is_opened_and_goes_on(tmp_path: Path, open_at: Callable[[Path], Store]) -> None:
-    path = tmp_path / "old.duckdb"
-    columns = [name for name in TABLES["transitions"].names if name != "reasoning"]
-    with duckdb.connect(str(path)) as connection:
-        connection.register("empty", TABLES["transitions"].empty_table().select(columns))
-        connection.execute("CREATE TABLE transitions AS FROM empty")
-        connection.execute("INSERT INTO transitions (sequence, episode_id, action) VALUES (1, 'before', 'look')")
-    store = open_at(path)
-    store.append(records(thoughtful("a")))
-    assert column(store, "SELECT reasoning FROM transitions ORDER BY sequence") == [None, "a: first", "a: then"]
-    store.close()
-    assert column(open_at(path), "SELECT action FROM transitions ORDER BY sequence")[0] == "look"
-
-
-@pytest.fixture
-def open_at() -> Callable[[Path], Store]:
-    return lambda path: Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
 
 
 async def test_reasoning_is_exported(served_store: ServedStore, tmp_path: Path) -> None:
@@ -112,7 +96,7 @@ async def test_reasoning_is_exported(served_store: ServedStore, tmp_path: Path) 
     async with StoreClient(served_store.url) as client:
         moment = await look_back(client, None, None)
         await export_transitions(client, moment, tmp_path / "all.parquet", lambda *_: None)
-    rows = duckdb.sql(f"SELECT reasoning FROM '{tmp_path}/all.parquet' ORDER BY step").fetchall()
+    rows = duckdb.sql(f"SELECT action->>'reasoning_content' FROM '{tmp_path}/all.parquet' ORDER BY step").fetchall()
     assert rows == [("a: first",), ("a: then",)]
 
 
@@ -134,7 +118,7 @@ def test_reasoning_is_redacted_wherever_it_stands() -> None:
     assert decoded.content.action.content == "open"
     assert (decoded.content.action.reasoning_content or "").startswith("Ask ")
     found = recovery("a")
-    steps = (RecordedStep(action="go", observation="Done.", reasoning_content="Ask jo@example.org."),)
+    steps = (RecordedStep(action=assistant("go", reasoning="Ask jo@example.org."), observation=(user("Done."),)),)
     thoughtful = found.model_copy(update={"recoveries": (found.recoveries[0].model_copy(update={"steps": steps}),)})
     cleaned = intake().result(result(thoughtful).received)
     assert "jo@example" not in str(cleaned.content)

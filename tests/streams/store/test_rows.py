@@ -6,7 +6,6 @@ import pytest
 
 from streams.errors import StoreError
 from streams.events import (
-    MESSAGES,
     Actor,
     Event,
     Failure,
@@ -19,6 +18,7 @@ from streams.events import (
 from streams.ids import content_id
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import RefusedEvent, Unreadable
+from streams.messages import as_json
 from streams.store.database import arrow_table
 from streams.store.rows import Batch
 from streams.store.tables import TABLES
@@ -120,9 +120,9 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "environment": "textworld_express",
         "task_id": step.task.task_id,
         "seed": step.task.seed,
-        "messages": MESSAGES.dump_json(step.messages).decode(),
-        "action": step.action.content,
-        "observation": step.observation,
+        "messages": as_json(step.messages),
+        "action": '{"role":"assistant","content":"go 1"}',
+        "observation": '[{"role":"user","content":"Done 1."}]',
         "done": True,
         "actor_kind": "policy",
         "adapter": "base-1",
@@ -130,7 +130,7 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "score": None,
         "source": None,
         "principal": step.principal,
-        "reasoning": None,
+        "tools": None,
     }
     (event,) = tables["events"]
     assert event == {

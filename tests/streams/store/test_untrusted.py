@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from streams.events import OutcomeEvent, StepEvent
+from streams.messages import user
 from streams.store.settings import StoreSettings
 from streams.store.status import status
 from streams.store.writer import Store
@@ -61,7 +62,7 @@ def test_a_restarted_store_still_knows_which_episodes_were_judged(path: Path) ->
     with store_in(path) as store:
         store.append(records([first, *rest]))
     with store_in(path) as store:
-        other = first.model_copy(update={"event_id": "other", "observation": "Nothing."})
+        other = first.model_copy(update={"event_id": "other", "observation": (user("Nothing."),)})
         store.append(records([other], start=3))
         assert column(store, WITHDRAWN) == ["a"]
         assert status(store).trusted == {}
@@ -85,7 +86,8 @@ def test_a_file_of_an_older_version_opens_and_what_came_after_trust_in_it_is_jud
             "FROM outcomes WHERE episode_id = 'failed'"
         )
         old.execute(
-            "INSERT INTO transitions SELECT * REPLACE (1001 AS sequence, 'delete' AS action, 'x' AS transition_id) "
+            "INSERT INTO transitions SELECT * REPLACE (1001 AS sequence, 'x' AS transition_id, "
+            """'{"role":"assistant","content":"delete"}' AS action) """
             "FROM transitions WHERE episode_id = 'contradicted' AND step = 0"
         )
         old.execute(

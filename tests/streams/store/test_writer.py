@@ -1,5 +1,6 @@
 """The store keeps each event once, whatever the log repeats, and decides what is learned from."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,10 @@ from tests.builders.stored import branches, column, raw, records, result
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
     assert store.append(records(episode("a"))) == Appended(stored=3, trusted=1)
     assert column(store, "SELECT event_id FROM events ORDER BY sequence") == ["a-0", "a-1", "a-end"]
-    assert column(store, "SELECT action FROM transitions WHERE origin = 'production' ORDER BY step") == ["go 0", "go 1"]
+    assert column(store, "SELECT action->>'content' FROM transitions WHERE origin = 'production' ORDER BY step") == [
+        "go 0",
+        "go 1",
+    ]
     assert column(store, "SELECT success FROM outcomes") == [True]
     assert store.positions() == {(KAFKA.events_topic, 0): 3}
 
@@ -75,7 +79,7 @@ def test_an_offset_gap_that_remains_after_reopening_is_accepted(open_store: Call
         (b"{not json", "Invalid JSON"),
         (b"\xff\xfe", "Invalid JSON"),
         (None, "no value"),
-        (b'{"schema":2,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
+        (b'{"schema":3,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
         (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
         (b'{"schema":1,"kind":"surprise"}', "no such kind"),
         (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
@@ -122,7 +126,7 @@ def test_branch_results_become_transitions_that_a_retraction_can_reach(store: St
     assert (counts.branches.states, counts.branches.requested, counts.branches.executed) == (1, 3, 2)
     assert counts.duplicates == 1
     rows = store.query("SELECT * FROM transitions WHERE origin = 'branch' ORDER BY sequence").to_pylist()
-    assert [(row["action"], row["source"], row["adapter"]) for row in rows] == [
+    assert [(json.loads(row["action"])["content"], row["source"], row["adapter"]) for row in rows] == [
         ("jump", "policy", "base"),
         ("wait", "valid_actions", None),
     ]

@@ -24,10 +24,12 @@ def started(command: list[str], port: int, environment: dict[str, str] | None = 
     return process
 
 
-def reference(port: int, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    command = ["-m", "streams.environments.openenv.server", "textworld_express", "--port", str(port)]
+def reference(
+    port: int, variables: dict[str, str] | None = None, environment_name: str = "textworld_express"
+) -> subprocess.Popen[bytes]:
+    command = ["-m", "streams.environments.openenv.server", environment_name, "--port", str(port)]
     limits = ["--sessions", str(SESSIONS), "--snapshots", str(SNAPSHOTS)]
-    return started([*command, *limits], port, environment)
+    return started([*command, *limits], port, variables)
 
 
 def stopped(process: subprocess.Popen[bytes]) -> int:

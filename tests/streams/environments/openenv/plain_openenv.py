@@ -1,5 +1,8 @@
 """OpenEnv's own code in a process of its own: `serve PORT` is its server with a tiny game, `play URL …` its client.
 
+`sell PORT` is its server with a till whose actions are calls of tools: it answers OpenEnv's `list_tools` and
+`call_tool`, as an environment of the Model Context Protocol does.
+
 Its import wants packages for MCP, which nothing here uses; where they are missing, empty modules stand in for them.
 """
 
@@ -25,6 +28,14 @@ if find_spec("fastmcp") is None:
 import uvicorn
 from openenv.core.env_server.http_server import create_app
 from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.mcp_types import (
+    CallToolAction,
+    CallToolObservation,
+    ListToolsAction,
+    ListToolsObservation,
+    Tool,
+    ToolError,
+)
 from openenv.core.env_server.types import Action, Observation, State
 from openenv.core.generic_client import GenericEnvClient
 
@@ -59,6 +70,47 @@ class Lock(Environment[Guess, Heard, State]):  # type: ignore[misc]  # the packa
         return State()
 
 
+ADD = Tool(
+    name="add",
+    description="Adds an amount.",
+    input_schema={"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]},
+)
+PAY = Tool(name="pay", description="Ends the purchase.", input_schema={"type": "object", "properties": {}})
+
+
+class Till(Environment[Action, Observation, State]):  # type: ignore[misc]  # the package has no types
+    """To be paid at ten."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **other: Any) -> Observation:
+        self._sum = 0
+        return Observation(metadata={"task": other.get("task_id")})
+
+    def step(self, action: Action, timeout_s: float | None = None, **other: Any) -> Observation:
+        match action:
+            case ListToolsAction():
+                return ListToolsObservation(tools=[ADD, PAY])
+            case CallToolAction(tool_name="add", arguments={"amount": int(amount)}):
+                self._sum += amount
+                said = {"content": [{"type": "text", "text": f"The sum is {self._sum}."}], "is_error": False}
+                return CallToolObservation(tool_name="add", result=said)
+            case CallToolAction(tool_name="pay"):
+                right = self._sum == 10
+                return CallToolObservation(tool_name="pay", result={"paid": right}, reward=float(right), done=True)
+            case CallToolAction(tool_name="add"):
+                return _failed("add", "invalid_args", "An amount is missing.")
+        return _failed(action.tool_name, "tool_not_found", f"Unknown tool: {action.tool_name}")
+
+    @property
+    def state(self) -> State:
+        return State()
+
+
+def _failed(name: str, kind: str, message: str) -> CallToolObservation:
+    return CallToolObservation(tool_name=name, error=ToolError(error_type=kind, message=message))
+
+
 def play(url: str, task_id: str, actions: list[str]) -> None:
     with GenericEnvClient(base_url=url).sync() as client:
         results = [client.reset(task_id=task_id), *(client.step({"text": action}) for action in actions)]
@@ -70,5 +122,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", port]:
             uvicorn.run(create_app(Lock, Guess, Heard, max_concurrent_envs=2), port=int(port), log_level="warning")
+        case ["sell", port]:
+            uvicorn.run(create_app(Till, Action, Observation, max_concurrent_envs=2), port=int(port), log_level="error")
         case ["play", url, task_id, *actions]:
             play(url, task_id, actions)

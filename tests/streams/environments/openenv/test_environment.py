@@ -10,12 +10,12 @@ from streams.environments.environment import (
     Restore,
     Snapshots,
     TaskSource,
-    Tools,
 )
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.textworld_express import TextWorldExpress
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import Message, assistant
 from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 from tests.streams.environments.openenv.openenv_servers import SNAPSHOTS, settings
 
@@ -25,22 +25,21 @@ def task() -> Task:
     return Task(environment="openenv", task_id="twc/train/17", seed=17)
 
 
-def walk(session: OpenEnv, task: Task, steps: int, generator: random.Random) -> list[str]:
+def walk(session: OpenEnv, task: Task, steps: int, generator: random.Random) -> list[Message]:
     """Actions that can be taken one after the other from the task's start, and with them the session at their end."""
     assert isinstance(session, ListsActions)
     session.reset(task)
-    actions = []
+    actions: list[Message] = []
     for _ in range(steps):
-        actions.append(generator.choice(session.valid_actions()))
+        actions.append(assistant(generator.choice(session.valid_actions())))
         session.step(actions[-1])
     return actions
 
 
 def test_a_session_has_the_abilities_that_its_server_offers_and_no_others(session: OpenEnv) -> None:
     assert [
-        isinstance(session, protocol)
-        for protocol in (Environment, Snapshots, ListsActions, TaskSource, Tools, Canonicalises)
-    ] == [True, True, True, True, False, False]
+        isinstance(session, protocol) for protocol in (Environment, Snapshots, ListsActions, TaskSource, Canonicalises)
+    ] == [True, True, True, True, False]
     assert session.capabilities.restores == (Restore.SNAPSHOT, Restore.REPLAY)
     assert session.capabilities.network is Network.REMOTE
     assert not session.capabilities.side_effects
@@ -51,7 +50,7 @@ def test_a_remote_environment_is_played_as_it_is_where_it_runs(session: OpenEnv,
     local = TextWorldExpress()
     assert session.reset(task) == local.reset(task)
     for action in ("open clothes drier", "take dirty white shirt", "dance with the ☃"):
-        assert session.step(action) == local.step(action)
+        assert session.step(assistant(action)) == local.step(assistant(action))
         assert session.fingerprint() == local.fingerprint()
         assert isinstance(session, ListsActions)
         assert session.valid_actions() == local.valid_actions()
@@ -86,20 +85,20 @@ def test_any_state_of_an_episode_is_restored_exactly_and_continues_as_before(ses
         assert session.fingerprint() == fingerprints[depth]
         assert session.step(actions[depth]) == answers[depth]
         assert session.fingerprint() == fingerprints[depth + 1]
-        session.step("look around")
+        session.step(assistant("look around"))
 
 
 def test_a_remote_episode_is_branched_at_any_of_its_states(session: OpenEnv, task: Task) -> None:
     generator = random.Random(7)
     actions = walk(session, task, 8, generator)
     local = TextWorldExpress()
-    texts = (local.reset(task).text, *(local.step(action).text for action in actions))
+    shown = (local.reset(task).messages, *(local.step(action).messages for action in actions))
     replay = ReplaySession(session, 60)
-    replay.follow(ReferenceTrajectory(task, tuple(actions), texts))
+    replay.follow(ReferenceTrajectory(task, tuple(actions), shown))
     for _ in range(20):
         depth = generator.randrange(len(actions))
         replay.restore(depth)
-        assert replay.step(actions[depth]).text == texts[depth + 1]
+        assert replay.step(actions[depth]).messages == shown[depth + 1]
     replay.close()
     local.close()
 
@@ -107,7 +106,7 @@ def test_a_remote_episode_is_branched_at_any_of_its_states(session: OpenEnv, tas
 def test_a_snapshot_outlives_a_reset_to_another_task(session: OpenEnv, task: Task) -> None:
     assert isinstance(session, Snapshots)
     session.reset(task)
-    session.step("take dirty white shirt")
+    session.step(assistant("take dirty white shirt"))
     taken, fingerprint = session.snapshot(), session.fingerprint()
     session.reset(Task(environment="openenv", task_id="coin/dev/10003", seed=10003))
     session.restore(taken)
@@ -146,16 +145,16 @@ def test_two_sessions_share_no_state(session: OpenEnv, port: int, task: Task) ->
     other = OpenEnv(settings(port))
     session.reset(task)
     other.reset(Task(environment="openenv", task_id="coin/dev/10003", seed=10003))
-    session.step("take dirty white shirt")
+    session.step(assistant("take dirty white shirt"))
     fingerprint = session.fingerprint()
     other.close()
     assert session.fingerprint() == fingerprint
-    assert session.step("put dirty white shirt in laundry basket").score == 0.5
+    assert session.step(assistant("put dirty white shirt in laundry basket")).score == 0.5
 
 
 def test_requests_that_need_an_episode_are_refused_before_the_first_reset(session: OpenEnv) -> None:
     assert isinstance(session, ListsActions)
-    for needy in (session.fingerprint, session.valid_actions, lambda: session.step("look around")):
+    for needy in (session.fingerprint, session.valid_actions, lambda: session.step(assistant("look around"))):
         with pytest.raises(SandboxError, match="Reset"):
             needy()
 

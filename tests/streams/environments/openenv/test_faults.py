@@ -16,6 +16,7 @@ from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import assistant
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import SESSIONS, reference, settings, stopped
 from tests.waiting import until
@@ -48,8 +49,8 @@ def opened_again(opening: Callable[[], OpenEnv]) -> OpenEnv:
 def test_a_message_that_is_too_long_is_not_sent_and_the_session_goes_on(session: OpenEnv, task: Task) -> None:
     session.reset(task)
     with pytest.raises(SandboxError, match=r"message_bytes.*\. [A-Z]\w+ "):
-        session.step("take " + "very " * 2**20)
-    assert session.step("take dirty white shirt").score == 0.25
+        session.step(assistant("take " + "very " * 2**20))
+    assert session.step(assistant("take dirty white shirt")).score == 0.25
 
 
 def test_a_server_ends_only_the_session_that_sends_too_long_a_message(session: OpenEnv, port: int, task: Task) -> None:
@@ -57,8 +58,8 @@ def test_a_server_ends_only_the_session_that_sends_too_long_a_message(session: O
     careless = OpenEnv(settings(port, message_bytes=2**24))
     careless.reset(task)
     with pytest.raises(SandboxError, match=r"is lost.*\. [A-Z]\w+ "):
-        careless.step("take " + "very " * 2**20)
-    assert session.step("take dirty white shirt").score == 0.25
+        careless.step(assistant("take " + "very " * 2**20))
+    assert session.step(assistant("take dirty white shirt")).score == 0.25
 
 
 def test_an_answer_that_is_too_long_ends_the_session_and_says_why(port: int) -> None:
@@ -79,14 +80,14 @@ def test_a_server_that_dies_ends_its_sessions_and_the_next_one_works(task: Task)
     process.wait()
     for _ in range(2):
         with pytest.raises(SandboxError, match=r"is lost.*Open a new session"):
-            session.step("look around")
+            session.step(assistant("look around"))
     session.close()
     again = reference(chosen)
     session = OpenEnv(settings(chosen))
     assert session.reset(task).text.startswith("Your task")
     assert stopped(again) == 0
     with pytest.raises(SandboxError, match="is lost"):
-        session.step("look around")
+        session.step(assistant("look around"))
 
 
 def test_an_address_without_an_openenv_server_is_named_with_a_remedy(port: int) -> None:

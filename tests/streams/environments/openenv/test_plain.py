@@ -16,12 +16,12 @@ from streams.environments.environment import (
     Restore,
     Snapshots,
     TaskSource,
-    Tools,
 )
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.errors import SandboxError
 from streams.events import Task
+from streams.messages import assistant
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import reference, settings, started, stopped
 
@@ -65,7 +65,7 @@ def test_on_openenvs_own_server_nothing_is_restored_unless_the_operator_declares
     assert session.capabilities.restores == ()
     assert session.capabilities.side_effects
     assert vouched.capabilities.restores == (Restore.REPLAY,)
-    for protocol in (Snapshots, ListsActions, TaskSource, Tools, Canonicalises):
+    for protocol in (Snapshots, ListsActions, TaskSource, Canonicalises):
         assert not isinstance(session, protocol)
     assert isinstance(session, Environment)
     session.close()
@@ -78,10 +78,13 @@ def test_openenvs_own_server_is_played_and_replayed_according_to_the_settings(pl
 
     def play() -> list[tuple[Observation, str]]:
         seen = [(session.reset(task), session.fingerprint())]
-        return [*seen, *((session.step(letter), session.fingerprint()) for letter in ("a", "b", "c", "a", "b", "c"))]
+        return [
+            *seen,
+            *((session.step(assistant(letter)), session.fingerprint()) for letter in ("a", "b", "c", "a", "b", "c")),
+        ]
 
     first = play()
-    assert first[0][0] == Observation("A lock, for the door.", 0.0, False, False)
+    assert first[0][0] == Observation.said("A lock, for the door.", 0.0, False, False)
     assert max(answer.score for answer, _ in first) == 1.0
     assert any(answer.done and answer.success for answer, _ in first)
     assert len({fingerprint for _, fingerprint in first}) == len(first)
@@ -101,11 +104,11 @@ def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: 
     session.reset(Task(environment="openenv", task_id="the door", seed=3))
     before = session.fingerprint()
     for senseless, why in (("open it", "JSON"), ('{"word": "a"}', "letter: Field required"), ("[1]", "JSON")):
-        answer = session.step(senseless)
+        answer = session.step(assistant(senseless))
         assert not answer.understood
         assert why in answer.text
     assert session.fingerprint() == before
-    assert json.loads(session.step('{"letter": "z"}').text) == {"message": "Nothing."}
+    assert json.loads(session.step(assistant('{"letter": "z"}')).text) == {"message": "Nothing."}
     session.close()
     wrong = OpenEnv(settings(plain_port, text_field="text"))
     with pytest.raises(SandboxError, match="no field 'text'"):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import uvicorn
@@ -17,17 +18,19 @@ from streams.environments.environment import (
     Observation,
     Restore,
     Snapshots,
-    Tool,
-    Tools,
 )
 from streams.environments.harness import ChatHarness
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.server import OpenEnvServer, ServerSettings
 from streams.environments.openenv.settings import OpenEnvSettings
+from streams.environments.tool_definitions import Tool
 from streams.errors import DivergedError, SandboxError
 from streams.events import Task
+from streams.messages import Message, assistant, call
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.processes import free_port
+
+WRITE = Tool("write", "Writes a note.", {"type": "object", "properties": {"note": {"type": "string"}}})
 
 TASK = Task(environment="openenv", task_id="notes/train/1")
 
@@ -38,7 +41,7 @@ class Notes:
     capabilities = Capabilities(
         restores=(Restore.SNAPSHOT,), deterministic=False, side_effects=False, complete_fingerprint=True
     )
-    harness = ChatHarness(system_prompt="You take notes.", reply="text")
+    harness = ChatHarness(system_prompt="You take notes.", reply="message")
     closed = 0
 
     def __init__(self) -> None:
@@ -48,10 +51,10 @@ class Notes:
         self.notes = (task.task_id,)
         return self._seen()
 
-    def step(self, action: str) -> Observation:
-        if action == "tear":
+    def step(self, action: Message) -> Observation:
+        if action.text == "tear":
             raise ValueError("the pad is torn")
-        self.notes = (*self.notes, action)
+        self.notes = (*self.notes, action.text)
         return self._seen()
 
     def fingerprint(self) -> str:
@@ -64,17 +67,15 @@ class Notes:
         assert isinstance(snapshot, tuple)
         self.notes = snapshot
 
-    def tools(self) -> tuple[Tool, ...]:
-        return (Tool("write", "Writes a note.", {"type": "object", "properties": {"note": {"type": "string"}}}),)
-
-    def canonical(self, action: str) -> str:
-        return action.casefold()
+    def canonical(self, action: Message) -> str:
+        return " ".join(action.texts()).casefold()
 
     def close(self) -> None:
         type(self).closed += 1
 
     def _seen(self) -> Observation:
-        return Observation("\n".join(self.notes), len(self.notes) / 100, False, False)
+        shown = Observation.said("\n".join(self.notes), len(self.notes) / 100, False, False)
+        return replace(shown, tools=(WRITE.definition,))
 
 
 class Fickle:
@@ -88,10 +89,10 @@ class Fickle:
 
     def reset(self, task: Task) -> Observation:
         self.resets += 1
-        return Observation(f"Number {self.resets}.", 0.0, False, False)
+        return Observation.said(f"Number {self.resets}.", 0.0, False, False)
 
-    def step(self, action: str) -> Observation:
-        return Observation("Well.", 0.0, False, False)
+    def step(self, action: Message) -> Observation:
+        return Observation.said("Well.", 0.0, False, False)
 
     def fingerprint(self) -> str:
         return "always"
@@ -135,11 +136,10 @@ def test_capabilities_harness_and_tools_of_an_environment_reach_the_client() -> 
         assert session.capabilities.complete_fingerprint
         assert not session.capabilities.deterministic
         assert session.harness == Notes.harness
-        session.reset(TASK)
-        assert isinstance(session, Tools)
-        assert session.tools() == Notes().tools()
+        assert session.reset(TASK).tools == (WRITE.definition,)
         assert isinstance(session, Canonicalises)
-        assert session.canonical("WRITE") == "write"
+        assert session.canonical(assistant("WRITE")) == "write"
+        assert session.canonical(assistant(None, call("WRITE", '{"note": 1}'))) == ' write {"note": 1}'
         session.close()
 
 
@@ -148,12 +148,14 @@ def test_an_environments_own_snapshots_are_used_and_the_score_continues_from_the
         session = OpenEnv(settings)
         assert isinstance(session, Snapshots)
         session.reset(TASK)
-        session.step("one")
+        session.step(assistant("one"))
         taken = session.snapshot()
-        session.step("two")
+        session.step(assistant("two"))
         session.restore(taken)
         assert session.fingerprint() == "notes/train/1\none"
-        assert session.step("three") == Observation("notes/train/1\none\nthree", 0.03, False, False)
+        assert session.step(assistant("three")) == replace(
+            Observation.said("notes/train/1\none\nthree", 0.03, False, False), tools=(WRITE.definition,)
+        )
         session.close()
 
 
@@ -166,11 +168,11 @@ def test_a_restore_that_fails_is_reported_and_ends_the_episode(
         assert isinstance(session, Snapshots)
         session.reset(TASK)
         taken = session.snapshot()
-        session.step("go on")
+        session.step(assistant("go on"))
         with pytest.raises(DivergedError, match="RESTORE_DIVERGED"):
             session.restore(taken)
         with pytest.raises(SandboxError, match="NO_EPISODE"):
-            session.step("go on")
+            session.step(assistant("go on"))
         session.reset(TASK)
         session.close()
 
@@ -191,12 +193,12 @@ def test_an_environment_that_fails_ends_only_its_own_session() -> None:
         sound.reset(TASK)
         closed = Notes.closed
         with pytest.raises(SandboxError, match=r"is lost.*\. [A-Z]\w+ "):
-            broken.step("tear")
+            broken.step(assistant("tear"))
         deadline = time.monotonic() + 20
         while Notes.closed == closed and time.monotonic() < deadline:
             time.sleep(0.01)
         again = OpenEnv(settings)
-        assert sound.step("on").text == "notes/train/1\non"
+        assert sound.step(assistant("on")).text == "notes/train/1\non"
         again.close()
         sound.close()
 
