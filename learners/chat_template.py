@@ -62,6 +62,11 @@ class ChatTemplate:
         """
         if self.tools_ignored is not None and (tools or _speaks_of_tools(messages)):
             raise ChatTemplateError(self.tools_ignored)
+        if any(len(message.calls) > 1 for message in messages) and not self._writes_parallel_calls:
+            raise ChatTemplateError(
+                f"the chat template of {self.name} leaves out all tool calls of a message but one: choose another base "
+                "model or template, or have agents send parallel_tool_calls=false"
+            )
         return self._render(messages, tools, literal=literal, prompt=prompt)
 
     def turn(
@@ -108,6 +113,15 @@ class ChatTemplate:
         }
         missing = next((reason for reason, found in wanted.items() if not all(found)), "")
         return f"the chat template of {self.name} {missing}: choose another base model or template" if missing else None
+
+    @cached_property
+    def _writes_parallel_calls(self) -> bool:
+        other = call("measure_depth", "{}", "abcdefgh1")
+        try:
+            rendered = self._render([user("Go."), assistant(None, _PROBE_CALL, other)], (), literal=False, prompt=False)
+        except ChatTemplateError:
+            return True  # it says so itself, in its own words
+        return "find_route" in rendered and "measure_depth" in rendered
 
     def _render(self, messages: Sequence[Message], tools: Tools, *, literal: bool, prompt: bool) -> str:
         chat, offered = self._chat(messages), _offered(tools)

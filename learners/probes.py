@@ -2,7 +2,9 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from peft import PeftModel
 
 from learners.chat import ChatTokenizer
 from learners.trajectories import Trajectory
+from streams.errors import ChatTemplateError
 
 PROBES_FILE = "probes.json"
 _PROBES = 4
@@ -20,13 +23,13 @@ def write_probes(
 ) -> None:
     """Write probes.json into `output`: token ids of prompts, and the log-probability in nats of each but the first.
 
-    The prompts are those of the first actions, as they are served. The model is merged in float32 and cast back, as a
-    server does that merges, so that rounding is the same.
+    The prompts are those of the first actions, as they are served, with the tools that were offered. The model is
+    merged in float32 and cast back, as a server does that merges, so that rounding is the same.
     """
     merged = copy.deepcopy(adapted).float().merge_and_unload().to(next(adapted.get_base_model().parameters()).dtype)
     # A prompt is not a tree; it is read as any server reads it.
     merged.set_attn_implementation("sdpa")
-    prompts = [tokenizer.prompt(trajectory.opening) for trajectory in trajectories[:_PROBES]]
+    prompts = list(islice(_prompts(tokenizer, trajectories), _PROBES))
     logprobs = []
     for prompt in prompts:
         ids = torch.tensor(prompt)
@@ -35,3 +38,10 @@ def write_probes(
         logprobs.append([round(value, 6) for value in scores.gather(1, ids[1:, None])[:, 0].tolist()])
     output.mkdir(parents=True, exist_ok=True)
     (output / PROBES_FILE).write_text(json.dumps({"prompts": prompts, "logprobs": logprobs}))
+
+
+def _prompts(tokenizer: ChatTokenizer, trajectories: Iterable[Trajectory]) -> Iterator[list[int]]:
+    for trajectory in trajectories:
+        # A short training may not have come to all trajectories that the template refuses.
+        with suppress(ChatTemplateError):
+            yield tokenizer.prompt(trajectory.opening, trajectory.tools(0))

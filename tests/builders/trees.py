@@ -19,7 +19,7 @@ def sequences(tree: Tree) -> list[tuple[list[int], dict[int, int]]]:
 
     Each comes with the positions in it that count, and which of the counted tokens they are.
     """
-    whole = {tuple([*path(tree, at), int(tree.ids[at])]): number for number, at in enumerate(tree.targets.tolist())}
+    whole = {(*path(tree, at), int(tree.ids[at])): number for number, at in enumerate(tree.targets.tolist())}
     found: list[tuple[list[int], dict[int, int]]] = []
     for ids in sorted(whole, key=len, reverse=True):
         place = {len(ids) - 1: whole[ids]}

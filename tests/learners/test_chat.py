@@ -15,7 +15,7 @@ from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError
 from streams.messages import Message, assistant, user
-from tests.builders.base_models import FAMILIES, edit_json, write_base
+from tests.builders.base_models import FAMILIES, edit_json, write_chat
 from tests.builders.trained import step
 from tests.builders.trees import path
 
@@ -195,7 +195,7 @@ def test_a_template_that_refuses_a_role_says_so_in_one_sentence(tokenizers: Call
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_path: Path) -> None:
-    folder = write_base(tiny_base, tmp_path)
+    folder = write_chat(tiny_base, tmp_path, "smollm2")
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     edit_json(folder / "tokenizer_config.json", lambda document: document.pop("chat_template", None))
     with pytest.raises(ConfigurationError, match="has no chat template"):
@@ -203,7 +203,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_pat
 
 
 def test_an_end_of_turn_that_the_models_files_do_not_stop_at_is_named(tiny_base: Path, tmp_path: Path) -> None:
-    folder = write_base(tiny_base, tmp_path, "gemma")
+    folder = write_chat(tiny_base, tmp_path, "gemma")
     edit_json(folder / "generation_config.json", lambda document: document.update(eos_token_id=0))
     tokenizer = ChatTokenizer(folder)
     end = tokenizer.tokenizer.convert_tokens_to_ids("<end_of_turn>")
@@ -288,7 +288,7 @@ def test_a_template_that_fails_in_any_way_is_refused_in_one_sentence(tmp_path: P
 
 @pytest.mark.parametrize("damage", ["tokenizer.json", "generation_config.json"])
 def test_damaged_files_are_refused_in_one_sentence(tiny_base: Path, tmp_path: Path, damage: str) -> None:
-    folder = write_base(tiny_base, tmp_path, "gemma")
+    folder = write_chat(tiny_base, tmp_path, "gemma")
     (folder / damage).write_text('{"eos_token_id": "</s>", "model": {"type": "None"}}')
     with pytest.raises(ConfigurationError):
         ChatTokenizer(folder)

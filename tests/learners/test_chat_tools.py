@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from learners.chat import ChatTokenizer, Turn
 from streams.errors import ChatTemplateError
-from streams.messages import Message, assistant, call, tool_result, user
+from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user
 from tests.builders.base_models import FAMILIES
 from tests.builders.trained import tool
 
@@ -87,7 +87,7 @@ def test_arguments_are_objects_for_the_template_where_they_are_json(
 
 def test_tools_are_given_to_the_template_as_vllm_gives_them(tokenizers: Callable[[str], ChatTokenizer]) -> None:
     template = tokenizers("smollm2").template
-    bare = {"function": {"strict": True, "parameters": {}, "name": "open"}, "type": "function"}
+    bare: ToolDefinition = {"function": {"strict": True, "parameters": {}, "name": "open"}, "type": "function"}
     rendered = template.render([user("Go.")], (bare,), prompt=True)
     function = '{"name": "open", "description": null, "parameters": {}, "strict": true}'
     assert f'<tools>\n{{"type": "function", "function": {function}}}\n</tools>' in rendered
@@ -142,3 +142,15 @@ def test_reasoning_is_left_out_where_the_prompt_has_closed_it(tokenizers: Callab
     tokenizer = tokenizers("qwen3_no_thinking")
     turn = tokenizer.reply([user("Go.")], assistant("look", reasoning="Hm."))
     assert list(turn.ids[slice(*turn.written)]) == tokenizer.encode("look<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"), [("gptoss", "all tool calls of a message but one"), ("llama3_2", "single")]
+)
+def test_parallel_calls_are_refused_where_the_template_writes_one(
+    tokenizers: Callable[[str], ChatTokenizer], template: str, reason: str
+) -> None:
+    with pytest.raises(ChatTemplateError, match=reason) as error:
+        tokenizers(template).reply([user("Go.")], assistant(None, *CALLS), TOOLS)
+    assert "\n" not in str(error.value)
+    tokenizers(template).reply([user("Go.")], assistant(None, CALLS[0]), TOOLS)

@@ -112,7 +112,7 @@ def own_logprobs(
     for one in trajectory.branches:
         chat = (*states[one.step], one.action, *one.observation)
         turns.append(tokenizer.observation(chat, len(one.observation), trajectory.tools(one.step)))
-    found = {}
+    found: dict[tuple[int, ...], float] = {}
     for turn in turns:
         with torch.inference_mode():
             scores = model(input_ids=torch.tensor([turn.ids])).logits[0].log_softmax(dim=-1)
@@ -216,7 +216,7 @@ def test_the_world_model_counts_observations_of_the_trajectory_and_of_its_branch
 ) -> None:
     tree = OBJECTIVES["world_model"].pack(TRAJECTORY, packer)
     tokenizer = ChatTokenizer(tiny_base)
-    answers = [one.observation for one in (*TRAJECTORY.steps, *TRAJECTORY.branches)]
+    answers = [*(one.observation for one in TRAJECTORY.steps), *(one.observation for one in TRAJECTORY.branches)]
     said = "".join(f"{text_of(answer)}<|im_end|>" for answer in answers)
     assert tree.ids[tree.targets].tolist() == tokenizer.encode(said)
 

@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from learners.settings import (
     TRAINING_REPORT,
@@ -27,10 +28,10 @@ from learners.trainer import batches, train
 from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
-from streams.events import Message
+from streams.messages import assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.base_models import write_base
-from tests.builders.trained import settings, trajectory
+from tests.builders.trained import settings, step, tool, trajectory
 
 SHORT = Stage(objective="imitation", updates=2)
 
@@ -195,7 +196,7 @@ async def test_a_snapshot_that_the_template_refuses_is_an_error_in_one_sentence(
 
 def test_what_the_template_refuses_is_left_out_and_counted(tiny_base: Path, tmp_path: Path) -> None:
     base = write_base(tiny_base, tmp_path / "base", "gemma")
-    plain = replace(trajectory(7), opening=(Message(role="user", content="Put away object 7."),))
+    plain = replace(trajectory(7), opening=(user("Put away object 7."),))
     nothing_held_out = HoldoutSettings(selection=0.0, confirmation=0.0)
     mixed = write_snapshot([trajectory(1), plain], nothing_held_out, tmp_path, 0, {})
     job = TrainingJob(base=base, snapshot=mixed.folder, output=tmp_path / "output", settings=settings(SHORT))
@@ -215,3 +216,16 @@ async def test_an_architecture_that_cannot_be_trained_is_an_error_in_one_sentenc
     with pytest.raises(TrainingError, match="BloomForCausalLM") as error:
         await run_training(job)
     assert "Traceback" not in str(error.value)
+
+
+def test_probes_are_prompts_with_the_tools_that_were_offered(tiny_base: Path, tmp_path: Path) -> None:
+    offered = (tool("search", "query"),)
+    called = assistant(None, call("search", '{"query": "plates"}', "a"), call("search", "{}", "b"))
+    steps = (step(called, tool_result("None.", "a"), tool_result("Two.", "b"), tools=offered), step("Two.", "Thanks."))
+    with_tools = replace(trajectory(1), steps=steps, branches=())
+    nothing_held_out = HoldoutSettings(selection=0.0, confirmation=0.0)
+    snapshot = write_snapshot([with_tools], nothing_held_out, tmp_path, 0, {})
+    job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(SHORT))
+    train(job)
+    (prompt,) = json.loads((job.output / "probes.json").read_text())["prompts"]
+    assert prompt == ChatTokenizer(tiny_base).prompt(with_tools.opening, offered)
