@@ -4,20 +4,21 @@ Agents import nothing of Ratchet but this module and, if they like, `streams.pro
 refused, so that a typo is a dead-letter record and not a silent loss; those inside a message are kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
-    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
     TypeAdapter,
     model_validator,
 )
+from pydantic_core import core_schema
 
 from streams.ids import content_id, uuid7
 from streams.messages import ContentPart as ContentPart
@@ -43,30 +44,35 @@ def _is_empty(value: tuple[object, ...]) -> bool:
     return not value
 
 
-# In schema 1 an action and an observation were texts.
-def _as_action(value: Any) -> Any:
-    return {"role": "assistant", "content": value} if isinstance(value, str) else value
-
-
-def _as_observation(value: Any) -> Any:
-    return ({"role": "user", "content": value},) if isinstance(value, str) else value
-
-
-def _by_assistant(message: Message) -> Message:
-    if message.role != "assistant":
+def _action(said: Message | str) -> Message:
+    action = Message(role="assistant", content=said) if isinstance(said, str) else said
+    if action.role != "assistant":
         raise ValueError("an action is an assistant's message: its role is assistant")
-    return message
+    return action
 
 
-def _by_others(messages: Messages) -> Messages:
-    if any(message.role == "assistant" for message in messages):
-        raise ValueError("an observation is what came back: an assistant's message is an action of another step")
+def _observed(said: Messages | str) -> Messages:
+    messages = (Message(role="user", content=said),) if isinstance(said, str) else said
+    for message in messages:
+        if message.role == "assistant":
+            raise ValueError("an observation is what came back: an assistant's message is an action of another step")
     return messages
 
 
+def _or_text(as_messages: Callable[[Any], Any]) -> GetPydanticSchema:
+    """In schema 1 an action and an observation were texts. JSON is read as either in one go, without Python between."""
+
+    def schema(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        choices: list[Any] = [(handler(source), "list"), (core_schema.str_schema(), "str")]
+        either = core_schema.union_schema(choices, mode="left_to_right")
+        return core_schema.no_info_after_validator_function(as_messages, either)
+
+    return GetPydanticSchema(schema)
+
+
 # An action is an assistant's message, an observation the messages that came back: results of tools, the user's words.
-Action: TypeAlias = Annotated[Message, BeforeValidator(_as_action), AfterValidator(_by_assistant)]
-Observed: TypeAlias = Annotated[Messages, BeforeValidator(_as_observation), AfterValidator(_by_others)]
+Action: TypeAlias = Annotated[Message, _or_text(_action)]
+Observed: TypeAlias = Annotated[Messages, _or_text(_observed)]
 OfferedTools: TypeAlias = Annotated[Tools, Field(exclude_if=_is_empty)]
 # The tools offered from a step on, None where they are those of the step before; before the first there are none.
 ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=_is_none)]
@@ -168,8 +174,10 @@ class RecordedStep(Record):
     @classmethod
     def _of_schema_1(cls, value: Any) -> Any:
         if isinstance(value, dict) and "reasoning_content" in value:
-            action = _as_action(value["action"]) | {"reasoning_content": value["reasoning_content"]}
-            return {"action": action, "observation": value.get("observation")}
+            action, thought = value["action"], {"reasoning_content": value["reasoning_content"]}
+            if isinstance(action, str):
+                action = {"role": "assistant", "content": action}
+            return {"action": action | thought, "observation": value.get("observation")}
         return value
 
 

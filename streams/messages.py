@@ -7,9 +7,9 @@ than this module; only the envelope around messages is strict.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, JsonValue, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from streams.settings import FrozenModel
 
@@ -27,12 +27,15 @@ class _Open(Record):
     model_config = ConfigDict(extra="allow")
 
     @model_validator(mode="after")
-    def _drop_nulls(self) -> Self:
-        extra = self.__pydantic_extra__
-        if extra:
-            for name in [name for name, value in extra.items() if value is None]:
-                del extra[name]
+    def _complete(self) -> Self:
+        if self.__pydantic_extra__:
+            _drop_nulls(self.__pydantic_extra__)
         return self
+
+
+def _drop_nulls(extra: dict[str, object]) -> None:
+    for name in [name for name, value in extra.items() if value is None]:
+        del extra[name]
 
 
 class FunctionCall(_Open):
@@ -75,13 +78,17 @@ class Message(_Open):
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | tuple[ContentPart, ...] | None = None
+    # Nearly all contents are texts: tried in this order, they cost the least.
+    content: Annotated[str | tuple[ContentPart, ...] | None, Field(union_mode="left_to_right")] = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
+    # In the place of the other, so that there is one call for each message: most of reading an event is here.
     @model_validator(mode="after")
-    def _only_assistants_call_and_reason(self) -> Self:
+    def _complete(self) -> Self:
+        if self.__pydantic_extra__:
+            _drop_nulls(self.__pydantic_extra__)
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
             raise ValueError(
                 "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
@@ -110,6 +117,8 @@ class Message(_Open):
 
         They are the sender's words, so one that is not a plain name is given as `unknown`.
         """
+        if not self.tool_calls and not self.__pydantic_extra__ and not isinstance(self.content, tuple):
+            return iter(())
         parts = self.content if isinstance(self.content, tuple) else ()
         kinds = [part.type for part in parts if part.text is None]
         kinds += [each.type for each in self.calls if each.function is None]
@@ -122,13 +131,11 @@ class Message(_Open):
 
     def texts(self) -> Iterable[str]:
         """Every text of the message: its content, its reasoning, and the names and arguments of its calls."""
-        yield self.text
-        if self.reasoning_content is not None:
-            yield self.reasoning_content
-        for call in self.calls:
-            if call.function is not None:
-                yield call.function.name
-                yield call.function.arguments
+        thought = () if self.reasoning_content is None else (self.reasoning_content,)
+        if not self.tool_calls:
+            return (self.text, *thought)
+        called = (each.function for each in self.tool_calls if each.function is not None)
+        return (self.text, *thought, *(text for call in called for text in (call.name, call.arguments)))
 
 
 Messages: TypeAlias = tuple[Message, ...]

@@ -21,6 +21,7 @@ from daemon.console import Narrator, print_json
 from streams.errors import StoreError
 from streams.exchange.exporting import ExportReport, Selection, export_conversations
 from streams.exchange.formats import FormatName
+from streams.messages import MESSAGE
 from streams.runtime.files import replacing
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest
@@ -169,9 +170,17 @@ def _table(rows: pa.Table, moment: Moment) -> Table:
     )
     for row in rows.to_pylist():
         by = row["source"] if row["origin"] == Origin.BRANCH else row["actor_kind"]
-        cells = (row["sequence"], row["origin"], row["episode_id"], row["step"], by, row["action"], row["task_id"])
+        action = _readable(row["action"])
+        cells = (row["sequence"], row["origin"], row["episode_id"], row["step"], by, action, row["task_id"])
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table
+
+
+def _readable(action: str) -> str:
+    """A message as a person reads it: its text, and each tool call as name(arguments)."""
+    message = MESSAGE.validate_json(action)
+    calls = [f"{call.function.name}({call.function.arguments})" for call in message.calls if call.function is not None]
+    return " ".join(part for part in (message.text, *calls) if part)
 
 
 def _tell_revoked(moment: Moment) -> None:

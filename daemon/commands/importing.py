@@ -23,10 +23,7 @@ _STANDARD_INPUT = Path("-")
 
 
 def import_files(
-    files: Annotated[
-        list[Path],
-        typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="Files of conversations; - is stdin."),
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Files of conversations; - is stdin.")],
     file_format: Annotated[FormatName, typer.Option("--format", help="The format of the files.")],
     principal: Annotated[str, typer.Option(help="Whose data it is.")],
     environment: Annotated[str | None, typer.Option(help="Of the tasks; else what the files say.")] = None,
@@ -55,6 +52,9 @@ def import_files(
         raise typer.BadParameter("tell the outcome once: by --success, --failed or --outcome-field")
     if not principal:
         raise typer.BadParameter("name whose data it is", param_hint="--principal")
+    for path in files:
+        if path != _STANDARD_INPUT and (path.is_dir() or not path.exists()):
+            raise typer.BadParameter(f"file not found: {path}", param_hint="FILES")
     settings = Settings.load(config)
     told = Told(True if success else False if failed else None, outcome_field, success_at)
     attribution = Attribution(principal, environment, agent, actor, task_field, verifier, told)

@@ -73,7 +73,8 @@ def draw_tokens(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
         relative = logits[hot] - logits[hot].amax(-1, keepdim=True)
         probabilities = (relative / temperatures[:, None]).softmax(-1)
         for index, row in enumerate(hot):
-            probabilities[index] = _cut(probabilities[index], draws[row])
+            if draws[row].top_p < 1 or draws[row].top_k or draws[row].min_p:
+                probabilities[index] = _cut(probabilities[index], draws[row])
         cumulative = probabilities.cumsum(-1, dtype=torch.float64)
         uniform = torch.stack([torch.rand(1, dtype=torch.float64, generator=draws[row].generator) for row in hot])
         # `right` skips tokens of probability zero even when the draw is exactly zero.
@@ -88,9 +89,11 @@ def _cut(probabilities: torch.Tensor, draw: Draw) -> torch.Tensor:
     if 0 < draw.top_k < probabilities.numel():
         values, indices = probabilities.topk(draw.top_k)
         probabilities = torch.zeros_like(probabilities).scatter_(0, indices, values)
-    if draw.top_p < 1:
-        probabilities = nucleus(probabilities / probabilities.sum(), draw.top_p)
-    return probabilities
+    if draw.top_p == 1:
+        return probabilities
+    if draw.min_p or draw.top_k:
+        probabilities = probabilities / probabilities.sum()
+    return nucleus(probabilities, draw.top_p)
 
 
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -23,6 +23,7 @@ from daemon.inference.sequence import Update
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError, SupervisorError
 from streams.runtime.http_errors import UNEXPECTED, answer_errors, error_reply
+from streams.runtime.http_server import KEEP_ALIVE_S
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
@@ -43,6 +44,7 @@ def serve(settings: InferenceSettings) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_LAST_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_S,
         backlog=2048,
     )
     server = uvicorn.Server(config)

@@ -18,6 +18,7 @@ from daemon.serving.store_watch import StoreWatch
 from streams.errors import LifecycleError, PromotionError, RatchetError
 from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
+from streams.runtime.http_client import IDLE_S
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
 from streams.settings import FrozenModel, ServerUrl
@@ -59,7 +60,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)
     # Agents decide how many requests they make; a pool that makes some wait would hide how busy the server is.
-    unlimited = httpx.Limits(max_connections=None)
+    unlimited = httpx.Limits(max_connections=None, keepalive_expiry=IDLE_S)
     async with (
         httpx.AsyncClient(base_url=settings.inference_url, timeout=settings.timeout_s, limits=unlimited) as inference,
         PolicyClient(settings.inference_url, settings.timeout_s) as policy,

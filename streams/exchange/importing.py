@@ -159,7 +159,7 @@ def publishing(kafka: KafkaSettings, key: bytes | None) -> Iterator[Publish]:
             for event in events:
                 value = event.to_json()
                 headers = [] if key is None else [(SIGNATURE_HEADER, sign(key, value).encode())]
-                under_way.append(client.send(kafka.events_topic, _key_of(event), value, headers))
+                under_way.append(client.send(kafka.events_topic, key=_key_of(event), value=value, headers=headers))
             settle(_MOST_UNDER_WAY)
 
         def settle(most: int) -> None:

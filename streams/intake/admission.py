@@ -37,7 +37,8 @@ class AdmissionSettings(FrozenModel):
         default=(), description="Verifiers whose outcomes are let in; empty lets in any. An outcome decides on trust."
     )
     max_bytes: int = Field(default=2**20, ge=1, description="Largest record.")
-    max_messages: int = Field(default=1000, ge=1, description="Most messages in one state.")
+    max_messages: int = Field(default=1000, ge=1, description="Most messages in one state or observation.")
+    max_tools: int = Field(default=1000, ge=1, description="Most tools offered at one step.")
     max_depth: int = Field(default=16, ge=1, description="Deepest nesting of an outcome's evidence.")
     max_evidence: int = Field(default=10_000, ge=1, description="Most values in an outcome's evidence.")
     quota: QuotaSettings = QuotaSettings()
@@ -63,8 +64,8 @@ class Admission:
         assert received.value is not None  # what was decoded had a value
         if len(received.value) > limits.max_bytes:
             return f"the record has {len(received.value)} bytes, the most is {limits.max_bytes}"
-        if isinstance(event, StepEvent) and len(event.messages) > limits.max_messages:
-            return f"the state has {len(event.messages)} messages, the most is {limits.max_messages}"
+        if isinstance(event, StepEvent):
+            return _step_refusal(event, limits)
         if isinstance(event, OutcomeEvent) and limits.verifiers and event.verifier not in limits.verifiers:
             return "the verifier is not known"
         if isinstance(event, OutcomeEvent) and event.evidence:
@@ -131,6 +132,17 @@ def _new(event: StepEvent) -> Messages:
         return event.messages
     old = max((n for n, message in enumerate(event.messages) if message.role == "assistant"), default=-1)
     return event.messages[old + 1 :]
+
+
+def _step_refusal(event: StepEvent, limits: AdmissionSettings) -> str | None:
+    for count, most, what in (
+        (len(event.messages), limits.max_messages, "the state has {} messages"),
+        (len(event.observation), limits.max_messages, "the observation has {} messages"),
+        (len(event.tools), limits.max_tools, "the step offers {} tools"),
+    ):
+        if count > most:
+            return f"{what.format(count)}, the most is {most}"
+    return None
 
 
 def _evidence_refusal(evidence: Mapping[str, JsonValue], depth: int, most: int) -> str | None:

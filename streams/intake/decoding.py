@@ -78,7 +78,7 @@ def _explain(error: ValidationError) -> Unreadable:
 
 def _place(parts: Sequence[int | str]) -> str:
     """Return where in the record an error is, without names that the schema does not have: the sender chose them."""
-    # Of a content, pydantic names the forms that it tried: a text, a list of parts.
-    told = (part for part in parts if part != "str" and not str(part).startswith("tuple["))
+    # Of a content, an action or an observation, pydantic names the forms that it tried: a text, or what is in it.
+    told = (part for part in parts if part not in ("str", "list") and not str(part).startswith("tuple["))
     known = (str(part) if isinstance(part, int) or part in _NAMES else "(unknown)" for part in told)
     return ".".join(known) or "record"

@@ -122,14 +122,14 @@ class Redactor:
         if not self.covers(event.task.environment):
             return event
         walk = _Episode(self._texts, event.episode_id, counts)
-        update = {
-            "messages": walk.messages(event.messages),
-            "action": walk.message(event.action),
-            "observation": walk.messages(event.observation),
-            "tools": walk.tools(event.tools),
-            "flag": None if event.flag is None else walk.text(event.flag),
-        }
-        return event.model_copy(update=update) if counts else event
+        messages, observation = walk.messages(event.messages), walk.messages(event.observation)
+        action, tools = walk.message(event.action), walk.tools(event.tools)
+        flag = None if event.flag is None else walk.text(event.flag)
+        if not counts:
+            return event
+        return event.model_copy(
+            update={"messages": messages, "action": action, "observation": observation, "tools": tools, "flag": flag}
+        )
 
 
 class _Episode:
@@ -156,8 +156,13 @@ class _Episode:
 
     def message(self, message: Message) -> Message:
         """The message; the same object when it held nothing."""
+        content, role = message.content, message.role
+        if isinstance(content, str) and role != "tool" and not message.__pydantic_extra__:
+            silent = role != "assistant" or (message.reasoning_content is None and not message.tool_calls)
+            if silent and message.tool_call_id is None:  # a mere text, as most messages are
+                told = self._texts.text(content, self._id, self.counts)
+                return message if told is content else message.model_copy(update={"content": told})
         before = self.counts.total()
-        content = message.content
         if isinstance(content, str):
             content = self._told(content, message.role)
         elif content is not None:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from streams.errors import ConfigurationError, UnjudgeableError
 from streams.redaction.finder import Finder
@@ -50,8 +50,10 @@ class TextRedactor:
 
     def text(self, text: str, episode: str, counts: Counts, context: str = "") -> str:
         """A text; the same object where nothing was found. `context` is what stands before it."""
-        self._refuse_long(text)
-        _refuse_surrogates(text)
+        if len(text) > self._settings.max_text:
+            self._refuse_long(text)
+        if not text.isascii():
+            _refuse_surrogates(text)
         for _ in range(_MAX_ROUNDS):
             whole = context + text
             spans = self._finder.find(whole)
@@ -70,7 +72,8 @@ class TextRedactor:
 
     def structured(self, text: str, episode: str, counts: Counts) -> str:
         """A text that may be JSON: then each value is redacted under its key, and the rest stays byte for byte."""
-        self._refuse_long(text)
+        if len(text) > self._settings.max_text:
+            self._refuse_long(text)
         if text.lstrip()[:1] not in ("{", "["):
             return self.text(text, episode, counts)
         if (text, False) in self._clean:
@@ -218,16 +221,13 @@ class TextRedactor:
             counts[str(span.name)] += 1
         return "".join((*pieces, text[copied:]))
 
-    def _refuse_long(self, text: str) -> None:
-        if len(text) > self._settings.max_text:
-            raise UnjudgeableError(
-                f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
-            )
+    def _refuse_long(self, text: str) -> NoReturn:
+        raise UnjudgeableError(
+            f"a text of {len(text)} characters is longer than redaction.max_text ({self._settings.max_text})"
+        )
 
 
 def _refuse_surrogates(text: str) -> None:
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

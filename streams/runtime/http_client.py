@@ -9,6 +9,9 @@ import httpx
 from streams.errors import RatchetError
 
 _LONGEST_FOREIGN_TEXT = 500
+# Seconds that an idle connection is kept: fewer than the 5 after which vLLM closes it, so that it is not the server who
+# closes it while a request is on its way.
+IDLE_S = 2.5
 
 
 class HttpClient:
@@ -25,7 +28,7 @@ class HttpClient:
     def __init__(self, base_url: str, timeout_s: float) -> None:
         self.base_url = base_url
         # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_S)
         self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, limits=limits)
 
     async def __aenter__(self) -> Self:

@@ -101,7 +101,7 @@ def _wrong_fields(errors: Sequence[Any]) -> tuple[str, str | None]:
             named.append(where)
     told = [f"{', '.join(named[:_MOST_TOLD])}: {fault}".removeprefix(": ") for fault, named in fields.items()]
     message = "; ".join(told[:_MOST_TOLD])
-    if len(message) > _LONGEST_MESSAGE:
-        # The message will be cut, which must not leave out a field.
+    if len(told) > _MOST_TOLD or len(message) > _LONGEST_MESSAGE:
+        # What is cut must not leave out a field.
         message = f"{', '.join(dict.fromkeys(name for named in fields.values() for name in named))}: refused; {message}"
     return message, next(iter(fields.values()))[0] or None

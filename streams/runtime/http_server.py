@@ -9,10 +9,17 @@ import uvicorn
 from streams.errors import ConfigurationError
 
 _BACKLOG = 2048
+# Far longer than clients keep an idle connection (`http_client.IDLE_S`, and 5 s in most). Of a server that closes one
+# first, a client may learn only after it has sent its next request.
+KEEP_ALIVE_S = 75
 
 
 class HttpServer(uvicorn.Server):
     """Leaves the signals to the process it runs in. Set `should_exit` to stop it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        config.timeout_keep_alive = KEEP_ALIVE_S
+        super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ from streams.trust.rules import (
     StoredStep,
     TrustSettings,
     branch_request,
-    broken_calls,
+    cannot_be_learned_from,
     covers,
     distinct,
     has_failed,
@@ -134,7 +134,7 @@ class Judge:
         if request is None:
             return _NO_CONVERSATION
         admitted = Admitted(ended.steps[0].principal, similarity_hash(ended.steps), self._clock())
-        refusal = broken_calls(request) or self._memory.quota.refusal(admitted)
+        refusal = cannot_be_learned_from(request) or self._memory.quota.refusal(admitted)
         if refusal is not None:
             if ended.trusted_at is None:
                 batch.add("flags", episode_id=request.episode_id, reason=refusal)
@@ -157,7 +157,7 @@ class Judge:
         request = branch_request(ended.episode_id, ended.steps, "failed")
         if request is None:
             return _NO_CONVERSATION
-        refusal = broken_calls(request)
+        refusal = cannot_be_learned_from(request)
         if refusal is not None:
             batch.add("flags", episode_id=request.episode_id, reason=refusal)
             return refusal

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from streams.events import BranchRequest, RecordedStep, Task, with_changes
 from streams.ids import content_id
@@ -167,7 +167,17 @@ def branch_request(
     )
 
 
-def broken_calls(request: BranchRequest) -> str | None:
+def cannot_be_learned_from(request: BranchRequest) -> str | None:
+    """Return why nothing can be learned from an append-only conversation, or None."""
+    try:
+        # Within a request, JSON of unknown fields lies deeper than in the event, and may lie too deep to be read.
+        BranchRequest.model_validate_json(request.to_json())
+    except ValidationError:
+        return "a field of a message is nested too deep to be read again"
+    return _broken_calls(request)
+
+
+def _broken_calls(request: BranchRequest) -> str | None:
     """Return why the states of an episode are not such as a chat API takes, or None.
 
     A result of a tool answers a call that came before it, and every call has its result before the next action: where

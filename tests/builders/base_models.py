@@ -136,9 +136,22 @@ def write_base(words: Path, folder: Path, template: str = "smollm2", architectur
     )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _write_stops(folder, template)
+    return folder
+
+
+def write_chat(words: Path, folder: Path, template: str) -> Path:
+    """Write what `ChatTokenizer` reads of such a model: all but its weights."""
+    write_tokenizer(words, folder, template)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    _write_stops(folder, template)
+    return folder
+
+
+def _write_stops(folder: Path, template: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     stops = [tokenizer.convert_tokens_to_ids(stop) for stop in FAMILIES[template].stops]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
-    return folder
 
 
 def write_tokenizer(words: Path, folder: Path, template: str) -> None:

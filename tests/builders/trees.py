@@ -12,3 +12,20 @@ def path(tree: Tree, index: int) -> list[int]:
             columns = [*range(group.parent_end + 1), *range(group.start, group.stop)]
             before = [columns[column] for column in seen]
     return [int(tree.ids[at]) for at in before]
+
+
+def sequences(tree: Tree) -> list[tuple[list[int], dict[int, int]]]:
+    """The counted tokens as sequences of their own, none of which another one begins with.
+
+    Each comes with the positions in it that count, and which of the counted tokens they are.
+    """
+    whole = {tuple([*path(tree, at), int(tree.ids[at])]): number for number, at in enumerate(tree.targets.tolist())}
+    found: list[tuple[list[int], dict[int, int]]] = []
+    for ids in sorted(whole, key=len, reverse=True):
+        place = {len(ids) - 1: whole[ids]}
+        behind = next((counted for longer, counted in found if tuple(longer[: len(ids)]) == ids), None)
+        if behind is None:
+            found.append((list(ids), place))
+        else:
+            behind |= place
+    return found

@@ -1,4 +1,4 @@
-"""Agents with two tools, each with a library and an instrumentation of its own: `… KIND OTLP-ADDRESS MODEL-ADDRESS`.
+"""Agents with two tools, each with a library and an instrumentation of its own: `… KIND OTLP MODEL TASK`.
 
 A kind is `LIBRARY` or `LIBRARY-stream`. Each agent is asked twice, in one conversation, and what it did is evaluated.
 """
@@ -138,7 +138,7 @@ async def with_openai_agents(url: str, stream: bool, responses: bool, traces: Tr
         history = result.to_input_list()
 
 
-def main(kind: str, otlp: str, url: str) -> None:
+def main(kind: str, otlp: str, url: str, task_id: str) -> None:
     traces, logs = TracerProvider(span_limits=SpanLimits(max_span_attributes=2000)), LoggerProvider()
     traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{otlp}/v1/traces")))
     logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"{otlp}/v1/logs")))
@@ -154,7 +154,7 @@ def main(kind: str, otlp: str, url: str) -> None:
         instrumentor.instrument(tracer_provider=traces, logger_provider=logs)
     task: dict[str, Any] = {
         "ratchet.task.environment": "journeys",
-        "ratchet.task.id": sys.argv[4],
+        "ratchet.task.id": task_id,
         "ratchet.task.seed": 5,
     }
     with traces.get_tracer("agent").start_as_current_span("run", attributes=task):
@@ -171,4 +171,4 @@ def main(kind: str, otlp: str, url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from daemon.inference.engine import Engine
 from daemon.inference.runner import Runner
-from daemon.inference.sequence import Sequence
+from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
 from learners.architecture import adapted_layers, hidden_states, linear_layers
 from learners.base_model import resolve_base
@@ -24,12 +24,12 @@ from learners.settings import EMBEDDED, LoraSettings
 from learners.trainer import adapted_model, tree_loss
 from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
-from streams.messages import Message
+from streams.messages import Message, ToolCall, assistant, call, tool_result, user
 from tests.builders.base_models import FAMILIES, write_base
-from tests.builders.trained import branch, step
-from tests.builders.trees import path
+from tests.builders.trained import branch, step, tool
+from tests.builders.trees import path, sequences
 
-TEMPLATES = sorted(FAMILIES.keys() - {"deepseek_r1_distill", "glm4moe"})
+TEMPLATES = sorted(FAMILIES.keys() - {"glm4moe"})
 # Architecture, then the linear layers of one of its blocks that are adapted.
 _ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
 _GATED = ("down_proj", "gate_proj", *_ATTENTION[:2], "q_proj", "up_proj", "v_proj")
@@ -49,7 +49,7 @@ ARCHITECTURES = {
 TRAJECTORY = Trajectory(
     episode_id="a",
     task_id="t",
-    opening=(Message(role="user", content="You are in the kitchen. You see a fridge, a table and a plate."),),
+    opening=(user("You are in the kitchen. You see a fridge, a table and a plate."),),
     steps=(
         step("open fridge", "You open the fridge. [score 0.00]"),
         step("take plate", "You take the dirty plate. [score 0.50]"),
@@ -61,11 +61,58 @@ TRAJECTORY = Trajectory(
     ),
 )
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
+TOOLS = (tool("search", "query"), tool("open", "place"))
+
+
+def calling(*calls: ToolCall) -> Trajectory:
+    """An episode with tool calls, their results, two turns of a user and a branch of each kind."""
+    results = tuple(tool_result(f"Result {number}.", each.id) for number, each in enumerate(calls))
+    again = call("search", '{"query": "\u00e9 \\"x\\""}', "bcdefghi0")
+    return Trajectory(
+        episode_id="b",
+        task_id="t",
+        opening=(Message(role="system", content="Help."), user("Is the fridge open?")),
+        steps=(
+            step(assistant("", *calls), *results, tools=TOOLS),
+            step("It is open.", "Then close it."),
+            step(assistant("", again), tool_result("Closed.", again.id), user("Thanks.")),
+        ),
+        branches=(
+            branch(0, assistant("", again), tool_result("Nothing found.", again.id)),
+            branch(1, "It is closed.", "It is not."),
+        ),
+    )
+
+
+_OPEN = call("open", '{"place": "fridge"}', "abcdefgh0")
+_SEARCH = call("search", '{"query": "fridge"}', "abcdefgh1")
+PARALLEL, SINGLE = calling(_OPEN, _SEARCH), calling(_OPEN)
+# Some templates write one call at a time, others none.
+TRAJECTORIES = dict.fromkeys(("smollm2", "qwen2_5", "qwen3", "qwen3_no_thinking"), PARALLEL) | dict.fromkeys(
+    ("llama3_2", "gptoss"), SINGLE
+)
+# Each architecture with a template at least; the other pairs are slow.
+_AT_ONCE = {
+    "llama": "llama3_2",
+    "qwen2": "qwen2_5",
+    "qwen3": "qwen3",
+    "smollm3": "qwen3_no_thinking",
+    "granite": "smollm2",
+    "phi3": "phi3",
+    "gemma3_text": "gemma3",
+    "mistral": "gptoss",
+    "cohere2": "cohere2",
+    "olmo2": "lfm2",
+    "starcoder2": "deepseek_r1_distill",
+}
 _CELLS = [
-    pytest.param(architecture, template, marks=[] if at_once else [pytest.mark.slow, pytest.mark.nightly])
-    for number, architecture in enumerate(ARCHITECTURES)
-    for place, template in enumerate(TEMPLATES)
-    for at_once in [number % len(TEMPLATES) == place]
+    pytest.param(
+        architecture,
+        template,
+        marks=[] if _AT_ONCE[architecture] == template else [pytest.mark.slow, pytest.mark.nightly],
+    )
+    for architecture in ARCHITECTURES
+    for template in TEMPLATES
 ]
 
 
@@ -96,26 +143,28 @@ def trained(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
     return scores.gather(1, tree.ids[tree.targets][:, None])[:, 0]
 
 
-def served(engine: Engine, name: str, prompts: list[list[int]]) -> list[float]:
-    """The server's log-probability of the last token of each prompt, all of them in flight together."""
+def served(engine: Engine, name: str, tree: Tree) -> list[float]:
+    """The server's log-probability of each counted token, all sequences in flight together."""
     found: dict[int, float] = {}
 
-    def sequence(index: int, prompt: list[int]) -> Sequence:
+    def sequence(ids: list[int], counted: dict[int, int]) -> Sequence:
+        def listen(update: Update) -> None:
+            found.update({number: update.prompt_logprobs[at - 1] for at, number in counted.items()})
+
         return Sequence(
-            prompt=torch.tensor(prompt).int().numpy(),
+            prompt=torch.tensor(ids).int().numpy(),
             sampling=None,
-            stop_tokens=frozenset(),
             tokenizer=engine.tokenizer.backend_tokenizer,
-            listen=lambda update: found.update({index: update.prompt_logprobs[-1]}),
-            scored_from=len(prompt) - 1,
+            listen=listen,
+            scored_from=1,
         )
 
     runner: Runner = next(model.runner for model in engine.models() if model.name == name)
-    for index, prompt in enumerate(prompts):
-        runner.add(sequence(index, prompt))
+    for ids, counted in sequences(tree):
+        runner.add(sequence(ids, counted))
     while runner.step():
         pass
-    return [found[index] for index in range(len(prompts))]
+    return [found[number] for number in range(len(tree.targets))]
 
 
 @pytest.mark.parametrize(("architecture", "template"), _CELLS)
@@ -124,24 +173,24 @@ def test_served_tokens_and_their_log_probabilities_are_those_of_training(
 ) -> None:
     folder = base(architecture, template)
     chat = ChatTokenizer(folder)
-    tree = TreePacker(chat, 2048).pack(TRAJECTORY, EVERYTHING)
+    trajectory = TRAJECTORIES.get(template, TRAJECTORY)
+    tree = TreePacker(chat, 2048).pack(trajectory, EVERYTHING)
     adapted = random_adapter(folder)
     adapted.save_pretrained(str(tmp_path))
     engine = Engine(InferenceSettings(model=folder, port=1, threads=1, dtype="float32"))
     engine.load_adapter("ratchet-1", tmp_path)
 
-    targets = tree.targets.tolist()
-    paths = [[*path(tree, at), int(tree.ids[at])] for at in targets]
-    state = [*TRAJECTORY.opening]
-    for step in TRAJECTORY.steps:
-        assert any(before[:-1] == chat.prompt(state) for before in paths)
-        state += [Message(role="assistant", content=step.action), Message(role="user", content=step.observation)]
+    prompts = [path(tree, at) for at in tree.targets.tolist()]
+    state = [*trajectory.opening]
+    for number, taken in enumerate(trajectory.steps):
+        assert chat.prompt(state, trajectory.tools(number)) in prompts
+        state += [taken.action, *taken.observation]
     model = cast(PreTrainedModel, adapted.get_base_model())
     with adapted.disable_adapter():
         bare = trained(model, tree)
     ours = trained(model, tree)
-    assert served(engine, "base", paths) == pytest.approx(bare.tolist(), abs=2e-4)
-    assert served(engine, "ratchet-1", paths) == pytest.approx(ours.tolist(), abs=2e-4)
+    assert served(engine, "base", tree) == pytest.approx(bare.tolist(), abs=2e-4)
+    assert served(engine, "ratchet-1", tree) == pytest.approx(ours.tolist(), abs=2e-4)
     assert (ours - bare).abs().mean() > 0.05
     assert tuple(adapted_layers(adapted)) == tuple(sorted(ARCHITECTURES[architecture]))
 
@@ -151,16 +200,16 @@ def test_the_gradients_of_a_tree_are_those_of_one_sequence_for_each_turn(
     base: Callable[[str, str], Path], architecture: str
 ) -> None:
     folder = base(architecture, "qwen3")
-    tree = TreePacker(ChatTokenizer(folder), 2048).pack(TRAJECTORY, EVERYTHING)
+    tree = TreePacker(ChatTokenizer(folder), 2048).pack(SINGLE, EVERYTHING)
     adapted = random_adapter(folder)
     model = cast(PreTrainedModel, adapted.get_base_model())
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     in_tree = torch.autograd.grad(tree_loss(model, tree), parameters)
     model.set_attn_implementation("eager")
     alone = torch.zeros(())
-    for at in tree.targets.tolist():
-        ids = torch.tensor([path(tree, at)])
-        alone = alone - cast(Any, model)(input_ids=ids, use_cache=False).logits[0, -1].log_softmax(dim=-1)[tree.ids[at]]
+    for ids, counted in sequences(tree):
+        scores = cast(Any, model)(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(dim=-1)
+        alone = alone - sum(scores[at - 1, ids[at]] for at in counted)
     for one, other in zip(in_tree, torch.autograd.grad(alone, parameters), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 

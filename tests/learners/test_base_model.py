@@ -1,15 +1,25 @@
 """The base model is what it is said to be, or there is none."""
 
+import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from learners.base_model import base_digest, resolve_base
+from learners.chat import ChatTokenizer, load_tokenizer
+from learners.chat_template import ChatTemplate
 from learners.settings import EMBEDDED
+from learners.special_tokens import SpecialTokens
 from streams.errors import ConfigurationError
+from streams.messages import Message, assistant, call, tool_result, user
+from tests.builders.base_models import TEMPLATES
+from tests.builders.trained import tool
 
 
 def test_a_local_folder_is_taken_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
@@ -31,6 +41,78 @@ def test_the_digest_is_that_of_weights_configuration_and_tokenizer(tiny_base: Pa
     with (tmp_path / "model.safetensors").open("ab") as file:
         file.write(b"\0")
     assert base_digest(tmp_path) != base_digest(tiny_base)
+
+
+# As its publisher ships it.
+OWN_TEMPLATE = """{% for message in messages %}\
+{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
+CHATS = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(["system", "user", "assistant"]),
+        st.text(max_size=20) | st.sampled_from(["<tool_call>", "\n", " a ", "{{ x }}", "<|im_end|>"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(chat=CHATS, generation=st.booleans())
+def test_the_embedded_models_template_renders_a_chat_without_tools_as_its_own_does(
+    tiny_base: Path, chat: list[dict[str, str]], generation: bool
+) -> None:
+    tokenizer = embedded_tokenizer(tiny_base)
+    ours, own = (
+        tokenizer.apply_chat_template(
+            chat, tools=None, chat_template=template, add_generation_prompt=generation, tokenize=False
+        )
+        for template in (None, OWN_TEMPLATE)
+    )
+    assert ours == own
+
+
+@cache
+def embedded_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    return load_tokenizer(folder)
+
+
+def test_the_embedded_models_template_writes_tools_as_qwen_does(tiny_base: Path) -> None:
+    tools = (tool("search", "query"),)
+    chat = [
+        Message(role="system", content="Help."),
+        user("Is it open?"),
+        assistant("I look.", call("search", '{"query": "é"}'), call("search", "{}")),
+        tool_result("Yes."),
+        tool_result("No."),
+        assistant(None, call("search", "{}")),
+        tool_result("Yes."),
+        user("Thanks."),
+    ]
+    ours = ChatTokenizer(tiny_base).template
+    tokenizer = load_tokenizer(tiny_base)
+    tokenizer.chat_template = (TEMPLATES / "qwen2_5.jinja").read_text()
+    theirs = ChatTemplate(tokenizer, SpecialTokens(tokenizer, "qwen"), "qwen")
+    for count in (2, 3, 5, 6, 8):
+        assert ours.render(chat[:count], tools, prompt=True) == theirs.render(chat[:count], tools, prompt=True)
+    name = "SmolLM, trained by Hugging Face\n\n# Tools"
+    assert name in ours.render([user("Go.")], tools, prompt=True)
+
+
+def test_a_folder_of_an_earlier_version_gets_the_template_of_this_one(tiny_base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base" / EMBEDDED
+    shutil.copytree(tiny_base, folder)
+    (folder / "converted.json").write_text(json.dumps({"digest": base_digest(folder)}))
+    (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)
+    genuine = base_digest(folder)
+    assert resolve_base(EMBEDDED, tmp_path) == folder
+    assert ChatTokenizer(folder).reply_format.tools_refused is None
+    # Adapters name the base model by this digest: they stay its own.
+    assert base_digest(folder) == genuine
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from learners.chat import ChatTokenizer, Turn, load_tokenizer
+from learners.chat import ChatTokenizer, Turn
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError
@@ -32,23 +31,6 @@ GAME = [
     assistant("open fridge"),
     user("It is empty. [score 0.00]"),
 ]
-
-
-@pytest.fixture(scope="module")
-def servers(base: Callable[[str], Path]) -> Callable[[str], PreTrainedTokenizerFast]:
-    """The tokenizer of a base model as any server uses it."""
-    return cache(lambda template: load_tokenizer(base(template)))
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a base model with a chat template, written once."""
-    return cache(lambda template: write_base(tiny_base, tmp_path_factory.mktemp(template), template))
-
-
-@pytest.fixture(scope="module")
-def tokenizers(base: Callable[[str], Path]) -> Callable[[str], ChatTokenizer]:
-    return cache(lambda template: ChatTokenizer(base(template)))
 
 
 def trajectories(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Trajectory]:
@@ -78,7 +60,7 @@ def states(trajectory: Trajectory) -> list[list[Message]]:
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
     servers: Callable[[str], PreTrainedTokenizerFast],
@@ -103,7 +85,7 @@ def test_every_action_is_trained_behind_the_prompt_that_a_server_reads(
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_a_special_token_that_somebody_writes_is_text(
     tokenizers: Callable[[str], ChatTokenizer], template: str, data: st.DataObject
@@ -128,7 +110,7 @@ def test_a_special_token_that_somebody_writes_is_text(
 
 
 @pytest.mark.parametrize("template", TRAINABLE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=3, max_size=3))
 def test_both_tokenizers_of_a_chat_agree_where_it_holds_no_special_token(
     tokenizers: Callable[[str], ChatTokenizer], template: str, texts: list[str]
@@ -201,9 +183,9 @@ def test_a_prompt_that_its_replies_do_not_begin_with_is_refused(tmp_path: Path) 
         tokenizer.check_replies()
 
 
-def test_a_template_that_ends_no_turn_is_refused(base: Callable[[str], Path]) -> None:
+def test_a_template_that_ends_no_turn_is_refused(chats: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigurationError, match="no server would stop there"):
-        ChatTokenizer(base("glm4moe"))
+        ChatTokenizer(chats("glm4moe"))
 
 
 def test_a_template_that_refuses_a_role_says_so_in_one_sentence(tokenizers: Callable[[str], ChatTokenizer]) -> None:

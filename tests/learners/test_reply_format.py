@@ -1,6 +1,7 @@
 """A reply is read as the chat template would write it back: reasoning, content, tool calls."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,6 @@ from learners.chat import ChatTokenizer
 from learners.reply_format import ReplyFormat
 from streams.errors import ChatTemplateError
 from streams.messages import Message, ToolCall, assistant, call, tool_result, user
-from tests.builders.base_models import FAMILIES, write_tokenizer
 from tests.builders.trained import tool
 
 TOOLS = (tool("search", "query"), tool("open", "place"))
@@ -41,17 +41,16 @@ CALLING = ["smollm2", "qwen2_5", "qwen3", "qwen3_no_thinking", "llama3_2", *WRIT
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ChatTokenizer]:
+def tokenizers(
+    chats: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ChatTokenizer]:
     @cache
     def made(template: str) -> ChatTokenizer:
+        if template not in WRITTEN:
+            return ChatTokenizer(chats(template))
         folder = tmp_path_factory.mktemp(template)
-        write_tokenizer(tiny_base, folder, "smollm2" if template in WRITTEN else template)
-        (folder / "config.json").write_text('{"model_type": "llama"}')
-        if template in WRITTEN:
-            (folder / "chat_template.jinja").write_text(_CHAT.replace("CALLS", WRITTEN[template]))
-        stops = FAMILIES.get(template, FAMILIES["smollm2"]).stops
-        ids = ChatTokenizer(folder).tokenizer.convert_tokens_to_ids(list(stops))
-        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+        shutil.copytree(chats("smollm2"), folder, dirs_exist_ok=True)
+        (folder / "chat_template.jinja").write_text(_CHAT.replace("CALLS", WRITTEN[template]))
         return ChatTokenizer(folder)
 
     return made

@@ -46,7 +46,9 @@ def text(*numbers: int) -> str:
 
 
 def messages(lines: str) -> list[tuple[Message, ...]]:
-    return [tuple(map(Message.model_validate, json.loads(line)["messages"])) for line in lines.splitlines()]
+    """The conversations, in an order of their own: partitions of a topic are read side by side."""
+    said = [tuple(map(Message.model_validate, json.loads(line)["messages"])) for line in lines.splitlines()]
+    return sorted(said, key=lambda conversation: conversation[1].text)
 
 
 def started(ratchet: Ratchet, stdin: int, *arguments: str) -> "subprocess.Popen[str]":
@@ -67,7 +69,7 @@ async def stored(ratchet: Ratchet, sql: str) -> list[dict[str, Any]]:
 async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "chats.jsonl").write_text(text(1, 2) + "{broken\n" + text(3))
     importing = ("import", "chats.jsonl", *CHAT, *NAMED, "--success")
-    with recording(tmp_path) as ratchet:
+    with recording(tmp_path, COLUMNS="240") as ratchet:  # the table folds nothing
         refusal = ratchet(*importing, "--dry-run", status=1)
         assert "chats.jsonl, line 3: it is not JSON" in refusal
         assert await stored(ratchet, OUTCOMES) == []
@@ -76,6 +78,9 @@ async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_
             assert (report["conversations"], report["steps"], report["successes"], report["skipped"]) == (3, 6, 3, 1)
             assert await stored(ratchet, OUTCOMES) == [{"success": True, "count": 3}]
         assert len(await stored(ratchet, "SELECT DISTINCT episode_id FROM trusted")) == 3
+        listed = ratchet("transitions")
+        assert "list_orders" in listed
+        assert "tool_calls" not in listed
 
         chats = ratchet("export", "--to", "-", *CHAT)
         assert messages(chats) == messages(text(1, 2, 3))
@@ -132,4 +137,4 @@ async def test_where_principals_have_keys_an_import_is_signed(tmp_path: Path) ->
 def test_without_a_cluster_an_import_says_what_to_do(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.broker.stop()
-        assert "import" in ratchet("import", "-", *CHAT, *NAMED, status=1, stdin=text(1))
+        assert "RATCHET_KAFKA__BOOTSTRAP" in ratchet("import", "-", *CHAT, *NAMED, status=1, stdin=text(1))

@@ -11,6 +11,7 @@ import openai.types.completion_create_params as openai_completions
 import pytest
 
 from daemon.inference.requests import ChatRequest, CompletionRequest
+from streams.settings import FrozenModel
 
 DOCS = Path(__file__).parents[3] / "docs" / "inference.md"
 PATHS = {"chat": "chat/completions", "completions": "completions"}
@@ -18,7 +19,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "chat": {"model": "base", "messages": [{"role": "user", "content": "Go."}], "max_tokens": 3, "temperature": 0},
     "completions": {"model": "base", "prompt": "Go.", "max_tokens": 3, "temperature": 0},
 }
-REQUESTS = {"chat": ChatRequest, "completions": CompletionRequest}
+REQUESTS: dict[str, type[FrozenModel]] = {"chat": ChatRequest, "completions": CompletionRequest}
 # Of vLLM's `ChatCompletionRequest` and `CompletionRequest` those that OpenAI has not.
 VLLM_BOTH = (
     *("use_beam_search", "top_k", "min_p", "repetition_penalty", "watermarking", "length_penalty", "stop_token_ids"),

@@ -46,9 +46,12 @@ class Model:
             token = int(ends[0] if ends else draw.choice(allowed))
             assert matcher.consume_token(token), matcher.get_error()
             if ends:
-                return self.chat.tokenizer.decode(drawn, skip_special_tokens=False)
+                return self.text(drawn)
             drawn.append(token)
         raise AssertionError("the reply did not end")
+
+    def text(self, tokens: list[int]) -> str:
+        return str(self.chat.tokenizer.decode(tokens, skip_special_tokens=False))
 
     def grammar(self, mode: Literal["none", "auto", "required"], *, parallel: bool = True, answer: bool = False) -> str:
         calls = demanded_calls(TOOLS, ToolChoice(mode), parallel=parallel)
@@ -95,7 +98,7 @@ def test_what_has_to_be_calls_is_read_as_calls_and_written_as_the_template_write
         assert call.function.name in ("route", "route_by_night")
         assert json.loads(call.function.arguments).keys() == FIELDS.keys()
     turn = model.chat.reply([user("Go.")], message, TOOLS)
-    written = model.chat.tokenizer.decode(turn.ids[turn.written[0] : turn.written[1] - 1], skip_special_tokens=False)
+    written = model.text(list(turn.ids[turn.written[0] : turn.written[1] - 1]))
     # This template writes that there were no thoughts, which a model may leave out.
     assert text is not None
     assert written.removeprefix("" if thinks or thoughts is None else "<think>\n\n</think>\n\n") == text

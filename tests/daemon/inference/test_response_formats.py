@@ -107,10 +107,10 @@ def test_a_grammar_wins_over_parameters_that_would_break_it(http: httpx.Client) 
 
 
 def test_replies_with_and_without_a_schema_go_through_one_batch(http: httpx.Client) -> None:
-    plain = {"temperature": 0, "max_tokens": 60}
+    plain: dict[str, Any] = {"temperature": 0, "max_tokens": 60}
     alone = ask(http, **plain).json()["choices"][0]["message"]
     with ThreadPoolExecutor(8) as pool:
-        free = [pool.submit(ask, http, **plain) for _ in range(4)]
+        free = [pool.submit(lambda: ask(http, **plain)) for _ in range(4)]
         held = [pool.submit(ask, http, response_format=described(SCHEMA), seed=seed) for seed in range(4)]
         for each in held:
             jsonschema.validate(json.loads(each.result().json()["choices"][0]["message"]["content"]), SCHEMA)

@@ -1,6 +1,7 @@
 """What changes the logits of a reply, with the meaning that vLLM gives to its parameters."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,8 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from daemon.inference.answers import Answer
+from daemon.inference.grammar import Grammars
+from daemon.inference.grammar_words import grammar_tokenizer
 from daemon.inference.sampling import Draw, SamplingParameters, draw_tokens, likeliest
+from daemon.inference.sequence import Sequence
 from daemon.inference.steering import steering_of
+from learners.chat import ChatTokenizer
+from streams.errors import RequestRefusedError
 
 PROMPT = np.array([0, 1, 1], dtype=np.int32)
 LOGITS = torch.tensor([2.0, -1.0, 0.5, 3.0])
@@ -53,6 +60,25 @@ def test_a_bad_word_is_never_completed() -> None:
 
 def test_where_everything_is_forbidden_nothing_is() -> None:
     assert steered([], allowed_tokens=(3,), min_tokens=1, stop_tokens=frozenset({3})) == LOGITS.tolist()
+
+
+async def test_a_reply_whose_grammar_cannot_be_followed_is_an_error_and_not_a_text(tiny_base: Path) -> None:
+    chat = ChatTokenizer(tiny_base)
+    grammars = Grammars(lambda: grammar_tokenizer(chat.tokenizer, len(chat.tokenizer), chat.stop_tokens))
+    answer = Answer()
+    sequence = Sequence(
+        prompt=PROMPT,
+        sampling=SamplingParameters(),
+        tokenizer=chat.tokenizer.backend_tokenizer,
+        listen=answer.listener(0),
+        steering=steering_of(SamplingParameters(), PROMPT, grammars.matcher('start: "yes"', ())),
+    )
+    answer.sequences.append(sequence)
+    sequence.take(chat.encode("no")[0], None)
+    sequence.tell()
+    with pytest.raises(RequestRefusedError, match="could not be held to the schema any further") as refused:
+        await answer.finals()
+    assert refused.value.status == 400
 
 
 def share(**parameters: Any) -> list[float]:

@@ -13,7 +13,7 @@ from streams.exchange import atif, chat_jsonl
 from streams.exchange.conversation import NOT_LEARNED, Conversation
 from streams.exchange.formats import FORMATS, FormatName
 from streams.messages import Message, assistant, call, tool_result, user
-from tests.builders.conversations import conversations
+from tests.builders.exchanged import conversations
 
 TURN: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
 WEATHER: dict[str, Any] = {

@@ -23,7 +23,7 @@ from streams.messages import assistant, user
 from streams.store.client import StoreClient
 from streams.store.export import Origin, look_back
 from streams.trust.holdout import Split
-from tests.builders.conversations import conversations
+from tests.builders.exchanged import conversations
 from tests.builders.episodes import TASKS, episode
 from tests.builders.stored import Log, ServedStore
 

@@ -134,13 +134,17 @@ def nested(depth: int) -> dict[str, JsonValue]:
     [
         (step(observation="x" * 3000), "bytes"),
         (step(messages=(Message(role="user", content="x"),) * 4), "4 messages"),
+        (step(observation=(Message(role="user", content="x"),) * 4), "the observation has 4 messages"),
+        (step(tools=({},) * 3), "offers 3 tools"),
         (outcome().model_copy(update={"verifier": "a stranger"}), "verifier is not known"),
         (outcome(nested(6)), "nested deeper than 5"),
         (outcome({"list": [[1, 2], [3, 4], 5]}), "more than 7 values"),
     ],
 )
 def test_events_that_are_too_large_or_nested_too_deep_are_refused(event: Event, reason: str) -> None:
-    limits = AdmissionSettings(verifiers=("desk",), max_bytes=2500, max_messages=3, max_depth=5, max_evidence=7)
+    limits = AdmissionSettings(
+        verifiers=("desk",), max_bytes=2500, max_messages=3, max_tools=2, max_depth=5, max_evidence=7
+    )
     admission = Admission(limits)
     assert reason in (admission.refusal(received(event), event) or "")
 

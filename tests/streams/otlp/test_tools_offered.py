@@ -38,7 +38,8 @@ def steps_of(assembly: Assembly) -> list[StepEvent]:
     ],
 )
 def test_a_definition_is_the_same_in_the_form_of_every_api(definition: Any) -> None:
-    for value in ([definition], json.dumps([definition]), [json.dumps(definition)]):
+    values: list[Any] = [[definition], json.dumps([definition]), [json.dumps(definition)]]
+    for value in values:
         assert offered_tools({"gen_ai.tool.definitions": value}) == (LOOK,)
         assert offered_tools({"ai.prompt.tools": value}) == (LOOK,)
     assert offered_tools({"llm.tools.0.tool.json_schema": json.dumps(definition)}) == (LOOK,)

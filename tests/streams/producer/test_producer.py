@@ -97,25 +97,6 @@ def test_an_episode_arrives_whole_in_order_and_under_its_key(bootstrap: str, top
         assert own[-1].evidence == {"moves": 20}
 
 
-def test_a_step_takes_messages_and_tools_as_an_openai_client_has_them(bootstrap: str, topic: str) -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
-    reply = {"role": "assistant", "content": None, "tool_calls": [call], "annotations": []}
-    answer = {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {"default": None}}}
-    with producer_of(bootstrap, topic) as producer:
-        episode = producer.episode(TASK, EXPERT)
-        assert episode.step([{"role": "user", "content": "Is it warm?"}], reply, [answer], tools=[tool])
-        assert episode.step((*STATE,), Message(role="assistant", content="Yes."), "Thanks.", done=True)
-        assert not episode.step(STATE, {"role": "user", "content": "an action of nobody"}, [])
-    first, second = (EVENT.validate_json(value) for _, value, _ in read(bootstrap, topic))
-    assert isinstance(first, StepEvent)
-    assert isinstance(second, StepEvent)
-    assert (first.schema_version, first.tools) == (2, (tool,))
-    assert first.action == Message.model_validate(reply)
-    assert first.observation == (Message.model_validate(answer),)
-    assert (second.tools, second.observation) == ((), (Message(role="user", content="Thanks."),))
-
-
 def test_a_retraction_is_published_under_its_principal(bootstrap: str, topic: str) -> None:
     with producer_of(bootstrap, topic) as producer:
         producer.publish(RetractionEvent(principal="tenant/user", reason="asked for"))

@@ -93,3 +93,11 @@ async def test_a_server_that_is_away_is_an_error_that_says_what_to_do() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}", 5.0) as client:
         with pytest.raises(StoreError, match=r"the test's server at http://127.* did not answer /count: .*; start it"):
             await client.get("/count")
+
+
+async def test_a_client_gives_up_an_idle_connection_before_any_server_closes_it() -> None:
+    servers_of_others_s = 5
+    server = HttpServer(uvicorn.Config(FastAPI()))
+    async with Client("http://127.0.0.1:1", 5.0) as client:
+        kept_s = client._http._transport._pool._keepalive_expiry  # type: ignore[attr-defined]
+    assert kept_s < servers_of_others_s < server.config.timeout_keep_alive

@@ -1,0 +1,34 @@
+"""Agents give the producer messages as they have them."""
+
+from streams.events import EVENT, Actor, Message, StepEvent, Task
+from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
+from streams.producer import Producer
+from tests.builders.published import read
+
+TASK = Task(environment="shop", task_id="orders/17")
+EXPERT = Actor(kind="expert")
+STATE = (Message(role="user", content="Is it warm?"),)
+
+
+def test_a_step_takes_messages_and_tools_as_an_openai_client_has_them() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    reply = {"role": "assistant", "content": None, "tool_calls": [call], "annotations": []}
+    answer = {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"default": None}}}
+    with EmbeddedBroker() as broker:
+        create_topics(KafkaSettings(bootstrap=broker.bootstrap, partitions=1))
+        with Producer(broker.bootstrap, agent="assistant", principal="tenant/user") as producer:
+            episode = producer.episode(TASK, EXPERT)
+            assert episode.step([{"role": "user", "content": "Is it warm?"}], reply, [answer], tools=[tool])
+            assert episode.step((*STATE,), Message(role="assistant", content="Yes."), "Thanks.", done=True)
+            assert not episode.step(STATE, {"role": "user", "content": "an action of nobody"}, [])
+        records = read(broker.bootstrap, "ratchet.events")
+    first, second = (EVENT.validate_json(value) for _, value, _ in records)
+    assert isinstance(first, StepEvent)
+    assert isinstance(second, StepEvent)
+    assert (first.schema_version, first.tools) == (2, (tool,))
+    assert first.action == Message.model_validate(reply)
+    assert first.observation == (Message.model_validate(answer),)
+    assert (second.tools, second.observation) == ((), (Message(role="user", content="Thanks."),))
