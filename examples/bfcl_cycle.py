@@ -76,7 +76,7 @@ class Player(FrozenModel):
 
 
 class Cycle(FrozenModel):
-    """What a cycle came to. `branches` counts alternatives by source, `seconds` is wall time by phase."""
+    """The figures of a cycle. `branches` counts alternatives by source, `seconds` is wall time by phase."""
 
     base: str
     game: str

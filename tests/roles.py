@@ -10,6 +10,9 @@ from streams.branching.settings import BranchingSettings
 from streams.intake import role as record_role
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
+from streams.redaction.key import redaction_key
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
 from streams.runtime.processes import stop_on_signals
 from streams.settings import FrozenModel
 from streams.store.settings import StoreSettings
@@ -33,7 +36,8 @@ async def main() -> None:
     if role == "record":
         await record_role.serve(settings.kafka, settings.store, settings.holdout, stop_on_signals(), settings.admission)
     else:
-        await branch_role.serve(settings.kafka, settings.branching, stop_on_signals())
+        redactor = Redactor(RedactionSettings(), redaction_key(settings.store.path.parent))
+        await branch_role.serve(settings.kafka, settings.branching, stop_on_signals(), redactor)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ class _Branching:
             proposals = await self._proposals(state, grant)
             trials = await self.suggestions.episode.branch(state.step, [proposal.action for proposal in proposals])
         except SandboxError as error:
-            state.reason, state.over = str(error), True
+            state.reason, state.over = self.suggestions.episode.reason(error), True
             return 0
         new = any(
             trial.observation is not None and _said(trial.observation.messages) not in state.answers for trial in trials

@@ -65,6 +65,8 @@ async def uncovered(
 
 
 class _Walk:
+    """The walk through one recording. `_expected` has the answer to the reset and to each of `_actions`."""
+
     def __init__(
         self, request: BranchRequest, session: SandboxSession, values: RawValues, description: Description
     ) -> None:
@@ -81,7 +83,7 @@ class _Walk:
         return f"after action {number}" if number else "at the start"
 
     def episode(self, reason: str) -> RawEpisode:
-        """What was found."""
+        """The episode as far as it was found."""
         request, actions, expected = self._request, tuple(self._actions), tuple(self._expected)
         first = expected[0] if expected else ()
         shown = expected[1:]
@@ -101,7 +103,7 @@ class _Walk:
         return RawEpisode(request.model_copy(update={"opening": opening, "steps": steps}), actions, expected, reason)
 
     async def run(self) -> str:
-        """Why the walk ended early, or nothing."""
+        """The reason for which the walk ended early, or nothing."""
         first = await self._session.reset(self._request.task)
         self._values.shown([self._description.harness.system_prompt])
         opening = self._request.opening

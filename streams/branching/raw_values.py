@@ -27,7 +27,7 @@ _SHORTEST_HIDDEN = 3
 
 @dataclass(slots=True)
 class RawValues:
-    """Of one episode. Without a redactor nothing is a placeholder.
+    """The values of one episode, by their placeholders. Without a redactor nothing is a placeholder.
 
     Methods that redact raise `UnjudgeableError`.
     """
@@ -79,7 +79,7 @@ class RawValues:
             yield _replaced(action, dict(chain(*values)))
 
     def _choices(self, placeholder: str, action: Message) -> list[tuple[tuple[str, str], ...]]:
-        """What may stand in place of a placeholder, as pairs of it and a value."""
+        """The replacements of a placeholder that may be tried: each has pairs of a text and what takes its place."""
         values = tuple(self._spellings.get(placeholder, (placeholder,)))
         choices: list[tuple[tuple[str, str], ...]] = [((placeholder, value),) for value in values]
         quoted = f'"{placeholder}"'
@@ -120,7 +120,7 @@ class RawValues:
         return _with_texts(redacted, self._without_executed, self._without_executed)
 
     def hidden_text(self, text: str) -> str:
-        """The same for a text."""
+        """A text as it may leave."""
         return self._without_executed(self._redact(text))
 
     def _without_executed(self, text: str) -> str:

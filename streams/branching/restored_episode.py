@@ -124,6 +124,10 @@ class RestoredEpisode:
         except UnjudgeableError as error:
             raise _unjudgeable(error) from error
 
+    def reason(self, error: SandboxError) -> str:
+        """The text of an error, which may quote the sandbox, in the recording's terms."""
+        return self._values.hidden_text(str(error))
+
     @asynccontextmanager
     async def at(self, step: int) -> AsyncIterator[Continuation]:
         """The state before action number `step`, to continue there."""

@@ -66,6 +66,6 @@ class BranchingSettings(SandboxSettings):
     seed: int = Field(default=0, description="Seed of the valid actions that are drawn.")
 
     def sampling(self, temperature: float, harness: ChatHarness) -> Sampling:
-        """How replies are drawn from the policy: within the limits of the harness, unless others are set."""
+        """Sampling parameters for the policy: within the limits of the harness, unless others are set."""
         own = Sampling(temperature=temperature, max_tokens=self.max_tokens, stop=self.stop)
         return own.within(harness.max_tokens, harness.stop)

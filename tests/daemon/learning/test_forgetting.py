@@ -17,6 +17,7 @@ from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from learners.snapshots import build_snapshot
 from streams.events import OutcomeEvent, RetractionEvent
+from streams.messages import user
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
 from streams.trust.rules import withdrawal_id
@@ -181,7 +182,7 @@ async def test_an_adapter_that_saw_a_recovery_of_an_episode_that_lost_trust_is_m
     scene.log.recovered("lost", task_id, left_at=1)
     adapter = await scene.trains()
     assert await scene.marks() == {}
-    scene.log.publish(first.model_copy(update={"event_id": "other", "observation": "Nothing."}))
+    scene.log.publish(first.model_copy(update={"event_id": "other", "observation": (user("Nothing."),)}))
     assert await scene.marks() == {adapter: {withdrawal_id("lost")}}
 
 
