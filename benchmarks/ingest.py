@@ -2,8 +2,8 @@
 
 `python -m benchmarks.ingest [--events N] [--tools] [--rounds R] [--json]` produces N step events on an embedded broker
 (or on `--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare
-aiokafka consumer that inserts as many Arrow rows without decoding, checking or acknowledging anything. `ratio` is the first rate
-by the last. With `--tools` the steps are those of an agent that calls tools.
+aiokafka consumer that inserts as many Arrow rows without decoding, checking or acknowledging anything. `ratio` is the
+first rate by the last. With `--tools` the steps are those of an agent that calls tools.
 """
 
 import argparse
