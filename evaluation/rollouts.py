@@ -21,7 +21,6 @@ from streams.messages import Message, Messages, Tools
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 
-
 log = structlog.get_logger()
 
 

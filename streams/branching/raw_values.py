@@ -116,6 +116,8 @@ class RawValues:
 
         Those may have been known as secrets by the words around them, which the answer need not repeat.
         """
+        if self.redactor is None:
+            return message
         (redacted,) = self.redacted((message,))
         return _with_texts(redacted, self._without_executed, self._without_executed)
 

@@ -197,6 +197,8 @@ async def restored(
 
 def _hidden(answer: Observation, values: RawValues) -> Observation:
     """The answer in the recording's terms; what it shows is known from then on."""
+    if values.redactor is None:
+        return answer
     try:
         values.shown(texts_of(answer.messages, answer.tools))
         return replace(answer, messages=tuple(map(values.hidden, answer.messages)))

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from streams.environments.environment import Network, Observation, Restore
 from streams.environments.registry import registered_environments
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, SandboxError
 from streams.events import Task
 from streams.messages import Message, Messages
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
@@ -175,9 +175,18 @@ class SandboxPool:
                 yield session
             finally:
                 if process.alive:
-                    await process.ask(Request(op="close", session=session.number), self.step_timeout_s)
+                    await self._close(session)
         finally:
             slot.sessions -= 1
+
+    async def _close(self, session: SandboxSession) -> None:
+        """Close a session. A process that is gone takes its sessions with it: nothing that was done there is lost."""
+        try:
+            await session.process.ask(Request(op="close", session=session.number), self.step_timeout_s)
+        except SandboxError as error:
+            if session.process.alive:
+                raise
+            log.warning("sandbox gone when its session ended", environment=self.environment, reason=str(error))
 
     async def _running(self, slot: "_Slot") -> SandboxProcess:
         async with slot.starting:

@@ -95,6 +95,15 @@ async def test_a_killed_process_fails_its_sessions_and_is_replaced(task: Task) -
         assert workers(pool) != [victim]
 
 
+async def test_what_was_played_outlives_a_process_that_dies_before_its_session_is_closed(task: Task) -> None:
+    async with SandboxPool("textworld_express") as pool:
+        async with pool.session() as session:
+            played = await session.replay(task, PLAY)
+            os.kill(workers(pool)[0], signal.SIGKILL)
+        async with pool.session() as session:
+            assert await session.replay(task, PLAY) == played
+
+
 async def test_a_step_over_its_time_limit_kills_the_process(task: Task) -> None:
     async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
         async with pool.session() as session:
