@@ -23,8 +23,8 @@ from streams.messages import assistant, user
 from streams.store.client import StoreClient
 from streams.store.export import Origin, look_back
 from streams.trust.holdout import Split
-from tests.builders.exchanged import conversations
 from tests.builders.episodes import TASKS, episode
+from tests.builders.exchanged import conversations
 from tests.builders.stored import Log, ServedStore
 
 BY_ANN = Attribution("ann", "shop", "helpdesk", told=Told(True))
