@@ -76,6 +76,12 @@ async def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
     Raises:
         RequestRefusedError: the prompt is too long, the format of the reply is not served, or the engine refuses it.
     """
+    if request.reasoning_effort is not None and engine.chat.reply_format.thoughts is not None:
+        raise RequestRefusedError(
+            400,
+            "unsupported",
+            "reasoning_effort: this model reasons as its chat template has it, and is trained so; leave it out",
+        )
     prompt = _chat_tokens(engine.chat, request, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
     keep_special = not request.skip_special_tokens or is_read(request, engine.chat.reply_format)
