@@ -6,7 +6,7 @@ from itertools import chain
 
 from learners.stored_rows import Row, StoredRows
 from learners.trajectories import RECOVERY, Branch, Trajectory
-from streams.events import STEPS, RecordedStep, tools_at, with_changes
+from streams.events import STEPS, RecordedStep, keeps_reasoning, tools_at, with_changes
 from streams.ids import content_id
 from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, as_json
 from streams.trust.holdout import HoldoutSettings, Split
@@ -71,14 +71,16 @@ def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, lis
 
 def _recorded(steps: Sequence[Row]) -> tuple[RecordedStep, ...]:
     offered = [() if row.get("tools") is None else TOOLS.validate_json(row["tools"]) for row in steps]
-    return tuple(
-        RecordedStep(
-            action=MESSAGE.validate_json(row["action"]),
-            observation=MESSAGES.validate_json(row["observation"]),
-            tools=tools,
-        )
-        for row, tools in zip(steps, with_changes(offered), strict=True)
-    )
+    place = len(MESSAGES.validate_json(steps[0]["messages"])) if steps else 0
+    recorded = []
+    for number, (row, tools) in enumerate(zip(steps, with_changes(offered), strict=True)):
+        action, observation = MESSAGE.validate_json(row["action"]), MESSAGES.validate_json(row["observation"])
+        kept = False
+        if action.reasoning_content is not None and number + 1 < len(steps):
+            kept = keeps_reasoning(action, MESSAGES.validate_json(steps[number + 1]["messages"])[place:])
+        recorded.append(RecordedStep(action=action, observation=observation, tools=tools, reasoning_kept=kept))
+        place += 1 + len(observation)
+    return tuple(recorded)
 
 
 def _continued(

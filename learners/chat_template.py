@@ -28,6 +28,8 @@ PROBE_TOOL: ToolDefinition = {
         },
     },
 }
+# Levels of arguments. Walks through values are recursive, and so are templates.
+_DEEPEST = 64
 _OPENS_REASONING = re.compile(r"<(think|thinking|reasoning)>\s*\Z")
 # Some templates take no ids but those of nine letters and digits.
 _PROBE_CALL = call("find_route", json.dumps({"destination": MARK}), "abcdefgh0")
@@ -52,7 +54,10 @@ class ChatTemplate:
 
         Raises `ChatTemplateError` for messages that are not text.
         """
-        return self._special.named_in([self._chat(messages), _offered(tools)])
+        try:
+            return self._special.named_in([self._chat(messages), _offered(tools)])
+        except RecursionError as error:
+            raise ChatTemplateError("a tool is described by JSON that is nested too deep to be rendered") from error
 
     def render(self, messages: Sequence[Message], tools: Tools = (), *, literal: bool = False, prompt: bool) -> str:
         """The rendered chat; with `prompt`, up to where an assistant's message begins.
@@ -175,7 +180,10 @@ def _given_call(each: ToolCall) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Arguments as templates expect them: the value that the JSON text stands for, or the text where it is no JSON."""
+    """Arguments as templates expect them: the value that the JSON text stands for, or the text where it is no JSON.
+
+    JSON that is nested too deep to be walked through stays text, too.
+    """
     if not text.strip():
         return {}
     try:
@@ -184,7 +192,21 @@ def _arguments(text: str) -> Any:
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return text
-    return value
+    return text if _is_deep(value) else value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _offered(tools: Tools) -> list[dict[str, Any]]:

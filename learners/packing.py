@@ -13,6 +13,8 @@ import torch
 from learners.chat import ChatTokenizer, Turn
 from learners.trajectories import Trajectory
 from learners.tree_attention import Segment, TreeLayout, tree_layout
+from streams.environments.tool_calls import calls_of
+from streams.errors import ToolCallError
 from streams.messages import Message, Messages
 
 
@@ -50,7 +52,8 @@ class TreePacker:
 
     The trajectory itself is never cut: it may be longer, and then has no branches. Where the chat template writes an
     earlier message differently from how it was served, or other tools were offered, the state that was served becomes a
-    branch, too. An observation of no messages, as at an episode's end, counts nothing.
+    branch, too. An observation of no messages, as at an episode's end, counts nothing. Neither does an action without a
+    text or calls, nor one whose calls are malformed: it is seen, and never imitated.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, *, reasoning: bool = False) -> None:
@@ -65,7 +68,7 @@ class TreePacker:
         sequence = _Sequence(self._reference(trajectory, states))
         for number, step in enumerate(trajectory.steps):
             tools = trajectory.tools(number)
-            if weights.actions and number >= trajectory.learn_from:
+            if weights.actions and number >= trajectory.learn_from and _can_be_imitated(step.action):
                 sequence.add(self._tokenizer.reply(states[number], self._imitated(step.action), tools), weights.actions)
             if weights.observations and step.observation:
                 turn = self._tokenizer.observation(states[number + 1], len(step.observation), tools)
@@ -100,11 +103,20 @@ class TreePacker:
 
 
 def _states(trajectory: Trajectory) -> list[Messages]:
-    """The chat at each step and after the last one. Agents send an earlier action back without its reasoning."""
+    """The chat at each step and after the last one."""
     states = [trajectory.opening]
     for step in trajectory.steps:
-        states.append((*states[-1], step.action.spoken(), *step.observation))
+        states.append((*states[-1], step.sent_back, *step.observation))
     return states
+
+
+def _can_be_imitated(action: Message) -> bool:
+    """Return whether the action says anything, in calls that a server would read as calls."""
+    try:
+        called = calls_of(action)
+    except ToolCallError:
+        return False
+    return bool(called or action.text.strip())
 
 
 class _Sequence:

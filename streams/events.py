@@ -40,6 +40,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_false(value: bool) -> bool:
+    return not value
+
+
 def _is_empty(value: tuple[object, ...]) -> bool:
     return not value
 
@@ -76,6 +80,7 @@ Observed: TypeAlias = Annotated[Messages, _or_text(_observed)]
 OfferedTools: TypeAlias = Annotated[Tools, Field(exclude_if=_is_empty)]
 # The tools offered from a step on, None where they are those of the step before; before the first there are none.
 ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=_is_none)]
+ReasoningKept: TypeAlias = Annotated[bool, Field(exclude_if=_is_false)]
 
 
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
@@ -164,11 +169,21 @@ Source: TypeAlias = Literal["policy", "valid_actions", "mutation"]
 
 
 class RecordedStep(Record):
-    """An action at one state of an episode, and what came back when it happened."""
+    """An action at one state of an episode, and what came back when it happened.
+
+    `reasoning_kept` says that the agent sent the action back with its reasoning, as models want it that reason between
+    their tool calls; most send it without.
+    """
 
     action: Action
     observation: Observed
     tools: ChangedTools = None
+    reasoning_kept: ReasoningKept = False
+
+    @property
+    def sent_back(self) -> Message:
+        """The action as the next state has it."""
+        return self.action if self.reasoning_kept else self.action.spoken()
 
     @model_validator(mode="before")
     @classmethod
@@ -195,6 +210,12 @@ def with_changes(offered: Iterable[Tools]) -> Iterator[ChangedTools]:
         before = tools
 
 
+def keeps_reasoning(action: Message, after: Messages) -> bool:
+    """Return whether an action came back with its reasoning; `after` is the next state from the action on."""
+    reasoning = action.reasoning_content
+    return reasoning is not None and bool(after) and after[0].reasoning_content == reasoning
+
+
 STEPS: TypeAdapter[tuple[RecordedStep, ...]] = TypeAdapter(tuple[RecordedStep, ...])
 
 
@@ -209,10 +230,10 @@ class BranchRequest(Envelope):
     steps: tuple[RecordedStep, ...] = Field(min_length=1)
 
     def state(self, step: int) -> Messages:
-        """The messages the actor saw before its action number `step`; earlier actions are without their reasoning."""
+        """The messages the actor saw before its action number `step`."""
         messages = list(self.opening)
         for recorded in self.steps[:step]:
-            messages += (recorded.action.spoken(), *recorded.observation)
+            messages += (recorded.sent_back, *recorded.observation)
         return tuple(messages)
 
     def tools(self, step: int) -> Tools:

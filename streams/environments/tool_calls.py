@@ -4,6 +4,7 @@ Environments whose actions are tool calls read them with it, and `tool_call_muta
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -37,7 +38,7 @@ def read(call: ToolCall) -> Call:
     if call.function is None:
         raise ToolCallError(f"A call of the type {call.type!r} is not a call of a function.")
     try:
-        arguments = json.loads(call.function.arguments.strip() or "{}", parse_constant=_refuse_constant)
+        arguments = json.loads(call.function.arguments.strip() or "{}", parse_constant=_refuse, parse_float=_finite)
         json.dumps(arguments, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ToolCallError(f"The arguments of {call.function.name} are not valid JSON: {error}") from error
@@ -96,5 +97,10 @@ def _compact(value: JsonValue) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)

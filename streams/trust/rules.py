@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from streams.events import BranchRequest, RecordedStep, Task, with_changes
+from streams.events import BranchRequest, RecordedStep, Task, keeps_reasoning, with_changes
 from streams.ids import content_id
 from streams.messages import (
     MESSAGE,
@@ -149,10 +149,13 @@ def branch_request(
     give a request of the same id.
     """
     messages = list(steps[0].messages)
+    kept = []
     for number, step in enumerate(steps):
         same = step.task == steps[0].task and step.principal == steps[0].principal
         if step.step != number or not same or not same_conversation(step.messages, messages):
             return None
+        after = steps[number + 1].messages[len(messages) :] if number + 1 < len(steps) else ()
+        kept.append(keeps_reasoning(step.action, after))
         messages += (step.action, *step.observation)
     return BranchRequest(
         event_id=content_id("branch_request", verdict, episode_id),
@@ -161,8 +164,8 @@ def branch_request(
         verdict=verdict,
         opening=steps[0].messages,
         steps=tuple(
-            RecordedStep(action=step.action, observation=step.observation, tools=tools)
-            for step, tools in zip(steps, with_changes(step.tools for step in steps), strict=True)
+            RecordedStep(action=step.action, observation=step.observation, tools=tools, reasoning_kept=reasoning)
+            for step, tools, reasoning in zip(steps, with_changes(step.tools for step in steps), kept, strict=True)
         ),
     )
 

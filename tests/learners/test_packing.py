@@ -154,6 +154,32 @@ def test_an_observation_of_no_messages_ends_an_episode_and_counts_nothing(packer
     assert acted.ids[acted.targets].tolist()[-2:] == tokenizer.encode("wait<|im_end|>")
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        assistant(None),
+        assistant("  "),
+        assistant(None, reasoning="Hm."),
+        *(
+            assistant("Now.", call("look", text, "1"))
+            for text in ('{"at": "fr', "5", "[1]", '{"x": NaN}', '{"x": 1e999}')
+        ),
+    ],
+)
+def test_an_action_that_says_nothing_or_calls_malformed_is_seen_and_not_imitated(
+    action: Message, packer: TreePacker, tiny_base: Path
+) -> None:
+    steps = (step(action, "Well?"), step("wait"))
+    acted = packer.pack(replace(TRAJECTORY, branches=(), steps=steps), Weights(actions=1.0))
+    assert acted.ids[acted.targets].tolist() == ChatTokenizer(tiny_base).encode("wait<|im_end|>")
+
+
+def test_arguments_nested_without_end_are_packed(packer: TreePacker) -> None:
+    for depth in (70, 400, 600):
+        deep = assistant(None, call("look", '{"at":' + "[" * depth + "]" * depth + "}", "1"))
+        assert packer.pack(replace(TRAJECTORY, branches=(), steps=(step(deep, "Well?"),)), EVERYTHING).length
+
+
 def test_the_world_model_counts_all_messages_that_answer_calls_as_one(packer: TreePacker, tiny_base: Path) -> None:
     tree = packer.pack(WITH_TOOLS, Weights(observations=1.0))
     said = ChatTokenizer(tiny_base).tokenizer.decode(tree.ids[tree.targets].tolist())

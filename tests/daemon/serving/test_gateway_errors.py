@@ -125,8 +125,8 @@ async def test_the_sdk_itself_talks_to_the_gateway(serving: httpx.AsyncClient) -
         reply = await client.chat.completions.create(**body)
         messages = [*CHAT["messages"], reply.choices[0].message.model_dump(), {"role": "user", "content": "You see."}]
         assert (await client.chat.completions.create(**body | {"messages": messages})).model == "base"
-        with pytest.raises(openai.BadRequestError, match="frequency_penalty"):
-            await client.chat.completions.create(**body, frequency_penalty=1)
+        with pytest.raises(openai.BadRequestError, match="best_of"):
+            await client.chat.completions.create(**body, extra_body={"best_of": 2})
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,18 @@ def test_tools_may_change_between_steps_and_go_with_the_request(store: Store) ->
     assert [request.tools(number) for number in range(5)] == [(), TOOLS, TOOLS, (), other]
 
 
+def test_a_state_has_the_reasoning_of_the_actions_that_the_agent_sent_back_with_it(store: Store) -> None:
+    turns = [(assistant(str(number), reasoning="Hm."), (user("Go on."),)) for number in range(3)]
+
+    def only_the_first(message: Message) -> Message:
+        return message if message.text == "0" else message.spoken()
+
+    taken(store, turns, sent=only_the_first)
+    (request,) = requests(store)
+    assert [step.reasoning_kept for step in request.steps] == [True, False, False]
+    assert [message.reasoning_content for message in request.state(2) if message.role == "assistant"] == ["Hm.", None]
+
+
 def changed(**fields: Any) -> Callable[[Message], Message]:
     """How a client sends an assistant's message back with other fields."""
     return lambda message: (
@@ -160,7 +172,7 @@ def test_an_episode_is_trusted_however_the_client_spells_what_it_sends_back(
     taken(store, turns, sent=sent)
     (request,) = requests(store)
     assert [(step.action, step.observation) for step in request.steps] == turns
-    assert request.state(3)[2] == LOOK.spoken()
+    assert request.state(3)[2].spoken() == LOOK.spoken()
 
 
 def other_text(message: Message) -> Message:
