@@ -12,7 +12,7 @@ from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.messages import Messages
+from streams.messages import Message, Messages
 from streams.settings import FrozenModel, Secret
 from streams.trust.quota import QuotaSettings
 

@@ -87,6 +87,12 @@ _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECA
 _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
+# A value of which the rest is missing, and the quote that ends it: of arguments or a result that were cut off.
+_CUT_OFF = re.compile(
+    rf"""(?P<tail>[\w-]{{0,24}}){_SIGN}(?P<quote>["'`])"""
+    r"""(?P<cut>(?=[\w!@#$^*~?])(?:(?!(?P=quote))[^\r\n]){3,512})(?=[\r\n]|\Z)""",
+    re.IGNORECASE,
+)
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
 _OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
@@ -129,7 +135,8 @@ def _ends(lower: str, word: str) -> Iterator[int]:
 def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator[Span]:
     match = (_AFTER_SURE if words is _SURE else _AFTER_VAGUE).match(text, end - (word[-1] in "="))
     line = None if words is _VAGUE else _SHELL_LINE.match(text, end)
-    if match is None and line is None:
+    cut = _CUT_OFF.match(text, end) if match is None else None
+    if match is None and line is None and cut is None:
         return
     start = end - len(word)
     if not _is_whole(text, start, word):
@@ -141,6 +148,8 @@ def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator
             return
     if match is not None and not (match["tag"] and not _is_element(text, lower, start, word, match)):
         yield from _value(text, match, start, sure, least)
+    if cut is not None:
+        yield from _cut_off(text, cut, start, sure, least)
     if line is not None and sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
         yield from _value(text, line, start, sure, least)
 
@@ -207,6 +216,18 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
         random = len(value) >= 3 and not (sign == " " and value.isalpha())
     if random:
         yield Span(start, end, Kind.PASSWORD, value)
+
+
+def _cut_off(text: str, match: re.Match[str], word: int, sure: bool, least: int) -> Iterator[Span]:
+    sign, value = match["sign"] or "", match["cut"].rstrip()
+    if not {*sign} & {*":="} or "\n" in sign or points_to_a_secret(text, word, match["tail"]):
+        return
+    digits = sum(map(str.isdigit, value))
+    # Prose goes on in the next line, too; but a name in quotes is not prose.
+    if " " in value and not digits and text[match.start("sign") - 1] != match["quote"]:
+        return
+    if not is_label(value) and not is_reference(value) and (sure or (digits >= least and len(value) >= 5 + least)):
+        yield Span(match.start("cut"), match.start("cut") + len(value), Kind.PASSWORD, value)
 
 
 def _is_default(text: str, word: int, value: str) -> bool:

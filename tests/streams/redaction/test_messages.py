@@ -119,6 +119,45 @@ def test_json_is_redacted_value_by_value_and_the_rest_stays_byte_for_byte(text: 
     assert found == left
 
 
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ('{"password": "hunter2secret99', "hunter2"),
+        ('{"user": "jo", "password": "hunter2secret99...[truncated]', "hunter2"),
+        ('{"password": "hunter2secret99\n[300 lines left out]', "hunter2"),
+        ("{'password': 'hunter2\u2026", "hunter2"),
+        ('{"api_key":"a1b2c3d4e5', "a1b2"),
+        ('{"password": "correct horse batt', "horse"),
+        ('{"password": "swordfi', "swordfi"),
+        ('{"in": "{\\"password\\": \\"hunter2secret99', "hunter2"),
+        (json.dumps({"in": '{"password": "hunter2secret99'}), "hunter2"),
+        ('DB_PASSWORD="hunter2sec', "hunter2"),
+    ],
+)
+def test_secrets_are_found_in_what_was_cut_off(text: str, secret: str) -> None:
+    found = arguments(text)
+    assert secret not in found
+    assert "password" in found.lower() or "api_key" in found
+    assert REDACTOR.placeholders(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": "',
+        '{"password": "${DB_PASSWORD}',
+        '{"password_policy": "at least 12 charac',
+        'echo "Enter password:"\nread -r answer1',
+        'query = "password=" + given1',
+        "The secret: 'tis a long\nstory.",
+        "SELECT '... password=' || given1",
+        '{"token": "next pa',
+    ],
+)
+def test_what_was_cut_off_without_a_secret_stays(text: str) -> None:
+    assert arguments(text) == text
+
+
 def test_a_value_has_one_placeholder_in_calls_results_and_words() -> None:
     event = step(
         messages=[user("Mail jo@example.org, and password=hunter2")],
