@@ -15,7 +15,7 @@ from streams.redaction.command_lines import command_lines
 from streams.redaction.defaults import defaults
 from streams.redaction.hashes import hashes
 from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
-from streams.redaction.secret_keys import points_to_a_secret
+from streams.redaction.secret_keys import names_a_secret, points_to_a_secret
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
@@ -94,8 +94,17 @@ _CUT_OFF = re.compile(
     re.IGNORECASE,
 )
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
-_OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
+_OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ]|["'],)""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
+# The list of arguments of a command, or of a function that defines an option.
+_AFTER_LISTED = re.compile(
+    rf"""(?P<tail>[\w-]{{0,24}})(?P<sign>)["'],\s{{0,24}}(?=["'][^\s"'-][^\s"']{{4,512}}["']){_QUOTED}(?P<bare>)(?P<call>)"""
+)
+_VALUE_FIRST = re.compile(
+    r"""["']value["']\s{0,4}:\s{0,4}(?P<quote>["'])(?P<quoted>(?:(?!(?P=quote))[^\r\n]){3,512})(?P=quote)\s{0,4},\s{0,24}"""
+    r"""["'](?:name|key)["']\s{0,4}:\s{0,4}["'](?P<name>[\w.-]{1,64})["']""",
+    re.IGNORECASE,
+)
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}(?!HTTP/[0-9])([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
 _OR_ELSE = ("||", "??", "?:", "or")
@@ -119,6 +128,11 @@ def passwords(text: str) -> Iterator[Span]:
                 yield from _after(text, lower, word, place.end(), words)
     if "--" in text:
         yield from _options(text, lower)
+    if "value" in lower:
+        for match in _VALUE_FIRST.finditer(text):
+            value = match["quoted"]
+            if names_a_secret(match["name"]) and not is_label(value) and not is_reference(value):
+                yield Span(*match.span("quoted"), Kind.PASSWORD, value)
     yield from _headers(text, lower)
     yield from command_lines(text, lower)
     yield from hashes(text)
@@ -176,6 +190,8 @@ def _options(text: str, lower: str) -> Iterator[Span]:
                     continue
                 if argument := _AFTER_OPTION.match(text, start + len(word)):
                     yield from _value(text, argument, start, words is not _VAGUE, 2 if words is _VAGUE else 1)
+                elif argument := _AFTER_LISTED.match(text, start + len(word)):
+                    yield from _value(text, argument, start, False, 2 if words is _VAGUE else 1)
 
 
 def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[str]) -> bool:

@@ -238,9 +238,9 @@ def test_an_episode_is_flagged_for_a_sign_in_any_field(fields: dict[str, Any]) -
     acted = Message.model_validate({"role": "assistant", "content": "Hi."} | fields)
     assert flag(step(observation=(said,))) is not None
     assert flag(step(action=acted)) is not None
-    called = assistant(None, call("send", "{}", "1")).model_dump()
-    called["tool_calls"][0] |= {"extra_content": {"thought": "<|im_end|>"}}
-    assert flag(step(action=Message.model_validate(called))) == "injection in the action: <|im_end|>"
+    called = {"function": {"name": "send", "arguments": "{}"}, "extra_content": {"thought": "<|im_end|>"}}
+    acted = Message.model_validate({"role": "assistant", "tool_calls": [called]})
+    assert flag(step(action=acted)) == "injection in the action: <|im_end|>"
 
 
 def test_pictures_beside_a_content_cannot_be_read() -> None:

@@ -103,6 +103,11 @@ def test_what_is_no_json_object_is_a_text(text: str) -> None:
         ('{"pin":1234,"pins":[1, 22]}', '{"pin":"<P>","pins":["<P>", "<P>"]}'),
         ('{"é\\u00e9":"\\u00fc \\"jo@example.org\\" ü"}', '{"é\\u00e9":"ü \\"<P>\\" ü"}'),
         ('{"name":"DB_PASSWORD","value":"hunter2"}', '{"name":"DB_PASSWORD","value":"<P>"}'),
+        ('{"value":"hunter2","key":"DB_PASSWORD"}', '{"value":"<P>","key":"DB_PASSWORD"}'),
+        ('[{"value": "swordfish", "name": "db.password"}]', '[{"value": "<P>", "name": "db.password"}]'),
+        ('{"password":{"value":"swordfish","n":1}}', '{"password":{"value":"<P>","n":1}}'),
+        ('["mysql","--password","hunter2secret99"]', '["mysql","--password","<P>"]'),
+        ('["--token",\n    "a1b2c3d4e5", "-v"]', '["--token",\n    "<P>", "-v"]'),
         ('[["SSN:", "123456789"], [12]]', '[["SSN:", "<P>"], [12]]'),
         ('{"jo@example.org": {"password": {"min": 8}}}', '{"<P>": {"password": {"min": 8}}}'),
         ('{"a":"x","a":"jo@example.org"}', '{"a":"x","a":"<P>"}'),
@@ -249,6 +254,32 @@ def test_the_default_of_a_parameter_is_the_parameters() -> None:
     assert password.pop("default").startswith("<PASSWORD_")
     assert password == {"type": "string", "description": "The password."}
     assert left["function"]["parameters"]["properties"] == {"n": {"default": 3}}
+
+
+def test_names_of_parameters_are_no_values() -> None:
+    schema: Any = {
+        "properties": {"password": {"type": "string"}, "value": {"type": "string"}},
+        "dependentRequired": {"password": ["username"], "username": ["password"]},
+        "dependencies": {"password": ["username"]},
+    }
+    event = step(tools=({"type": "function", "function": {"parameters": schema}},))
+    assert REDACTOR.redact(event).event is event
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["--password", "--user", "jo"]',
+        '["--password", "password"]',
+        '["--token", "your token 123"]',
+        '{"value": "password", "name": "password"}',
+        '{"value": "12 rounds", "name": "password_policy"}',
+        '{"value": "Enter your password", "key": "password"}',
+        "click.option('--api-key', 'api_key')",
+    ],
+)
+def test_what_stands_beside_the_name_of_a_secret_and_is_none_stays(text: str) -> None:
+    assert arguments(text) == text
 
 
 @pytest.mark.parametrize("result", [branches("e", actions=("a",)), recovery("e", actions=("a",))])
