@@ -66,7 +66,7 @@ Tools: TypeAlias = tuple[ToolDefinition, ...]
 
 
 # What an assistant says by fields of which a text model is shown nothing, and no chat template writes.
-_NOT_TEXT = ("audio", "function_call", "refusal")
+_NOT_TEXT = ("audio", "function_call", "images", "refusal")
 _PLAIN_NAME = re.compile(r"[a-z_]{1,32}")
 
 

@@ -3,7 +3,7 @@
 Whether an episode may be learned from is decided later, by `streams.trust.rules` and `streams.trust.quota`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
@@ -12,7 +12,7 @@ from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.messages import Messages
+from streams.messages import Message, Messages
 from streams.settings import FrozenModel, Secret
 from streams.trust.quota import QuotaSettings
 
@@ -115,15 +115,31 @@ def flag(event: Event) -> str | None:
             return f"a message holds what a text model cannot read: {kind}"
     for message in came:
         if message.role not in ("system", "developer"):
-            for text in message.texts():
+            for text in _read(message):
                 sign = injection_sign(text)
                 if sign is not None:
                     return f"injection: {sign}"
-    for text in event.action.texts():
+    for text in _read(event.action):
         sign = injection_sign(text)
         if sign is not None:
             return f"injection in the action: {sign}"
     return None
+
+
+def _read(message: Message) -> Iterator[str]:
+    """Every text of the message, those of its name and of fields that no version knows included."""
+    yield from message.texts()
+    parts = message.content if isinstance(message.content, tuple) else ()
+    functions = (each.function for each in message.calls if each.function is not None)
+    left: list[object] = [each.__pydantic_extra__ for each in (message, *parts, *message.calls, *functions)]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left += (*value, *value.values())
+        elif isinstance(value, list):
+            left += value
 
 
 def _new(event: StepEvent) -> Messages:

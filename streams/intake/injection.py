@@ -1,6 +1,9 @@
 """Signs that somebody speaks to the model through the data: such a session is stored and never learned from."""
 
 import re
+from collections.abc import Iterator
+
+from streams.redaction.unescape import unescape
 
 # Each pattern is looked for only where its cue occurs, for a search costs a hundred times a comparison.
 _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -21,12 +24,29 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("<<sys>>", re.compile(r"<<sys>>", re.I)),
     ("<|eot_id|>", re.compile(r"<\|eot_id\|>", re.I)),
 )
+# JSON within JSON within JSON.
+_LAYERS = 3
 
 
 def injection_sign(text: str) -> str | None:
-    """The cue of the first sign found in `text`, or None. A miss proves nothing: paraphrases pass."""
-    lowered = text.lower()
-    for cue, pattern in _SIGNS:
-        if cue in lowered and pattern.search(text):
-            return cue
+    """The cue of the first sign found in `text`, or None. A miss proves nothing: paraphrases pass.
+
+    JSON, whole or cut off, is looked at as it is written and as it is read.
+    """
+    for reading in _readings(text):
+        lowered = reading.lower()
+        for cue, pattern in _SIGNS:
+            if cue in lowered and pattern.search(reading):
+                return cue
     return None
+
+
+def _readings(text: str) -> Iterator[str]:
+    """The text, and then without its escapes."""
+    yield text
+    for _ in range(_LAYERS):
+        plain = unescape(text) if "\\" in text else None
+        if plain is None:
+            return
+        text = plain.text
+        yield text

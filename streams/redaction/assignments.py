@@ -15,7 +15,7 @@ from streams.redaction.command_lines import command_lines
 from streams.redaction.defaults import defaults
 from streams.redaction.hashes import hashes
 from streams.redaction.references import is_label, is_prompt, is_reference, is_variable
-from streams.redaction.secret_keys import points_to_a_secret
+from streams.redaction.secret_keys import names_a_secret, points_to_a_secret
 from streams.redaction.settings import Kind
 from streams.redaction.spans import Span
 
@@ -87,9 +87,24 @@ _AFTER_SURE = re.compile(rf"(?P<tail>[\w-]{{0,24}}){_SIGN}{_VALUE}", re.IGNORECA
 _AFTER_VAGUE = re.compile(
     rf"(?P<tail>(?:orization|entication)?(?:[_-]?(?:id|key|value|token|secret|code))?s?){_SIGN}{_VALUE}", re.IGNORECASE
 )
+# A value of which the rest is missing, and the quote that ends it: of arguments or a result that were cut off.
+_CUT_OFF = re.compile(
+    rf"""(?P<tail>[\w-]{{0,24}}){_SIGN}(?P<quote>["'`])"""
+    r"""(?P<cut>(?=[\w!@#$^*~?])(?:(?!(?P=quote))[^\r\n]){3,512})(?=[\r\n]|\Z)""",
+    re.IGNORECASE,
+)
 _NAME_BEFORE = re.compile(r"""(?:name|key)=["'][\w.-]*\Z""", re.IGNORECASE)
-_OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ])""")
+_OPTION = re.compile(r"""--(?<![^\s"'`]--)(?P<name>[A-Za-z][\w-]{1,47})(?=[ ]|["'],)""")
 _AFTER_OPTION = re.compile(rf"(?P<tail>[\w-]{{0,24}})(?P<sign>)[ ](?:{_QUOTED}|{_BARE})")
+# The list of arguments of a command, or of a function that defines an option.
+_AFTER_LISTED = re.compile(
+    rf"""(?P<tail>[\w-]{{0,24}})(?P<sign>)["'],\s{{0,24}}(?=["'][^\s"'-][^\s"']{{4,512}}["']){_QUOTED}(?P<bare>)(?P<call>)"""
+)
+_VALUE_FIRST = re.compile(
+    r"""["']value["']\s{0,4}:\s{0,4}(?P<quote>["'])(?P<quoted>(?:(?!(?P=quote))[^\r\n]){3,512})(?P=quote)\s{0,4},\s{0,24}"""
+    r"""["'](?:name|key)["']\s{0,4}:\s{0,4}["'](?P<name>[\w.-]{1,64})["']""",
+    re.IGNORECASE,
+)
 _AFTER_SCHEME = re.compile(r"[ ]{1,3}(?!HTTP/[0-9])([A-Za-z0-9._~+/-]{8,4096}={0,2})")
 _AFTER_COOKIE = re.compile(r"""["']?[ ]{0,3}:[ ]{0,3}["']?([\w.-]{1,64}=[^\r\n"'<>\\]{6,4096})""")
 _OR_ELSE = ("||", "??", "?:", "or")
@@ -113,6 +128,11 @@ def passwords(text: str) -> Iterator[Span]:
                 yield from _after(text, lower, word, place.end(), words)
     if "--" in text:
         yield from _options(text, lower)
+    if "value" in lower:
+        for match in _VALUE_FIRST.finditer(text):
+            value = match["quoted"]
+            if names_a_secret(match["name"]) and not is_label(value) and not is_reference(value):
+                yield Span(*match.span("quoted"), Kind.PASSWORD, value)
     yield from _headers(text, lower)
     yield from command_lines(text, lower)
     yield from hashes(text)
@@ -129,7 +149,8 @@ def _ends(lower: str, word: str) -> Iterator[int]:
 def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator[Span]:
     match = (_AFTER_SURE if words is _SURE else _AFTER_VAGUE).match(text, end - (word[-1] in "="))
     line = None if words is _VAGUE else _SHELL_LINE.match(text, end)
-    if match is None and line is None:
+    cut = _CUT_OFF.match(text, end) if match is None else None
+    if match is None and line is None and cut is None:
         return
     start = end - len(word)
     if not _is_whole(text, start, word):
@@ -141,6 +162,8 @@ def _after(text: str, lower: str, word: str, end: int, words: Words) -> Iterator
             return
     if match is not None and not (match["tag"] and not _is_element(text, lower, start, word, match)):
         yield from _value(text, match, start, sure, least)
+    if cut is not None:
+        yield from _cut_off(text, cut, start, sure, least)
     if line is not None and sure and _LINE_BEFORE.search(text, max(0, start - 64), start):
         yield from _value(text, line, start, sure, least)
 
@@ -167,6 +190,8 @@ def _options(text: str, lower: str) -> Iterator[Span]:
                     continue
                 if argument := _AFTER_OPTION.match(text, start + len(word)):
                     yield from _value(text, argument, start, words is not _VAGUE, 2 if words is _VAGUE else 1)
+                elif argument := _AFTER_LISTED.match(text, start + len(word)):
+                    yield from _value(text, argument, start, False, 2 if words is _VAGUE else 1)
 
 
 def _is_element(text: str, lower: str, start: int, word: str, match: re.Match[str]) -> bool:
@@ -207,6 +232,18 @@ def _value(text: str, match: re.Match[str] | None, word: int, sure: bool, least:
         random = len(value) >= 3 and not (sign == " " and value.isalpha())
     if random:
         yield Span(start, end, Kind.PASSWORD, value)
+
+
+def _cut_off(text: str, match: re.Match[str], word: int, sure: bool, least: int) -> Iterator[Span]:
+    sign, value = match["sign"] or "", match["cut"].rstrip()
+    if not {*sign} & {*":="} or "\n" in sign or points_to_a_secret(text, word, match["tail"]):
+        return
+    digits = sum(map(str.isdigit, value))
+    # Prose goes on in the next line, too; but a name in quotes is not prose.
+    if " " in value and not digits and text[match.start("sign") - 1] != match["quote"]:
+        return
+    if not is_label(value) and not is_reference(value) and (sure or (digits >= least and len(value) >= 5 + least)):
+        yield Span(match.start("cut"), match.start("cut") + len(value), Kind.PASSWORD, value)
 
 
 def _is_default(text: str, word: int, value: str) -> bool:

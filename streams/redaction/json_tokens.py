@@ -8,8 +8,10 @@ from typing import NamedTuple
 from streams.errors import UnjudgeableError
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++')
-# In the schema of a parameter these stand for its value: they belong to the name that the schema is of.
-_VALUES_OF_A_SCHEMA = frozenset({'"default"', '"const"', '"example"', '"examples"'})
+# In the schema of a parameter, or what is said of a setting, these stand for its value: they belong to its name.
+_VALUES_OF_A_NAME = frozenset({'"default"', '"const"', '"example"', '"examples"', '"value"'})
+# In a schema, the names of other parameters stand under these and a parameter's name.
+_NAMES_BY_NAME = frozenset({'"dependentRequired"', '"dependencies"'})
 
 
 class Token(NamedTuple):
@@ -55,6 +57,7 @@ def tokens(text: str, deepest: int = sys.maxsize) -> Iterator[Token]:
             naming = written == "," and objects[-1]
         elif naming:
             yield Token(match.start(), match.end(), True, names[-2], numbers[-1])
-            names[-1] = names[-2] if written in _VALUES_OF_A_SCHEMA else written
+            inherits = written in _VALUES_OF_A_NAME or names[-2] in _NAMES_BY_NAME
+            names[-1] = names[-2] if inherits else written
         elif written not in ("true", "false", "null"):
             yield Token(match.start(), match.end(), False, names[-1], numbers[-1])

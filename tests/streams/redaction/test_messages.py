@@ -103,6 +103,11 @@ def test_what_is_no_json_object_is_a_text(text: str) -> None:
         ('{"pin":1234,"pins":[1, 22]}', '{"pin":"<P>","pins":["<P>", "<P>"]}'),
         ('{"é\\u00e9":"\\u00fc \\"jo@example.org\\" ü"}', '{"é\\u00e9":"ü \\"<P>\\" ü"}'),
         ('{"name":"DB_PASSWORD","value":"hunter2"}', '{"name":"DB_PASSWORD","value":"<P>"}'),
+        ('{"value":"hunter2","key":"DB_PASSWORD"}', '{"value":"<P>","key":"DB_PASSWORD"}'),
+        ('[{"value": "swordfish", "name": "db.password"}]', '[{"value": "<P>", "name": "db.password"}]'),
+        ('{"password":{"value":"swordfish","n":1}}', '{"password":{"value":"<P>","n":1}}'),
+        ('["mysql","--password","hunter2secret99"]', '["mysql","--password","<P>"]'),
+        ('["--token",\n    "a1b2c3d4e5", "-v"]', '["--token",\n    "<P>", "-v"]'),
         ('[["SSN:", "123456789"], [12]]', '[["SSN:", "<P>"], [12]]'),
         ('{"jo@example.org": {"password": {"min": 8}}}', '{"<P>": {"password": {"min": 8}}}'),
         ('{"a":"x","a":"jo@example.org"}', '{"a":"x","a":"<P>"}'),
@@ -117,6 +122,45 @@ def test_json_is_redacted_value_by_value_and_the_rest_stays_byte_for_byte(text: 
     for placeholder in placeholders:
         found = found.replace(placeholder, "<P>")
     assert found == left
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ('{"password": "hunter2secret99', "hunter2"),
+        ('{"user": "jo", "password": "hunter2secret99...[truncated]', "hunter2"),
+        ('{"password": "hunter2secret99\n[300 lines left out]', "hunter2"),
+        ("{'password': 'hunter2\u2026", "hunter2"),
+        ('{"api_key":"a1b2c3d4e5', "a1b2"),
+        ('{"password": "correct horse batt', "horse"),
+        ('{"password": "swordfi', "swordfi"),
+        ('{"in": "{\\"password\\": \\"hunter2secret99', "hunter2"),
+        (json.dumps({"in": '{"password": "hunter2secret99'}), "hunter2"),
+        ('DB_PASSWORD="hunter2sec', "hunter2"),
+    ],
+)
+def test_secrets_are_found_in_what_was_cut_off(text: str, secret: str) -> None:
+    found = arguments(text)
+    assert secret not in found
+    assert "password" in found.lower() or "api_key" in found
+    assert REDACTOR.placeholders(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": "',
+        '{"password": "${DB_PASSWORD}',
+        '{"password_policy": "at least 12 charac',
+        'echo "Enter password:"\nread -r answer1',
+        'query = "password=" + given1',
+        "The secret: 'tis a long\nstory.",
+        "SELECT '... password=' || given1",
+        '{"token": "next pa',
+    ],
+)
+def test_what_was_cut_off_without_a_secret_stays(text: str) -> None:
+    assert arguments(text) == text
 
 
 def test_a_value_has_one_placeholder_in_calls_results_and_words() -> None:
@@ -210,6 +254,32 @@ def test_the_default_of_a_parameter_is_the_parameters() -> None:
     assert password.pop("default").startswith("<PASSWORD_")
     assert password == {"type": "string", "description": "The password."}
     assert left["function"]["parameters"]["properties"] == {"n": {"default": 3}}
+
+
+def test_names_of_parameters_are_no_values() -> None:
+    schema: Any = {
+        "properties": {"password": {"type": "string"}, "value": {"type": "string"}},
+        "dependentRequired": {"password": ["username"], "username": ["password"]},
+        "dependencies": {"password": ["username"]},
+    }
+    event = step(tools=({"type": "function", "function": {"parameters": schema}},))
+    assert REDACTOR.redact(event).event is event
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["--password", "--user", "jo"]',
+        '["--password", "password"]',
+        '["--token", "your token 123"]',
+        '{"value": "password", "name": "password"}',
+        '{"value": "12 rounds", "name": "password_policy"}',
+        '{"value": "Enter your password", "key": "password"}',
+        "click.option('--api-key', 'api_key')",
+    ],
+)
+def test_what_stands_beside_the_name_of_a_secret_and_is_none_stays(text: str) -> None:
+    assert arguments(text) == text
 
 
 @pytest.mark.parametrize("result", [branches("e", actions=("a",)), recovery("e", actions=("a",))])
