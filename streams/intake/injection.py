@@ -24,6 +24,7 @@ _SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("<<sys>>", re.compile(r"<<sys>>", re.I)),
     ("<|eot_id|>", re.compile(r"<\|eot_id\|>", re.I)),
 )
+_HIDES_A_CUE = re.compile(r"\\[ux/]")
 # JSON within JSON within JSON.
 _LAYERS = 3
 
@@ -41,11 +42,20 @@ def injection_sign(text: str) -> str | None:
     return None
 
 
+def _may_hold(text: str) -> bool:
+    """Return whether a sign may be in the text once its escapes are undone."""
+    lowered = text.lower()
+    return _HIDES_A_CUE.search(text) is not None or any(cue in lowered for cue, _ in _SIGNS)
+
+
 def _readings(text: str) -> Iterator[str]:
     """The text, and then without its escapes."""
     yield text
     for _ in range(_LAYERS):
-        plain = unescape(text) if "\\" in text else None
+        # Undoing escapes costs the most by far, and those of white space and quotes hide no cue.
+        if "\\" not in text or not _may_hold(text):
+            return
+        plain = unescape(text)
         if plain is None:
             return
         text = plain.text
