@@ -162,8 +162,24 @@ def test_without_calls_a_reply_is_its_text(client: openai.OpenAI) -> None:
 
 
 def test_a_reply_that_is_cut_within_a_call_ends_for_its_length(client: openai.OpenAI) -> None:
-    (choice,) = create(client, tool_choice="required", max_tokens=6).choices
-    assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+    asked: Any = {"model": "base", "messages": CHAT, "tools": TOOLS, "seed": 1, "tool_choice": "required", "n": 4}
+    complete = 0
+    for most in (1, 2, 6, 30):
+        choices = create(client, tool_choice="required", n=4, max_tokens=most).choices
+        with (
+            pytest.raises(openai.LengthFinishReasonError) as cut,
+            client.chat.completions.stream(**asked, max_tokens=most) as stream,
+        ):
+            stream.get_final_completion()
+        streamed = cut.value.completion.choices
+        for whole, told in zip(choices, sorted(streamed, key=lambda each: each.index), strict=True):
+            calls = called(whole.message)
+            assert called(told.message) == calls
+            assert whole.message.content is told.message.content is None
+            assert whole.finish_reason == told.finish_reason
+            assert most > 6 or (whole.finish_reason, calls) == ("length", [])
+            complete += bool(calls) and whole.finish_reason == "length"
+    assert complete
 
 
 def test_calls_are_told_beside_a_format_of_the_answer(client: openai.OpenAI) -> None:
