@@ -56,7 +56,7 @@ class ReplyReader:
         )
         return ReplyMessage(
             content=None if read.content is None else self._shown(read.text),
-            reasoning_content=self._shown(read.reasoning_content or "") if self._reasoning else None,
+            reasoning_content=(self._shown(read.reasoning_content or "") or None) if self._reasoning else None,
             tool_calls=calls or None,
         )
 

@@ -89,6 +89,20 @@ def test_a_function_that_is_named_is_called_once(client: openai.OpenAI, name: st
     assert all(ids)
 
 
+@pytest.mark.parametrize("described", [{}, {"parameters": None}])
+def test_a_function_without_parameters_is_called_with_none(client: openai.OpenAI, described: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "go", **described}}]
+    for choice in create(client, tools=tools, tool_choice="required", parallel_tool_calls=False, n=4).choices:
+        assert [call.function.arguments for call in choice.message.tool_calls or ()] == ["{}"]  # type: ignore[union-attr]
+
+
+def test_a_model_that_does_not_think_tells_no_reasoning(client: openai.OpenAI, http: httpx.Client) -> None:
+    body = {"model": "base", "messages": CHAT, "tools": TOOLS, "max_tokens": 4}
+    (choice,) = http.post("/v1/chat/completions", json=body).json()["choices"]
+    assert "reasoning_content" not in choice["message"]
+    assert "reasoning_content" not in http.post("/v1/chat/completions", json=body | {"stream": True}).text
+
+
 def test_of_allowed_tools_only_those_are_called(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "find_route"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
