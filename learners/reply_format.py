@@ -5,17 +5,14 @@ as the template would write it back. The server and `learners.chat` ask `reply_f
 """
 
 import json
-import re
 from collections.abc import Set
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NoReturn
 
+from learners.call_syntax import SPACE, CallSyntax, members_of
 from learners.chat_template import PROBE_TOOL, ChatTemplate
 from streams.errors import ChatTemplateError
 from streams.messages import Message, ToolCall, assistant, call, user
 
-_SPACE = " \n\r\t"
 # Llama-3 writes it before a call as it likes.
 _PYTHON_TAG = "<|python_tag|>"
 _CONTENT, _REASONING = "Twelve.", "Seven and five."
@@ -35,70 +32,23 @@ class Thoughts:
 
     def within(self, text: str) -> str | None:
         """What follows the begin of reasoning in `text`, None where the text does not start with any."""
-        start, marker = text.lstrip(_SPACE), self.begin.strip(_SPACE)
+        start, marker = text.lstrip(SPACE), self.begin.strip(SPACE)
         if marker and start.startswith(marker):
             return start.removeprefix(marker)
         return text if self.prompted else None
 
     def may_begin(self, text: str) -> bool:
         """Return whether `text` may still turn out to begin with reasoning, and does not yet."""
-        marker = self.begin.strip(_SPACE)
-        start = text.lstrip(_SPACE)
+        marker = self.begin.strip(SPACE)
+        start = text.lstrip(SPACE)
         return marker != start and marker.startswith(start)
 
     def parted(self, body: str) -> tuple[str, str | None]:
         """Reasoning and what follows it, None where it has not ended; line feeds around it are the template's."""
-        reasoning, end, rest = body.partition(self.end.strip(_SPACE))
+        reasoning, end, rest = body.partition(self.end.strip(SPACE))
         if "\n" in self.begin + self.end:
             reasoning, rest = reasoning.strip("\n"), rest.lstrip("\n")
         return reasoning, rest if end else None
-
-
-@dataclass(frozen=True, slots=True)
-class CallSyntax:
-    """How a model calls tools: `begin`, a JSON object, as often as it likes `between` and another object, `end`.
-
-    The object has the tool's name under `name_key` and its arguments, an object, under `arguments_key`; no other key
-    than `keys`. `separator` is what follows a content before `begin`. `between` is None where the template writes a
-    single call only.
-    """
-
-    begin: str
-    end: str
-    between: str | None
-    separator: str
-    name_key: str
-    arguments_key: str
-    keys: frozenset[str]
-
-    def read(self, text: str, start: int) -> tuple[ToolCall, ...]:
-        """The calls that `text` from `start` to its end consists of, none where it is anything else."""
-        found: list[ToolCall] = []
-        opening = _spaced(self.begin).match(text, start)
-        while opening is not None:
-            read = self._object(text, opening.end(), f"call_{len(found)}")
-            if read is None:
-                return ()
-            found.append(read[0])
-            if _spaced(self.end).fullmatch(text, read[1]):
-                return tuple(found)
-            opening = None if self.between is None else _spaced(self.between).match(text, read[1])
-        return ()
-
-    def _object(self, text: str, start: int, identity: str) -> tuple[ToolCall, int] | None:
-        """The call that the JSON object at `start` is, and where it ends."""
-        try:
-            members, end = _members(text, start)
-            if not {self.name_key, self.arguments_key} <= members.keys() <= self.keys:
-                return None
-            name, given = json.loads(members[self.name_key]), members[self.arguments_key]
-            own = json.loads(members["id"]) if "id" in members else identity
-            if not (isinstance(name, str) and name and isinstance(own, str) and given.startswith("{")):
-                return None
-            f"{name}{own}".encode()  # not for half a surrogate pair
-        except (ValueError, RecursionError):
-            return None
-        return call(name, given, own), end
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +80,22 @@ class ReplyFormat:
         """The key of the arguments within a call."""
         return self.calls.arguments_key if self.calls else "arguments"
 
-    def parse(self, text: str, *, tools: bool = True) -> Message:
+    def parse(self, text: str, *, tools: bool = True, cut: bool = False) -> Message:
         """The message in a generated text: special tokens kept, without the token that ends the turn.
 
         Text that is not a valid call up to its end stays content; so does all text without `tools`. Arguments are the
         model's own words. Calls get the ids `call_0`, `call_1` and so on, unless the model writes ids itself.
+
+        Of a text that was `cut` before its end, the calls that are complete are read, and what may be the begin of
+        another is left out.
         """
         reasoning, rest = self._parted(text)
         content = (rest or "").removesuffix(self.content_end)
         calls: tuple[ToolCall, ...] = ()
+        said = bool(content)
         if tools and self.calls is not None:
-            content, calls = self._without_calls(self.calls, content)
-        empty = not content and bool(calls or reasoning)
+            content, calls = self._without_calls(self.calls, content, cut=cut)
+        empty = not content and bool(said or reasoning)
         return assistant(None if empty else content, *calls, reasoning=reasoning or None)
 
     def certain(self, text: str, *, tools: bool = True) -> tuple[str, str]:
@@ -151,7 +105,7 @@ class ReplyFormat:
         reasoning, rest = self._parted(text)
         if rest is None:
             assert self.thoughts is not None
-            end = self.thoughts.end.strip(_SPACE)
+            end = self.thoughts.end.strip(SPACE)
             return _held_back(reasoning, end).rstrip("\n"), ""
         if self.content_begin != rest and self.content_begin.startswith(rest):
             return reasoning, ""
@@ -163,31 +117,34 @@ class ReplyFormat:
         reasoning, rest = ("", text) if body is None or self.thoughts is None else self.thoughts.parted(body)
         return reasoning, None if rest is None else rest.removeprefix(self.content_begin)
 
-    def _without_calls(self, syntax: CallSyntax, text: str) -> tuple[str, tuple[ToolCall, ...]]:
-        opening = syntax.begin.strip(_SPACE)
+    def _without_calls(self, syntax: CallSyntax, text: str, *, cut: bool) -> tuple[str, tuple[ToolCall, ...]]:
+        opening = syntax.begin.strip(SPACE)
         if not opening:
-            calls = syntax.read(text.strip(_SPACE).removeprefix(_PYTHON_TAG), 0)
-            return ("" if calls else text), calls
+            bare = text.strip(SPACE)
+            if cut and bare and _PYTHON_TAG.startswith(bare):
+                return "", ()
+            calls = syntax.read(bare.removeprefix(_PYTHON_TAG), 0, cut=cut) if bare else None
+            return (text, ()) if calls is None else ("", calls)
         start = text.find(opening)
         while start >= 0:
-            calls = syntax.read(text, start)
-            if calls:
-                content = text[:start].removesuffix(syntax.separator)
-                return content if content.strip(_SPACE) else "", calls
+            calls = syntax.read(text, start, cut=cut)
+            if calls is not None:
+                return _before_calls(text[:start], syntax.separator), calls
             start = text.find(opening, start + 1)
-        return text, ()
+        begun = _held_back(text, opening) if cut else text
+        return (text if begun == text else _before_calls(begun, syntax.separator)), ()
 
     def _certain_content(self, content: str, *, tools: bool) -> str:
         certain = content
         if tools and self.calls is not None:
-            opening, start = self.calls.begin.strip(_SPACE), content.lstrip(_SPACE)
+            opening, start = self.calls.begin.strip(SPACE), content.lstrip(SPACE)
             if not opening:
                 if any(mark.startswith(start) or start.startswith(mark) for mark in ("{", _PYTHON_TAG)):
                     return ""
             else:
                 certain = _held_back(certain.partition(opening)[0], opening)
                 certain = _held_back(certain, self.calls.separator).removesuffix(self.calls.separator)
-                certain = certain if certain.strip(_SPACE) else ""
+                certain = certain if certain.strip(SPACE) else ""
         if self.content_end:
             ended = _held_back(content, self.content_end).removesuffix(self.content_end)
             certain = min(certain, ended, key=len)
@@ -256,7 +213,7 @@ def _call_syntax(probes: _Probes, found: ReplyFormat) -> CallSyntax | None:
     spoken = found._parted(probes.text(assistant(_CONTENT, _CALLS[0])) or "")[1] or ""
     for start in (at for at, letter in enumerate(one) if letter == "{"):
         try:
-            members, stop = _members(one, start)
+            members, stop = members_of(one, start)
             values = {key: json.loads(raw) for key, raw in members.items()}
         except ValueError:
             continue
@@ -268,50 +225,15 @@ def _call_syntax(probes: _Probes, found: ReplyFormat) -> CallSyntax | None:
         inner = both.removeprefix(one[:stop])
         second = one[start:stop].replace("Oslo", "Rome").replace("abcdefgh0", "abcdefgh1")
         between = inner.partition(second)[0] if inner != both and second in inner else None
-        separator = spoken.partition(_CONTENT)[2].partition(begin.strip(_SPACE) or "{")[0] if _CONTENT in spoken else ""
+        separator = spoken.partition(_CONTENT)[2].partition(begin.strip(SPACE) or "{")[0] if _CONTENT in spoken else ""
         return CallSyntax(begin, end, between, separator, name_key, arguments_key, frozenset(values))
     return None
 
 
-def _members(text: str, start: int) -> tuple[dict[str, str], int]:
-    """The members of the JSON object at `start`, their values as they are written, and where it ends.
-
-    Raises `ValueError` where there is none, and `RecursionError` where it is nested too deeply.
-    """
-    if not text.startswith("{", start):
-        raise ValueError("not an object")
-    _, stop = _DECODER.raw_decode(text, start)
-    members: dict[str, str] = {}
-    at = start + 1
-    while True:
-        at = _after_space(text, at)
-        if text[at] == "}":
-            return members, stop
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
-        key, at = _DECODER.raw_decode(text, at)
-        begin = _after_space(text, _after_space(text, at) + 1)
-        _, at = _DECODER.raw_decode(text, begin)
-        members[str(key)] = text[begin:at]
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
-
-
-def _after_space(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in _SPACE:
-        at += 1
-    return at
-
-
-@cache
-def _spaced(text: str) -> re.Pattern[str]:
-    """A pattern for `text` with any white space, or none, where it has some, before it and behind it."""
-    return re.compile(r"\s*".join(["", *(re.escape(word) for word in text.split()), ""]))
+def _before_calls(text: str, separator: str) -> str:
+    """The content that is the `text` before calls; white space alone is none."""
+    content = text.removesuffix(separator)
+    return content if content.strip(SPACE) else ""
 
 
 def _held_back(text: str, mark: str) -> str:

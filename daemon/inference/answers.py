@@ -209,7 +209,8 @@ def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
             400,
             "context_length_exceeded",
             f"the prompt has {len(prompt)} tokens and its reply may have {wanted or 1}, "
-            f"but the server holds {engine.max_length} for both: shorten the prompt or raise max-length",
+            f"but the server holds {engine.max_length} for both: shorten the prompt or raise the setting "
+            "engine.max_length",
         )
     return room if wanted is None else wanted
 

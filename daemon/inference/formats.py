@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 from daemon.inference.grammar import AnswerRule, Calls, json_schema
 from streams.messages import ToolDefinition
 
+# A function without parameters takes none, in OpenAI's API.
+_NO_PARAMETERS = {"properties": {}, "additionalProperties": False}
 _FLAG: TypeAdapter[bool | None] = TypeAdapter(bool | None)
 
 
@@ -104,7 +106,8 @@ def demanded_calls(tools: Sequence[ToolDefinition], choice: ToolChoice | None, *
     for index, tool in enumerate(tools):
         function = function_of(tool)
         if chosen.names is None or function["name"] in chosen.names:
-            schema = {"type": "object", **(function.get("parameters") or {"properties": {}})}
+            given = function.get("parameters")
+            schema = {"type": "object", **(_NO_PARAMETERS if given is None else given)}
             strict |= bool(function.get("strict"))
             functions[function["name"]] = json_schema(f"tools.{index}", schema, strict=bool(function.get("strict")))
     return Calls(functions, chosen.mode, parallel=parallel and not chosen.once, strict=strict)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from llguidance import LLMatcher, LLTokenizer
 from llguidance import LLParserLimits as Limits
 
-from learners.reply_format import CallSyntax, ReplyFormat
+from learners.call_syntax import CallSyntax
+from learners.reply_format import ReplyFormat
 from streams.errors import RequestRefusedError
 
 # Agents send the same tools with every request.

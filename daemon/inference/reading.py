@@ -45,18 +45,18 @@ class ReplyReader:
         reasoning, content = self._format.certain(self._text, tools=self._tools)
         return self._delta(reasoning, content)
 
-    def message(self) -> ReplyMessage:
-        """The whole message, when no more text is to come."""
+    def message(self, *, cut: bool = False) -> ReplyMessage:
+        """The whole message, when no more text is to come; `cut` where the model had not ended it."""
         if self._format is None:
             return ReplyMessage(content=self._text)
-        read = self._format.parse(self._text, tools=self._tools)
+        read = self._format.parse(self._text, tools=self._tools, cut=cut)
         calls = tuple(
             each.model_copy(update={"id": f"call_{uuid.uuid4().hex[:24]}"}) if each.id == f"call_{index}" else each
             for index, each in enumerate(read.calls)
         )
         return ReplyMessage(
             content=None if read.content is None else self._shown(read.text),
-            reasoning_content=self._shown(read.reasoning_content or "") if self._reasoning else None,
+            reasoning_content=(self._shown(read.reasoning_content or "") or None) if self._reasoning else None,
             tool_calls=calls or None,
         )
 

@@ -35,7 +35,7 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
     for index, update in enumerate(updates):
         reader = _reader(engine, request)
         reader.add(update.text)
-        message = reader.message()
+        message = reader.message(cut=update.finish_reason == "length")
         choices.append(
             ChatChoice(
                 index=index,
@@ -82,7 +82,7 @@ async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> A
         logprobs = _chat_logprobs(engine.tokenizer, request, update) if request.logprobs else None
         deltas, finish_reason = [readers[index].add(update.text)], None
         if update.finish_reason is not None:
-            message = readers[index].message()
+            message = readers[index].message(cut=update.finish_reason == "length")
             finish_reason = _finish_reason(update, message)
             deltas += readers[index].rest(message)
         for place, delta in enumerate(deltas, start=1):

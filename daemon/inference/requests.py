@@ -22,6 +22,7 @@ _LONGEST_PATH = 4096
 _LONGEST_NAME = 255
 
 HIGHEST_TEMPERATURE = 2.0
+_PART = '{"type": "text", "text": …}'
 
 
 def _as_list(value: object) -> object:
@@ -33,11 +34,28 @@ def _as_sent(message: Any) -> Any:
     if not isinstance(message, dict):
         return message
     sent = without_nulls(message)
+    content = sent.get("content")
+    if content is not None and not isinstance(content, str) and not _is_parts(content):
+        raise _refusal(f"the content must be null, a text or a list of parts: {_PART}")
     if sent.get("role") == "assistant" and "reasoning" in sent:
         sent.setdefault("reasoning_content", sent["reasoning"])
         del sent["reasoning"]
     empty = ("tool_calls",) if sent.get("role") == "assistant" else ("tool_calls", "reasoning_content", "reasoning")
     return {key: value for key, value in sent.items() if value or key not in empty}
+
+
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list | tuple) and all(
+        isinstance(part, dict) and isinstance(part.get("type"), str) and isinstance(part.get("text"), str | None)
+        for part in content
+    )
+
+
+def _one_prompt(value: Any) -> Any:
+    tokens = isinstance(value, list | tuple) and all(type(each) is int and 0 <= each < 2**31 for each in value)
+    if not value or not (isinstance(value, str) or tokens):
+        raise _refusal("send one text or one list of tokens, not empty; several prompts take a request each")
+    return value
 
 
 def _readable(message: Message) -> Message:
@@ -184,7 +202,7 @@ class CompletionRequest(UnservedInCompletions, _Sampled):
     only, of its own tokens.
     """
 
-    prompt: Annotated[str, Field(min_length=1)] | Annotated[tuple[TokenId, ...], Field(min_length=1)]
+    prompt: Annotated[str | tuple[TokenId, ...], BeforeValidator(_one_prompt)]
     max_tokens: int = Field(default=16, ge=0)
     min_tokens: int = Field(default=0, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=5)

@@ -82,9 +82,8 @@ def create_app(engine: Engine) -> FastAPI:
     async def stats() -> Stats:
         return Stats(**asdict(engine.load()))
 
-    @app.get("/v1/models")
-    async def models() -> ModelList:
-        cards = [
+    def cards() -> list[ModelCard]:
+        return [
             ModelCard(
                 id=model.name,
                 created=started,
@@ -94,7 +93,20 @@ def create_app(engine: Engine) -> FastAPI:
             )
             for model in engine.models()
         ]
-        return ModelList(data=cards)
+
+    @app.get("/v1/models")
+    @app.get("/v1/models/")
+    async def models() -> ModelList:
+        return ModelList(data=cards())
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> ModelCard:
+        loaded = {card.id: card for card in cards()}
+        if name not in loaded:
+            raise RequestRefusedError(
+                404, "model_not_found", f"the model {name!r:.100} is not loaded; there are {', '.join(loaded)}"
+            )
+        return loaded[name]
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:

@@ -81,7 +81,7 @@ def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: Request
     `requests` counts every completion and every request below `/v1` that has no route, by the status of its answer.
     """
     router = APIRouter()
-    started = int(time.time())
+    card = {"id": alias.name, "object": "model", "created": int(time.time()), "owned_by": "ratchet"}
 
     async def counted(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
@@ -98,10 +98,18 @@ def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: Request
         requests.labels(status=str(response.status_code)).inc()
         return response
 
+    async def not_served(request: Request) -> Response:
+        return _unknown(request.path_params["name"], alias)
+
     @router.get("/v1/models")
     async def models() -> JSONResponse:
-        card = {"id": alias.name, "object": "model", "created": started, "owned_by": "ratchet"}
         return JSONResponse({"object": "list", "data": [card]})
+
+    @router.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        if not name:
+            return RedirectResponse(request.url.replace(path="/v1/models"))
+        return JSONResponse(card) if name == alias.name else await counted(request, not_served)
 
     @router.post("/v1/chat/completions")
     @router.post("/v1/completions")
@@ -143,7 +151,7 @@ async def _complete(request: Request, alias: Alias, inference: httpx.AsyncClient
     if model != alias.name:
         if model is not None and not isinstance(model, str):
             return _refusal(400, f"model must be a text: agents ask for {alias.name!r}")
-        return _refusal(404, f"model {model!r:.100} not found: agents ask for {alias.name!r}")
+        return _unknown(model, alias)
     served = alias.served
     if served is None:
         return _refusal(503, "the serving adapter is not loaded yet; try again soon")
@@ -211,6 +219,10 @@ def _has_error_body(content: bytes) -> bool:
         return isinstance(json.loads(content)["error"]["message"], str)
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def _unknown(model: str | None, alias: Alias) -> Response:
+    return _refusal(404, f"model {model!r:.100} not found: agents ask for {alias.name!r}")
 
 
 def _refusal(status: int, message: str) -> Response:

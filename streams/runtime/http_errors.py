@@ -94,9 +94,13 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
 def _wrong_fields(errors: Sequence[Any]) -> tuple[str, str | None]:
     """A message that names every wrong field, those with the same fault together; and the first of them."""
     fields: dict[str, list[str]] = {}
+    places = [error["loc"] for error in errors]
     for error in errors:
-        where = ".".join(str(part) for part in error["loc"][1:])
-        named = fields.setdefault(error["msg"], [])
+        loc = error["loc"]
+        if error["type"] == "too_short" and any(each != loc and each[: len(loc)] == loc for each in places):
+            continue  # pydantic counts only the items that are right
+        where = ".".join(str(part) for part in loc[1:])
+        named = fields.setdefault(error["msg"].replace("valid tuple", "valid list").replace("Tuple", "List"), [])
         if where not in named:
             named.append(where)
     told = [f"{', '.join(named[:_MOST_TOLD])}: {fault}".removeprefix(": ") for fault, named in fields.items()]

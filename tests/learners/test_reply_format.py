@@ -164,6 +164,44 @@ def test_an_almost_call_stays_content(tokenizers: Callable[[str], ChatTokenizer]
     assert said(tokenizers("smollm2").reply_format.parse(text)) == (text, None, [])
 
 
+@pytest.mark.parametrize("template", CALLING)
+def test_of_a_cut_reply_the_complete_calls_are_read_and_no_markup(
+    tokenizers: Callable[[str], ChatTokenizer], template: str
+) -> None:
+    tokenizer = tokenizers(template)
+    read = tokenizer.reply_format
+    syntax = read.calls
+    assert syntax is not None
+    queries = ('a "b" \\ \n é', "c")
+    calls = [call("search", json.dumps({"query": query, "n": -1.5}), f"abcdefgh{n}") for n, query in enumerate(queries)]
+    made = assistant(None, *(calls if syntax.between is not None else calls[:1]))
+    text = written(tokenizer, made)
+    functions = said(read.parse(text))[2]
+    assert len(functions) == len(made.calls)
+    seen, start = set(), text.index(read.begin.strip() or "{")
+    for before in ("", f"Let me see.{syntax.separator}") if syntax.begin else ("",):
+        for end in range(start + 1, len(text) + 1):
+            message = read.parse(text[:start] + before + text[start:end], cut=True)
+            assert message.content == (before.removesuffix(syntax.separator) or None), (text[:end], message)
+            assert said(message)[2] == functions[: len(message.calls)]
+            seen.add(len(message.calls))
+        assert len(message.calls) == len(functions)
+    assert seen == set(range(len(functions) + 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("<tool_call> is what I write", "<tool_call>\n{} is", '<tool_call>\n{"query": "x', f"{VALID} and then"),
+        *('<tool_call>\n{"name": 5, "argu', '<tool_call>\n{"name": "a\nb', f"{VALID}\n<tool_call>\n{{x", "I see."),
+    ],
+)
+def test_a_cut_text_that_can_become_no_call_stays_content(
+    tokenizers: Callable[[str], ChatTokenizer], text: str
+) -> None:
+    assert said(tokenizers("smollm2").reply_format.parse(text, cut=True)) == (text, None, [])
+
+
 def test_a_call_after_almost_calls_is_a_call(tokenizers: Callable[[str], ChatTokenizer]) -> None:
     almost = "<tool_call> is what I write:<tool_call>\n{}\n</tool_call>"
     read = tokenizers("smollm2").reply_format.parse(f"{almost}\n{VALID}")

@@ -103,6 +103,39 @@ def test_a_wrong_path_or_method_has_openais_body(http: httpx.Client, method: str
     assert ErrorReply.model_validate_json(answer.content).error.type == "invalid_request_error"
 
 
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "told"),
+    [
+        ("/v1/chat/completions", {"messages": [IMAGE]}, "messages.0: image_url: only texts and calls"),
+        ("/v1/chat/completions", {"messages": []}, "messages: List should have at least 1 item"),
+        ("/v1/chat/completions", {"messages": "x"}, "messages: Input should be a valid list"),
+        *(
+            (
+                "/v1/chat/completions",
+                {"messages": [{"role": "user", "content": content}]},
+                "messages.0: the content must",
+            )
+            for content in (5, {"type": "text"}, [5], [{"text": "x"}], [{"type": "text", "text": 5}])
+        ),
+        *(
+            ("/v1/completions", {"prompt": prompt}, "prompt: send one text or one list of tokens")
+            for prompt in (["a", "b"], [[1, 2]], "", [], [-1], [1.5], 5)
+        ),
+        ("/v1/completions", {"prompt": "a " * 600}, "raise the setting engine.max_length"),
+    ],
+)
+def test_an_error_is_told_once_and_in_words_of_json(
+    http: httpx.Client, path: str, fields: dict[str, Any], told: str
+) -> None:
+    answer = http.post(path, json=ENDPOINTS[path] | fields)
+    message = answer.json()["error"]["message"]
+    assert (answer.status_code, message.count(told)) == (400, 1), message
+    assert not any(word in message for word in ("uple", "function-", "[T", "; messages", "; prompt")), message
+
+
 @pytest.mark.parametrize("seed", [2**63 - 1, -(2**63), 0, -1])
 def test_every_seed_of_64_bits_is_served_and_draws_the_same_again(http: httpx.Client, seed: int) -> None:
     drawn = [

@@ -227,6 +227,10 @@ def test_the_sdk_itself_talks_to_the_server(server: str) -> None:
     assert last.usage is not None
     assert last.usage.completion_tokens > 0
     assert [model.id for model in client.models.list()] == ["base"]
+    assert client.models.retrieve("base").id == "base"
+    for name in ("nobody", "org/nobody"):
+        with pytest.raises(openai.NotFoundError, match="is not loaded; there are base"):
+            client.models.retrieve(name)
     for fields in ({"model": "nobody"}, {"temperature": 3}, {"verbosity": "low"}):
         body: Any = {"model": "base", "messages": messages, **fields}
         with pytest.raises((openai.NotFoundError, openai.BadRequestError)) as refused:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from daemon.inference.reading import ReplyReader
 from daemon.inference.requests import ChatRequest
-from learners.reply_format import CallSyntax, ReplyFormat, Thoughts
+from learners.call_syntax import CallSyntax
+from learners.reply_format import ReplyFormat, Thoughts
 
 KEYS = frozenset({"name", "arguments"})
 TAGS = CallSyntax(
@@ -46,11 +47,13 @@ def request(**fields: Any) -> ChatRequest:
     return ChatRequest.model_validate({"model": "base", "messages": [{"role": "user", "content": "Go."}], **fields})
 
 
-def told(reply_format: ReplyFormat, pieces: list[str], asked: ChatRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+def told(
+    reply_format: ReplyFormat, pieces: list[str], asked: ChatRequest, *, cut: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The whole message, and what its deltas add up to."""
     whole = ReplyReader(asked, reply_format, SPECIAL)
     whole.add("".join(pieces))
-    message = whole.message()
+    message = whole.message(cut=cut)
     reader = ReplyReader(asked, reply_format, SPECIAL)
     deltas = [reader.add(piece) for piece in pieces]
     deltas += reader.rest(message)
@@ -71,12 +74,17 @@ def told(reply_format: ReplyFormat, pieces: list[str], asked: ChatRequest) -> tu
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@given(pieces=st.lists(PIECES, max_size=12), tools=st.booleans(), choice=st.sampled_from(["auto", "none"]))
+@given(
+    pieces=st.lists(PIECES, max_size=12),
+    tools=st.booleans(),
+    choice=st.sampled_from(["auto", "none"]),
+    cut=st.booleans(),
+)
 def test_the_pieces_of_a_stream_add_up_to_the_whole_reply(
-    name: str, pieces: list[str], tools: bool, choice: str
+    name: str, pieces: list[str], tools: bool, choice: str, cut: bool
 ) -> None:
     asked = request(tools=TOOLS if tools else (), tool_choice=choice)
-    expected, streamed = told(FORMATS[name], pieces, asked)
+    expected, streamed = told(FORMATS[name], pieces, asked, cut=cut)
     assert streamed == expected
     if not tools or choice == "none":
         assert expected["calls"] == []

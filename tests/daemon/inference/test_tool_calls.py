@@ -89,6 +89,20 @@ def test_a_function_that_is_named_is_called_once(client: openai.OpenAI, name: st
     assert all(ids)
 
 
+@pytest.mark.parametrize("described", [{}, {"parameters": None}])
+def test_a_function_without_parameters_is_called_with_none(client: openai.OpenAI, described: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "go", **described}}]
+    for choice in create(client, tools=tools, tool_choice="required", parallel_tool_calls=False, n=4).choices:
+        assert [call.function.arguments for call in choice.message.tool_calls or ()] == ["{}"]  # type: ignore[union-attr]
+
+
+def test_a_model_that_does_not_think_tells_no_reasoning(client: openai.OpenAI, http: httpx.Client) -> None:
+    body = {"model": "base", "messages": CHAT, "tools": TOOLS, "max_tokens": 4}
+    (choice,) = http.post("/v1/chat/completions", json=body).json()["choices"]
+    assert "reasoning_content" not in choice["message"]
+    assert "reasoning_content" not in http.post("/v1/chat/completions", json=body | {"stream": True}).text
+
+
 def test_of_allowed_tools_only_those_are_called(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "find_route"}}
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
@@ -162,8 +176,24 @@ def test_without_calls_a_reply_is_its_text(client: openai.OpenAI) -> None:
 
 
 def test_a_reply_that_is_cut_within_a_call_ends_for_its_length(client: openai.OpenAI) -> None:
-    (choice,) = create(client, tool_choice="required", max_tokens=6).choices
-    assert (choice.finish_reason, choice.message.tool_calls) == ("length", None)
+    asked: Any = {"model": "base", "messages": CHAT, "tools": TOOLS, "seed": 1, "tool_choice": "required", "n": 4}
+    complete = 0
+    for most in (1, 2, 6, 30):
+        choices = create(client, tool_choice="required", n=4, max_tokens=most).choices
+        with (
+            pytest.raises(openai.LengthFinishReasonError) as cut,
+            client.chat.completions.stream(**asked, max_tokens=most) as stream,
+        ):
+            stream.get_final_completion()
+        streamed = cut.value.completion.choices
+        for whole, told in zip(choices, sorted(streamed, key=lambda each: each.index), strict=True):
+            calls = called(whole.message)
+            assert called(told.message) == calls
+            assert whole.message.content is told.message.content is None
+            assert whole.finish_reason == told.finish_reason
+            assert most > 6 or (whole.finish_reason, calls) == ("length", [])
+            complete += bool(calls) and whole.finish_reason == "length"
+    assert complete
 
 
 def test_calls_are_told_beside_a_format_of_the_answer(client: openai.OpenAI) -> None:
