@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from streams.settings import FrozenModel
 
@@ -38,18 +38,28 @@ def _drop_nulls(extra: dict[str, object]) -> None:
         del extra[name]
 
 
+def _as_text(arguments: object) -> object:
+    """Arguments as the API has them: some servers send the object itself, and null for none."""
+    if arguments is None:
+        return "{}"
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+
+
 class FunctionCall(_Open):
-    """A call of a function: `arguments` is JSON text as the model wrote it, which need not be valid."""
+    """A call of a function: `arguments` is JSON text as the model wrote it, which need not be valid.
+
+    An object is read as its JSON text, null or nothing as an empty object.
+    """
 
     name: str
-    arguments: str
+    arguments: Annotated[str, BeforeValidator(_as_text)] = "{}"
 
 
 class ToolCall(_Open):
     """One call in an assistant's message. `function` is absent in calls of other kinds, which are kept as they are."""
 
-    id: str = ""
-    type: str = "function"
+    id: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = ""
+    type: Annotated[str, BeforeValidator(lambda value: "function" if value is None else value)] = "function"
     function: FunctionCall | None = None
 
 
@@ -90,9 +100,11 @@ class Message(_Open):
         if self.__pydantic_extra__:
             _drop_nulls(self.__pydantic_extra__)
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
-            raise ValueError(
-                "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
-            )
+            if self.reasoning_content or self.tool_calls:
+                raise ValueError(
+                    "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
+                )
+            self.__dict__["reasoning_content"] = None  # an empty one is none
         return self
 
     @property

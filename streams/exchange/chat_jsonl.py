@@ -112,15 +112,8 @@ def _as_openai(message: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _call(call: JsonValue) -> JsonValue:
-    if not isinstance(call, dict):
-        return call
-    if "function" not in call and "name" in call:
-        call = {"type": "function", "function": call}
-    call = {name: value for name, value in call.items() if not (name in ("id", "type") and value is None)}
-    function = call.get("function")
-    if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
-        arguments = function.get("arguments")
-        call["function"] = function | {"arguments": json.dumps(arguments or {}, ensure_ascii=False)}
+    if isinstance(call, dict) and "function" not in call and "name" in call:
+        return {"type": "function", "function": call}
     return call
 
 
