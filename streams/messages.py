@@ -7,6 +7,7 @@ than this module; only the envelope around messages is strict.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
@@ -193,33 +194,55 @@ def as_json(messages: Messages) -> str:
 def same_message(one: Message, other: Message) -> bool:
     """Return whether two messages say the same: they differ in reasoning, annotations and spelling at most.
 
-    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts, and
-    arguments of calls as their own JSON writer writes them.
+    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts or
+    without the white space around it, and arguments of calls as their own JSON writer writes them.
     """
     return one == other or _said(one) == _said(other)
 
 
 def same_conversation(one: Sequence[Message], other: Sequence[Message]) -> bool:
-    """Return whether two chats say the same, message by message."""
-    return len(one) == len(other) and all(map(same_message, one, other))
+    """Return whether two chats say the same, message by message.
+
+    Results of calls that were made side by side may come in any order, where ids say what they answer.
+    """
+    if len(one) != len(other):
+        return False
+    return all(map(same_message, one, other)) or all(map(same_message, _by_call(one), _by_call(other)))
+
+
+def _by_call(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages with the results of tools that follow each other in the order of the ids that they answer."""
+    for is_result, run in groupby(messages, lambda message: message.role == "tool"):
+        found = list(run)
+        identified = is_result and all(message.tool_call_id for message in found)
+        yield from sorted(found, key=lambda message: message.tool_call_id or "") if identified else found
 
 
 def _said(message: Message) -> tuple[object, ...]:
-    readable = message.is_readable
+    text: object = message.text if message.is_readable else message.content
+    if isinstance(text, str) and message.role == "assistant":
+        text = text.strip()
     calls = tuple(
         (each.id, each.model_dump_json())
         if each.function is None
         else (each.id, each.function.name, _same_arguments(each.function.arguments))
         for each in message.calls
     )
-    return message.role, message.text if readable else message.content, calls, message.tool_call_id or None
+    return message.role, text, calls, message.tool_call_id or None
 
 
 def _same_arguments(arguments: str) -> str:
-    """Arguments in one spelling: some servers and clients write none where others write an empty object."""
+    """Arguments in one spelling: some servers and clients write none, or null, where others write an empty object."""
     if not arguments.strip():
         return "{}"
     try:
-        return json.dumps(json.loads(arguments), sort_keys=True)
+        value = json.loads(arguments, strict=False, parse_float=_number)
+        return "{}" if value is None else json.dumps(value, sort_keys=True)
     except (ValueError, RecursionError):
         return arguments
+
+
+def _number(digits: str) -> int | float:
+    """A number as JavaScript has it, where 1.0 is 1."""
+    value = float(digits)
+    return int(value) if value.is_integer() else value

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from streams.messages import MESSAGE, Message, call
+from streams.messages import (
+    MESSAGE,
+    Message,
+    assistant,
+    call,
+    same_conversation,
+    same_message,
+    tool_result,
+    user,
+)
 
 
 def with_call(**fields: Any) -> str:
@@ -45,3 +54,43 @@ def test_an_empty_reasoning_of_another_role_is_none(role: str) -> None:
     assert json.loads(read.to_json()) == {"role": role, "content": "a"}
     with pytest.raises(ValidationError, match="only an assistant's"):
         MESSAGE.validate_python({"role": role, "content": "a", "reasoning_content": "hm"})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent"),
+    [
+        ('{"x":1.0}', '{"x": 1}'),
+        ('{"x":[1e2,{"y":-0.0}]}', '{"x":[100,{"y":0}]}'),
+        ('{"x":"a\nb"}', '{"x":"a\\nb"}'),
+        ("null", "{}"),
+        ("", "{}"),
+        ('{"b":1,"a":0.50}', '{"a":0.5,"b":1}'),
+    ],
+)
+def test_arguments_that_another_json_writer_wrote_are_the_same(recorded: str, sent: str) -> None:
+    assert same_message(assistant(None, call("f", recorded, "c")), assistant(None, call("f", sent, "c")))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent"),
+    [('{"x":1.5}', '{"x":1}'), ('{"x":true}', '{"x":1}'), ('{"x":"1.0"}', '{"x":"1"}'), ('{"x":null}', "{}")],
+)
+def test_other_arguments_are_others(recorded: str, sent: str) -> None:
+    assert not same_message(assistant(None, call("f", recorded, "c")), assistant(None, call("f", sent, "c")))
+
+
+def test_only_an_assistants_text_is_the_same_without_the_white_space_around_it() -> None:
+    assert same_message(assistant("Look.\n"), assistant("Look."))
+    assert same_message(assistant("\n\n", call("f", "{}", "c")), assistant(None, call("f", "{}", "c")))
+    assert not same_message(assistant("Look. Here."), assistant("Look.Here."))
+    assert not same_message(user("Look.\n"), user("Look."))
+    assert not same_message(tool_result("1\n", "c"), tool_result("1", "c"))
+
+
+def test_results_of_calls_side_by_side_may_come_in_any_order() -> None:
+    action = assistant(None, call("f", "{}", "a"), call("g", "{}", "b"))
+    one, other = tool_result("1", "a"), tool_result("2", "b")
+    assert same_conversation((action, one, other, user("Go.")), (action, other, one, user("Go.")))
+    assert not same_conversation((action, one, other), (action, tool_result("2", "a"), tool_result("1", "b")))
+    assert not same_conversation((tool_result("1"), tool_result("2")), (tool_result("2"), tool_result("1")))
+    assert not same_conversation((action, one, action, other), (action, other, action, one))
