@@ -74,6 +74,28 @@ class ContentPart(_Open):
 # A tool as the OpenAI API describes it: {"type": "function", "function": {"name", "description", "parameters"}}.
 ToolDefinition: TypeAlias = dict[str, JsonValue]
 Tools: TypeAlias = tuple[ToolDefinition, ...]
+# Names of a function's JSON Schema: of OpenAI, Anthropic, MCP and Gemini.
+TOOL_PARAMETERS = ("parameters", "input_schema", "inputSchema", "parameters_json_schema", "parametersJsonSchema")
+# What a definition in another form says to its API alone, and not of the function.
+_NOT_OF_FUNCTION = frozenset({"type", "cache_control", *TOOL_PARAMETERS})
+
+
+def is_function(tool: ToolDefinition) -> bool:
+    """Return whether a tool is a function with a name: chat templates can write no other."""
+    function = tool.get("function")
+    return isinstance(function, dict) and isinstance(name := function.get("name"), str) and name != ""
+
+
+def as_definition(tool: ToolDefinition) -> ToolDefinition:
+    """The tool in the form above, where another API has its name and schema side by side; any other as it is."""
+    if isinstance(tool.get("function"), dict) or not isinstance(tool.get("name"), str):
+        return tool
+    schema = next((found for key in TOOL_PARAMETERS if (found := tool.get(key)) is not None), None)
+    if tool.get("type") not in (None, "function") and schema is None:
+        return tool
+    said = {key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION}
+    said.pop("function", None)
+    return {"type": "function", "function": said if schema is None else said | {"parameters": schema}}
 
 
 # What an assistant says by fields of which a text model is shown nothing, and no chat template writes.

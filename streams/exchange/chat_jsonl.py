@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from streams.errors import ExchangeError
 from streams.exchange.conversation import Conversation, Facts, JsonObject, Said, conversation_of, first_fault
-from streams.messages import MESSAGE, TOOLS, Record, Tools
+from streams.messages import MESSAGE, TOOLS, Record, Tools, as_definition
 
 _HALVES = ("prompt", "completion")
 _READ = frozenset({"messages", "tools", "functions", "ratchet", "id", *_HALVES})
@@ -131,7 +131,7 @@ def _tools(document: JsonObject) -> Tools:
 def _tool(tool: JsonValue, place: str) -> JsonValue:
     if not isinstance(tool, dict):
         raise ExchangeError(f"{place}: it is not the definition of a tool")
-    return {"type": "function", "function": tool} if "name" in tool and "type" not in tool else tool
+    return as_definition(tool)
 
 
 def _parsed(value: JsonValue, place: str) -> JsonValue:

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from streams.messages import (
     MESSAGE,
     Message,
+    as_definition,
     assistant,
     call,
+    is_function,
     same_conversation,
     same_message,
     tool_result,
@@ -94,3 +96,33 @@ def test_results_of_calls_side_by_side_may_come_in_any_order() -> None:
     assert not same_conversation((action, one, other), (action, tool_result("2", "a"), tool_result("1", "b")))
     assert not same_conversation((tool_result("1"), tool_result("2")), (tool_result("2"), tool_result("1")))
     assert not same_conversation((action, one, action, other), (action, other, action, one))
+
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"x": {"type": "string"}}}
+NESTED = {"type": "function", "function": {"name": "f", "description": "Do.", "parameters": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        NESTED,
+        {"type": "function", "name": "f", "description": "Do.", "parameters": SCHEMA},
+        {"name": "f", "description": "Do.", "parameters": SCHEMA},
+        {"name": "f", "description": "Do.", "input_schema": SCHEMA, "cache_control": {"type": "ephemeral"}},
+        {"type": "custom", "name": "f", "description": "Do.", "input_schema": SCHEMA},
+        {"name": "f", "description": "Do.", "inputSchema": SCHEMA, "title": None},
+        {"type": "function", "function": None, "name": "f", "description": "Do.", "parameters": SCHEMA},
+    ],
+)
+def test_a_tool_in_another_apis_form_is_the_same_definition(tool: dict[str, Any]) -> None:
+    assert as_definition(tool) == NESTED
+    assert is_function(as_definition(tool))
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [{"type": "web_search"}, {"type": "custom", "name": "f", "format": {"type": "text"}}, {"type": "function"}, {}],
+)
+def test_a_tool_that_is_no_function_is_kept_as_it_is(tool: dict[str, Any]) -> None:
+    assert as_definition(tool) == tool
+    assert not is_function(as_definition(tool))
