@@ -14,7 +14,18 @@ from transformers import PreTrainedTokenizerFast
 
 from learners.special_tokens import MARK, SpecialTokens
 from streams.errors import ChatTemplateError, ConfigurationError
-from streams.messages import Message, ToolCall, ToolDefinition, Tools, assistant, call, tool_result, user
+from streams.messages import (
+    Message,
+    ToolCall,
+    ToolDefinition,
+    Tools,
+    as_definition,
+    assistant,
+    call,
+    is_function,
+    tool_result,
+    user,
+)
 
 PROBE_TOOL: ToolDefinition = {
     "type": "function",
@@ -52,7 +63,7 @@ class ChatTemplate:
     def names_special(self, messages: Sequence[Message], tools: Tools) -> bool:
         """Return whether any text that the template gets names a special token.
 
-        Raises `ChatTemplateError` for messages that are not text.
+        Raises `ChatTemplateError` for messages that are not text, and tools that are not functions.
         """
         try:
             return self._special.named_in([self._chat(messages), _offered(tools)])
@@ -213,10 +224,11 @@ def _offered(tools: Tools) -> list[dict[str, Any]]:
     """Tools with the order of fields, and the nulls, with which vLLM gives them to the template."""
     first = {"name": None, "description": None, "parameters": None}
     found = []
-    for tool in tools:
+    for tool in map(as_definition, tools):
         function = tool.get("function")
-        described = first | function if isinstance(function, dict) else function
-        found.append({"type": "function", "function": None} | tool | {"function": described})
+        if not isinstance(function, dict) or not is_function(tool):
+            raise ChatTemplateError("a tool is not a function with a name: only functions can be served and trained")
+        found.append({"type": "function", "function": None} | tool | {"function": first | function})
     return found
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     ConfigDict,
     Field,
@@ -25,7 +26,7 @@ from streams.messages import ContentPart as ContentPart
 from streams.messages import FunctionCall as FunctionCall
 from streams.messages import Message as Message
 from streams.messages import Messages as Messages
-from streams.messages import Record, Tools
+from streams.messages import Record, Tools, as_definition
 from streams.messages import ToolCall as ToolCall
 
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
@@ -63,6 +64,10 @@ def _observed(said: Messages | str) -> Messages:
     return messages
 
 
+def _definitions(tools: Tools) -> Tools:
+    return tuple(map(as_definition, tools))
+
+
 def _or_text(as_messages: Callable[[Any], Any]) -> GetPydanticSchema:
     """In schema 1 an action and an observation were texts. JSON is read as either in one go, without Python between."""
 
@@ -77,7 +82,8 @@ def _or_text(as_messages: Callable[[Any], Any]) -> GetPydanticSchema:
 # An action is an assistant's message, an observation the messages that came back: results of tools, the user's words.
 Action: TypeAlias = Annotated[Message, _or_text(_action)]
 Observed: TypeAlias = Annotated[Messages, _or_text(_observed)]
-OfferedTools: TypeAlias = Annotated[Tools, Field(exclude_if=_is_empty)]
+# In another API's form they are read as the OpenAI API has them.
+OfferedTools: TypeAlias = Annotated[Tools, AfterValidator(_definitions), Field(exclude_if=_is_empty)]
 # The tools offered from a step on, None where they are those of the step before; before the first there are none.
 ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=_is_none)]
 ReasoningKept: TypeAlias = Annotated[bool, Field(exclude_if=_is_false)]

@@ -7,9 +7,10 @@ than this module; only the envelope around messages is strict.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from streams.settings import FrozenModel
 
@@ -38,18 +39,28 @@ def _drop_nulls(extra: dict[str, object]) -> None:
         del extra[name]
 
 
+def _as_text(arguments: object) -> object:
+    """Arguments as the API has them: some servers send the object itself, and null for none."""
+    if arguments is None:
+        return "{}"
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+
+
 class FunctionCall(_Open):
-    """A call of a function: `arguments` is JSON text as the model wrote it, which need not be valid."""
+    """A call of a function: `arguments` is JSON text as the model wrote it, which need not be valid.
+
+    An object is read as its JSON text, null or nothing as an empty object.
+    """
 
     name: str
-    arguments: str
+    arguments: Annotated[str, BeforeValidator(_as_text)] = "{}"
 
 
 class ToolCall(_Open):
     """One call in an assistant's message. `function` is absent in calls of other kinds, which are kept as they are."""
 
-    id: str = ""
-    type: str = "function"
+    id: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = ""
+    type: Annotated[str, BeforeValidator(lambda value: "function" if value is None else value)] = "function"
     function: FunctionCall | None = None
 
 
@@ -63,6 +74,28 @@ class ContentPart(_Open):
 # A tool as the OpenAI API describes it: {"type": "function", "function": {"name", "description", "parameters"}}.
 ToolDefinition: TypeAlias = dict[str, JsonValue]
 Tools: TypeAlias = tuple[ToolDefinition, ...]
+# Names of a function's JSON Schema: of OpenAI, Anthropic, MCP and Gemini.
+TOOL_PARAMETERS = ("parameters", "input_schema", "inputSchema", "parameters_json_schema", "parametersJsonSchema")
+# What a definition in another form says to its API alone, and not of the function.
+_NOT_OF_FUNCTION = frozenset({"type", "cache_control", *TOOL_PARAMETERS})
+
+
+def is_function(tool: ToolDefinition) -> bool:
+    """Return whether a tool is a function with a name: chat templates can write no other."""
+    function = tool.get("function")
+    return isinstance(function, dict) and isinstance(name := function.get("name"), str) and name != ""
+
+
+def as_definition(tool: ToolDefinition) -> ToolDefinition:
+    """The tool in the form above, where another API has its name and schema side by side; any other as it is."""
+    if isinstance(tool.get("function"), dict) or not isinstance(tool.get("name"), str):
+        return tool
+    schema = next((found for key in TOOL_PARAMETERS if (found := tool.get(key)) is not None), None)
+    if tool.get("type") not in (None, "function") and schema is None:
+        return tool
+    said = {key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION}
+    said.pop("function", None)
+    return {"type": "function", "function": said if schema is None else said | {"parameters": schema}}
 
 
 # What an assistant says by fields of which a text model is shown nothing, and no chat template writes.
@@ -90,9 +123,11 @@ class Message(_Open):
         if self.__pydantic_extra__:
             _drop_nulls(self.__pydantic_extra__)
         if self.role != "assistant" and (self.reasoning_content is not None or self.tool_calls):
-            raise ValueError(
-                "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
-            )
+            if self.reasoning_content or self.tool_calls:
+                raise ValueError(
+                    "only an assistant's message has reasoning_content or tool_calls: leave them out of the others"
+                )
+            self.__dict__["reasoning_content"] = None  # an empty one is none
         return self
 
     @property
@@ -181,33 +216,55 @@ def as_json(messages: Messages) -> str:
 def same_message(one: Message, other: Message) -> bool:
     """Return whether two messages say the same: they differ in reasoning, annotations and spelling at most.
 
-    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts, and
-    arguments of calls as their own JSON writer writes them.
+    Clients send an earlier reply back with other annotations, an empty content for none, a text as a list of parts or
+    without the white space around it, and arguments of calls as their own JSON writer writes them.
     """
     return one == other or _said(one) == _said(other)
 
 
 def same_conversation(one: Sequence[Message], other: Sequence[Message]) -> bool:
-    """Return whether two chats say the same, message by message."""
-    return len(one) == len(other) and all(map(same_message, one, other))
+    """Return whether two chats say the same, message by message.
+
+    Results of calls that were made side by side may come in any order, where ids say what they answer.
+    """
+    if len(one) != len(other):
+        return False
+    return all(map(same_message, one, other)) or all(map(same_message, _by_call(one), _by_call(other)))
+
+
+def _by_call(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages with the results of tools that follow each other in the order of the ids that they answer."""
+    for is_result, run in groupby(messages, lambda message: message.role == "tool"):
+        found = list(run)
+        identified = is_result and all(message.tool_call_id for message in found)
+        yield from sorted(found, key=lambda message: message.tool_call_id or "") if identified else found
 
 
 def _said(message: Message) -> tuple[object, ...]:
-    readable = message.is_readable
+    text: object = message.text if message.is_readable else message.content
+    if isinstance(text, str) and message.role == "assistant":
+        text = text.strip()
     calls = tuple(
         (each.id, each.model_dump_json())
         if each.function is None
         else (each.id, each.function.name, _same_arguments(each.function.arguments))
         for each in message.calls
     )
-    return message.role, message.text if readable else message.content, calls, message.tool_call_id or None
+    return message.role, text, calls, message.tool_call_id or None
 
 
 def _same_arguments(arguments: str) -> str:
-    """Arguments in one spelling: some servers and clients write none where others write an empty object."""
+    """Arguments in one spelling: some servers and clients write none, or null, where others write an empty object."""
     if not arguments.strip():
         return "{}"
     try:
-        return json.dumps(json.loads(arguments), sort_keys=True)
+        value = json.loads(arguments, strict=False, parse_float=_number)
+        return "{}" if value is None else json.dumps(value, sort_keys=True)
     except (ValueError, RecursionError):
         return arguments
+
+
+def _number(digits: str) -> int | float:
+    """A number as JavaScript has it, where 1.0 is 1."""
+    value = float(digits)
+    return int(value) if value.is_integer() else value

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from streams.errors import ExchangeError
 from streams.exchange.conversation import Conversation, Facts, JsonObject, Said, conversation_of, first_fault
-from streams.messages import MESSAGE, TOOLS, Record, Tools
+from streams.messages import MESSAGE, TOOLS, Record, Tools, as_definition
 
 _HALVES = ("prompt", "completion")
 _READ = frozenset({"messages", "tools", "functions", "ratchet", "id", *_HALVES})
@@ -112,15 +112,8 @@ def _as_openai(message: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _call(call: JsonValue) -> JsonValue:
-    if not isinstance(call, dict):
-        return call
-    if "function" not in call and "name" in call:
-        call = {"type": "function", "function": call}
-    call = {name: value for name, value in call.items() if not (name in ("id", "type") and value is None)}
-    function = call.get("function")
-    if isinstance(function, dict) and not isinstance(function.get("arguments"), str):
-        arguments = function.get("arguments")
-        call["function"] = function | {"arguments": json.dumps(arguments or {}, ensure_ascii=False)}
+    if isinstance(call, dict) and "function" not in call and "name" in call:
+        return {"type": "function", "function": call}
     return call
 
 
@@ -138,7 +131,7 @@ def _tools(document: JsonObject) -> Tools:
 def _tool(tool: JsonValue, place: str) -> JsonValue:
     if not isinstance(tool, dict):
         raise ExchangeError(f"{place}: it is not the definition of a tool")
-    return {"type": "function", "function": tool} if "name" in tool and "type" not in tool else tool
+    return as_definition(tool)
 
 
 def _parsed(value: JsonValue, place: str) -> JsonValue:

@@ -12,7 +12,7 @@ from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.injection import injection_sign
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.messages import Message, Messages
+from streams.messages import Message, Messages, is_function
 from streams.settings import FrozenModel, Secret
 from streams.trust.quota import QuotaSettings
 
@@ -113,6 +113,8 @@ def flag(event: Event) -> str | None:
     for message in (*came, event.action):
         for kind in message.unreadable():
             return f"a message holds what a text model cannot read: {kind}"
+    if not all(map(is_function, event.tools)):
+        return "a tool is not a function"
     for message in came:
         if message.role not in ("system", "developer"):
             for text in _read(message):

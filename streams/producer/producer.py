@@ -70,16 +70,17 @@ class Episode:
         self,
         messages: Sequence[Said],
         action: Said,
-        observation: Sequence[Said] | str,
+        observation: Sequence[Said] | str | None,
         *,
-        tools: Sequence[Mapping[str, object]] = (),
+        tools: Sequence[Mapping[str, object]] | None = (),
         done: bool = False,
         actor: Actor | None = None,
     ) -> bool:
         """Publish one step: exactly what the actor saw, what it did, what came back; see `Producer.publish`.
 
         `observation` has the messages that follow the action: results of its tool calls, the user's next words, or
-        both; a text stands for one message of the user. `tools` are those that the actor was offered at this step.
+        both; a text stands for one message of the user. `tools` are those that the actor was offered at this step. None
+        is nothing of either.
         `actor` is who acted if this one step is not the episode's actor's.
         """
         number = self._steps
@@ -91,13 +92,13 @@ class Episode:
                 agent=self._agent,
                 principal=self._principal,
                 task=self._task,
-                tools=TOOLS.validate_python(tuple(dict(tool) for tool in tools)),
+                tools=TOOLS.validate_python(tuple(dict(tool) for tool in tools or ())),
                 messages=MESSAGES.validate_python(tuple(messages)),
                 action=MESSAGE.validate_python(action),
                 observation=(
                     (user(observation),)
                     if isinstance(observation, str)
-                    else MESSAGES.validate_python(tuple(observation))
+                    else MESSAGES.validate_python(tuple(observation or ()))
                 ),
                 done=done,
                 actor=actor or self._actor,
@@ -223,7 +224,8 @@ class Producer:
             event = build()
             value = event.to_json()
             key = (event.principal if isinstance(event, RetractionEvent) else event.episode_id).encode()
-        except ValueError as error:
+        # An agent may hand over anything at all, and is not to be told of it.
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
             return self._drop(f"they are not valid: {_without_content(error)}")
         if len(value) > MAX_EVENT_BYTES:
             return self._drop(f"they are larger than {MAX_EVENT_BYTES} bytes")
@@ -242,7 +244,7 @@ class Producer:
         return False
 
 
-def _without_content(error: ValueError) -> str:
+def _without_content(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return ", ".join(f"{'.'.join(map(str, at['loc']))}: {at['type']}" for at in error.errors(include_input=False))
     return type(error).__name__

@@ -93,6 +93,18 @@ def test_tools_are_given_to_the_template_as_vllm_gives_them(tokenizers: Callable
     assert f'<tools>\n{{"type": "function", "function": {function}}}\n</tools>' in rendered
 
 
+def test_tools_in_another_apis_form_are_functions_and_a_tool_that_is_none_is_refused(
+    tokenizers: Callable[[str], ChatTokenizer],
+) -> None:
+    template = tokenizers("smollm2").template
+    nested: ToolDefinition = {"type": "function", "function": {"name": "open", "parameters": {}}}
+    for flat in ({"type": "function", "name": "open", "parameters": {}}, {"name": "open", "input_schema": {}}):
+        as_nested = template.render([user("Go.")], (nested,), prompt=True)
+        assert template.render([user("Go.")], (flat,), prompt=True) == as_nested
+    with pytest.raises(ChatTemplateError, match="a tool is not a function"):
+        template.render([user("Go.")], ({"type": "web_search"},), prompt=True)
+
+
 def test_developers_speak_as_the_system_where_the_template_does_not_know_them(
     tokenizers: Callable[[str], ChatTokenizer],
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
 
-from streams.messages import ToolDefinition, Tools
+from streams.messages import TOOL_PARAMETERS, ToolDefinition, Tools, as_definition
 from streams.otlp.dialects.rendering import numbered
 from streams.otlp.dialects.texts import decoded, mapping
 from streams.otlp.records import Attributes
@@ -14,7 +14,6 @@ ATTRIBUTES = ("gen_ai.tool.definitions", "llm.tools.", "llm.request.functions.",
 # Attributes with a list of definitions, or its JSON; Vercel's SDK has a JSON text for each.
 _LISTS = ("gen_ai.tool.definitions", "ai.prompt.tools")
 _SCHEMA = "tool.json_schema"
-_PARAMETERS = ("parameters", "input_schema", "inputSchema", "parameters_json_schema", "parametersJsonSchema")
 _MORE = ("strict",)
 _DECLARATIONS = ("function_declarations", "functionDeclarations")
 
@@ -88,9 +87,7 @@ def _each(value: dict[str, JsonValue]) -> Iterator[ToolDefinition]:
         yield value | {"function": {key: item for key, item in function.items() if item is not None}}
     elif isinstance(value.get("toolSpec"), dict):
         yield _function(mapping(value["toolSpec"]))
-    elif isinstance(value.get("name"), str) and (
-        value.get("type") in (None, "function") or any(key in value for key in _PARAMETERS)
-    ):
+    elif as_definition(value) is not value:
         yield _function(value)
     else:
         yield value
@@ -100,7 +97,7 @@ def _function(value: Mapping[str, JsonValue]) -> ToolDefinition:
     function: dict[str, JsonValue] = {"name": value.get("name")}
     if value.get("description"):
         function["description"] = value["description"]
-    schema = next((decoded(found) for key in _PARAMETERS if (found := value.get(key)) is not None), None)
+    schema = next((decoded(found) for key in TOOL_PARAMETERS if (found := value.get(key)) is not None), None)
     # Converse has the schema within an object.
     if isinstance(schema, dict) and list(schema) == ["json"]:
         schema = schema["json"]

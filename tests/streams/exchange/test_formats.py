@@ -154,6 +154,17 @@ def test_an_older_function_call_is_a_tool_call() -> None:
     assert conversation.tools(1) == (WEATHER,)
 
 
+def test_tools_in_another_apis_form_and_calls_with_nulls_are_read() -> None:
+    made = {"id": None, "type": None, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    chat = [{"role": "user", "content": "Is it warm?"}, {"role": "assistant", "content": None, "tool_calls": [made]}]
+    function = WEATHER["function"]
+    schema = {"type": "object", "properties": {}}
+    anthropic = {"name": "f", "input_schema": schema}
+    read = chat_jsonl.read({"messages": chat, "tools": [{"type": "function", **function}, anthropic]})
+    assert read.steps[0].action == assistant(None, call("weather", '{"city":"Bern"}'))
+    assert read.tools(0) == (WEATHER, {"type": "function", "function": {"name": "f", "parameters": schema}})
+
+
 def test_a_prompt_is_not_learned_from_and_its_completion_is() -> None:
     turns: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     conversation = chat_jsonl.read({"prompt": [*turns, turns[0]], "completion": [turns[1]]})

@@ -1,5 +1,7 @@
 """Agents give the producer messages as they have them."""
 
+from typing import Any
+
 from streams.events import EVENT, Actor, Message, StepEvent, Task
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
@@ -32,3 +34,25 @@ def test_a_step_takes_messages_and_tools_as_an_openai_client_has_them() -> None:
     assert first.action == Message.model_validate(reply)
     assert first.observation == (Message.model_validate(answer),)
     assert (second.tools, second.observation) == ((), (Message(role="user", content="Thanks."),))
+
+
+def test_none_is_nothing_and_what_is_no_message_or_tool_is_dropped_and_never_raised() -> None:
+    with EmbeddedBroker() as broker:
+        create_topics(KafkaSettings(bootstrap=broker.bootstrap, partitions=1))
+        with Producer(broker.bootstrap, agent="assistant", principal="tenant/user") as producer:
+            episode = producer.episode(TASK, EXPERT)
+            reply = Message(role="assistant", content="Yes.")
+            assert episode.step(STATE, reply, None, tools=None)
+            wrong: Any = object()
+            assert not episode.step(wrong, reply, [])
+            assert not episode.step(STATE, wrong, [])
+            assert not episode.step(STATE, reply, wrong)
+            assert not episode.step(STATE, reply, [], tools=[wrong])
+            assert not episode.step(STATE, reply, [], tools=wrong)
+            assert not episode.outcome(verifier="desk", success=True, score=1.0, evidence=wrong)
+            assert not producer.publish(wrong)
+            assert producer.stats().dropped == 7
+        (record,) = read(broker.bootstrap, "ratchet.events")
+    event = EVENT.validate_json(record[1])
+    assert isinstance(event, StepEvent)
+    assert (event.tools, event.observation) == ((), ())
