@@ -114,7 +114,10 @@ def conversation_of(
     """
     first = _first_action(said) if facts.opening is None else facts.opening
     if not 0 < first < len(said) or said[first].message.role != "assistant":
-        raise ExchangeError("messages: no assistant's message that may be learned from follows on another message")
+        raise ExchangeError(
+            "messages: there is no assistant's message to learn from: it needs at least one message before it, and "
+            "must not be exempt from learning"
+        )
     actions = [number for number in range(first, len(said)) if said[number].message.role == "assistant"]
     ends = (*actions[1:], len(said))
     by_step = facts.tools or {0: tools}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
-from streams.errors import ExchangeError
+from streams.errors import ExchangeError, UnnamedError
 from streams.events import Event, RetractionEvent
 from streams.exchange.conversation import NOT_LEARNED
 from streams.exchange.documents import Document, documents
@@ -47,14 +47,15 @@ class ImportReport(FrozenModel):
     """The result of `ratchet import`.
 
     `repeated` conversations say the same as one before them, and are the same episode. Of `flagged` ones nothing is
-    learned. `left_out` counts documents by the field that Ratchet has no place for. `skipped` counts those that could
-    not be read; `errors` has the first of these.
+    learned; those `without_outcome` are not trusted. `left_out` counts documents by the field that Ratchet has no place
+    for. `skipped` counts those that could not be read; `errors` has the first of these.
     """
 
     conversations: int
     steps: int
     successes: int
     failures: int
+    without_outcome: int
     repeated: int
     flagged: int
     skipped: int
@@ -81,11 +82,14 @@ class Import:
 
     def take(self, name: str, file: BinaryIO, watch: Watch) -> None:
         """Publish every conversation of `file`. Raises `ExchangeError` at the first that cannot be read, unless they
-        are skipped, and `BrokerError` when the cluster fails."""
+        are skipped, `UnnamedError` when the very first conversation lacks a name, and `BrokerError` when the cluster
+        fails."""
         for document in documents(file):
             try:
                 episode = self._read(name, document)
             except ExchangeError as error:
+                if isinstance(error, UnnamedError) and not self._counts["conversations"]:
+                    raise
                 self._skip(Skipped(file=name, place=document.place, error=str(error)))
             else:
                 self._publish(episode)
@@ -98,6 +102,7 @@ class Import:
             steps=counts["steps"],
             successes=counts["successes"],
             failures=counts["failures"],
+            without_outcome=counts["without_outcome"],
             repeated=counts["repeated"],
             flagged=counts["flagged"],
             skipped=counts["skipped"],
@@ -115,7 +120,7 @@ class Import:
             received = Received("", 0, 0, b"", event.to_json())
             if (refusal := self.admission.refusal(received, event)) is not None:
                 raise ExchangeError(f"the record role would refuse it: {refusal}")
-        self._left_out.update(conversation.left_out - self.attribution.fields)
+        self._left_out.update(conversation.left_out - self.attribution.fields_in(document.content))
         return episode
 
     def _publish(self, episode: ImportedEpisode) -> None:
@@ -128,7 +133,9 @@ class Import:
         self._seen.add(digest)
         self._counts["steps"] += len(episode.steps)
         self._counts["flagged"] += episode.steps[0].flag == NOT_LEARNED
-        if episode.outcome is not None:
+        if episode.outcome is None:
+            self._counts["without_outcome"] += 1
+        else:
             self._counts["successes" if episode.outcome.success else "failures"] += 1
 
     def _skip(self, skipped: Skipped) -> None:

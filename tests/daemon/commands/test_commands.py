@@ -173,3 +173,19 @@ def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_u
 )
 def test_wrong_usage_exits_with_two(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_an_import_asks_for_a_name_that_its_first_conversation_needs(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}\n')
+    named = ("import", str(file), "--format", "chat-jsonl", "--principal", "ann", "--dry-run", "--agent", "helpdesk")
+    result = CliRunner().invoke(app, named)
+    assert result.exit_code == 2
+    assert "--environment" in result.output
+    assert "line 1" not in result.output
+    assert "--skip-invalid" not in result.output
+    result = CliRunner().invoke(app, (*named, "--environment", "shop"))
+    assert result.exit_code == 0
+    assert "1 have no outcome, so they are not trusted" in result.output
+    told = CliRunner().invoke(app, (*named, "--environment", "shop", "--json"))
+    assert json.loads(told.stdout)["without_outcome"] == 1
