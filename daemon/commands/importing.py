@@ -116,6 +116,8 @@ def _publishing(settings: Settings, principal: str, *, dry_run: bool) -> Iterato
 def _tell(report: ImportReport, *, as_json: bool, dry_run: bool) -> None:
     for one in report.errors:
         typer.echo(f"skipped: {one.file}, {one.place}: {one.error}", err=True)
+    for warning, count in report.warnings.items():
+        typer.echo(f"warning: {count} conversations: {warning}", err=True)
     for name, count in report.left_out.items():
         typer.echo(f"left out: the field {name} of {count} conversations", err=True)
     if as_json:

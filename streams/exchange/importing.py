@@ -48,7 +48,8 @@ class ImportReport(FrozenModel):
 
     `repeated` conversations say the same as one before them, and are the same episode. Of `flagged` ones nothing is
     learned; those `without_outcome` are not trusted. `left_out` counts documents by the field that Ratchet has no place
-    for. `skipped` counts those that could not be read; `errors` has the first of these.
+    for, `warnings` those of which something may have been overlooked. `skipped` counts those that could not be read;
+    `errors` has the first of these.
     """
 
     conversations: int
@@ -60,6 +61,7 @@ class ImportReport(FrozenModel):
     flagged: int
     skipped: int
     left_out: dict[str, int]
+    warnings: dict[str, int]
     errors: tuple[Skipped, ...]
 
 
@@ -77,6 +79,7 @@ class Import:
     skip_invalid: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
     _left_out: Counter[str] = field(default_factory=Counter)
+    _warnings: Counter[str] = field(default_factory=Counter)
     _errors: list[Skipped] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
 
@@ -107,6 +110,7 @@ class Import:
             flagged=counts["flagged"],
             skipped=counts["skipped"],
             left_out=dict(sorted(self._left_out.items())),
+            warnings=dict(self._warnings),
             errors=tuple(self._errors),
         )
 
@@ -120,7 +124,11 @@ class Import:
             received = Received("", 0, 0, b"", event.to_json())
             if (refusal := self.admission.refusal(received, event)) is not None:
                 raise ExchangeError(f"the record role would refuse it: {refusal}")
-        self._left_out.update(conversation.left_out - self.attribution.fields_in(document.content))
+        left_out = conversation.left_out
+        if self.attribution.actor != "policy":
+            left_out |= conversation.of_policies
+        self._warnings.update([conversation.warning] if conversation.warning else [])
+        self._left_out.update(left_out - self.attribution.fields_in(document.content))
         return episode
 
     def _publish(self, episode: ImportedEpisode) -> None:

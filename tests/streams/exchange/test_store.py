@@ -321,3 +321,18 @@ def test_a_conversation_says_all_of_its_messages_in_order() -> None:
     last = published[1]
     assert isinstance(last, StepEvent)
     assert (*last.messages, last.action) == (user("a"), assistant("Yes."), user("a"), assistant("Yes."))
+
+
+def test_the_name_of_a_model_is_kept_of_policies_alone_and_a_newer_version_is_warned_of() -> None:
+    document = {
+        "schema_version": "ATIF-v1.9",
+        "agent": {"name": "a", "version": "1", "model_name": "qwen"},
+        "steps": [{"step_id": 1, "source": "user", "message": "x"}, {"step_id": 2, "source": "agent", "message": "y"}],
+    }
+    for actor, left_out in (("policy", set()), ("expert", {"agent.model_name"})):
+        work, published = importing(FormatName.ATIF, Attribution("ann", "shop", actor=actor))  # type: ignore[arg-type]  # it is one of them
+        taken(work, document)
+        assert set(work.report().left_out) == {"agent.version", *left_out}
+        assert list(work.report().warnings.values()) == [1]
+        assert isinstance(published[0], StepEvent)
+        assert published[0].actor.adapter == ("qwen" if actor == "policy" else None)
