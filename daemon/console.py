@@ -98,6 +98,10 @@ def status_table(report: StatusReport) -> Table:
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches
         table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
+        if report.store.not_trusted:
+            table.add_row("not trusted", f"{sum(report.store.not_trusted.values())} other episodes with a success")
+        for reason, count in report.store.not_trusted.items():
+            table.add_row("", f"{count}: {reason}")
         if report.store.untrusted:
             table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")

@@ -80,6 +80,14 @@ class ExchangeError(RatchetError):
     """A conversation in a file cannot be read, or not as the options say."""
 
 
+class UnnamedError(ExchangeError):
+    """Neither an option nor the file names the `missing` agent or environment."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"the document does not name the {missing}: say --{missing}")
+        self.missing = missing
+
+
 class RequestTooLargeError(RatchetError):
     """A request's body is larger than the settings allow."""
 

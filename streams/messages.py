@@ -77,7 +77,7 @@ Tools: TypeAlias = tuple[ToolDefinition, ...]
 # Names of a function's JSON Schema: of OpenAI, Anthropic, MCP and Gemini.
 TOOL_PARAMETERS = ("parameters", "input_schema", "inputSchema", "parameters_json_schema", "parametersJsonSchema")
 # What a definition in another form says to its API alone, and not of the function.
-_NOT_OF_FUNCTION = frozenset({"type", "cache_control", *TOOL_PARAMETERS})
+_NOT_OF_FUNCTION = frozenset({"type", "function", "cache_control", *TOOL_PARAMETERS})
 
 
 def is_function(tool: ToolDefinition) -> bool:
@@ -94,8 +94,9 @@ def as_definition(tool: ToolDefinition) -> ToolDefinition:
     if tool.get("type") not in (None, "function") and schema is None:
         return tool
     said = {key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION}
-    said.pop("function", None)
-    return {"type": "function", "function": said if schema is None else said | {"parameters": schema}}
+    if schema is not None:
+        said["parameters"] = schema
+    return {"type": "function", "function": said}
 
 
 # What an assistant says by fields of which a text model is shown nothing, and no chat template writes.

@@ -13,7 +13,7 @@ import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
@@ -28,6 +28,10 @@ from streams.store.export import Moment, Origin, export_transitions, look_back, 
 from streams.trust.holdout import Split
 
 STANDARD_OUTPUT = Path("-")
+_JSON_ENDINGS = frozenset({".json", ".jsonl", ".ndjson"})
+_PARQUET_ENDINGS = frozenset({".parquet", ".pq"})
+# Ids of one agent begin alike, with the time; so many characters at their end tell them apart.
+_SHOWN_OF_ID = 12
 
 
 class ExportFormat(StrEnum):
@@ -49,7 +53,10 @@ def transitions(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest transitions as of a sequence. The same sequence gives the same, but for revoked consent."""
+    """List the newest transitions as of a sequence. The same sequence gives the same, but for revoked consent.
+
+    The table has the ends of the episodes' ids; --json has them in full.
+    """
     moment, rows = run_async(_newest(Settings.load(config), as_of, origin, limit))
     if as_json:
         print_json(json.dumps(rows.to_pylist()))
@@ -94,6 +101,13 @@ def _format_of_conversations(
     """The format, None for Parquet. Options that do not go together are wrong usage."""
     if to != STANDARD_OUTPUT and not to.absolute().parent.is_dir():
         raise typer.BadParameter(f"folder not found: {to.absolute().parent}", param_hint="--to")
+    contradicted = _JSON_ENDINGS if file_format is ExportFormat.PARQUET else _PARQUET_ENDINGS
+    if contradicted.intersection(ending.lower() for ending in to.suffixes):
+        better = "--format chat-jsonl or atif" if file_format is ExportFormat.PARQUET else "--format parquet"
+        raise typer.BadParameter(
+            f"the format {file_format.value} contradicts the name {to.name}: use {better}, or name the file otherwise",
+            param_hint="--to",
+        )
     if file_format is ExportFormat.PARQUET:
         if to == STANDARD_OUTPUT:
             raise typer.BadParameter("a Parquet file is not written to stdout: name a file", param_hint="--to")
@@ -164,16 +178,21 @@ def _tell_conversations(report: ExportReport, to: Path, *, as_json: bool) -> Non
 
 
 def _table(rows: pa.Table, moment: Moment) -> Table:
+    episode = Column("episode", no_wrap=True)
     table = Table(
-        *("sequence", "origin", "episode", "step", "by", "action", "task"),
+        *("sequence", "origin", episode, "step", "by", "action", "task"),
         title=f"{rows.num_rows} of {moment.rows} transitions as of sequence {moment.as_of}",
     )
     for row in rows.to_pylist():
         by = row["source"] if row["origin"] == Origin.BRANCH else row["actor_kind"]
         action = _readable(row["action"])
-        cells = (row["sequence"], row["origin"], row["episode_id"], row["step"], by, action, row["task_id"])
+        cells = (row["sequence"], row["origin"], _end_of(row["episode_id"]), row["step"], by, action, row["task_id"])
         table.add_row(*(escape(str(cell)) for cell in cells))
     return table
+
+
+def _end_of(episode_id: str) -> str:
+    return episode_id if len(episode_id) <= _SHOWN_OF_ID + 1 else f"…{episode_id[-_SHOWN_OF_ID:]}"
 
 
 def _readable(action: str) -> str:

@@ -11,7 +11,7 @@ import typer
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from streams.errors import ConfigurationError, ExchangeError
+from streams.errors import ConfigurationError, ExchangeError, UnnamedError
 from streams.events import Event
 from streams.exchange.episodes import Attribution, Told
 from streams.exchange.formats import FormatName
@@ -76,6 +76,11 @@ def _take(work: Import, files: Sequence[Path]) -> None:
             try:
                 with nullcontext(sys.stdin.buffer) if path == _STANDARD_INPUT else path.open("rb") as file:
                     work.take(name, file, _watch(narrator, name, _size(path)))
+            except UnnamedError as error:
+                raise typer.BadParameter(
+                    f"the conversations of {name} do not say it: name the {error.missing}",
+                    param_hint=f"--{error.missing}",
+                ) from error
             except OSError as error:
                 raise ExchangeError(f"the file {path} cannot be read: {error.strerror}") from error
 
@@ -111,21 +116,28 @@ def _publishing(settings: Settings, principal: str, *, dry_run: bool) -> Iterato
 def _tell(report: ImportReport, *, as_json: bool, dry_run: bool) -> None:
     for one in report.errors:
         typer.echo(f"skipped: {one.file}, {one.place}: {one.error}", err=True)
+    for warning, count in report.warnings.items():
+        typer.echo(f"warning: {count} conversations: {warning}", err=True)
     for name, count in report.left_out.items():
         typer.echo(f"left out: the field {name} of {count} conversations", err=True)
     if as_json:
         print_json(report.model_dump_json())
         return
-    done = "would be published" if dry_run else "are published"
+    done = "would be published" if dry_run else "were published"
     typer.echo(
         f"{report.conversations} conversations {done} as episodes of {report.steps} steps: {report.successes} "
         f"successes, {report.failures} failures"
     )
+    if not dry_run:
+        typer.echo("what was imported before is stored once: `ratchet status --json` counts it under duplicates")
     if report.repeated:
         typer.echo(f"{report.repeated} of them repeat an earlier one, and are the same episode")
     if report.flagged:
         typer.echo(f"{report.flagged} of them are stored and not learned from: their file forbids it for an action")
     if report.skipped:
         typer.echo(f"{report.skipped} documents could not be read and were skipped")
-    if report.successes + report.failures == 0:
-        typer.echo("no outcome was told, so none of them is trusted: see --success, --failed and --outcome-field")
+    if report.without_outcome:
+        typer.echo(
+            f"{report.without_outcome} have no outcome, so they are not trusted: see --success, --failed and "
+            "--outcome-field"
+        )

@@ -7,6 +7,7 @@ https://github.com/harbor-framework/harbor/blob/main/rfcs/0001-trajectory-format
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +20,12 @@ from streams.exchange.atif_messages import OURS, message_of, ours, result_of, sa
 from streams.exchange.conversation import Conversation, Facts, JsonObject, Said, conversation_of, first_fault
 from streams.messages import TOOLS, Message, Tools
 
-_VERSION = "ATIF-v1.8"
+_MINOR = 8
+_VERSION = f"ATIF-v1.{_MINOR}"
 _UNKNOWN = "unknown"  # the format wants a name and a version of the agent
 _READ_OF_TRAJECTORY = {"schema_version", "session_id", "trajectory_id", "agent", "steps", "final_metrics", "extra"}
+# Read in the `extra` of a trajectory and of its final metrics.
+_VERDICTS = {"success", "reward", "score"}
 _READ_OF_STEP = {
     *("step_id", "timestamp", "source", "model_name", "message", "reasoning_content", "tool_calls", "observation"),
     *("extra", "llm_call_count", "is_copied_context"),
@@ -40,12 +44,17 @@ def read(document: JsonObject) -> Conversation:
             raise ExchangeError(f"schema_version: {trajectory.schema_version!r} is not a version 1 of ATIF")
         facts = Facts.model_validate(ours(trajectory.extra))
         facts = facts.model_copy(update={**_known(trajectory, facts), "tools": _changes(trajectory)})
-        return conversation_of(
+        conversation = conversation_of(
             list(_said(trajectory)),
             TOOLS.validate_python(tuple(trajectory.agent.tool_definitions or ())),
             facts,
             identity=trajectory.trajectory_id or trajectory.session_id or "",
             left_out=frozenset(_left_out(trajectory)),
+        )
+        return replace(
+            conversation,
+            of_policies=frozenset(_names_of_models(trajectory)),
+            warning=_warning(trajectory.schema_version),
         )
     except ValidationError as error:
         raise ExchangeError(first_fault(error)) from error
@@ -146,6 +155,7 @@ def _verdict(facts: Facts) -> dict[str, Any] | None:
 
 
 def _left_out(trajectory: Trajectory) -> Iterator[str]:
+    yield from _left_out_of_the_whole(trajectory)
     for name in trajectory.model_fields_set - _READ_OF_TRAJECTORY:
         if getattr(trajectory, name) is not None:
             yield name
@@ -155,6 +165,41 @@ def _left_out(trajectory: Trajectory) -> Iterator[str]:
                 yield f"steps.{name}"
         if set(step.extra or ()) - {OURS}:
             yield "steps.extra"
+
+
+def _left_out_of_the_whole(trajectory: Trajectory) -> Iterator[str]:
+    """Identifiers, the agent and the final metrics, but for what Ratchet itself writes there."""
+    own = ours(trajectory.extra)
+    for name in ("session_id", "trajectory_id"):
+        if getattr(trajectory, name) not in (None, own.get("episode_id")):
+            yield name
+    if not own or trajectory.agent.version != _UNKNOWN:
+        yield "agent.version"
+    if trajectory.agent.extra:
+        yield "agent.extra"
+    yield from (f"extra.{name}" for name in set(trajectory.extra or ()) - {OURS, *_VERDICTS})
+    final = trajectory.final_metrics
+    if final is None:
+        return
+    for name in final.model_fields_set - {"extra"}:
+        if getattr(final, name) is not None and not (own and name == "total_steps"):
+            yield f"final_metrics.{name}"
+    yield from (f"final_metrics.extra.{name}" for name in set(final.extra or ()) - _VERDICTS)
+
+
+def _names_of_models(trajectory: Trajectory) -> Iterator[str]:
+    if trajectory.agent.model_name is not None:
+        yield "agent.model_name"
+    if any(step.model_name for step in trajectory.steps):
+        yield "steps.model_name"
+
+
+def _warning(version: str) -> str:
+    """What to tell of a version that came after the one that is read; empty for the others."""
+    minor = version.removeprefix("ATIF-v1.").partition(".")[0]
+    if minor.isdecimal() and int(minor) <= _MINOR:
+        return ""
+    return f"schema_version {version} is newer than {_VERSION}: what changed since is not understood"
 
 
 def _moment(timestamp: str | None) -> datetime | None:

@@ -51,7 +51,8 @@ class Conversation:
     """One conversation. `identity` is its own name in its file, empty where it has none.
 
     `flag` is the reason for which nothing must be learned from it. `recorded_at` has the time of each step, None where
-    it is not known. `left_out` names the fields of the document that Ratchet has no place for.
+    it is not known. `left_out` names the fields of the document that Ratchet has no place for, `of_policies` those that
+    it keeps of policies alone. `warning` says why something may have been overlooked.
     """
 
     opening: Messages
@@ -61,6 +62,8 @@ class Conversation:
     flag: str | None = None
     recorded_at: tuple[datetime | None, ...] = ()
     left_out: frozenset[str] = frozenset()
+    of_policies: frozenset[str] = frozenset()
+    warning: str = ""
 
     @property
     def messages(self) -> Messages:
@@ -114,7 +117,10 @@ def conversation_of(
     """
     first = _first_action(said) if facts.opening is None else facts.opening
     if not 0 < first < len(said) or said[first].message.role != "assistant":
-        raise ExchangeError("messages: no assistant's message that may be learned from follows on another message")
+        raise ExchangeError(
+            "messages: there is no assistant's message to learn from: it needs at least one message before it, and "
+            "must not be exempt from learning"
+        )
     actions = [number for number in range(first, len(said)) if said[number].message.role == "assistant"]
     ends = (*actions[1:], len(said))
     by_step = facts.tools or {0: tools}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
-from streams.errors import ExchangeError
+from streams.errors import ExchangeError, UnnamedError
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.exchange.conversation import Conversation, JsonObject, first_fault
 from streams.ids import content_id
@@ -48,10 +48,10 @@ class Attribution:
     verifier: str = "import"
     told: Told = NOT_TOLD
 
-    @property
-    def fields(self) -> frozenset[str]:
-        """The fields of a document that are named here, by the first name of their path."""
-        return frozenset(path.partition(".")[0] for path in (self.task_field, self.told.field) if path is not None)
+    def fields_in(self, document: JsonObject) -> frozenset[str]:
+        """The fields that are named here and that `document` has, with every field around them."""
+        paths = (path for path in (self.task_field, self.told.field) if path is not None and _has(document, path))
+        return frozenset(path.rsplit(".", cut)[0] for path in paths for cut in range(path.count(".") + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def episode_of(
     """The events that say what `conversation` says, which was read from `document`.
 
     The evidence of the outcome is `source`. Without a task's id in it, conversations that begin alike are attempts at
-    the same task. Raises `ExchangeError` where a name or the outcome is missing or wrong.
+    the same task. Raises `ExchangeError` where the outcome or the task's id is wrong, `UnnamedError` where the agent or
+    the environment has no name.
     """
     facts = conversation.facts
     agent = _named(attribution.agent or facts.agent, "agent")
@@ -174,6 +175,12 @@ def field_of(document: JsonObject, path: str) -> JsonValue:
     return value
 
 
+def _has(document: JsonObject, path: str) -> bool:
+    around, _, name = path.rpartition(".")
+    value = field_of(document, around) if around else dict(document)
+    return isinstance(value, dict) and name in value
+
+
 def _task_id(conversation: Conversation, document: JsonObject, field: str | None) -> str:
     if field is not None:
         value = field_of(document, field)
@@ -187,5 +194,5 @@ def _task_id(conversation: Conversation, document: JsonObject, field: str | None
 
 def _named(name: str | None, what: str) -> str:
     if name is None:
-        raise ExchangeError(f"the document does not name the {what}: say --{what}")
+        raise UnnamedError(what)
     return name

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
-from streams.errors import ExchangeError
+from streams.errors import ExchangeError, UnnamedError
 from streams.events import Event, RetractionEvent
 from streams.exchange.conversation import NOT_LEARNED
 from streams.exchange.documents import Document, documents
@@ -47,18 +47,21 @@ class ImportReport(FrozenModel):
     """The result of `ratchet import`.
 
     `repeated` conversations say the same as one before them, and are the same episode. Of `flagged` ones nothing is
-    learned. `left_out` counts documents by the field that Ratchet has no place for. `skipped` counts those that could
-    not be read; `errors` has the first of these.
+    learned; those `without_outcome` are not trusted. `left_out` counts documents by the field that Ratchet has no place
+    for, `warnings` those of which something may have been overlooked. `skipped` counts those that could not be read;
+    `errors` has the first of these.
     """
 
     conversations: int
     steps: int
     successes: int
     failures: int
+    without_outcome: int
     repeated: int
     flagged: int
     skipped: int
     left_out: dict[str, int]
+    warnings: dict[str, int]
     errors: tuple[Skipped, ...]
 
 
@@ -76,16 +79,20 @@ class Import:
     skip_invalid: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
     _left_out: Counter[str] = field(default_factory=Counter)
+    _warnings: Counter[str] = field(default_factory=Counter)
     _errors: list[Skipped] = field(default_factory=list)
     _seen: set[bytes] = field(default_factory=set)
 
     def take(self, name: str, file: BinaryIO, watch: Watch) -> None:
         """Publish every conversation of `file`. Raises `ExchangeError` at the first that cannot be read, unless they
-        are skipped, and `BrokerError` when the cluster fails."""
+        are skipped, `UnnamedError` when the very first conversation lacks a name, and `BrokerError` when the cluster
+        fails."""
         for document in documents(file):
             try:
                 episode = self._read(name, document)
             except ExchangeError as error:
+                if isinstance(error, UnnamedError) and not self._counts["conversations"]:
+                    raise
                 self._skip(Skipped(file=name, place=document.place, error=str(error)))
             else:
                 self._publish(episode)
@@ -98,10 +105,12 @@ class Import:
             steps=counts["steps"],
             successes=counts["successes"],
             failures=counts["failures"],
+            without_outcome=counts["without_outcome"],
             repeated=counts["repeated"],
             flagged=counts["flagged"],
             skipped=counts["skipped"],
             left_out=dict(sorted(self._left_out.items())),
+            warnings=dict(self._warnings),
             errors=tuple(self._errors),
         )
 
@@ -115,7 +124,11 @@ class Import:
             received = Received("", 0, 0, b"", event.to_json())
             if (refusal := self.admission.refusal(received, event)) is not None:
                 raise ExchangeError(f"the record role would refuse it: {refusal}")
-        self._left_out.update(conversation.left_out - self.attribution.fields)
+        left_out = conversation.left_out
+        if self.attribution.actor != "policy":
+            left_out |= conversation.of_policies
+        self._warnings.update([conversation.warning] if conversation.warning else [])
+        self._left_out.update(left_out - self.attribution.fields_in(document.content))
         return episode
 
     def _publish(self, episode: ImportedEpisode) -> None:
@@ -128,7 +141,9 @@ class Import:
         self._seen.add(digest)
         self._counts["steps"] += len(episode.steps)
         self._counts["flagged"] += episode.steps[0].flag == NOT_LEARNED
-        if episode.outcome is not None:
+        if episode.outcome is None:
+            self._counts["without_outcome"] += 1
+        else:
             self._counts["successes" if episode.outcome.success else "failures"] += 1
 
     def _skip(self, skipped: Skipped) -> None:

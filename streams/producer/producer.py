@@ -6,14 +6,14 @@ Agents import it; it imports pydantic and kafka-python, and nothing heavier. `do
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from streams.errors import ConfigurationError, SpoolError
 from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
@@ -29,9 +29,21 @@ from streams.producer.spool_file import Entry
 
 MAX_EVENT_BYTES = 16 * 2**20
 
-# A message, or the JSON object that an OpenAI client sends and gets.
-Said: TypeAlias = Message | Mapping[str, object]
+
+class Dumpable(Protocol):
+    """An object of an SDK, such as the message of an OpenAI reply."""
+
+    def model_dump(self, *, exclude_none: bool) -> Any:
+        """Return it as a JSON object."""
+
+
+# A message, the JSON object that an OpenAI client sends and gets, or the SDK's own object.
+Said: TypeAlias = Message | Mapping[str, object] | Dumpable
 Compression = Literal["gzip", "lz4", "snappy", "zstd"]
+# Where a message is of a type that is not known.
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "tuple_type"})
+_REMEDY = "; a message is a JSON object, such as an SDK's `.model_dump(exclude_none=True)`, and several are a list"
+_Value = TypeVar("_Value")
 _CODECS = {"gzip": has_gzip, "lz4": has_lz4, "snappy": has_snappy, "zstd": has_zstd}
 
 
@@ -92,13 +104,13 @@ class Episode:
                 agent=self._agent,
                 principal=self._principal,
                 task=self._task,
-                tools=TOOLS.validate_python(tuple(dict(tool) for tool in tools or ())),
-                messages=MESSAGES.validate_python(tuple(messages)),
-                action=MESSAGE.validate_python(action),
+                tools=_read("tools", TOOLS, tuple(dict(tool) for tool in tools or ())),
+                messages=_read("messages", MESSAGES, _all_plain(messages)),
+                action=_read("action", MESSAGE, _plain(action)),
                 observation=(
                     (user(observation),)
                     if isinstance(observation, str)
-                    else MESSAGES.validate_python(tuple(observation or ()))
+                    else _read("observation", MESSAGES, _all_plain(() if observation is None else observation))
                 ),
                 done=done,
                 actor=actor or self._actor,
@@ -244,7 +256,37 @@ class Producer:
         return False
 
 
+class _UnreadableError(ValueError):
+    """A field of a step is not what it should be. The message has nothing of its content."""
+
+
+def _plain(said: Said) -> Said:
+    return said if isinstance(said, Message | Mapping) or not hasattr(said, "model_dump") else _dumped(said)
+
+
+def _dumped(said: Dumpable) -> Said:
+    dumped: Mapping[str, object] = said.model_dump(exclude_none=True)
+    return dumped
+
+
+def _all_plain(said: Sequence[Said]) -> tuple[Said, ...] | object:
+    """Each of the messages; what is no sequence of them stays as it is, and is refused when it is read."""
+    alone = isinstance(said, Message | Mapping | str) or hasattr(said, "model_dump") or not isinstance(said, Iterable)
+    return said if alone else tuple(_plain(one) for one in said)
+
+
+def _read(field: str, adapter: TypeAdapter[_Value], value: object) -> _Value:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        faults = error.errors(include_input=False)
+        told = ", ".join(f"{'.'.join(map(str, (field, *at['loc'])))}: {at['type']}" for at in faults)
+        raise _UnreadableError(f"{told}{_REMEDY if any(at['type'] in _NO_OBJECT for at in faults) else ''}") from None
+
+
 def _without_content(error: Exception) -> str:
+    if isinstance(error, _UnreadableError):
+        return str(error)
     if isinstance(error, ValidationError):
         return ", ".join(f"{'.'.join(map(str, at['loc']))}: {at['type']}" for at in error.errors(include_input=False))
     return type(error).__name__

@@ -9,6 +9,7 @@ from streams.store.queries.status import (
     EVENTS_BY_KIND,
     FAILURES_BY_KIND,
     FLAGGED_BY_REASON,
+    NOT_TRUSTED_BY_REASON,
     RECOVERY_COUNTS,
     REDACTIONS_BY_KIND,
     TRANSITIONS_BY_ORIGIN,
@@ -54,6 +55,9 @@ class StoreStatus(FrozenModel):
     branches: BranchCounts
     recoveries: RecoveryCounts = RecoveryCounts()
     trusted: dict[str, int] = Field(description="Trusted episodes by split of their task.")
+    not_trusted: dict[str, int] = Field(
+        default={}, description="Other episodes with a success that are not trusted, or not yet, by reason."
+    )
     untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
@@ -79,6 +83,7 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
         ),
         recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
         trusted=_by_name(store, TRUSTED_BY_SPLIT),
+        not_trusted=_by_name(store, NOT_TRUSTED_BY_REASON),
         positions=positions,
         authenticated=authenticated,
         **_row(store, COUNTS),

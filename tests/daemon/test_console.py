@@ -123,3 +123,12 @@ def test_the_status_table_says_why_episodes_are_flagged_and_what_the_otlp_role_c
     assert Text.from_markup(next(cell for cell in cells if "override" in cell)).plain == "1: injection: [override]"
     assert "4 steps, 2 calls without content" in cells
     assert cells[-2:] == ["2: masked", "3 spans of no known dialect: langfuse: generation"]
+
+
+def test_the_status_table_says_why_successes_are_not_trusted() -> None:
+    store = STORE.model_copy(update={"not_trusted": {"a step is missing": 2, "not an append-only conversation": 1}})
+    table = status_table(BARE.model_copy(update={"store": store}))
+    cells = [str(cell) for cell in table.columns[1].cells]
+    at = cells.index("3 other episodes with a success")
+    assert str(list(table.columns[0].cells)[at]) == "not trusted"
+    assert cells[at + 1 : at + 3] == ["2: a step is missing", "1: not an append-only conversation"]

@@ -1,5 +1,6 @@
 """The counts of `GET /status`."""
 
+from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import TRUSTED_NOW
 
 
@@ -17,6 +18,54 @@ FLAGGED_BY_REASON = """
     FROM flags GROUP BY ALL ORDER BY total DESC, name LIMIT 20
 """
 FAILURES_BY_KIND = _by("fate", "fatalities")
+
+# Episodes with a success that no other count speaks of: the first of the reasons that the judge would find. Those that
+# wait may still become trusted.
+NOT_TRUSTED_BY_REASON = f"""
+    WITH judged AS (
+        SELECT episode_id, bool_and(success) AS agreed, max(sequence) AS outcome_at
+        FROM outcomes
+        WHERE episode_id NOT IN (SELECT episode_id FROM trusted)
+          AND episode_id NOT IN (SELECT episode_id FROM flags)
+          AND episode_id NOT IN (SELECT episode_id FROM untrusted)
+          AND episode_id NOT IN ({REVOKED_EPISODES})
+        GROUP BY episode_id
+        HAVING bool_or(success)
+    ),
+    steps AS (
+        SELECT
+            *,
+            sequence < outcome_at AS before,
+            step > coalesce(max(step) FILTER (sequence < outcome_at) OVER (PARTITION BY episode_id), -1) AS after
+        FROM transitions JOIN judged USING (episode_id)
+        WHERE origin = 'production'
+    ),
+    known AS (
+        SELECT
+            episode_id,
+            min(step) = 0 AND max(step) + 1 = count(DISTINCT step) AS complete,
+            bool_or(after) AND NOT (
+                coalesce(bool_or(done) FILTER (after), false) AND NOT coalesce(bool_or(done) FILTER (before), false)
+            ) AS waits,
+            count(DISTINCT principal) AS principals,
+            count(DISTINCT (environment, task_id, seed)) AS tasks
+        FROM steps
+        GROUP BY episode_id
+    )
+    SELECT
+        CASE
+            WHEN NOT agreed THEN 'another outcome says that it failed'
+            WHEN complete IS NULL THEN 'none of its steps is stored'
+            WHEN waits THEN 'steps came after its outcome, and wait for an outcome of their own'
+            WHEN NOT complete THEN 'a step is missing'
+            WHEN principals > 1 THEN 'its steps are of several principals'
+            WHEN tasks > 1 THEN 'its steps are of several tasks'
+            ELSE 'not an append-only conversation'
+        END AS name,
+        count(*) AS total
+    FROM judged LEFT JOIN known USING (episode_id)
+    GROUP BY ALL ORDER BY total DESC, name
+"""
 
 BRANCH_COUNTS = """
     SELECT

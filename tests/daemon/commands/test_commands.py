@@ -1,17 +1,23 @@
 """The operator's commands over a real broker and a real record role, each in a process of its own."""
 
+import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from daemon.cli import app
+from daemon.commands.export import _table
 from learners.snapshots import build_snapshot, read_principals
 from streams.events import RetractionEvent
 from streams.kafka.broker import EmbeddedBroker
+from streams.messages import Message
 from streams.store.client import StoreClient
+from streams.store.export import Moment
 from tests.daemon.commands.recording import NOTHING_HELD_OUT, Ratchet, recording
 
 
@@ -157,6 +163,11 @@ def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_u
         ("export", "--to", "file", "--all"),
         ("export", "--to", "file", "--split", "train"),
         ("export", "--to", "file", "--format", "csv"),
+        ("export", "--to", "file.jsonl"),
+        ("export", "--to", "file.JSONL.gz"),
+        ("export", "--to", "file.json", "--format", "parquet"),
+        ("export", "--to", "file.parquet", "--format", "chat-jsonl"),
+        ("export", "--to", "file.parquet", "--format", "atif"),
         ("export", "--to", "file", "--format", "atif", "--origin", "branch"),
         ("export", "--to", "-", "--format", "chat-jsonl", "--json"),
         ("import", "no-such-file", "--format", "atif", "--principal", "ann"),
@@ -173,3 +184,30 @@ def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_u
 )
 def test_wrong_usage_exits_with_two(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_an_import_asks_for_a_name_that_its_first_conversation_needs(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]}\n')
+    named = ("import", str(file), "--format", "chat-jsonl", "--principal", "ann", "--dry-run", "--agent", "helpdesk")
+    result = CliRunner().invoke(app, named)
+    assert result.exit_code == 2
+    assert "--environment" in result.output
+    assert "line 1" not in result.output
+    assert "--skip-invalid" not in result.output
+    result = CliRunner().invoke(app, (*named, "--environment", "shop"))
+    assert result.exit_code == 0
+    assert "1 have no outcome, so they are not trusted" in result.output
+    told = CliRunner().invoke(app, (*named, "--environment", "shop", "--json"))
+    assert json.loads(told.stdout)["without_outcome"] == 1
+
+
+def test_episodes_are_told_apart_in_a_narrow_table_of_transitions() -> None:
+    ids = ["0199aaaa-0000-7000-8000-00000000000" + end for end in "12"] + ["short"]
+    row = {"sequence": 100_000, "origin": "production", "step": 1, "actor_kind": "policy", "task_id": "a/long/task" * 4}
+    rows = [row | {"episode_id": one, "action": Message(role="assistant", content="go " * 40).to_json()} for one in ids]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    moment = Moment(as_of=1, retracted_as_of=1, origin=None, rows=3, revoked=0)
+    console.print(_table(pa.Table.from_pylist(rows), moment))
+    shown = console.export_text()
+    assert [end in shown for end in ("…000000000001", "…000000000002", "short")] == [True] * 3

@@ -77,6 +77,7 @@ async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_
             report = json.loads(ratchet(*importing, "--skip-invalid", "--json"))
             assert (report["conversations"], report["steps"], report["successes"], report["skipped"]) == (3, 6, 3, 1)
             assert await stored(ratchet, OUTCOMES) == [{"success": True, "count": 3}]
+        assert "imported before is stored once" in ratchet(*importing, "--skip-invalid")
         assert len(await stored(ratchet, "SELECT DISTINCT episode_id FROM trusted")) == 3
         listed = ratchet("transitions")
         assert "list_orders" in listed

@@ -42,8 +42,8 @@ async def test_agents_ask_for_the_alias_and_the_reply_names_the_model_that_answe
 async def test_the_alias_is_the_only_model_that_is_served(serving: httpx.AsyncClient) -> None:
     assert [model["id"] for model in (await serving.get("/v1/models")).json()["data"]] == ["assistant"]
     assert (await serving.get("/v1/models/assistant")).json()["id"] == "assistant"
-    for name in ("base", "org/model"):
-        response = await serving.get(f"/v1/models/{name}")
+    for other in ("base", "org/model"):
+        response = await serving.get(f"/v1/models/{other}")
         assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
         assert "assistant" in response.json()["error"]["message"]
     for name in ("base", "ratchet-1-3f9c0a12b4de", None):

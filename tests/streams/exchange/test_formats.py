@@ -156,10 +156,13 @@ def test_an_older_function_call_is_a_tool_call() -> None:
 
 def test_tools_in_another_apis_form_and_calls_with_nulls_are_read() -> None:
     made = {"id": None, "type": None, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
-    chat = [{"role": "user", "content": "Is it warm?"}, {"role": "assistant", "content": None, "tool_calls": [made]}]
-    function = WEATHER["function"]
-    schema = {"type": "object", "properties": {}}
-    anthropic = {"name": "f", "input_schema": schema}
+    chat: list[Any] = [
+        {"role": "user", "content": "Is it warm?"},
+        {"role": "assistant", "content": None, "tool_calls": [made]},
+    ]
+    function: Any = WEATHER["function"]
+    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    anthropic: dict[str, Any] = {"name": "f", "input_schema": schema}
     read = chat_jsonl.read({"messages": chat, "tools": [{"type": "function", **function}, anthropic]})
     assert read.steps[0].action == assistant(None, call("weather", '{"city":"Bern"}'))
     assert read.tools(0) == (WEATHER, {"type": "function", "function": {"name": "f", "parameters": schema}})
@@ -258,10 +261,42 @@ def test_a_trajectory_of_another_tool_is_read() -> None:
         "run-1",
     )
     assert (conversation.facts.success, conversation.facts.score) == (None, 0.75)
-    assert conversation.left_out == {"notes", "steps.metrics"}
+    assert conversation.left_out == {
+        *("notes", "steps.metrics", "session_id", "agent.version", "final_metrics.total_steps")
+    }
+    assert conversation.of_policies == {"agent.model_name"}
     when = conversation.recorded_at[0]
     assert when is not None
     assert when.isoformat() == "2026-11-01T10:00:01+00:00"
+
+
+def test_what_a_trajectory_says_and_an_event_cannot_is_named() -> None:
+    agent = {"name": "a", "version": "1", "extra": {"commit": "c"}}
+    metrics = {"total_cost_usd": 0.5, "total_cached_tokens": None, "extra": {"reward": 1, "turns": 3}}
+    document = trajectory(
+        trajectory_id="t", agent=agent, final_metrics=metrics, extra={"success": True, "host": "h", "ratchet": {}}
+    )
+    conversation = atif.read(document)
+    assert conversation.left_out == {
+        *("session_id", "trajectory_id", "agent.version", "agent.extra", "extra.host", "steps.metrics"),
+        *("final_metrics.total_cost_usd", "final_metrics.extra.turns"),
+    }
+    assert conversation.of_policies == set()
+
+
+@given(conversation=conversations())
+def test_of_what_ratchet_itself_wrote_nothing_is_left_out(conversation: Conversation) -> None:
+    for file_format in FORMATS.values():
+        again = file_format.read(json.loads(file_format.write(conversation)))
+        assert not again.left_out
+        assert again.warning == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"), [("ATIF-v1.2", False), ("ATIF-v1.8", False), ("ATIF-v1.9", True), ("ATIF-v1.10", True)]
+)
+def test_a_newer_version_is_warned_of(version: str, warned: bool) -> None:
+    assert ("newer" in atif.read(trajectory(schema_version=version)).warning) is warned
 
 
 def test_copied_context_is_not_learned_from() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from streams.errors import ExchangeError
+from streams.errors import ExchangeError, UnnamedError
 from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.exchange.conversation import NOT_LEARNED, Conversation
 from streams.exchange.documents import documents
@@ -267,8 +267,29 @@ def test_an_action_that_must_not_be_learned_from_flags_its_episode() -> None:
 )
 def test_a_name_that_is_missing_is_asked_for(attribution: Attribution, missing: str) -> None:
     work, _ = importing(attribution=attribution)
-    with pytest.raises(ExchangeError, match=f"say --{missing}"):
+    with pytest.raises(UnnamedError, match=f"say --{missing}"):
         taken(work, LINE)
+
+
+def test_a_name_that_the_first_conversation_lacks_is_no_fault_of_its_line() -> None:
+    work, published = importing(attribution=replace(BY_ANN, environment=None), skip_invalid=True)
+    with pytest.raises(UnnamedError):
+        taken(work, "{broken", LINE)
+    work, published = importing(attribution=replace(BY_ANN, environment=None), skip_invalid=True)
+    taken(work, LINE | {"ratchet": {"environment": "shop"}}, LINE)
+    assert (len(published), work.report().skipped) == (2, 1)
+
+
+def test_conversations_without_an_outcome_are_counted_and_a_field_that_is_missing_hides_nothing() -> None:
+    lines = [messages("a") | {"scores": {"reward": 1}}, messages("b") | {"scores": {"rank": 1}}, messages("c")]
+    work, _ = importing(attribution=replace(BY_ANN, told=Told(field="scores.reward")))
+    taken(work, *lines)
+    report = work.report()
+    assert (report.conversations, report.successes, report.without_outcome) == (3, 1, 2)
+    assert report.left_out == {"scores": 1}
+    work, _ = importing(attribution=replace(BY_ANN, told=Told(field="scores.rewrad")))
+    taken(work, *lines)
+    assert (work.report().without_outcome, work.report().left_out) == (3, {"scores": 2})
 
 
 def places(text: bytes) -> Sequence[tuple[str, bool]]:
@@ -300,3 +321,18 @@ def test_a_conversation_says_all_of_its_messages_in_order() -> None:
     last = published[1]
     assert isinstance(last, StepEvent)
     assert (*last.messages, last.action) == (user("a"), assistant("Yes."), user("a"), assistant("Yes."))
+
+
+def test_the_name_of_a_model_is_kept_of_policies_alone_and_a_newer_version_is_warned_of() -> None:
+    document = {
+        "schema_version": "ATIF-v1.9",
+        "agent": {"name": "a", "version": "1", "model_name": "qwen"},
+        "steps": [{"step_id": 1, "source": "user", "message": "x"}, {"step_id": 2, "source": "agent", "message": "y"}],
+    }
+    for actor, left_out in (("policy", set()), ("expert", {"agent.model_name"})):
+        work, published = importing(FormatName.ATIF, Attribution("ann", "shop", actor=actor))  # type: ignore[arg-type]  # it is one of them
+        taken(work, document)
+        assert set(work.report().left_out) == {"agent.version", *left_out}
+        assert list(work.report().warnings.values()) == [1]
+        assert isinstance(published[0], StepEvent)
+        assert published[0].actor.adapter == ("qwen" if actor == "policy" else None)

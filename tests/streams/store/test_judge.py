@@ -1,5 +1,6 @@
 """What the store lets be learned from, and what it asks the branch workers to do about it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 from streams.events import (
     Event,
     OutcomeEvent,
+    RetractionEvent,
     StepEvent,
 )
 from streams.ids import content_id
@@ -131,3 +133,46 @@ def test_an_episode_reported_by_two_principals_is_unowned_and_not_trusted(store:
     first, second, verdict = episode("a")
     store.append(records([first, second.model_copy(update={"principal": "tenant/b"}), verdict]))
     assert status(store).trusted == {}
+
+
+def test_successes_that_are_not_trusted_are_counted_by_reason(store: Store) -> None:
+    first, second, verdict = episode("a")
+    assert isinstance(first, StepEvent)
+    assert isinstance(second, StepEvent)
+    rewritten = second.model_copy(update={"messages": second.messages[1:]})
+    other_task = second.task.model_copy(update={"seed": 99})
+    failure = OutcomeEvent(event_id="failure", episode_id="a", verifier="judge", success=False, score=0.0)
+    cases: list[tuple[str | None, list[Event]]] = [
+        ("not an append-only conversation", [first, rewritten, verdict]),
+        ("not an append-only conversation", [first, second, rewritten.model_copy(update={"event_id": "x"}), verdict]),
+        ("its steps are of several principals", [first, second.model_copy(update={"principal": "b"}), verdict]),
+        ("its steps are of several tasks", [first, second.model_copy(update={"task": other_task}), verdict]),
+        ("a step is missing", [second, verdict]),
+        ("none of its steps is stored", [verdict]),
+        ("another outcome says that it failed", [first, second, verdict, failure]),
+        ("steps came after its outcome, and wait for an outcome of their own", [verdict, first]),
+        (None, [first, second, verdict]),
+        (None, [first, second.model_copy(update={"flag": "told"}), verdict]),
+        (None, [first, second, failure]),
+        (None, [first, second]),
+    ]
+    expected: Counter[str] = Counter()
+    for number, (reason, events) in enumerate(cases):
+        names = {"episode_id": str(number)}
+        renamed = [e.model_copy(update={**names, "event_id": f"{number} {e.event_id}"}) for e in events]
+        store.append(records(renamed, partition=number))
+        expected.update([reason] if reason else [])
+        assert status(store).not_trusted == expected, reason
+
+
+def test_a_success_that_waits_is_no_longer_counted_when_it_is_trusted(store: Store) -> None:
+    first, second, verdict = episode("a")
+    store.append(records([verdict, first]))
+    assert sum(status(store).not_trusted.values()) == 1
+    store.append(records([second], start=2))
+    assert (status(store).not_trusted, status(store).trusted) == ({}, {"train": 1})
+    store.append(records(episode("b")[1:], start=3))
+    assert status(store).not_trusted == {"a step is missing": 1}
+    principal = column(store, "SELECT principal FROM transitions WHERE episode_id = 'b'")[0]
+    store.append(records([RetractionEvent(principal=principal, reason="asked")], start=5))
+    assert status(store).not_trusted == {}
