@@ -200,7 +200,7 @@ def _arguments(text: str) -> Any:
 
 def _offered(tools: Tools) -> list[dict[str, Any]]:
     """Tools with the order of fields, and the nulls, with which vLLM gives them to the template."""
-    first = {"name": None, "description": None, "parameters": None}
+    first: ToolDefinition = {"name": None, "description": None, "parameters": None}
     found = []
     for tool in map(as_definition, tools):
         function = tool.get("function")

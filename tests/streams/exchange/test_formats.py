@@ -156,7 +156,8 @@ def test_an_older_function_call_is_a_tool_call() -> None:
 
 def test_tools_in_another_apis_form_and_calls_with_nulls_are_read() -> None:
     made = {"id": None, "type": None, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
-    chat = [{"role": "user", "content": "Is it warm?"}, {"role": "assistant", "content": None, "tool_calls": [made]}]
+    action: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [made]}
+    chat: list[Any] = [{"role": "user", "content": "Is it warm?"}, action]
     function = WEATHER["function"]
     schema = {"type": "object", "properties": {}}
     anthropic = {"name": "f", "input_schema": schema}
