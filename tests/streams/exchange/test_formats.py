@@ -158,10 +158,10 @@ def test_tools_in_another_apis_form_and_calls_with_nulls_are_read() -> None:
     made = {"id": None, "type": None, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
     action: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [made]}
     chat: list[Any] = [{"role": "user", "content": "Is it warm?"}, action]
-    function = WEATHER["function"]
+    flat: dict[str, Any] = {"type": "function", **WEATHER["function"]}
     schema = {"type": "object", "properties": {}}
-    anthropic = {"name": "f", "input_schema": schema}
-    read = chat_jsonl.read({"messages": chat, "tools": [{"type": "function", **function}, anthropic]})
+    anthropic: dict[str, Any] = {"name": "f", "input_schema": schema}
+    read = chat_jsonl.read({"messages": chat, "tools": [flat, anthropic]})
     assert read.steps[0].action == assistant(None, call("weather", '{"city":"Bern"}'))
     assert read.tools(0) == (WEATHER, {"type": "function", "function": {"name": "f", "parameters": schema}})
 
