@@ -222,7 +222,7 @@ def _is_deep(value: Any) -> bool:
 
 def _offered(tools: Tools) -> list[dict[str, Any]]:
     """Tools with the order of fields, and the nulls, with which vLLM gives them to the template."""
-    first: dict[str, Any] = {"name": None, "description": None, "parameters": None}
+    first: ToolDefinition = {"name": None, "description": None, "parameters": None}
     found = []
     for tool in map(as_definition, tools):
         function = tool.get("function")

@@ -93,10 +93,11 @@ def as_definition(tool: ToolDefinition) -> ToolDefinition:
     schema = next((found for key in TOOL_PARAMETERS if (found := tool.get(key)) is not None), None)
     if tool.get("type") not in (None, "function") and schema is None:
         return tool
-    said = {key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION}
-    if schema is not None:
-        said["parameters"] = schema
-    return {"type": "function", "function": said}
+    said: ToolDefinition = {
+        key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION
+    }
+    said.pop("function", None)
+    return {"type": "function", "function": said if schema is None else said | {"parameters": schema}}
 
 
 # What an assistant says by fields of which a text model is shown nothing, and no chat template writes.

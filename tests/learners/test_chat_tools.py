@@ -98,10 +98,10 @@ def test_tools_in_another_apis_form_are_functions_and_a_tool_that_is_none_is_ref
 ) -> None:
     template = tokenizers("smollm2").template
     nested: ToolDefinition = {"type": "function", "function": {"name": "open", "parameters": {}}}
-    others: list[ToolDefinition] = [
+    others: tuple[ToolDefinition, ...] = (
         {"type": "function", "name": "open", "parameters": {}},
         {"name": "open", "input_schema": {}},
-    ]
+    )
     for flat in others:
         as_nested = template.render([user("Go.")], (nested,), prompt=True)
         assert template.render([user("Go.")], (flat,), prompt=True) == as_nested

@@ -156,14 +156,12 @@ def test_an_older_function_call_is_a_tool_call() -> None:
 
 def test_tools_in_another_apis_form_and_calls_with_nulls_are_read() -> None:
     made = {"id": None, "type": None, "function": {"name": "weather", "arguments": {"city": "Bern"}}}
-    chat: list[Any] = [
-        {"role": "user", "content": "Is it warm?"},
-        {"role": "assistant", "content": None, "tool_calls": [made]},
-    ]
-    function: Any = WEATHER["function"]
-    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    action: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [made]}
+    chat: list[Any] = [{"role": "user", "content": "Is it warm?"}, action]
+    flat: dict[str, Any] = {"type": "function", **WEATHER["function"]}
+    schema = {"type": "object", "properties": {}}
     anthropic: dict[str, Any] = {"name": "f", "input_schema": schema}
-    read = chat_jsonl.read({"messages": chat, "tools": [{"type": "function", **function}, anthropic]})
+    read = chat_jsonl.read({"messages": chat, "tools": [flat, anthropic]})
     assert read.steps[0].action == assistant(None, call("weather", '{"city":"Bern"}'))
     assert read.tools(0) == (WEATHER, {"type": "function", "function": {"name": "f", "parameters": schema}})
 
