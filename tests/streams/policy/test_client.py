@@ -60,7 +60,7 @@ async def test_replies_of_every_server_become_one_kind_of_message(message: dict[
 
 
 async def test_a_reply_that_is_no_message_is_a_clear_error() -> None:
-    wrong = [{"id": "1", "function": {"name": "ls", "arguments": {"a": 1}}}]
+    wrong = [{"id": "1", "function": {"name": 1, "arguments": "{}"}}]
     async with server(choice(content=None, tool_calls=wrong)) as client:
         with pytest.raises(PolicyError, match="tool-call parser"):
             await client.chat("m", (user("?"),), Sampling())
