@@ -65,21 +65,6 @@ class ReplyFormat:
     calls: CallSyntax | None = None
     tools_refused: str | None = None
 
-    @property
-    def begin(self) -> str:
-        """The text with which tool calls begin; empty where nothing stands before them, or none can be read."""
-        return self.calls.begin if self.calls else ""
-
-    @property
-    def end(self) -> str:
-        """The text with which tool calls end."""
-        return self.calls.end if self.calls else ""
-
-    @property
-    def arguments_key(self) -> str:
-        """The key of the arguments within a call."""
-        return self.calls.arguments_key if self.calls else "arguments"
-
     def parse(self, text: str, *, tools: bool = True, cut: bool = False) -> Message:
         """The message in a generated text: special tokens kept, without the token that ends the turn.
 
@@ -142,7 +127,8 @@ class ReplyFormat:
                 if any(mark.startswith(start) or start.startswith(mark) for mark in ("{", _PYTHON_TAG)):
                     return ""
             else:
-                certain = _held_back(certain.partition(opening)[0], opening)
+                before, begun, _ = certain.partition(opening)
+                certain = before if begun else _held_back(before, opening)
                 certain = _held_back(certain, self.calls.separator).removesuffix(self.calls.separator)
                 certain = certain if certain.strip(SPACE) else ""
         if self.content_end:

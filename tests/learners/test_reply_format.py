@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from learners.chat import ChatTokenizer
@@ -178,7 +178,7 @@ def test_of_a_cut_reply_the_complete_calls_are_read_and_no_markup(
     text = written(tokenizer, made)
     functions = said(read.parse(text))[2]
     assert len(functions) == len(made.calls)
-    seen, start = set(), text.index(read.begin.strip() or "{")
+    seen, start = set(), text.index(syntax.begin.strip() or "{")
     for before in ("", f"Let me see.{syntax.separator}") if syntax.begin else ("",):
         for end in range(start + 1, len(text) + 1):
             message = read.parse(text[:start] + before + text[start:end], cut=True)
@@ -290,6 +290,7 @@ PIECES = st.sampled_from(
 )
 @settings(max_examples=25)
 @given(pieces=st.lists(PIECES, max_size=8), tools=st.booleans())
+@example(pieces=["<tool", "<tool_call>"], tools=True)
 def test_what_is_certain_of_an_unfinished_reply_is_never_taken_back(
     tokenizers: Callable[[str], ChatTokenizer], template: str, pieces: list[str], tools: bool
 ) -> None:

@@ -43,7 +43,7 @@ NOT_TRUSTED_BY_REASON = f"""
     known AS (
         SELECT
             episode_id,
-            min(step) = 0 AND max(step) + 1 = count(DISTINCT step) AS complete,
+            min(step) = 0 AND max(step)::BIGINT + 1 = count(DISTINCT step) AS complete,
             bool_or(after) AND NOT (
                 coalesce(bool_or(done) FILTER (after), false) AND NOT coalesce(bool_or(done) FILTER (before), false)
             ) AS waits,
