@@ -94,7 +94,7 @@ def _continued(
 
 
 def _identity(task_id: str, opening: Messages, steps: Sequence[RecordedStep]) -> str:
-    """The same for episodes that went the same way: the ids of calls, which are drawn anew each time, say nothing."""
+    """The same for episodes that went the same way: the ids of calls, which differ each time, say nothing."""
     ids: dict[str | None, str] = {}
 
     def numbered(message: Message) -> Message:

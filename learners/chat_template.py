@@ -191,7 +191,7 @@ def _given_call(each: ToolCall) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Arguments as templates expect them: the value that the JSON text stands for, or the text where it is no JSON.
+    """Arguments as templates expect them: the value that the JSON text stands for, or the text where it is not JSON.
 
     JSON that is nested too deep to be walked through stays text, too.
     """

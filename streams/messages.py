@@ -96,7 +96,6 @@ def as_definition(tool: ToolDefinition) -> ToolDefinition:
     said: ToolDefinition = {
         key: value for key, value in tool.items() if value is not None and key not in _NOT_OF_FUNCTION
     }
-    said.pop("function", None)
     return {"type": "function", "function": said if schema is None else said | {"parameters": schema}}
 
 
@@ -203,11 +202,6 @@ def tool_result(text: str, identity: str = "") -> Message:
 def text_of(messages: Iterable[Message]) -> str:
     """The texts of messages, joined by line feeds."""
     return "\n".join(message.text for message in messages)
-
-
-def spoken(messages: Iterable[Message]) -> Messages:
-    """The messages without reasoning."""
-    return tuple(message.spoken() for message in messages)
 
 
 def as_json(messages: Messages) -> str:

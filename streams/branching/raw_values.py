@@ -14,9 +14,8 @@ from itertools import chain, islice, product
 from typing import Self
 
 from streams.events import BranchRequest
-from streams.messages import Message, Messages, Tools, text_of
+from streams.messages import Message, Messages, Tools, same_conversation, text_of
 from streams.redaction.redactor import Redactor
-from streams.sandboxes.session import same_answers
 
 # Spellings of one value, in one action: as it was shown, as it is read, and the next ones that were shown.
 _MOST_VARIANTS = 12
@@ -104,7 +103,7 @@ class RawValues:
 
     def agrees(self, shown: Messages, recorded: Messages) -> bool:
         """Return whether the sandbox shows what was recorded, but for what redaction took out of the recording."""
-        return same_answers(shown, recorded) or same_answers(self.redacted(shown), recorded)
+        return same_conversation(shown, recorded) or same_conversation(self.redacted(shown), recorded)
 
     def agree_but_for_the_key(self, redacted: Messages, recorded: Messages) -> bool:
         """Return whether two redacted texts differ in nothing but the digits of placeholders."""

@@ -28,7 +28,7 @@ class Call:
 
 
 def read(call: ToolCall) -> Call:
-    """The function that is called, and its arguments. Raises `ToolCallError` for arguments that are no JSON object.
+    """The function that is called, and its arguments. Raises `ToolCallError` for arguments that are not a JSON object.
 
     Some servers write no arguments as an empty text.
 
@@ -98,7 +98,7 @@ def _compact(value: JsonValue) -> str:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:

@@ -4,6 +4,7 @@ Whether an episode may be learned from is decided later, by `streams.trust.rules
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
@@ -148,8 +149,9 @@ def _new(event: StepEvent) -> Messages:
     """The messages of the state that came after the action before it."""
     if event.step == 0:
         return event.messages
-    old = max((n for n, message in enumerate(event.messages) if message.role == "assistant"), default=-1)
-    return event.messages[old + 1 :]
+    # From the end, since a state has few new messages and may have many old ones.
+    new = takewhile(lambda message: message.role != "assistant", reversed(event.messages))
+    return tuple(new)[::-1]
 
 
 def _step_refusal(event: StepEvent, limits: AdmissionSettings) -> str | None:

@@ -94,7 +94,7 @@ def chains(calls: Iterable[Call]) -> list[Chain]:
         if chain is None:
             found.append(chain := Chain([call]))
         else:
-            # Agents trim replies, and write arguments anew, before they put them into the history; instrumentations
+            # Agents trim replies, and rewrite arguments, before they put them into the history; instrumentations
             # lose ids of calls in one of the two. What they went on with is what was done.
             last, history = chain.calls[-1], messages[replied]
             told = {"content": history.content, "tool_calls": history.tool_calls}

@@ -149,7 +149,7 @@ class _Episode:
     def step(self, step: RecordedStep) -> RecordedStep:
         action, observation = self.message(step.action), self.messages(step.observation)
         tools = None if step.tools is None else self.tools(step.tools)
-        return RecordedStep(action=action, observation=observation, tools=tools)
+        return step.model_copy(update={"action": action, "observation": observation, "tools": tools})
 
     def tools(self, tools: Tools) -> Tools:
         return tuple(self._texts.json(tools, self._id, self.counts)) if tools else tools

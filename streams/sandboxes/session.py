@@ -162,7 +162,7 @@ class ReplaySession:
 
     @staticmethod
     def _check(reference: ReferenceTrajectory, number: int, restored: Observation) -> None:
-        if not same_answers(restored.messages, reference.expected[number]):
+        if not same_conversation(restored.messages, reference.expected[number]):
             where = f"after action {number}" if number else "at the start"
             shown = _shown(restored.messages, reference.expected[number])
             raise DivergedError(f"the sandbox shows something else than was recorded {where}: {shown[:200]!r}")
@@ -176,15 +176,6 @@ def _sound(answer: Observation) -> Observation:
             "Let it answer with messages of tools and users only."
         )
     return answer
-
-
-def same_answers(shown: Messages, recorded: Messages) -> bool:
-    """Return whether both say the same. Agents that call tools side by side send the results in any order."""
-    return same_conversation(shown, recorded) or same_conversation(_by_call(shown), _by_call(recorded))
-
-
-def _by_call(messages: Messages) -> Sequence[Message]:
-    return sorted(messages, key=lambda message: (message.role != "tool", message.tool_call_id or ""))
 
 
 def _shown(messages: Messages, recorded: Messages) -> str:

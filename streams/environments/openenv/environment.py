@@ -113,7 +113,7 @@ class OpenEnv:
             return self._call(action, before)
         data = self._data(action)
         if data is None:
-            reason = "the server's tools cannot be called" if action.calls else "the action is no JSON object"
+            reason = "the server's tools cannot be called" if action.calls else "the action is not a JSON object"
             return _not_understood(action, reason, before)
         try:
             return self._observe("step", data)

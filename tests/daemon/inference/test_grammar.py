@@ -59,6 +59,12 @@ class Model:
         assert text is not None
         return text
 
+    @property
+    def begin(self) -> str:
+        """The text with which calls begin, empty where nothing does."""
+        syntax = self.chat.reply_format.calls
+        return syntax.begin if syntax is not None else ""
+
     def parse(self, text: str | None) -> Message:
         assert text is not None
         return self.chat.reply_format.parse(text)
@@ -87,7 +93,7 @@ def test_what_has_to_be_calls_is_read_as_calls_and_written_as_the_template_write
     if thinks and thoughts is None:
         pytest.skip("this model does not think")
     reasoning = f"{thoughts.begin}First, Oslo.{thoughts.end}" if thinks and thoughts else ""
-    begin = reasoning + (model.chat.reply_format.begin or "{")
+    begin = reasoning + (model.begin or "{")
     text = model.follow(model.grammar("required"), begin, seed)
     message = model.parse(text)
     assert message.calls
@@ -118,7 +124,7 @@ def test_at_most_one_call_is_made_where_parallel_ones_are_not_wanted(model: Mode
 
 
 def test_no_call_is_begun_where_none_is_wanted(model: Model) -> None:
-    begin = model.chat.reply_format.begin
+    begin = model.begin
     assert model.follow(model.grammar("none"), f"Well.{begin}" if begin else '{"name"', 1) is None
     assert model.follow(model.grammar("none"), "Well, {}", 1) == "Well, {}"
 
@@ -126,9 +132,9 @@ def test_no_call_is_begun_where_none_is_wanted(model: Model) -> None:
 def test_calls_and_an_answer_in_its_format_stand_beside_each_other(model: Model) -> None:
     grammar = model.grammar("auto", answer=True)
     assert model.follow(grammar, "tru", 1) == "true"
-    assert len(model.parse(model.follow(grammar, model.chat.reply_format.begin or "{", 2)).calls) >= 1
+    assert len(model.parse(model.follow(grammar, model.begin or "{", 2)).calls) >= 1
     assert model.follow(grammar, "Well", 1) is None
-    assert model.follow(model.grammar("none", answer=True), model.chat.reply_format.begin or "{", 2) is None
+    assert model.follow(model.grammar("none", answer=True), model.begin or "{", 2) is None
 
 
 def test_without_demands_there_is_no_grammar(model: Model) -> None:

@@ -79,7 +79,7 @@ def test_calls_without_ids_are_answered_in_their_order() -> None:
         ("tail", '{"file_name": "report.txt", "lines": "one"}', "at lines: 'one' is not of type 'integer'"),
         ("cd", '{"folder": "docu', "not valid JSON"),
         ("cd", '["documents"]', "not a JSON object"),
-        ("absolute_value", '{"number": NaN}', "NaN is no JSON"),
+        ("absolute_value", '{"number": NaN}', "NaN is not JSON"),
         ("cd", "[" * 100_000, "not valid JSON"),
         ("cd", '{"folder": "\\ud800"}', "not valid JSON"),
     ],

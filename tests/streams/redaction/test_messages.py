@@ -290,7 +290,8 @@ def test_results_of_branch_workers_are_redacted_as_events_are(result: BranchResu
     if isinstance(result, BranchResult):
         update = {"alternatives": (result.alternatives[0].model_copy(update={"action": action}),)}
     else:
-        steps = (result.recoveries[0].steps[0].model_copy(update={"action": action, "tools": tools}),)
+        kept = {"action": action, "tools": tools, "reasoning_kept": True}
+        steps = (result.recoveries[0].steps[0].model_copy(update=kept),)
         update = {"recoveries": (result.recoveries[0].model_copy(update={"steps": steps}),)}
     told = result.model_copy(update=update)
     cleaned, counts = REDACTOR.redact_result(told)
@@ -298,6 +299,7 @@ def test_results_of_branch_workers_are_redacted_as_events_are(result: BranchResu
     assert b"jo@" not in cleaned.to_json()
     assert counts["email"] == (1 if isinstance(result, BranchResult) else 2)
     assert type(result).model_validate_json(cleaned.to_json()) == cleaned
+    assert isinstance(cleaned, BranchResult) or cleaned.recoveries[0].steps[0].reasoning_kept
     assert REDACTOR.redact_result(result) == (result, {})
 
 

@@ -288,17 +288,17 @@ def test_an_episode_that_is_nested_too_deep_to_be_read_again_is_flagged(store: S
 
 
 def test_near_duplicates_are_seen_in_arguments_and_results() -> None:
-    def likeness(argument: str, result: str, identity: str) -> int:
+    def hash_of(argument: str, result: str, identity: str) -> int:
         action = assistant(None, call("find", json.dumps({"what": argument}), identity))
         task = Task(environment="desk", task_id=TASK)
         step = StoredStep(0, task, (user("Go."),), action, (tool_result(result, identity),), "policy", "p")
         return similarity_hash([step])
 
     told = "milk that somebody put away in the last week of the month"
-    same = likeness(told, told, "c1")
-    assert likeness(told, told, "c2") == same
-    assert likeness("a parcel of old books for the library", told, "c1") != same
-    assert likeness(told, "a parcel of old books for the library", "c1") != same
+    same = hash_of(told, told, "c1")
+    assert hash_of(told, told, "c2") == same
+    assert hash_of("a parcel of old books for the library", told, "c1") != same
+    assert hash_of(told, "a parcel of old books for the library", "c1") != same
 
 
 def test_a_message_of_one_text_and_one_of_several_say_the_same_only_if_their_texts_do() -> None:
