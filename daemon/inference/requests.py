@@ -244,7 +244,7 @@ def _tool_fault(tool: ToolDefinition, index: int) -> str | None:
         return f"tool {index} names no function: send {{'type': 'function', 'function': {{'name': …}}}}"
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        return f"the parameters of {function['name']} are not a JSON schema: send an object"
+        return f"the parameters of {function['name']} are no JSON schema: send an object"
     if isinstance(parameters, dict) and parameters.get("type", "object") != "object":
         return f"the parameters of {function['name']} are of type {parameters['type']!r}, and only objects can be"
     return None
