@@ -64,6 +64,7 @@ class KafkaSettings(FrozenModel):
     transitions_topic: str = Field(default="ratchet.transitions", description="What became of each state.")
     dead_letters_topic: str = Field(default="ratchet.dead-letters", description="What could not be read.")
     spans_topic: str = Field(default="ratchet.spans", description="OpenTelemetry spans on their way to events.")
+    calls_topic: str = Field(default="ratchet.calls", description="Calls that the gateway captured, and feedback.")
     raw_retention_h: int = Field(
         default=168, ge=1, description="Hours that topics made by Ratchet keep what agents sent; it is not redacted."
     )
@@ -84,4 +85,4 @@ class KafkaSettings(FrozenModel):
     @property
     def raw_topics(self) -> tuple[str, ...]:
         """Topics that hold what agents sent as they sent it."""
-        return (self.events_topic, self.spans_topic, self.dead_letters_topic)
+        return (self.events_topic, self.spans_topic, self.calls_topic, self.dead_letters_topic)
