@@ -57,22 +57,28 @@ def read_reply(text: str) -> Body | Stream:
 
 def _read_stream(text: str) -> Stream:
     found: list[tuple[str, Body]] = []
+    broken = False
     for name, data, ended in _events(text):
         if data.strip() == _DONE:
-            return Stream(tuple(found), True)
+            return Stream(tuple(found), True) if not broken else _broken()
         try:
             value = from_json(data, allow_inf_nan=False)
         except ValueError:
-            # Behind the last line feed an event may have been cut off.
-            if ended or not _begins(data):
+            if not _begins(data):
                 refuse(Absence.NOT_UNDERSTOOD, "an event of the streamed reply is not JSON")
-            break
+            # An error may follow that says why. Behind the last empty line nothing was told yet.
+            broken |= ended
+            continue
         if not isinstance(value, dict):
             refuse(Absence.NOT_UNDERSTOOD, "an event of the streamed reply is not a JSON object")
         if _is_error(name, value):
             _failed(value)
         found.append((name, value))
-    return Stream(tuple(found), False)
+    return Stream(tuple(found), False) if not broken else _broken()
+
+
+def _broken() -> NoReturn:
+    refuse(Absence.INCOMPLETE, "an event of the streamed reply was cut")
 
 
 def _events(text: str) -> Iterator[tuple[str, str, bool]]:
