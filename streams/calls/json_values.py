@@ -13,3 +13,8 @@ def compact(value: JsonValue, *, sort_keys: bool = False) -> str:
 def mapping(value: JsonValue) -> dict[str, JsonValue]:
     """The value where it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def word(value: JsonValue) -> str:
+    """The value where it is a text, else an empty one."""
+    return value if isinstance(value, str) else ""

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import canonical_arguments, ended, joined, message_of, reply_message, tools_of
-from streams.calls.json_values import mapping
+from streams.calls.json_values import mapping, word
 from streams.calls.media import kept_part, media_part
 from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
 
@@ -100,7 +100,7 @@ def _said(blocks: list[JsonValue], where: str) -> dict[str, object]:
     calls: list[ToolCall] = []
     thoughts: list[str] = []
     for block in map(mapping, blocks):
-        kind = block.get("type")
+        kind = word(block.get("type"))
         if kind == "thinking":
             thoughts.append(thought if isinstance(thought := block.get("thinking"), str) else "")
         elif kind == "redacted_thinking":
@@ -125,8 +125,8 @@ def _call(block: Body, where: str) -> ToolCall:
 
 
 def _part(block: Body, where: str) -> ContentPart:
-    kind = block.get("type")
-    if not isinstance(kind, str) or not kind:
+    kind = word(block.get("type"))
+    if not kind:
         refuse(Absence.NOT_UNDERSTOOD, f"a block of {where} has no type")
     if kind == "text":
         text = block.get("text")
@@ -140,7 +140,7 @@ def _assembled(stream: Stream) -> Body:
     open_blocks: set[int] = set()
     message: Body = {}
     for name, event in stream.events:
-        kind = event.get("type") or name
+        kind = word(event.get("type")) or name
         index = value if isinstance(value := event.get("index"), int) else len(blocks)
         if kind == "message_start":
             message = dict(mapping(event.get("message")))
@@ -161,7 +161,7 @@ def _assembled(stream: Stream) -> Body:
 
 
 def _grow(block: Body, delta: Body) -> None:
-    name = _DELTAS.get(str(delta.get("type")))
+    name = _DELTAS.get(word(delta.get("type")))
     if name is not None and isinstance(more := delta.get(name), str):
         before = block.get(name)
         block[name] = (before if isinstance(before, str) else "") + more

@@ -62,7 +62,7 @@ class Choice:
     calls: list[Body] = field(default_factory=list)
     media: Body = field(default_factory=dict)
     finish_reason: JsonValue = None
-    _places: dict[JsonValue, int] = field(default_factory=dict)
+    _places: dict[int | str, int] = field(default_factory=dict)
 
     def add(self, delta: Body) -> None:
         """Take in a delta; a message is one that holds everything."""
@@ -100,7 +100,8 @@ class Choice:
 
     def _call_of(self, told: Body) -> Body:
         """The call that a part of one belongs to: by its index, unless its id is another's; else by its id."""
-        index, identity = told.get("index"), told.get("id") or None
+        index = value if isinstance(value := told.get("index"), int | str) else None
+        identity = told.get("id") or None
         named = bool(mapping(told.get("function")).get("name") or mapping(told.get("custom")).get("name"))
         place = None
         if index is not None:

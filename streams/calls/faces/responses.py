@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import ended, joined, message_of, reply_message, tools_of
-from streams.calls.json_values import compact, mapping
+from streams.calls.json_values import compact, mapping, word
 from streams.calls.media import kept_part, media_part
 from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, user
 
@@ -99,7 +99,7 @@ def _assembled(stream: Stream) -> Body:
     """The response that the last event of a stream tells; its items by their own events where that leaves them out."""
     items: dict[int, JsonValue] = {}
     for name, event in stream.events:
-        kind = event.get("type") or name
+        kind = word(event.get("type")) or name
         if kind == "response.output_item.done":
             index = event.get("output_index")
             items[index if isinstance(index, int) else len(items)] = event.get("item")
@@ -136,7 +136,7 @@ class _Turn:
 
     def takes(self, item: Body, where: str) -> bool:
         """Take in an item if it is an assistant's."""
-        kind = item.get("type") or "message"
+        kind = word(item.get("type")) or "message"
         if kind == "message":
             if item.get("role") != "assistant":
                 return False
@@ -145,11 +145,11 @@ class _Turn:
             self._thoughts += _thoughts(item)
         elif kind in ("function_call", "custom_tool_call"):
             self._calls.append(_call(item, where))
-        elif str(kind).endswith("_output") or kind in ("item_reference", "mcp_approval_response"):
+        elif kind.endswith("_output") or kind in ("item_reference", "mcp_approval_response"):
             return False
         else:
             # Calls that the provider's own tools answered, and marks of its own.
-            self._parts.append(kept_part(str(kind), item))
+            self._parts.append(kept_part(kind, item))
         self._any = True
         return True
 
@@ -161,7 +161,7 @@ class _Turn:
         for part in map(mapping, content):
             if part.get("type") == "refusal":
                 self._refusals.append(str(part.get("refusal")))
-            elif part.get("text") != "" or part.get("type") not in _TEXTS:
+            elif part.get("text") != "" or word(part.get("type")) not in _TEXTS:
                 self._parts.append(_part(part, where))
 
     def end(self) -> Iterator[Message]:
@@ -199,7 +199,7 @@ def _call(item: Body, where: str) -> ToolCall:
 
 def _other(item: Body, where: str) -> Message:
     """An item that is not an assistant's."""
-    kind = item.get("type") or "message"
+    kind = word(item.get("type")) or "message"
     if kind == "item_reference":
         refuse(Absence.INCOMPLETE, f"{where} refers to an item that is kept elsewhere")
     if kind in _OUTPUTS:
@@ -210,7 +210,7 @@ def _other(item: Body, where: str) -> Message:
         return message_of({"role": "tool", "content": content, "tool_call_id": item.get("call_id")}, where)
     if kind != "message":
         role, answers = ("user", None) if kind == "mcp_approval_response" else ("tool", item.get("call_id"))
-        return message_of({"role": role, "content": [kept_part(str(kind), item)], "tool_call_id": answers}, where)
+        return message_of({"role": role, "content": [kept_part(kind, item)], "tool_call_id": answers}, where)
     said = item.get("content")
     if not isinstance(said, str | list):
         refuse(Absence.NOT_UNDERSTOOD, f"{where} has no content")
@@ -220,8 +220,8 @@ def _other(item: Body, where: str) -> Message:
 
 
 def _part(part: Body, where: str) -> ContentPart:
-    kind = part.get("type")
-    if not isinstance(kind, str) or not kind:
+    kind = word(part.get("type"))
+    if not kind:
         refuse(Absence.NOT_UNDERSTOOD, f"a part of {where} has no type")
     if kind in _TEXTS:
         text = part.get("text")

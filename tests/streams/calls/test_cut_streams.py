@@ -68,7 +68,12 @@ def chat_reply(random: Random) -> tuple[Event, Event, list[Event]]:
         for number in range(random.randint(0 if told["content"] else 1, 3)):
             function = {"name": f"f{number}", "arguments": arguments(random)}
             told["tool_calls"].append({"id": f"c{number}", "type": "function", "function": function})
-            begun = {"index": number, "id": f"c{number}", "type": "function", "function": {**function, "arguments": ""}}
+            begun: Event = {
+                "index": number,
+                "id": f"c{number}",
+                "type": "function",
+                "function": {**function, "arguments": ""},
+            }
             row.append({"tool_calls": [begun]})
             for piece in pieces(random, function["arguments"]):
                 row.append({"tool_calls": [{"index": number, "function": {"arguments": piece}}]})
@@ -77,17 +82,16 @@ def chat_reply(random: Random) -> tuple[Event, Event, list[Event]]:
         chunks = [{"index": index, "delta": delta, "finish_reason": None} for delta in row]
         chunks.append({"index": index, "delta": {}, "finish_reason": finish})
         rows.append([{"choices": [chunk]} for chunk in chunks])
-    events = [*interleaved(random, rows), *([{"choices": [], "usage": {"total_tokens": 9}}] * random.randint(0, 1))]
+    usage: Event = {"choices": [], "usage": {"total_tokens": 9}}
+    events = [*interleaved(random, rows), *[usage] * random.randint(0, 1)]
     request = {"messages": [{"role": "user", "content": words(random)}], "n": count}
     return request, {"choices": choices}, events
 
 
 def completion_reply(random: Random) -> tuple[Event, Event, list[Event]]:
     count, texts = 2, [words(random), words(random)]
-    rows: list[list[Event]] = [
-        [{"index": at, "text": p} for p in pieces(random, text)] for at, text in enumerate(texts)
-    ]
-    rows = [[*row, {"index": at, "text": "", "finish_reason": "stop"}] for at, row in enumerate(rows)]
+    rows = [[Event(index=at, text=piece) for piece in pieces(random, text)] for at, text in enumerate(texts)]
+    rows = [[*row, Event(index=at, finish_reason="stop")] for at, row in enumerate(rows)]
     events = [{"choices": [choice]} for choice in interleaved(random, rows)]
     choices = [{"index": at, "text": text, "finish_reason": "stop"} for at, text in enumerate(texts)]
     return {"prompt": words(random), "n": count}, {"choices": choices}, events
@@ -172,6 +176,35 @@ def test_a_stream_is_read_as_the_same_whole_reply_and_cut_anywhere_as_nothing_el
             whole_ones += found == want
     # Behind the end of the reply there is little left to be cut.
     assert whole_ones < _STREAMS * _CUTS / 2
+
+
+def spoilt(random: Random, value: Any) -> Any:
+    """The value with something else in a place of it."""
+    if isinstance(value, dict | list) and value and random.random() < 0.9:
+        key = random.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        inner = spoilt(random, value[key])
+        return value | {key: inner} if isinstance(value, dict) else [*value[:key], inner, *value[key + 1 :]]
+    return random.choice([None, True, -1, 1.5, "", "x", [], {}, [[]], {"type": "x"}, ["x"], {"x": [None]}, 10**30])
+
+
+@pytest.mark.parametrize(("face", "draw", "marks_its_end"), FACES)
+def test_a_call_with_anything_in_any_place_is_read_or_refused(face: Face, draw: Drawn, marks_its_end: bool) -> None:
+    for seed in range(2000):
+        random = Random(seed)
+        request, reply, events = draw(random)
+        if random.random() < 0.3:
+            read_or_reason(captured(face, spoilt(random, request), reply))
+        elif random.random() < 0.5:
+            read_or_reason(captured(face, request, spoilt(random, reply)))
+        else:
+            text = as_text(random, spoilt_events(random, events), [])
+            read_or_reason(captured(face, request, text))
+
+
+def spoilt_events(random: Random, events: list[Event]) -> list[Event]:
+    at = random.randrange(len(events))
+    found = spoilt(random, events[at])
+    return [*events[:at], *([found] if isinstance(found, dict) else []), *events[at + 1 :]]
 
 
 @pytest.mark.parametrize(("face", "draw", "marks_its_end"), FACES)
