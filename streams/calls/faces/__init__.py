@@ -14,7 +14,7 @@ from streams.calls.faces.responses import Earlier
 from streams.calls.records import CapturedCall, Face
 from streams.messages import Message, Messages, Tools
 
-__all__ = ["Earlier", "read_call", "response_messages", "seen_by", "tools_offered"]
+__all__ = ["Body", "Earlier", "read_call", "response_messages", "seen_by", "tools_offered"]
 
 
 def read_call(call: CapturedCall, earlier: Earlier | None = None) -> list[Chat]:

@@ -83,7 +83,7 @@ def chat_reply(random: Random) -> tuple[Event, Event, list[Event]]:
         chunks.append({"index": index, "delta": {}, "finish_reason": finish})
         rows.append([{"choices": [chunk]} for chunk in chunks])
     usage: Event = {"choices": [], "usage": {"total_tokens": 9}}
-    events = [*interleaved(random, rows), *[usage] * random.randint(0, 1)]
+    events: list[Event] = [*interleaved(random, rows), *[usage] * random.randint(0, 1)]
     request = {"messages": [{"role": "user", "content": words(random)}], "n": count}
     return request, {"choices": choices}, events
 
@@ -92,7 +92,7 @@ def completion_reply(random: Random) -> tuple[Event, Event, list[Event]]:
     count, texts = 2, [words(random), words(random)]
     rows = [[Event(index=at, text=piece) for piece in pieces(random, text)] for at, text in enumerate(texts)]
     rows = [[*row, Event(index=at, finish_reason="stop")] for at, row in enumerate(rows)]
-    events = [{"choices": [choice]} for choice in interleaved(random, rows)]
+    events: list[Event] = [{"choices": [choice]} for choice in interleaved(random, rows)]
     choices = [{"index": at, "text": text, "finish_reason": "stop"} for at, text in enumerate(texts)]
     return {"prompt": words(random), "n": count}, {"choices": choices}, events
 
