@@ -16,6 +16,7 @@ class Recorded:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.calls: list[CapturedCall] = []
+        self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         face = PATHS.get(scope.get("path", ""))
@@ -53,4 +54,8 @@ class Recorded:
                 )
             await send(message)
 
-        await self._app(scope, received, sent)
+        self.under_way += 1
+        try:
+            await self._app(scope, received, sent)
+        finally:
+            self.under_way -= 1

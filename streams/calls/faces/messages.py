@@ -68,7 +68,7 @@ def reply_message(
 def ended(message: Message, reason: JsonValue) -> Message:
     """The message of a reply that ended for this reason, if it is whole.
 
-    One that a limit of tokens ended is what the client got, but calls that were cut within are none.
+    One that a limit of tokens ended, or that says nothing, is what the client got. Calls that were cut are none.
 
     Raises `AbsentContentError`.
     """
@@ -84,8 +84,6 @@ def ended(message: Message, reason: JsonValue) -> Message:
         refuse(Absence.INCOMPLETE, "the reply ended with calls of tools and has none")
     if reason in CUT_BY_LENGTH and not all(_is_json(call) for call in message.calls):
         refuse(Absence.CUT_OFF, f"a call of a tool was cut: {reason}")
-    if not (message.text.strip() or message.calls or not message.is_readable):
-        refuse(Absence.INCOMPLETE, "the reply says nothing")
     return message
 
 

@@ -14,7 +14,7 @@ from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import ended, joined, message_of, reply_message, tools_of
 from streams.calls.json_values import compact, mapping, word
 from streams.calls.media import kept_part, media_part
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, user
+from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, assistant, user
 
 # Gives the messages that a response with this id ended, its own the last and its instructions not among them.
 Earlier: TypeAlias = Callable[[str], Messages | None]
@@ -83,8 +83,9 @@ def reply_of(reply: Body | Stream) -> Message:
     elif status != "completed":
         reason = None
     messages = list(_messages(output, "the reply"))
+    if not messages:
+        return ended(assistant(""), reason)
     if len(messages) != 1 or messages[0].role != "assistant":
-        ended(message_of(reply_message(None, (), None), "the reply"), reason)
         refuse(Absence.NOT_UNDERSTOOD, "the reply is not one assistant's message")
     return ended(messages[0], reason)
 

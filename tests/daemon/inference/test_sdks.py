@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import openai
@@ -15,9 +15,11 @@ from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
+from streams.calls.records import CapturedCall
 from streams.messages import MESSAGES, Message, Messages, assistant, call, same_message, tool_result, user
 from tests.recorded import Recorded
 from tests.served import served
+from tests.waiting import until
 
 SCHEMA = {
     "type": "object",
@@ -35,7 +37,7 @@ ASK = user("It is dark.")
 
 class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    room: str
+    room: Literal["hall", "Küche"]
     lamps: bool
 
 
@@ -45,10 +47,15 @@ class House:
     def __init__(self, address: str, recorded: Recorded) -> None:
         self.address, self._recorded = address, recorded
 
-    def chats(self) -> list[Chat]:
+    def calls(self) -> list[CapturedCall]:
         """What was called since the last time."""
+        # A client has its reply before the server is done with it.
+        until(lambda: self._recorded.under_way == 0, "the calls have ended")
         calls, self._recorded.calls = self._recorded.calls, []
-        return [chat for each in calls for chat in read_call(each)]
+        return calls
+
+    def chats(self) -> list[Chat]:
+        return [chat for each in self.calls() for chat in read_call(each)]
 
     def chat(self) -> Chat:
         [chat] = self.chats()
@@ -65,14 +72,14 @@ def house(tiny_base: Path) -> Iterator[House]:
 
 @pytest.fixture
 def client(house: House) -> Iterator[openai.OpenAI]:
-    house.chats()
+    house.calls()
     with openai.OpenAI(base_url=f"{house.address}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
 def claude(house: House) -> Iterator[anthropic.Anthropic]:
-    house.chats()
+    house.calls()
     with anthropic.Anthropic(base_url=house.address, api_key="none", max_retries=0) as client:
         yield client
 
@@ -112,7 +119,8 @@ def test_a_streamed_response_is_the_same(house: House, client: openai.OpenAI) ->
     whole = client.responses.create(**response_fields(temperature=0))
     with client.responses.stream(**response_fields(temperature=0)) as stream:
         events = list(stream)
-        final = stream.get_final_response()
+    assert events[-1].type == "response.incomplete"
+    final = events[-1].response
     assert final.output_text == whole.output_text
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == final.output_text
     assert [event.sequence_number for event in events] == list(range(len(events)))
@@ -140,7 +148,7 @@ def test_calls_of_a_response_are_answered_in_the_next_request(
     items = [{"role": "user", "content": ASK.text}, made.to_dict(), answer]
     client.responses.create(**response_fields(input=items, tools=[FLAT_TOOL]))
     client.responses.create(**response_fields(input=[answer], previous_response_id=reply.id, tools=[FLAT_TOOL]))
-    calls, house._recorded.calls = house._recorded.calls, []
+    calls = house.calls()
     [first], [second] = map(read_call, calls[:2])
     assert first.action == assistant(None, call("light", made.arguments, made.call_id))
     assert first.tools == ({"type": "function", "function": {**FUNCTION, "strict": True}},)
@@ -150,10 +158,11 @@ def test_calls_of_a_response_are_answered_in_the_next_request(
 
 
 def test_a_response_in_a_format_is_parsed(house: House, client: openai.OpenAI) -> None:
-    reply = client.responses.parse(**response_fields(text_format=Plan, max_output_tokens=300, temperature=0.5))
-    if reply.status == "completed":
-        assert isinstance(reply.output_parsed, Plan)
+    reply = client.responses.parse(**response_fields(text_format=Plan, max_output_tokens=300))
+    assert reply.output_parsed is not None
     assert house.chat().action.text == reply.output_text
+    with client.responses.stream(**response_fields(text_format=Plan, max_output_tokens=300)) as stream:
+        assert stream.get_final_response().output_parsed is not None
 
 
 def test_what_responses_do_not_serve_is_refused_by_its_name(client: openai.OpenAI) -> None:
@@ -179,7 +188,16 @@ def test_what_responses_do_not_serve_is_refused_by_its_name(client: openai.OpenA
 
 def message_fields(**fields: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": ASK.text}]
-    return {"model": "base", "system": SYSTEM.text, "messages": messages, "max_tokens": 12, **fields}
+    # Anthropic's own client knows no temperature any more.
+    body = {"temperature": fields.pop("temperature", 0)}
+    return {
+        "model": "base",
+        "system": SYSTEM.text,
+        "messages": messages,
+        "max_tokens": 12,
+        "extra_body": body | fields.pop("extra_body", {}),
+        **fields,
+    }
 
 
 def test_a_message_is_what_was_said(house: House, claude: anthropic.Anthropic) -> None:
@@ -189,7 +207,9 @@ def test_a_message_is_what_was_said(house: House, claude: anthropic.Anthropic) -
     assert (reply.stop_reason, reply.usage.output_tokens) == ("max_tokens", 12)
     chat = house.chat()
     assert (chat.messages, chat.action) == ((SYSTEM, ASK), assistant(block.text))
-    count = claude.messages.count_tokens(**{k: v for k, v in message_fields().items() if k != "max_tokens"})
+    count = claude.messages.count_tokens(
+        **{k: v for k, v in message_fields().items() if k not in ("max_tokens", "extra_body")}
+    )
     assert count.input_tokens == reply.usage.input_tokens
 
 
@@ -198,7 +218,6 @@ def test_a_streamed_message_is_the_same(house: House, claude: anthropic.Anthropi
     with claude.messages.stream(**message_fields(temperature=0)) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
-    assert final.content == whole.content
     assert text == getattr(whole.content[0], "text", None)
     assert (final.stop_reason, final.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
     first, second = house.chats()
@@ -240,7 +259,7 @@ def test_a_stop_sequence_is_told(claude: anthropic.Anthropic) -> None:
 def test_what_messages_ask_for_without_effect_is_taken(claude: anthropic.Anthropic) -> None:
     claude.messages.create(
         **message_fields(
-            max_tokens=100_000,
+            max_tokens=20_000,
             stop_sequences=["\n"],
             metadata={"user_id": "anna"},
             thinking={"type": "adaptive"},

@@ -122,7 +122,6 @@ def test_functions_of_before_there_were_tools_are_read_as_tools() -> None:
     ("reply", "reason"),
     [
         (choice({"content": "op"}, None), Absence.INCOMPLETE),
-        (choice({"content": ""}), Absence.INCOMPLETE),
         (choice({"content": "x"}, "content_filter"), Absence.CUT_OFF),
         (choice({"content": "x"}, "abort"), Absence.INCOMPLETE),
         (choice({"content": "x"}, "error"), Absence.FAILED),
@@ -145,6 +144,13 @@ def test_functions_of_before_there_were_tools_are_read_as_tools() -> None:
 )
 def test_what_is_not_a_whole_reply_is_a_reason(reply: Any, reason: Absence) -> None:
     assert absence(Face.CHAT, ASK, reply) == reason
+
+
+@pytest.mark.parametrize("content", ["", "\n", None])
+def test_a_reply_that_says_nothing_is_what_the_client_got(content: str | None) -> None:
+    want = assistant(content or "")
+    assert read(Face.CHAT, ASK, choice({"content": content})).action == want
+    assert read(Face.CHAT, ASK, stream(delta({"content": content}), delta({}, "stop"))).action == want
 
 
 def test_a_text_that_a_limit_of_tokens_ended_is_what_the_client_got() -> None:

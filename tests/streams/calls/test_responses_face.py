@@ -86,7 +86,6 @@ def test_what_a_request_only_refers_to_makes_it_incomplete_unless_it_is_known() 
         (response("in_progress"), Absence.INCOMPLETE),
         (response("incomplete", incomplete_details={"reason": "content_filter"}), Absence.CUT_OFF),
         (response("incomplete", incomplete_details=None), Absence.INCOMPLETE),
-        (response(output=[]), Absence.INCOMPLETE),
         (
             response(
                 "incomplete",
