@@ -42,7 +42,7 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
                 message=message,
                 logprobs=_chat_logprobs(engine.tokenizer, request, update) if request.logprobs else None,
                 finish_reason=_finish_reason(update, message),
-                stop_reason=update.stopped_by,
+                stop=update.stopped_by,
                 token_ids=list(update.tokens) if request.return_token_ids else None,
             )
         )
@@ -89,9 +89,7 @@ async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> A
         for place, delta in enumerate(deltas, start=1):
             last = finish_reason if place == len(deltas) else None
             stop = update.stopped_by if last else None
-            yield chunk(
-                ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=last, stop_reason=stop)
-            )
+            yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=last, stop=stop))
             logprobs = None
     if request.stream_options.include_usage:
         yield chunk(usage=_usage(answer, drawn, cached))

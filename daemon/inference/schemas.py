@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from daemon.inference.parameters import without_nulls
 from streams.messages import ToolCall
@@ -59,13 +59,13 @@ class ReplyMessage(FrozenModel):
 
 
 class ChatChoice(FrozenModel):
-    """`stop_reason` is vLLM's: the stop string that ended the reply, if one did."""
+    """`stop` is the stop string that ended the reply, if one did: other APIs tell it, this one does not."""
 
     index: int
     message: ReplyMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
-    stop_reason: str | None = None
+    stop: str | None = Field(default=None, exclude=True)
     token_ids: list[int] | None
 
 
@@ -123,7 +123,7 @@ class ChatChunkChoice(FrozenModel):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
-    stop_reason: str | None = None
+    stop: str | None = Field(default=None, exclude=True)
 
 
 class ChatChunk(FrozenModel):

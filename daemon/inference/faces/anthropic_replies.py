@@ -35,8 +35,8 @@ def message(reply: ChatReply, answer: Answer) -> Body:
     return {
         **_begun(reply.model, answer),
         "content": content,
-        "stop_reason": _stop_reason(choice.finish_reason, choice.stop_reason),
-        "stop_sequence": choice.stop_reason,
+        "stop_reason": _stop_reason(choice.finish_reason, choice.stop),
+        "stop_sequence": choice.stop,
         "usage": _usage(reply.usage),
     }
 
@@ -63,8 +63,8 @@ async def message_events(request: ChatRequest, answer: Answer, chunks: AsyncIter
                 for event in blocks.call(call.id, call.function.name, call.function.arguments):
                     yield event
             if choice.finish_reason is not None:
-                reason = _stop_reason(choice.finish_reason, choice.stop_reason)
-                end = {"stop_reason": reason, "stop_sequence": choice.stop_reason}
+                reason = _stop_reason(choice.finish_reason, choice.stop)
+                end = {"stop_reason": reason, "stop_sequence": choice.stop}
     for event in blocks.end():
         yield event
     yield event_text({"type": "message_delta", "delta": end, "usage": usage})
