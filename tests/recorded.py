@@ -1,11 +1,14 @@
-"""An ASGI application with a record of the calls that it answered, as the gateway captures them."""
+"""An ASGI application, and an engine, with a record of the calls that were answered, as the gateway captures them."""
 
 import time
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streams.calls.chat import Chat
+from streams.calls.faces import read_call
 from streams.calls.records import CapturedCall, Face
+from tests.waiting import until
 
 PATHS = {face.value: face for face in Face}
 
@@ -59,3 +62,24 @@ class Recorded:
             await self._app(scope, received, sent)
         finally:
             self.under_way -= 1
+
+
+class RecordedEngine:
+    """An engine that is served, and the record of its calls."""
+
+    def __init__(self, address: str, recorded: Recorded) -> None:
+        self.address, self._recorded = address, recorded
+
+    def calls(self) -> list[CapturedCall]:
+        """What was called since the last time."""
+        # A client has its reply before the server is done with it.
+        until(lambda: self._recorded.under_way == 0, "the calls have ended")
+        calls, self._recorded.calls = self._recorded.calls, []
+        return calls
+
+    def chats(self) -> list[Chat]:
+        return [chat for each in self.calls() for chat in read_call(each)]
+
+    def chat(self) -> Chat:
+        [chat] = self.chats()
+        return chat

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
+from tests.recorded import Recorded, RecordedEngine
 from tests.served import served
 
 
@@ -58,3 +59,12 @@ def server_with(tiny_base: Path) -> Callable[..., AbstractContextManager[str]]:
 def http(server: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def house(tiny_base: Path) -> Iterator[RecordedEngine]:
+    """An engine that all tests of a module share, and the record of its calls."""
+    engine = Engine(InferenceSettings(model=tiny_base, slots=32, max_length=2048, threads=1, dtype="float32"))
+    recorded = Recorded(create_app(engine))
+    with served(recorded, timeout_graceful_shutdown=1) as address:
+        yield RecordedEngine(address, recorded)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import anthropic
@@ -10,16 +9,9 @@ import openai
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from daemon.inference.engine import Engine
-from daemon.inference.server import create_app
-from daemon.inference.settings import InferenceSettings
-from streams.calls.chat import Chat
 from streams.calls.faces import read_call
-from streams.calls.records import CapturedCall
 from streams.messages import MESSAGES, Message, Messages, assistant, call, same_message, tool_result, user
-from tests.recorded import Recorded
-from tests.served import served
-from tests.waiting import until
+from tests.recorded import RecordedEngine
 
 SCHEMA = {
     "type": "object",
@@ -41,44 +33,15 @@ class Plan(BaseModel):
     lamps: bool
 
 
-class House:
-    """An engine that is served, and the record of its calls."""
-
-    def __init__(self, address: str, recorded: Recorded) -> None:
-        self.address, self._recorded = address, recorded
-
-    def calls(self) -> list[CapturedCall]:
-        """What was called since the last time."""
-        # A client has its reply before the server is done with it.
-        until(lambda: self._recorded.under_way == 0, "the calls have ended")
-        calls, self._recorded.calls = self._recorded.calls, []
-        return calls
-
-    def chats(self) -> list[Chat]:
-        return [chat for each in self.calls() for chat in read_call(each)]
-
-    def chat(self) -> Chat:
-        [chat] = self.chats()
-        return chat
-
-
-@pytest.fixture(scope="module")
-def house(tiny_base: Path) -> Iterator[House]:
-    engine = Engine(InferenceSettings(model=tiny_base, slots=32, max_length=1024, threads=1, dtype="float32"))
-    recorded = Recorded(create_app(engine))
-    with served(recorded, timeout_graceful_shutdown=1) as address:
-        yield House(address, recorded)
-
-
 @pytest.fixture
-def client(house: House) -> Iterator[openai.OpenAI]:
+def client(house: RecordedEngine) -> Iterator[openai.OpenAI]:
     house.calls()
     with openai.OpenAI(base_url=f"{house.address}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def claude(house: House) -> Iterator[anthropic.Anthropic]:
+def claude(house: RecordedEngine) -> Iterator[anthropic.Anthropic]:
     house.calls()
     with anthropic.Anthropic(base_url=house.address, api_key="none", max_retries=0) as client:
         yield client
@@ -95,7 +58,7 @@ def response_fields(**fields: Any) -> dict[str, Any]:
     return {"model": "base", "instructions": SYSTEM.text, "input": ASK.text, "max_output_tokens": 12, **fields}
 
 
-def test_a_response_is_what_was_said(house: House, client: openai.OpenAI) -> None:
+def test_a_response_is_what_was_said(house: RecordedEngine, client: openai.OpenAI) -> None:
     reply = client.responses.create(**response_fields(temperature=0))
     openai.types.responses.Response.model_validate(reply.model_dump())
     assert reply.status == "incomplete"
@@ -115,7 +78,7 @@ def test_a_response_is_what_was_said(house: House, client: openai.OpenAI) -> Non
     assert whole.choices[0].message.content == reply.output_text
 
 
-def test_a_streamed_response_is_the_same(house: House, client: openai.OpenAI) -> None:
+def test_a_streamed_response_is_the_same(house: RecordedEngine, client: openai.OpenAI) -> None:
     whole = client.responses.create(**response_fields(temperature=0))
     with client.responses.stream(**response_fields(temperature=0)) as stream:
         events = list(stream)
@@ -130,7 +93,7 @@ def test_a_streamed_response_is_the_same(house: House, client: openai.OpenAI) ->
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_calls_of_a_response_are_answered_in_the_next_request(
-    house: House, client: openai.OpenAI, stream: bool
+    house: RecordedEngine, client: openai.OpenAI, stream: bool
 ) -> None:
     fields = response_fields(
         tools=[FLAT_TOOL], tool_choice={"type": "function", "name": "light"}, max_output_tokens=200, seed=1
@@ -157,7 +120,7 @@ def test_calls_of_a_response_are_answered_in_the_next_request(
     assert json.loads(calls[1].reply)["usage"]["input_tokens"] == continued
 
 
-def test_a_response_in_a_format_is_parsed(house: House, client: openai.OpenAI) -> None:
+def test_a_response_in_a_format_is_parsed(house: RecordedEngine, client: openai.OpenAI) -> None:
     reply = client.responses.parse(**response_fields(text_format=Plan, max_output_tokens=300))
     assert reply.output_parsed is not None
     assert house.chat().action.text == reply.output_text
@@ -200,7 +163,7 @@ def message_fields(**fields: Any) -> dict[str, Any]:
     }
 
 
-def test_a_message_is_what_was_said(house: House, claude: anthropic.Anthropic) -> None:
+def test_a_message_is_what_was_said(house: RecordedEngine, claude: anthropic.Anthropic) -> None:
     reply = claude.messages.create(**message_fields(temperature=0))
     [block] = reply.content
     assert block.type == "text"
@@ -213,7 +176,7 @@ def test_a_message_is_what_was_said(house: House, claude: anthropic.Anthropic) -
     assert count.input_tokens == reply.usage.input_tokens
 
 
-def test_a_streamed_message_is_the_same(house: House, claude: anthropic.Anthropic) -> None:
+def test_a_streamed_message_is_the_same(house: RecordedEngine, claude: anthropic.Anthropic) -> None:
     whole = claude.messages.create(**message_fields(temperature=0))
     with claude.messages.stream(**message_fields(temperature=0)) as stream:
         text = "".join(stream.text_stream)
@@ -225,7 +188,9 @@ def test_a_streamed_message_is_the_same(house: House, claude: anthropic.Anthropi
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_is_used_and_its_result_sent_back(house: House, claude: anthropic.Anthropic, stream: bool) -> None:
+def test_a_tool_is_used_and_its_result_sent_back(
+    house: RecordedEngine, claude: anthropic.Anthropic, stream: bool
+) -> None:
     fields = message_fields(tools=[ANTHROPIC_TOOL], tool_choice={"type": "tool", "name": "light"}, max_tokens=200)
     if stream:
         with claude.messages.stream(**fields) as streamed:
@@ -268,7 +233,7 @@ def test_what_messages_ask_for_without_effect_is_taken(claude: anthropic.Anthrop
     )
 
 
-def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: House) -> None:
+def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: RecordedEngine) -> None:
     for fields, named in (
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
         ({"tool_choice": {"type": "tool", "name": "x"}, "tools": [ANTHROPIC_TOOL]}, "tool_choice"),
@@ -280,17 +245,19 @@ def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: H
     ):
         with pytest.raises(anthropic.BadRequestError, match=named) as raised:
             claude.messages.create(**message_fields(**fields))
-        assert raised.value.body["type"] == "error"  # type: ignore[index,call-overload]
+        assert raised.value.body["type"] == "error"  # type: ignore[index]
     with pytest.raises(anthropic.NotFoundError) as missing:
         claude.messages.create(**message_fields(model="gpt"))
-    assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index,call-overload]
+    assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
 
 
 # --- completions and chat completions
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 3}, {"logprobs": 2}, {"stop": [" the"]}])
-def test_a_streamed_completion_is_the_same(house: House, client: openai.OpenAI, fields: dict[str, Any]) -> None:
+def test_a_streamed_completion_is_the_same(
+    house: RecordedEngine, client: openai.OpenAI, fields: dict[str, Any]
+) -> None:
     asked: dict[str, Any] = {"model": "base", "prompt": "It was", "max_tokens": 20, "temperature": 0.8, "seed": 4}
     whole = client.completions.create(**asked, **fields)
     chunks = list(client.completions.create(**asked, **fields, stream=True, stream_options={"include_usage": True}))
@@ -311,7 +278,9 @@ def test_a_streamed_completion_is_the_same(house: House, client: openai.OpenAI, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_parallel_calls_of_several_choices_are_read_whole(house: House, client: openai.OpenAI, stream: bool) -> None:
+def test_parallel_calls_of_several_choices_are_read_whole(
+    house: RecordedEngine, client: openai.OpenAI, stream: bool
+) -> None:
     asked: dict[str, Any] = {
         "model": "base",
         "messages": [{"role": "user", "content": ASK.text}],

@@ -79,9 +79,9 @@ def chat_reply(random: Random) -> tuple[Event, Event, list[Event]]:
                 row.append({"tool_calls": [{"index": number, "function": {"arguments": piece}}]})
         finish = "tool_calls" if told["tool_calls"] else "stop"
         choices.append({"index": index, "message": told, "finish_reason": finish})
-        chunks = [{"index": index, "delta": delta, "finish_reason": None} for delta in row]
-        chunks.append({"index": index, "delta": {}, "finish_reason": finish})
-        rows.append([{"choices": [chunk]} for chunk in chunks])
+        chunks = [Event(index=index, delta=delta, finish_reason=None) for delta in row]
+        chunks.append(Event(index=index, delta={}, finish_reason=finish))
+        rows.append([Event(choices=[chunk]) for chunk in chunks])
     usage: Event = {"choices": [], "usage": {"total_tokens": 9}}
     events: list[Event] = [*interleaved(random, rows), *[usage] * random.randint(0, 1)]
     request = {"messages": [{"role": "user", "content": words(random)}], "n": count}
@@ -99,10 +99,11 @@ def completion_reply(random: Random) -> tuple[Event, Event, list[Event]]:
 
 def responses_reply(random: Random) -> tuple[Event, Event, list[Event]]:
     text = words(random)
-    items: list[Event] = [
-        {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": words(random)}]},
-        {"type": "message", "id": "msg", "role": "assistant", "content": [{"type": "output_text", "text": text}]},
-        {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": arguments(random)},
+    thought = {"type": "summary_text", "text": words(random)}
+    items = [
+        Event(type="reasoning", id="rs", summary=[thought]),
+        Event(type="message", id="msg", role="assistant", content=[{"type": "output_text", "text": text}]),
+        Event(type="function_call", id="fc", call_id="c", name="f", arguments=arguments(random)),
     ][random.randint(0, 1) :]
     whole = {"id": "resp", "object": "response", "status": "completed", "error": None, "output": items}
     events: list[Event] = [{"type": "response.created", "response": whole | {"status": "in_progress", "output": []}}]
