@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings_of(folder: Path, url: str = "http://127.0.0.1:9", **domain: object) -> Settings:
+def settings_of(folder: Path, url: str = "http://127.0.0.1:9", **domain: Any) -> Settings:
     return Settings(
         domain=DomainSettings.model_validate({"environment": "toolbox", **domain}),
         branching=BranchingSettings(environments={"toolbox": {"folder": str(folder)}}),
@@ -70,7 +71,7 @@ async def test_the_only_suite_need_not_be_named_and_no_domain_is_none(folder: Pa
     ],
 )
 async def test_a_gate_that_cannot_be_played_is_refused_and_it_is_said_why(
-    domain: dict[str, object], said: str, folder: Path
+    domain: dict[str, Any], said: str, folder: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
         await check_domain(settings_of(folder, **domain))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams.environments.environment import Restore
+from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.environment import Toolbox
 from streams.environments.toolbox.scaffold import Kind, write_toolbox
 from streams.environments.toolbox.settings import ToolboxSettings
@@ -88,7 +89,7 @@ def test_each_demonstration_of_a_new_toolbox_solves_its_task_and_silence_does_no
     for each in listed:
         first = session.reset(each)
         assert [message.role for message in first.messages] == ["user"]
-        assert sorted(tool["function"]["name"] for tool in first.tools or ()) == [  # type: ignore[index, call-overload]
+        assert sorted(Tool.of(offered).name for offered in first.tools or ()) == [
             "add_todo",
             "finish_todo",
             "list_todos",
