@@ -181,6 +181,7 @@ class Capture:
                 self._bytes -= size
 
     def _publish(self, batch: Sequence[Taken]) -> None:
+        """Have the log take the batch. Raises `BrokerError`; one that is too large for the log fails alone."""
         records = [as_record(call, self.settings.max_record_bytes) for call in batch]
         messages = [Outgoing(self._topic, (key_of_receipt(r.receipt) or "").encode(), r.to_json()) for r in records]
         self._log.publish(messages)

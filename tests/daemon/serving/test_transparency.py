@@ -4,18 +4,20 @@ import asyncio
 import gzip
 import json
 import zlib
+from contextlib import suppress
 
 import pytest
 
 from streams.calls.records import Face
-from tests.daemon.serving.upstream import CHAT, bench, stream, whole
+from tests.daemon.serving.upstream import CHAT, bench, over_tcp, stream, whole
+from tests.waiting import eventually
 
 PATHS = [face.value for face in Face]
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/v1/messages/count_tokens"])
 async def test_a_request_is_passed_on_as_it_came_but_for_the_model(path: str) -> None:
-    body = b'{"n": 1.0, "x": {"model": "a"}, "e": 1e2,\n "model" : "assistant", "s": "\\u00fc \\"model\\": \\"assistant\\""}'
+    body = b'{"n": 1.0, "x": {"model": "a"}, "e": 1e2,\n "model" : "assistant", "s": "\\u00fc \\"model\\": \\"a\\""}'
     async with bench(whole(200, b'{"id": "1"}')) as gateway:
         answer = await gateway.client.post(f"{path}?beta=true&x=%2F", content=body)
         assert (answer.status_code, answer.content) == (200, b'{"id": "1"}')
@@ -174,13 +176,26 @@ async def test_a_server_that_is_silent_for_too_long_is_a_504_or_an_error_event(s
         assert (answer.status_code, answer.json()["error"]["type"]) == (504, "api_error")
 
 
-async def test_a_client_that_leaves_cancels_the_request_at_the_server() -> None:
-    async with bench([b"HTTP/1.1 200 OK\r\n"] * 1, pause_s=0.2) as gateway:
-        gateway.engine.answers = [[b"HTTP/1.1 200 OK\r\n", *[b""] * 100]]
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await gateway.client.post("/v1/chat/completions", json=CHAT)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_leaves_ends_the_request_at_the_server(streamed: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+    kind = b"content-type: text/event-stream\r\n\r\n" if streamed else b"\r\n"
+    async with bench([head + kind, *[b"a\r\ndata: {}\n\n\r\n"] * 500], pause_s=0.02) as gateway:
+        async with over_tcp(gateway.app) as client:
+            with suppress(TimeoutError):
+                async with (
+                    asyncio.timeout(0.3),
+                    client.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": streamed}) as answer,
+                ):
+                    await answer.aread()
+            await eventually(lambda: gateway.engine.left, "the engine is left", within_s=5)
         assert gateway.alias.in_flight("ratchet-1") == 0
+        if streamed:
+            call = gateway.call()
+            assert not call.complete
+            assert call.reply.startswith("data: {}\n\n")
+        else:
+            assert not gateway.log.messages
 
 
 async def test_tokens_are_asked_for_and_stay_here() -> None:

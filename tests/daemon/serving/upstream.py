@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 
@@ -23,6 +24,7 @@ from streams.calls.records import ANY_CALL_RECORD, AnyCallRecord, CapturedCall
 from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
 from streams.runtime.http_errors import answer_errors
+from streams.runtime.http_server import HttpServer, listen
 from tests.waiting import until
 
 CHAT = {"model": "assistant", "messages": [{"role": "system", "content": "Help."}, {"role": "user", "content": "Hi."}]}
@@ -133,3 +135,17 @@ async def bench(*answers: list[bytes], pause_s: float = 0.0, **settings: object)
     capture.stop()
     intake.close()
     server.close()
+
+
+@asynccontextmanager
+async def over_tcp(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `app` at a real server on this loop."""
+    listener = listen("127.0.0.1", 0, "the gateway", "nothing")
+    server = HttpServer(uvicorn.Config(app, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        async with httpx.AsyncClient(base_url="http://{}:{}".format(*listener.getsockname())) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
