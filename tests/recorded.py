@@ -1,85 +1,72 @@
-"""An ASGI application, and an engine, with a record of the calls that were answered, as the gateway captures them."""
+"""The gateway in front of a server, and the record of the calls that it passed on."""
 
-import time
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter
+from starlette.applications import Starlette
 
+from daemon.serving.alias import Alias
+from daemon.serving.capture import Capture
+from daemon.serving.gateway import Gateway
+from daemon.serving.settings import CaptureSettings
+from daemon.serving.upstream import Upstream
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
-from streams.calls.records import CapturedCall, Face
+from streams.calls.records import ANY_CALL_RECORD, CapturedCall
+from streams.kafka.records import Outgoing
+from tests.served import served
 from tests.waiting import until
 
-PATHS = {face.value: face for face in Face}
+ALIAS = "house"
 
 
-class Recorded:
-    """Passes requests on to `app`. `calls` are those of the faces that were answered, in the order they ended."""
+class RecordedGateway:
+    """A gateway that agents know by its `address`, and what it put into the log: here a list."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self.calls: list[CapturedCall] = []
-        self.under_way = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        face = PATHS.get(scope.get("path", ""))
-        if scope["type"] != "http" or face is None:
-            await self._app(scope, receive, send)
-            return
-        request, reply, told = bytearray(), bytearray(), dict[str, Any]()
-        began = time.time_ns()
-
-        async def received() -> Message:
-            message = await receive()
-            request.extend(message.get("body", b""))
-            return message
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                told.update(
-                    status=message["status"],
-                    streamed=b"event-stream" in dict(message["headers"]).get(b"content-type", b""),
-                )
-            reply.extend(message.get("body", b""))
-            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if complete:
-                self.calls.append(
-                    CapturedCall(
-                        receipt=f"{len(self.calls)}.0123456789abcdef",
-                        face=face,
-                        served="base",
-                        began_ns=began,
-                        ended_ns=time.time_ns(),
-                        request=request.decode(),
-                        reply=reply.decode(),
-                        **told,
-                    )
-                )
-            await send(message)
-
-        self.under_way += 1
-        try:
-            await self._app(scope, received, sent)
-        finally:
-            self.under_way -= 1
-
-
-class RecordedEngine:
-    """An engine that is served, and the record of its calls."""
-
-    def __init__(self, address: str, recorded: Recorded) -> None:
-        self.address, self._recorded = address, recorded
+    def __init__(self, address: str, alias: Alias, capture: Capture, published: list[Outgoing]) -> None:
+        self.address = address
+        self._alias, self._capture, self._published = alias, capture, published
 
     def calls(self) -> list[CapturedCall]:
         """What was called since the last time."""
-        # A client has its reply before the server is done with it.
-        until(lambda: self._recorded.under_way == 0, "the calls have ended")
-        calls, self._recorded.calls = self._recorded.calls, []
-        return calls
+        # A client has its reply before the gateway is done with it.
+        until(lambda: not self._alias.in_flight("base") and not self._capture.status.waiting, "the calls are recorded")
+        found = [ANY_CALL_RECORD.validate_json(message.value or b"") for message in self._published]
+        self._published.clear()
+        return [call for call in found if isinstance(call, CapturedCall)]
 
     def chats(self) -> list[Chat]:
-        return [chat for each in self.calls() for chat in read_call(each)]
+        return [chat for call in self.calls() for chat in read_call(call)]
 
     def chat(self) -> Chat:
         [chat] = self.chats()
         return chat
+
+
+@contextmanager
+def recorded_gateway(upstream_url: str) -> Iterator[RecordedGateway]:
+    """A gateway in a thread of this process, in front of a server that calls its model `base`."""
+    published: list[Outgoing] = []
+
+    class Log:
+        def publish(self, messages: Sequence[Outgoing]) -> None:
+            published.extend(messages)
+
+    alias = Alias(ALIAS)
+    alias.point_to("base", "base")
+    capture = Capture(CaptureSettings(), "ratchet.calls", Log())
+    requests = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
+
+    @asynccontextmanager
+    async def running(app: Starlette) -> AsyncIterator[None]:
+        async with Upstream(upstream_url, 60) as upstream:
+            app.router.routes += Gateway(alias, upstream, requests, capture=capture).routes()
+            yield
+
+    capture.start()
+    try:
+        with served(Starlette(lifespan=running), timeout_graceful_shutdown=1) as address:
+            yield RecordedGateway(address, alias, capture, published)
+    finally:
+        capture.stop()

@@ -1,24 +1,14 @@
 """Errors of the gateway itself, in the shape that the client of each API reads."""
 
-import json
-
 import structlog
 from starlette.responses import JSONResponse
 
-from streams.runtime.http_errors import error_reply, error_response
+from streams.runtime.http_errors import anthropic_error, error_reply, error_response
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 2
 _ANTHROPIC = "/v1/messages"
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
 
 
 class Refused(Exception):
@@ -45,16 +35,11 @@ def refusal(path: str, refused: Refused) -> JSONResponse:
     if not is_anthropic(path):
         return error_response(refused.status, str(refused), refused.code, headers=refused.headers)
     log.info("request refused", status=refused.status, path=path, reason=str(refused))
-    return JSONResponse(_anthropic(refused.status, str(refused)), refused.status, refused.headers)
+    return JSONResponse(anthropic_error(refused.status, str(refused)).model_dump(), refused.status, refused.headers)
 
 
 def error_event(path: str, status: int, message: str) -> bytes:
     """An error as an event of a stream whose status line has long been sent."""
     if is_anthropic(path):
-        return f"\n\nevent: error\ndata: {json.dumps(_anthropic(status, message))}\n\n".encode()
+        return f"\n\nevent: error\ndata: {anthropic_error(status, message).model_dump_json()}\n\n".encode()
     return f"\n\ndata: {error_reply(status, message).model_dump_json()}\n\n".encode()
-
-
-def _anthropic(status: int, message: str) -> dict[str, object]:
-    kind = _ANTHROPIC_TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error_reply(status, message).error.message}}

@@ -81,7 +81,7 @@ class CountRequest(FrozenModel):
 class MessagesRequest(CountRequest):
     """`POST /v1/messages`. The reply has at most `max_tokens`, or what there is room for."""
 
-    max_tokens: int = Field(ge=1)
+    max_tokens: int = Field(ge=1, lt=2**31)
     stop_sequences: tuple[JsonValue, ...] = ()
     stream: bool = False
     temperature: JsonValue = 1.0

@@ -49,7 +49,7 @@ class ResponsesRequest(FrozenModel):
     input: str | tuple[dict[str, JsonValue], ...]
     instructions: str | None = None
     previous_response_id: str | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1, lt=2**31)
     tools: tuple[dict[str, JsonValue], ...] = ()
     tool_choice: JsonValue = "auto"
     parallel_tool_calls: bool = True

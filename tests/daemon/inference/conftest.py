@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
-from tests.recorded import Recorded, RecordedEngine
+from tests.recorded import RecordedGateway, recorded_gateway
 from tests.served import served
 
 
@@ -62,9 +62,7 @@ def http(server: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def house(tiny_base: Path) -> Iterator[RecordedEngine]:
-    """An engine that all tests of a module share, and the record of its calls."""
-    engine = Engine(InferenceSettings(model=tiny_base, slots=32, max_length=2048, threads=1, dtype="float32"))
-    recorded = Recorded(create_app(engine))
-    with served(recorded, timeout_graceful_shutdown=1) as address:
-        yield RecordedEngine(address, recorded)
+def house(tiny_base: Path) -> Iterator[RecordedGateway]:
+    """A gateway in front of an engine that all tests of a module share, and the record of its calls."""
+    with run_server(tiny_base, max_length=2048) as engine, recorded_gateway(engine) as gateway:
+        yield gateway

@@ -23,7 +23,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 
 from streams.calls.chat import Chat
 from streams.messages import Message, call, same_conversation, same_message
-from tests.recorded import RecordedEngine
+from tests.recorded import ALIAS, RecordedGateway
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ class Plan(BaseModel):
 
 
 @pytest.fixture
-async def client(house: RecordedEngine) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(house: RecordedGateway) -> AsyncIterator[openai.AsyncOpenAI]:
     house.calls()
     async with openai.AsyncOpenAI(base_url=f"{house.address}/v1", api_key="none", max_retries=0) as client:
         yield client
@@ -68,9 +68,9 @@ def called(message: Message) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_openai_asynchronous_with_structured_output(
-    house: RecordedEngine, client: openai.AsyncOpenAI, stream: bool
+    house: RecordedGateway, client: openai.AsyncOpenAI, stream: bool
 ) -> None:
-    asked: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": ASK}], "response_format": Plan}
+    asked: dict[str, Any] = {"model": ALIAS, "messages": [{"role": "user", "content": ASK}], "response_format": Plan}
     if stream:
         async with client.chat.completions.stream(**asked) as streamed:
             reply = await streamed.get_final_completion()
@@ -92,12 +92,12 @@ def light(room: Room, lamps: int) -> str:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", [agents.OpenAIChatCompletionsModel, agents.OpenAIResponsesModel])
-async def test_openai_agents(house: RecordedEngine, client: openai.AsyncOpenAI, kind: Any, stream: bool) -> None:
+async def test_openai_agents(house: RecordedGateway, client: openai.AsyncOpenAI, kind: Any, stream: bool) -> None:
     agents.set_tracing_disabled(True)
     agent = agents.Agent(
         name="Keeper",
         instructions=SYSTEM,
-        model=kind(model="base", openai_client=client),
+        model=kind(model=ALIAS, openai_client=client),
         tools=[light],
         model_settings=agents.ModelSettings(tool_choice="light", max_tokens=200, temperature=1.0),
         tool_use_behavior="stop_on_first_tool",
@@ -130,12 +130,12 @@ async def test_openai_agents(house: RecordedEngine, client: openai.AsyncOpenAI, 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel, AnthropicModel])
-async def test_pydantic_ai(house: RecordedEngine, kind: Any, stream: bool) -> None:
+async def test_pydantic_ai(house: RecordedGateway, kind: Any, stream: bool) -> None:
     house.calls()
     provider: Any = OpenAIProvider(base_url=f"{house.address}/v1", api_key="none")
     if kind is AnthropicModel:
         provider = AnthropicProvider(base_url=house.address, api_key="none")
-    agent = PydanticAgent(kind("base", provider=provider), output_type=Plan, system_prompt=SYSTEM, retries=3)
+    agent = PydanticAgent(kind(ALIAS, provider=provider), output_type=Plan, system_prompt=SYSTEM, retries=3)
     settings: Any = {"max_tokens": 400, "temperature": 1.0}
     if stream:
         async with agent.run_stream(ASK, model_settings=settings) as running:
@@ -148,7 +148,7 @@ async def test_pydantic_ai(house: RecordedEngine, kind: Any, stream: bool) -> No
     assert [message.text for message in first.messages] == [SYSTEM, ASK]
     assert called(first.action)[0] == ("final_result", output.model_dump())
 
-    more: Any = PydanticAgent(kind("base", provider=provider), system_prompt=SYSTEM)
+    more: Any = PydanticAgent(kind(ALIAS, provider=provider), system_prompt=SYSTEM)
     await more.run("And now?", message_history=history, model_settings={"max_tokens": 8})
     second = house.chat()
     assert continues(second, first)
@@ -166,10 +166,10 @@ def darken(room: Room) -> str:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("responses", [False, True])
-async def test_langchain(house: RecordedEngine, http_client: httpx.AsyncClient, responses: bool, stream: bool) -> None:
+async def test_langchain(house: RecordedGateway, http_client: httpx.AsyncClient, responses: bool, stream: bool) -> None:
     house.calls()
     model = ChatOpenAI(
-        model="base",
+        model=ALIAS,
         base_url=f"{house.address}/v1",
         api_key=SecretStr("none"),
         max_completion_tokens=200,

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from streams.runtime.http_errors import ErrorReply
+from streams.runtime.http_errors import AnthropicError, AnthropicErrorReply, ErrorBody, ErrorReply
 
 CHAT: dict[str, Any] = {
     "model": "base",
@@ -18,6 +18,9 @@ COMPLETION: dict[str, Any] = {"model": "base", "prompt": "open the", "max_tokens
 ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETION,
+    "/v1/responses": {"model": "base", "input": "You see a fridge.", "max_output_tokens": 4, "temperature": 0},
+    "/v1/messages": CHAT,
+    "/v1/messages/count_tokens": {"model": "base", "messages": CHAT["messages"]},
     "/v1/load_lora_adapter": {"lora_name": "hostile", "lora_path": "/nowhere"},
     "/v1/unload_lora_adapter": {"lora_name": "hostile"},
 }
@@ -39,6 +42,15 @@ FIELDS = {
         "logprobs",
         "echo",
     ),
+    "/v1/responses": (
+        *("model", "input", "instructions", "previous_response_id", "max_output_tokens", "temperature", "tools"),
+        *("tool_choice", "text", "reasoning", "stream", "stop", "structured_outputs", "include", "store", "metadata"),
+    ),
+    "/v1/messages": (
+        *("model", "messages", "system", "max_tokens", "temperature", "top_k", "stop_sequences", "tools"),
+        *("tool_choice", "stream", "thinking", "output_config", "output_format", "metadata"),
+    ),
+    "/v1/messages/count_tokens": ("messages", "system", "tools"),
     "/v1/load_lora_adapter": ("lora_name", "lora_path"),
     "/v1/unload_lora_adapter": ("lora_name",),
 }
@@ -62,6 +74,12 @@ def send(http: httpx.Client, path: str, body: str | bytes) -> httpx.Response:
     return http.post(path, content=body, headers={"content-type": "application/json"})
 
 
+def error_of(path: str, answer: httpx.Response) -> ErrorBody | AnthropicError:
+    """The error of an answer, in the form that clients of the path read."""
+    form = AnthropicErrorReply if path.startswith("/v1/messages") else ErrorReply
+    return form.model_validate_json(answer.content).error
+
+
 @pytest.mark.parametrize(("path", "field"), [(path, field) for path, fields in FIELDS.items() for field in fields])
 def test_no_value_of_any_field_makes_the_server_fail(http: httpx.Client, path: str, field: str) -> None:
     for value in HOSTILE:
@@ -71,8 +89,8 @@ def test_no_value_of_any_field_makes_the_server_fail(http: httpx.Client, path: s
         answer = send(http, path, f'{{"{field}": {value}, {rest[1:]}' if rest != "{}" else f'{{"{field}": {value}}}')
         assert answer.status_code in (200, 400, 404), (value[:40], answer.text[:300])
         if answer.is_error:
-            error = ErrorReply.model_validate_json(answer.content).error
-            assert error.type == "invalid_request_error"
+            error = error_of(path, answer)
+            assert error.type in ("invalid_request_error", "not_found_error")
             assert len(error.message) <= 2000
     assert send(http, "/v1/chat/completions", json.dumps(CHAT)).status_code == 200
 
@@ -85,7 +103,7 @@ def test_no_value_of_any_field_makes_the_server_fail(http: httpx.Client, path: s
 def test_no_body_makes_an_endpoint_fail(http: httpx.Client, path: str, body: bytes) -> None:
     answer = send(http, path, body)
     assert answer.status_code == 400
-    assert ErrorReply.model_validate_json(answer.content).error.message
+    assert error_of(path, answer).message
 
 
 @pytest.mark.parametrize(

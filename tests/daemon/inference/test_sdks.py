@@ -1,4 +1,4 @@
-"""The real SDKs on the engine, each API whole or streamed; and what they sent and got is read from the record of it."""
+"""The real SDKs on gateway and engine, each API whole or streamed; the record tells what they sent and got."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from streams.calls.faces import read_call
 from streams.messages import MESSAGES, Message, Messages, assistant, call, same_message, tool_result, user
-from tests.recorded import RecordedEngine
+from tests.recorded import ALIAS, RecordedGateway
 
 SCHEMA = {
     "type": "object",
@@ -34,14 +34,14 @@ class Plan(BaseModel):
 
 
 @pytest.fixture
-def client(house: RecordedEngine) -> Iterator[openai.OpenAI]:
+def client(house: RecordedGateway) -> Iterator[openai.OpenAI]:
     house.calls()
     with openai.OpenAI(base_url=f"{house.address}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
-def claude(house: RecordedEngine) -> Iterator[anthropic.Anthropic]:
+def claude(house: RecordedGateway) -> Iterator[anthropic.Anthropic]:
     house.calls()
     with anthropic.Anthropic(base_url=house.address, api_key="none", max_retries=0) as client:
         yield client
@@ -55,10 +55,10 @@ def same(seen: Messages, *wanted: Message) -> bool:
 
 
 def response_fields(**fields: Any) -> dict[str, Any]:
-    return {"model": "base", "instructions": SYSTEM.text, "input": ASK.text, "max_output_tokens": 12, **fields}
+    return {"model": ALIAS, "instructions": SYSTEM.text, "input": ASK.text, "max_output_tokens": 12, **fields}
 
 
-def test_a_response_is_what_was_said(house: RecordedEngine, client: openai.OpenAI) -> None:
+def test_a_response_is_what_was_said(house: RecordedGateway, client: openai.OpenAI) -> None:
     reply = client.responses.create(**response_fields(temperature=0))
     openai.types.responses.Response.model_validate(reply.model_dump())
     assert reply.status == "incomplete"
@@ -70,7 +70,7 @@ def test_a_response_is_what_was_said(house: RecordedEngine, client: openai.OpenA
     assert chat.messages == (SYSTEM, ASK)
     assert chat.action == assistant(reply.output_text)
     whole = client.chat.completions.create(
-        model="base",
+        model=ALIAS,
         messages=json.loads(MESSAGES.dump_json((SYSTEM, ASK), exclude_none=True)),
         max_tokens=12,
         temperature=0,
@@ -78,7 +78,7 @@ def test_a_response_is_what_was_said(house: RecordedEngine, client: openai.OpenA
     assert whole.choices[0].message.content == reply.output_text
 
 
-def test_a_streamed_response_is_the_same(house: RecordedEngine, client: openai.OpenAI) -> None:
+def test_a_streamed_response_is_the_same(house: RecordedGateway, client: openai.OpenAI) -> None:
     whole = client.responses.create(**response_fields(temperature=0))
     with client.responses.stream(**response_fields(temperature=0)) as stream:
         events = list(stream)
@@ -93,7 +93,7 @@ def test_a_streamed_response_is_the_same(house: RecordedEngine, client: openai.O
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_calls_of_a_response_are_answered_in_the_next_request(
-    house: RecordedEngine, client: openai.OpenAI, stream: bool
+    house: RecordedGateway, client: openai.OpenAI, stream: bool
 ) -> None:
     fields = response_fields(
         tools=[FLAT_TOOL], tool_choice={"type": "function", "name": "light"}, max_output_tokens=200, seed=1
@@ -120,7 +120,7 @@ def test_calls_of_a_response_are_answered_in_the_next_request(
     assert json.loads(calls[1].reply)["usage"]["input_tokens"] == continued
 
 
-def test_a_response_in_a_format_is_parsed(house: RecordedEngine, client: openai.OpenAI) -> None:
+def test_a_response_in_a_format_is_parsed(house: RecordedGateway, client: openai.OpenAI) -> None:
     reply = client.responses.parse(**response_fields(text_format=Plan, max_output_tokens=300))
     assert reply.output_parsed is not None
     assert house.chat().action.text == reply.output_text
@@ -154,7 +154,7 @@ def message_fields(**fields: Any) -> dict[str, Any]:
     # Anthropic's own client knows no temperature any more.
     body = {"temperature": fields.pop("temperature", 0)}
     return {
-        "model": "base",
+        "model": ALIAS,
         "system": SYSTEM.text,
         "messages": messages,
         "max_tokens": 12,
@@ -163,7 +163,7 @@ def message_fields(**fields: Any) -> dict[str, Any]:
     }
 
 
-def test_a_message_is_what_was_said(house: RecordedEngine, claude: anthropic.Anthropic) -> None:
+def test_a_message_is_what_was_said(house: RecordedGateway, claude: anthropic.Anthropic) -> None:
     reply = claude.messages.create(**message_fields(temperature=0))
     [block] = reply.content
     assert block.type == "text"
@@ -176,7 +176,7 @@ def test_a_message_is_what_was_said(house: RecordedEngine, claude: anthropic.Ant
     assert count.input_tokens == reply.usage.input_tokens
 
 
-def test_a_streamed_message_is_the_same(house: RecordedEngine, claude: anthropic.Anthropic) -> None:
+def test_a_streamed_message_is_the_same(house: RecordedGateway, claude: anthropic.Anthropic) -> None:
     whole = claude.messages.create(**message_fields(temperature=0))
     with claude.messages.stream(**message_fields(temperature=0)) as stream:
         text = "".join(stream.text_stream)
@@ -189,7 +189,7 @@ def test_a_streamed_message_is_the_same(house: RecordedEngine, claude: anthropic
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_is_used_and_its_result_sent_back(
-    house: RecordedEngine, claude: anthropic.Anthropic, stream: bool
+    house: RecordedGateway, claude: anthropic.Anthropic, stream: bool
 ) -> None:
     fields = message_fields(tools=[ANTHROPIC_TOOL], tool_choice={"type": "tool", "name": "light"}, max_tokens=200)
     if stream:
@@ -233,7 +233,7 @@ def test_what_messages_ask_for_without_effect_is_taken(claude: anthropic.Anthrop
     )
 
 
-def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: RecordedEngine) -> None:
+def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: RecordedGateway) -> None:
     for fields, named in (
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
         ({"tool_choice": {"type": "tool", "name": "x"}, "tools": [ANTHROPIC_TOOL]}, "tool_choice"),
@@ -256,9 +256,9 @@ def test_errors_of_messages_are_anthropics(claude: anthropic.Anthropic, house: R
 
 @pytest.mark.parametrize("fields", [{}, {"n": 3}, {"logprobs": 2}, {"stop": [" the"]}])
 def test_a_streamed_completion_is_the_same(
-    house: RecordedEngine, client: openai.OpenAI, fields: dict[str, Any]
+    house: RecordedGateway, client: openai.OpenAI, fields: dict[str, Any]
 ) -> None:
-    asked: dict[str, Any] = {"model": "base", "prompt": "It was", "max_tokens": 20, "temperature": 0.8, "seed": 4}
+    asked: dict[str, Any] = {"model": ALIAS, "prompt": "It was", "max_tokens": 20, "temperature": 0.8, "seed": 4}
     whole = client.completions.create(**asked, **fields)
     chunks = list(client.completions.create(**asked, **fields, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].usage is not None
@@ -279,10 +279,10 @@ def test_a_streamed_completion_is_the_same(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_parallel_calls_of_several_choices_are_read_whole(
-    house: RecordedEngine, client: openai.OpenAI, stream: bool
+    house: RecordedGateway, client: openai.OpenAI, stream: bool
 ) -> None:
     asked: dict[str, Any] = {
-        "model": "base",
+        "model": ALIAS,
         "messages": [{"role": "user", "content": ASK.text}],
         "tools": [TOOL],
         "tool_choice": "required",
