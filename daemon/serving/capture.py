@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import structlog
+from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from daemon.registry.schemas import CaptureStatus
 from daemon.serving.settings import CaptureSettings
@@ -28,6 +29,7 @@ _BATCH_BYTES = 4 * 2**20
 _LONGEST_PAUSE_S = 10.0
 _WARN_EVERY_S = 60.0
 _FLUSH_PAUSE_S = 0.1
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # About what a call takes beside its bodies.
 _OVERHEAD_BYTES = 1000
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -138,7 +140,7 @@ class Capture:
         pause = 0.0
         while (batch := self._next()) is not None:
             try:
-                self._publish(batch)
+                refused = self._publish(batch)
             except BrokerError as error:
                 self._warn(f"captured calls wait for the log: {error}")
                 pause = min(max(2 * pause, 0.1), _LONGEST_PAUSE_S)
@@ -151,9 +153,9 @@ class Capture:
             except Exception as error:  # noqa: BLE001 - a call that cannot be recorded must not end the recording
                 # Not its text, which may be what agents say.
                 log.error("captured calls could not be recorded", calls=len(batch), error=type(error).__name__)
-                self._done(Result.REFUSED, len(batch))
+                self._done(len(batch), refused=len(batch))
             else:
-                self._done(Result.PUBLISHED, len(batch))
+                self._done(len(batch), refused)
             pause = 0.0
 
     def _next(self) -> list[Taken] | None:
@@ -171,20 +173,39 @@ class Capture:
                 size += its_size
             return batch
 
-    def _done(self, result: Result, calls: int) -> None:
+    def _done(self, calls: int, refused: int) -> None:
         with self._changed:
             if self._ended:
                 return  # they were counted as lost
-            self._results[result] += calls
+            self._results[Result.REFUSED] += refused
+            self._results[Result.PUBLISHED] += calls - refused
             for _ in range(calls):
                 _, size = self._queue.popleft()
                 self._bytes -= size
 
-    def _publish(self, batch: Sequence[Taken]) -> None:
-        """Have the log take the batch. Raises `BrokerError`; one that is too large for the log fails alone."""
+    def _publish(self, batch: Sequence[Taken]) -> int:
+        """Return when the log has the batch, but for as many as are too large for it. Raises `BrokerError`."""
         records = [as_record(call, self.settings.max_record_bytes) for call in batch]
         messages = [Outgoing(self._topic, (key_of_receipt(r.receipt) or "").encode(), r.to_json()) for r in records]
-        self._log.publish(messages)
+        try:
+            self._log.publish(messages)
+            return 0
+        except BrokerError as error:
+            if not isinstance(error.__cause__, _TOO_LARGE):
+                raise
+        # One by one, since one alone would keep all others waiting.
+        return sum(not self._fits(message) for message in messages)
+
+    def _fits(self, message: Outgoing) -> bool:
+        """Publish one; False if it is too large for the log."""
+        try:
+            self._log.publish([message])
+        except BrokerError as error:
+            if not isinstance(error.__cause__, _TOO_LARGE):
+                raise
+            self._warn(f"a captured call is larger than the topic {self._topic} takes: raise its max.message.bytes")
+            return False
+        return True
 
     def _warn(self, message: str) -> None:
         now = time.monotonic()

@@ -4,10 +4,11 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from kafka.errors import MessageSizeTooLargeError
 from starlette.types import ASGIApp, Message
 
 from daemon.serving.capture import Capture, Taken, as_record
@@ -15,7 +16,9 @@ from daemon.serving.headers import RawHeaders
 from daemon.serving.settings import CaptureSettings
 from daemon.serving.upstream import UpstreamError
 from streams.calls.records import ANY_CALL_RECORD, CallLabels, CapturedCall, Face, key_of_receipt, new_receipt
+from streams.errors import BrokerError
 from streams.kafka.publisher import Publisher
+from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
 from tests.daemon.serving.upstream import CHAT, Log, bench, stream, whole
 from tests.integration.recording import read_all
@@ -222,6 +225,22 @@ async def test_a_reply_beyond_the_limit_passes_whole_and_is_recorded_cut() -> No
     assert call.cut_at is not None
     assert answer.text.startswith(call.reply)
     assert call.complete
+
+
+def test_a_call_that_is_too_large_for_the_log_keeps_no_other_waiting() -> None:
+    class Small(Log):
+        def publish(self, messages: Sequence[Outgoing]) -> None:
+            if any(len(message.value or b"") > 5_000 for message in messages):
+                raise BrokerError("refused") from MessageSizeTooLargeError()
+            super().publish(messages)
+
+    log = Small()
+    capture = Capture(CaptureSettings(), "calls", log)
+    for size in (10, 6_000, 20):
+        capture.take(taken(b"x" * size))
+    capture.start()
+    capture.stop()
+    assert (capture.status.published, capture.status.refused, len(log.messages)) == (2, 1, 2)
 
 
 async def test_what_is_recorded_is_on_the_topic_under_its_key(kafka: KafkaSettings) -> None:

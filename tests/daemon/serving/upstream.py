@@ -4,7 +4,7 @@ A double for what the real server does not do on demand: odd headers, errors, an
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -82,7 +82,7 @@ class Log:
     messages: list[Outgoing] = field(default_factory=list)
     away: bool = False
 
-    def publish(self, messages: list[Outgoing]) -> None:
+    def publish(self, messages: Sequence[Outgoing]) -> None:
         if self.away:
             raise BrokerError("the cluster is away")
         self.messages += messages
