@@ -30,7 +30,7 @@ from daemon.config import Settings
 from daemon.console import Narrator, print_json, status_table
 from daemon.demo.demo import run_demo
 from daemon.demo.plan import DemoPlan
-from daemon.learning.domain import check_domain
+from daemon.learning.domain import SET, UNSET, check_domain
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
 from daemon.roles import RUN, Role
@@ -181,8 +181,8 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 
 
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
-    if Role.LEARN in roles:
-        await check_domain(settings)
+    if Role.LEARN in roles and await check_domain(settings) is None:
+        typer.echo(f"{UNSET}: {SET}", err=True)
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     async with Supervisor(settings, base, roles) as supervisor:
         names = ", ".join(role.value for role in roles)

@@ -32,7 +32,7 @@ class HoldoutSettings(FrozenModel):
     def split(self, task_id: str) -> Split:
         """The split of a task.
 
-        >>> HoldoutSettings(selection=0, confirmation=0).split("twc/train/17").value
+        >>> HoldoutSettings(selection=0, confirmation=0).split("orders/17").value
         'train'
         """
         group = task_id.partition(VARIANT_MARK)[0]

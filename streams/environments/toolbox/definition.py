@@ -62,6 +62,13 @@ class ToolboxTask(Record):
             raise ValueError("an opening is a text, or messages of the roles system, developer and user")
         return opening
 
+    @field_validator("demonstration")
+    @classmethod
+    def _acts(cls, demonstration: tuple[DemonstratedAction, ...] | None) -> tuple[DemonstratedAction, ...] | None:
+        if any(isinstance(each, Message) and each.role != "assistant" for each in demonstration or ()):
+            raise ValueError("a demonstration has the assistant's messages only; the tools answer by themselves")
+        return demonstration
+
     @property
     def first_messages(self) -> Messages:
         return (user(self.opening),) if isinstance(self.opening, str) else self.opening

@@ -17,6 +17,7 @@ from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.environments.toolbox.mcp_server import McpServer
 from streams.environments.toolbox.programs import Place, command_line, variables_of_programs
 from streams.environments.toolbox.tools import ToolResult
+from streams.errors import SandboxError
 from streams.ids import content_id
 
 _MOST_SERVERS = 6
@@ -47,19 +48,22 @@ class McpTools:
     @contextmanager
     def _running(self, place: Place) -> Iterator[McpServer]:
         if not self._definition.file.stateless:
-            yield self._server(place)
+            with self._server(place) as server:
+                yield server
             return
         # One for each set of variables: a process keeps those that it was started with.
         shared = Place(self._folder / content_id(*map(str, place.variables.items())), place.variables)
         shared.state.mkdir(exist_ok=True)
         _move(place.state, shared.state)
         try:
-            yield self._server(shared)
+            with self._server(shared) as server:
+                yield server
         finally:
             _move(shared.state, place.state)
 
-    def _server(self, place: Place) -> McpServer:
-        """The server that works in the place's folder."""
+    @contextmanager
+    def _server(self, place: Place) -> Iterator[McpServer]:
+        """The server that works in the place's folder. One that failed is started anew the next time."""
         if place.state not in self._servers:
             while len(self._servers) >= _MOST_SERVERS:
                 self._servers.popitem(last=False)[1].close()
@@ -69,10 +73,14 @@ class McpTools:
                 command_line(file.mcp, folder),
                 variables_of_programs(folder, place.exported),
                 place.state,
-                self._folder / "stderr",
+                self._folder / f"{content_id(str(place.state))}.log",
             )
         self._servers.move_to_end(place.state)
-        return self._servers[place.state]
+        try:
+            yield self._servers[place.state]
+        except SandboxError:
+            self.release(place)
+            raise
 
 
 def _move(source: Path, target: Path) -> None:

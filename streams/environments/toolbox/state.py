@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from streams.environments.toolbox import databases
+from streams.errors import SandboxError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,23 @@ class FolderState:
 
     @classmethod
     def read(cls, folder: Path, known: "FolderState | None" = None) -> "FolderState":
-        """What is in `folder`; nothing, if it does not exist. What is as in `known` shares its memory."""
+        """What is in `folder`; nothing, if it does not exist. What is as in `known` shares its memory.
+
+        Raises `SandboxError` for what cannot be read.
+        """
         before = known.entries if known is not None else {}
         entries = {}
-        for path in _below(folder) if folder.exists() else ():
-            name = str(path.relative_to(folder))
-            entry = _entry(path)
-            if entry is not None:
-                entries[name] = before[name] if before.get(name) == entry else entry
+        try:
+            for path in _below(folder) if folder.exists() else ():
+                name = str(path.relative_to(folder))
+                entry = _entry(path)
+                if entry is not None:
+                    entries[name] = before[name] if before.get(name) == entry else entry
+        except OSError as error:
+            raise SandboxError(
+                f"the state {folder} cannot be read: {error}. Where Ratchet runs as root, sandboxes are another user: "
+                "let everybody read the toolbox."
+            ) from error
         return cls(entries)
 
     def write(self, folder: Path) -> None:

@@ -195,6 +195,38 @@ def test_a_server_that_keeps_its_connection_is_restarted_on_each_state_and_a_com
         session.step(calls("leave"))
 
 
+def test_a_shared_server_that_ended_is_started_again_for_the_next_call(
+    tmp_path: Path, opened: Callable[[Path], Toolbox]
+) -> None:
+    server = """
+import os
+from pathlib import Path
+from mcp.server.mcpserver import MCPServer
+server = MCPServer("notes")
+
+@server.tool()
+def write(text: str) -> str:
+    with open("notes", "a") as notes:
+        notes.write(text)
+    if text == "end":
+        os._exit(1)
+    return Path(os.environ["TOOLBOX_STATE"], "notes").read_text()
+
+server.run()
+"""
+    definition = 'name = "n"\nmcp = ["python", "server.py"]\nstateless = true\ncheck = ["true"]\n'
+    folder = box(tmp_path / "n", definition, server__py=server)
+    one, two = opened(folder), opened(folder)
+    one.reset(task("one"))
+    two.reset(task("one"))
+    assert [one.step(calls("write", text="a")).text, two.step(calls("write", text="b")).text] == ["a", "b"]
+    with pytest.raises(SandboxError, match="ended during write"):
+        one.step(calls("write", text="end"))
+    assert two.step(calls("write", text="c")).text == "bc"
+    one.reset(task("one"))
+    assert one.step(calls("write", text="d")).text == "d"
+
+
 def test_a_server_that_does_not_start_is_refused_with_what_it_last_said(
     tmp_path: Path, opened: Callable[[Path], Toolbox]
 ) -> None:

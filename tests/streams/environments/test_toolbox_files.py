@@ -22,6 +22,11 @@ from tests.builders.toolboxes import box
         ("", '{"task_id": "a"}', "tasks.jsonl, line 2, is wrong: fold"),
         ("", '{"task_id": "a", "fold": "train", "opening": ""}', "an opening is a text"),
         ("", '{"task_id": "a", "fold": "train", "opening": [{"role": "tool", "content": ""}]}', "an opening is a text"),
+        (
+            "",
+            '{"task_id": "a", "fold": "train", "opening": "b", "demonstration": [{"role": "tool", "content": ""}]}',
+            "the assistant's messages only",
+        ),
         ("", '{"task_id": "a", "fold": "train", "opening": "b"}\n' * 2, "several tasks of .* are called 'a'"),
     ],
 )
