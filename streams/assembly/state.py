@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from streams.assembly.assembly import Place, conversation_of
+from streams.assembly.chains import Place
+from streams.assembly.telemetry import conversation_of
 from streams.assembly.settings import AssemblySettings
 from streams.errors import StoreError
 from streams.ids import content_id
