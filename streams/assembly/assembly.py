@@ -63,7 +63,8 @@ def assemble(
     `known` are the episodes that were assembled of it before, and are closed. The first append-only conversation that
     is not superseded is the episode `name`, each further one `name/CALL` by its first call. A verdict judges the
     episode that its call is a step of; an evaluation of no call the first one of its trace; feedback on the unit the
-    episode `name`. `evaluations` names those that count; empty counts all. `earlier` gives the responses that a call may name.
+    episode `name`. `evaluations` names those that count; empty counts all. `earlier` gives the responses that a call
+    may name.
 
     Where content of a call was hidden or cut off, the steps of what is left are flagged, so that nothing is learned
     from them. So are those of an episode of which an event is too large.
