@@ -21,6 +21,7 @@ from rich.table import Table
 from daemon.commands.dead_letters import dead_letters
 from daemon.commands.doctor import doctor
 from daemon.commands.environment import environment
+from daemon.commands.episodes import episodes
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
 from daemon.commands.importing import import_files
@@ -154,6 +155,7 @@ app.command()(forget)
 app.command()(transitions)
 app.command()(export)
 app.command("import")(import_files)
+app.add_typer(episodes)
 app.add_typer(dead_letters)
 app.add_typer(environment)
 

@@ -102,9 +102,16 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("not trusted", f"{sum(report.store.not_trusted.values())} other episodes with a success")
         for reason, count in report.store.not_trusted.items():
             table.add_row("", f"{count}: {reason}")
+        for state, label in (("open", "open episodes"), ("held-out", "held out")):
+            if reasons := report.store.episodes.get(state):
+                table.add_row(label, str(sum(reasons.values())))
+                for reason, count in reasons.items():
+                    table.add_row("", f"{count}: {reason}")
         if report.store.untrusted:
             table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
+        for reason, count in report.store.dropped.items():
+            table.add_row("", f"{count} dropped: {escape(reason)}")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")

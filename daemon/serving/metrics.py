@@ -4,7 +4,7 @@ What is durable is counted where it is durable, in the store and the audit log, 
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -17,6 +17,8 @@ from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.store_watch import StoreWatch
+
+_MOST_REASONS = 20
 
 
 class Metrics:
@@ -131,6 +133,17 @@ class _StoreFigures(Collector):
         states.add_metric(["restored"], status.branches.states - status.branches.dropped)
         states.add_metric(["dropped"], status.branches.dropped)
         yield states
+        dropped = CounterMetricFamily(
+            "ratchet_dropped", "Dropped states and failed episodes, by why.", labels=["reason"]
+        )
+        for reason, count in status.dropped.items():
+            dropped.add_metric([reason], count)
+        yield dropped
+        episodes = GaugeMetricFamily("ratchet_episodes", "Episodes, by state and by why.", labels=["state", "reason"])
+        for state, reasons in status.episodes.items():
+            for reason, count in _most_frequent(reasons).items():
+                episodes.add_metric([state, reason], count)
+        yield episodes
         failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes resumed.", labels=["result"])
         failed.add_metric(["attempted"], status.recoveries.episodes - status.recoveries.dropped)
         failed.add_metric(["dropped"], status.recoveries.dropped)
@@ -162,3 +175,10 @@ class _StoreFigures(Collector):
         for (topic, partition), records in self.store.lag.items():
             lag.add_metric([topic, str(partition)], records)
         yield lag
+
+
+def _most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent reasons, and the others as one: producers may flag episodes with words of their own."""
+    ranked = Tally(reasons).most_common()
+    others = sum(count for _, count in ranked[_MOST_REASONS:])
+    return dict(ranked[:_MOST_REASONS]) | ({"other": others} if others else {})

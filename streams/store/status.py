@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from streams.settings import FrozenModel
+from streams.store.queries.episodes import DROPPED_BY_REASON, EPISODES_BY_STATE
 from streams.store.queries.status import (
     BRANCH_COUNTS,
     COUNTS,
@@ -58,6 +59,12 @@ class StoreStatus(FrozenModel):
     not_trusted: dict[str, int] = Field(
         default={}, description="Other episodes with a success that are not trusted, or not yet, by reason."
     )
+    episodes: dict[str, dict[str, int]] = Field(
+        default={}, description="All episodes by state (as in `ratchet episodes`) and by why, without particulars."
+    )
+    dropped: dict[str, int] = Field(
+        default={}, description="Dropped states and failed episodes by the most frequent reasons, without particulars."
+    )
     untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
     positions: dict[str, dict[int, int]]
@@ -84,6 +91,8 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
         recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
         trusted=_by_name(store, TRUSTED_BY_SPLIT),
         not_trusted=_by_name(store, NOT_TRUSTED_BY_REASON),
+        episodes=_by_state(store),
+        dropped=_by_name(store, DROPPED_BY_REASON),
         positions=positions,
         authenticated=authenticated,
         **_row(store, COUNTS),
@@ -92,6 +101,13 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
 
 def _by_name(store: Store, sql: str) -> dict[str, int]:
     return {row["name"]: row["total"] for row in store.query(sql).to_pylist()}
+
+
+def _by_state(store: Store) -> dict[str, dict[str, int]]:
+    states: dict[str, dict[str, int]] = {}
+    for row in store.query(EPISODES_BY_STATE).to_pylist():
+        states.setdefault(row["state"], {})[row["name"]] = row["total"]
+    return states
 
 
 def _row(store: Store, sql: str) -> dict[str, int]:

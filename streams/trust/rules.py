@@ -183,10 +183,20 @@ def why_not_whole(steps: Sequence[StoredStep]) -> str | None:
         return "its steps are of several principals"
     if len({step.task for step in steps}) > 1:
         return "its steps are of several tasks"
-    messages = list(steps[0].messages)
-    for number, step in enumerate(steps):
-        if step.step != number or not same_conversation(step.messages, messages):
-            return "not an append-only conversation"
+    return None if rewritten_at(steps) is None else "not an append-only conversation"
+
+
+def rewritten_at(steps: Sequence[StoredStep]) -> int | None:
+    """Return the number of the first step whose messages are not what its predecessor's become, or that is twice there.
+
+    `steps` are in order of `step`; None where each continues the one before, as far as that is stored.
+    """
+    messages: list[Message] = []
+    for before, step in zip((None, *steps), steps, strict=False):
+        if before is None or step.step > before.step + 1:
+            messages = list(step.messages)
+        elif step.step == before.step or not same_conversation(step.messages, messages):
+            return step.step
         messages += (step.action, *step.observation)
     return None
 

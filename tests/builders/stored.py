@@ -61,6 +61,12 @@ def branches(
     )
 
 
+def unrestored(episode_id: str, step: int, reason: str) -> BranchResult:
+    """The result of a state that was dropped for a reason."""
+    dropped = {"fidelity": "dropped", "reason": reason, "alternatives": ()}
+    return branches(episode_id, step=step).model_copy(update=dropped)
+
+
 def recovery(
     episode_id: str, task_id: str = TASK, left_at: int = 0, actions: Sequence[str] = ("back", "forward")
 ) -> RecoveryResult:

@@ -1,0 +1,176 @@
+"""`ratchet episodes list | show`: which episodes are learned from, and why the others are not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.config import Settings
+from daemon.console import print_json
+from learners.adapters import AdapterStore
+from learners.snapshots import read_episodes
+from streams.errors import TrainingError
+from streams.settings import FrozenModel
+from streams.store.client import StoreClient
+from streams.store.episodes import (
+    EpisodeReport,
+    EpisodeState,
+    EpisodeSummary,
+    episode_report,
+    newest_episodes,
+)
+
+episodes = typer.Typer(
+    name="episodes", no_args_is_help=True, help="Stored episodes: what is learned from, and why not."
+)
+
+
+class Uses(FrozenModel):
+    """Snapshots that have the episode or a recovery from it, and adapters that were trained on these.
+
+    Episodes that went exactly the same way stand in a snapshot once, under the id of one of them.
+    """
+
+    snapshots: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+
+
+class ShownEpisode(FrozenModel):
+    """The JSON of `ratchet episodes show --json`."""
+
+    episode: EpisodeReport
+    uses: Uses
+
+
+@episodes.command("list")
+def list_episodes(
+    state: Annotated[EpisodeState | None, typer.Option(help="Only those of this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List episodes with their state and why."""
+    found = run_async(_list(Settings.load(config).store_url, state, limit))
+    if as_json:
+        print_json("[" + ",".join(one.model_dump_json() for one in found) + "]")
+    else:
+        Console().print(_list_table(found))
+
+
+@episodes.command("show")
+def show_episode(
+    episode_id: Annotated[str, typer.Argument(metavar="ID", help="The episode's id.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one episode: its steps, which outcomes count, what was decided, its branches, and what learned from it."""
+    settings = Settings.load(config)
+    report = run_async(_show(settings.store_url, episode_id))
+    shown = ShownEpisode(episode=report, uses=_uses(settings.home, {episode_id, *report.recoveries}))
+    if as_json:
+        print_json(shown.model_dump_json())
+        return
+    for table in _show_tables(shown):
+        Console().print(table)
+
+
+async def _list(url: str, state: EpisodeState | None, limit: int) -> tuple[EpisodeSummary, ...]:
+    async with StoreClient(url) as store:
+        return await newest_episodes(store, state, limit)
+
+
+async def _show(url: str, episode_id: str) -> EpisodeReport:
+    async with StoreClient(url) as store:
+        return await episode_report(store, episode_id)
+
+
+def _uses(home: Path, trajectories: set[str]) -> Uses:
+    snapshots = set()
+    for manifest in sorted((home / "snapshots").glob("*/manifest.json")):
+        try:
+            if not trajectories.isdisjoint(read_episodes(manifest.parent)):
+                snapshots.add(manifest.parent.name)
+        except TrainingError:
+            continue  # one that is not whole tells nothing
+    adapters = AdapterStore(home / "adapters")
+    trained = []
+    for digest in adapters.digests():
+        try:
+            if adapters.manifest(digest).snapshot.snapshot_id in snapshots:
+                trained.append(digest)
+        except TrainingError:
+            continue
+    return Uses(snapshots=tuple(sorted(snapshots)), adapters=tuple(trained))
+
+
+def _list_table(found: tuple[EpisodeSummary, ...]) -> Table:
+    table = Table("episode", "state", "why", "steps", "outcomes", "task", "principal", "last")
+    for one in found:
+        task = f"{one.environment}: {one.task_id}" if one.task_id is not None else ""
+        last = "" if one.last_at is None else f"{one.last_at:%m-%d %H:%M:%S}"
+        cells = (one.episode_id, one.state, one.reason, str(one.steps or 0), str(one.outcomes), task)
+        table.add_row(*map(escape, cells), escape(one.principal or ""), last)
+    return table
+
+
+def _show_tables(shown: ShownEpisode) -> Iterator[Table]:
+    episode, uses = shown.episode, shown.uses
+    yield _summary_table(episode, uses)
+    if episode.steps:
+        table = Table("step", "by", "shown", "action", "came back", "receipt", title="steps")
+        for step in episode.steps:
+            by = step.actor_kind if step.adapter is None else f"{step.actor_kind} {step.adapter}"
+            number = f"{step.step}, done" if step.done else str(step.step)
+            cells = (number, by, f"{step.messages} messages", step.action, step.observation, step.receipt or "")
+            table.add_row(*map(escape, cells))
+        yield table
+    if episode.outcomes:
+        table = Table("verifier", "says", "score", "recorded", "counts", title="outcomes")
+        for each in episode.outcomes:
+            at = "" if each.recorded_at is None else f"{each.recorded_at:%Y-%m-%d %H:%M:%S}"
+            counts = "yes" if each.counts else "no: a later one replaced it"
+            table.add_row(
+                escape(each.verifier), "success" if each.success else "failure", f"{each.score:g}", at, counts
+            )
+        yield table
+    if episode.branches:
+        table = Table("state", "alternatives", "restored", "why dropped", title="branches")
+        for state in episode.branches:
+            table.add_row(
+                str(state.step), f"{state.executed} of {state.requested}", state.fidelity, escape(state.reason)
+            )
+        yield table
+
+
+def _summary_table(episode: EpisodeReport, uses: Uses) -> Table:
+    summary = episode.summary
+    table = Table(title=escape(summary.episode_id), show_header=False)
+    table.add_row("state", summary.state.value)
+    table.add_row("why", escape(summary.reason or _MEANINGS.get(summary.state, "")))
+    if episode.rewritten_at is not None:
+        table.add_row("", f"first seen at step {episode.rewritten_at}: its messages do not continue those before")
+    if summary.task_id is not None:
+        table.add_row("task", escape(f"{summary.environment}: {summary.task_id}"))
+        table.add_row("principal", escape(summary.principal or ""))
+    for decision in episode.decisions:
+        table.add_row(
+            f"sequence {decision.sequence}", escape(": ".join(filter(None, (decision.state, decision.reason))))
+        )
+    if episode.recovery is not None:
+        recovery = episode.recovery
+        told = f"{recovery.recovered} of {recovery.attempts} attempts recovered it"
+        table.add_row("recovery", escape(f"dropped: {recovery.reason}" if recovery.reason else told))
+    table.add_row("snapshots", ", ".join(uses.snapshots) or "none has it by this id")
+    table.add_row("adapters", ", ".join(digest[:12] for digest in uses.adapters) or "none was trained on such")
+    return table
+
+
+_MEANINGS = {
+    EpisodeState.TRUSTED: "all outcomes that count are successes; it is learned from",
+    EpisodeState.FAILED: "all outcomes that count are failures; recoveries from it are learned from",
+}
