@@ -30,6 +30,7 @@ from daemon.config import Settings
 from daemon.console import Narrator, print_json, status_table
 from daemon.demo.demo import run_demo
 from daemon.demo.plan import DemoPlan
+from daemon.learning.domain import check_domain
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
 from daemon.roles import RUN, Role
@@ -159,12 +160,13 @@ app.add_typer(environment)
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Read the configuration as `run` would, and print what came of it."""
+    """Read the configuration as `run` would, print what came of it, and look whether its gates can be played."""
     settings = Settings.load(config)
     if as_json:
         print_json(settings.model_dump_json())
     else:
         Console().print_json(settings.model_dump_json())
+    run_async(check_domain(settings))
 
 
 async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
@@ -179,6 +181,8 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 
 
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
+    if Role.LEARN in roles:
+        await check_domain(settings)
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     async with Supervisor(settings, base, roles) as supervisor:
         names = ", ".join(role.value for role in roles)

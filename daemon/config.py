@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -57,11 +57,22 @@ class EngineSettings(FrozenModel):
 class DomainSettings(FrozenModel):
     """The agent's domain, as far as evaluation must know it: the tasks that gates are played on."""
 
-    environment: str = Field(default="textworld_express", description="Entry point of a sandbox environment.")
-    game: str = "twc"
+    environment: str = Field(
+        default="", description="Entry point of a sandbox environment; empty: no gate is played and nothing is learned."
+    )
+    suite: str = Field(
+        default="", description="The kind of tasks, as the environment names it; empty: the only one that it has."
+    )
     fold: str = Field(default="train", description="The fold that production plays; gates use its held-out tasks.")
-    out_of_domain_fold: str = Field(default="dev", description="Reported apart; it decides nothing.")
+    out_of_domain_fold: str = Field(default="dev", description="Reported apart; it decides nothing. Empty: none.")
     out_of_domain_tasks: int = Field(default=64, ge=0, description="How many tasks of that fold are played; 0 is none.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suite_by_its_older_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "game" in given and "suite" not in given:
+            return {("suite" if key == "game" else key): value for key, value in given.items()}
+        return given
 
 
 class Settings(BaseSettings):

@@ -177,7 +177,7 @@ async def cycle(options: argparse.Namespace, narrator: Narrator) -> Cycle:
     settings = given.model_copy(
         update={
             "model": options.base or given.model,
-            "domain": DomainSettings(environment="bfcl", game=options.game),
+            "domain": DomainSettings(environment="bfcl", suite=options.game),
             "engine": given.engine.model_copy(update={"max_length": options.max_length}),
         }
     )

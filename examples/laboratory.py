@@ -15,6 +15,8 @@ from rich.table import Table
 
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from daemon.demo.plan import TWC
+from daemon.learning.domain import domain_tasks
 from daemon.supervisor import inference_service
 from evaluation.rollouts import Rollout, play
 from learners.base_model import resolve_base
@@ -169,9 +171,9 @@ async def laboratory(narrator: Narrator, chosen: Settings | None = None) -> Asyn
     base = await asyncio.to_thread(resolve_base, given.model, given.home)
     with tempfile.TemporaryDirectory(prefix="ratchet-laboratory-") as scratch:
         engine = given.engine.model_copy(update={"port": free_port()})
-        settings = given.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
+        domain = given.domain if given.domain.environment else TWC
+        settings = given.model_copy(update={"home": Path(scratch), "engine": engine, "domain": domain}).settled()
         server = inference_service(settings, base)
-        domain = settings.domain
         try:
             await server.start()
             await server.ready()
@@ -179,7 +181,7 @@ async def laboratory(narrator: Narrator, chosen: Settings | None = None) -> Asyn
                 sandbox_pool(domain.environment, settings.branching, size=1) as pool,
                 PolicyClient(settings.serving.inference_url) as policy,
             ):
-                tasks = await pool.tasks(domain.game, domain.fold)
+                tasks = (await domain_tasks(domain, pool)).tasks
                 splits = {
                     split: tuple(task for task in tasks if settings.holdout.split(task.task_id) is split)
                     for split in (Split.TRAIN, Split.SELECTION)

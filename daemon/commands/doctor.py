@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.commands.options import ConfigOption, JsonOption
+from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import print_json
+from daemon.learning.domain import SET, UNSET, check_domain
 from learners.base_model import find_base
 from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
@@ -126,7 +127,34 @@ def check_home(settings: Settings) -> Diagnosis:
     return Diagnosis(name="home", status=Health.OK, message=f"{settings.home} can be written to")
 
 
-CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (check_kafka, check_authentication, check_base_model, check_home)
+def check_gate(settings: Settings) -> Diagnosis:
+    """Gates can be played: the domain's environment has the suite and the folds, and enough held-out tasks."""
+    name = "domain"
+    try:
+        found = run_async(check_domain(settings))
+    except ConfigurationError as error:
+        return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy="correct the settings in [domain]")
+    if found is None:
+        return Diagnosis(name=name, status=Health.WARNING, message=UNSET, remedy=SET)
+    held_out, needed = len(found.held_out(settings.holdout)), settings.gate.min_tasks
+    message = f"{settings.domain.environment}, suite {found.suite}: {held_out} of {len(found.tasks)} tasks are held out"
+    if held_out < needed:
+        return Diagnosis(
+            name=name,
+            status=Health.WARNING,
+            message=f"{message}, and a gate needs {needed} for a verdict",
+            remedy="give the suite more tasks, or set gate.min_tasks or holdout.selection",
+        )
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
+    check_kafka,
+    check_authentication,
+    check_base_model,
+    check_home,
+    check_gate,
+)
 
 
 def _table(report: DoctorReport) -> Table:

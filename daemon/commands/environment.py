@@ -1,6 +1,7 @@
-"""`ratchet environment list | check`: what is installed as a sandbox, and whether it keeps its promises."""
+"""`ratchet environment list | new | check | replay`: sandboxes, and whether they keep their promises."""
 
 import random
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,15 +9,21 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.replay import replay_episodes
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from streams.environments.registry import registered_environments
+from streams.environments.toolbox.definition import DEFINITION
+from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.sandboxes.protocol import Description
+from streams.sandboxes.settings import SandboxSettings
 from streams.settings import FrozenModel
+
+TOOLBOX = "toolbox"
 
 environment = typer.Typer(name="environment", no_args_is_help=True, help="Where alternatives run.")
 
@@ -44,10 +51,32 @@ def list_environments(as_json: JsonOption = False) -> None:
         typer.echo("\n".join(names))
 
 
+environment.command("replay")(replay_episodes)
+
+
+@environment.command("new")
+def new_environment(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; its name is the suite's.")],
+    functions: Annotated[
+        bool, typer.Option("--functions/--mcp", help="Tools as Python functions, or as an MCP server.")
+    ] = False,
+) -> None:
+    """Write a toolbox, a domain of your own tools: a small one that is complete, to be changed into yours."""
+    write_toolbox(folder, folder.absolute().name, "functions" if functions else "mcp")
+    typer.echo(
+        f"{folder} is a toolbox. Next: `ratchet environment check {folder}`; its README.md says how to make it yours."
+    )
+
+
 @environment.command("check")
 def check_environment(
-    name: Annotated[str, typer.Argument(help="The environment's entry point, as `list` has it.")],
-    game: Annotated[str, typer.Option(help="Which of its kinds of tasks; by default some of each.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="The environment's entry point, as `list` has it, or a toolbox's folder.")
+    ],
+    game: Annotated[
+        str, typer.Option("--suite", "--game", help="Which of its kinds of tasks; by default some of each.")
+    ] = "",
+    fold: Annotated[str, typer.Option(help="The fold whose tasks are played; by default domain.fold.")] = "",
     tasks: Annotated[int, typer.Option(min=1, help="How many of its tasks are played.")] = 16,
     task: Annotated[
         list[str] | None, typer.Option(help="The id of a task, for an environment without its own.")
@@ -59,7 +88,8 @@ def check_environment(
 ) -> None:
     """Run the conformance suite on an environment, in real sandbox processes. Exits with 1 if a promise is broken."""
     settings = Settings.load(config)
-    report = run_async(_check(settings, name, game, tasks, task or [], restores, seed))
+    name, sandboxes = _named(settings.branching, name)
+    report = run_async(_check(sandboxes, name, game, fold or settings.domain.fold, tasks, task or [], restores, seed))
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -71,16 +101,26 @@ def check_environment(
         )
 
 
+def _named(settings: SandboxSettings, name: str) -> tuple[str, SandboxSettings]:
+    """The environment's name, and the settings with the folder of a toolbox that is named instead."""
+    if not (Path(name) / DEFINITION).is_file():
+        if name not in registered_environments() and Path(name).is_dir():
+            raise typer.BadParameter(f"{name} is no toolbox: it has no {DEFINITION}", param_hint="NAME")
+        return name, settings
+    own = {**settings.environments, TOOLBOX: {"folder": str(Path(name).absolute())}}
+    return TOOLBOX, settings.model_copy(update={"environments": own})
+
+
 async def _check(
-    settings: Settings, name: str, game: str, most: int, ids: list[str], restores: int, seed: int
+    settings: SandboxSettings, name: str, game: str, fold: str, most: int, ids: list[str], restores: int, seed: int
 ) -> ConformanceReport:
     generator = random.Random(seed)
     with Narrator() as narrator:
-        async with sandbox_pool(name, settings.branching, size=2) as pool:
+        async with sandbox_pool(name, settings, size=2) as pool:
             description = await pool.describe()
             chosen = [Task(environment=name, task_id=task_id) for task_id in ids]
             if not chosen:
-                chosen = await _tasks(pool, description, game, most, generator)
+                chosen = await _tasks(pool, description, game, fold, most, generator)
             suite = Suite(pool, description, chosen, restores, generator)
             checks = await suite.run(lambda check, done, total: narrator.advance("checks", done, total, check))
             narrator.advance("checks", len(checks), len(checks))
@@ -88,17 +128,17 @@ async def _check(
 
 
 async def _tasks(
-    pool: SandboxPool, description: Description, game: str, most: int, generator: random.Random
+    pool: SandboxPool, description: Description, game: str, fold: str, most: int, generator: random.Random
 ) -> list[Task]:
     if not description.games:
         raise typer.BadParameter("the environment brings no tasks of its own: name some", param_hint="--task")
     if game and game not in description.games:
-        raise typer.BadParameter(f"it has {', '.join(description.games)}", param_hint="--game")
+        raise typer.BadParameter(f"it has {', '.join(description.games)}", param_hint="--suite")
     games = [game] if game else generator.sample(description.games, min(most, len(description.games)))
     chosen: list[Task] = []
     for number, each in enumerate(games):
         share = len(range(number, most, len(games)))
-        listed = await pool.tasks(each, "train")
+        listed = await pool.tasks(each, fold)
         chosen += generator.sample(listed, min(share, len(listed)))
     return chosen
 

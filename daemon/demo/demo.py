@@ -19,7 +19,16 @@ from pydantic import BaseModel
 
 from daemon.config import Settings
 from daemon.console import Narrator
-from daemon.demo.plan import CycleLine, DemoBranchCounts, DemoPlan, DemoReport, EventCounts, OutOfDomain, RollbackLine
+from daemon.demo.plan import (
+    TWC,
+    CycleLine,
+    DemoBranchCounts,
+    DemoPlan,
+    DemoReport,
+    EventCounts,
+    OutOfDomain,
+    RollbackLine,
+)
 from daemon.demo.sabotage import damaged_copy
 from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
 from daemon.registry.lifecycle import State
@@ -252,6 +261,7 @@ def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
         update={
             "home": home,
             "seed": plan.seed,
+            "domain": TWC,
             "kafka": kafka,
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),

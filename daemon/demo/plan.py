@@ -6,11 +6,13 @@ from pydantic import ConfigDict
 from rich.console import Group
 from rich.table import Table
 
+from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
 from evaluation.gates.significance import Verdict
 from learners.settings import Stage
 from streams.settings import FrozenModel
 
+TWC = DomainSettings(environment="textworld_express", suite="twc")
 PROVEN_TASKS = 150
 PROVEN_GAIN = 0.15
 PROVEN_P = 0.05

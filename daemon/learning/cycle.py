@@ -6,7 +6,7 @@ serves but the request to promote, which the serve role carries out.
 
 import shutil
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
+from daemon.learning.domain import check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -93,7 +94,10 @@ class Loop:
 
 @asynccontextmanager
 async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
-    """Connect to the roles that run and list the tasks of the gate."""
+    """Connect to the roles that run and list the tasks of the gate.
+
+    Raises `ConfigurationError` when the domain's environment cannot be played.
+    """
     domain = settings.domain
     async with (
         StoreClient(settings.store_url) as store,
@@ -101,10 +105,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         ControlClient(settings.control_url) as control,
         sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
-        tasks = await pool.tasks(domain.game, domain.fold)
-        others: Sequence[Task] = ()
-        if domain.out_of_domain_tasks:
-            others = await pool.tasks(domain.game, domain.out_of_domain_fold)
+        found = await domain_tasks(domain, pool)
         yield Loop(
             settings=settings,
             base=base,
@@ -114,12 +115,12 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             policy=policy,
             control=control,
             pool=pool,
-            tasks=tasks,
-            held_out=tuple(task for task in tasks if settings.holdout.split(task.task_id) is Split.SELECTION),
+            tasks=found.tasks,
+            held_out=found.held_out(settings.holdout),
             # Gates never train on the other fold, but the same rule keeps its tasks as fresh as the others'.
-            out_of_domain=tuple(task for task in others if settings.holdout.split(task.task_id) is not Split.TRAIN)[
-                : domain.out_of_domain_tasks
-            ],
+            out_of_domain=tuple(
+                task for task in found.out_of_domain if settings.holdout.split(task.task_id) is not Split.TRAIN
+            )[: domain.out_of_domain_tasks],
         )
 
 
@@ -129,6 +130,7 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     Raises `RatchetError` when a step could not be carried out; what serves is then as it was.
     """
     began = time.monotonic()
+    await check_recorded(loop.settings.domain, loop.store)
     snapshot = await build_snapshot(
         loop.store,
         loop.settings.holdout,

@@ -128,6 +128,13 @@ class RestoredEpisode:
         """The text of an error, which may quote the sandbox, in the recording's terms."""
         return self._values.hidden_text(str(error))
 
+    async def opening(self) -> Messages:
+        """The messages with which the sandbox begins the episode's task, whatever was recorded. It is reset for it."""
+        async with self._turn:
+            first = _hidden(await (await self._running()).reset(self.request.task), self._values)
+            self._session = None  # it has left the trajectory
+            return first.messages
+
     @asynccontextmanager
     async def at(self, step: int) -> AsyncIterator[Continuation]:
         """The state before action number `step`, to continue there."""

@@ -6,6 +6,7 @@ under the entry-point group `ratchet.environments`. `ratchet environment check N
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel
@@ -24,6 +25,10 @@ class Restore(StrEnum):
     """By forking the process that is in the state: it holds no thread, connection or child that a fork would break."""
     REPLAY = "replay"
     """By a reset and the actions that led there: it is deterministic."""
+
+
+WORKING_FOLDER = "working_folder"
+"""In the context that settings are validated in: the folder that relative paths in them start from."""
 
 
 class Network(StrEnum):
@@ -122,6 +127,15 @@ class Configured(Protocol):
     settings: type[BaseModel]
 
     def __call__(self, settings: BaseModel) -> Environment: ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """The interface of the settings of an environment that reads files of its own, which its sandboxes must be let."""
+
+    def readable(self) -> tuple[Path, ...]:
+        """Absolute paths of files and folders."""
+        ...
 
 
 @runtime_checkable

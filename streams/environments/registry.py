@@ -1,12 +1,14 @@
 """Finds the environments that are installed, by the entry-point group `ratchet.environments`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from streams.environments.environment import Configured, Environment
+from streams.environments.environment import WORKING_FOLDER, Configured, Environment, Network, ReadsFiles
 from streams.errors import ConfigurationError
 
 ENTRY_POINTS = "ratchet.environments"
@@ -21,7 +23,15 @@ def registered_environments() -> frozenset[str]:
 def load_environment(name: str) -> type[Environment]:
     """The class registered under `name`. Raises `ConfigurationError` when there is none."""
     for entry in entry_points(group=ENTRY_POINTS, name=name):
-        loaded: type[Environment] = entry.load()
+        try:
+            loaded: type[Environment] = entry.load()
+        except Exception as error:
+            raise ConfigurationError(
+                f"the environment {name!r} cannot be imported from {entry.value}: {type(error).__name__}: {error}. "
+                "Install what it needs. A sandbox reads Python, its installed packages and the packages that register "
+                "environments; name folders of other code, such as packages installed as editable, in "
+                "branching.readable."
+            ) from error
         return loaded
     raise ConfigurationError(
         f"no environment {name!r} is installed; known are: {', '.join(sorted(registered_environments()))}. "
@@ -29,14 +39,42 @@ def load_environment(name: str) -> type[Environment]:
     )
 
 
-def open_environment(name: str, settings: Mapping[str, JsonValue]) -> Environment:
-    """A new session. Raises `ConfigurationError` when the environment is not installed or its settings are wrong."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the sandbox of an environment must have, before it is opened."""
+
+    network: Network
+    readable: tuple[Path, ...]
+
+
+def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Needs:
+    """What sessions need of their sandbox. Raises `ConfigurationError` as `open_environment` does."""
     environment = load_environment(name)
+    read = _settings(name, environment, settings, working_folder)
+    return Needs(environment.capabilities.network, read.readable() if isinstance(read, ReadsFiles) else ())
+
+
+def open_environment(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Environment:
+    """A new session. Relative paths in `settings` start from `working_folder`, or where this process works.
+
+    Raises `ConfigurationError` when the environment is not installed or its settings are wrong.
+    """
+    environment = load_environment(name)
+    read = _settings(name, environment, settings, working_folder)
+    return environment() if read is None else environment(read)  # type: ignore[call-arg]
+
+
+def _settings(
+    name: str, environment: type[Environment], settings: Mapping[str, JsonValue], working_folder: Path | None
+) -> BaseModel | None:
     if isinstance(environment, Configured):
+        context = {} if working_folder is None else {WORKING_FOLDER: working_folder}
         try:
-            return environment(environment.settings.model_validate(settings))
+            return environment.settings.model_validate(settings, context=context)
         except ValidationError as error:
-            raise ConfigurationError(f"the settings of the environment {name!r} are wrong: {error}") from error
+            raise ConfigurationError(
+                f"the settings of the environment {name!r}, [branching.environments.{name}], are wrong: {error}"
+            ) from error
     if settings:
         raise ConfigurationError(f"the environment {name!r} has no settings. Remove them.")
-    return environment()
+    return None

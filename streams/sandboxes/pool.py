@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ import structlog
 from pydantic import JsonValue
 
 from streams.environments.environment import Network, Observation, Restore
-from streams.environments.registry import registered_environments
+from streams.environments.registry import Needs, registered_environments
 from streams.errors import ConfigurationError, SandboxError
 from streams.events import Task
 from streams.messages import Message, Messages
@@ -115,7 +116,8 @@ class SandboxPool:
     """`size` processes of one environment, started when first needed and shared by any number of sessions.
 
     Use it as an asynchronous context manager: no process is left when it ends. `step_timeout_s` is for one step or
-    reset, in seconds; `settings` are the environment's own; `limits` are for each process.
+    reset, in seconds; `settings` are the environment's own; `limits` are for each process, and `readable` are paths
+    that it may read besides what every sandbox does and what its environment asks for.
     """
 
     def __init__(
@@ -126,15 +128,22 @@ class SandboxPool:
         settings: Mapping[str, JsonValue] | None = None,
         isolation: Isolation = "auto",
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        readable: Sequence[Path] = (),
     ) -> None:
         self.environment = environment
         self.step_timeout_s = step_timeout_s
-        self._start = Start(environment=environment, settings=dict(settings or {}), step_timeout_s=step_timeout_s)
+        self._start = Start(
+            environment=environment,
+            settings=dict(settings or {}),
+            working_folder=str(Path.cwd()),
+            step_timeout_s=step_timeout_s,
+        )
         self._slots = [_Slot() for _ in range(size)]
         self._isolation = isolation
         self._limits = limits
         self._monitor = ResourceMonitor()
-        self._network: Network | None = None
+        self._readable = tuple(path.absolute() for path in readable)
+        self._needs: Needs | None = None
         self._starting = asyncio.Lock()
         self._opened = 0
         self._description: Description | None = None
@@ -194,24 +203,26 @@ class SandboxPool:
                 if slot.process is not None:
                     await slot.process.kill("it died while nothing was asked of it")
                     log.warning("sandbox replaced", environment=self.environment, dead=slot.process.pid)
-                slot.process = await self._started(await self._needed_network())
+                slot.process = await self._started(await self._needed())
         return slot.process
 
-    async def _needed_network(self) -> Network:
-        """The network that the environment needs; asked once, of a process that has none."""
+    async def _needed(self) -> Needs:
+        """The network and the paths that the environment needs; asked once, of a process that has neither."""
         async with self._starting:
-            if self._network is None:
-                alone = await self._started(Network.NONE)
+            if self._needs is None:
+                alone = await self._started(Needs(Network.NONE, ()))
                 try:
-                    answer = await alone.ask(Request(op="network"), _START_TIMEOUT_S)
+                    answer = await alone.ask(Request(op="needs"), _START_TIMEOUT_S)
                 finally:
                     await alone.kill("it was asked what it needs")
-                self._network = Network(answer.texts[0])
-        return self._network
+                network, *paths = answer.texts
+                self._needs = Needs(Network(network), tuple(map(Path, paths)))
+        return self._needs
 
-    async def _started(self, network: Network) -> SandboxProcess:
+    async def _started(self, needs: Needs) -> SandboxProcess:
         tier = await asyncio.to_thread(_chosen, self._isolation)
-        return await SandboxProcess.start(self._start, network, tier, self._limits, self._monitor)
+        readable = (*self._readable, *needs.readable)
+        return await SandboxProcess.start(self._start, needs.network, tier, self._limits, self._monitor, readable)
 
     async def describe(self) -> Description:
         """The environment's own description; the answer is kept."""
@@ -240,6 +251,7 @@ def sandbox_pool(environment: str, settings: SandboxSettings, size: int) -> Sand
         settings.environments.get(environment),
         settings.isolation,
         settings.limits,
+        settings.readable,
     )
 
 

@@ -39,13 +39,27 @@ class SandboxProcess:
         self._death = ""
 
     @classmethod
-    async def start(cls, start: Start, network: Network, tier: Tier, limits: Limits, monitor: ResourceMonitor) -> Self:
+    async def start(
+        cls,
+        start: Start,
+        network: Network,
+        tier: Tier,
+        limits: Limits,
+        monitor: ResourceMonitor,
+        readable: tuple[Path, ...] = (),
+    ) -> Self:
         """Start a process isolated by `tier`. Raises `SandboxError` when it does not live."""
+        missing = [str(path) for path in readable if not path.exists()]
+        if missing:
+            raise SandboxError(
+                f"the sandbox of {start.environment!r} is to read {missing[0]}, which does not exist. Correct "
+                f"branching.readable or the paths in [branching.environments.{start.environment}]."
+            )
         folder = make_home()
         try:
             with (
                 (folder / "stderr").open("wb") as stderr,
-                tier.launch(_COMMAND, Confinement(folder, network, limits)) as launch,
+                tier.launch(_COMMAND, Confinement(folder, network, limits, readable)) as launch,
             ):
                 process = await asyncio.create_subprocess_exec(
                     *launch.command,

@@ -11,7 +11,7 @@ from streams.events import Task
 from streams.messages import Message, Messages, Record
 
 Operation: TypeAlias = Literal[
-    "network",
+    "needs",
     "open",
     "close",
     "describe",
@@ -29,17 +29,21 @@ Operation: TypeAlias = Literal[
 
 
 class Start(Record):
-    """The first line a process reads. `settings` are the environment's own; they may hold secrets, so argv has none."""
+    """The first line a process reads. `settings` are the environment's own; they may hold secrets, so argv has none.
+
+    Relative paths in them start from `working_folder`.
+    """
 
     environment: str
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    working_folder: str = ""
     step_timeout_s: float = Field(gt=0)
 
 
 class Request(Record):
     """One request; `id` comes back in its answers.
 
-    `network` asks what the environment needs of it, before it is opened; it is of no session.
+    `needs` asks for the network and the paths that the environment needs, before it is opened; it is of no session.
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
     (the messages of the reset, and those of each action), and makes that trajectory the session's reference trajectory.
     `restore` brings back the reference trajectory's state number `step`, by `way` or the cheapest that the environment

@@ -1,5 +1,7 @@
 """Settings of sandboxes; the branch role and the learner take them, within those of branching."""
 
+from pathlib import Path
+
 from pydantic import Field, JsonValue
 
 from streams.sandboxes.isolation.settings import Isolation, Limits
@@ -15,6 +17,10 @@ class SandboxSettings(FrozenModel):
         default="auto", description="What keeps sandboxes apart from the machine; auto is the best that works here."
     )
     limits: Limits = Field(default=Limits(), description="What one sandbox process may use.")
+    readable: tuple[Path, ...] = Field(
+        default=(),
+        description="Further files and folders that sandboxes may read, such as packages installed as editable.",
+    )
     environments: dict[str, dict[str, JsonValue]] = Field(
         default={}, description="Settings of environments that have some, by the environment's name."
     )

@@ -6,6 +6,7 @@ It holds sessions of one environment and works one request at a time (see `proto
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO
 
 from streams.environments.environment import (
@@ -17,7 +18,7 @@ from streams.environments.environment import (
     TaskSource,
 )
 from streams.environments.harness import canonical
-from streams.environments.registry import load_environment, open_environment
+from streams.environments.registry import needs_of, open_environment
 from streams.errors import DivergedError, RatchetError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.sandboxes.protocol import Answer, Description, Request, Start
@@ -42,11 +43,12 @@ def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
 
 def _answer(start: Start, sessions: dict[int, "EnvironmentSession"], request: Request) -> Answer:
     match request.op:
-        case "network":
-            return Answer(id=request.id, texts=(load_environment(start.environment).capabilities.network,))
+        case "needs":
+            needs = needs_of(start.environment, start.settings, Path(start.working_folder))
+            return Answer(id=request.id, texts=(needs.network, *map(str, needs.readable)))
         case "open":
             sessions[request.session] = EnvironmentSession(
-                open_environment(start.environment, start.settings), start.step_timeout_s
+                open_environment(start.environment, start.settings, Path(start.working_folder)), start.step_timeout_s
             )
             return Answer(id=request.id)
         case "close":

@@ -45,3 +45,20 @@ OUTCOMES_OF_EPISODES = """
     WHERE sequence <= $as_of AND episode_id IN $episode_ids
     GROUP BY episode_id
 """
+
+ENVIRONMENTS = """
+    SELECT environment, count(DISTINCT episode_id) AS episodes
+    FROM transitions
+    WHERE origin = 'production'
+    GROUP BY environment
+    ORDER BY episodes DESC, environment
+"""
+
+NEWEST_EPISODES = f"""
+    SELECT episode_id, min(sequence) AS first, max(sequence) AS last
+    FROM transitions
+    WHERE origin = 'production' AND environment = $environment AND sequence <= $as_of AND NOT {_REVOKED}
+    GROUP BY episode_id
+    ORDER BY first DESC
+    LIMIT $limit
+"""

@@ -13,7 +13,7 @@ import pytest
 from daemon.config import DomainSettings, EngineSettings, Settings
 from daemon.console import Narrator
 from daemon.demo.demo import Demo
-from daemon.demo.plan import DemoPlan
+from daemon.demo.plan import TWC, DemoPlan
 from daemon.learning.cycle import Loop, Phase, open_loop, run_cycle
 from daemon.learning.role import Learner
 from daemon.registry.audit import Action
@@ -71,7 +71,7 @@ async def loop(tiny_base: Path, tmp_path: Path) -> AsyncIterator[Loop]:
         tmp_path,
         learner=LEARNER,
         gate=GateSettings(min_tasks=GATE_TASKS),
-        domain=DomainSettings(out_of_domain_tasks=2),
+        domain=TWC.model_copy(update={"out_of_domain_tasks": 2}),
     )
     async with (
         Supervisor(settings, tiny_base, (Role.RECORD, Role.BRANCH, Role.SERVE)) as supervisor,
@@ -87,7 +87,7 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
         tmp_path,
         learner=QUICK,
         gate=GateSettings(min_tasks=8),
-        domain=DomainSettings(environment="faulty_dark", game="dark", out_of_domain_tasks=0),
+        domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
         Supervisor(settings, tiny_base, (Role.RECORD, Role.SERVE)) as supervisor,

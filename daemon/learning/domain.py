@@ -1,0 +1,103 @@
+"""The domain that gates are played in: its tasks, and whether it can be the agent's.
+
+The learn role and the commands that check a configuration call it, so that a gate on the wrong environment is refused
+before anything is trained for it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from daemon.config import DomainSettings, Settings
+from streams.environments.registry import registered_environments
+from streams.errors import ConfigurationError, SandboxError, StoreError
+from streams.events import Task
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.store.client import StoreClient
+from streams.store.queries.conversations import ENVIRONMENTS
+from streams.trust.holdout import HoldoutSettings, Split
+
+UNSET = "no domain is set, so there is nothing to play a gate in, and nothing is learned"
+SET = (
+    "set domain.environment to a sandbox environment (`ratchet environment list`); `ratchet environment new` makes one "
+    "of your own tools"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainTasks:
+    """The tasks of a domain: of its suite `suite`, those of its own fold, and those of the fold outside of it."""
+
+    suite: str
+    tasks: tuple[Task, ...]
+    out_of_domain: tuple[Task, ...]
+
+    def held_out(self, holdout: HoldoutSettings) -> tuple[Task, ...]:
+        """The tasks that gates are played on."""
+        return tuple(task for task in self.tasks if holdout.split(task.task_id) is Split.SELECTION)
+
+
+async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks:
+    """List the tasks in a sandbox. Raises `ConfigurationError` when the environment has no such suite or fold."""
+    try:
+        suites = (await pool.describe()).games
+    except SandboxError as error:
+        raise _unplayable(domain, f"it cannot be opened: {error}") from error
+    if not suites:
+        raise _unplayable(domain, "it brings no tasks of its own")
+    suite = domain.suite or (suites[0] if len(suites) == 1 else "")
+    if suite not in suites:
+        found = f"it has no suite {suite!r}" if suite else "it has several suites and domain.suite names none"
+        raise _unplayable(domain, f"{found}; it has {', '.join(suites)}")
+    others: Sequence[Task] = ()
+    tasks = await _fold(domain, pool, suite, domain.fold, "domain.fold")
+    if domain.out_of_domain_fold and domain.out_of_domain_tasks:
+        others = await _fold(domain, pool, suite, domain.out_of_domain_fold, "domain.out_of_domain_fold")
+    return DomainTasks(suite, tuple(tasks), tuple(others))
+
+
+async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str, key: str) -> tuple[Task, ...]:
+    remedy = f"; correct {key}" + (", or leave it empty" if fold == domain.out_of_domain_fold else "")
+    try:
+        tasks = await pool.tasks(suite, fold)
+    except SandboxError as error:
+        raise _unplayable(domain, f"its suite {suite!r} has no fold {fold!r} to play: {error}{remedy}") from error
+    if not tasks:
+        raise _unplayable(domain, f"the fold {fold!r} of its suite {suite!r} has no tasks{remedy}")
+    return tasks
+
+
+async def check_domain(settings: Settings) -> DomainTasks | None:
+    """The domain's tasks, None where no domain is set.
+
+    Raises `ConfigurationError` when its environment is not installed or has no such suite or fold, or when Ratchet runs
+    and what production recorded is of other environments.
+    """
+    domain = settings.domain
+    if not domain.environment:
+        return None
+    if domain.environment not in registered_environments():
+        raise _unplayable(domain, f"it is not installed; there are {', '.join(sorted(registered_environments()))}")
+    async with sandbox_pool(domain.environment, settings.branching, size=1) as pool:
+        found = await domain_tasks(domain, pool)
+    async with StoreClient(settings.store_url) as store:
+        # Where the record role does not run, the learn role looks before each cycle.
+        with suppress(StoreError):
+            await check_recorded(domain, store)
+    return found
+
+
+async def check_recorded(domain: DomainSettings, store: StoreClient) -> None:
+    """Raise `ConfigurationError` when production's episodes are all of other environments than the gate's."""
+    rows = (await store.query(ENVIRONMENTS)).to_pylist()
+    if rows and domain.environment not in [row["environment"] for row in rows]:
+        recorded = ", ".join(f"{row['environment']!r} ({row['episodes']} episodes)" for row in rows)
+        raise _unplayable(
+            domain,
+            f"production's recorded episodes are of {recorded}: a gate would judge what is learned from them by other "
+            "tasks. Set domain.environment to that environment, or have the agent name this one as its task's",
+        )
+
+
+def _unplayable(domain: DomainSettings, reason: str) -> ConfigurationError:
+    return ConfigurationError(f"no gate can be played in the environment {domain.environment!r}: {reason}.")

@@ -1,0 +1,26 @@
+"""The operator's settings of the environment `toolbox`: which folder it is."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from streams.environments.environment import WORKING_FOLDER
+from streams.settings import FrozenModel
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    # A sandbox works in a folder of its own; what is meant is the one of the process that started it.
+    return Path((info.context or {}).get(WORKING_FOLDER, ".")).absolute() / path.expanduser()
+
+
+class ToolboxSettings(FrozenModel):
+    """Settings of the environment `toolbox`."""
+
+    folder: Annotated[Path, AfterValidator(_absolute)] = Field(
+        description="The folder with toolbox.toml; a relative one is below the folder in which Ratchet was started."
+    )
+
+    def readable(self) -> tuple[Path, ...]:
+        """The paths that its sandboxes must be able to read."""
+        return (self.folder,)
