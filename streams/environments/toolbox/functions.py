@@ -48,7 +48,7 @@ class FunctionTools:
                 return ToolResult(_as_text({"error": _reason(error)}), understood=False)
             except RatchetError:
                 raise  # its time is over
-            except Exception as error:  # noqa: BLE001 - whatever a tool raises is its answer
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a tool raises is its answer
                 return ToolResult(_as_text({"error": str(error) or type(error).__name__}))
         try:
             return ToolResult(_as_text(answer))

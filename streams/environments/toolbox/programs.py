@@ -79,7 +79,7 @@ def run_program(program: Program, folder: Path, place: Place, told: Mapping[str,
                 return function(**{key: value for key, value in told.items() if key in taken})
         except RatchetError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SandboxError(f"{program} of the toolbox {folder} failed: {error!r}. Correct it.") from error
     try:
         done = subprocess.run(
@@ -130,7 +130,7 @@ def _module(path: Path) -> ModuleType:
         sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SandboxError(f"{path} cannot be imported: {error!r}. {IMPORTABLE}") from error
     return module
 
