@@ -1,6 +1,6 @@
-"""Demonstrations: what a good clerk did with some tickets, as chat JSONL on stdout.
+"""Demonstrations: what a good clerk did with some tickets, as chat JSONL.
 
-    python -m examples.helpdesk.expert --tasks helpdesk/train/1,helpdesk/train/2 > demonstrations.jsonl
+    python -m examples.helpdesk.expert --tasks helpdesk/train/1,helpdesk/train/2 --output demonstrations.jsonl
     ratchet import demonstrations.jsonl --format chat-jsonl --principal helpdesk/clerk --agent clerk \\
         --environment toolbox --task-field task_id --outcome-field success
 
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from examples.helpdesk.check import judge
 from examples.helpdesk.desk import Desk, Document, desk, opening, tasks
@@ -47,8 +48,11 @@ async def demonstrations(task_ids: Sequence[str]) -> list[Document]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", required=True, help="ids of tickets, separated by commas")
-    for line in asyncio.run(demonstrations(parser.parse_args().tasks.split(","))):
-        print(json.dumps(line))
+    parser.add_argument("--output", type=Path, required=True, help="the file that is written")
+    options = parser.parse_args()
+    lines = asyncio.run(demonstrations(options.tasks.split(",")))
+    options.output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    print(json.dumps({"episodes": len(lines), "successes": sum(line["success"] for line in lines)}))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     cd FOLDER; python server.py
 
-The folder it is started in holds `shop.sqlite`. Every call opens the database, changes it in one transaction and closes it: the server
-itself remembers nothing, so the folder may be copied, or replaced, between two calls.
+The folder it is started in holds `shop.sqlite`. Every call opens the database, changes it in one transaction and closes
+it: the server itself remembers nothing, so the folder may be copied, or replaced, between two calls.
 """
 
 import asyncio
