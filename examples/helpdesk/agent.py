@@ -152,13 +152,15 @@ def main() -> int:
     parser.add_argument("--model", default="assistant", help="the model's name there (%(default)s)")
     parser.add_argument("--seats", type=int, default=8, help="tickets at the same time (%(default)s)")
     options = parser.parse_args()
+    problem = ""
     try:
-        summary = asyncio.run(work_all(options.base_url, options.model, options.tasks.split(","), options.seats))
+        working = work_all(options.base_url, options.model, options.tasks.split(","), options.seats)
+        print(json.dumps(asdict(asyncio.run(working))))
     except* OpenAIError as failed:
-        print(f"agent: the model at {options.base_url} failed: {failed.exceptions[0]!r}", file=sys.stderr)
-        return 1
-    print(json.dumps(asdict(summary)))
-    return 0
+        problem = f"the model at {options.base_url} failed: {failed.exceptions[0]!r}"
+    if problem:
+        print(f"agent: {problem}", file=sys.stderr)
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

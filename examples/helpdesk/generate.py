@@ -157,12 +157,12 @@ def task(shop: Shop, fold: str, place: int, kind: str, name: str) -> dict[str, A
         case "refund" | "refund_two":
             paid = [item, other] if kind == "refund_two" else [item]
             changes = {"refunded": [orders[each] for each in paid]}
-            calls = [{"name": "refund_order", "arguments": {"order": each}} for each in changes["refunded"]]
+            calls = [_on("refund_order", each, orders) for each in paid]
             actions += [calls[0] if len(calls) == 1 else calls]
             says, answer = paid, f"Refunded: {' and '.join(paid)}."
         case "cancel":
             changes = {"cancelled": [orders[item]]}
-            actions.append({"name": "cancel_order", "arguments": {"order": orders[item]}})
+            actions.append(_on("cancel_order", item, orders))
             says, answer = [item], f"Cancelled: {item}."
         case "move":
             changes = {"address": [number, address]}
@@ -173,7 +173,9 @@ def task(shop: Shop, fold: str, place: int, kind: str, name: str) -> dict[str, A
         case "foreign":
             says, answer = [str(foreign), "not yours|not your"], f"Sorry, order {foreign} is not yours."
         case _:
-            says, answer = [item, wanted], f"Sorry, the {item} is {wanted}."
+            # The desk finds out by trying.
+            actions.append(_on(f"{asked}_order", item, orders))
+            says, answer = [f"{item}|{orders[item]}", wanted], f"Sorry, order {orders[item]} is {wanted}."
     return {
         "task_id": f"helpdesk/{fold}/{place}",
         "fold": fold,
@@ -183,9 +185,14 @@ def task(shop: Shop, fold: str, place: int, kind: str, name: str) -> dict[str, A
     }
 
 
+def _on(tool: str, item: str, orders: dict[str, int]) -> dict[str, Any]:
+    return {"name": tool, "arguments": {"item": item, "order": orders[item]}}
+
+
 def generate(seed: int = SEED) -> tuple[Shop, list[dict[str, Any]]]:
     """The shop, and the tasks of all folds. No two tasks have a name in common."""
-    shop, tasks = Shop(random.Random(seed)), []
+    shop = Shop(random.Random(seed))
+    tasks: list[dict[str, Any]] = []
     for fold, count in TASKS.items():
         names = [f"{first} {last}" for first, last in product(FIRST[fold], LAST[fold])]
         shop.random.shuffle(names)

@@ -41,25 +41,25 @@ class Desk:
         if not found:
             raise Refused(f"no customer {name.strip()}")
         number, named, lives = found[0]
-        others = f" ({len(found)} customers have this name)" if len(found) > 1 else ""
-        return f"customer {number}: {named}, {lives}{others}"
+        first = f"customer {number}: {named}, {lives}"
+        return first if len(found) == 1 else f"{len(found)} have this name, the first is {first}"
 
     def list_orders(self, customer: int) -> str:
         with self._shop() as shop:
             orders = shop.execute(
                 "SELECT id, item, state FROM orders WHERE customer = ? ORDER BY id", (customer,)
             ).fetchall()
-        return "\n".join(f"order {number}: {item}, {state}" for number, item, state in orders) or "no orders"
+        return "\n".join(f"{item}: order {number}, {state}" for number, item, state in orders) or "no orders"
 
-    def refund_order(self, order: int) -> str:
+    def refund_order(self, item: str, order: int) -> str:
         with self._shop() as shop:
-            _set_state(shop, order, "delivered", "refunded")
+            _set_state(shop, item, order, "delivered", "refunded")
             shop.execute("INSERT INTO refunds (order_id) VALUES (?)", (order,))
         return f"order {order} is refunded"
 
-    def cancel_order(self, order: int) -> str:
+    def cancel_order(self, item: str, order: int) -> str:
         with self._shop() as shop:
-            _set_state(shop, order, "open", "cancelled")
+            _set_state(shop, item, order, "open", "cancelled")
         return f"order {order} is cancelled"
 
     def change_address(self, customer: int, address: str) -> str:
@@ -75,12 +75,15 @@ class Desk:
             yield shop
 
 
-def _set_state(shop: sqlite3.Connection, order: int, before: str, after: str) -> None:
-    found = shop.execute("SELECT state FROM orders WHERE id = ?", (order,)).fetchone()
+def _set_state(shop: sqlite3.Connection, item: str, order: int, before: str, after: str) -> None:
+    found = shop.execute("SELECT item, state FROM orders WHERE id = ?", (order,)).fetchone()
     if found is None:
         raise Refused(f"no order {order}")
-    if found[0] != before:
-        raise Refused(f"order {order} is {found[0]}, not {before}")
+    ordered, state = found
+    if ordered != item.strip().lower():
+        raise Refused(f"order {order} is no {item.strip()}")
+    if state != before:
+        raise Refused(f"order {order} is {state}")
     shop.execute("UPDATE orders SET state = ? WHERE id = ?", (after, order))
 
 
@@ -94,8 +97,8 @@ def _tool(name: str, description: str, required: dict[str, str], optional: dict[
 TOOLS = (
     _tool("find_customer", "Find a customer.", {"name": "string"}, {"city": "string"}),
     _tool("list_orders", "List the orders of a customer.", {"customer": "integer"}),
-    _tool("refund_order", "Refund a delivered order.", {"order": "integer"}),
-    _tool("cancel_order", "Cancel an open order.", {"order": "integer"}),
+    _tool("refund_order", "Refund a delivered order.", {"item": "string", "order": "integer"}),
+    _tool("cancel_order", "Cancel an open order.", {"item": "string", "order": "integer"}),
     _tool("change_address", "Change the address of a customer.", {"customer": "integer", "address": "string"}),
 )
 _SCHEMAS = {tool.name: tool.input_schema for tool in TOOLS}
