@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
+from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import RatchetError
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
@@ -27,12 +28,17 @@ def asked(*arguments: str) -> tuple[Result, dict[str, dict[str, str]]]:
 
 
 def test_a_sound_installation_has_no_warning_and_nothing_is_made(
-    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    folder = tmp_path_factory.mktemp("toolboxes") / "todos"
+    write_toolbox(folder, "todos", "functions")
+    monkeypatch.setenv("RATCHET_DOMAIN__ENVIRONMENT", "toolbox")
+    monkeypatch.setenv("RATCHET_BRANCHING__ENVIRONMENTS", json.dumps({"toolbox": {"folder": str(folder)}}))
+    monkeypatch.setenv("RATCHET_GATE__MIN_TASKS", "1")
     monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRAP", kafka.bootstrap)
     done, checks = asked()
     assert done.exit_code == 0
-    assert list(checks) == ["configuration", "kafka", "authentication", "base model", "home"]
+    assert list(checks) == ["configuration", "kafka", "authentication", "base model", "home", "domain"]
     assert {check["status"] for check in checks.values()} == {"ok"}
     assert kafka.bootstrap in checks["kafka"]["message"]
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +63,7 @@ def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
     done, checks = asked()
     assert done.exit_code == 1
     assert isinstance(done.exception, RatchetError)
-    assert "3 of 5 checks failed" in str(done.exception)
+    assert "3 of 6 checks failed" in str(done.exception)
     for name in ("kafka", "base model", "home"):
         assert checks[name]["status"] == "error"
         assert checks[name]["remedy"]

@@ -2,23 +2,20 @@
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from streams.environments.environment import Restore
-from streams.environments.toolbox.definition import ToolboxDefinition
+from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.environment import Toolbox
 from streams.environments.toolbox.scaffold import Kind, write_toolbox
 from streams.environments.toolbox.settings import ToolboxSettings
-from streams.environments.toolbox.state import FolderState
-from streams.errors import ConfigurationError, SandboxError
+from streams.errors import SandboxError
 from streams.events import Task
 from streams.messages import Message, assistant, call, user
+from tests.builders.toolboxes import box
 
 SQLITE_SERVER = '''
 import os, sqlite3, sys
@@ -62,17 +59,6 @@ def calls(name: str, identity: str = "call_1", **arguments: object) -> Message:
     return assistant(None, call(name, json.dumps(arguments), identity))
 
 
-def box(folder: Path, definition: str, *tasks: dict[str, Any], **files: str) -> Path:
-    """A toolbox of the files; `__` in their names stands for a dot."""
-    folder.mkdir(exist_ok=True)
-    (folder / "toolbox.toml").write_text(definition)
-    lines = tasks or ({"task_id": "one", "fold": "train", "opening": "Hello."},)
-    (folder / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text)
-    return folder
-
-
 @pytest.fixture
 def opened() -> Iterator[Callable[[Path], Toolbox]]:
     sessions: list[Toolbox] = []
@@ -103,7 +89,7 @@ def test_each_demonstration_of_a_new_toolbox_solves_its_task_and_silence_does_no
     for each in listed:
         first = session.reset(each)
         assert [message.role for message in first.messages] == ["user"]
-        assert sorted(tool["function"]["name"] for tool in first.tools or ()) == [  # type: ignore[index, call-overload]
+        assert sorted(Tool.of(offered).name for offered in first.tools or ()) == [
             "add_todo",
             "finish_todo",
             "list_todos",
@@ -275,36 +261,6 @@ def check(messages) -> bool:
             session.reset(task(name))
 
 
-@pytest.mark.parametrize(
-    ("definition", "lines", "reason"),
-    [
-        ("name = 1", "", "toolbox.toml is wrong: name"),
-        ('name = "a"\ncheck = "c:d"', "", "name the tools by one of mcp"),
-        ('name = "a"\ncheck = "c"\nfunctions = "t.py"', "", "toolbox.toml is wrong: check"),
-        ('name = "a"\ncheck = "c:d"\nfunctions = "t.py"\nstatless = true', "", "toolbox.toml is wrong: statless"),
-        ('name = "a"\ncheck = "c:d"\nfunctions = "t.py"\nstateless = true', "", "stateless says something of an MCP"),
-        ("", '{"task_id": "a"}', "tasks.jsonl, line 2, is wrong: fold"),
-        ("", '{"task_id": "a", "fold": "train", "opening": ""}', "an opening is a text"),
-        ("", '{"task_id": "a", "fold": "train", "opening": [{"role": "tool", "content": ""}]}', "an opening is a text"),
-        ("", '{"task_id": "a", "fold": "train", "opening": "b"}\n' * 2, "several tasks of .* are called 'a'"),
-    ],
-)
-def test_a_faulty_file_is_refused_by_its_name_and_place(
-    definition: str, lines: str, reason: str, tmp_path: Path
-) -> None:
-    folder = box(tmp_path / "x", definition or 'name = "a"\ncheck = "c:d"\nfunctions = "t.py"')
-    (folder / "tasks.jsonl").write_text("\n" + lines)
-    with pytest.raises(SandboxError, match=reason):
-        ToolboxDefinition.read(folder)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match=r"toolbox\.toml cannot be read"):
-        ToolboxDefinition.read(tmp_path)
-    with pytest.raises(ConfigurationError, match="not empty"):
-        write_toolbox(box(tmp_path / "x", ""), "x", "mcp")
-
-
 def test_capabilities_and_harness_are_what_the_file_says(tmp_path: Path, opened: Callable[[Path], Toolbox]) -> None:
     definition = 'name = "a"\ncheck = "c:d"\nfunctions = "t.py"\nmax_steps = 2\nmax_tokens = 9\n'
     tools = "def f() -> int:\n    return 1\n"
@@ -314,63 +270,6 @@ def test_capabilities_and_harness_are_what_the_file_says(tmp_path: Path, opened:
     session = opened(box(tmp_path / "y", f"{definition}deterministic = false\n", t__py=tools))
     assert session.capabilities.restores == (Restore.SNAPSHOT,)
     assert not session.capabilities.deterministic
-
-
-def test_databases_are_compared_by_what_they_hold(tmp_path: Path) -> None:
-    def made(name: str, *statements: str) -> str:
-        folder = tmp_path / name
-        folder.mkdir()
-        with closing(sqlite3.connect(folder / "d.sqlite", isolation_level=None)) as database:
-            for statement in ("CREATE TABLE t (a)", *statements):
-                database.execute(statement)
-            return FolderState.read(folder).digest()
-
-    plain = made("plain", "INSERT INTO t VALUES (1)")
-    assert made("other", "INSERT INTO t VALUES (2)") != plain
-    assert made("detour", "INSERT INTO t VALUES (1), (2)", "DELETE FROM t WHERE a = 2", "VACUUM") == plain
-    # What is in the write-ahead log alone counts, and the log itself does not.
-    wal = made("wal", "PRAGMA journal_mode = WAL", "INSERT INTO t VALUES (1)")
-    assert (tmp_path / "wal" / "d.sqlite").exists()
-    assert wal == plain
-    assert made("version", "INSERT INTO t VALUES (1)", "PRAGMA user_version = 3") != plain
-    (tmp_path / "plain" / "d.sqlite").write_bytes(b"SQLite format 3\x00 and then nothing of the kind")
-    assert FolderState.read(tmp_path / "plain").digest() == FolderState.read(tmp_path / "plain").digest() != plain
-
-
-def test_a_folder_is_written_back_exactly_and_shares_what_did_not_change(tmp_path: Path) -> None:
-    (tmp_path / "deep" / "empty").mkdir(parents=True)
-    (tmp_path / "deep" / "file").write_bytes(b"1")
-    (tmp_path / "run").write_bytes(b"#!/bin/sh\n")
-    (tmp_path / "run").chmod(0o755)
-    (tmp_path / "link").symlink_to("deep/file")
-    state = FolderState.read(tmp_path)
-    (tmp_path / "deep" / "empty").rmdir()
-    (tmp_path / "deep" / "empty").write_text("a file now")
-    (tmp_path / "deep" / "file").unlink()
-    (tmp_path / "deep" / "file").mkdir()
-    (tmp_path / "deep" / "file" / "inner").write_text("x")
-    (tmp_path / "run").chmod(0o644)
-    (tmp_path / "link").unlink()
-    (tmp_path / "link").write_text("no link")
-    os.mkfifo(tmp_path / "pipe")
-    changed = FolderState.read(tmp_path, state)
-    assert changed.digest() != state.digest()
-    state.write(tmp_path)
-    again = FolderState.read(tmp_path, state)
-    assert again == state
-    assert again.digest() == state.digest()
-    assert again.entries["deep/file"] is state.entries["deep/file"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "link", "run"]
-
-
-def test_a_relative_folder_starts_where_ratchet_was_started(tmp_path: Path) -> None:
-    from streams.environments.registry import needs_of
-
-    assert needs_of("toolbox", {"folder": "mine"}, tmp_path).readable == (tmp_path / "mine",)
-    assert needs_of("toolbox", {"folder": str(tmp_path)}, Path("/")).readable == (tmp_path,)
-    assert needs_of("bfcl", {}).readable == ()
-    with pytest.raises(ConfigurationError, match=r"\[branching.environments.toolbox\]"):
-        needs_of("toolbox", {})
 
 
 def test_what_follows_the_end_is_answered(todos: Toolbox) -> None:

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from streams.branching.branch import branch
 from streams.branching.replay import replay
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
+from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import SandboxError
 from streams.events import BranchRequest, RecordedStep, Task
@@ -48,12 +50,10 @@ def captured(listed: str = TODOS, done: str = '{"done": 2}') -> BranchRequest:
     )
 
 
-TOOLS = tuple(
-    {"type": "function", "function": {"name": name, "description": "", "parameters": {"type": "object", **schema}}}
-    for name, schema in {
-        "list_todos": {"properties": {}},
-        "finish_todo": {"properties": {"number": {"type": "integer"}}, "required": ["number"]},
-    }.items()
+PROPERTIES: dict[str, JsonValue] = {"number": {"type": "integer"}}
+TOOLS = (
+    Tool("list_todos", "", {"type": "object", "properties": {}}).definition,
+    Tool("finish_todo", "", {"type": "object", "properties": PROPERTIES}).definition,
 )
 
 

@@ -1,0 +1,118 @@
+"""Which domain a gate may be played in, and what is said of one that it may not."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from daemon.cli import app
+from daemon.config import DomainSettings, Settings
+from daemon.learning.domain import check_domain, check_recorded
+from daemon.learning.role import serve
+from streams.branching.settings import BranchingSettings
+from streams.environments.toolbox.scaffold import write_toolbox
+from streams.errors import ConfigurationError
+from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
+from tests.builders.episodes import TASKS, episode
+from tests.builders.stored import Log, ServedStore
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toolboxes") / "todos"
+    write_toolbox(folder, "todos", "functions")
+    return folder
+
+
+def settings_of(folder: Path, url: str = "http://127.0.0.1:9", **domain: Any) -> Settings:
+    return Settings(
+        domain=DomainSettings.model_validate({"environment": "toolbox", **domain}),
+        branching=BranchingSettings(environments={"toolbox": {"folder": str(folder)}}),
+        store=StoreSettings(port=int(url.rpartition(":")[2])),
+    )
+
+
+def test_a_suite_is_read_by_its_older_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ratchet.toml").write_text('[domain]\nenvironment = "bfcl"\ngame = "multi_turn_base"\n')
+    assert Settings.load().domain.suite == "multi_turn_base"
+    monkeypatch.setenv("RATCHET_DOMAIN__GAME", "other")
+    assert Settings.load().domain.suite == "other"
+    (tmp_path / "ratchet.toml").write_text('[domain]\nsuite = "a"\ngame = "b"\n')
+    monkeypatch.delenv("RATCHET_DOMAIN__GAME")
+    with pytest.raises(ConfigurationError, match=r"'domain\.game' is wrong"):
+        Settings.load()
+
+
+async def test_the_only_suite_need_not_be_named_and_no_domain_is_none(folder: Path) -> None:
+    found = await check_domain(settings_of(folder))
+    assert found is not None
+    assert (found.suite, len(found.tasks), len(found.out_of_domain)) == ("todos", 8, 4)
+    without = await check_domain(settings_of(folder, suite="todos", out_of_domain_fold=""))
+    assert without is not None
+    assert without.out_of_domain == ()
+    assert await check_domain(Settings()) is None
+
+
+@pytest.mark.parametrize(
+    ("domain", "said"),
+    [
+        ({"environment": "shop"}, r"'shop': it is not installed; there are bfcl, "),
+        ({"suite": "twc"}, r"it has no suite 'twc'; it has todos"),
+        ({"fold": "tarin"}, r"has no fold 'tarin' to play: .*dev, train.*; correct domain\.fold\."),
+        ({"out_of_domain_fold": "far"}, r"no fold 'far' .*correct domain\.out_of_domain_fold, or leave it empty"),
+        ({"fold": "test"}, r"no fold 'test' to play"),
+        ({"environment": "bfcl"}, r"it has several suites and domain\.suite names none; it has multi_turn_base, "),
+        ({"environment": "openenv"}, r"'openenv': it cannot be opened: .*settings"),
+    ],
+)
+async def test_a_gate_that_cannot_be_played_is_refused_and_it_is_said_why(
+    domain: dict[str, Any], said: str, folder: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        await check_domain(settings_of(folder, **domain))
+
+
+async def test_a_gate_in_another_environment_than_productions_is_refused(
+    folder: Path, served_store: ServedStore
+) -> None:
+    settings = settings_of(folder, served_store.url)
+    assert await check_domain(settings)
+    log = Log(served_store.store)
+    log.publish(*episode("episode-1", next(iter(TASKS.values()))[0]))
+    recorded = r"production's recorded episodes are of '\w+' \(1 episodes\)"
+    with pytest.raises(ConfigurationError, match=recorded):
+        await check_domain(settings)
+    async with StoreClient(served_store.url) as store:
+        with pytest.raises(ConfigurationError, match=recorded):
+            await check_recorded(settings.domain, store)
+        (row,) = (await store.query("SELECT DISTINCT environment FROM transitions")).to_pylist()
+        await check_recorded(DomainSettings(environment=row["environment"]), store)
+
+
+async def test_without_a_domain_the_learn_role_waits_and_trains_nothing(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    role = asyncio.create_task(serve(Settings(home=tmp_path).settled(), stop))
+    await asyncio.sleep(0.1)
+    assert not role.done()
+    stop.set()
+    await role
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_configuration_is_refused_with_its_reason(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = f'[branching.environments.toolbox]\nfolder = "{folder}"\n[domain]\nenvironment = "toolbox"\n'
+    (tmp_path / "ratchet.toml").write_text(named)
+    assert CliRunner().invoke(app, ["check-config"]).exit_code == 0
+    (tmp_path / "ratchet.toml").write_text(f'{named}suite = "chess"\n')
+    for command in (["check-config"], ["run", "--roles", "serve,learn"]):
+        done = CliRunner().invoke(app, command)
+        assert isinstance(done.exception, ConfigurationError)
+        assert "it has no suite 'chess'; it has todos" in str(done.exception)
