@@ -11,6 +11,7 @@ RatchetError
 ├── UnreadableRequestError      the OTLP receiver
 ├── RequestTooLargeError        the OTLP receiver
 ├── IntakeError                 the client of the OTLP receiver
+├── AbsentContentError          a captured call (streams/calls/absence.py)
 ├── ExchangeError               files of conversations
 ├── SandboxError                sandboxes and environments
 │   ├── DivergedError

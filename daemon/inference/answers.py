@@ -70,8 +70,8 @@ class Answer:
             sequence.cancelled = True
 
 
-async def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
-    """Submit `request` to the engine.
+async def chat_answer(engine: Engine, request: ChatRequest, *, capped: bool = False) -> Answer:
+    """Submit `request` to the engine. Where it is `capped`, the length of its reply is at most what there is room for.
 
     Raises:
         RequestRefusedError: the prompt is too long, the format of the reply is not served, or the engine refuses it.
@@ -85,7 +85,7 @@ async def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
     prompt = _chat_tokens(engine.chat, request, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
     keep_special = not request.skip_special_tokens or is_read(request, engine.chat.reply_format)
-    sampling = _sampling(engine, request, _room(engine, prompt, wanted), keep_special=keep_special)
+    sampling = _sampling(engine, request, _room(engine, prompt, wanted, capped=capped), keep_special=keep_special)
     scored_from = None if request.prompt_logprobs is None else _scored_from(engine.chat, request, prompt)
     calls = demanded_calls(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
     return _submit(
@@ -99,6 +99,11 @@ async def chat_answer(engine: Engine, request: ChatRequest) -> Answer:
         logprobs=request.logprobs,
         likeliest=request.top_logprobs,
     )
+
+
+def prompt_length(engine: Engine, request: ChatRequest) -> int:
+    """The number of tokens of the request's prompt. Raises `RequestRefusedError` where it has none."""
+    return len(_chat_tokens(engine.chat, request, request.messages, generation=request.add_generation_prompt))
 
 
 async def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
@@ -117,6 +122,7 @@ async def completion_answer(engine: Engine, request: CompletionRequest) -> Answe
         prompt,
         _sampling(engine, request, room, keep_special=not request.skip_special_tokens),
         matcher=await _matcher(engine, None, request.answer),
+        stream=request.stream,
         logprobs=request.logprobs is not None,
         likeliest=request.logprobs or 0,
     )
@@ -193,7 +199,7 @@ def _prompt_tokens(engine: Engine, prompt: str | Items[int]) -> Tokens:
     return np.array(prompt, dtype=np.int32)
 
 
-def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
+def _room(engine: Engine, prompt: Tokens, wanted: int | None, *, capped: bool = False) -> int:
     """Return the largest number of tokens that the reply may have."""
     room = engine.max_length - len(prompt)
     if not len(prompt):
@@ -204,7 +210,7 @@ def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
             "invalid_request",
             f"the prompt holds token {int(prompt.max())}, and the model has {engine.vocabulary}: leave it out",
         )
-    if room < (1 if wanted is None else wanted):
+    if room < (1 if wanted is None or capped else wanted):
         raise RequestRefusedError(
             400,
             "context_length_exceeded",
@@ -212,7 +218,7 @@ def _room(engine: Engine, prompt: Tokens, wanted: int | None) -> int:
             f"but the server holds {engine.max_length} for both: shorten the prompt or raise the setting "
             "engine.max_length",
         )
-    return room if wanted is None else wanted
+    return room if wanted is None else min(room, wanted)
 
 
 def _sampling(

@@ -115,7 +115,6 @@ class UnservedInChat(Unserved):
 class UnservedInCompletions(Unserved):
     """Parameters of `POST /v1/completions`."""
 
-    stream: No = None
     suffix: Annotated[JsonValue, neutral("")] = None
     add_special_tokens: Yes = None
     prompt_embeds: Null = None

@@ -42,6 +42,7 @@ def chat_reply(engine: Engine, request: ChatRequest, answer: Answer, updates: li
                 message=message,
                 logprobs=_chat_logprobs(engine.tokenizer, request, update) if request.logprobs else None,
                 finish_reason=_finish_reason(update, message),
+                stop=update.stopped_by,
                 token_ids=list(update.tokens) if request.return_token_ids else None,
             )
         )
@@ -87,7 +88,8 @@ async def chat_chunks(engine: Engine, request: ChatRequest, answer: Answer) -> A
             deltas += readers[index].rest(message)
         for place, delta in enumerate(deltas, start=1):
             last = finish_reason if place == len(deltas) else None
-            yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=last))
+            stop = update.stopped_by if last else None
+            yield chunk(ChatChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=last, stop=stop))
             logprobs = None
     if request.stream_options.include_usage:
         yield chunk(usage=_usage(answer, drawn, cached))
@@ -99,31 +101,66 @@ def completion_reply(
     """The whole reply of the finished sequences."""
     choices = []
     for index, update in enumerate(updates):
-        text, tokens, values = update.text, list(update.tokens), list[float | None](update.logprobs)
-        likeliest = [
-            {_shown(engine.tokenizer, request, token): value for token, value in (*likely, (drawn, logprob))}
-            for likely, drawn, logprob in zip(update.likeliest, update.tokens, update.logprobs, strict=False)
-        ]
+        tokens, values, text = list(update.tokens), list[float | None](update.logprobs), update.text
         if request.echo:
             tokens, values = answer.sequences[index].prompt.tolist(), [None, *update.prompt_logprobs]
             text = "".join(_word(engine.tokenizer, token) for token in tokens)
-        words = [_shown(engine.tokenizer, request, token) for token in tokens]
-        offsets = itertools.accumulate((len(word) for word in words[:-1]), initial=0)
-        logprobs = CompletionLogprobs(
-            tokens=words, token_logprobs=values, text_offset=list(offsets), top_logprobs=likeliest or None
-        )
-        choices.append(
-            CompletionChoice(
-                index=index,
-                text=text,
-                logprobs=logprobs if request.logprobs is not None else None,
-                finish_reason=str(update.finish_reason),
-            )
-        )
+        logprobs, _ = _completion_logprobs(engine.tokenizer, request, update, tokens, values)
+        finish_reason = str(update.finish_reason)
+        choices.append(CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=finish_reason))
     usage = _usage(answer, _drawn(updates), updates[0].cached)
     return CompletionReply(
         id=f"cmpl-{answer.id}", created=answer.created, model=request.model, choices=choices, usage=usage
     )
+
+
+async def completion_chunks(
+    engine: Engine, request: CompletionRequest, answer: Answer
+) -> AsyncIterator[CompletionReply]:
+    """The reply piece by piece, at the end of each choice its finish reason; the usage as in `chat_chunks`."""
+
+    def chunk(*choices: CompletionChoice, usage: Usage | None = None) -> CompletionReply:
+        return CompletionReply(
+            id=f"cmpl-{answer.id}", created=answer.created, model=request.model, choices=list(choices), usage=usage
+        )
+
+    drawn = cached = 0
+    lengths = [0] * request.n
+    async for index, update in answer.updates():
+        drawn += len(update.tokens)
+        cached = update.cached if index == 0 else cached
+        logprobs, lengths[index] = _completion_logprobs(
+            engine.tokenizer, request, update, list(update.tokens), list(update.logprobs), lengths[index]
+        )
+        if update.text or update.finish_reason is not None or logprobs is not None:
+            yield chunk(
+                CompletionChoice(index=index, text=update.text, logprobs=logprobs, finish_reason=update.finish_reason)
+            )
+    if request.stream_options.include_usage:
+        yield chunk(usage=_usage(answer, drawn, cached))
+
+
+def _completion_logprobs(
+    tokenizer: PreTrainedTokenizerFast,
+    request: CompletionRequest,
+    update: Update,
+    tokens: list[int],
+    values: list[float | None],
+    begin: int = 0,
+) -> tuple[CompletionLogprobs | None, int]:
+    """The log-probabilities of tokens whose text begins at `begin`, if they were asked for, and where it ends."""
+    if request.logprobs is None:
+        return None, begin
+    likeliest = [
+        {_shown(tokenizer, request, token): value for token, value in (*likely, (drawn, logprob))}
+        for likely, drawn, logprob in zip(update.likeliest, update.tokens, update.logprobs, strict=False)
+    ]
+    words = [_shown(tokenizer, request, token) for token in tokens]
+    *offsets, end = itertools.accumulate((len(word) for word in words), initial=begin)
+    logprobs = CompletionLogprobs(
+        tokens=words, token_logprobs=values, text_offset=offsets, top_logprobs=likeliest or None
+    )
+    return logprobs, end
 
 
 def _reader(engine: Engine, request: ChatRequest) -> ReplyReader:

@@ -206,7 +206,8 @@ class CompletionRequest(UnservedInCompletions, _Sampled):
     max_tokens: int = Field(default=16, ge=0)
     min_tokens: int = Field(default=0, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=5)
-    stream_options: StreamOptions = Field(default=StreamOptions(), description="Of no effect: nothing streams.")
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     echo: bool = Field(default=False, validate_default=True)
 
     @field_validator("min_tokens")
@@ -219,6 +220,8 @@ class CompletionRequest(UnservedInCompletions, _Sampled):
     def _with_no_reply(cls, echo: bool, others: ValidationInfo) -> bool:
         if "max_tokens" in others.data and echo != (others.data["max_tokens"] == 0):
             raise _refusal("echo is served with max_tokens 0, and max_tokens 0 with echo only")
+        if echo and others.data.get("stream"):
+            raise _refusal("not served with stream; leave one of them out")
         if echo and others.data.get("logprobs"):
             raise _refusal("with echo only logprobs 0 are served: those of the prompt's own tokens")
         return echo

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from daemon.inference.parameters import without_nulls
 from streams.messages import ToolCall
@@ -59,10 +59,13 @@ class ReplyMessage(FrozenModel):
 
 
 class ChatChoice(FrozenModel):
+    """`stop` is the stop string that ended the reply, if one did: other APIs tell it, this one does not."""
+
     index: int
     message: ReplyMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    stop: str | None = Field(default=None, exclude=True)
     token_ids: list[int] | None
 
 
@@ -120,6 +123,7 @@ class ChatChunkChoice(FrozenModel):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: str | None
+    stop: str | None = Field(default=None, exclude=True)
 
 
 class ChatChunk(FrozenModel):
@@ -147,17 +151,19 @@ class CompletionChoice(FrozenModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None
-    finish_reason: str
+    finish_reason: str | None
 
 
 class CompletionReply(FrozenModel):
+    """A reply, or a piece of a streamed one: then `usage` is as in `ChatChunk`."""
+
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
     system_fingerprint: str = FINGERPRINT
     choices: list[CompletionChoice]
-    usage: Usage
+    usage: Usage | None = None
 
 
 class ModelCard(FrozenModel):

@@ -30,6 +30,7 @@ class Update:
         prompt_logprobs: of the prompt's tokens from the first on that was asked for, in nats.
         finish_reason: None while more is to come.
         failure: the reason for which a grammar could not be followed, where `finish_reason` is "failed".
+        stopped_by: the stop string that ended the reply, if one did.
     """
 
     text: str
@@ -40,6 +41,7 @@ class Update:
     prompt_logprobs: tuple[float, ...]
     finish_reason: FinishReason | None
     failure: str | None = None
+    stopped_by: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +76,7 @@ class Sequence:
     _text: str = field(init=False, default="")
     _told_tokens: int = field(init=False, default=0)
     _told_text: int = field(init=False, default=0)
+    _stopped_by: str | None = field(init=False, default=None)
     _decoder: DecodeStream = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,19 +140,21 @@ class Sequence:
             prompt_logprobs=tuple(self.prompt_logprobs),
             finish_reason=self.finish_reason,
             failure=self.steering.failure if self.steering is not None else None,
+            stopped_by=self._stopped_by,
         )
         self._told_text, self._told_tokens = safe, len(self.drawn)
         self.listen(update)
 
     def _cut_at_stop(self, searched: int) -> None:
         assert self.sampling is not None
-        ends: list[tuple[int, int]] = []
+        ends: list[tuple[int, int, str]] = []
         for stop in self.sampling.stop:
             at = self._text.find(stop, max(0, searched - len(stop) + 1))
             if at >= 0:
-                ends.append((at, at + len(stop) if self.sampling.include_stop else at))
+                ends.append((at, at + len(stop) if self.sampling.include_stop else at, stop))
         if ends:
-            self._text = self._text[: min(ends)[1]]
+            _, end, self._stopped_by = min(ends)
+            self._text = self._text[:end]
             self.finish_reason = "stop"
 
     def _safe_length(self) -> int:

@@ -1,4 +1,6 @@
-"""The HTTP face of the engine: the OpenAI API and vLLM's adapter endpoints. `__main__` runs `serve`.
+"""The HTTP server of the engine: OpenAI's API, Anthropic's Messages and vLLM's adapter endpoints.
+
+`__main__` runs `serve`; `faces` has the APIs that are translated into chat completions.
 
 The reply's `model` is the name that was asked for: this server knows no aliases, the gateway does.
 """
@@ -12,22 +14,29 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 
-from daemon.inference.answers import Answer, chat_answer, completion_answer
+from daemon.inference.answers import chat_answer, completion_answer
+from daemon.inference.delivery import finals, json_response, streamed
 from daemon.inference.engine import Engine
-from daemon.inference.replies import chat_chunks, chat_reply, completion_reply
-from daemon.inference.requests import ChatRequest, CompletionRequest, LoadAdapterRequest, UnloadAdapterRequest
-from daemon.inference.schemas import ModelCard, ModelList, Stats
-from daemon.inference.sequence import Update
+from daemon.inference.faces.routes import add_faces
+from daemon.inference.replies import chat_chunks, chat_reply, completion_chunks, completion_reply
+from daemon.inference.requests import (
+    ChatRequest,
+    CompletionRequest,
+    LoadAdapterRequest,
+    StreamOptions,
+    UnloadAdapterRequest,
+)
+from daemon.inference.schemas import ChatChunk, CompletionReply, ModelCard, ModelList, Stats
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError, SupervisorError
-from streams.runtime.http_errors import UNEXPECTED, answer_errors, error_reply
+from streams.runtime.http_errors import ErrorReply, answer_errors
 from streams.runtime.http_server import KEEP_ALIVE_S
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
-_CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
+_DONE = "data: [DONE]\n\n"
 
 
 def serve(settings: InferenceSettings) -> None:
@@ -112,15 +121,21 @@ def create_app(engine: Engine) -> FastAPI:
     async def chat(body: ChatRequest, request: Request) -> Response:
         answer = await chat_answer(engine, body)
         if body.stream:
-            return StreamingResponse(_events(engine, body, answer), media_type="text/event-stream")
-        updates = await _finals(answer, request)
-        return _json(chat_reply(engine, body, answer, updates).model_dump_json())
+            events = _events(chat_chunks(engine, body, answer), body.stream_options)
+            return streamed(answer, events, _error_event, _DONE)
+        updates = await finals(answer, request)
+        return json_response(chat_reply(engine, body, answer, updates).model_dump_json())
 
     @app.post("/v1/completions", response_model=None)
     async def complete(body: CompletionRequest, request: Request) -> Response:
         answer = await completion_answer(engine, body)
-        updates = await _finals(answer, request)
-        return _json(completion_reply(engine, body, answer, updates).model_dump_json())
+        if body.stream:
+            events = _events(completion_chunks(engine, body, answer), body.stream_options)
+            return streamed(answer, events, _error_event, _DONE)
+        updates = await finals(answer, request)
+        return json_response(completion_reply(engine, body, answer, updates).model_dump_json())
+
+    add_faces(app, engine)
 
     @app.post("/v1/load_lora_adapter")
     async def load_adapter(body: LoadAdapterRequest) -> PlainTextResponse:
@@ -135,43 +150,13 @@ def create_app(engine: Engine) -> FastAPI:
     return app
 
 
-async def _finals(answer: Answer, request: Request) -> list[Update]:
-    """The finished sequences; a client that hangs up frees their slots at once."""
-    finals = asyncio.ensure_future(answer.finals())
-    hung_up = asyncio.ensure_future(_hung_up(request))
-    try:
-        await asyncio.wait((finals, hung_up), return_when=asyncio.FIRST_COMPLETED)
-        if not finals.done():
-            raise RequestRefusedError(
-                _CLIENT_CLOSED_REQUEST, "client_closed_request", "the client closed the connection"
-            )
-        return finals.result()
-    finally:
-        answer.cancel()
-        finals.cancel()
-        hung_up.cancel()
+def _error_event(_: int, reply: ErrorReply) -> str:
+    return f"data: {reply.model_dump_json()}\n\n"
 
 
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _events(engine: Engine, body: ChatRequest, answer: Answer) -> AsyncIterator[str]:
-    unwanted = None if body.stream_options.include_usage else {"usage"}
-    try:
-        async for chunk in chat_chunks(engine, body, answer):
-            yield f"data: {chunk.model_dump_json(exclude=unwanted)}\n\n"
-    # The status line has long been sent, so an error is an event.
-    except RequestRefusedError as error:
-        yield f"data: {error_reply(error.status, str(error), error.code).model_dump_json()}\n\n"
-    except Exception:
-        yield f"data: {error_reply(500, UNEXPECTED).model_dump_json()}\n\n"
-        raise
-    finally:
-        answer.cancel()
-    yield "data: [DONE]\n\n"
-
-
-def _json(body: str) -> Response:
-    return Response(body, media_type="application/json")
+async def _events(
+    chunks: AsyncIterator[ChatChunk] | AsyncIterator[CompletionReply], options: StreamOptions
+) -> AsyncIterator[str]:
+    unwanted = None if options.include_usage else {"usage"}
+    async for chunk in chunks:
+        yield f"data: {chunk.model_dump_json(exclude=unwanted)}\n\n"

@@ -5,10 +5,10 @@ the number of attributes and on their length leave a part of it.
 """
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 
 from pydantic import JsonValue
 
+from streams.calls.absence import Absence
 from streams.messages import Message
 from streams.otlp.dialects.texts import decoded, is_cut, is_mask
 from streams.otlp.dialects.tools import ATTRIBUTES as _OFFERED
@@ -25,21 +25,6 @@ _SAID = (
 _CONTENT = (*_SEEN, *_SAID)
 _FINISH_REASONS = ("gen_ai.response.finish_reasons", "gen_ai.completion.0.finish_reason", "ai.response.finishReason")
 _CALLED_TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "tool-calls"})
-
-
-class Absence(StrEnum):
-    """The reason for which a model call has no content that can be read."""
-
-    NOT_CAPTURED = "not captured"
-    FAILED = "failed"
-    MASKED = "masked"
-    CUT_OFF = "cut off by a limit"
-    INCOMPLETE = "incomplete"
-
-    @property
-    def breaks_episodes(self) -> bool:
-        """True where something was said in the call; then what is left of its conversation is not all of it."""
-        return self not in (Absence.NOT_CAPTURED, Absence.FAILED)
 
 
 def is_shortened(span: Span) -> bool:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
+from streams.calls.absence import Absence
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
 from streams.messages import Message
-from streams.otlp.absence import Absence
 from streams.otlp.chains import Call, Chain, chains, model_calls
 from streams.otlp.dialects import DIALECTS, dialect_of
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span

@@ -7,11 +7,13 @@ become episodes of their own.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from streams.calls.absence import Absence
+from streams.calls.json_values import compact
 from streams.messages import Message, Messages
-from streams.otlp.absence import Absence, is_shortened, lacks_calls, why_absent
+from streams.otlp.absence import is_shortened, lacks_calls, why_absent
 from streams.otlp.dialects import Chat, dialect_of, read_chat
 from streams.otlp.dialects.semantic_conventions import has_instructions, may_lack_instructions, may_wrap_calls
-from streams.otlp.dialects.texts import compact, decoded
+from streams.otlp.dialects.texts import decoded
 from streams.otlp.records import LogRecord, Span
 
 # Spans are anybody's: they may name each other as parents, or form a line without end.

@@ -1,11 +1,12 @@
 """The one body of an error over HTTP, which is OpenAI's: the servers answer with it, and `http_client.py` reads it.
 
-Two interfaces have the body that their own specification prescribes: the OTLP receiver and the OpenEnv server.
+Three interfaces have the body that their own specification prescribes: the OTLP receiver, the OpenEnv server and
+Anthropic's Messages.
 """
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI, Request
@@ -37,6 +38,35 @@ class ErrorBody(FrozenModel):
 
 class ErrorReply(FrozenModel):
     error: ErrorBody
+
+
+class AnthropicError(FrozenModel):
+    type: str
+    message: str
+
+
+class AnthropicErrorReply(FrozenModel):
+    """The body of an error as Anthropic's API has it."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicError
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def anthropic_error(status: int, message: str) -> AnthropicErrorReply:
+    """The body that goes with `status` where a client of Anthropic's API asks."""
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return AnthropicErrorReply(error=AnthropicError(type=kind, message=error_reply(status, message).error.message))
 
 
 def error_reply(status: int, message: str, code: str = "", param: str | None = None) -> ErrorReply:
@@ -82,7 +112,7 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
 
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
-        message, param = _wrong_fields(error.errors())
+        message, param = wrong_fields(error.errors())
         return error_response(invalid, message, "invalid_request", param)
 
     @app.exception_handler(Exception)
@@ -91,7 +121,7 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
         return error_response(500, UNEXPECTED, headers={"Connection": "close"})
 
 
-def _wrong_fields(errors: Sequence[Any]) -> tuple[str, str | None]:
+def wrong_fields(errors: Sequence[Any]) -> tuple[str, str | None]:
     """A message that names every wrong field, those with the same fault together; and the first of them."""
     fields: dict[str, list[str]] = {}
     places = [error["loc"] for error in errors]

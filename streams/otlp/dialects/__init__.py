@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from streams.otlp.dialects.dialect import Chat, Dialect
+from streams.calls.chat import Chat
+from streams.otlp.dialects.dialect import Dialect
 from streams.otlp.dialects.openinference import OpenInference
 from streams.otlp.dialects.openllmetry import OpenLLMetry
 from streams.otlp.dialects.semantic_conventions import NO_CHATS, SemanticConventions

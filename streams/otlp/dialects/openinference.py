@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from streams.calls.chat import Chat
+from streams.calls.json_values import mapping
 from streams.messages import Messages, ToolCall
-from streams.otlp.dialects.dialect import Chat
 from streams.otlp.dialects.parts import (
     HIDDEN,
     Part,
@@ -23,7 +24,7 @@ from streams.otlp.dialects.parts import (
     text_part,
 )
 from streams.otlp.dialects.rendering import chat_of, choices_of, complete, messages_of, numbered, reply_of, role_of
-from streams.otlp.dialects.texts import decoded, mapping
+from streams.otlp.dialects.texts import decoded
 from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes, LogRecord, Span
 

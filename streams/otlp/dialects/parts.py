@@ -10,10 +10,11 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from streams.calls.json_values import compact, mapping
+from streams.calls.media import kept_part, media_part
 from streams.messages import ContentPart, FunctionCall, ToolCall
 from streams.otlp.dialects.blocks import CALLS, is_blocks
-from streams.otlp.dialects.media import kept_part, media_part
-from streams.otlp.dialects.texts import compact, decoded, is_cut, is_mask, mapping
+from streams.otlp.dialects.texts import decoded, is_cut, is_mask
 
 _TEXTS = frozenset({"text", "input_text", "output_text", "summary_text"})
 _REASONING = frozenset({"reasoning", "reasoning_text", "thinking", "thought", "reasoning_content"})

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from streams.calls.json_values import mapping
+from streams.calls.media import kept_part
 from streams.messages import ContentPart, Message, Messages, ToolCall
-from streams.otlp.dialects.media import kept_part
 from streams.otlp.dialects.parts import (
     HIDDEN,
     Answer,
@@ -28,7 +29,7 @@ from streams.otlp.dialects.parts import (
     reasoning_part,
     refusal_part,
 )
-from streams.otlp.dialects.texts import decoded, mapping
+from streams.otlp.dialects.texts import decoded
 from streams.otlp.records import Attributes
 
 _ROLES = {

@@ -1,6 +1,5 @@
 """Texts of telemetry: what stands in the place of a hidden one, and JSON that is whole or cut off."""
 
-import json
 import re
 
 from pydantic import JsonValue
@@ -57,13 +56,3 @@ def is_cut(text: str) -> bool:
             return False
         return True
     return False
-
-
-def compact(value: JsonValue, *, sort_keys: bool = False) -> str:
-    """The value as JSON without blanks, its keys in the order in which they came or sorted."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys)
-
-
-def mapping(value: JsonValue) -> dict[str, JsonValue]:
-    """The value where it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}

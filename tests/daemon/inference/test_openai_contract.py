@@ -100,11 +100,11 @@ def test_each_of_them_alone_is_refused_by_its_name(http: httpx.Client, name: str
     assert (answer.status_code, answer.json()["error"]["param"].partition(".")[0]) == (400, name)
 
 
-def test_completions_do_not_stream_and_say_so(http: httpx.Client) -> None:
+def test_completions_have_no_suffix_no_beams_and_echo_no_stream_and_say_so(http: httpx.Client) -> None:
     assert ask(http, "completions", stream=False, suffix="", best_of=1, stream_options=None).status_code == 200
-    answer = ask(http, "completions", stream=True, suffix="x", best_of=3)
+    answer = ask(http, "completions", suffix="x", best_of=3, echo=True, max_tokens=0, stream=True)
     assert answer.status_code == 400
-    assert all(name in answer.json()["error"]["message"] for name in ("stream", "suffix", "best_of"))
+    assert all(name in answer.json()["error"]["message"] for name in ("suffix", "best_of", "echo"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,33 @@
-"""Ids of tool calls where telemetry lost them: the same in a call and its answer, and in every span that tells it."""
+"""One model call in the form that all are brought to, however it was captured. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
-from streams.messages import Message, Messages
+from streams.messages import Message, Messages, Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """One model call: the messages that the model saw, its reply, the name of the model that replied, and its tools.
+
+    `tools` is None where definitions of tools were hidden or cut off.
+    """
+
+    messages: Messages
+    action: Message
+    model: str | None
+    tools: Tools | None = ()
+
+    @classmethod
+    def of(
+        cls, seen: Messages | None, reply: Message | None, model: str | None, tools: Tools | None = ()
+    ) -> Self | None:
+        """The call with an id for each call of a tool; None when there are no messages or no reply."""
+        if not seen or reply is None:
+            return None
+        *messages, action = with_call_ids((*seen, reply))
+        return cls(tuple(messages), action, model, tools)
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
+from streams.calls.json_values import compact
 from streams.messages import ContentPart
-from streams.otlp.dialects.texts import compact
 
 _IMAGE, _AUDIO = "image", "audio"
 # The types of parts, and what they hold where it is not said.
