@@ -18,7 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from daemon.serving.role import ServingSettings
+from daemon.serving.settings import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.branching.settings import BranchingSettings

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
-from daemon.serving.gateway import Alias
+from daemon.serving.alias import Alias
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from streams.errors import PolicyError, StoreError

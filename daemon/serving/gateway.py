@@ -1,231 +1,238 @@
-"""The endpoint that production agents talk to: OpenAI's API with one model name, the alias, that never changes.
+"""The endpoint that production agents talk to: the APIs of OpenAI and Anthropic with one model name that never changes.
 
-Which adapter answers is decided at the moment a request arrives, and the reply's `model` says which one it was.
+Which adapter answers is decided at the moment a request arrives, and the reply's headers say which one it was. Each
+call is recorded off its path (`capture.py`).
 """
 
-import asyncio
-import json
 import time
 import traceback
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import structlog
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from fastapi.routing import APIRoute
 from prometheus_client import Counter as RequestCounter
+from starlette.datastructures import URL
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from daemon.registry.schemas import BASE
+from daemon.serving.access import Access
+from daemon.serving.alias import Alias
+from daemon.serving.capture import Capture
+from daemon.serving.headers import find, own, to_upstream
+from daemon.serving.passing import Question, Recording, pass_on
+from daemon.serving.refusals import Refused, refusal
+from daemon.serving.reply import Reply, while_connected
+from daemon.serving.requests import read_body, read_object, with_model
+from daemon.serving.settings import ServingSettings
+from daemon.serving.upstream import Upstream
+from streams.calls.labels import ResponseKeys, call_key, read_labels
+from streams.calls.records import Face, new_receipt
 from streams.errors import RequestRefusedError
-from streams.runtime.http_bodies import read_json
-from streams.runtime.http_client import error_message
-from streams.runtime.http_errors import UNEXPECTED, error_reply, error_response
+from streams.runtime.http_errors import UNEXPECTED
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S = 2
 _CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"]
+_REMEMBERED_RESPONSES = 10_000
+_OFF = frozenset({"off", "false", "0", "no"})
+
+_Answer = Callable[[Scope, Receive, Reply], Awaitable[None]]
 
 
-class Alias:
-    """The name agents use, what stands behind it, and the requests in flight. Belongs to one event loop.
+@dataclass(slots=True, eq=False)
+class Gateway:
+    """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
-    `served` is the name at the inference server; None until the champion was brought up.
+    Without a `capture` no call is recorded, and no reply has a receipt.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.adapter = BASE
-        self.served: str | None = None
-        self._in_flight: Counter[str] = Counter()
-        self._draining: dict[str, asyncio.Event] = {}
+    alias: Alias
+    upstream: Upstream
+    requests: RequestCounter
+    settings: ServingSettings = field(default_factory=ServingSettings)
+    capture: Capture | None = None
+    _created: int = field(default_factory=lambda: int(time.time()))
+    _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
+    _access: Access = field(init=False)
 
-    def point_to(self, adapter: str, served: str) -> None:
-        """From now on requests go to `served`. Those in flight end where they began."""
-        self.adapter, self.served = adapter, served
+    def __post_init__(self) -> None:
+        self._access = Access(self.settings.tokens)
 
-    def begin(self, served: str) -> None:
-        self._in_flight[served] += 1
+    def routes(self, *others: Route) -> list[Route]:
+        """All routes, `others` before those that answer to what is not there."""
+        found = [
+            self._route("/v1/models", ["GET"], self._models, counted=False),
+            self._route("/v1/models/{name:path}", ["GET"], self._model),
+            *(self._route(face.value, ["POST"], self._call) for face in Face),
+            self._route("/v1/messages/count_tokens", ["POST"], self._call),
+            self._route("/v1/responses/{rest:path}", ["GET", "POST", "DELETE"], self._other),
+            *others,
+        ]
+        missing = self._unrouted(found)
+        return [*found, self._route("/v1", _METHODS, missing), self._route("/v1/{rest:path}", _METHODS, missing)]
 
-    def end(self, served: str) -> None:
-        self._in_flight[served] -= 1
-        if not self._in_flight[served] and served in self._draining:
-            self._draining.pop(served).set()
+    def _route(self, path: str, methods: list[str], answer: _Answer, counted: bool = True) -> Route:
+        return Route(path, _Endpoint(answer, self.requests if counted else None), methods=methods)
 
-    def in_flight(self, served: str) -> int:
-        return self._in_flight[served]
+    async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
+        self._access.principal(scope["headers"])
+        name = self.alias.name
+        listed = {"object": "list", "data": [self._card()], "has_more": False, "first_id": name, "last_id": name}
+        await _send(JSONResponse(listed), scope, reply)
 
-    async def drained(self, served: str, timeout_s: float) -> bool:
-        """Wait until no request is in flight to `served`, which must get no new ones; False when the time ran out."""
-        if not self._in_flight[served]:
-            return True
-        empty = self._draining.setdefault(served, asyncio.Event())
-        try:
-            async with asyncio.timeout(timeout_s):
-                await empty.wait()
-        except TimeoutError:
-            return False
-        return True
-
-
-def gateway_router(alias: Alias, inference: httpx.AsyncClient, requests: RequestCounter) -> APIRouter:
-    """Routes that pass completions on to the inference server at the other end of `inference`.
-
-    `requests` counts every completion and every request below `/v1` that has no route, by the status of its answer.
-    """
-    router = APIRouter()
-    card = {"id": alias.name, "object": "model", "created": int(time.time()), "owned_by": "ratchet"}
-
-    async def counted(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        try:
-            response = await answer(request)
-        except ClientDisconnect:
-            response = Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the count; its client has left
-        except RequestRefusedError as error:
-            response = error_response(error.status, str(error), error.code)
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
-            # Not `log.exception`, which would show local variables: what agents say.
-            trace = traceback.format_exc()
-            log.error("a request failed unexpectedly", path=request.url.path, exception=trace)
-            response = error_response(500, UNEXPECTED)
-        requests.labels(status=str(response.status_code)).inc()
-        return response
-
-    async def not_served(request: Request) -> Response:
-        return _unknown(request.path_params["name"], alias)
-
-    @router.get("/v1/models")
-    async def models() -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [card]})
-
-    @router.get("/v1/models/{name:path}")
-    async def model(request: Request, name: str) -> Response:
+    async def _model(self, scope: Scope, _: Receive, reply: Reply) -> None:
+        self._access.principal(scope["headers"])
+        name = scope["path_params"]["name"]
         if not name:
-            return RedirectResponse(request.url.replace(path="/v1/models"))
-        return JSONResponse(card) if name == alias.name else await counted(request, not_served)
+            await _send(RedirectResponse(URL(scope=scope).replace(path="/v1/models")), scope, reply)
+            return
+        if name != self.alias.name:
+            raise self._unknown(name)
+        await _send(JSONResponse(self._card()), scope, reply)
 
-    @router.post("/v1/chat/completions")
-    @router.post("/v1/completions")
-    async def complete(request: Request) -> Response:
-        return await counted(request, lambda each: _complete(each, alias, inference))
+    def _card(self) -> dict[str, object]:
+        """The alias as OpenAI's clients and Anthropic's read it."""
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._created))
+        return {
+            **{"id": self.alias.name, "object": "model", "created": self._created, "owned_by": "ratchet"},
+            **{"type": "model", "display_name": self.alias.name, "created_at": created},
+        }
 
-    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    async def _call(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        """A request that names the alias: it goes to the adapter that serves now."""
+        headers = scope["headers"]
+        principal = self._access.principal(headers)
+        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        asked = read_object(body)
+        served = self._served(asked)
+        question = Question(
+            scope["method"],
+            scope["path"],
+            _target(scope),
+            to_upstream(headers, not self._access.is_open),
+            with_model(body, served),
+            served,
+            bool(asked.get("stream")),
+        )
+        recording = self._recording(scope, body, asked, principal)
+        self.alias.begin(served)
+        try:
+            async with while_connected(receive, reply):
+                await pass_on(question, self.upstream, reply, recording)
+        finally:
+            self.alias.end(served)
 
-    @router.api_route("/v1", methods=_METHODS)
-    @router.api_route("/v1/{rest:path}", methods=_METHODS)
-    async def unrouted(request: Request) -> Response:
-        return await counted(request, lambda each: _unrouted(each, routes))
+    async def _other(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        """A request about an earlier response: it names no model, and is passed on."""
+        headers = scope["headers"]
+        self._access.principal(headers)
+        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        passed = to_upstream(headers, not self._access.is_open)
+        question = Question(scope["method"], scope["path"], _target(scope), passed, body or None)
+        async with while_connected(receive, reply):
+            await pass_on(question, self.upstream, reply, None)
 
-    return router
+    def _served(self, asked: dict[str, Any]) -> str:
+        if "model" not in asked:
+            raise Refused(400, "the request names no model")
+        model = asked["model"]
+        if model != self.alias.name:
+            if model is not None and not isinstance(model, str):
+                raise Refused(400, f"model must be a text: agents ask for {self.alias.name!r}")
+            raise self._unknown(model)
+        if self.alias.served is None:
+            raise Refused(503, "the serving adapter is not loaded yet; try again soon")
+        return self.alias.served
 
+    def _recording(self, scope: Scope, body: bytes, asked: dict[str, Any], principal: str | None) -> Recording | None:
+        headers = own(scope["headers"])
+        if self.capture is None or scope["path"] not in set(Face):
+            return None
+        if headers.get("x-ratchet-capture", "").strip().lower() in _OFF:
+            return None
+        face = Face(scope["path"])
+        labels = read_labels(headers, asked, principal)
+        key = call_key(face, labels, asked, principal, self._keys)
+        return Recording(self.capture, self._keys, new_receipt(key), face, labels, principal is not None, body)
 
-async def _unrouted(request: Request, routes: Sequence[APIRoute]) -> Response:
-    """The answer to a path or a method that is none of `routes`."""
-    method, path = request.method, request.url.path
-    allowed = sorted(
-        name for route in routes if route.matches(request.scope)[0] is Match.PARTIAL for name in route.methods or ()
-    )
-    if allowed:
-        names = ", ".join(allowed)
-        return error_response(405, f"{path} does not take {method}; use {names}", headers={"Allow": names})
-    shorter = request.url.replace(path=path.rstrip("/"))
-    if shorter.path in {route.path for route in routes}:
-        return RedirectResponse(shorter)
-    return error_response(404, f"{method} {path:.100} not found; there are {', '.join(route.path for route in routes)}")
+    def _unknown(self, model: str | None) -> Refused:
+        message = f"model {model!r:.100} not found: agents ask for {self.alias.name!r}"
+        return Refused(404, message, "model_not_found")
 
+    def _unrouted(self, routes: Sequence[Route]) -> _Answer:
+        """The answer to a path or a method that is none of `routes`."""
 
-async def _complete(request: Request, alias: Alias, inference: httpx.AsyncClient) -> Response:
-    body = read_json(await request.body())
-    if not isinstance(body, dict):
-        return _refusal(400, "the request's body is not a JSON object; send one")
-    if "model" not in body:
-        return _refusal(400, "the request names no model")
-    model = body["model"]
-    if model != alias.name:
-        if model is not None and not isinstance(model, str):
-            return _refusal(400, f"model must be a text: agents ask for {alias.name!r}")
-        return _unknown(model, alias)
-    served = alias.served
-    if served is None:
-        return _refusal(503, "the serving adapter is not loaded yet; try again soon")
-    alias.begin(served)
-    passed_on = False
-    try:
-        response = await _pass_on(request.url.path, body | {"model": served}, alias, served, inference)
-        passed_on = isinstance(response, _Stream)
-        return response
-    finally:
-        if not passed_on:
-            alias.end(served)
+        async def answer(scope: Scope, _: Receive, reply: Reply) -> None:
+            method, path = scope["method"], scope["path"]
+            allowed = sorted(
+                name for route in routes if route.matches(scope)[0] is Match.PARTIAL for name in route.methods or ()
+            )
+            if allowed:
+                names = ", ".join(allowed)
+                raise Refused(405, f"{path} does not take {method}; use {names}", headers={"Allow": names})
+            shorter = path.rstrip("/")
+            if shorter in {route.path for route in routes}:
+                await _send(RedirectResponse(URL(scope=scope).replace(path=shorter)), scope, reply)
+                return
+            there = ", ".join(route.path for route in routes)
+            raise Refused(404, f"{method} {path:.100} not found; there are {there}")
 
-
-async def _pass_on(
-    path: str, body: dict[str, Any], alias: Alias, served: str, inference: httpx.AsyncClient
-) -> Response:
-    try:
-        upstream = await inference.send(inference.build_request("POST", path, json=body), stream=True)
-        if body.get("stream") and upstream.is_success:
-            return _Stream(upstream, alias, served)
-        content = await upstream.aread()
-    except httpx.HTTPError as error:
-        log.warning("the inference server did not answer", path=path, served=served, error=repr(error))
-        return _refusal(503, "the inference server is not reachable; try again soon")
-    if upstream.status_code == 404:
-        # The server was restarted and knows the adapter no more; it is loaded again within seconds.
-        log.warning("the inference server has lost the serving adapter", served=served)
-        return _refusal(503, "the serving adapter is being loaded again; try again soon")
-    if upstream.is_error and not _has_error_body(content):
-        log.warning("the inference server failed", path=path, served=served, status=upstream.status_code)
-        return _refusal(upstream.status_code, f"the inference server failed: {error_message(content)}")
-    return Response(content, upstream.status_code, media_type=upstream.headers.get("content-type"))
+        return answer
 
 
-class _Stream(StreamingResponse):
-    """A streamed reply. Its request is in flight until the last byte is sent or the client is gone."""
+class _Endpoint:
+    """One route as an ASGI application: errors get the body that the path's clients read, and each answer is counted.
 
-    def __init__(self, upstream: httpx.Response, alias: Alias, served: str) -> None:
-        super().__init__(_to_the_end(upstream), upstream.status_code, media_type=upstream.headers.get("content-type"))
-        self._upstream, self._alias, self._served = upstream, alias, served
+    Not FastAPI's routes, which take as long as all else that the gateway does.
+    """
+
+    def __init__(self, answer: _Answer, requests: RequestCounter | None) -> None:
+        self._answer = answer
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = Reply(scope["path"], scope["headers"], send)
         try:
-            await super().__call__(scope, receive, send)
+            await self._refusing(scope, receive, reply)
+        except ClientDisconnect:
+            reply.status = _CLIENT_CLOSED_REQUEST  # for the count
         finally:
-            self._alias.end(self._served)
-            await self._upstream.aclose()
+            if self._requests is not None:
+                self._requests.labels(status=str(reply.status or _CLIENT_CLOSED_REQUEST)).inc()
+
+    async def _refusing(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        try:
+            await self._answer(scope, receive, reply)
+            return
+        except ClientDisconnect:
+            raise
+        except Refused as error:
+            refused = error
+        except RequestRefusedError as error:
+            refused = Refused(error.status, str(error), error.code)
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
+            # Not `log.exception`, which would show local variables: what agents say.
+            log.error("a request failed unexpectedly", path=scope["path"], exception=traceback.format_exc())
+            refused = Refused(500, UNEXPECTED)
+        if reply.status is not None:
+            raise refused  # its reply has begun: Uvicorn breaks it off
+        await _send(refusal(scope["path"], refused), scope, reply)
 
 
-async def _to_the_end(upstream: httpx.Response) -> AsyncIterator[bytes]:
-    """The bytes of a streamed reply; an event that is an error, if the inference server does not finish it."""
-    try:
-        async for part in upstream.aiter_raw():
-            yield part
-    except httpx.HTTPError as error:
-        log.warning("the inference server did not finish a reply", error=repr(error))
-        # The status line has long been sent, so the error is an event.
-        reply = error_reply(503, "the inference server did not finish its reply; try again soon")
-        yield f"\n\ndata: {reply.model_dump_json()}\n\n".encode()
+async def _send(response: JSONResponse | RedirectResponse, scope: Scope, reply: Reply) -> None:
+    await response(scope, _nothing, reply)
 
 
-def _has_error_body(content: bytes) -> bool:
-    try:
-        return isinstance(json.loads(content)["error"]["message"], str)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
 
 
-def _unknown(model: str | None, alias: Alias) -> Response:
-    return _refusal(404, f"model {model!r:.100} not found: agents ask for {alias.name!r}")
-
-
-def _refusal(status: int, message: str) -> Response:
-    code = "model_not_found" if status == 404 else ""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return error_response(status, message, code, headers=headers)
+def _target(scope: Scope) -> str:
+    """The path and the query as they came."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope.get("query_string", b"")
+    return (path + b"?" + query if query else path).decode("latin-1")

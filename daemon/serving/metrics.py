@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
-from daemon.serving.gateway import Alias
+from daemon.serving.alias import Alias
 from daemon.serving.store_watch import StoreWatch
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Change
-from daemon.serving.gateway import Alias
+from daemon.serving.alias import Alias
 from evaluation.attestation import Probes, attest
 from evaluation.settings import ProbeSettings
 from streams.errors import PolicyError, PromotionError, RatchetError

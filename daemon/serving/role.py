@@ -1,50 +1,32 @@
 """The serve role: one process with the gateway, the control API and the metrics. The supervisor runs it."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import httpx
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from pydantic import Field
 
 from daemon.registry.registry import Registry
+from daemon.serving.alias import Alias
+from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
-from daemon.serving.gateway import Alias, gateway_router
+from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
-from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.promotion import Promoter
+from daemon.serving.settings import ServingSettings
 from daemon.serving.store_watch import StoreWatch
+from daemon.serving.upstream import Upstream
 from streams.errors import LifecycleError, PromotionError, RatchetError
+from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
-from streams.runtime.http_client import IDLE_S
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
-from streams.settings import FrozenModel, ServerUrl
 from streams.store.client import StoreClient
 
 log = structlog.get_logger()
-
-
-class ServingSettings(FrozenModel):
-    """Settings of the serve role: where it listens and which engine it serves from."""
-
-    host: str = Field(default="127.0.0.1", description="Where it listens. It has no authentication: keep it loopback.")
-    port: int = Field(default=8420, ge=1, le=65535)
-    alias: str = Field(default="assistant", min_length=1, description="The one model name that agents use.")
-    inference_url: ServerUrl = Field(
-        default="http://127.0.0.1:8421", description="The inference server, with or without /v1."
-    )
-    home: Path = Field(default=Path(".ratchet"), description="Folder of the refs, the audit log and the adapters.")
-    timeout_s: float = Field(default=300.0, gt=0, description="Longest wait for an answer of the inference server.")
-    reconcile_s: float = Field(
-        default=2.0, gt=0, description="How often it is checked that the inference server still has what serves."
-    )
-    refresh_s: float = Field(
-        default=10.0, gt=0, description="How often the store and the broker are asked for figures."
-    )
-    promotion: PromotionSettings = PromotionSettings()
 
 
 LONGEST_PAUSE_S = 60.0
@@ -59,10 +41,9 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     gateway that is not reconciled would go stale in silence.
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)
-    # Agents decide how many requests they make; a pool that makes some wait would hide how busy the server is.
-    unlimited = httpx.Limits(max_connections=None, keepalive_expiry=IDLE_S)
     async with (
-        httpx.AsyncClient(base_url=settings.inference_url, timeout=settings.timeout_s, limits=unlimited) as inference,
+        Upstream(settings.inference_url, settings.timeout_s) as upstream,
+        _capture(settings, kafka) as capture,
         PolicyClient(settings.inference_url, settings.timeout_s) as policy,
         StoreClient(store_url) as store,
     ):
@@ -71,7 +52,8 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         metrics = Metrics(registry, alias, watch)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
-        app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture)
+        app.router.routes += gateway.routes()
         app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
@@ -91,6 +73,23 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             for task in background:
                 task.cancel()
             await asyncio.gather(answering, *background, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _capture(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIterator[Capture | None]:
+    """The recording of calls while the role serves, if the settings want it."""
+    if not settings.capture.enabled:
+        yield None
+        return
+    own = settings.capture
+    publisher = Publisher(kafka, own.publish_timeout_s, own.max_record_bytes, "gateway")
+    capture = Capture(own, kafka.calls_topic, publisher)
+    capture.start()
+    try:
+        yield capture
+    finally:
+        await asyncio.to_thread(capture.stop)
+        await asyncio.to_thread(publisher.close)
 
 
 async def _keep_reconciled(promoter: Promoter, settings: ServingSettings) -> None:

@@ -8,11 +8,11 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import run
 from streams.otlp.assembler import Assembler
-from streams.otlp.publisher import Publisher
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.state import AssemblyState

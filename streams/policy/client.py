@@ -85,10 +85,12 @@ class PolicyClient(HttpClient):
     server = "the inference server"
     remedy = "is it running?"
     error = PolicyError
+    # What Ratchet asks for is not an agent's doing: the gateway must not record it.
+    headers = {"x-ratchet-capture": "off"}
 
-    def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
+    def __init__(self, base_url: str, timeout_s: float = 300.0, token: str = "") -> None:
         try:
-            super().__init__(server_url(base_url), timeout_s)
+            super().__init__(server_url(base_url), timeout_s, token)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         self._frame: ChatFrame | None = None

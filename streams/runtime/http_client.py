@@ -1,6 +1,7 @@
 """The base of the asynchronous HTTP clients of Ratchet's servers: one pool of connections, and one way to fail."""
 
 import json
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -18,18 +19,20 @@ class HttpClient:
     """A client of the server at `base_url`. Use it as a context manager, or call `close`.
 
     Every method raises the subclass's `error` when the server cannot be reached or refuses; nothing is retried.
-    `server` is its name in the text of errors, and `remedy` what to do when it does not answer.
+    `token` is sent as a bearer token where there is one. `server` is its name in the text of errors, and `remedy` what to do when it does not answer.
     """
 
     server: ClassVar[str]
     remedy: ClassVar[str]
     error: ClassVar[type[RatchetError]]
+    headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, base_url: str, timeout_s: float) -> None:
+    def __init__(self, base_url: str, timeout_s: float, token: str = "") -> None:
         self.base_url = base_url
+        headers = dict(self.headers) | ({"authorization": f"Bearer {token}"} if token else {})
         # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_S)
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, limits=limits)
+        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, limits=limits, headers=headers)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.serving.role import ServingSettings, serve
+from daemon.serving.role import serve
+from daemon.serving.settings import CaptureSettings, ServingSettings
 from streams.ids import content_id, uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
@@ -62,7 +63,13 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
 async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role that has no store; yields a client of it once it serves."""
     port, stop = free_port(), asyncio.Event()
-    settings = ServingSettings(port=port, home=registry.home, inference_url=inference_url, reconcile_s=0.2)
+    settings = ServingSettings(
+        port=port,
+        home=registry.home,
+        inference_url=inference_url,
+        reconcile_s=0.2,
+        capture=CaptureSettings(flush_s=0),
+    )
     role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 

@@ -17,10 +17,10 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_servi
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
 from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.otlp.publisher import Publisher
 from streams.otlp.records import ANY_RECORD
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings

@@ -20,7 +20,7 @@ from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE
 from daemon.roles import Role
-from daemon.serving.role import ServingSettings
+from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
 from evaluation.gates.significance import Verdict
 from evaluation.report import GATE_FILE

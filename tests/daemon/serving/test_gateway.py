@@ -7,9 +7,11 @@ import pytest
 from fastapi import FastAPI, Response
 
 from daemon.registry.registry import Registry
-from daemon.serving.gateway import Alias, gateway_router
+from daemon.serving.alias import Alias
+from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
+from daemon.serving.upstream import Upstream
 from streams.kafka.settings import KafkaSettings
 from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
@@ -193,8 +195,8 @@ async def test_an_unavailable_or_dying_server_is_a_503_that_says_when_to_try_aga
         alias.point_to("base", "base")
         app = FastAPI()
         metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
-        async with httpx.AsyncClient(base_url=url) as inference:
-            app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
+        async with Upstream(url, 10) as upstream:
+            app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
                 response = await client.post("/v1/chat/completions", json=CHAT)
         assert response.status_code == 503

@@ -13,9 +13,11 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from daemon.registry.registry import Registry
-from daemon.serving.gateway import Alias, gateway_router
+from daemon.serving.alias import Alias
+from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
+from daemon.serving.upstream import Upstream
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.http_errors import ErrorReply
 from streams.store.client import StoreClient
@@ -81,7 +83,7 @@ async def test_a_request_that_cannot_be_served_is_a_400_and_counted(
     ("method", "path", "status"),
     [
         *(("GET", "/v1/chat/completions", 405), ("DELETE", "/v1/models", 405), ("HEAD", "/v1/completions", 405)),
-        *(("GET", "/v1", 404), ("GET", "/v1/", 404), ("POST", "/v1/responses", 404), ("PUT", "/v1/%ED%A0%80", 404)),
+        *(("GET", "/v1", 404), ("GET", "/v1/", 404), ("POST", "/v1/embeddings", 404), ("PUT", "/v1/%ED%A0%80", 404)),
     ],
 )
 async def test_a_wrong_path_or_method_is_answered_and_counted(
@@ -154,7 +156,7 @@ async def test_a_limit_that_is_not_a_number_of_entries_is_refused(serving: httpx
 
 @pytest.fixture
 def odd_server() -> Iterator[str]:
-    """A double, for faults that the real server does not produce on demand: errors without OpenAI's body."""
+    """A double, for faults that the real server does not produce on demand: errors without OpenAI's body, a reply that is cut off."""
     app = FastAPI()
 
     @app.post("/v1/chat/completions")
@@ -179,8 +181,8 @@ async def gateway(odd_server: str, registry: Registry) -> AsyncIterator[tuple[ht
     alias, app = Alias("assistant"), FastAPI()
     alias.point_to("base", "base")
     metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
-    async with httpx.AsyncClient(base_url=odd_server) as inference:
-        app.include_router(gateway_router(alias, inference, metrics.gateway_requests))
+    async with Upstream(odd_server, 10) as upstream:
+        app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             yield client, metrics, alias
 
@@ -190,7 +192,6 @@ async def gateway(odd_server: str, registry: Registry) -> AsyncIterator[tuple[ht
     [
         ("plain", 500, "Internal Server Error"),
         ("html", 502, "Bad Gateway"),
-        ("foreign", 400, "too long"),
         ("timeout", 504, ""),
     ],
 )
@@ -203,6 +204,11 @@ async def test_an_error_of_the_inference_server_without_openais_body_gets_it_and
     assert words in ErrorReply.model_validate_json(answer.content).error.message
     assert f'ratchet_gateway_requests_total{{status="{status}"}} 1.0' in metrics.expose().decode()
     assert alias.in_flight("base") == 0
+
+
+async def test_an_error_in_json_is_passed_on_as_it_is(gateway: tuple[httpx.AsyncClient, Metrics, Alias]) -> None:
+    answer = await gateway[0].post("/v1/chat/completions", json=CHAT | {"user": "foreign"})
+    assert (answer.status_code, answer.content) == (400, b'{"detail": "too long"}')
 
 
 async def test_an_unexpected_error_of_the_gateway_is_a_counted_500_with_openais_body(

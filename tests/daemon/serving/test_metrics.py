@@ -6,7 +6,7 @@ import pytest
 from kafka import KafkaProducer
 
 from daemon.registry.registry import Registry
-from daemon.serving.gateway import Alias
+from daemon.serving.alias import Alias
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
 from streams.events import OutcomeEvent

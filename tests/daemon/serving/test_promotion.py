@@ -7,7 +7,7 @@ from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import BASE
-from daemon.serving.gateway import Alias
+from daemon.serving.alias import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings
 from streams.errors import PromotionError
 from streams.policy.client import PolicyClient

@@ -12,9 +12,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_se
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue, KeyValueList
 
 from streams.errors import UnreadableRequestError
+from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.otlp.publisher import Publisher
 from streams.otlp.records import ANY_RECORD, Span
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings

@@ -18,10 +18,14 @@ _RECONNECT_S = 1.0
 
 
 class Publisher:
-    """One kafka-python producer, connected when it is first needed and replaced after a failure. Thread-safe."""
+    """One kafka-python producer, connected when it is first needed and replaced after a failure. Thread-safe.
 
-    def __init__(self, kafka: KafkaSettings, timeout_s: float, max_message_bytes: int) -> None:
+    `name` is what the cluster knows it by.
+    """
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float, max_message_bytes: int, name: str = "otlp") -> None:
         self._kafka = kafka
+        self._name = name
         self._timeout_s = timeout_s
         self._max_message_bytes = max_message_bytes
         self._lock = threading.Lock()
@@ -71,7 +75,7 @@ class Publisher:
         timeout_ms = int(self._timeout_s * 1000)
         return connect_producer(
             KafkaProducer,
-            "otlp",
+            self._name,
             self._kafka.bootstrap,
             self._kafka.security,
             bootstrap_timeout_ms=timeout_ms,

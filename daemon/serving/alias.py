@@ -1,0 +1,47 @@
+"""The one model name that agents use, and the adapter behind it."""
+
+import asyncio
+from collections import Counter
+
+from daemon.registry.schemas import BASE
+
+
+class Alias:
+    """The name agents use, what stands behind it, and the requests in flight. Belongs to one event loop.
+
+    `served` is the name at the inference server; None until the champion was brought up.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.adapter = BASE
+        self.served: str | None = None
+        self._in_flight: Counter[str] = Counter()
+        self._draining: dict[str, asyncio.Event] = {}
+
+    def point_to(self, adapter: str, served: str) -> None:
+        """From now on requests go to `served`. Those in flight end where they began."""
+        self.adapter, self.served = adapter, served
+
+    def begin(self, served: str) -> None:
+        self._in_flight[served] += 1
+
+    def end(self, served: str) -> None:
+        self._in_flight[served] -= 1
+        if not self._in_flight[served] and served in self._draining:
+            self._draining.pop(served).set()
+
+    def in_flight(self, served: str) -> int:
+        return self._in_flight[served]
+
+    async def drained(self, served: str, timeout_s: float) -> bool:
+        """Wait until no request is in flight to `served`, which must get no new ones; False when the time ran out."""
+        if not self._in_flight[served]:
+            return True
+        empty = self._draining.setdefault(served, asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await empty.wait()
+        except TimeoutError:
+            return False
+        return True

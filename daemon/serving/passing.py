@@ -1,0 +1,171 @@
+"""Passes one request on to the inference server and the answer back, and hands what passed to the capture."""
+
+import re
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from daemon.serving.capture import Capture, Taken
+from daemon.serving.headers import RawHeaders
+from daemon.serving.refusals import Refused, error_event
+from daemon.serving.reply import Reply
+from daemon.serving.upstream import Answer, Upstream, UpstreamError, UpstreamTimeoutError
+from daemon.serving.upstream_errors import has_lost, is_json_object
+from streams.calls.labels import ResponseKeys
+from streams.calls.records import CallLabels, Face, key_of_receipt
+from streams.runtime.http_client import error_message
+
+log = structlog.get_logger()
+
+RECEIPT = b"x-ratchet-receipt"
+ADAPTER = b"x-ratchet-adapter"
+# The first id in a reply of the Responses API is its own, as a whole and in its first event.
+_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,512})"')
+_RESPONSE_ID_WITHIN = 4096
+
+
+@dataclass(slots=True)
+class Recording:
+    """What is kept of a call while it passes; `most_bytes` of the reply at most."""
+
+    capture: Capture
+    keys: ResponseKeys
+    receipt: str
+    face: Face
+    labels: CallLabels
+    authenticated: bool
+    request: bytes
+    began_ns: int = field(default_factory=time.time_ns)
+    _parts: list[bytes] = field(default_factory=list)
+    _size: int = 0
+    _cut: bool = False
+    _identified: bool = False
+
+    def add(self, part: bytes) -> None:
+        if self.face is Face.RESPONSES and not self._identified:
+            self._identify(part)
+        if self._cut or self._size + len(part) > self.capture.settings.max_record_bytes:
+            self._cut = True
+            return
+        self._parts.append(part)
+        self._size += len(part)
+
+    def take(self, answer: Answer, served: str, streamed: bool, complete: bool) -> None:
+        self.capture.take(
+            Taken(
+                receipt=self.receipt,
+                face=self.face,
+                labels=self.labels,
+                authenticated=self.authenticated,
+                served=served,
+                status=answer.status,
+                streamed=streamed,
+                complete=complete,
+                encoding=answer.encoding,
+                began_ns=self.began_ns,
+                ended_ns=time.time_ns(),
+                request=self.request,
+                parts=self._parts,
+                cut=self._cut,
+            )
+        )
+
+    def _identify(self, part: bytes) -> None:
+        head = (b"".join(self._parts) + part)[:_RESPONSE_ID_WITHIN]
+        found = _RESPONSE_ID.search(head)
+        if found:
+            self.keys.remember(found[1].decode(errors="replace"), key_of_receipt(self.receipt) or "")
+        self._identified = found is not None or len(head) == _RESPONSE_ID_WITHIN
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request as it is passed on. `served` is the model that it names, None for one that names none."""
+
+    method: str
+    path: str
+    target: str
+    headers: RawHeaders
+    body: bytes | None
+    served: str | None = None
+    asks_for_stream: bool = False
+
+
+async def pass_on(question: Question, upstream: Upstream, reply: Reply, recording: Recording | None) -> None:
+    """Answer with what the inference server answers; calls that succeed are recorded.
+
+    Raises `Refused` where it does not answer at all, or has lost the model.
+    """
+    try:
+        async with upstream.ask(question.method, question.target, question.headers, question.body) as answer:
+            is_stream = answer.media_type == "text/event-stream" or question.asks_for_stream
+            if is_stream and answer.status < 300:
+                await _stream(question, answer, reply, recording)
+            else:
+                await _whole(question, answer, reply, recording)
+    except UpstreamTimeoutError as error:
+        log.warning("the inference server did not answer in time", path=question.path, served=question.served)
+        raise Refused(504, "the inference server did not answer in time; try again, or ask for less") from error
+    except UpstreamError as error:
+        log.warning("the inference server did not answer", path=question.path, error=str(error))
+        raise Refused(503, "the inference server is not reachable; try again soon") from error
+
+
+async def _whole(question: Question, answer: Answer, reply: Reply, recording: Recording | None) -> None:
+    content = await answer.whole()
+    if answer.status >= 400:
+        await _failed(question, answer, content, reply)
+        return
+    if recording is None or answer.status >= 300:
+        await reply.whole(answer.status, _marked(answer.headers, question.served, None), content)
+        return
+    recording.add(content)
+    try:
+        await reply.whole(answer.status, _marked(answer.headers, question.served, recording.receipt), content)
+    finally:
+        recording.take(answer, question.served or "", streamed=False, complete=True)
+
+
+async def _stream(question: Question, answer: Answer, reply: Reply, recording: Recording | None) -> None:
+    complete = False
+    receipt = recording.receipt if recording else None
+    try:
+        await reply.begin(answer.status, _marked(answer.headers, question.served, receipt))
+        async for part in answer.parts():
+            if recording is not None:
+                recording.add(part)
+            await reply.part(part)
+        complete = True
+        await reply.end()
+    except UpstreamError as error:
+        log.warning("the inference server did not finish a reply", path=question.path, error=str(error))
+        # The status line has long been sent, so the error is an event.
+        message = "the inference server did not finish its reply; try again soon"
+        await reply.end(error_event(question.path, 503, message))
+    finally:
+        if recording is not None:
+            recording.take(answer, question.served or "", streamed=True, complete=complete)
+
+
+async def _failed(question: Question, answer: Answer, content: bytes, reply: Reply) -> None:
+    if answer.status == 404 and question.served and has_lost(question.served, content):
+        log.warning("the inference server has lost the serving adapter", served=question.served)
+        raise Refused(503, "the serving adapter is being loaded again; try again soon")
+    headers = _marked(answer.headers, question.served, None)
+    if answer.encoding or is_json_object(content):
+        await reply.whole(answer.status, headers, content)
+        return
+    log.warning("the inference server failed", path=question.path, served=question.served, status=answer.status)
+    kept = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers
+        if name not in (b"content-type", b"set-cookie")
+    }
+    raise Refused(answer.status, f"the inference server failed: {error_message(content)}", headers=kept)
+
+
+def _marked(headers: RawHeaders, served: str | None, receipt: str | None) -> RawHeaders:
+    if served is not None:
+        headers = [*headers, (ADAPTER, served.encode())]
+    return headers if receipt is None else [*headers, (RECEIPT, receipt.encode())]

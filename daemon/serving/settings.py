@@ -1,0 +1,63 @@
+"""Settings of the serve role; `daemon/config.py` composes them into the whole configuration."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from daemon.serving.promotion import PromotionSettings
+from streams.settings import FrozenModel, Secret, ServerUrl
+
+MEBIBYTE = 2**20
+
+
+class CaptureSettings(FrozenModel):
+    """Settings of the recording of calls: whether, how large a record may be, and how many may wait for the log."""
+
+    enabled: bool = Field(
+        default=True, description="Whether calls are recorded; not where agents report them by themselves as well."
+    )
+    max_record_bytes: int = Field(
+        default=8 * MEBIBYTE, ge=10_000, description="Most bytes of a record; the bodies of a larger one are cut."
+    )
+    queue_bytes: int = Field(
+        default=64 * MEBIBYTE, ge=0, description="Most bytes of bodies that wait for the log; more are dropped."
+    )
+    queue_calls: int = Field(default=10_000, ge=0, description="Most calls that wait for the log; more are dropped.")
+    publish_timeout_s: float = Field(default=10.0, gt=0, description="Longest wait for the log to take a record.")
+    flush_s: float = Field(default=5.0, ge=0, description="How long a role that stops waits for the log.")
+
+
+class ServingSettings(FrozenModel):
+    """Settings of the serve role: where it listens and which engine it serves from."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Where it listens. The control API has no authentication: keep it loopback."
+    )
+    port: int = Field(default=8420, ge=1, le=65535)
+    alias: str = Field(default="assistant", min_length=1, description="The one model name that agents use.")
+    tokens: dict[Annotated[str, Field(min_length=1, max_length=512)], Annotated[Secret, Field(min_length=16)]] = Field(
+        default={}, description="Bearer tokens by principal. If there are any, every request below /v1 must bring one."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="Origins of pages that may post feedback from a browser, or *; none means no page may."
+    )
+    success_score: float = Field(
+        default=0.5, description="The score from which feedback that does not say so is a success."
+    )
+    inference_url: ServerUrl = Field(
+        default="http://127.0.0.1:8421", description="The inference server, with or without /v1."
+    )
+    home: Path = Field(default=Path(".ratchet"), description="Folder of the refs, the audit log and the adapters.")
+    timeout_s: float = Field(
+        default=300.0, gt=0, description="Longest wait for the inference server to send anything of an answer."
+    )
+    max_request_bytes: int = Field(default=64 * MEBIBYTE, ge=1, description="Most bytes of a request, decompressed.")
+    reconcile_s: float = Field(
+        default=2.0, gt=0, description="How often it is checked that the inference server still has what serves."
+    )
+    refresh_s: float = Field(
+        default=10.0, gt=0, description="How often the store and the broker are asked for figures."
+    )
+    promotion: PromotionSettings = PromotionSettings()
+    capture: CaptureSettings = CaptureSettings()
