@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from streams.errors import StoreError
 from streams.runtime.crash_points import CrashPoint, reach
-from streams.store.migrations import SCHEMA, copy_beside, migrate, refuse_newer, schema_of
+from streams.store.migrations import SCHEMA, copy_beside, fill_columns, migrate, refuse_newer, schema_of
 from streams.store.tables import TABLES
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -56,6 +56,7 @@ class Database:
                         f"the store {path} was made by another version: its table {name} has the columns "
                         f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
                     )
+            fill_columns(connection)
             # DDL in the write-ahead log is what DuckDB recovers worst.
             reach(CrashPoint.CHECKPOINT_BEFORE)
             connection.execute("CHECKPOINT")

@@ -14,7 +14,7 @@ from pydantic import Field
 from streams.errors import ConfigurationError, StoreError
 from streams.settings import FrozenModel
 from streams.store.database import create_table
-from streams.store.migrations import SCHEMA, migrate, refuse_newer, schema_of
+from streams.store.migrations import SCHEMA, fill_columns, migrate, refuse_newer, schema_of
 from streams.store.tables import TABLES
 
 _LOCK = int.from_bytes(b"ratchet")
@@ -54,6 +54,7 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
                 migrate(connection, schema, "lake")
             for name, schema in TABLES.items():
                 create_table(connection, name, schema, "lake.")
+            fill_columns(connection, "lake")
         for name in TABLES:
             # Cursors begin in the in-memory database, whatever this connection uses.
             connection.execute(f"CREATE VIEW {name} AS FROM lake.{name}")

@@ -2,13 +2,16 @@
 
 Trusted episodes are to be branched, failed ones of a policy to be recovered from: those of the training split alone.
 What was decided holds for the steps that were there. When more of an episode comes it is judged again: steps with an
-outcome of their own are taken in, a failure or another account of the same step withdraws the trust permanently.
+outcome of their own are taken in, a failure or another account of the same step withdraws the trust. Of each verifier
+the latest outcome counts, so that a later one can give trust, withdraw it, and give it back. Each change of what is
+decided is a row of its own, and an episode that is neither trusted nor failed has one that says why.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 
@@ -23,6 +26,10 @@ from streams.store.rows import Batch
 from streams.trust.holdout import HoldoutSettings, Split
 from streams.trust.quota import Admitted
 from streams.trust.rules import (
+    DISAGREEING,
+    FAILED,
+    WAITING,
+    Outcome,
     StoredStep,
     TrustSettings,
     branch_request,
@@ -31,31 +38,63 @@ from streams.trust.rules import (
     distinct,
     has_failed,
     is_contradictory,
-    is_trusted,
     similarity_hash,
+    why_not_trusted,
+    why_not_whole,
     withdrawal_id,
 )
 
 log = structlog.get_logger()
 
-_NO_CONVERSATION = "not an append-only conversation"
+
+class State(StrEnum):
+    """The decision on an episode; the value is the table that has it."""
+
+    TRUSTED = "trusted"
+    FAILED = "failed"
+    UNTRUSTED = "untrusted"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An episode with an outcome, which is neither revoked nor untrusted. `steps` are distinct and in order.
+    """An episode with an outcome, which is not revoked. `steps` are distinct and in order, there may be none.
 
-    `outcome_at` is the sequence of its latest outcome, `trusted_at` and `failed_at` that of the latest such decision.
-    `flag` is why it must not be learned from.
+    `outcome_at` is the sequence of its latest outcome that counts, the others those of its latest such decision.
+    `reason` is why it is undecided, `flag` why it must not be learned from.
     """
 
     episode_id: str
     steps: Sequence[StoredStep]
-    successes: Sequence[bool]
+    outcomes: Sequence[Outcome]
     outcome_at: int
-    trusted_at: int | None
-    failed_at: int | None
-    flag: str | None
+    trusted_at: int | None = None
+    failed_at: int | None = None
+    untrusted_at: int | None = None
+    undecided_at: int | None = None
+    reason: str | None = None
+    flag: str | None = None
+
+    @property
+    def state(self) -> State | None:
+        """The newest decision, None before the first."""
+        times = {
+            State.TRUSTED: self.trusted_at,
+            State.FAILED: self.failed_at,
+            State.UNTRUSTED: self.untrusted_at,
+            State.UNDECIDED: self.undecided_at,
+        }
+        made = {at: state for state, at in times.items() if at is not None}
+        return made[max(made)] if made else None
+
+    @property
+    def was_decided(self) -> bool:
+        """Whether steps of it were decided on, by now or before."""
+        return self.trusted_at is not None or self.failed_at is not None
+
+    def has_steps_after(self, sequence: int | None) -> bool:
+        """Return whether steps came after a decision, or there was none."""
+        return sequence is None or any(step.sequence > sequence for step in self.steps)
 
 
 class Judge:
@@ -79,62 +118,66 @@ class Judge:
 
     def judge(self, batch: Batch, episodes: Sequence[str]) -> None:
         """Add what follows from what is stored of `episodes`."""
-        refusals: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
         for ended in self._ended(episodes):
-            if ended.trusted_at is None and ended.failed_at is None:
-                refusal = self._decide(batch, ended)
-            elif (reason := self._withdrawal(ended)) is not None:
+            withdrawal = self._withdrawal(ended)
+            if withdrawal is not None:
                 batch.add(
                     "untrusted",
                     withdrawal_id=withdrawal_id(ended.episode_id),
                     episode_id=ended.episode_id,
-                    reason=reason,
+                    reason=withdrawal,
                 )
-                log.warning("an episode lost trust", episode=ended.episode_id, reason=reason)
-                continue
-            else:
-                refusal = self._decide_again(batch, ended)
-            refusals.update([refusal] if refusal else [])
-        for reason, count in refusals.items():
+                log.warning("an episode lost trust", episode=ended.episode_id, reason=withdrawal)
+            elif ended.flag is None:
+                reason = self._decide(batch, ended)
+                reasons.update([] if reason is None else [reason])
+        for reason, count in reasons.items():
             log.warning("episodes not trusted", reason=reason, episodes=count)
 
     def _decide(self, batch: Batch, ended: Ended) -> str | None:
-        """Decide on an episode for the first time. Returns the reason for which it is not trusted, if one is known."""
-        if ended.flag is not None:
-            return None
-        if is_trusted(ended.steps, ended.successes, self._trust):
-            if not covers(ended.outcome_at, ended.steps, again=False):
-                return None
+        """Decide on an episode, for the first time or again. Returns why it is newly not trusted, None otherwise."""
+        if ended.state is State.TRUSTED:
+            return self._take_in(batch, ended)
+        reason = why_not_trusted(ended.steps, ended.outcomes, self._trust)
+        if reason is None:
             return self._trust_episode(batch, ended)
-        if has_failed(ended.steps, ended.successes):
-            return self._fail(batch, ended)
-        return None
-
-    def _decide_again(self, batch: Batch, ended: Ended) -> str | None:
-        """Take in the steps that came after a trusted episode was judged, if an outcome speaks of them too."""
-        if ended.trusted_at is None or all(step.sequence < ended.trusted_at for step in ended.steps):
+        if ended.state is State.UNTRUSTED or (ended.state is State.FAILED and has_failed(ended.steps, ended.outcomes)):
             return None
-        if not covers(ended.outcome_at, ended.steps, again=True):
+        if has_failed(ended.steps, ended.outcomes):
+            return self._fail(batch, ended)
+        return _leave(batch, ended, reason)
+
+    def _take_in(self, batch: Batch, ended: Ended) -> str | None:
+        """Take in the steps that came after a trusted episode was judged, if an outcome speaks of them too."""
+        if not ended.has_steps_after(ended.trusted_at) or not covers(ended.outcome_at, ended.steps, again=True):
             return None
         return self._trust_episode(batch, ended)
 
     def _withdrawal(self, ended: Ended) -> str | None:
         """Return the reason for which nothing is learned any more from an episode that was decided on, or None."""
+        if ended.state not in (State.TRUSTED, State.FAILED):
+            return None
         if ended.flag is not None:
             return ended.flag
         if is_contradictory(ended.steps):
             return "two events say different things of one step"
-        if ended.trusted_at is not None and not is_trusted(ended.steps, ended.successes, self._trust):
-            return "an outcome says that it failed"
+        if ended.state is State.TRUSTED:
+            reason = why_not_trusted(ended.steps, ended.outcomes, self._trust)
+            return FAILED if reason == DISAGREEING else reason
         return None
 
     def _trust_episode(self, batch: Batch, ended: Ended) -> str | None:
-        """Note that the episode is trusted, or return why it is not. What was trusted before stays trusted."""
+        """Note that the episode is trusted, or why it is not. What was trusted before stays trusted."""
+        if not covers(ended.outcome_at, ended.steps, again=ended.was_decided):
+            return _leave(batch, ended, WAITING)
         request = branch_request(ended.episode_id, ended.steps, "trusted")
         if request is None:
-            return _NO_CONVERSATION
+            return _leave(batch, ended, why_not_whole(ended.steps))
         admitted = Admitted(ended.steps[0].principal, similarity_hash(ended.steps), self._clock())
-        refusal = cannot_be_learned_from(request) or self._memory.quota.refusal(admitted)
+        refusal = cannot_be_learned_from(request)
+        if refusal is None and ended.has_steps_after(ended.trusted_at):
+            refusal = self._memory.quota.refusal(admitted)
         if refusal is not None:
             if ended.trusted_at is None:
                 batch.add("flags", episode_id=request.episode_id, reason=refusal)
@@ -149,21 +192,23 @@ class Judge:
             likeness=admitted.similarity_hash,
             trusted_at=admitted.at,
         )
-        self._ask(batch, request, split)
+        if ended.has_steps_after(ended.trusted_at):
+            self._ask(batch, request, split)
         return None
 
     def _fail(self, batch: Batch, ended: Ended) -> str | None:
-        """Note that the episode failed, or return why it cannot be resumed from."""
+        """Note that the episode failed, or why it cannot be resumed from."""
         request = branch_request(ended.episode_id, ended.steps, "failed")
         if request is None:
-            return _NO_CONVERSATION
+            return _leave(batch, ended, why_not_whole(ended.steps))
         refusal = cannot_be_learned_from(request)
         if refusal is not None:
             batch.add("flags", episode_id=request.episode_id, reason=refusal)
             return refusal
         split = self._holdout.split(request.task.task_id)
         batch.add("failed", episode_id=ended.episode_id, split=split.value, principal=ended.steps[0].principal)
-        self._ask(batch, request, split)
+        if ended.has_steps_after(ended.failed_at):
+            self._ask(batch, request, split)
         return None
 
     def _ask(self, batch: Batch, request: BranchRequest, split: Split) -> None:
@@ -171,13 +216,32 @@ class Judge:
             batch.outgoing(Outgoing(self._branches_topic, request.episode_id.encode(), request.to_json()))
 
     def _ended(self, episodes: Sequence[str]) -> Iterator[Ended]:
-        """Those of the episodes that have an outcome and steps, unless they are revoked or untrusted."""
+        """Those of the episodes that have an outcome, unless they are revoked."""
         if not episodes:
             return
         start = {"start": self._memory.starts.before(episodes)}
-        outcomes = {row["episode_id"]: row for row in self._database.rows_of(episodes, OUTCOMES_TO_JUDGE, start)}
-        if not outcomes:
+        judged = {row["episode_id"]: row for row in self._database.rows_of(episodes, OUTCOMES_TO_JUDGE, start)}
+        if not judged:
             return
-        rows = self._database.rows_of(list(outcomes), STEPS_OF_WANTED, start)
-        for episode, steps in groupby(rows, key=itemgetter("episode_id")):
-            yield Ended(steps=distinct([StoredStep.of(step) for step in steps]), **outcomes[episode])
+        rows = self._database.rows_of(list(judged), STEPS_OF_WANTED, start)
+        steps = {
+            episode: distinct([StoredStep.of(step) for step in stored])
+            for episode, stored in groupby(rows, key=itemgetter("episode_id"))
+        }
+        for episode, row in sorted(judged.items()):
+            outcomes = tuple(map(Outcome, row.pop("verifiers"), row.pop("successes")))
+            yield Ended(steps=steps.get(episode, ()), outcomes=outcomes, **row)
+
+
+def _leave(batch: Batch, ended: Ended, reason: str | None) -> str | None:
+    """Note why an episode is neither trusted nor failed. Returns the reason if it is another than before.
+
+    One that is trusted stays so, as far as it was judged, and one that lost trust stays without.
+    """
+    if ended.state in (State.TRUSTED, State.UNTRUSTED):
+        return reason
+    if ended.state is State.UNDECIDED and ended.reason == reason:
+        return None
+    succeeded = any(outcome.success for outcome in ended.outcomes)
+    batch.add("undecided", episode_id=ended.episode_id, succeeded=succeeded, reason=reason)
+    return reason

@@ -101,6 +101,16 @@ def migrate(connection: duckdb.DuckDBPyConnection, schema: int | None, database:
         log.info("the store has new tables", schema=SCHEMA, before=schema)
 
 
+def fill_columns(connection: duckdb.DuckDBPyConnection, database: str | None = None) -> None:
+    """Fill what files of older versions lacked and other tables say: when outcomes were recorded."""
+    prefix = _within(database)
+    if connection.execute(f"SELECT 1 FROM {prefix}outcomes WHERE recorded_at IS NULL LIMIT 1").fetchall():
+        connection.execute(
+            f"UPDATE {prefix}outcomes SET recorded_at = events.recorded_at FROM {prefix}events AS events "
+            "WHERE outcomes.recorded_at IS NULL AND outcomes.event_id = events.event_id"
+        )
+
+
 def _tables(connection: duckdb.DuckDBPyConnection, database: str | None) -> set[str]:
     found = connection.execute(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = coalesce($database, current_database())",

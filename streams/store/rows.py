@@ -76,6 +76,7 @@ class Batch:
                 success=event.success,
                 score=event.score,
                 evidence=json.dumps(event.evidence),
+                recorded_at=event.recorded_at,
             )
         if decoded.flag is not None:
             self.add("flags", episode_id=episode, reason=decoded.flag)

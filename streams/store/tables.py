@@ -27,6 +27,7 @@ TABLES: dict[str, pa.Schema] = {
         recorded_at=_TIME,
         agent=pa.string(),
     ),
+    # Of the outcomes of one verifier on an episode, the latest by `recorded_at` counts; of equal ones, the last stored.
     "outcomes": _schema(
         **_SEQUENCE,
         event_id=pa.string(),
@@ -35,6 +36,7 @@ TABLES: dict[str, pa.Schema] = {
         success=pa.bool_(),
         score=pa.float64(),
         evidence=pa.string(),
+        recorded_at=_TIME,
     ),
     # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
     # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
@@ -101,8 +103,9 @@ TABLES: dict[str, pa.Schema] = {
         fidelity=pa.string(),
         principal=pa.string(),
     ),
+    # The next four say what was decided on an episode: its newest row in any of them counts.
     # Episodes that may be learned from: their steps of a lower sequence than the row's. An episode that went on and was
-    # judged again has another row, and the newest counts. `split` is that of the episode's task, `likeness` tells
+    # judged again has another row. `split` is that of the episode's task, `likeness` tells
     # near-duplicates, `trusted_at` is the store's own clock.
     "trusted": _schema(
         **_SEQUENCE,
@@ -112,11 +115,13 @@ TABLES: dict[str, pa.Schema] = {
         likeness=pa.uint64(),
         trusted_at=_TIME,
     ),
-    # Episodes of policies that were judged and never a success, each once, with their steps of a lower sequence.
+    # Episodes of policies whose every outcome that counts is a failure, with their steps of a lower sequence.
     "failed": _schema(**_SEQUENCE, episode_id=pa.string(), split=pa.string(), principal=pa.string()),
-    # Trusted and failed episodes from which nothing is learned any more, each once and permanently.
+    # Trusted and failed episodes from which nothing is learned any more, unless later outcomes are successes again.
     # The same episode has the same `withdrawal_id` in every store; marks for retraining name it.
     "untrusted": _schema(**_SEQUENCE, withdrawal_id=pa.string(), episode_id=pa.string(), reason=pa.string()),
+    # Episodes with an outcome that are neither trusted nor failed, and why; `succeeded` where an outcome is a success.
+    "undecided": _schema(**_SEQUENCE, episode_id=pa.string(), succeeded=pa.bool_(), reason=pa.string()),
     # Episodes that are never learned from, whatever their verdict.
     "flags": _schema(**_SEQUENCE, episode_id=pa.string(), reason=pa.string()),
     "retractions": _schema(**_SEQUENCE, event_id=pa.string(), principal=pa.string(), reason=pa.string()),

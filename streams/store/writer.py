@@ -38,7 +38,7 @@ from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.quota import QuotaSettings
-from streams.trust.rules import TrustSettings
+from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ class Store:
         self._lock = threading.Lock()
         self._memory = Memory(database, quota, clock)
         self._judge = Judge(database, self._memory, holdout, trust, kafka.branches_topic, clock)
-        self._judge_again()
+        self._judge_again(trust)
 
     @classmethod
     def open(
@@ -247,9 +247,10 @@ class Store:
             return content.done or content.episode_id in self._memory.judged
         return isinstance(content, OutcomeEvent)
 
-    def _judge_again(self) -> None:
+    def _judge_again(self, trust: TrustSettings) -> None:
         """Judge the episodes on which an older version or other settings may have decided otherwise."""
-        episodes = [row["episode_id"] for row in self._database.rows(DECIDED_TO_JUDGE_AGAIN)]
+        settings = {"model_judges": trust.model_judges, "model_judge": MODEL_JUDGE, "by_settings": list(BY_SETTINGS)}
+        episodes = [row["episode_id"] for row in self._database.rows(DECIDED_TO_JUDGE_AGAIN, settings)]
         for start in range(0, len(episodes), _JUDGED_AT_ONCE):
             some = episodes[start : start + _JUDGED_AT_ONCE]
             with self._lock, self._transaction(f"judge {len(some)} episodes again") as batch:

@@ -26,6 +26,16 @@ from streams.settings import FrozenModel
 from streams.trust.simhash import simhash
 
 WITHDRAWAL = "withdrawal-"
+# A verifier of such a name is a model that was asked for its opinion.
+MODEL_JUDGE = "model:"
+
+NO_STEPS = "none of its steps is stored"
+FAILED = "an outcome says that it failed"
+DISAGREEING = "another outcome says that it failed"
+ONLY_MODELS = "only a model says that it succeeded"
+WAITING = "steps came after its outcome, and wait for an outcome of their own"
+# A setting may decide otherwise on these.
+BY_SETTINGS = (FAILED, ONLY_MODELS)
 
 
 class TrustSettings(FrozenModel):
@@ -34,6 +44,22 @@ class TrustSettings(FrozenModel):
     failed_demonstrations: bool = Field(
         default=False, description="Trust episodes of experts and humans even if an outcome says that they failed."
     )
+    model_judges: bool = Field(
+        default=False, description="Let verifiers that are models (`model:…`) make an episode trusted without others."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An outcome that counts: the latest of its verifier on an episode."""
+
+    verifier: str
+    success: bool
+
+    @property
+    def by_model(self) -> bool:
+        """Whether it is the opinion of a model."""
+        return self.verifier.startswith(MODEL_JUDGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +104,28 @@ class StoredStep:
         )
 
 
-def is_trusted(steps: Sequence[StoredStep], successes: Sequence[bool], settings: TrustSettings) -> bool:
-    """Return whether an episode that was judged with `successes` is verified: a single failure outweighs any success.
+def why_not_trusted(steps: Sequence[StoredStep], outcomes: Sequence[Outcome], settings: TrustSettings) -> str | None:
+    """Return why the outcomes that count do not make an episode trusted, or None where they do.
 
-    With `failed_demonstrations` an expert's or human's may have failed; a single policy step makes it the policy's.
+    All of them must be successes, and one of them not a model's, unless `model_judges` says so. With
+    `failed_demonstrations` an expert's or human's may have failed; a single policy step makes it the policy's.
     """
-    if not steps or not successes:
-        return False
+    if not steps:
+        return NO_STEPS
     shown = all(step.actor_kind in ("expert", "human") for step in steps)
-    return all(successes) or (shown and settings.failed_demonstrations)
+    if shown and settings.failed_demonstrations and outcomes:
+        return None
+    if not all(outcome.success for outcome in outcomes):
+        return DISAGREEING if any(outcome.success for outcome in outcomes) else FAILED
+    if not settings.model_judges and all(outcome.by_model for outcome in outcomes):
+        return ONLY_MODELS
+    return None
 
 
-def has_failed(steps: Sequence[StoredStep], successes: Sequence[bool]) -> bool:
-    """Return whether an episode that was judged with `successes` is a policy's and was never a success."""
+def has_failed(steps: Sequence[StoredStep], outcomes: Sequence[Outcome]) -> bool:
+    """Return whether an episode is a policy's and every outcome that counts is a failure."""
     by_policy = any(step.actor_kind == "policy" for step in steps)
-    return by_policy and bool(successes) and not any(successes)
+    return by_policy and bool(outcomes) and not any(outcome.success for outcome in outcomes)
 
 
 def withdrawal_id(episode_id: str) -> str:
@@ -139,24 +172,40 @@ def similarity_hash(steps: Sequence[StoredStep]) -> int:
     return simhash("\n".join(text for message in said for text in message.texts()))
 
 
+def why_not_whole(steps: Sequence[StoredStep]) -> str | None:
+    """Return why the steps, in order of `step`, are not one append-only conversation of one task and principal.
+
+    Earlier actions may come back with their reasoning or without, and as clients spell them.
+    """
+    if {step.step for step in steps} != set(range(steps[-1].step + 1)):
+        return "a step is missing"
+    if len({step.principal for step in steps}) > 1:
+        return "its steps are of several principals"
+    if len({step.task for step in steps}) > 1:
+        return "its steps are of several tasks"
+    messages = list(steps[0].messages)
+    for number, step in enumerate(steps):
+        if step.step != number or not same_conversation(step.messages, messages):
+            return "not an append-only conversation"
+        messages += (step.action, *step.observation)
+    return None
+
+
 def branch_request(
     episode_id: str, steps: Sequence[StoredStep], verdict: Literal["trusted", "failed"]
 ) -> BranchRequest | None:
-    """The request to branch the episode or, if it failed, to recover from it.
+    """The request to branch the episode or, if it failed, to recover from it; None unless `why_not_whole` is None.
 
-    None unless it is an append-only conversation of one task and principal; earlier actions may come back with their
-    reasoning or without, and as clients spell them. `steps` are in order of `step`. The same episode and verdict always
-    give a request of the same id.
+    The same episode and verdict always give a request of the same id.
     """
-    messages = list(steps[0].messages)
+    if why_not_whole(steps) is not None:
+        return None
+    place = len(steps[0].messages)
     kept = []
     for number, step in enumerate(steps):
-        same = step.task == steps[0].task and step.principal == steps[0].principal
-        if step.step != number or not same or not same_conversation(step.messages, messages):
-            return None
-        after = steps[number + 1].messages[len(messages) :] if number + 1 < len(steps) else ()
+        after = steps[number + 1].messages[place:] if number + 1 < len(steps) else ()
         kept.append(keeps_reasoning(step.action, after))
-        messages += (step.action, *step.observation)
+        place += 1 + len(step.observation)
     return BranchRequest(
         event_id=content_id("branch_request", verdict, episode_id),
         episode_id=episode_id,

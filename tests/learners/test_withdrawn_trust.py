@@ -170,12 +170,12 @@ async def test_an_unended_step_after_the_outcome_of_its_batch_waits_for_an_outco
     assert await learned(served_store, tmp_path) == {"run-1": ["go 0", "go 1"]}
 
 
-async def test_a_failure_that_is_followed_by_a_success_is_not_trusted_and_the_reverse_loses_trust(
+async def test_a_failure_that_another_verifier_contradicts_is_not_trusted_and_a_later_failure_takes_trust_away(
     served_store: ServedStore, tmp_path: Path
 ) -> None:
     log = Log(served_store.store)
     log.publish(*policys("fails-first", success=False))
-    log.publish(outcome("flip", success=True, name="fails-first"))
+    log.publish(outcome("flip", success=True, name="fails-first").model_copy(update={"verifier": "thumbs"}))
     log.publish(*episode("fails-later", OTHER_TASK, "policy"))
     log.publish(outcome("flop", success=False, name="fails-later"))
     assert await learned(served_store, tmp_path) == {}

@@ -1,7 +1,7 @@
 """Production episodes as of a sequence, as conversations; less those of principals that revoked consent."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES_AS_OF
-from streams.store.queries.trust import TRUSTED_AS_OF
+from streams.store.queries.trust import TRUSTED_AS_OF, standing_outcomes
 
 # `judged_at` and `split` are null where an episode is not trusted. Where $trusted is false the others are there too;
 # where $split is null those of every split are.
@@ -39,10 +39,9 @@ STEPS_OF_EPISODES = """
     ORDER BY episode_id, step, sequence
 """
 
-OUTCOMES_OF_EPISODES = """
-    SELECT episode_id, bool_and(success) AS success, max_by(score, sequence) AS score
-    FROM outcomes
-    WHERE sequence <= $as_of AND episode_id IN $episode_ids
+OUTCOMES_OF_EPISODES = f"""
+    SELECT episode_id, bool_and(success) AS success, max_by(score, (recorded_at, sequence)) AS score
+    FROM ({standing_outcomes("sequence <= $as_of AND episode_id IN $episode_ids")})
     GROUP BY episode_id
 """
 

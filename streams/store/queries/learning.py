@@ -12,16 +12,18 @@ LEARNABLE_EPISODES = f"""
 
 # States of trusted episodes, and failed episodes: those that branch workers were asked about, and reported on.
 BRANCHING_STATE = f"""
-    WITH left_out AS ({REVOKED_EPISODES} UNION SELECT episode_id FROM untrusted)
+    WITH left_out AS ({REVOKED_EPISODES}),
+    branched AS (FROM ({TRUSTED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train'),
+    resumed AS (FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train')
     SELECT
-        (SELECT count(*) FROM branches ANTI JOIN left_out USING (episode_id))
-            + (SELECT count(*) FROM recovery_attempts ANTI JOIN left_out USING (episode_id)) AS answered,
+        (SELECT count(*) FROM branches SEMI JOIN branched USING (episode_id))
+            + (SELECT count(*) FROM recovery_attempts SEMI JOIN resumed USING (episode_id)) AS answered,
         (
             SELECT count(DISTINCT (episode_id, step))
-            FROM transitions JOIN ({TRUSTED_NOW}) AS judged USING (episode_id) ANTI JOIN left_out USING (episode_id)
-            WHERE origin = 'production' AND split = 'train' AND transitions.sequence < judged.sequence
+            FROM transitions JOIN branched USING (episode_id)
+            WHERE origin = 'production' AND transitions.sequence < branched.sequence
         )
-            + (SELECT count(*) FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train') AS asked
+            + (SELECT count(*) FROM resumed) AS asked
 """
 
 RECORDS_OF_TOPIC = """

@@ -8,7 +8,10 @@ LATEST_SEQUENCE = """
     FROM (
         SELECT sequence FROM transitions
         UNION ALL SELECT sequence FROM trusted
+        UNION ALL SELECT sequence FROM failed
         UNION ALL SELECT sequence FROM untrusted
+        UNION ALL SELECT sequence FROM undecided
+        UNION ALL SELECT sequence FROM flags
         UNION ALL SELECT sequence FROM recoveries
         UNION ALL SELECT sequence FROM retractions
     )

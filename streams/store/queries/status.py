@@ -1,7 +1,7 @@
 """The counts of `GET /status`."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES
-from streams.store.queries.trust import TRUSTED_NOW
+from streams.store.queries.trust import TRUSTED_NOW, UNTRUSTED_NOW, decided
 
 
 def _by(column: str, table: str, total: str = "count(*)") -> str:
@@ -19,51 +19,13 @@ FLAGGED_BY_REASON = """
 """
 FAILURES_BY_KIND = _by("fate", "fatalities")
 
-# Episodes with a success that no other count speaks of: the first of the reasons that the judge would find. Those that
-# wait may still become trusted.
+# Episodes with a success that are not trusted, or not yet, and of which no other count speaks.
 NOT_TRUSTED_BY_REASON = f"""
-    WITH judged AS (
-        SELECT episode_id, bool_and(success) AS agreed, max(sequence) AS outcome_at
-        FROM outcomes
-        WHERE episode_id NOT IN (SELECT episode_id FROM trusted)
-          AND episode_id NOT IN (SELECT episode_id FROM flags)
-          AND episode_id NOT IN (SELECT episode_id FROM untrusted)
-          AND episode_id NOT IN ({REVOKED_EPISODES})
-        GROUP BY episode_id
-        HAVING bool_or(success)
-    ),
-    steps AS (
-        SELECT
-            *,
-            sequence < outcome_at AS before,
-            step > coalesce(max(step) FILTER (sequence < outcome_at) OVER (PARTITION BY episode_id), -1) AS after
-        FROM transitions JOIN judged USING (episode_id)
-        WHERE origin = 'production'
-    ),
-    known AS (
-        SELECT
-            episode_id,
-            min(step) = 0 AND max(step)::BIGINT + 1 = count(DISTINCT step) AS complete,
-            bool_or(after) AND NOT (
-                coalesce(bool_or(done) FILTER (after), false) AND NOT coalesce(bool_or(done) FILTER (before), false)
-            ) AS waits,
-            count(DISTINCT principal) AS principals,
-            count(DISTINCT (environment, task_id, seed)) AS tasks
-        FROM steps
-        GROUP BY episode_id
-    )
-    SELECT
-        CASE
-            WHEN NOT agreed THEN 'another outcome says that it failed'
-            WHEN complete IS NULL THEN 'none of its steps is stored'
-            WHEN waits THEN 'steps came after its outcome, and wait for an outcome of their own'
-            WHEN NOT complete THEN 'a step is missing'
-            WHEN principals > 1 THEN 'its steps are of several principals'
-            WHEN tasks > 1 THEN 'its steps are of several tasks'
-            ELSE 'not an append-only conversation'
-        END AS name,
-        count(*) AS total
-    FROM judged LEFT JOIN known USING (episode_id)
+    SELECT reason AS name, count(*) AS total
+    FROM ({decided("undecided")})
+    ANTI JOIN flags USING (episode_id)
+    ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    WHERE succeeded
     GROUP BY ALL ORDER BY total DESC, name
 """
 
@@ -86,13 +48,13 @@ RECOVERY_COUNTS = """
     FROM recovery_attempts
 """
 
-COUNTS = """
+COUNTS = f"""
     SELECT
         (SELECT count(*) FROM duplicates) AS duplicates,
         (SELECT count(*) FROM dead_letters) AS dead_letters,
         (SELECT count(*) FROM quarantined) AS quarantined,
         (SELECT count(DISTINCT episode_id) FROM flags) AS flagged,
-        (SELECT count(*) FROM untrusted) AS untrusted,
+        (SELECT count(*) FROM ({UNTRUSTED_NOW})) AS untrusted,
         (SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps) AS gaps,
         (
             SELECT count(*) FROM outbox

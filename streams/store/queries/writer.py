@@ -1,6 +1,7 @@
 """Queries of the store's writer. `wanted` is a table of ids that it registers."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES, REVOKED_EPISODES_SINCE
+from streams.store.queries.trust import decisions, standing_outcomes
 from streams.store.tables import TABLES
 
 _ENDS = " UNION ALL ".join(
@@ -42,20 +43,31 @@ RECENTLY_TRUSTED = """
 # Episodes with an outcome: steps of theirs that come later are looked at.
 JUDGED_EPISODES = "SELECT DISTINCT episode_id FROM outcomes"
 
-# Trusted and failed episodes of which something came after they were judged, or that other rules trusted: an older
-# version, or other settings, may have left them as they were.
-DECIDED_TO_JUDGE_AGAIN = """
-    WITH decided AS (
-        SELECT episode_id, max(sequence) AS decided_at
-        FROM (FROM (SELECT episode_id, sequence FROM trusted) UNION ALL SELECT episode_id, sequence FROM failed)
-        WHERE episode_id NOT IN (SELECT episode_id FROM untrusted)
-        GROUP BY episode_id
+# Episodes on which an older version or other settings may have decided otherwise: something came after the judgement,
+# the outcomes that count say otherwise, a setting decides ($by_settings are the reasons), or nothing was decided yet.
+DECIDED_TO_JUDGE_AGAIN = f"""
+    WITH decided AS ({decisions()}),
+    learned AS (FROM decided WHERE state IN ('trusted', 'failed')),
+    verdicts AS (
+        SELECT
+            episode_id, bool_and(success) AS agreed, bool_or(success) AS succeeded,
+            $model_judges OR NOT bool_and(starts_with(verifier, $model_judge)) AS verified
+        FROM ({standing_outcomes()}) GROUP BY episode_id
     )
-    SELECT episode_id FROM decided JOIN transitions USING (episode_id)
-        WHERE origin = 'production' AND sequence > decided_at
-    UNION SELECT episode_id FROM decided JOIN flags USING (episode_id)
-    UNION SELECT episode_id FROM trusted JOIN outcomes USING (episode_id)
-        WHERE NOT success AND episode_id IN (SELECT episode_id FROM decided)
+    SELECT episode_id FROM learned JOIN transitions USING (episode_id)
+        WHERE origin = 'production' AND transitions.sequence > learned.sequence
+    UNION SELECT episode_id FROM learned JOIN flags USING (episode_id)
+    UNION SELECT episode_id FROM decided JOIN verdicts USING (episode_id)
+        WHERE CASE state
+            WHEN 'trusted' THEN NOT (agreed AND verified)
+            WHEN 'failed' THEN succeeded
+            WHEN 'untrusted' THEN agreed AND verified
+        END
+    UNION SELECT episode_id FROM decided JOIN undecided USING (episode_id, sequence) WHERE reason IN $by_settings
+    UNION SELECT episode_id FROM verdicts
+        ANTI JOIN decided USING (episode_id)
+        ANTI JOIN flags USING (episode_id)
+        ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
 """
 
 PRINCIPALS_OF_WANTED = """
@@ -67,33 +79,43 @@ PRINCIPALS_OF_WANTED = """
 
 OUTBOX_FROM = "SELECT sequence, topic, key, value FROM outbox WHERE sequence >= $start ORDER BY sequence LIMIT $limit"
 
-# The newest request of an episode counts: it has the most steps.
+# The newest request of an episode counts: it has the most steps. One that is trusted or failed no more is not repeated.
 UNANSWERED_REQUESTS = f"""
-    SELECT DISTINCT ON (key) topic, key, value
-    FROM outbox
-    WHERE topic = $topic
-      AND key NOT IN (SELECT encode(episode_id) FROM branches)
-      AND key NOT IN (SELECT encode(episode_id) FROM recovery_attempts)
-      AND key NOT IN (SELECT encode(episode_id) FROM ({REVOKED_EPISODES}))
-      AND key NOT IN (SELECT encode(episode_id) FROM untrusted)
-    ORDER BY key, sequence DESC
+    SELECT topic, key, value
+    FROM (
+        SELECT DISTINCT ON (key) topic, key, value, decode(key) AS episode_id
+        FROM outbox
+        WHERE topic = $topic
+        ORDER BY key, sequence DESC
+    )
+    SEMI JOIN (FROM ({decisions()}) WHERE state IN ('trusted', 'failed')) AS learned USING (episode_id)
+    ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    WHERE json_extract_string(decode(value), '$.event_id') NOT IN (
+        SELECT request_id FROM branches UNION ALL SELECT request_id FROM recovery_attempts
+    )
+    ORDER BY key
 """
 
-# Of the wanted episodes with an outcome: what was decided on them, and when. None has a row before $start.
+# Of the wanted episodes with an outcome: those that count, and what was decided when. None has a row before $start.
 OUTCOMES_TO_JUDGE = f"""
     WITH judged AS (
-        SELECT episode_id, list(success) AS successes, max(sequence) AS outcome_at
-        FROM outcomes
-        WHERE sequence >= $start AND episode_id IN (FROM wanted)
+        SELECT
+            episode_id, list(verifier ORDER BY verifier) AS verifiers, list(success ORDER BY verifier) AS successes,
+            max(sequence) AS outcome_at
+        FROM ({standing_outcomes("sequence >= $start AND episode_id IN (FROM wanted)")})
         GROUP BY episode_id
     )
-    SELECT episode_id, successes, outcome_at, trusted_at, failed_at, flag
+    SELECT
+        episode_id, verifiers, successes, outcome_at, trusted_at, failed_at, untrusted_at, undecided_at, reason, flag
     FROM judged
     LEFT JOIN ({_newest("trusted", "max(sequence) AS trusted_at")}) USING (episode_id)
     LEFT JOIN ({_newest("failed", "max(sequence) AS failed_at")}) USING (episode_id)
+    LEFT JOIN ({_newest("untrusted", "max(sequence) AS untrusted_at")}) USING (episode_id)
+    LEFT JOIN (
+        {_newest("undecided", "max(sequence) AS undecided_at, max_by(reason, sequence) AS reason")}
+    ) USING (episode_id)
     LEFT JOIN ({_newest("flags", "min_by(reason, sequence) AS flag")}) USING (episode_id)
-    WHERE episode_id NOT IN (SELECT episode_id FROM untrusted WHERE sequence >= $start)
-      AND episode_id NOT IN ({REVOKED_EPISODES_SINCE})
+    WHERE episode_id NOT IN ({REVOKED_EPISODES_SINCE})
 """
 
 STEPS_OF_WANTED = """

@@ -17,10 +17,11 @@ def test_a_policys_failed_episode_is_asked_to_be_recovered_from_once(open_store:
     store.append(records([*steps, verdict]))
     (request,) = requests(store)
     assert (request.episode_id, request.verdict, len(request.steps)) == ("a", "failed", 2)
-    # A second verdict does not ask again, and does not turn a failure into a success.
+    # A second verdict does not ask again, and another verifier's does not turn a failure into a success.
     store = open_store()
-    again = verdict.model_copy(update={"event_id": "second", "success": True})
-    assert store.append(records([again], start=3)).trusted == 0
+    again = verdict.model_copy(update={"event_id": "second"})
+    other = verdict.model_copy(update={"event_id": "third", "verifier": "thumbs", "success": True})
+    assert store.append(records([again, other], start=3)).trusted == 0
     assert len(requests(store)) == 1
     assert column(store, "SELECT principal FROM failed") == ["a"]
 

@@ -95,7 +95,7 @@ def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     batch.outgoing(Outgoing("topic", b"a", b"{}"))
     tables = batch.take_rows()
     made = {name: arrow_table(name, rows) for name, rows in tables.items()}
-    judged = {"trusted", "failed", "untrusted", "flags"}
+    judged = {"trusted", "failed", "untrusted", "undecided", "flags"}
     assert set(TABLES) - set(made) == judged | {"redactions", "gaps", "logs", "offsets"}
     sequences = sorted(number for table in made.values() for number in table["sequence"].to_pylist())
     assert sequences == list(range(7, batch.sequence))
