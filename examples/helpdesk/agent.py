@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -38,7 +37,7 @@ class Summary:
     calls: int = 0
     refused: int = 0
     feedback: int = 0
-    models: Counter[str] = field(default_factory=Counter)
+    models: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -93,7 +92,8 @@ class Agent:
             state.handle_chunk(chunk)
         completion = state.current_completion_snapshot
         self.summary.calls += 1
-        self.summary.models[completion.model] += 1
+        models = self.summary.models
+        models[completion.model] = models.get(completion.model, 0) + 1
         said = completion.choices[0].message
         message: Document = {"role": "assistant", "content": said.content}
         if said.tool_calls:
