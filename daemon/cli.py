@@ -37,9 +37,9 @@ from daemon.roles import RUN, Role
 from daemon.serving.control_client import ControlClient
 from daemon.supervisor import Supervisor
 from learners.base_model import resolve_base
+from streams.assembly.client import AssemblyClient
+from streams.assembly.status import AssemblyStatus
 from streams.errors import IntakeError, RatchetError
-from streams.otlp.client import OtlpClient
-from streams.otlp.tally import OtlpStatus
 from streams.runtime.processes import die_with_parent, stop_on_signals
 
 Result = TypeVar("Result")
@@ -81,8 +81,8 @@ def demo(
 @app.command()
 def run(
     roles: Annotated[
-        str, typer.Option(help="Which of record, branch, learn, serve, otlp.")
-    ] = "record,branch,learn,serve",
+        str, typer.Option(help="Which of record, branch, learn, serve, assemble, otlp.")
+    ] = "record,branch,learn,serve,assemble",
     config: ConfigOption = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -108,7 +108,7 @@ def run(
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what serves, what is stored, and how the last cycles ended."""
     report = run_async(_ask(config, lambda control: control.status()))
-    report = report.model_copy(update={"otlp": run_async(_otlp_status(config))})
+    report = report.model_copy(update={"assembly": run_async(_assembly_status(config))})
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -200,12 +200,12 @@ async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitabl
         return await question(control)
 
 
-async def _otlp_status(config: Path | None) -> OtlpStatus | None:
-    async with OtlpClient(Settings.load(config).otlp_url) as intake:
+async def _assembly_status(config: Path | None) -> AssemblyStatus | None:
+    async with AssemblyClient(Settings.load(config).assembly_url) as assembler:
         try:
-            return await intake.status()
+            return await assembler.status()
         except IntakeError:
-            return None  # the role runs only where it was asked for
+            return None  # the role need not run here
 
 
 def _log_from(level: int) -> None:

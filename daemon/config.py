@@ -21,6 +21,7 @@ from pydantic_settings import (
 from daemon.serving.settings import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
+from streams.assembly.settings import AssemblySettings
 from streams.branching.settings import BranchingSettings
 from streams.errors import ConfigurationError
 from streams.intake.admission import AdmissionSettings
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     domain: DomainSettings = DomainSettings()
     engine: EngineSettings = EngineSettings()
     serving: ServingSettings = ServingSettings()
+    assembly: AssemblySettings = AssemblySettings()
     otlp: OtlpSettings = OtlpSettings()
 
     @classmethod
@@ -139,7 +141,7 @@ class Settings(BaseSettings):
             update={
                 "home": home,
                 "store": fill(self.store, path=home / "store.duckdb"),
-                "otlp": fill(self.otlp, path=home / "otlp.sqlite"),
+                "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
                 "serving": fill(self.serving, home=home, inference_url=engine_url),
                 "branching": fill(self.branching, policy_url=gateway, model=self.serving.alias, seed=self.seed),
             }
@@ -148,6 +150,10 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         return f"http://{self.store.host}:{self.store.port}"
+
+    @property
+    def assembly_url(self) -> str:
+        return f"http://{self.assembly.host}:{self.assembly.port}"
 
     @property
     def otlp_url(self) -> str:

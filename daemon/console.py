@@ -112,13 +112,13 @@ def status_table(report: StatusReport) -> Table:
         for reason, count in report.store.flags.items():
             table.add_row("", f"{count}: {escape(reason)}")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
-    if report.otlp is not None:
+    if report.assembly is not None:
         table.add_row(
-            "OpenTelemetry", f"{report.otlp.steps} steps, {report.otlp.without_content} calls without content"
+            "assembled", f"{report.assembly.steps} steps, {report.assembly.without_content} calls without content"
         )
-        for reason, count in report.otlp.absences.items():
+        for reason, count in report.assembly.absences.items():
             table.add_row("", f"{count}: {reason}")
-        for name, count in report.otlp.unrecognised.items():
+        for name, count in report.assembly.unrecognised.items():
             table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")

@@ -7,6 +7,7 @@ from enum import StrEnum
 from daemon.config import Settings
 from daemon.learning import role as learn_role
 from daemon.serving import role as serve_role
+from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
@@ -18,13 +19,15 @@ from streams.runtime.processes import stop_on_signals
 class Role(StrEnum):
     """`record` stores the stream, `branch` tries alternatives, `learn` runs cycles, `serve` has gateway and control.
 
-    `otlp` makes events of OpenTelemetry spans; it runs only where it is asked for.
+    `assemble` makes events of captured calls and of OpenTelemetry spans. `otlp` receives the latter; it runs only where
+    it is asked for.
     """
 
     RECORD = "record"
     BRANCH = "branch"
     LEARN = "learn"
     SERVE = "serve"
+    ASSEMBLE = "assemble"
     OTLP = "otlp"
 
 
@@ -54,8 +57,12 @@ async def learn(settings: Settings) -> None:
     await learn_role.serve(settings, stop_on_signals())
 
 
+async def assemble(settings: Settings) -> None:
+    await assemble_role.serve(settings.kafka, settings.assembly, stop_on_signals(), settings.admission.principals)
+
+
 async def otlp(settings: Settings) -> None:
-    await otlp_role.serve(settings.kafka, settings.otlp, stop_on_signals(), settings.admission.principals)
+    await otlp_role.serve(settings.kafka, settings.otlp, stop_on_signals())
 
 
 RUN: dict[Role, Callable[[Settings], Awaitable[None]]] = {
@@ -63,5 +70,6 @@ RUN: dict[Role, Callable[[Settings], Awaitable[None]]] = {
     Role.BRANCH: branch,
     Role.LEARN: learn,
     Role.SERVE: serve,
+    Role.ASSEMBLE: assemble,
     Role.OTLP: otlp,
 }

@@ -163,6 +163,7 @@ class Supervisor:
         health = {
             Role.RECORD: f"{self.settings.store_url}/status",
             Role.SERVE: f"{self.settings.control_url}/status",
+            Role.ASSEMBLE: f"{self.settings.assembly_url}/status",
             Role.OTLP: f"{self.settings.otlp_url}/status",
         }
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))

@@ -126,7 +126,8 @@ class StepEvent(Envelope):
 
     `tools` are those that the actor was offered. `observation` has the messages that follow the action in the next
     state: the results of its tool calls, the user's next words, or both; none where nothing came back. `flag` is the
-    reason, if the producer knows one, for which nothing must be learned from the episode.
+    reason, if the producer knows one, for which nothing must be learned from the episode. `receipt` is that of the
+    captured call that the step was, by which feedback names it.
     """
 
     kind: Literal["step"] = "step"
@@ -143,6 +144,7 @@ class StepEvent(Envelope):
     done: bool = False
     actor: Actor
     flag: Name | None = Field(default=None, exclude_if=_is_none)
+    receipt: Identity | None = Field(default=None, exclude_if=_is_none)
 
 
 class OutcomeEvent(Envelope):

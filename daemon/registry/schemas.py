@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, FiniteFloat
 
 from evaluation.gates.significance import Verdict
-from streams.otlp.tally import OtlpStatus
+from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
 
@@ -63,7 +63,7 @@ class StatusReport(FrozenModel):
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
-    where the log is. `otlp` is what the OTLP intake counted since its start, None where it does not answer or was not
+    where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
     asked.
     """
 
@@ -78,4 +78,4 @@ class StatusReport(FrozenModel):
     cycles: tuple[CycleReport, ...]
     retrain: tuple[Adapter, ...] = ()
     bootstrap: str = ""
-    otlp: OtlpStatus | None = None
+    assembly: AssemblyStatus | None = None

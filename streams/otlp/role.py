@@ -1,24 +1,18 @@
-"""The otlp role: one process that takes OTLP over HTTP, and assembles what it took into episodes."""
+"""The otlp role: one process that takes OTLP over HTTP and puts it into the log, from where the assemble role takes it."""
 
 import asyncio
-import time
-from collections.abc import Mapping
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.kafka.worker import run
-from streams.otlp.assembler import Assembler
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
-from streams.otlp.state import AssemblyState
-from streams.otlp.tally import Tally
+from streams.otlp.status import OtlpStatus
 from streams.runtime.http_server import HttpServer, listen
-from streams.settings import Secret
+from streams.runtime.tally import Tally
 
 log = structlog.get_logger()
 
@@ -26,37 +20,29 @@ log = structlog.get_logger()
 LAST_SECONDS = 5
 
 
-async def serve(
-    kafka: KafkaSettings, settings: OtlpSettings, stop: asyncio.Event, keys: Mapping[str, Secret] | None = None
-) -> None:
-    """Run the role until `stop` is set or this task is cancelled. `keys` are those of `AdmissionSettings.principals`.
+async def serve(kafka: KafkaSettings, settings: OtlpSettings, stop: asyncio.Event) -> None:
+    """Run the role until `stop` is set or this task is cancelled.
 
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, which loses nothing.
     """
     await asyncio.to_thread(create_topics, kafka)
-    state = await asyncio.to_thread(AssemblyState.open, settings, time.time())
     publisher = Publisher(kafka, settings.publish_timeout_s, settings.max_record_bytes)
-    try:
-        tally = Tally()
-        assembler = Assembler(state, kafka, settings, keys or {}, tally)
-        await _serve(assembler, build_intake(settings, kafka.spans_topic, publisher.publish, tally), stop)
-    finally:
-        await asyncio.to_thread(publisher.close)
-        await asyncio.to_thread(state.close)
-
-
-async def _serve(assembler: Assembler, intake: FastAPI, stop: asyncio.Event) -> None:
-    settings = assembler.settings
+    intake = build_intake(settings, kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
     server = HttpServer(
         uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )
-    answering = asyncio.create_task(
-        server.serve([listen(settings.host, settings.port, "the OTLP intake", "RATCHET_OTLP__PORT")])
-    )
-    log.info("receiving OTLP", host=settings.host, port=settings.port, tokens=len(settings.tokens))
     try:
-        await run(assembler.build_app(), stop)
+        answering = asyncio.create_task(
+            server.serve([listen(settings.host, settings.port, "the OTLP intake", "RATCHET_OTLP__PORT")])
+        )
+        stopping = asyncio.create_task(stop.wait())
+        log.info("receiving OTLP", host=settings.host, port=settings.port, tokens=len(settings.tokens))
+        try:
+            await asyncio.wait((answering, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            server.should_exit = True
+            await answering
     finally:
-        server.should_exit = True
-        await answering
+        await asyncio.to_thread(publisher.close)

@@ -17,15 +17,16 @@ from streams.errors import BrokerError, RequestTooLargeError, UnreadableRequestE
 from streams.kafka.records import Outgoing
 from streams.otlp.metrics import expose
 from streams.otlp.settings import OtlpSettings
-from streams.otlp.tally import OtlpStatus, Tally
+from streams.otlp.status import OtlpStatus
 from streams.otlp.wire import Encoding, Signal, accepted, inflate, read, refused
+from streams.runtime.tally import Tally
 
 log = structlog.get_logger()
 
 Publish = Callable[[Sequence[Outgoing]], None]
 
 
-def build_intake(settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally) -> FastAPI:
+def build_intake(settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally[OtlpStatus]) -> FastAPI:
     """The HTTP application. `publish` is called in worker threads, and returns when the log has the messages.
 
     `GET /status` answers with an `OtlpStatus`, `GET /metrics` with the same for Prometheus.
@@ -62,7 +63,7 @@ class _Refusal(Exception):
 
 
 class _Intake:
-    def __init__(self, settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally) -> None:
+    def __init__(self, settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally[OtlpStatus]) -> None:
         self._settings = settings
         self._topic = spans_topic
         self._publish = publish

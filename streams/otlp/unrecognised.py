@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from streams.otlp.chains import ancestors
 from streams.otlp.dialects import NO_CHATS, dialect_of
+from streams.otlp.model_calls import ancestors
 from streams.otlp.records import Span
 
 _SIGNS = (

@@ -102,6 +102,7 @@ class Batch:
             source=None,
             principal=event.principal,
             tools=TOOLS.dump_json(event.tools).decode() if event.tools else None,
+            receipt=event.receipt,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -147,6 +148,7 @@ class Batch:
                 source=alternative.source,
                 principal=principal,
                 tools=None,
+                receipt=None,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:

@@ -40,7 +40,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
     # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
-    # were offered, and in branch rows.
+    # were offered, and in branch rows. `receipt` is that of the captured call that a step was.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -61,6 +61,7 @@ TABLES: dict[str, pa.Schema] = {
         source=pa.string(),
         principal=pa.string(),
         tools=pa.string(),
+        receipt=pa.string(),
     ),
     # One row per state that was to be branched, whatever became of it.
     "branches": _schema(

@@ -6,7 +6,7 @@ from rich.text import Text
 from daemon.console import Narrator, print_json, status_table
 from daemon.registry.schemas import BASE, CycleReport, StatusReport
 from evaluation.gates.significance import Verdict
-from streams.otlp.tally import OtlpStatus
+from streams.assembly.status import AssemblyStatus
 from streams.store.status import BranchCounts, StoreStatus
 
 BARE = StatusReport(
@@ -115,10 +115,12 @@ def test_a_status_tells_apart_the_champion_and_other_adapters_that_are_to_be_ret
         assert shown["to be retrained"].startswith(f"{words} adapters")
 
 
-def test_the_status_table_says_why_episodes_are_flagged_and_what_the_otlp_role_could_not_read() -> None:
+def test_the_status_table_says_why_episodes_are_flagged_and_what_could_not_be_assembled() -> None:
     store = STORE.model_copy(update={"flags": {"injection: [override]": 1}})
-    otlp = OtlpStatus(steps=4, without_content=2, absences={"masked": 2}, unrecognised={"langfuse: generation": 3})
-    table = status_table(BARE.model_copy(update={"store": store, "otlp": otlp}))
+    assembly = AssemblyStatus(
+        steps=4, without_content=2, absences={"masked": 2}, unrecognised={"langfuse: generation": 3}
+    )
+    table = status_table(BARE.model_copy(update={"store": store, "assembly": assembly}))
     cells = [str(cell) for cell in table.columns[1].cells]
     assert Text.from_markup(next(cell for cell in cells if "override" in cell)).plain == "1: injection: [override]"
     assert "4 steps, 2 calls without content" in cells

@@ -11,6 +11,8 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
 
+from streams.assembly import role as assemble_role
+from streams.assembly.settings import AssemblySettings
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
 from streams.events import BranchRequest, Message, RecordedStep, Task
@@ -18,8 +20,6 @@ from streams.ids import uuid7
 from streams.intake import role as record_role
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-from streams.otlp import role as otlp_role
-from streams.otlp.settings import OtlpSettings
 from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
@@ -114,7 +114,7 @@ async def test_every_role_goes_on_behind_hostile_records_of_its_topics(kafka: Ka
     stop = asyncio.Event()
     roles: list[Coroutine[Any, Any, None]] = [
         record_role.serve(kafka, store, HoldoutSettings(), stop),
-        otlp_role.serve(kafka, OtlpSettings(path=tmp_path / "otlp.sqlite", port=free_port()), stop),
+        assemble_role.serve(kafka, AssemblySettings(path=tmp_path / "assembly.sqlite", port=free_port()), stop),
         branch_role.serve(kafka, BranchingSettings(policy_url="http://127.0.0.1:1", policy_patience_s=1), stop),
     ]
     await asyncio.to_thread(create_topics, kafka)

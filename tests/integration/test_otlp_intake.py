@@ -24,8 +24,9 @@ from streams.kafka.topics import create_topics
 from streams.otlp.records import ANY_RECORD
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
-from streams.otlp.tally import Tally
+from streams.otlp.status import OtlpStatus
 from streams.runtime.processes import free_port
+from streams.runtime.tally import Tally
 from tests.waiting import eventually
 
 PROTOBUF, JSON = {"content-type": "application/x-protobuf"}, {"content-type": "application/json"}
@@ -42,7 +43,7 @@ def no_log(messages: Sequence[Outgoing]) -> None:
 async def intake(
     publish: Callable[[Sequence[Outgoing]], None] = no_log, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_intake(OtlpSettings(**settings), TOPIC, publish, Tally())
+    app = build_intake(OtlpSettings(**settings), TOPIC, publish, Tally(OtlpStatus()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
         yield client
 
@@ -64,7 +65,7 @@ def publisher(kafka: KafkaSettings) -> Iterator[Publisher]:
 
 
 async def test_a_request_is_in_the_log_when_it_is_answered(kafka: KafkaSettings, publisher: Publisher) -> None:
-    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally())
+    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
         for body, headers in (
             (traces("a", "b"), PROTOBUF),
@@ -158,7 +159,7 @@ async def test_while_the_log_is_unavailable_exporters_are_told_to_retry_and_then
     port = free_port()
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
     publisher = Publisher(kafka, timeout_s=1, max_message_bytes=2**20)
-    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally())
+    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp", timeout=30) as client:
 
         async def status() -> int:

@@ -18,8 +18,9 @@ from streams.kafka.topics import create_topics
 from streams.otlp.records import ANY_RECORD, Span
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
-from streams.otlp.tally import Tally
+from streams.otlp.status import OtlpStatus
 from streams.otlp.wire import Encoding, Reading, Signal, read
+from streams.runtime.tally import Tally
 
 GOOD = {"traceId": "01" * 16, "spanId": "02" * 8, "name": "good"}
 BAD = GOOD | {"spanId": "03" * 8, "name": "bad"}
@@ -247,7 +248,7 @@ def test_a_log_record_that_is_not_utf_8_is_repaired() -> None:
 async def test_over_http_the_good_spans_are_in_the_log_and_the_answer_counts_the_others(kafka: KafkaSettings) -> None:
     create_topics(kafka)
     publisher = Publisher(kafka, timeout_s=10, max_message_bytes=2**20)
-    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally())
+    app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
     text = body(GOOD, BAD | attribute({"stringValue": "@"}), BAD | {"startTimeUnixNano": -1})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
         for content, kind, rejected in (

@@ -7,17 +7,18 @@ from typing import Any
 import httpx
 import pytest
 
+from streams.assembly.assembler import Assembler
+from streams.assembly.assembly import assemble
+from streams.assembly.server import build_status_app
+from streams.assembly.settings import AssemblySettings
+from streams.assembly.state import AssemblyState
+from streams.assembly.status import AssemblyStatus
 from streams.events import StepEvent
 from streams.kafka.settings import KafkaSettings
 from streams.messages import Message, assistant, call, tool_result, user
-from streams.otlp.assembler import Assembler
-from streams.otlp.assembly import assemble
 from streams.otlp.dialects import Chat, dialect_of, read_chat
 from streams.otlp.records import Attributes, Span
-from streams.otlp.server import build_intake
-from streams.otlp.settings import OtlpSettings
-from streams.otlp.state import AssemblyState
-from streams.otlp.tally import OTHERS, OtlpStatus, Tally
+from streams.runtime.tally import OTHERS, Tally
 from tests.builders.spans import conventions, game, openinference, root, span, states
 
 LOOK = call("look", '{"room":"kitchen"}', "1")
@@ -190,7 +191,7 @@ def test_spans_around_and_within_a_call_that_is_read_are_not_named() -> None:
 
 
 async def test_the_status_and_the_metrics_name_them(tmp_path: Any) -> None:
-    settings, tally = OtlpSettings(path=tmp_path / "otlp.sqlite", idle_s=1), Tally()
+    settings, tally = AssemblySettings(path=tmp_path / "assembly.sqlite", idle_s=1), Tally(AssemblyStatus())
     state = AssemblyState.open(settings, 0)
     assembler = Assembler(state, KafkaSettings(), settings, {}, tally, clock=lambda: 100)
     masked = span(2, conventions([("user", "[REDACTED]")], "look"))
@@ -198,20 +199,20 @@ async def test_the_status_and_the_metrics_name_them(tmp_path: Any) -> None:
     for unit in state.due(100):
         assembler.assemble(unit)
     state.close()
-    app = build_intake(settings, "spans", lambda _: None, tally)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
-        status = OtlpStatus.model_validate_json((await client.get("/status")).content)
+    app = build_status_app(tally)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://assembler") as client:
+        status = AssemblyStatus.model_validate_json((await client.get("/status")).content)
         metrics = (await client.get("/metrics")).text
     assert (status.without_content, status.absences) == (1, {"masked": 1})
     assert status.unrecognised == {"lf: generation": 1}
-    assert 'ratchet_otlp_unrecognised_spans_total{name="lf: generation"} 1.0' in metrics
-    assert 'ratchet_otlp_calls_without_content_total{reason="masked"} 1.0' in metrics
+    assert 'ratchet_assembly_unrecognised_spans_total{name="lf: generation"} 1.0' in metrics
+    assert 'ratchet_assembly_calls_without_content_total{reason="masked"} 1.0' in metrics
 
 
 def test_names_are_added_up_and_their_number_has_a_limit() -> None:
-    tally = Tally()
+    tally = Tally(AssemblyStatus())
     for number in range(150):
-        tally.add(OtlpStatus(unrecognised={f"scope {number}: chat": 1, "often": 2}))
+        tally.add(AssemblyStatus(unrecognised={f"scope {number}: chat": 1, "often": 2}))
     assert tally.status.unrecognised["often"] == 300
     assert len(tally.status.unrecognised) == 101
     assert tally.status.unrecognised[OTHERS] == 51

@@ -1,4 +1,4 @@
-"""The state of the assembler, read and not yet made into events: one SQLite file, written by the otlp role alone.
+"""The state of the assembler, read and not yet made into events: one SQLite file, written by the assemble role alone.
 
 Nothing is acknowledged to the log before it is here, and events are decided on here before they are published. So a
 crash at any point leads to the same events again, with the same ids.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from streams.assembly.assembly import Place, conversation_of
+from streams.assembly.settings import AssemblySettings
 from streams.errors import StoreError
 from streams.ids import content_id
 from streams.kafka.records import Outgoing
-from streams.otlp.assembly import Place, conversation_of
 from streams.otlp.records import ANY_RECORD, AnyRecord, Span
-from streams.otlp.settings import OtlpSettings
 from streams.runtime.crash_points import CrashPoint, reach
 
 _SCHEMA = """
@@ -72,13 +72,13 @@ class OutboxMessage:
 class AssemblyState:
     """Add records, ask what is due, close it with its events, hand these out. Safe to call from several threads."""
 
-    def __init__(self, connection: sqlite3.Connection, settings: OtlpSettings) -> None:
+    def __init__(self, connection: sqlite3.Connection, settings: AssemblySettings) -> None:
         self._connection = connection
         self._settings = settings
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, settings: OtlpSettings, now: float) -> Self:
+    def open(cls, settings: AssemblySettings, now: float) -> Self:
         """Open or create the file. Raises `StoreError` when it is damaged or another process writes it.
 
         `now`, here and elsewhere, is in Unix seconds. What was open waits again: while no worker read the log, silence
@@ -97,7 +97,7 @@ class AssemblyState:
             connection.executescript(_SCHEMA)
             connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
         except sqlite3.Error as error:
-            raise StoreError(f"cannot open {path}: {error}; only one otlp role may have it open") from error
+            raise StoreError(f"cannot open {path}: {error}; only one assemble role may have it open") from error
         return cls(connection, settings)
 
     def close(self) -> None:

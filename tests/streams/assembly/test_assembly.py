@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from streams.assembly.assembly import Assembly, assemble
 from streams.events import EVENT, OutcomeEvent, StepEvent
 from streams.ids import content_id
 from streams.messages import user
-from streams.otlp.assembly import Assembly, assemble
 from streams.otlp.records import AnyRecord
 from streams.trust.rules import branch_request
 from tests.builders.spans import (

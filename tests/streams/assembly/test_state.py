@@ -6,29 +6,30 @@ from typing import Any
 
 import pytest
 
+from streams.assembly.assembler import Assembler
+from streams.assembly.settings import AssemblySettings
+from streams.assembly.state import AssemblyState
+from streams.assembly.status import AssemblyStatus
 from streams.errors import StoreError
 from streams.events import StepEvent
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.otlp.assembler import Assembler
 from streams.otlp.records import AnyRecord, Attributes
-from streams.otlp.settings import OtlpSettings
-from streams.otlp.state import AssemblyState
-from streams.otlp.tally import Tally
+from streams.runtime.tally import Tally
 from tests.builders.spans import TRACE, conventions, evaluation, game, root, span, states
 
 SETTLE, IDLE, CONVERSATION = 10.0, 60.0, 600.0
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> OtlpSettings:
-    return OtlpSettings(path=tmp_path / "otlp.sqlite", retention_s=1000)
+def settings(tmp_path: Path) -> AssemblySettings:
+    return AssemblySettings(path=tmp_path / "assembly.sqlite", retention_s=1000)
 
 
 @pytest.fixture
-def reopen(settings: OtlpSettings) -> Iterator[Callable[[float], AssemblyState]]:
+def reopen(settings: AssemblySettings) -> Iterator[Callable[[float], AssemblyState]]:
     """Opens the same file each time, after closing it."""
     opened: list[AssemblyState] = []
 
@@ -47,9 +48,9 @@ def state(reopen: Callable[[float], AssemblyState]) -> AssemblyState:
     return reopen(0.0)
 
 
-def close_all(state: AssemblyState, settings: OtlpSettings, now: float) -> list[str]:
+def close_all(state: AssemblyState, settings: AssemblySettings, now: float) -> list[str]:
     """Assemble what is due; returns the episodes of the steps that came of it."""
-    assembler = Assembler(state, KafkaSettings(), settings, {}, Tally())
+    assembler = Assembler(state, KafkaSettings(), settings, {}, Tally(AssemblyStatus()))
     for unit in state.due(now):
         assembler.assemble(unit)
     pending = state.pending(1000)
@@ -74,7 +75,7 @@ def test_without_a_root_it_takes_longer_and_a_conversation_longer_still(state: A
     assert {unit.name for unit in state.due(CONVERSATION)} == {"a" * 32, TRACE, "talk"}
 
 
-def test_a_conversation_of_many_traces_is_one_episode(state: AssemblyState, settings: OtlpSettings) -> None:
+def test_a_conversation_of_many_traces_is_one_episode(state: AssemblyState, settings: AssemblySettings) -> None:
     talk: Attributes = {"gen_ai.conversation.id": "talk"}
     for number, chat in enumerate(states()):
         trace = f"{number + 1:032x}"
@@ -83,7 +84,7 @@ def test_a_conversation_of_many_traces_is_one_episode(state: AssemblyState, sett
     assert close_all(state, settings, CONVERSATION + 3) == ["talk"] * 3
 
 
-def test_spans_that_come_again_are_counted_and_change_nothing(state: AssemblyState, settings: OtlpSettings) -> None:
+def test_spans_that_come_again_are_counted_and_change_nothing(state: AssemblyState, settings: AssemblySettings) -> None:
     state.add(game(), now=0)
     assert state.add(game(), now=1) == 4
     assert close_all(state, settings, 100) == [TRACE] * 3
@@ -92,7 +93,7 @@ def test_spans_that_come_again_are_counted_and_change_nothing(state: AssemblySta
 
 
 def test_late_calls_are_a_further_episode_and_late_evaluations_find_theirs(
-    state: AssemblyState, settings: OtlpSettings
+    state: AssemblyState, settings: AssemblySettings
 ) -> None:
     first, second, third, end = game()
     state.add([first, end], now=0)
@@ -101,18 +102,18 @@ def test_late_calls_are_a_further_episode_and_late_evaluations_find_theirs(
     late = f"{TRACE}/{second.span_id}"
     assert close_all(state, settings, 100 + SETTLE) == [late] * 2
     state.add([evaluation(3, score_label="pass")], now=200)
-    Assembler(state, KafkaSettings(), settings, {}, Tally()).assemble(state.due(300)[0])
+    Assembler(state, KafkaSettings(), settings, {}, Tally(AssemblyStatus())).assemble(state.due(300)[0])
     assert state.pending(10)[0].message.key == late.encode()
 
 
-def test_equal_ids_of_two_principals_are_two_traces(state: AssemblyState, settings: OtlpSettings) -> None:
+def test_equal_ids_of_two_principals_are_two_traces(state: AssemblyState, settings: AssemblySettings) -> None:
     state.add(game(principal="ann"), now=0)
     assert state.add(game(principal="bob"), now=0) == 0
     assert len(close_all(state, settings, SETTLE)) == 6
 
 
 def test_open_traces_survive_a_restart_and_wait_again(
-    reopen: Callable[[float], AssemblyState], settings: OtlpSettings
+    reopen: Callable[[float], AssemblyState], settings: AssemblySettings
 ) -> None:
     reopen(0).add(game(), now=0)
     state = reopen(5000)
@@ -121,11 +122,11 @@ def test_open_traces_survive_a_restart_and_wait_again(
 
 
 def test_decided_events_survive_a_restart_until_they_are_published(
-    reopen: Callable[[float], AssemblyState], settings: OtlpSettings
+    reopen: Callable[[float], AssemblyState], settings: AssemblySettings
 ) -> None:
     state = reopen(0)
     state.add(game(), now=0)
-    Assembler(state, KafkaSettings(), settings, {}, Tally()).assemble(state.due(SETTLE)[0])
+    Assembler(state, KafkaSettings(), settings, {}, Tally(AssemblyStatus())).assemble(state.due(SETTLE)[0])
     before = state.pending(10)
     state = reopen(1)
     assert state.pending(10) == before
@@ -135,7 +136,7 @@ def test_decided_events_survive_a_restart_until_they_are_published(
 
 
 def test_records_that_come_while_their_trace_is_assembled_are_not_forgotten(
-    state: AssemblyState, settings: OtlpSettings
+    state: AssemblyState, settings: AssemblySettings
 ) -> None:
     first, *others = game()
     state.add([first], now=0)
@@ -148,7 +149,7 @@ def test_records_that_come_while_their_trace_is_assembled_are_not_forgotten(
 
 
 def test_a_trace_that_never_ends_is_assembled_when_it_is_large(tmp_path: Path) -> None:
-    settings = OtlpSettings(path=tmp_path / "small.sqlite", max_open_bytes=1000)
+    settings = AssemblySettings(path=tmp_path / "small.sqlite", max_open_bytes=1000)
     state = AssemblyState.open(settings, 0)
     state.add(game()[:-1], now=0)
     assert [unit.name for unit in state.due(0)] == [TRACE]
@@ -158,7 +159,7 @@ def test_a_trace_that_never_ends_is_assembled_when_it_is_large(tmp_path: Path) -
 
 
 def test_content_is_erased_from_the_file_and_old_traces_are_deleted(
-    reopen: Callable[[float], AssemblyState], settings: OtlpSettings
+    reopen: Callable[[float], AssemblyState], settings: AssemblySettings
 ) -> None:
     state = reopen(0)
     state.add(game(), now=0)
@@ -171,18 +172,18 @@ def test_content_is_erased_from_the_file_and_old_traces_are_deleted(
     assert state.add(game(), now=1001) == 0
 
 
-def test_a_second_process_cannot_open_the_file(state: AssemblyState, settings: OtlpSettings) -> None:
-    with pytest.raises(StoreError, match="only one otlp role"):
+def test_a_second_process_cannot_open_the_file(state: AssemblyState, settings: AssemblySettings) -> None:
+    with pytest.raises(StoreError, match="only one assemble role"):
         AssemblyState.open(settings, 0)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"\xff", b'{"record":"span"}'])
 def test_what_the_intake_did_not_write_becomes_a_dead_letter(
-    state: AssemblyState, settings: OtlpSettings, value: bytes | None
+    state: AssemblyState, settings: AssemblySettings, value: bytes | None
 ) -> None:
     kafka = KafkaSettings()
     good: list[AnyRecord] = [span(1)]
-    assembler = Assembler(state, kafka, settings, {}, Tally())
+    assembler = Assembler(state, kafka, settings, {}, Tally(AssemblyStatus()))
     batch = [Received(kafka.spans_topic, 0, 7, b"k", value), Received(kafka.spans_topic, 0, 8, b"k", good[0].to_json())]
     (letter,) = assembler.keep(batch)
     assert (letter.topic, letter.value) == (kafka.dead_letters_topic, value)
@@ -190,13 +191,13 @@ def test_what_the_intake_did_not_write_becomes_a_dead_letter(
     assert assembler.tally.status.unreadable == 1
 
 
-def test_only_spans_sent_with_a_token_become_signed_events(state: AssemblyState, settings: OtlpSettings) -> None:
+def test_only_spans_sent_with_a_token_become_signed_events(state: AssemblyState, settings: AssemblySettings) -> None:
     keys: Any = {"ann": "s3cret"}
     admission = AdmissionSettings(principals=keys)
     state.add(
         [*game(principal="ann"), evaluation(1, score_label="pass").model_copy(update={"principal": "ann"})], now=0
     )
-    assembler = Assembler(state, KafkaSettings(), settings, admission.principals, Tally())
+    assembler = Assembler(state, KafkaSettings(), settings, admission.principals, Tally(AssemblyStatus()))
     assembler.assemble(state.due(SETTLE)[0])
     entries = state.pending(10)
     assert len(entries) == 4

@@ -1,4 +1,4 @@
-"""The Faust app of the otlp role: from the spans topic into the assembly state, and from there to the events topic."""
+"""The Faust app of the assemble role: from the log into the assembly state, from there to the events topic."""
 
 import asyncio
 import time
@@ -9,23 +9,24 @@ import faust
 import structlog
 from pydantic import ValidationError
 
+from streams.assembly.assembly import assemble
+from streams.assembly.settings import AssemblySettings
+from streams.assembly.state import AssemblyState, Unit
+from streams.assembly.status import AssemblyStatus
 from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.worker import build_app, consume, publish
-from streams.otlp.assembly import assemble
 from streams.otlp.records import ANY_RECORD, AnyRecord
-from streams.otlp.settings import OtlpSettings
-from streams.otlp.state import AssemblyState, Unit
-from streams.otlp.tally import OtlpStatus, Tally
 from streams.runtime.crash_points import CrashPoint, reach
+from streams.runtime.tally import Tally
 from streams.settings import Secret
 
 log = structlog.get_logger()
 
-ROLE = "otlp"
+ROLE = "assemble"
 _BATCH = 500
 _BATCH_WAIT_S = 0.5
 _LOOK_EVERY_S = 1.0
@@ -42,9 +43,9 @@ class Assembler:
 
     state: AssemblyState
     kafka: KafkaSettings
-    settings: OtlpSettings
+    settings: AssemblySettings
     keys: Mapping[str, Secret]
-    tally: Tally
+    tally: Tally[AssemblyStatus]
     clock: Callable[[], float] = time.time
 
     def build_app(self) -> faust.App:
@@ -86,7 +87,7 @@ class Assembler:
                 reason = Unreadable(f"no span or log record: {error.error_count()} fields are wrong")
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
         repeated = self.state.add(records, self.clock())
-        self.tally.add(OtlpStatus(repeated=repeated, unreadable=len(dead)))
+        self.tally.add(AssemblyStatus(repeated=repeated, unreadable=len(dead)))
         return dead
 
     def assemble(self, unit: Unit) -> None:
@@ -97,13 +98,13 @@ class Assembler:
             records,
             known,
             evaluations=self.settings.evaluations,
-            max_event_bytes=self.settings.max_record_bytes,
+            max_event_bytes=self.settings.max_event_bytes,
         )
         key = self._key(records)
         messages = [self._message(event, key) for event in assembly.events]
         self.state.close_unit(unit, records, assembly.episodes, messages)
         steps = sum(isinstance(event, StepEvent) for event in assembly.events)
-        result = OtlpStatus(
+        result = AssemblyStatus(
             steps=steps,
             outcomes=len(assembly.events) - steps,
             without_content=assembly.without_content,
@@ -113,7 +114,7 @@ class Assembler:
             unrecognised=dict(assembly.unrecognised),
         )
         self.tally.add(result)
-        if result != OtlpStatus():
+        if result != AssemblyStatus():
             log.info("trace assembled", unit=unit.name, **result.model_dump(exclude_defaults=True))
 
     async def _drain(self, app: faust.App) -> None:

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import JsonValue
 
+from streams.assembly.chains import Chain, chains
 from streams.calls.absence import Absence
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
 from streams.messages import Message
-from streams.otlp.chains import Call, Chain, chains, model_calls
 from streams.otlp.dialects import DIALECTS, dialect_of
+from streams.otlp.model_calls import SpanCall, model_calls
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span
 from streams.otlp.unrecognised import unrecognised
 
@@ -156,7 +157,7 @@ def _publishable(events: Sequence[StepEvent | OutcomeEvent], most: int) -> tuple
     return tuple(event for event in flagged if fits(event))  # the flag itself makes an event larger
 
 
-def _step(episode: str, number: int, call: Call, chain: Chain, task: Task, context: _Context) -> StepEvent:
+def _step(episode: str, number: int, call: SpanCall, chain: Chain, task: Task, context: _Context) -> StepEvent:
     done = number == len(chain.calls) - 1
     return StepEvent(
         event_id=call.span.record_id,

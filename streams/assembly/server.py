@@ -1,0 +1,62 @@
+"""The assemble role over HTTP: `/status` answers with an `AssemblyStatus`, `/metrics` with it for Prometheus."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from streams.assembly.status import AssemblyStatus
+from streams.runtime.tally import Tally
+
+
+def build_status_app(tally: Tally[AssemblyStatus]) -> FastAPI:
+    app = FastAPI(title="Ratchet assembler", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/status")
+    async def status() -> AssemblyStatus:
+        return tally.status
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(expose(tally), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def expose(tally: Tally[AssemblyStatus]) -> bytes:
+    """All figures in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Figures(tally))
+    return generate_latest(registry)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Figures(Collector):
+    tally: Tally[AssemblyStatus]
+
+    def collect(self) -> Iterator[Metric]:
+        status = self.tally.status
+        for name, meaning, value in (
+            ("ratchet_assembly_repeated", "Records that had come before.", status.repeated),
+            ("ratchet_assembly_unreadable", "Records that were put aside as dead letters.", status.unreadable),
+            ("ratchet_assembly_steps", "Steps that were assembled.", status.steps),
+            ("ratchet_assembly_outcomes", "Outcomes that were assembled.", status.outcomes),
+            ("ratchet_assembly_too_large", "Events that no broker takes.", status.too_large),
+            ("ratchet_assembly_unusable_evaluations", "Evaluations of no use.", status.unusable_evaluations),
+        ):
+            yield CounterMetricFamily(name, meaning, value=value)
+        absent = CounterMetricFamily(
+            "ratchet_assembly_calls_without_content", "Model calls without content, by the reason.", labels=["reason"]
+        )
+        for reason, count in status.absences.items():
+            absent.add_metric([reason], count)
+        yield absent
+        unrecognised = CounterMetricFamily(
+            "ratchet_assembly_unrecognised_spans", "Spans like model calls in no known dialect.", labels=["name"]
+        )
+        for name, count in status.unrecognised.items():
+            unrecognised.add_metric([name], count)
+        yield unrecognised
