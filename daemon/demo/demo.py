@@ -299,6 +299,7 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
             "kafka": kafka,
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
+            "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
             "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
             "gate": given.gate.model_copy(
                 update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
