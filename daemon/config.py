@@ -136,6 +136,7 @@ class Settings(BaseSettings):
 
         home = self.home.resolve()
         engine_url = self.engine.url or f"http://127.0.0.1:{self.engine.port}"
+        token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
         gateway = f"http://{self.serving.host}:{self.serving.port}"
         return self.model_copy(
             update={
@@ -143,7 +144,13 @@ class Settings(BaseSettings):
                 "store": fill(self.store, path=home / "store.duckdb"),
                 "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
                 "serving": fill(self.serving, home=home, inference_url=engine_url),
-                "branching": fill(self.branching, policy_url=gateway, model=self.serving.alias, seed=self.seed),
+                "branching": fill(
+                    self.branching,
+                    policy_url=gateway,
+                    policy_token=token,
+                    model=self.serving.alias,
+                    seed=self.seed,
+                ),
             }
         )
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from daemon.registry.schemas import StatusReport
+from daemon.registry.schemas import CaptureStatus, StatusReport
 
 _LINE_EVERY_S = 15.0
 
@@ -112,6 +112,8 @@ def status_table(report: StatusReport) -> Table:
         for reason, count in report.store.flags.items():
             table.add_row("", f"{count}: {escape(reason)}")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
+    if report.capture is not None:
+        table.add_row("captured calls", _captured(report.capture))
     if report.assembly is not None:
         table.add_row(
             "assembled", f"{report.assembly.steps} steps, {report.assembly.without_content} calls without content"
@@ -123,3 +125,10 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
     return table
+
+
+def _captured(capture: CaptureStatus) -> str:
+    if not capture.enabled:
+        return "not recorded (serving.capture.enabled)"
+    lost = f", {capture.dropped + capture.refused} lost" if capture.dropped or capture.refused else ""
+    return f"{capture.published}{lost}, {capture.waiting} wait for the log"

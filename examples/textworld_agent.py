@@ -38,6 +38,8 @@ INSTRUCTIONS = (
 # The third fold, `test`, is reserved.
 TASK_ID = re.compile(r"[a-z]+/(train|dev)/\d+")
 UNLIMITED = httpx.Limits(max_connections=None)
+# It publishes its steps: recorded at the gateway as well, each episode would be stored twice.
+REPORTS_ITSELF = {"x-ratchet-capture": "off"}
 
 
 # An agent that gets the same answer so many times in a row goes in circles: the episode ends.
@@ -233,7 +235,9 @@ async def play_all(options: Options) -> Summary:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task(f"{options.role} plays", total=len(options.tasks))
             # A slow batch of many is not a failure: the server answers when it can.
-            async with httpx.AsyncClient(base_url=options.base_url, timeout=600, limits=UNLIMITED) as http:
+            async with httpx.AsyncClient(
+                base_url=options.base_url, timeout=600, limits=UNLIMITED, headers=REPORTS_ITSELF
+            ) as http:
                 agent = Agent(options, producer, http, games)
 
                 async def seat() -> None:

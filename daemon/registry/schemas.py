@@ -57,6 +57,17 @@ class Change(FrozenModel):
     seconds: float
 
 
+class CaptureStatus(FrozenModel):
+    """What was captured since the serve role's start, and what waits for the log now."""
+
+    enabled: bool = True
+    published: int = 0
+    dropped: int = 0
+    refused: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+
+
 class StatusReport(FrozenModel):
     """The serving adapter and the state of the loop.
 
@@ -64,7 +75,7 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked.
+    asked; `capture` what became of the calls at the gateway, None for one of an older version.
     """
 
     alias: str
@@ -79,3 +90,4 @@ class StatusReport(FrozenModel):
     retrain: tuple[Adapter, ...] = ()
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
+    capture: CaptureStatus | None = None

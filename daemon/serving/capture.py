@@ -15,11 +15,11 @@ from typing import Protocol
 
 import structlog
 
+from daemon.registry.schemas import CaptureStatus
 from daemon.serving.settings import CaptureSettings
 from streams.calls.records import CallLabels, CapturedCall, Face, key_of_receipt
 from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 
@@ -66,17 +66,6 @@ class Taken:
     @property
     def size(self) -> int:
         return len(self.request) + sum(map(len, self.parts)) + _OVERHEAD_BYTES
-
-
-class CaptureStatus(FrozenModel):
-    """What was captured since the serve role's start, and what waits for the log now."""
-
-    enabled: bool = True
-    published: int = 0
-    dropped: int = 0
-    refused: int = 0
-    waiting: int = 0
-    waiting_bytes: int = 0
 
 
 class Publishes(Protocol):

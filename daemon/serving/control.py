@@ -11,8 +11,9 @@ from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from daemon.serving.alias import Alias
+from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from streams.errors import PolicyError, StoreError
@@ -34,6 +35,7 @@ def control_router(
     store: StoreClient,
     metrics: Metrics,
     bootstrap: str,
+    capture: Capture | None = None,
 ) -> APIRouter:
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter(route_class=JsonRoute)
@@ -54,6 +56,7 @@ def control_router(
             cycles=tuple(cycles[-LAST_CYCLES:]),
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
+            capture=capture.status if capture else CaptureStatus(enabled=False),
         )
 
     @router.get("/history")

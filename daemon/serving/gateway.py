@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from daemon.serving.access import Access
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
+from daemon.serving.feedback import PATH, FeedbackIntake
 from daemon.serving.headers import find, own, to_upstream
 from daemon.serving.passing import Question, Recording, pass_on
 from daemon.serving.refusals import Refused, refusal
@@ -47,7 +48,7 @@ _Answer = Callable[[Scope, Receive, Reply], Awaitable[None]]
 class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
-    Without a `capture` no call is recorded, and no reply has a receipt.
+    Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken.
     """
 
     alias: Alias
@@ -55,6 +56,7 @@ class Gateway:
     requests: RequestCounter
     settings: ServingSettings = field(default_factory=ServingSettings)
     capture: Capture | None = None
+    feedback: FeedbackIntake | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
@@ -62,16 +64,19 @@ class Gateway:
     def __post_init__(self) -> None:
         self._access = Access(self.settings.tokens)
 
-    def routes(self, *others: Route) -> list[Route]:
-        """All routes, `others` before those that answer to what is not there."""
+    def routes(self) -> list[Route]:
+        """All routes; the last ones answer to what is not there."""
         found = [
             self._route("/v1/models", ["GET"], self._models, counted=False),
             self._route("/v1/models/{name:path}", ["GET"], self._model),
             *(self._route(face.value, ["POST"], self._call) for face in Face),
             self._route("/v1/messages/count_tokens", ["POST"], self._call),
             self._route("/v1/responses/{rest:path}", ["GET", "POST", "DELETE"], self._other),
-            *others,
         ]
+        if self.feedback is not None:
+            endpoint = self.feedback.with_cors(_Endpoint(self.feedback.answer, self.requests))
+            methods = ["POST", "OPTIONS"] if self.settings.cors_origins else ["POST"]
+            found.append(Route(PATH, endpoint, methods=methods))
         missing = self._unrouted(found)
         return [*found, self._route("/v1", _METHODS, missing), self._route("/v1/{rest:path}", _METHODS, missing)]
 

@@ -14,13 +14,22 @@ from prometheus_client.registry import Collector
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
+from daemon.serving.capture import Capture, Result
+from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.store_watch import StoreWatch
 
 
 class Metrics:
     """The figures of one serve process."""
 
-    def __init__(self, registry: Registry, alias: Alias, store: StoreWatch) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        alias: Alias,
+        store: StoreWatch,
+        capture: Capture | None = None,
+        feedback: FeedbackIntake | None = None,
+    ) -> None:
         self._exposed = CollectorRegistry()
         self.gateway_requests = Counter(
             "ratchet_gateway_requests",
@@ -30,6 +39,7 @@ class Metrics:
         )
         self._exposed.register(_StoreFigures(store))
         self._exposed.register(_LoopFigures(registry, alias))
+        self._exposed.register(_CaptureFigures(capture, feedback))
 
     def expose(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -68,6 +78,31 @@ class _LoopFigures(Collector):
         if self.alias.served is not None:
             active.add_metric([self.alias.adapter, self.alias.served], 1)
         yield active
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _CaptureFigures(Collector):
+    """Metrics of what the gateway records, since the process's start."""
+
+    capture: Capture | None
+    feedback: FeedbackIntake | None
+
+    def collect(self) -> Iterator[Metric]:
+        if self.capture is not None:
+            status = self.capture.status
+            calls = CounterMetricFamily("ratchet_capture_calls", "Calls, by what became of them.", labels=["result"])
+            for result in Result:
+                calls.add_metric([result.value], getattr(status, result.value))
+            yield calls
+            yield GaugeMetricFamily("ratchet_capture_queue", "Calls that wait for the log.", value=status.waiting)
+            yield GaugeMetricFamily(
+                "ratchet_capture_queue_bytes", "Bytes of the calls that wait for the log.", value=status.waiting_bytes
+            )
+        if self.feedback is not None:
+            taken = CounterMetricFamily("ratchet_feedback", "Feedback that was posted.", labels=["result"])
+            for name in ("published", "refused"):
+                taken.add_metric([name], self.feedback.results[name])
+            yield taken
 
 
 @dataclass(frozen=True, slots=True, eq=False)

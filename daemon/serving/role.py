@@ -9,9 +9,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from daemon.registry.registry import Registry
+from daemon.serving.access import Access
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
+from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
@@ -30,6 +32,7 @@ log = structlog.get_logger()
 
 
 LONGEST_PAUSE_S = 60.0
+FEEDBACK_TIMEOUT_S = 5.0
 # Streams that are still open when the role is told to stop get this long.
 LAST_SECONDS = 2
 
@@ -44,17 +47,18 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     async with (
         Upstream(settings.inference_url, settings.timeout_s) as upstream,
         _capture(settings, kafka) as capture,
+        _feedback(settings, kafka) as feedback,
         PolicyClient(settings.inference_url, settings.timeout_s) as policy,
         StoreClient(store_url) as store,
     ):
         promoter = Promoter(registry, policy, alias, settings.promotion)
         watch = StoreWatch(store, kafka)
-        metrics = Metrics(registry, alias, watch)
+        metrics = Metrics(registry, alias, watch, capture, feedback)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture)
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback)
         app.router.routes += gateway.routes()
-        app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap))
+        app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
         answering = asyncio.create_task(
@@ -89,6 +93,18 @@ async def _capture(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIter
         yield capture
     finally:
         await asyncio.to_thread(capture.stop)
+        await asyncio.to_thread(publisher.close)
+
+
+@asynccontextmanager
+async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIterator[FeedbackIntake]:
+    # Of its own: a producer that fails is replaced, with all that it had not sent yet.
+    publisher = Publisher(kafka, FEEDBACK_TIMEOUT_S, settings.capture.max_record_bytes, "feedback")
+    intake = FeedbackIntake(settings, Access(settings.tokens), kafka.calls_topic, publisher)
+    try:
+        yield intake
+    finally:
+        intake.close()
         await asyncio.to_thread(publisher.close)
 
 

@@ -84,7 +84,8 @@ async def serve(
     """
     await asyncio.to_thread(create_topics, kafka)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(PolicyClient(branching.policy_url))
+        token = branching.policy_token.get_secret_value()
+        client = await stack.enter_async_context(PolicyClient(branching.policy_url, token=token))
         pools = {
             name: await stack.enter_async_context(sandbox_pool(name, branching, branching.sandboxes))
             for name in sorted(registered_environments())

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from streams.environments.harness import ChatHarness
 from streams.policy.client import Sampling
 from streams.sandboxes.settings import SandboxSettings
-from streams.settings import FrozenModel, ServerUrl
+from streams.settings import FrozenModel, Secret, ServerUrl
 
 SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 
@@ -55,6 +55,9 @@ class BranchingSettings(SandboxSettings):
     model: str = Field(default="assistant", description="The model that proposes: an alias, an adapter or the base.")
     policy_url: ServerUrl = Field(
         default="http://127.0.0.1:8420", description="The OpenAI-compatible server of the policy, with or without /v1."
+    )
+    policy_token: Secret = Field(
+        default=SecretStr(""), description="Its API key, if it wants one; by default the first of serving.tokens."
     )
     policy_patience_s: float = Field(
         default=30.0,

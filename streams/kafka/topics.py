@@ -13,6 +13,7 @@ from streams.kafka.settings import KafkaSecurity, KafkaSettings
 
 FETCH_TIMEOUT_S = 15.0
 MAX_DEAD_LETTER_BYTES = 16 * 2**20
+MAX_CALL_BYTES = 16 * 2**20
 PLAINTEXT = KafkaSecurity()
 
 
@@ -43,6 +44,9 @@ def _configuration(kafka: KafkaSettings, topic: str) -> dict[str, str]:
     if topic == kafka.dead_letters_topic:
         # With the headers that say why, a dead-letter record is larger than the record that was let in elsewhere.
         configuration["max.message.bytes"] = str(MAX_DEAD_LETTER_BYTES)
+    if topic == kafka.calls_topic:
+        # A call repeats all that was said before it.
+        configuration["max.message.bytes"] = str(MAX_CALL_BYTES)
     return configuration
 
 

@@ -4,9 +4,9 @@ It speaks the OpenAI API and vLLM's adapter endpoints, so the server may be vLLM
 """
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -86,7 +86,7 @@ class PolicyClient(HttpClient):
     remedy = "is it running?"
     error = PolicyError
     # What Ratchet asks for is not an agent's doing: the gateway must not record it.
-    headers = {"x-ratchet-capture": "off"}
+    headers: ClassVar[Mapping[str, str]] = {"x-ratchet-capture": "off"}
 
     def __init__(self, base_url: str, timeout_s: float = 300.0, token: str = "") -> None:
         try:

@@ -18,8 +18,9 @@ IDLE_S = 2.5
 class HttpClient:
     """A client of the server at `base_url`. Use it as a context manager, or call `close`.
 
-    Every method raises the subclass's `error` when the server cannot be reached or refuses; nothing is retried.
-    `token` is sent as a bearer token where there is one. `server` is its name in the text of errors, and `remedy` what to do when it does not answer.
+    `token` is sent as a bearer token, where there is one. Every method raises the subclass's `error` when the server
+    cannot be reached or refuses; nothing is retried. `server` is its name in the text of errors, and `remedy` what to
+    do when it does not answer. `headers` go with every request.
     """
 
     server: ClassVar[str]

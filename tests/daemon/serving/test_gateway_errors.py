@@ -156,7 +156,7 @@ async def test_a_limit_that_is_not_a_number_of_entries_is_refused(serving: httpx
 
 @pytest.fixture
 def odd_server() -> Iterator[str]:
-    """A double, for faults that the real server does not produce on demand: errors without OpenAI's body, a reply that is cut off."""
+    """A double, for faults that the real server does not produce on demand: odd errors, a reply that is cut off."""
     app = FastAPI()
 
     @app.post("/v1/chat/completions")
