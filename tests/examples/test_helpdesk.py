@@ -5,15 +5,10 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 
 from examples.helpdesk import generate
 from examples.helpdesk.check import judge, rows
@@ -21,6 +16,7 @@ from examples.helpdesk.desk import HERE, INSTRUCTIONS, Document, desk, opening, 
 from examples.helpdesk.expert import demonstrate
 from examples.helpdesk.server import Desk, Refused, call
 from streams.trust.holdout import HoldoutSettings, Split
+from tests.builders.helpdesk_model import HelpdeskModel, receipt_of
 from tests.served import served
 
 TASKS = tasks()
@@ -152,57 +148,9 @@ def test_an_impossible_task_is_solved_by_saying_why_and_changing_nothing(shop: P
     assert not judge(shop, task, said(task["demonstration"][-1]))["success"]
 
 
-@dataclass(slots=True)
-class Gateway:
-    """Streams a task's demonstration, and keeps what it was asked and told."""
-
-    task: Document
-    asked: list[tuple[dict[str, str], Document]] = field(default_factory=list)
-    told: list[Document] = field(default_factory=list)
-
-    def app(self) -> FastAPI:
-        app = FastAPI()
-
-        @app.post("/v1/chat/completions")
-        async def chat(request: Request) -> StreamingResponse:
-            body = await request.json()
-            self.asked.append((dict(request.headers), body))
-            turn = sum(message["role"] == "assistant" for message in body["messages"])
-            events = [f"data: {json.dumps(each)}\n\n" for each in chunks(self.task["demonstration"][turn])]
-            receipt = {"x-ratchet-receipt": f"receipt-{turn}.0123456789abcdef"}
-            return StreamingResponse(
-                iter([*events, "data: [DONE]\n\n"]), headers=receipt, media_type="text/event-stream"
-            )
-
-        @app.post("/v1/feedback")
-        async def feedback(request: Request) -> dict[str, str]:
-            self.told.append(await request.json())
-            return {}
-
-        return app
-
-
-def chunks(action: Any) -> Iterator[Document]:
-    """An action as deltas, arguments in pieces."""
-    deltas: list[Document] = [{"role": "assistant", "content": action if isinstance(action, str) else None}]
-    for index, each in enumerate([] if isinstance(action, str) else action if isinstance(action, list) else [action]):
-        arguments = json.dumps(each["arguments"])
-        function = {"name": each["name"], "arguments": arguments[:4]}
-        deltas.append({"tool_calls": [{"index": index, "id": f"c{index}", "type": "function", "function": function}]})
-        deltas.append({"tool_calls": [{"index": index, "function": {"arguments": arguments[4:]}}]})
-    for delta in deltas:
-        yield chunk(delta, None)
-    yield chunk({}, "stop" if isinstance(action, str) else "tool_calls")
-
-
-def chunk(delta: Document, reason: str | None) -> Document:
-    choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "ratchet-1-abc", "choices": [choice]}
-
-
 def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_receipt() -> None:
     task = of_kind("refund_two")
-    gateway = Gateway(task)
+    gateway = HelpdeskModel()
     with served(gateway.app()) as url:
         command = ("-m", "examples.helpdesk.agent", "--base-url", f"{url}/v1", "--tasks", task["task_id"])
         done = subprocess.run(
@@ -212,11 +160,10 @@ def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_r
     turns = len(task["demonstration"])
     assert json.loads(done.stdout) == {
         **{"episodes": 1, "successes": 1, "calls": turns, "refused": 0, "feedback": 1},
-        "models": {"ratchet-1-abc": turns},
+        "models": {"base": turns},
     }
     (verdict,) = gateway.told
-    receipt = f"receipt-{turns - 1}.0123456789abcdef"
-    assert verdict == {"receipt": receipt, "verifier": "helpdesk", "success": True, "score": 1.0}
+    assert verdict == {"receipt": receipt_of(turns - 1), "verifier": "helpdesk", "success": True, "score": 1.0}
     headers, last = gateway.asked[-1]
     assert (last["stream"], headers["x-ratchet-task"]) == (True, task["task_id"])
     called = [message for message in last["messages"] if len(message.get("tool_calls", ())) == 2]
