@@ -58,7 +58,7 @@ async def test_what_the_agent_asked_the_gateway_is_trusted_and_a_sandbox_brings_
             async def is_branched() -> bool:
                 judged = (await store.query(JUDGED_EPISODES))["judged"][0].as_py()
                 (state,) = (await store.query(BRANCHING_STATE)).to_pylist()
-                return judged == len(KINDS) and 0 < state["asked"] == state["answered"]
+                return bool(judged == len(KINDS) and 0 < state["asked"] == state["answered"])
 
             await eventually(is_branched, within_s=60)
             (counts,) = (await store.query(POLICY_EPISODES)).to_pylist()
