@@ -2,24 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import faust
 import structlog
 from pydantic import ValidationError
 
-from streams.assembly.assembly import assemble
+from streams.assembly.assembly import Assembled, assemble
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState, Unit
 from streams.assembly.status import AssemblyStatus
+from streams.calls.records import ANY_CALL_RECORD
 from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.worker import build_app, consume, publish
-from streams.otlp.records import ANY_RECORD, AnyRecord
+from streams.otlp.records import ANY_RECORD
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.tally import Tally
 from streams.settings import Secret
@@ -64,17 +65,19 @@ class Assembler:
                     await asyncio.to_thread(self.assemble, unit)
                 await self._drain(app)
                 if time.monotonic() - pruned > _PRUNE_EVERY_S:
-                    await asyncio.to_thread(self.state.prune, self.clock())
+                    unusable = await asyncio.to_thread(self.state.prune, self.clock())
+                    self.tally.add(AssemblyStatus(unusable_feedback=unusable))
                     pruned = time.monotonic()
                 await asyncio.sleep(_LOOK_EVERY_S)
 
-        consume(app, self.kafka.spans_topic, handle, within_s=_BATCH_WAIT_S)
+        for topic in (self.kafka.spans_topic, self.kafka.calls_topic):
+            consume(app, topic, handle, within_s=_BATCH_WAIT_S)
         app.task(keep_assembling)
         return app
 
     def keep(self, batch: list[Received]) -> list[Outgoing]:
-        """Make a batch durable; returns a dead-letter record for each record that is not from the OTLP intake."""
-        records: list[AnyRecord] = []
+        """Make a batch durable; returns a dead-letter record for each record that neither receiver wrote."""
+        records: list[Assembled] = []
         dead: list[Outgoing] = []
         for received in batch:
             if received.unreadable is not None:
@@ -82,9 +85,9 @@ class Assembler:
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
                 continue
             try:
-                records.append(ANY_RECORD.validate_json(received.value or b""))
+                records.append(self._read(received))
             except ValidationError as error:
-                reason = Unreadable(f"no span or log record: {error.error_count()} fields are wrong")
+                reason = Unreadable(f"no record of the topic {received.topic}: {error.error_count()} fields are wrong")
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
         repeated = self.state.add(records, self.clock())
         self.tally.add(AssemblyStatus(repeated=repeated, unreadable=len(dead)))
@@ -99,9 +102,9 @@ class Assembler:
             known,
             evaluations=self.settings.evaluations,
             max_event_bytes=self.settings.max_event_bytes,
+            earlier=self.state.earlier,
         )
-        key = self._key(records)
-        messages = [self._message(event, key) for event in assembly.events]
+        messages = [self._message(event, assembly.signers.get(event.event_id)) for event in assembly.events]
         self.state.close_unit(unit, records, assembly.episodes, messages)
         steps = sum(isinstance(event, StepEvent) for event in assembly.events)
         result = AssemblyStatus(
@@ -109,6 +112,8 @@ class Assembler:
             outcomes=len(assembly.events) - steps,
             without_content=assembly.without_content,
             unusable_evaluations=assembly.unusable_evaluations,
+            unusable_feedback=assembly.unusable_feedback,
+            superseded=assembly.superseded,
             too_large=assembly.too_large,
             absences=dict(assembly.absences),
             unrecognised=dict(assembly.unrecognised),
@@ -124,14 +129,16 @@ class Assembler:
             reach(CrashPoint.OUTBOX_PUBLISH_AFTER)
             await asyncio.to_thread(self.state.published, pending[-1].number)
 
-    def _key(self, records: Sequence[AnyRecord]) -> bytes | None:
-        """The signing key: that of the principal whose token came with the records, and of no other process."""
-        # One unit has one principal: traces are kept apart by it.
-        principal = records[0].principal if records else None
-        secret = self.keys.get(principal) if principal is not None else None
-        return secret.get_secret_value().encode() if secret is not None else None
+    def _read(self, received: Received) -> Assembled:
+        value = received.value or b""
+        if received.topic == self.kafka.calls_topic:
+            return ANY_CALL_RECORD.validate_json(value)
+        return ANY_RECORD.validate_json(value)
 
-    def _message(self, event: StepEvent | OutcomeEvent, key: bytes | None) -> Outgoing:
+    def _message(self, event: StepEvent | OutcomeEvent, signer: str | None) -> Outgoing:
+        """The event, signed with the key of the principal whose token came with its record, and of no other."""
         value = event.to_json()
+        secret = self.keys.get(signer) if signer is not None else None
+        key = secret.get_secret_value().encode() if secret is not None else None
         headers = ((SIGNATURE_HEADER, sign(key, value).encode()),) if key is not None else ()
         return Outgoing(self.kafka.events_topic, event.episode_id.encode(), value, headers)

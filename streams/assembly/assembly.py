@@ -1,143 +1,167 @@
-"""From the spans and log records of a trace or conversation to events. Pure; the assembler calls it.
+"""From the records of a trace or conversation to events. Pure; the assembler calls it.
 
-Every id follows from ids of the telemetry, so that what is assembled twice is recognised by the store.
+Every id follows from ids of the records, so that what is assembled twice is recognised by the store.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
-from pydantic import JsonValue
-
-from streams.assembly.chains import Chain, chains
-from streams.calls.absence import Absence
+from streams.assembly.captured import EarlierOf, continued_choices, read_captured
+from streams.assembly.chains import Call, Chain, Place, chains
+from streams.assembly.telemetry import read_telemetry
+from streams.assembly.verdicts import Verdict
+from streams.calls.records import CapturedCall, Feedback
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
 from streams.messages import Message
-from streams.otlp.dialects import DIALECTS, dialect_of
-from streams.otlp.model_calls import SpanCall, model_calls
-from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span
-from streams.otlp.unrecognised import unrecognised
+from streams.otlp.records import LogRecord, Span
 
-ENVIRONMENT = "otlp"
-EVALUATION = "gen_ai.evaluation.result"
-_ABSENT = "content of a model call in its trace is missing"
 _TOO_LARGE = "another event of its episode is too large to publish"
-_AGENT = ("gen_ai.agent.name", "agent.name", "service.name")
-_PRINCIPAL = (
-    "user.id",
-    "enduser.id",
-    "traceloop.association.properties.user_id",
-    "service.namespace",
-    "service.name",
-)
-_PASSED = frozenset({"pass", "passed", "true", "success", "correct", "yes"})
-_FAILED = frozenset({"fail", "failed", "false", "failure", "incorrect", "no"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The longest id, and the longest name, that an event may have.
+_LONGEST = 512
 
-Place = tuple[str, str]  # a record's trace key and span id
+Assembled: TypeAlias = Span | LogRecord | CapturedCall | Feedback
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """The events made of a trace or conversation.
 
-    `episodes` says which episode the span at a place is a step of. The rest counts model calls without content, also by
-    the reason for its absence; evaluations that belong to no episode or say neither pass nor fail; events too large to
-    publish; and spans of dialects that are not understood, by name.
+    `episodes` says which episode the call at a place is a step of, `signers` whose token came with an event. The rest
+    counts model calls without content, also by the reason for its absence; evaluations and feedback that belong to no
+    episode or say neither pass nor fail; replies that were superseded by another to the same messages; events too large
+    to publish; and spans of dialects that are not understood, by name.
     """
 
     events: tuple[StepEvent | OutcomeEvent, ...]
     episodes: Mapping[Place, str]
+    signers: Mapping[str, str | None] = field(default_factory=dict)
     without_content: int = 0
     unusable_evaluations: int = 0
+    unusable_feedback: int = 0
+    superseded: int = 0
     too_large: int = 0
     absences: Mapping[str, int] = field(default_factory=dict)
     unrecognised: Mapping[str, int] = field(default_factory=dict)
 
 
-def conversation_of(record: AnyRecord) -> str | None:
-    """The id of the conversation that the record says it belongs to."""
-    dialect = dialect_of(record) if isinstance(record, Span) else None
-    names = (DIALECTS[-1].conversation, *((dialect.conversation,) if dialect else ()))
-    return next((found for name in names if (found := _text(record.attributes.get(name)))), None)
-
-
 def assemble(
     name: str,
-    records: Sequence[AnyRecord],
+    records: Sequence[Assembled],
     known: Mapping[Place, str],
     *,
     evaluations: Sequence[str] = (),
     max_event_bytes: int = 900_000,
+    earlier: EarlierOf = lambda _: lambda _: None,
 ) -> Assembly:
     """Assemble what has come of the trace or conversation `name`.
 
-    `known` are the episodes that were assembled of it before, and are closed. The first append-only conversation is
-    the episode `name`, each further one `name/SPAN` by its first span. An evaluation judges the episode that its span
-    is a step of, else the first one of its trace. `evaluations` names those that count; empty counts all.
+    `known` are the episodes that were assembled of it before, and are closed. The first append-only conversation that
+    is not superseded is the episode `name`, each further one `name/CALL` by its first call. A verdict judges the
+    episode that its call is a step of; an evaluation of no call the first one of its trace; feedback on the unit the
+    episode `name`. `evaluations` names those that count; empty counts all. `earlier` gives the responses that a call
+    may name.
 
-    Where content of a call was hidden or cut off, what is left of the conversations of its trace is not all of them:
-    their steps are flagged, so that nothing is learned from them. So are those of an episode of which an event is too
-    large.
+    Where content of a call was hidden or cut off, the steps of what is left are flagged, so that nothing is learned
+    from them. So are those of an episode of which an event is too large.
     """
-    spans = [record for record in records if isinstance(record, Span)]
-    logs = [record for record in records if isinstance(record, LogRecord)]
-    calls, absent = model_calls(spans, [record for record in logs if record.name != EVALUATION])
-    context = _Context(spans)
-    broken = {call.span.trace_key: call.reason for call in absent if call.reason.breaks_episodes}
+    telemetry = read_telemetry([each for each in records if isinstance(each, Span | LogRecord)], evaluations)
+    captured = read_captured(
+        [each for each in records if isinstance(each, CapturedCall)],
+        [each for each in records if isinstance(each, Feedback)],
+        earlier,
+    )
+    name = _short(name)
+    found = sorted(chains([*telemetry.calls, *captured.calls]), key=lambda chain: chain.superseded)
     events: list[StepEvent | OutcomeEvent] = []
+    signers: dict[str, str | None] = {}
     episodes: dict[Place, str] = {}
-    for chain in chains(calls):
-        episode = f"{name}/{chain.calls[0].span.span_id}" if known or episodes else name
-        reason = next((broken[trace] for call in chain.calls if (trace := call.span.trace_key) in broken), None)
-        events += _steps(episode, chain, context, reason)
-        episodes |= {(call.span.trace_key, call.span.span_id): episode for call in chain.calls}
+    for chain in found:
+        first = chain.calls[0]
+        episode = _short(f"{name}/{first.name}") if known or episodes else name
+        events += _steps(episode, chain)
+        signers |= {call.event_id: call.signer for call in chain.calls}
+        episodes |= {call.place: episode for call in chain.calls}
+    gone_on = continued_choices(call for chain in found for call in chain.calls[:-1])
+    episodes |= {(receipt, ""): episodes[call.place] for receipt, call in gone_on.items()}
     judged = dict(known) | episodes
     first_of_trace = {trace: episode for (trace, _), episode in reversed(judged.items())}
-    verdicts = [
-        _outcome(evaluation, judged.get(evaluation.place) or first_of_trace.get(evaluation.place[0]))
-        for evaluation in _evaluations(spans, logs)
-        if not evaluations or evaluation.attributes.get("gen_ai.evaluation.name") in evaluations
-    ]
-    events += [verdict for verdict in verdicts if verdict is not None]
+
+    def outcome(verdict: Verdict) -> OutcomeEvent | None:
+        if verdict.place is None:
+            return _outcome(verdict, name)
+        other = first_of_trace.get(verdict.place[0]) if verdict.anywhere else None
+        return _outcome(verdict, judged.get(verdict.place) or other)
+
+    evaluated = [outcome(verdict) for verdict in telemetry.verdicts]
+    fed_back = [outcome(verdict) for verdict in captured.verdicts]
+    signers |= {verdict.event_id: verdict.signer for verdict in (*telemetry.verdicts, *captured.verdicts)}
+    events += [each for each in (*evaluated, *fed_back) if each is not None]
     small = _publishable(events, max_event_bytes)
+    absences = Counter(telemetry.absences) + Counter(captured.absences)
     return Assembly(
         small,
         episodes,
-        without_content=len(absent),
-        unusable_evaluations=verdicts.count(None),
+        signers,
+        without_content=absences.total(),
+        unusable_evaluations=evaluated.count(None),
+        unusable_feedback=fed_back.count(None),
+        superseded=sum(chain.superseded for chain in found),
         too_large=len(events) - len(small),
-        absences=Counter(call.reason.value for call in absent),
-        unrecognised=unrecognised(spans, [call.span for call in calls]),
+        absences=absences,
+        unrecognised=telemetry.unrecognised,
     )
 
 
-class _Context:
-    """Finds what is said of a whole trace: on the span itself, else on any span of its trace, else on the resource."""
-
-    def __init__(self, spans: Iterable[Span]) -> None:
-        self._traces: dict[str, Attributes] = {}
-        for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id), reverse=True):
-            self._traces.setdefault(span.trace_key, {}).update(span.attributes)
-
-    def find(self, span: Span, names: Iterable[str]) -> str | None:
-        places = (span.attributes, self._traces[span.trace_key], span.resource)
-        return next((found for name in names for place in places if (found := _text(place.get(name)))), None)
-
-
-def _steps(episode: str, chain: Chain, context: _Context, absence: Absence | None) -> Iterator[StepEvent]:
+def _steps(episode: str, chain: Chain) -> Iterator[StepEvent]:
     first = chain.calls[0]
     task = Task(
-        environment=context.find(first.span, ("ratchet.task.environment",)) or ENVIRONMENT,
-        task_id=context.find(first.span, ("ratchet.task.id",)) or _task_id(first.chat.messages),
-        seed=_seed(context.find(first.span, ("ratchet.task.seed",))),
+        environment=_short(first.environment),
+        task_id=_short(first.task_id or task_of(first.chat.messages)),
+        seed=first.seed,
     )
-    flag = f"{_ABSENT}: {absence.value}" if absence is not None else None
+    flag = next((call.flag for call in chain.calls if call.flag is not None), None)
     for number, call in enumerate(chain.calls):
-        step = _step(episode, number, call, chain, task, context)
-        yield step if flag is None else step.model_copy(update={"flag": flag})
+        yield _step(episode, number, call, chain, task, flag)
+
+
+def _step(episode: str, number: int, call: Call, chain: Chain, task: Task, flag: str | None) -> StepEvent:
+    done = number == len(chain.calls) - 1
+    return StepEvent(
+        event_id=call.event_id,
+        episode_id=episode,
+        step=number,
+        agent=_short(call.agent),
+        principal=_short(call.principal),
+        recorded_at=_time(call.ended_ns),
+        task=task,
+        tools=call.chat.tools or (),
+        messages=call.chat.messages,
+        action=call.chat.action,
+        observation=() if done else chain.observations[number],
+        done=done,
+        actor=Actor(kind="policy", adapter=None if call.chat.model is None else _short(call.chat.model)),
+        flag=flag,
+        receipt=call.receipt,
+    )
+
+
+def _outcome(verdict: Verdict, episode: str | None) -> OutcomeEvent | None:
+    if episode is None or verdict.success is None:
+        return None
+    return OutcomeEvent(
+        event_id=verdict.event_id,
+        episode_id=episode,
+        verifier=_short(verdict.verifier),
+        success=verdict.success,
+        score=verdict.score,
+        evidence=dict(verdict.evidence),
+        recorded_at=_time(verdict.given_ns),
+    )
 
 
 def _publishable(events: Sequence[StepEvent | OutcomeEvent], most: int) -> tuple[StepEvent | OutcomeEvent, ...]:
@@ -157,26 +181,7 @@ def _publishable(events: Sequence[StepEvent | OutcomeEvent], most: int) -> tuple
     return tuple(event for event in flagged if fits(event))  # the flag itself makes an event larger
 
 
-def _step(episode: str, number: int, call: SpanCall, chain: Chain, task: Task, context: _Context) -> StepEvent:
-    done = number == len(chain.calls) - 1
-    return StepEvent(
-        event_id=call.span.record_id,
-        episode_id=episode,
-        step=number,
-        agent=context.find(call.span, _AGENT) or ENVIRONMENT,
-        principal=call.span.principal or context.find(call.span, _PRINCIPAL) or ENVIRONMENT,
-        recorded_at=_EPOCH + timedelta(microseconds=call.span.end_ns // 1000),
-        task=task,
-        tools=call.chat.tools or (),
-        messages=call.chat.messages,
-        action=call.chat.action,
-        observation=() if done else chain.observations[number],
-        done=done,
-        actor=Actor(kind="policy", adapter=call.chat.model),
-    )
-
-
-def _task_id(messages: Sequence[Message]) -> str:
+def task_of(messages: Sequence[Message]) -> str:
     """A hash of the messages up to the user's first: a chat and its continuation must fall into the same split."""
     parts: list[str] = []
     for message in messages:
@@ -191,70 +196,10 @@ def _task_id(messages: Sequence[Message]) -> str:
     return content_id("otlp-task", *parts)
 
 
-def _seed(text: str | None) -> int:
-    try:
-        seed = int(text or 0)
-    except ValueError:
-        return 0
-    return seed if -(2**63) <= seed < 2**63 else 0
+def _time(nanoseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluation:
-    place: Place
-    time_ns: int
-    attributes: Attributes
-    record_id: str
-
-
-def _evaluations(spans: Iterable[Span], logs: Iterable[LogRecord]) -> Iterator[_Evaluation]:
-    for record in logs:
-        if record.name == EVALUATION:
-            fields = record.attributes | record.body if isinstance(record.body, dict) else record.attributes
-            yield _Evaluation((record.trace_key, record.span_id), record.time_ns, fields, record.record_id)
-    for span in spans:
-        for number, event in enumerate(span.events):
-            if event.name == EVALUATION:
-                yield _Evaluation(
-                    (span.trace_key, span.span_id),
-                    event.time_ns,
-                    event.attributes,
-                    content_id(span.record_id, str(number)),
-                )
-
-
-def _outcome(evaluation: _Evaluation, episode: str | None) -> OutcomeEvent | None:
-    success = _passed(evaluation.attributes)
-    if episode is None or success is None:
-        return None
-    score = evaluation.attributes.get("gen_ai.evaluation.score.value")
-    explanation = _text(evaluation.attributes.get("gen_ai.evaluation.explanation"))
-    label = _text(evaluation.attributes.get("gen_ai.evaluation.score.label"))
-    evidence = {"label": label, "explanation": explanation}
-    return OutcomeEvent(
-        event_id=evaluation.record_id,
-        episode_id=episode,
-        verifier=_text(evaluation.attributes.get("gen_ai.evaluation.name")) or ENVIRONMENT,
-        success=success,
-        score=float(score) if isinstance(score, int | float) else float(success),
-        evidence={key: text for key, text in evidence.items() if text},
-        recorded_at=_EPOCH + timedelta(microseconds=evaluation.time_ns // 1000),
-    )
-
-
-def _passed(attributes: Attributes) -> bool | None:
-    """The decision of an evaluation. A score alone decides nothing: each evaluator has its own scale.
-
-    `gen_ai.evaluation.passed` is not of the conventions: some vendors' evaluators write it, and mean it for this.
-    """
-    flag = attributes.get("gen_ai.evaluation.passed")
-    if isinstance(flag, bool):
-        return flag
-    label = (_text(attributes.get("gen_ai.evaluation.score.label")) or "").lower()
-    return True if label in _PASSED else False if label in _FAILED else None
-
-
-def _text(value: JsonValue) -> str | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    return str(value) if isinstance(value, str | int | float) else None
+def _short(text: str) -> str:
+    """The text as an id or a name, which has a greatest length: a longer one is known by its hash."""
+    return text if len(text) <= _LONGEST else content_id(text)

@@ -1,77 +1,118 @@
 """Assignment of model calls to conversations: a trace holds one append-only conversation, or several. Pure.
 
 An episode is an append-only conversation, so calls of sub-agents, of judges, or of an agent that rewrites its history
-become episodes of their own.
+become episodes of their own. So does a reply that was not gone on with, because the same was asked again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from streams.calls.json_values import compact
-from streams.messages import Message, Messages
-from streams.otlp.dialects.texts import decoded
-from streams.otlp.model_calls import SpanCall
+from streams.assembly.continuation import answered, asked, continued, newest_reply
+from streams.calls.chat import Chat
+from streams.messages import Messages
+
+Place: TypeAlias = tuple[str, str]  # a span's trace key and id; a captured call's receipt, and its choice if several
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A model call. `name` tells an episode that begins with it from others of its unit.
+
+    `agent`, `principal`, `environment`, `task_id` and `seed` are those of its event; without `task_id` the task is
+    known by its opening. `signer` is the principal whose token came with it. `flag` says why nothing may be learned
+    from its episode.
+    """
+
+    place: Place
+    name: str
+    event_id: str
+    began_ns: int
+    ended_ns: int
+    chat: Chat
+    agent: str
+    principal: str
+    environment: str
+    task_id: str | None = None
+    seed: int = 0
+    receipt: str | None = None
+    signer: str | None = None
+    flag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Calls of which each continues the one before. `observations` came back between them."""
+    """Calls of which each continues the one before. `observations` came back between them.
 
-    calls: list[SpanCall]
-    observations: list[Messages] = field(default_factory=list)
+    `superseded` where its first messages were answered again, and that answer was gone on with, or is the later one.
+    """
+
+    calls: Sequence[Call]
+    observations: Sequence[Messages]
+    superseded: bool = False
 
 
-def chains(calls: Iterable[SpanCall]) -> list[Chain]:
+@dataclass(slots=True)
+class _Node:
+    call: Call
+    asked: str
+    parent: "_Node | None" = None
+    children: "list[_Node]" = field(default_factory=list)
+    depth: int = 1  # calls on the longest way from here on
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Of several answers to the same, the one that was gone on with the farthest counts, of equals the latest."""
+        return self.depth, self.call.began_ns, self.call.event_id
+
+
+def chains(calls: Iterable[Call]) -> list[Chain]:
     """The append-only conversations that the calls form, in order of their first calls.
 
     A call continues another if it saw the same messages, then the other's reply, then something that is not a reply.
-    Reasoning does not count: most agents send it back never, or only until the turn is over.
+    Where several continue the same call, the one that was gone on with the farthest, else the latest, stays with it;
+    each other begins a conversation whose first state has the history.
     """
-    found: list[Chain] = []
-    open_at: dict[tuple[object, object], Chain] = {}
-    for call in calls:
-        messages = call.chat.messages
-        seen = tuple(_as_seen(message) for message in messages)
-        replied = max((place for place, item in enumerate(messages) if item.role == "assistant"), default=len(seen))
-        chain = open_at.pop((seen[:replied], _as_said(messages[replied])), None) if replied + 1 < len(seen) else None
-        if chain is None:
-            found.append(chain := Chain([call]))
-        else:
-            # Agents trim replies, and rewrite arguments, before they put them into the history; instrumentations
-            # lose ids of calls in one of the two. What they went on with is what was done.
-            last, history = chain.calls[-1], messages[replied]
-            told = {"content": history.content, "tool_calls": history.tool_calls}
-            chain.calls[-1] = replace(last, chat=replace(last.chat, action=last.chat.action.model_copy(update=told)))
-            chain.observations.append(messages[replied + 1 :])
-            chain.calls.append(call)
-        open_at[seen, _as_said(call.chat.action)] = chain
-    return found
+    nodes = [_Node(call, asked(call.chat)) for call in calls]
+    # A call saw more than the one that it continues, whatever the clocks of two machines say.
+    nodes.sort(key=lambda node: (len(node.call.chat.messages), node.call.began_ns, node.call.event_id))
+    said: dict[str, list[_Node]] = {}
+    for node in nodes:
+        before = continued(node.call.chat)
+        if before is not None and (candidates := said.get(before)):
+            # Equal chats that go on differently are as many chats.
+            parent = next((each for each in reversed(candidates) if not each.children), candidates[-1])
+            parent.children.append(node)
+            node.parent = parent
+        said.setdefault(answered(node.call.chat), []).append(node)
+    for node in reversed(nodes):
+        if node.parent is not None:
+            node.parent.depth = max(node.parent.depth, node.depth + 1)
+    best: dict[str, _Node] = {}
+    for node in nodes:
+        if node.asked not in best or node.rank > best[node.asked].rank:
+            best[node.asked] = node
+    firsts = [node for node in nodes if node.parent is None or _next(node.parent) is not node]
+    firsts.sort(key=lambda node: (node.call.began_ns, node.call.event_id))
+    return [_chain(first, best[first.asked] is not first) for first in firsts]
 
 
-def _as_seen(message: Message) -> tuple[object, ...]:
-    """What a model saw of a message: all but its reasoning and its annotations."""
-    ids = tuple(call.id for call in message.calls)
-    content = message.content if _has_media(message) else message.text
-    return (message.role, message.tool_call_id, ids, content, _calls(message))
+def _next(node: _Node) -> _Node | None:
+    return max(node.children, key=lambda child: child.rank, default=None)
 
 
-def _as_said(reply: Message) -> tuple[object, ...]:
-    """What a reply says and calls, the same for the reply itself and for it in a history."""
-    return (reply.content if _has_media(reply) else reply.text.strip(), _calls(reply))
-
-
-def _calls(message: Message) -> tuple[object, ...]:
-    return tuple(
-        (call.function.name, _same_json(call.function.arguments)) if call.function is not None else call.type
-        for call in message.calls
-    )
-
-
-def _has_media(message: Message) -> bool:
-    return isinstance(message.content, tuple) and any(part.text is None for part in message.content)
-
-
-def _same_json(text: str) -> str:
-    """The text, or another of the same JSON value; no arguments are an empty object."""
-    value = decoded(text or "{}")
-    return text if isinstance(value, str) else compact(value, sort_keys=True)
+def _chain(first: _Node, superseded: bool) -> Chain:
+    calls, observations = [first.call], []
+    node = _next(first)
+    while node is not None:
+        messages, replied = node.call.chat.messages, newest_reply(node.call.chat)
+        assert replied is not None  # it continues another
+        # Agents trim replies, and rewrite arguments, before they put them into the history; instrumentations
+        # lose ids of calls in one of the two. What they went on with is what was done.
+        last, history = calls[-1], messages[replied]
+        told = {"content": history.content, "tool_calls": history.tool_calls}
+        calls[-1] = replace(last, chat=replace(last.chat, action=last.chat.action.model_copy(update=told)))
+        observations.append(messages[replied + 1 :])
+        calls.append(node.call)
+        node = _next(node)
+    return Chain(calls, observations, superseded)

@@ -46,6 +46,8 @@ class _Figures(Collector):
             ("ratchet_assembly_outcomes", "Outcomes that were assembled.", status.outcomes),
             ("ratchet_assembly_too_large", "Events that no broker takes.", status.too_large),
             ("ratchet_assembly_unusable_evaluations", "Evaluations of no use.", status.unusable_evaluations),
+            ("ratchet_assembly_unusable_feedback", "Feedback on no known call.", status.unusable_feedback),
+            ("ratchet_assembly_superseded", "Replies that others to the same took the place of.", status.superseded),
         ):
             yield CounterMetricFamily(name, meaning, value=value)
         absent = CounterMetricFamily(

@@ -11,16 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from streams.assembly.assembly import Place, conversation_of
+from pydantic import Field, TypeAdapter
+
+from streams.assembly import index
+from streams.assembly.arrivals import admit, place_of
+from streams.assembly.assembly import Assembled
+from streams.assembly.chains import Place
 from streams.assembly.settings import AssemblySettings
+from streams.calls.faces import Earlier
+from streams.calls.records import CapturedCall
 from streams.errors import StoreError
-from streams.ids import content_id
 from streams.kafka.records import Outgoing
-from streams.otlp.records import ANY_RECORD, AnyRecord, Span
+from streams.messages import Messages
 from streams.runtime.crash_points import CrashPoint, reach
 
+# `traces.kind` is a `Kind`. A captured call, and feedback, is a trace of its own. Feedback whose call has not come is
+# in the unit of its receipt, which is not open.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, trace TEXT NOT NULL, span TEXT NOT NULL,
@@ -28,34 +36,33 @@ CREATE TABLE IF NOT EXISTS records (
 );
 CREATE INDEX IF NOT EXISTS records_of_trace ON records(trace);
 CREATE TABLE IF NOT EXISTS traces (
-    trace TEXT PRIMARY KEY, unit TEXT NOT NULL, name TEXT NOT NULL, conversation INTEGER NOT NULL,
+    trace TEXT PRIMARY KEY, unit TEXT NOT NULL, name TEXT NOT NULL, kind INTEGER NOT NULL,
     rooted INTEGER NOT NULL, open INTEGER NOT NULL, bytes INTEGER NOT NULL, last REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS traces_of_unit ON traces(unit);
 CREATE INDEX IF NOT EXISTS open_traces ON traces(unit) WHERE open;
+CREATE INDEX IF NOT EXISTS traces_by_name ON traces(name);
 CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, topic TEXT NOT NULL, key BLOB, value BLOB, headers TEXT NOT NULL
 );
 """
 _DUE = """
 SELECT unit, name FROM traces WHERE open GROUP BY unit
-HAVING max(last) <= :now - CASE WHEN max(conversation) THEN :conversation WHEN min(rooted) THEN :settle ELSE :idle END
+HAVING max(last) <= :now - CASE max(kind)
+        WHEN 4 THEN :settle WHEN 3 THEN :episode WHEN 2 THEN :call WHEN 1 THEN :conversation
+        ELSE CASE WHEN min(rooted) THEN :settle ELSE :idle END
+    END
     OR sum(bytes) >= :bytes
 ORDER BY max(last) LIMIT 100
 """
-_ADD_TRACE = """
-INSERT INTO traces VALUES (:trace, :unit, :name, :conversation, :rooted, 1, :bytes, :now)
-ON CONFLICT (trace) DO UPDATE SET
-    unit = CASE WHEN conversation OR NOT excluded.conversation THEN unit ELSE excluded.unit END,
-    name = CASE WHEN conversation OR NOT excluded.conversation THEN name ELSE excluded.name END,
-    conversation = max(conversation, excluded.conversation), rooted = max(rooted, excluded.rooted),
-    open = 1, bytes = bytes + excluded.bytes, last = excluded.last
-"""
+
+
+_RECORD: TypeAdapter[Assembled] = TypeAdapter(Annotated[Assembled, Field(discriminator="record")])
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A trace, or the traces of one conversation: what is assembled together. `name` is its id to the outside."""
+    """A trace, or the traces or calls of one conversation: what is assembled together. `name` is its id outside."""
 
     key: str
     name: str
@@ -94,7 +101,7 @@ class AssemblyState:
             connection.execute("PRAGMA synchronous = FULL")
             # What was said leaves the file when its events are decided on.
             connection.execute("PRAGMA secure_delete = ON")
-            connection.executescript(_SCHEMA)
+            connection.executescript(_SCHEMA + index.SCHEMA)
             connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}; only one assemble role may have it open") from error
@@ -104,32 +111,21 @@ class AssemblyState:
         with self._lock:
             self._connection.close()
 
-    def add(self, records: Sequence[AnyRecord], now: float) -> int:
+    def add(self, records: Sequence[Assembled], now: float) -> int:
         """Keep the records, durably when this returns. Returns how many were here before."""
         repeated = 0
-        with self._transaction("keep spans") as connection:
+        with self._transaction("keep records") as connection:
             for record in records:
                 value = record.to_json()
+                trace, span = place_of(record)
                 cursor = connection.execute(
                     "INSERT INTO records (id, trace, span, value) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                    (record.record_id, record.trace_key, record.span_id, value),
+                    (record.record_id, trace, span, value),
                 )
                 if not cursor.rowcount:
                     repeated += 1
                     continue
-                conversation = conversation_of(record)
-                connection.execute(
-                    _ADD_TRACE,
-                    {
-                        "trace": record.trace_key,
-                        "unit": content_id(record.principal or "", conversation) if conversation else record.trace_key,
-                        "name": conversation or record.trace_id,
-                        "conversation": conversation is not None,
-                        "rooted": isinstance(record, Span) and not record.parent_id,
-                        "bytes": len(value),
-                        "now": now,
-                    },
-                )
+                admit(connection, record, len(value), now)
         return repeated
 
     def due(self, now: float) -> list[Unit]:
@@ -138,6 +134,8 @@ class AssemblyState:
         limits = {
             "now": now,
             "conversation": settings.conversation_idle_s,
+            "call": settings.call_idle_s,
+            "episode": settings.episode_idle_s,
             "settle": settings.settle_s,
             "idle": settings.idle_s,
             "bytes": settings.max_open_bytes,
@@ -145,7 +143,17 @@ class AssemblyState:
         with self._errors_explained("look for complete traces"), self._lock:
             return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
 
-    def read(self, unit: Unit) -> tuple[list[AnyRecord], Mapping[Place, str]]:
+    def earlier(self, call: CapturedCall) -> Earlier:
+        """The messages of responses that the call may name."""
+        find = index.earlier_of(self._connection, call)
+
+        def messages(identity: str) -> Messages | None:
+            with self._errors_explained("read a response"), self._lock:
+                return find(identity)
+
+        return messages
+
+    def read(self, unit: Unit) -> tuple[list[Assembled], Mapping[Place, str]]:
         """The records of the unit that are not assembled yet, in order of arrival, and the episodes made of others."""
         with self._errors_explained("read spans"), self._lock:
             values = self._connection.execute(
@@ -158,17 +166,18 @@ class AssemblyState:
                 "WHERE unit = ? AND episode IS NOT NULL ORDER BY number",
                 (unit.key,),
             ).fetchall()
-        return [ANY_RECORD.validate_json(row[0]) for row in values], {(row[0], row[1]): row[2] for row in known}
+        return [_RECORD.validate_json(row[0]) for row in values], {(row[0], row[1]): row[2] for row in known}
 
     def close_unit(
-        self, unit: Unit, records: Sequence[AnyRecord], episodes: Mapping[Place, str], messages: Sequence[Outgoing]
+        self, unit: Unit, records: Sequence[Assembled], episodes: Mapping[Place, str], messages: Sequence[Outgoing]
     ) -> None:
         """Put the messages into the outbox and forget what the assembled records say, in one transaction."""
         with self._transaction("close an episode") as connection:
             connection.executemany(
                 "UPDATE records SET value = NULL, episode = ? WHERE id = ?",
-                ((episodes.get((record.trace_key, record.span_id)), record.record_id) for record in records),
+                ((episodes.get(place_of(record)), record.record_id) for record in records),
             )
+            index.forget(connection, [record.receipt for record in records if isinstance(record, CapturedCall)])
             connection.executemany(
                 "INSERT INTO outbox (topic, key, value, headers) VALUES (?, ?, ?, ?)",
                 (
@@ -203,13 +212,21 @@ class AssemblyState:
         with self._transaction("mark events as published") as connection:
             connection.execute("DELETE FROM outbox WHERE number <= ?", (number,))
 
-    def prune(self, now: float) -> None:
-        """Forget the traces that have been closed for longer than the retention."""
+    def prune(self, now: float) -> int:
+        """Forget what has been closed for longer than the retention, and responses that nobody may name any more.
+
+        Returns how much feedback was among it whose call never came.
+        """
         with self._transaction("prune traces") as connection:
             before = (now - self._settings.retention_s,)
             old = "SELECT trace FROM traces WHERE NOT open AND last < ?"
+            (waited,) = connection.execute(
+                f"SELECT count(*) FROM records WHERE value IS NOT NULL AND trace IN ({old})", before
+            ).fetchone()
             connection.execute(f"DELETE FROM records WHERE trace IN ({old})", before)
             connection.execute("DELETE FROM traces WHERE NOT open AND last < ?", before)
+            connection.execute("DELETE FROM responses WHERE last < ?", (now - self._settings.history_s,))
+        return int(waited)
 
     @contextmanager
     def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:

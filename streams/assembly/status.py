@@ -14,6 +14,8 @@ class AssemblyStatus(Record):
     outcomes: int = 0
     without_content: int = 0
     unusable_evaluations: int = 0
+    unusable_feedback: int = 0
+    superseded: int = 0
     too_large: int = 0
     absences: dict[str, int] = Field(default={}, description="Model calls without content, by the reason.")
     unrecognised: dict[str, int] = Field(

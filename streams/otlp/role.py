@@ -1,4 +1,4 @@
-"""The otlp role: one process that takes OTLP over HTTP and puts it into the log, from where the assemble role takes it."""
+"""The otlp role: one process that puts OTLP over HTTP into the log, from where the assemble role takes it."""
 
 import asyncio
 

@@ -55,21 +55,13 @@ class OtlpRole:
         told = (self._kafka, self.settings, self.assembly)
         statuses = (f"{self.url}/status", f"{self.assembler_url}/status")
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                _ROLE,
-                *(part.model_dump_json() for part in (self._kafka, self.settings, self.assembly)),
-            ],
+            [sys.executable, "-c", _ROLE, *(part.model_dump_json() for part in told)],
             env=os.environ | {VARIABLE: crash_at},
             preexec_fn=lambda: die_with_parent(parent),
         )
         process = self.process
         until(
-            lambda: (
-                process.poll() is not None
-                or all(map(httpx.get, (f"{self.url}/status", f"{self.assembler_url}/status")))
-            ),
+            lambda: process.poll() is not None or all(map(httpx.get, statuses)),
             "the roles start",
             errors=(httpx.TransportError,),
         )

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.assembly.assembly import assemble, conversation_of
+from streams.assembly.assembly import assemble
+from streams.assembly.telemetry import conversation_of
 from streams.events import EVENT
 from streams.otlp.records import ANY_RECORD, AnyRecord, LogRecord, Span, SpanEvent
 
