@@ -30,7 +30,7 @@ from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, print_json, status_table
 from daemon.demo.demo import run_demo
-from daemon.demo.plan import DemoPlan
+from daemon.demo.scenarios import SCENARIOS, ScenarioName
 from daemon.learning.domain import SET, UNSET, check_domain
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
@@ -57,14 +57,18 @@ app = typer.Typer(
 @app.command()
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Do the same with less, proving less.")] = False,
+    scenario: Annotated[
+        ScenarioName, typer.Option(help="A text game's agent, or a support desk's that calls tools.")
+    ] = ScenarioName.TEXT_GAME,
     seed: Annotated[int, typer.Option(help="Seed of the order of tasks, of branching and of training.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Teach a real language model on a real environment, end to end, on embedded defaults."""
     _log_from(logging.ERROR)  # the narrator tells the rest
-    plan = DemoPlan.quick(seed) if quick else DemoPlan.full(seed)
+    chosen = SCENARIOS[scenario]
+    plan = chosen.plan(seed, quick=quick)
     with Narrator() as narrator:
-        report = run_async(run_demo(plan, narrator))
+        report = run_async(run_demo(plan, narrator, chosen))
     if as_json:
         print_json(report.model_dump_json(by_alias=True))
     else:

@@ -6,9 +6,9 @@ kept out, an operator rolls back, and every event is accounted for.
 
 import asyncio
 import fcntl
+import os
 import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from daemon.config import Settings
 from daemon.console import Narrator
 from daemon.demo.plan import (
-    TWC,
+    CaptureCounts,
     CycleLine,
     DemoBranchCounts,
     DemoPlan,
@@ -30,27 +30,26 @@ from daemon.demo.plan import (
     RollbackLine,
 )
 from daemon.demo.sabotage import damaged_copy
+from daemon.demo.scenario import REPOSITORY, Command, Scenario
+from daemon.demo.text_game import TEXT_GAME
 from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
-from daemon.roles import Role
 from daemon.supervisor import Supervisor
 from evaluation.gates.significance import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from learners.base_model import resolve_base
 from learners.settings import LoraSettings, Stage
 from learners.trajectories import RECOVERY
-from streams.branching.settings import RecoverySettings
 from streams.errors import ConfigurationError, RatchetError
 from streams.events import Task
 from streams.ids import uuid7
 from streams.kafka.topics import end_offsets
 from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
-from streams.store.queries.learning import RECORDS_OF_TOPIC
+from streams.store.queries.learning import JUDGED_EPISODES, POLICY_EPISODES, RECORDS_OF_TOPIC
 from streams.trust.holdout import Split
 
-AGENT = Path(__file__).parents[2] / "examples" / "textworld_agent.py"
 OPERATOR = "demo"
 _POLL_S = 0.5
 _BRANCHING_TIMEOUT_S = 900.0
@@ -59,37 +58,49 @@ _FEW = 4
 
 
 class AgentSummary(BaseModel):
-    """The last line of the agent's output. `models` counts its replies by the model that gave them."""
+    """The last line of the agent's output. `models` counts its replies by the model that gave them.
+
+    `feedback` counts the episodes that it gave its verdict on, where it publishes no events.
+    """
 
     # Not a `FrozenModel`: an agent says more than is shown here.
 
     episodes: int
     successes: int
-    events: int
-    models: dict[str, int]
+    events: int = 0
+    feedback: int | None = None
+    models: dict[str, int] = {}
+
+    @property
+    def calls(self) -> int:
+        return sum(self.models.values())
+
+    @property
+    def judged(self) -> int:
+        return self.episodes if self.feedback is None else self.feedback
 
 
-async def run_demo(plan: DemoPlan, narrator: Narrator) -> DemoReport:
+async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT_GAME) -> DemoReport:
     """Run the demo in `.ratchet/demo`, which is emptied first, and write `report.json` there.
 
     Raises `RatchetError` when a step cannot be carried out. Whatever happens, no process is left behind.
     """
     began = time.monotonic()
-    if not AGENT.is_file():
-        raise ConfigurationError(f"the demo's agent is not at {AGENT}: run the demo from a clone of the repository")
+    scenario.check()
     given = Settings.read()
     with _only_one(given.home / "demo.lock"):
         home = given.home / "demo"
         shutil.rmtree(home, ignore_errors=True)
         narrator.say(f"preparing the base model {given.model} (half a minute the first time)")
         base = await asyncio.to_thread(resolve_base, given.model, given.home)
-        settings = _embedded(given, plan, home)
+        settings = _embedded(given, plan, scenario, home)
         narrator.say(f"starting the roles; their logs are in {home}/logs")
         async with (
-            Supervisor(settings, base, (Role.RECORD, Role.BRANCH, Role.SERVE)) as supervisor,
+            Supervisor(settings, base, scenario.roles) as supervisor,
             open_loop(supervisor.settings, base) as loop,
         ):
-            report = await Demo(plan, narrator, _bounded(loop, plan), _train_tasks(loop, plan)).run(began)
+            demo = Demo(plan, narrator, _bounded(loop, plan), _train_tasks(loop, plan), scenario)
+            report = await demo.run(began)
         write_atomically(home / "report.json", report.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
         narrator.say(f"the report is {home}/report.json")
         return report
@@ -97,12 +108,18 @@ async def run_demo(plan: DemoPlan, narrator: Narrator) -> DemoReport:
 
 @dataclass(slots=True)
 class Demo:
-    """A demo under way. `tasks` yields tasks of the train split, each once."""
+    """A demo under way. `tasks` yields tasks of the train split, each once.
+
+    `judged` episodes have been played and judged so far, with `calls` of the policy.
+    """
 
     plan: DemoPlan
     narrator: Narrator
     loop: Loop
     tasks: Iterator[Task]
+    scenario: Scenario = TEXT_GAME
+    judged: int = 0
+    calls: int = 0
 
     async def run(self, began: float) -> DemoReport:
         await self.play("expert", self.plan.demonstrations)
@@ -126,39 +143,29 @@ class Demo:
             rollback=await self.roll_back(),
             events=await self.account(),
             branches=await self.branches(),
+            captured=await self.captured() if self.scenario.captured else None,
+            scenario=self.scenario.name,
             wall_seconds=round(time.monotonic() - began, 1),
         )
 
     async def play(self, role: str, count: int) -> AgentSummary:
         """Let the agent, in a process of its own, play `count` fresh tasks; wait until the loop has digested them."""
-        tasks = [task.task_id for _, task in zip(range(count), self.tasks, strict=False)]
-        kafka, serving = self.loop.settings.kafka, self.loop.settings.serving
+        tasks = [task for _, task in zip(range(count), self.tasks, strict=False)]
         self.narrator.say(f"{'an expert demonstrates' if role == 'expert' else 'the agent plays'} {len(tasks)} tasks")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(AGENT), "--role", role, "--tasks", ",".join(tasks)),
-            *("--base-url", self.loop.settings.control_url, "--model", serving.alias),
-            *("--bootstrap", kafka.bootstrap, "--topic", kafka.events_topic),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            output, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise RatchetError(f"the agent ended with status {process.returncode}; it said why above")
+        players = self.scenario.expert if role == "expert" else self.scenario.agent
+        output, *_ = [await _output_of(command) for command in players(tasks, self.loop.settings)]
         summary = AgentSummary.model_validate_json(output.splitlines()[-1])
         self.narrator.say(
-            f"{summary.successes} of {summary.episodes} episodes succeeded, {summary.events} events, "
-            f"answered by {', '.join(summary.models) or 'the expert'}"
+            f"{summary.successes} of {summary.episodes} episodes succeeded, {summary.events or summary.calls} "
+            f"{'events' if summary.events else 'calls'}, answered by {', '.join(summary.models) or 'the expert'}"
         )
+        self.judged += summary.judged
+        self.calls += summary.calls
         await self.digested()
         return summary
 
     async def digested(self) -> None:
-        """Wait until every published event is stored and the branch workers have answered for every episode."""
+        """Wait until every episode is judged, all events are stored, and the branch workers have answered for them."""
         kafka = self.loop.settings.kafka
         deadline = time.monotonic() + _BRANCHING_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -166,7 +173,9 @@ class Demo:
             ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
             asked, answered = await self.loop.branching_state()
             self.narrator.advance("states branched", answered, asked)
-            if sum(stored.values()) == sum(ends.values()) and asked == answered:
+            judged = (await self.loop.store.query(JUDGED_EPISODES))["judged"][0].as_py()
+            # Events of captured calls are published a while after the calls.
+            if judged >= self.judged and sum(stored.values()) == sum(ends.values()) and asked == answered:
                 return
             await asyncio.sleep(_POLL_S)
         raise RatchetError(f"the stream was not digested in time: see the logs in {self.loop.settings.home}/logs")
@@ -232,6 +241,11 @@ class Demo:
             duplicated=stored - counts["distinct_ids"],
         )
 
+    async def captured(self) -> CaptureCounts:
+        """Compare the agent's own count of its calls with what the store has of them."""
+        (counts,) = (await self.loop.store.query(POLICY_EPISODES)).to_pylist()
+        return CaptureCounts(calls=self.calls, lost=self.calls - counts["stored"], **counts)
+
     async def branches(self) -> DemoBranchCounts:
         counts = (await self.loop.store.status()).branches
         return DemoBranchCounts(
@@ -250,7 +264,27 @@ class _Watch:
         self.narrator.advance(f"{self.name}: {phase.value}", done, total, note)
 
 
-def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
+async def _output_of(command: Command) -> bytes:
+    """What the command printed. Raises `RatchetError` if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command.arguments,
+        cwd=REPOSITORY,
+        env={**os.environ, **command.variables},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise RatchetError(f"the agent ended with status {process.returncode}; it said why above")
+    return output
+
+
+def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -> Settings:
     """The settings of one demo: a home and ports of its own, and topics of its own on a cluster that it shares."""
     run = uuid7()
     kafka = given.kafka
@@ -261,18 +295,16 @@ def _embedded(given: Settings, plan: DemoPlan, home: Path) -> Settings:
         update={
             "home": home,
             "seed": plan.seed,
-            "domain": TWC,
+            "domain": scenario.domain,
             "kafka": kafka,
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
+            "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
             "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
             "gate": given.gate.model_copy(
                 update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
             ),
-            # Its tasks are about six actions long, and four lead to as many recoveries as eight (docs/branching.md).
-            "branching": given.branching.model_copy(
-                update={"samples": 3, "recovery": RecoverySettings(attempts=8, steps=4)}
-            ),
+            "branching": scenario.branching(given.branching),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
             "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
         }

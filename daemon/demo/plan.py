@@ -84,6 +84,23 @@ class DemoBranchCounts(FrozenModel):
     diverged: int
 
 
+class CaptureCounts(FrozenModel):
+    """Calls that the agent made of the gateway, and what became of them.
+
+    `calls` is the agent's own count, `stored` the steps that came of them. Of their `episodes`, `trusted` may be
+    learned from. `branched` counts the states, and the failed episodes, that a sandbox brought back as they were
+    recorded, `mismatches` those that it did not.
+    """
+
+    calls: int
+    stored: int
+    lost: int
+    episodes: int
+    trusted: int
+    branched: int
+    mismatches: int
+
+
 class CycleLine(FrozenModel):
     adapter: str
     verdict: Verdict
@@ -127,7 +144,10 @@ class OutOfDomain(FrozenModel):
 
 
 class DemoReport(FrozenModel):
-    """The content of `report.json`. Success is a share of held-out tasks; seconds are wall-clock."""
+    """The content of `report.json`. Success is a share of held-out tasks; seconds are wall-clock.
+
+    `captured` is of a scenario whose agent publishes no events.
+    """
 
     seed: int
     events: EventCounts
@@ -139,6 +159,8 @@ class DemoReport(FrozenModel):
     sabotage_verdict: Verdict
     rollback: RollbackLine | None
     wall_seconds: float
+    scenario: str = "text-game"
+    captured: CaptureCounts | None = None
 
     def failures(self, plan: DemoPlan) -> list[str]:
         """The promises of the plan that the report does not show."""
@@ -148,6 +170,12 @@ class DemoReport(FrozenModel):
             "no alternative was executed": self.branches.executed > 0,
             "an adapter with noise on its weights was promoted": self.sabotage_verdict is not Verdict.PROMOTE,
         }
+        if (captured := self.captured) is not None:
+            checks |= {
+                f"{captured.lost} captured calls are not stored": captured.lost == 0,
+                "no episode of captured calls is trusted": captured.trusted > 0 or bool(plan.unproven),
+                "no state of a captured call was branched": captured.branched > 0,
+            }
         if self.rollback is not None:
             answered = ", ".join(self.rollback.answered_after)
             checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
@@ -188,6 +216,10 @@ class DemoReport(FrozenModel):
         events, branches, rollback = self.events, self.branches, self.rollback
         facts.add_row("events produced, stored", f"{events.produced}, {events.stored}")
         facts.add_row("events lost, duplicated", f"{events.lost}, {events.duplicated}")
+        if (captured := self.captured) is not None:
+            facts.add_row("calls made, captured and stored", f"{captured.calls}, {captured.stored}")
+            facts.add_row("their episodes, trusted", f"{captured.episodes}, {captured.trusted}")
+            facts.add_row("their states branched, mismatches", f"{captured.branched}, {captured.mismatches}")
         facts.add_row("alternatives run, diverged", f"{branches.executed}, {branches.diverged}")
         facts.add_row("success on held-out tasks", f"{self.first_success:.3f} → {self.last_success:.3f}")
         if self.out_of_domain is not None:

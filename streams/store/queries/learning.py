@@ -36,3 +36,23 @@ RECORDS_OF_TOPIC = """
     FROM events
     WHERE topic = $topic
 """
+
+JUDGED_EPISODES = "SELECT count(DISTINCT episode_id) AS judged FROM outcomes"
+
+# Of policies' episodes: their steps, those that are trusted, and the states and failed episodes that were tried again.
+POLICY_EPISODES = f"""
+    WITH
+        steps AS (SELECT episode_id FROM transitions WHERE origin = 'production' AND actor_kind = 'policy'),
+        own AS (SELECT DISTINCT episode_id FROM steps),
+        tried AS (
+            SELECT fidelity FROM branches SEMI JOIN own USING (episode_id)
+            UNION ALL
+            SELECT fidelity FROM recovery_attempts SEMI JOIN own USING (episode_id)
+        )
+    SELECT
+        (SELECT count(*) FROM steps) AS stored,
+        (SELECT count(*) FROM own) AS episodes,
+        (SELECT count(*) FROM ({TRUSTED_NOW}) SEMI JOIN own USING (episode_id)) AS trusted,
+        (SELECT count(*) FROM tried WHERE fidelity <> 'dropped') AS branched,
+        (SELECT count(*) FROM tried WHERE fidelity = 'dropped') AS mismatches
+"""

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daemon.demo.demo import AGENT
 from daemon.demo.plan import (
     PROVEN_TASKS,
     CycleLine,
@@ -18,6 +17,7 @@ from daemon.demo.plan import (
     OutOfDomain,
     RollbackLine,
 )
+from daemon.demo.scenarios import SCENARIOS
 from daemon.registry.schemas import BASE, CycleReport
 from evaluation.gates.significance import Verdict
 
@@ -139,5 +139,6 @@ def test_the_table_shows_the_figures() -> None:
         assert figure in shown
 
 
-def test_the_demos_agent_is_where_the_demo_looks_for_it() -> None:
-    assert AGENT.is_file()
+def test_the_agents_of_all_scenarios_are_where_the_demo_looks_for_them() -> None:
+    for scenario in SCENARIOS.values():
+        scenario.check()

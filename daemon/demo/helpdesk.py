@@ -1,0 +1,99 @@
+"""The scenario `helpdesk`: an agent of a support desk asks the gateway and says how it went; an expert's chats are
+imported.
+
+The agent is on the OpenAI SDK, its tools are an MCP server on the shop's database; sandboxes have copies of both.
+"""
+
+from collections.abc import Sequence
+
+from daemon.config import DomainSettings, Settings
+from daemon.demo.plan import PROVEN_P, PROVEN_TASKS, DemoPlan
+from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
+from daemon.roles import Role
+from learners.settings import Stage
+from streams.branching.settings import BranchingSettings, RecoverySettings
+from streams.events import Task
+from streams.ids import uuid7
+
+FOLDER = REPOSITORY / "examples" / "helpdesk"
+DOMAIN = DomainSettings(environment="toolbox", suite="helpdesk")
+
+
+def _works(tasks: Sequence[Task], settings: Settings) -> tuple[Command, ...]:
+    return (
+        python(
+            *("-m", "examples.helpdesk.agent", "--tasks", listed(tasks)),
+            *("--base-url", f"{settings.control_url}/v1", "--model", settings.serving.alias),
+        ),
+    )
+
+
+def _demonstrates(tasks: Sequence[Task], settings: Settings) -> tuple[Command, ...]:
+    file = settings.home.resolve() / f"demonstrations-{uuid7()}.jsonl"
+    return (
+        python("-m", "examples.helpdesk.expert", "--tasks", listed(tasks), "--output", str(file)),
+        python(
+            *("-m", "daemon.cli", "import", str(file), "--format", "chat-jsonl", "--json"),
+            *("--principal", "helpdesk/clerk", "--agent", "clerk", "--environment", DOMAIN.environment),
+            *("--task-field", "task_id", "--outcome-field", "success", "--verifier", "helpdesk"),
+            variables=settings.to_environment(),
+        ),
+    )
+
+
+def _full(seed: int) -> DemoPlan:
+    return DemoPlan(
+        seed=seed,
+        demonstrations=100,
+        first_plays=16,
+        plays=64,
+        held_out=160,
+        out_of_domain=24,
+        alpha=PROVEN_P,
+        first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
+        second_cycle=(Stage(objective="imitation", updates=60),),
+    )
+
+
+def _quick(seed: int) -> DemoPlan:
+    return DemoPlan(
+        seed=seed,
+        demonstrations=24,
+        first_plays=4,
+        plays=8,
+        held_out=24,
+        out_of_domain=0,
+        alpha=0.3,
+        first_cycle=(Stage(objective="imitation", updates=40),),
+        second_cycle=(Stage(objective="imitation", updates=6),),
+        unproven=(
+            f"that anything was learned: a proof takes {PROVEN_TASKS} held-out tasks and p ≤ {PROVEN_P}, "
+            "its gates play 24 and promote at p ≤ 0.3",
+            "how the model does out of domain",
+        ),
+    )
+
+
+def _branching(given: BranchingSettings) -> BranchingSettings:
+    return given.model_copy(
+        update={
+            "environments": {**given.environments, "toolbox": {"folder": str(FOLDER)}},
+            "samples": 2,
+            "alternatives": 2,
+            "recovery": RecoverySettings(attempts=4, steps=4),
+        }
+    )
+
+
+HELPDESK = Scenario(
+    name="helpdesk",
+    domain=DOMAIN,
+    roles=(Role.RECORD, Role.BRANCH, Role.SERVE, Role.ASSEMBLE),
+    captured=True,
+    file=FOLDER / "agent.py",
+    agent=_works,
+    expert=_demonstrates,
+    full=_full,
+    quick=_quick,
+    branching=_branching,
+)
