@@ -16,6 +16,8 @@ from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolC
 
 _BILLING = "x-anthropic-billing-header"
 _CALLS = ("tool_use",)
+# Claude Code's own roles, as vLLM reads them.
+_ROLES = {"ctx": "user", "msg": "user"}
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
@@ -59,7 +61,8 @@ def _system(value: JsonValue) -> str:
 
 
 def _messages(message: Body, where: str) -> Iterator[Message]:
-    role, content = message.get("role"), message.get("content")
+    role, content = word(message.get("role")), message.get("content")
+    role = _ROLES.get(role, role)
     blocks: list[JsonValue] = [{"type": "text", "text": content}] if isinstance(content, str) else []
     blocks = content if isinstance(content, list) else blocks
     if content is None or role not in ("user", "assistant", "system"):
