@@ -172,13 +172,16 @@ async def ready(address: str, model: str) -> None:
 Measured = dict[str, list[dict[str, float]]]
 
 
-async def measure(targets: dict[str, tuple[str, str]], rounds: int, seconds: float) -> dict[str, Measured]:
+async def measure(
+    targets: dict[str, tuple[str, str]], rounds: int, seconds: float, most_clients: int
+) -> dict[str, Measured]:
     """Per number of clients, or `stream` for 32 that stream, the figures of each target in each round."""
     for address, model in targets.values():
         await ready(address, model)
     results: dict[str, Measured] = {}
     for number in range(rounds):
-        for kind, clients in [*((str(clients), clients) for clients in CLIENTS), ("stream", 32)]:
+        counts = [clients for clients in CLIENTS if clients <= most_clients]
+        for kind, clients in [*((str(clients), clients) for clients in counts), ("stream", 32)]:
             names = list(targets)
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 address, model = targets[name]
@@ -250,7 +253,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             port = free_port()
             command = litellm_command(port, address, folder)
             targets["litellm"] = (stack.enter_context(running(command, port)), "assistant")
-        results = uvloop.run(measure(targets, options.rounds, options.seconds))
+        results = uvloop.run(measure(targets, options.rounds, options.seconds, options.most_clients))
         time.sleep(1)
         recorded = sum(end_offsets(kafka.bootstrap, kafka.calls_topic).values())
     return report(results, recorded)
@@ -261,6 +264,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is asked; medians are reported")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each is asked at a time")
     parser.add_argument("--delay-ms", type=float, default=50.0, help="the engine's delay")
+    parser.add_argument("--most-clients", type=int, default=256, choices=(32, 256), help="leave out what is more")
     parser.add_argument("--no-litellm", action="store_true", help="leave LiteLLM's proxy out")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--part", choices=("engine", "gateway"), help=argparse.SUPPRESS)

@@ -100,7 +100,7 @@ def run(
             )
         if parent is not None:
             die_with_parent(parent)
-        run_async(RUN[chosen[0]](settings))
+        run_async(RUN[chosen[0]](settings), fast=chosen[0] is Role.SERVE)
     else:
         run_async(_supervise(settings, chosen))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+import uvloop
 
 from daemon.config import Settings
 from daemon.serving.control_client import ControlClient
@@ -19,13 +20,14 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
-def run_async(work: Awaitable[Result]) -> Result:
-    """Run `work` on an event loop of its own and return its result."""
+def run_async(work: Awaitable[Result], fast: bool = False) -> Result:
+    """Run `work` on an event loop of its own and return its result; a `fast` one is uvloop's."""
 
     async def run() -> Result:
         return await work
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if fast else None) as runner:
+        return runner.run(run())
 
 
 async def find_kafka(settings: Settings) -> KafkaSettings:

@@ -24,10 +24,11 @@ from streams.kafka.records import Outgoing
 
 log = structlog.get_logger()
 
-_BATCH_CALLS = 100
+_BATCH_CALLS = 500
 _BATCH_BYTES = 4 * 2**20
 _LONGEST_PAUSE_S = 10.0
 _WARN_EVERY_S = 60.0
+_LINGER_S = 0.25
 _FLUSH_PAUSE_S = 0.1
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # About what a call takes beside its bodies.
@@ -157,6 +158,8 @@ class Capture:
             else:
                 self._done(len(batch), refused)
             pause = 0.0
+            # Each publication costs the processor as much as many calls, and the replies need it.
+            self._stopping.wait(_LINGER_S)
 
     def _next(self) -> list[Taken] | None:
         """The first calls of the queue, which stay in it until they are done; None when the role stops."""

@@ -1,6 +1,7 @@
 """The serve role: one process with the gateway, the control API and the metrics. The supervisor runs it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 
 LONGEST_PAUSE_S = 60.0
 FEEDBACK_TIMEOUT_S = 5.0
+# How long the thread that publishes calls may keep the interpreter from one that answers; Python's default is 5 ms.
+SWITCH_INTERVAL_S = 0.0002
 # Streams that are still open when the role is told to stop get this long.
 LAST_SECONDS = 2
 
@@ -88,6 +91,7 @@ async def _capture(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIter
     own = settings.capture
     publisher = Publisher(kafka, own.publish_timeout_s, own.max_record_bytes, "gateway")
     capture = Capture(own, kafka.calls_topic, publisher)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     capture.start()
     try:
         yield capture

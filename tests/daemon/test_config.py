@@ -197,3 +197,9 @@ def test_another_process_reads_the_very_same_settings_from_its_variables(
     for variable, value in settings.to_environment().items():
         monkeypatch.setenv(variable, value)
     assert Settings.load() == settings
+
+
+def test_the_branch_role_asks_the_gateway_with_one_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().branching.policy_token.get_secret_value() == ""
+    monkeypatch.setenv("RATCHET_SERVING__TOKENS", '{"anna": "aaaaaaaaaaaaaaaa"}')
+    assert Settings.load().branching.policy_token.get_secret_value() == "a" * 16

@@ -4,7 +4,7 @@ import pytest
 from rich.text import Text
 
 from daemon.console import Narrator, print_json, status_table
-from daemon.registry.schemas import BASE, CycleReport, StatusReport
+from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, StatusReport
 from evaluation.gates.significance import Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.store.status import BranchCounts, StoreStatus
@@ -134,3 +134,13 @@ def test_the_status_table_says_why_successes_are_not_trusted() -> None:
     at = cells.index("3 other episodes with a success")
     assert str(list(table.columns[0].cells)[at]) == "not trusted"
     assert cells[at + 1 : at + 3] == ["2: a step is missing", "1: not an append-only conversation"]
+
+
+def test_the_status_table_says_what_became_of_the_calls_at_the_gateway() -> None:
+    assert "captured calls" not in rows(BARE)
+    for capture, words in (
+        (CaptureStatus(published=5, waiting=2), "5, 2 wait for the log"),
+        (CaptureStatus(published=5, dropped=2, refused=1), "5, 3 lost, 0 wait for the log"),
+        (CaptureStatus(enabled=False), "not recorded (serving.capture.enabled)"),
+    ):
+        assert rows(BARE.model_copy(update={"capture": capture}))["captured calls"] == words

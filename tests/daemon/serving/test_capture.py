@@ -20,7 +20,9 @@ from streams.errors import BrokerError
 from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
-from tests.daemon.serving.upstream import CHAT, Log, bench, stream, whole
+from streams.messages import user
+from streams.policy.client import PolicyClient, Sampling
+from tests.daemon.serving.upstream import CHAT, Log, bench, over_tcp, stream, whole
 from tests.integration.recording import read_all
 from tests.waiting import until
 
@@ -118,6 +120,17 @@ async def test_a_client_may_have_a_call_not_recorded() -> None:
         assert answer.headers["x-ratchet-adapter"] == "ratchet-1"
         await gateway.client.post("/v1/messages/count_tokens", json=CHAT)
         await asyncio.sleep(0.1)
+    assert not gateway.log.messages
+
+
+async def test_what_ratchet_itself_asks_for_is_not_recorded() -> None:
+    message = {"role": "assistant", "content": "Hi."}
+    reply = {"model": "ratchet-1", "choices": [{"message": message, "finish_reason": "stop"}]}
+    async with bench(whole(200, json.dumps(reply).encode())) as gateway, over_tcp(gateway.app) as client:
+        async with PolicyClient(str(client.base_url)) as policy:
+            await policy.chat("assistant", [user("Hi.")], Sampling())
+        await asyncio.sleep(0.1)
+        assert len(gateway.engine.requests) == 1
     assert not gateway.log.messages
 
 
