@@ -46,6 +46,8 @@ CREATE TABLE IF NOT EXISTS outbox (
     number INTEGER PRIMARY KEY, topic TEXT NOT NULL, key BLOB, value BLOB, headers TEXT NOT NULL
 );
 """
+# The file's name when the otlp role assembled spans.
+_OLDER = "otlp.sqlite"
 _DUE = """
 SELECT unit, name FROM traces WHERE open GROUP BY unit
 HAVING max(last) <= :now - CASE max(kind)
@@ -94,6 +96,9 @@ class AssemblyState:
         path: Path = settings.path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            older = path.with_name(_OLDER)
+            if older.is_file() and not path.exists():
+                _take_over(older, path)
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
             # Held from the first read on: a second process would publish everything twice.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -247,6 +252,20 @@ class AssemblyState:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"cannot {what} in {self._settings.path}: {error}; is the disk full?") from error
+
+
+def _take_over(older: Path, path: Path) -> None:
+    """Bring the file of a version in which the otlp role assembled spans to this one's name and tables."""
+    connection = sqlite3.connect(older, isolation_level=None, timeout=5)
+    try:
+        if any(row[1] == "conversation" for row in connection.execute("PRAGMA table_info(traces)")):
+            connection.execute("ALTER TABLE traces RENAME COLUMN conversation TO kind")
+        # All of it is in the one file then.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    finally:
+        connection.close()
+    older.rename(path)
 
 
 def _headers(text: str) -> tuple[tuple[str, bytes], ...]:

@@ -43,7 +43,13 @@ class OtlpRole:
     def __init__(self, kafka: KafkaSettings, folder: Path) -> None:
         self.settings = OtlpSettings(port=free_port())
         self.assembly = AssemblySettings(
-            port=free_port(), path=folder / "assembly.sqlite", settle_s=1, idle_s=3, conversation_idle_s=3
+            port=free_port(),
+            path=folder / "assembly.sqlite",
+            settle_s=1,
+            idle_s=3,
+            conversation_idle_s=3,
+            call_idle_s=3,
+            episode_idle_s=3,
         )
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.assembler_url = f"http://127.0.0.1:{self.assembly.port}"

@@ -118,7 +118,9 @@ async def test_every_role_goes_on_behind_hostile_records_of_its_topics(kafka: Ka
         branch_role.serve(kafka, BranchingSettings(policy_url="http://127.0.0.1:1", policy_patience_s=1), stop),
     ]
     await asyncio.to_thread(create_topics, kafka)
-    topics = (kafka.events_topic, kafka.transitions_topic, kafka.spans_topic, kafka.branches_topic)
+    topics = (
+        *(kafka.events_topic, kafka.transitions_topic, kafka.spans_topic, kafka.calls_topic, kafka.branches_topic),
+    )
     refused = {topic: await asyncio.to_thread(publish, kafka, topic, *GARBAGE) for topic in topics}
     forged = [Hostile(request(task, verdict)) for task in TASKS for verdict in ("trusted", "failed")]
     await asyncio.to_thread(publish, kafka, kafka.branches_topic, *forged)

@@ -1,5 +1,6 @@
 """Spans on a real disk: kept once, complete when silent, and forgotten once their events are decided on."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,20 @@ def test_content_is_erased_from_the_file_and_old_traces_are_deleted(
     assert state.add(game(), now=999) == 4
     state.prune(now=1001)
     assert state.add(game(), now=1001) == 0
+
+
+def test_the_file_of_an_older_version_is_taken_over_with_what_is_open_in_it(settings: AssemblySettings) -> None:
+    older = settings.path.with_name("otlp.sqlite")
+    state = AssemblyState.open(settings.model_copy(update={"path": older}), 0)
+    state.add(game(), now=0)
+    state.close()
+    with sqlite3.connect(older) as connection:
+        connection.executescript("ALTER TABLE traces RENAME COLUMN kind TO conversation; DROP TABLE replies")
+    connection.close()
+    state = AssemblyState.open(settings, 5)
+    assert close_all(state, settings, 5 + SETTLE) == [TRACE] * 3
+    state.close()
+    assert not older.exists()
 
 
 def test_a_second_process_cannot_open_the_file(state: AssemblyState, settings: AssemblySettings) -> None:
