@@ -102,6 +102,15 @@ DROPPED_BY_REASON = """
     GROUP BY ALL ORDER BY total DESC, name LIMIT 20
 """
 
+# Episodes whose last step was recorded before $before, in seconds since 1970, and of which no outcome came.
+WITHOUT_OUTCOME_SINCE = """
+    SELECT count(*) AS episodes
+    FROM (
+        SELECT episode_id FROM events WHERE kind = 'step' GROUP BY episode_id HAVING epoch(max(recorded_at)) < $before
+    )
+    ANTI JOIN outcomes USING (episode_id)
+"""
+
 TIMES_OF_EPISODES = """
     SELECT episode_id, max(recorded_at) AS last_at, max(agent) AS agent
     FROM events WHERE episode_id IN $episode_ids GROUP BY episode_id
