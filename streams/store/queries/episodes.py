@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import decisions, standing_outcomes
+from streams.trust.rules import MODEL_JUDGE
 
 NO_OUTCOME = "no outcome yet"
 ENDED_WITHOUT = "it ended without an outcome"
@@ -156,3 +157,21 @@ RECOVERY_OF_EPISODE = """
 """
 
 RECOVERIES_OF_EPISODE = "SELECT recovery_id FROM recoveries WHERE episode_id = $episode_id"
+
+# Of the outcomes that count, what each model says and what all others say of the same episode.
+AGREEMENT_OF_MODELS = f"""
+    WITH standing AS ({standing_outcomes()}),
+    verified AS (
+        SELECT episode_id, bool_and(success) AS verified
+        FROM standing WHERE NOT starts_with(verifier, '{MODEL_JUDGE}') GROUP BY episode_id
+    )
+    SELECT
+        verifier,
+        count(*) FILTER (success AND verified) AS both_success,
+        count(*) FILTER (success AND NOT verified) AS only_judge,
+        count(*) FILTER (NOT success AND verified) AS only_verified,
+        count(*) FILTER (NOT success AND NOT verified) AS both_failure
+    FROM standing LEFT JOIN verified USING (episode_id)
+    WHERE starts_with(verifier, '{MODEL_JUDGE}')
+    GROUP BY verifier ORDER BY verifier
+"""
