@@ -1,4 +1,4 @@
-"""`ratchet judge`: a model's opinion of episodes becomes outcomes, and its agreement with verified outcomes is shown."""
+"""`ratchet judge`: a model's opinion of episodes becomes outcomes; its agreement with verified ones is shown."""
 
 import asyncio
 import json
@@ -82,7 +82,8 @@ def judge(
         return
     typer.echo(
         f"{report.verifier} judged {report.judged} episodes: {report.successes} successes, "
-        f"{report.abstained} without an opinion, {report.unanswered} not answered; {report.published} outcomes published"
+        f"{report.abstained} without an opinion, {report.unanswered} not answered; "
+        f"{report.published} outcomes published"
     )
 
 
@@ -149,7 +150,7 @@ async def _rate(judge: JudgeClient, rubric: Rubric, episodes: dict[str, _Rows], 
 
 
 async def _compare(judge: JudgeClient, rubric: Rubric, episodes: dict[str, _Rows], narrator: Narrator) -> _Judged:
-    """Each episode with the next one of its task. One that won more than it lost is a success, the reverse a failure."""
+    """Each episode with the next one of its task. One that won more is a success, one that lost more a failure."""
     tasks: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for episode_id, rows in episodes.items():
         tasks[rows[0]["environment"], rows[0]["task_id"], rows[0]["seed"]].append(episode_id)
