@@ -107,6 +107,8 @@ def status_table(report: StatusReport) -> Table:
                 table.add_row(label, str(sum(reasons.values())))
                 for reason, count in reasons.items():
                     table.add_row("", f"{count}: {reason}")
+        for judge, agreement in report.store.judges.items():
+            table.add_row(escape(judge), agreement.words())
         if report.store.untrusted:
             table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")

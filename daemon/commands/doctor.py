@@ -1,15 +1,20 @@
-"""`ratchet doctor`: is this installation fit to run? Each check is a function of `CHECKS`: add one there."""
+"""`ratchet doctor`: is this installation fit to run, and does what runs work?
+
+Each check of the set-up is a function of `CHECKS`: add one there. Those of what runs are in `running`.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.domain import SET, UNSET, check_domain
@@ -20,23 +25,6 @@ from streams.kafka.topics import cluster_id
 from streams.settings import FrozenModel
 
 
-class Health(StrEnum):
-    """The result of a check. Ratchet does not run with an error; a warning is a risk that somebody should know of."""
-
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Diagnosis(FrozenModel):
-    """A check, what it found, and what to do about it; `remedy` is empty where nothing is to be done."""
-
-    name: str
-    status: Health
-    message: str
-    remedy: str = ""
-
-
 class DoctorReport(FrozenModel):
     """The JSON of `ratchet doctor --json`."""
 
@@ -44,12 +32,17 @@ class DoctorReport(FrozenModel):
 
 
 def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check that Ratchet can run here. Exits with 1 if a check is an error, with 0 if there are only warnings."""
+    """Check that Ratchet can run here and, where it runs, that what it needs arrives.
+
+    Exits with 1 if a check is an error, with 0 if there are only warnings.
+    """
     report = DoctorReport(checks=tuple(diagnose(config)))
     if as_json:
         print_json(report.model_dump_json())
     else:
         Console().print(_table(report))
+    if all(check.name != RUNNING for check in report.checks):
+        typer.echo("Ratchet does not run, so that only the set-up was checked: ask again when it does", err=True)
     errors = [check for check in report.checks if check.status is Health.ERROR]
     if errors:
         raise RatchetError(f"{len(errors)} of {len(report.checks)} checks failed, first: {errors[0].message}")
@@ -70,6 +63,7 @@ def diagnose(config: Path | None) -> Iterator[Diagnosis]:
     yield Diagnosis(name="configuration", status=Health.OK, message="every setting is read")
     for check in CHECKS:
         yield check(settings)
+    yield from running_checks(settings)
 
 
 def check_kafka(settings: Settings) -> Diagnosis:
@@ -99,14 +93,34 @@ def check_authentication(settings: Settings) -> Diagnosis:
 
 
 def check_base_model(settings: Settings) -> Diagnosis:
-    """The base model is there."""
+    """The base model is there, and its chat template writes replies that can be trained as they are served."""
+    name = "base model"
     try:
         found = find_base(settings.model)
+        refused = _refused_by_template(found)
     except (ConfigurationError, OSError) as error:
-        return Diagnosis(
-            name="base model", status=Health.ERROR, message=str(error), remedy="correct the setting `model`"
-        )
-    return Diagnosis(name="base model", status=Health.OK, message=f"{settings.model} is in {found}")
+        remedy = "correct the setting `model`; docs/learning.md says which chat templates are refused"
+        return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy=remedy)
+    if refused is not None:
+        message = f"episodes with a system message are left out of training: {refused}"
+        remedy = "choose a base model whose chat template has a system role"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    return Diagnosis(name=name, status=Health.OK, message=f"{settings.model} is in {found}")
+
+
+def _refused_by_template(folder: Path) -> str | None:
+    """Return why chats with a system message cannot be trained, None where they can.
+
+    Raises `ConfigurationError` when no reply can be trained as it is served.
+    """
+    if not (folder / "tokenizer_config.json").is_file():
+        return None  # the embedded model, which is not converted yet
+    # Transformers takes seconds to import.
+    from learners.chat import ChatTokenizer
+
+    tokenizer = ChatTokenizer(folder)
+    tokenizer.check_replies()
+    return tokenizer.refused_system_message()
 
 
 def check_home(settings: Settings) -> Diagnosis:

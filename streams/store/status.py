@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from streams.settings import FrozenModel
-from streams.store.queries.episodes import DROPPED_BY_REASON, EPISODES_BY_STATE
+from streams.store.queries.episodes import AGREEMENT_OF_MODELS, DROPPED_BY_REASON, EPISODES_BY_STATE
 from streams.store.queries.status import (
     BRANCH_COUNTS,
     COUNTS,
@@ -17,6 +17,7 @@ from streams.store.queries.status import (
     TRUSTED_BY_SPLIT,
 )
 from streams.store.writer import Store
+from streams.trust.agreement import Agreement
 
 
 class BranchCounts(FrozenModel):
@@ -62,6 +63,9 @@ class StoreStatus(FrozenModel):
     episodes: dict[str, dict[str, int]] = Field(
         default={}, description="All episodes by state (as in `ratchet episodes`) and by why, without particulars."
     )
+    judges: dict[str, Agreement] = Field(
+        default={}, description="Of each verifier that is a model, its agreement with verified outcomes."
+    )
     dropped: dict[str, int] = Field(
         default={}, description="Dropped states and failed episodes by the most frequent reasons, without particulars."
     )
@@ -93,6 +97,7 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
         not_trusted=_by_name(store, NOT_TRUSTED_BY_REASON),
         episodes=_by_state(store),
         dropped=_by_name(store, DROPPED_BY_REASON),
+        judges={row.pop("verifier"): Agreement(**row) for row in store.query(AGREEMENT_OF_MODELS).to_pylist()},
         positions=positions,
         authenticated=authenticated,
         **_row(store, COUNTS),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import decisions, standing_outcomes
+from streams.trust.rules import MODEL_JUDGE
 
 NO_OUTCOME = "no outcome yet"
 ENDED_WITHOUT = "it ended without an outcome"
@@ -102,6 +103,15 @@ DROPPED_BY_REASON = """
     GROUP BY ALL ORDER BY total DESC, name LIMIT 20
 """
 
+# Episodes whose last step was recorded before $before, in seconds since 1970, and of which no outcome came.
+WITHOUT_OUTCOME_SINCE = """
+    SELECT count(*) AS episodes
+    FROM (
+        SELECT episode_id FROM events WHERE kind = 'step' GROUP BY episode_id HAVING epoch(max(recorded_at)) < $before
+    )
+    ANTI JOIN outcomes USING (episode_id)
+"""
+
 TIMES_OF_EPISODES = """
     SELECT episode_id, max(recorded_at) AS last_at, max(agent) AS agent
     FROM events WHERE episode_id IN $episode_ids GROUP BY episode_id
@@ -147,3 +157,21 @@ RECOVERY_OF_EPISODE = """
 """
 
 RECOVERIES_OF_EPISODE = "SELECT recovery_id FROM recoveries WHERE episode_id = $episode_id"
+
+# Of the outcomes that count, what each model says and what all others say of the same episode.
+AGREEMENT_OF_MODELS = f"""
+    WITH standing AS ({standing_outcomes()}),
+    verified AS (
+        SELECT episode_id, bool_and(success) AS verified
+        FROM standing WHERE NOT starts_with(verifier, '{MODEL_JUDGE}') GROUP BY episode_id
+    )
+    SELECT
+        verifier,
+        count(*) FILTER (success AND verified) AS both_success,
+        count(*) FILTER (success AND NOT verified) AS only_judge,
+        count(*) FILTER (NOT success AND verified) AS only_verified,
+        count(*) FILTER (NOT success AND NOT verified) AS both_failure
+    FROM standing LEFT JOIN verified USING (episode_id)
+    WHERE starts_with(verifier, '{MODEL_JUDGE}')
+    GROUP BY verifier ORDER BY verifier
+"""

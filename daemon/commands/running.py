@@ -1,0 +1,207 @@
+"""What `ratchet doctor` finds of a Ratchet that runs: are its parts alive, and does what they need arrive?
+
+It only asks and counts, and sends nothing through the loop: a probe would be stored and learned from.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from daemon.commands.diagnosis import Diagnosis, Health
+from daemon.config import Settings
+from daemon.registry.schemas import StatusReport
+from daemon.serving.control_client import ControlClient
+from streams.assembly.client import AssemblyClient
+from streams.assembly.status import AssemblyStatus
+from streams.errors import RatchetError
+from streams.kafka.topics import end_offsets
+from streams.policy.client import PolicyClient
+from streams.store.client import StoreClient
+from streams.store.queries.episodes import WITHOUT_OUTCOME_SINCE
+from streams.store.queries.learning import BRANCHING_STATE
+from streams.store.status import StoreStatus
+
+T = TypeVar("T")
+
+# The check that is always among those of what runs.
+RUNNING = "gateway"
+_DAYS = 3
+_PATIENCE_S = 5.0
+_MANY_DROPPED = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the roles answered; None, or -1, where one did not."""
+
+    gateway: StatusReport | None = None
+    models: int = -1
+    store: StoreStatus | None = None
+    assembly: AssemblyStatus | None = None
+    events: int = -1
+    calls: int = -1
+    unanswered: int = 0
+    without_outcome: int = 0
+
+
+def running_checks(settings: Settings) -> Iterator[Diagnosis]:
+    """Each check of what runs; none where nothing does."""
+    found = asyncio.run(_look(settings))
+    if found.gateway is None and found.store is None:
+        return
+    yield _gateway(found, settings)
+    yield _engine(found, settings)
+    yield _record(found)
+    yield _capture(found, settings)
+    if found.store is not None:
+        yield _feedback(found, found.store)
+        yield _trust(found.store)
+        yield _branching(found, found.store)
+
+
+async def _look(settings: Settings) -> Running:
+    async with (
+        ControlClient(settings.control_url, _PATIENCE_S) as control,
+        StoreClient(settings.store_url, _PATIENCE_S) as stored,
+        AssemblyClient(settings.assembly_url) as assembler,
+        PolicyClient(settings.serving.inference_url, _PATIENCE_S) as engine,
+    ):
+        gateway, store = await _answer(control.status()), await _answer(stored.status())
+        if gateway is None and store is None:
+            return Running()
+        assembly, models = await _answer(assembler.status()), await _answer(engine.models())
+        unanswered = without = 0
+        if store is not None:
+            (state,) = (await stored.query(BRANCHING_STATE)).to_pylist()
+            (old,) = (await stored.query(WITHOUT_OUTCOME_SINCE, {"before": time.time() - _DAYS * 86_400})).to_pylist()
+            unanswered, without = max(0, state["asked"] - state["answered"]), old["episodes"]
+    bootstrap = settings.kafka.bootstrap or (gateway.bootstrap if gateway is not None else "")
+    events = await asyncio.to_thread(_records, settings, bootstrap, settings.kafka.events_topic)
+    calls = await asyncio.to_thread(_records, settings, bootstrap, settings.kafka.calls_topic)
+    return Running(gateway, -1 if models is None else len(models), store, assembly, events, calls, unanswered, without)
+
+
+async def _answer(asked: Awaitable[T]) -> T | None:
+    """The answer of a role, None where it gives none."""
+    try:
+        return await asked
+    except RatchetError:
+        return None
+
+
+def _records(settings: Settings, bootstrap: str, topic: str) -> int:
+    """How many records a topic has had, -1 where that is not known."""
+    try:
+        return sum(end_offsets(bootstrap, topic, settings.kafka.security).values()) if bootstrap else -1
+    except (RatchetError, OSError):
+        return -1
+
+
+def _gateway(found: Running, settings: Settings) -> Diagnosis:
+    name, at = RUNNING, f"{settings.control_url}/v1"
+    if found.gateway is None:
+        message = f"the gateway at {at} does not answer"
+        return Diagnosis(
+            name=name, status=Health.ERROR, message=message, remedy="start the role serve; see logs/serve.log"
+        )
+    if found.gateway.served is None:
+        message = f"the gateway at {at} answers, and nothing serves yet"
+        return Diagnosis(name=name, status=Health.ERROR, message=message, remedy="see the check of the engine")
+    message = f"agents ask {at} for {found.gateway.alias!r}; {found.gateway.served} answers"
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+def _engine(found: Running, settings: Settings) -> Diagnosis:
+    url = settings.serving.inference_url
+    if found.models < 0:
+        return Diagnosis(
+            name="engine",
+            status=Health.ERROR,
+            message=f"the inference server at {url} does not answer",
+            remedy="start it, or correct engine.url; the embedded one says in logs/inference.log why it ended",
+        )
+    return Diagnosis(name="engine", status=Health.OK, message=f"{url} serves {found.models} models")
+
+
+def _record(found: Running) -> Diagnosis:
+    name = "record"
+    if found.store is None:
+        remedy = "start the role record, or correct store.host and store.port; see logs/record.log"
+        return Diagnosis(name=name, status=Health.ERROR, message="the store does not answer", remedy=remedy)
+    stored, refused = sum(found.store.events.values()), found.store.dead_letters + found.store.quarantined
+    message = f"{stored} events are stored, {refused} records were refused"
+    if refused > stored:
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy="see `ratchet dead-letters list`")
+    if found.events > 0 and not stored + refused:
+        remedy = "see logs/record.log; if it has only started, ask again"
+        message = f"{found.events} records are on the events topic, and none is stored"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+def _capture(found: Running, settings: Settings) -> Diagnosis:
+    name = "capture"
+    steps = found.store.events.get("step", 0) if found.store is not None else 0
+    if found.assembly is None and found.calls > 0:
+        message = f"{found.calls} calls and verdicts were captured, and the assembler, which makes episodes, is away"
+        remedy = "start the role assemble; see logs/assemble.log"
+        return Diagnosis(name=name, status=Health.ERROR, message=message, remedy=remedy)
+    if found.calls <= 0 and not steps:
+        remedy = f"give the agent the base URL {settings.control_url}/v1, or publish events"
+        message = "no call was captured, and no step is stored"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    if found.calls > 0 and not steps:
+        remedy = "wait for the idle limit of [assembly], or send feedback, which settles an episode soon"
+        message = f"{found.calls} calls and verdicts were captured, and no step is stored yet: conversations stay open"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    message = f"{max(found.calls, 0)} calls and verdicts were captured, {steps} steps are stored"
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+def _feedback(found: Running, store: StoreStatus) -> Diagnosis:
+    name, outcomes = "feedback", store.events.get("outcome", 0)
+    remedy = "send outcomes: `POST /v1/feedback` with the receipt of a reply, or an event of kind outcome"
+    if store.events.get("step", 0) and not outcomes:
+        message = "steps are stored, and not one outcome: nothing can become trusted"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    if found.without_outcome:
+        message = f"{found.without_outcome} episodes have been without an outcome for {_DAYS} days or more"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    return Diagnosis(name=name, status=Health.OK, message=f"{outcomes} outcomes are stored")
+
+
+def _trust(store: StoreStatus) -> Diagnosis:
+    learned = sum(sum(store.episodes.get(state, {}).values()) for state in ("trusted", "failed"))
+    total = sum(sum(reasons.values()) for reasons in store.episodes.values())
+    message = f"{learned} of {total} episodes may be learned from"
+    if not total or learned:
+        return Diagnosis(name="trust", status=Health.OK, message=message)
+    why = [
+        (count, f"{state}: {reason}") for state, reasons in store.episodes.items() for reason, count in reasons.items()
+    ]
+    count, reason = max(why)
+    return Diagnosis(
+        name="trust",
+        status=Health.WARNING,
+        message=f"{message}; most are {reason} ({count})",
+        remedy="`ratchet episodes list` says of each why, `ratchet episodes show ID` where",
+    )
+
+
+def _branching(found: Running, store: StoreStatus) -> Diagnosis:
+    name, counts = "branching", store.branches
+    if counts.states and counts.dropped > _MANY_DROPPED * counts.states:
+        first = next(iter(store.dropped), "")
+        return Diagnosis(
+            name=name,
+            status=Health.WARNING,
+            message=f"{counts.dropped} of {counts.states} states were dropped, most: {first}",
+            remedy="make the sandbox show what production does: `ratchet environment replay` finds where they part",
+        )
+    message = f"{counts.states} states were branched, {found.unanswered} wait"
+    if found.unanswered and not counts.states:
+        remedy = "start the role branch, or wait; see logs/branch.log"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    return Diagnosis(name=name, status=Health.OK, message=message)

@@ -1,0 +1,71 @@
+"""`ratchet doctor` where a store runs: what does not arrive is named, with what to do about it."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from daemon.cli import app
+from streams.events import StepEvent
+from streams.runtime.processes import free_port
+from tests.builders.episodes import episode
+from tests.builders.stored import Log, ServedStore, result, unrestored
+
+Ask = Callable[[], dict[str, dict[str, str]]]
+
+
+@pytest.fixture
+def ask(served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Path) -> Ask:
+    """Asks the doctor; the store runs, and no other role does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RATCHET_MODEL", str(tiny_base))
+    monkeypatch.setenv("RATCHET_STORE__PORT", served_store.url.rpartition(":")[2])
+    monkeypatch.setenv("RATCHET_SERVING__PORT", str(free_port()))
+    monkeypatch.setenv("RATCHET_ENGINE__PORT", str(free_port()))
+    monkeypatch.setenv("RATCHET_ASSEMBLY__PORT", str(free_port()))
+
+    def asked() -> dict[str, dict[str, str]]:
+        done = CliRunner().invoke(app, ["doctor", "--json"])
+        checks = {check["name"]: check for check in json.loads(done.stdout.splitlines()[0])["checks"]}
+        assert all(check["remedy"] for check in checks.values() if check["status"] != "ok")
+        return checks
+
+    return asked
+
+
+def test_roles_that_do_not_answer_are_errors_and_an_empty_store_says_how_to_begin(ask: Ask) -> None:
+    checks = ask()
+    assert {name: checks[name]["status"] for name in ("gateway", "engine", "record", "capture", "trust")} == {
+        "gateway": "error",
+        "engine": "error",
+        "record": "ok",
+        "capture": "warning",
+        "trust": "ok",
+    }
+    assert "base URL" in checks["capture"]["remedy"]
+
+
+def test_what_keeps_episodes_from_being_learned_from_is_named(ask: Ask, served_store: ServedStore) -> None:
+    log = Log(served_store.store)
+    old = datetime.now(UTC) - timedelta(days=4)
+    first, second, verdict = episode("old")
+    for step in (first, second):
+        assert isinstance(step, StepEvent)
+        log.publish(step.model_copy(update={"recorded_at": old}))
+    checks = ask()
+    assert "not one outcome" in checks["feedback"]["message"]
+    assert "open: it ended without an outcome (1)" in checks["trust"]["message"]
+    log.publish(*episode("sound", action="run"))
+    checks = ask()
+    assert "1 episodes have been without an outcome" in checks["feedback"]["message"]
+    assert (checks["trust"]["status"], checks["branching"]["status"]) == ("ok", "warning")
+    assert "role branch" in checks["branching"]["remedy"]
+    served_store.store.append([result(unrestored("sound", step, "it differs: x"), step) for step in (0, 1)])
+    log.publish(verdict)
+    checks = ask()
+    assert checks["feedback"]["status"] == "ok"
+    assert checks["branching"]["message"] == "2 of 2 states were dropped, most: it differs"
