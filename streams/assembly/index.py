@@ -32,9 +32,9 @@ CREATE TABLE IF NOT EXISTS responses (
 """
 # Of several that said the same, the one with the same labels, that nothing continues yet, and that came last.
 _CONTINUED = """
-SELECT number, unit, name FROM replies JOIN traces USING (trace) JOIN records USING (trace)
+SELECT replies.number, unit, name FROM replies JOIN traces USING (trace) JOIN records USING (trace)
 WHERE said = :said AND value IS NOT NULL
-ORDER BY replies.labels = :labels DESC, continued, number DESC LIMIT 1
+ORDER BY replies.labels = :labels DESC, continued, replies.number DESC LIMIT 1
 """
 _AWAITING = """
 SELECT awaited.rowid, unit, name FROM awaited JOIN traces USING (trace) JOIN records USING (trace)
