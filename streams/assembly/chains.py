@@ -4,7 +4,8 @@ An episode is an append-only conversation, so calls of sub-agents, of judges, or
 become episodes of their own. So does a reply that was not gone on with, because the same was asked again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -56,6 +57,7 @@ class Chain:
 class _Node:
     call: Call
     asked: str
+    answered: str
     parent: "_Node | None" = None
     children: "list[_Node]" = field(default_factory=list)
     depth: int = 1  # calls on the longest way from here on
@@ -73,18 +75,17 @@ def chains(calls: Iterable[Call]) -> list[Chain]:
     Where several continue the same call, the one that was gone on with the farthest, else the latest, stays with it;
     each other begins a conversation whose first state has the history.
     """
-    nodes = [_Node(call, asked(call.chat)) for call in calls]
+    nodes = [_Node(call, asked(call.chat), answered(call.chat)) for call in calls]
     # A call saw more than the one that it continues, whatever the clocks of two machines say.
     nodes.sort(key=lambda node: (len(node.call.chat.messages), node.call.began_ns, node.call.event_id))
+    going_on = Counter(continued(node.call.chat) for node in nodes)
     said: dict[str, list[_Node]] = {}
     for node in nodes:
         before = continued(node.call.chat)
         if before is not None and (candidates := said.get(before)):
-            # Equal chats that go on differently are as many chats.
-            parent = next((each for each in reversed(candidates) if not each.children), candidates[-1])
-            parent.children.append(node)
-            node.parent = parent
-        said.setdefault(answered(node.call.chat), []).append(node)
+            node.parent = _parent(node, candidates, going_on)
+            node.parent.children.append(node)
+        said.setdefault(node.answered, []).append(node)
     for node in reversed(nodes):
         if node.parent is not None:
             node.parent.depth = max(node.parent.depth, node.depth + 1)
@@ -95,6 +96,25 @@ def chains(calls: Iterable[Call]) -> list[Chain]:
     firsts = [node for node in nodes if node.parent is None or _next(node.parent) is not node]
     firsts.sort(key=lambda node: (node.call.began_ns, node.call.event_id))
     return [_chain(first, best[first.asked] is not first) for first in firsts]
+
+
+def _parent(node: _Node, candidates: Sequence[_Node], going_on: Mapping[str | None, int]) -> _Node:
+    """The call that `node` continues, of those that saw and said the same.
+
+    Equal chats that go on differently are as many chats. What is asked again is the same chat, unless both answers were
+    gone on with.
+    """
+    again = [child for each in candidates for child in each.children if child.asked == node.asked]
+    twins = [
+        child
+        for child in again
+        if min(going_on[child.answered], going_on[node.answered]) > (child.answered == node.answered)
+    ]
+    if again and not twins:
+        parent = again[-1].parent
+        assert parent is not None  # it is a child
+        return parent
+    return next((each for each in reversed(candidates) if not each.children), candidates[-1])
 
 
 def _next(node: _Node) -> _Node | None:

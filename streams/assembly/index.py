@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from streams.assembly.captured import chats_of, scope_of
-from streams.assembly.continuation import answered, continued
+from streams.assembly.continuation import answered, asked, continued
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
 from streams.calls.faces import Earlier, response_messages
@@ -18,9 +18,10 @@ from streams.messages import MESSAGES, Messages, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
-    number INTEGER PRIMARY KEY, said TEXT NOT NULL, trace TEXT NOT NULL, labels TEXT NOT NULL,
-    continued INTEGER NOT NULL DEFAULT 0
+    number INTEGER PRIMARY KEY, said TEXT NOT NULL, asked TEXT NOT NULL, trace TEXT NOT NULL, labels TEXT NOT NULL,
+    parent INTEGER, continued INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS replies_by_asked ON replies(asked);
 CREATE INDEX IF NOT EXISTS replies_by_said ON replies(said);
 CREATE INDEX IF NOT EXISTS replies_of_trace ON replies(trace);
 CREATE TABLE IF NOT EXISTS awaited (said TEXT NOT NULL, trace TEXT NOT NULL, labels TEXT NOT NULL);
@@ -30,11 +31,16 @@ CREATE TABLE IF NOT EXISTS responses (
     scope TEXT NOT NULL, id TEXT NOT NULL, messages TEXT NOT NULL, last REAL NOT NULL, PRIMARY KEY (scope, id)
 ) WITHOUT ROWID;
 """
-# Of several that said the same, the one with the same labels, that nothing continues yet, and that came last.
+# What is asked again while nothing continues its answer is a retry, or is regenerated: it continues the same.
+_ASKED_BEFORE = """
+SELECT parent FROM replies WHERE asked = :asked AND labels = :labels AND parent IS NOT NULL AND NOT continued
+ORDER BY number DESC LIMIT 1
+"""
+# Of several that said the same, that one, then one with the same labels, that nothing continues yet, that came last.
 _CONTINUED = """
 SELECT replies.number, unit, name FROM replies JOIN traces USING (trace) JOIN records USING (trace)
 WHERE said = :said AND value IS NOT NULL
-ORDER BY replies.labels = :labels DESC, continued, replies.number DESC LIMIT 1
+ORDER BY replies.number = :parent DESC, replies.labels = :labels DESC, continued, replies.number DESC LIMIT 1
 """
 _AWAITING = """
 SELECT awaited.rowid, unit, name FROM awaited JOIN traces USING (trace) JOIN records USING (trace)
@@ -69,7 +75,10 @@ def place_call(connection: sqlite3.Connection, call: CapturedCall, named: Unit |
         return own
     scope = scope_of(call)
     labels = content_id(call.labels.model_dump_json())
-    found = _continued(connection, content_id(scope, before), labels) if (before := continued(chats[0])) else None
+    again, before = content_id(scope, asked(chats[0])), continued(chats[0])
+    parent, found = None, None
+    if before is not None:
+        parent, found = _continued(connection, content_id(scope, before), again, labels)
     unit = named or found or own
     if before is not None and found is None:
         connection.execute("INSERT INTO awaited VALUES (?, ?, ?)", (content_id(scope, before), call.receipt, labels))
@@ -81,8 +90,8 @@ def place_call(connection: sqlite3.Connection, call: CapturedCall, named: Unit |
         elif follows is not None and follows[0] != unit[0]:
             connection.execute("UPDATE traces SET unit = ?, name = ? WHERE unit = ?", (*unit, follows[0]))
         connection.execute(
-            "INSERT INTO replies (said, trace, labels, continued) VALUES (?, ?, ?, ?)",
-            (said, call.receipt, labels, follows is not None),
+            "INSERT INTO replies (said, asked, trace, labels, parent, continued) VALUES (?, ?, ?, ?, ?, ?)",
+            (said, again, call.receipt, labels, parent, follows is not None),
         )
         _remember(connection, scope, call, chat, now)
     return unit
@@ -94,12 +103,15 @@ def forget(connection: sqlite3.Connection, traces: Sequence[str]) -> None:
         connection.executemany(f"DELETE FROM {table} WHERE trace = ?", ((trace,) for trace in traces))
 
 
-def _continued(connection: sqlite3.Connection, said: str, labels: str) -> Unit | None:
-    found = connection.execute(_CONTINUED, {"said": said, "labels": labels}).fetchone()
+def _continued(connection: sqlite3.Connection, said: str, again: str, labels: str) -> tuple[int | None, Unit | None]:
+    """The number of the reply that a call continues, and its unit; both None where there is none."""
+    before = connection.execute(_ASKED_BEFORE, {"asked": again, "labels": labels}).fetchone()
+    told = {"said": said, "labels": labels, "parent": before[0] if before is not None else None}
+    found = connection.execute(_CONTINUED, told).fetchone()
     if found is None:
-        return None
+        return None, None
     connection.execute("UPDATE replies SET continued = 1 WHERE number = ?", found[:1])
-    return found[1], found[2]
+    return found[0], (found[1], found[2])
 
 
 def _awaiting(connection: sqlite3.Connection, said: str, labels: str) -> Unit | None:
