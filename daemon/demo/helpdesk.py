@@ -82,7 +82,7 @@ def _branching(given: BranchingSettings) -> BranchingSettings:
             "samples": 1,
             "max_tokens": 48,
             "alternatives": 2,
-            "recovery": RecoverySettings(attempts=4, steps=4),
+            "recovery": RecoverySettings(attempts=3, steps=4),
         }
     )
 
