@@ -78,9 +78,11 @@ def _branching(given: BranchingSettings) -> BranchingSettings:
     return given.model_copy(
         update={
             "environments": {**given.environments, "toolbox": {"folder": str(FOLDER)}},
-            "samples": 2,
+            # The untrained model goes on talking: most of what it says here is cut, and one sample is enough.
+            "samples": 1,
+            "max_tokens": 48,
             "alternatives": 2,
-            "recovery": RecoverySettings(attempts=4, steps=4),
+            "recovery": RecoverySettings(attempts=3, steps=4),
         }
     )
 

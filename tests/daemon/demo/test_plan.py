@@ -9,6 +9,7 @@ from rich.console import Console
 
 from daemon.demo.plan import (
     PROVEN_TASKS,
+    CaptureCounts,
     CycleLine,
     DemoBranchCounts,
     DemoPlan,
@@ -17,6 +18,7 @@ from daemon.demo.plan import (
     OutOfDomain,
     RollbackLine,
 )
+from daemon.demo.scenario import Scenario
 from daemon.demo.scenarios import SCENARIOS
 from daemon.registry.schemas import BASE, CycleReport
 from evaluation.gates.significance import Verdict
@@ -50,6 +52,8 @@ REPORT = DemoReport(
     rollback=ROLLBACK,
     wall_seconds=600.0,
 )
+
+CAPTURED = CaptureCounts(calls=40, stored=40, lost=0, episodes=10, trusted=4, branched=20, mismatches=1)
 
 
 def but(**changes: Any) -> DemoReport:
@@ -97,10 +101,32 @@ def test_a_missing_result_that_only_the_full_demo_must_show_is_named_there(repor
     assert report.failures(QUICK) == []
 
 
-def test_the_quick_demo_says_what_it_leaves_unproven() -> None:
-    assert QUICK.unproven
-    assert not FULL.unproven
-    assert FULL.held_out >= PROVEN_TASKS > QUICK.held_out
+@pytest.mark.parametrize(
+    ("counts", "failure"),
+    [
+        ({"lost": 2}, "2 captured calls are not stored"),
+        ({"branched": 0}, "no state of a captured call was branched"),
+    ],
+)
+def test_captured_calls_that_came_to_nothing_are_named(counts: dict[str, int], failure: str) -> None:
+    for plan in (FULL, QUICK):
+        assert but(captured=CAPTURED).failures(plan) == []
+        assert but(captured=CAPTURED.model_copy(update=counts)).failures(plan) == [failure]
+
+
+def test_an_agent_none_of_whose_episodes_is_trusted_proves_nothing() -> None:
+    report = but(captured=CAPTURED.model_copy(update={"trusted": 0}))
+    assert report.failures(FULL) == ["no episode of captured calls is trusted"]
+    assert report.failures(QUICK) == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
+def test_the_quick_demo_says_what_it_leaves_unproven(scenario: Scenario) -> None:
+    full, quick = scenario.plan(3, quick=False), scenario.plan(3, quick=True)
+    assert (full.seed, quick.seed) == (3, 3)
+    assert quick.unproven
+    assert not full.unproven
+    assert full.held_out >= PROVEN_TASKS > quick.held_out
 
 
 def test_the_file_has_the_promised_keys() -> None:
