@@ -143,8 +143,9 @@ async def _rate(judge: JudgeClient, rubric: Rubric, episodes: dict[str, _Rows], 
             if opinion is None:
                 abstained += 1
             else:
-                success, reason = opinion.verdict == "success", {"reason": opinion.reason}
-                outcomes.append(_outcome(judge, rubric, episode_id, rows, opinion.score, reason, success=success))
+                success, score = opinion.verdict == "success", opinion.score
+                evidence: dict[str, object] = {"reason": opinion.reason}
+                outcomes.append(_outcome(judge, rubric, episode_id, rows, score, evidence, success=success))
         narrator.advance("judged", number, len(episodes))
     return outcomes, abstained, unanswered
 

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from streams.calls.records import CapturedCall, Feedback
+from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.otlp.publisher import Publisher
 from streams.store.client import StoreClient
 from tests.builders.captured import conversation, feedback
 from tests.integration.otlp_role import otlp_role_of
