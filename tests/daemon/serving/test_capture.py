@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from kafka.errors import MessageSizeTooLargeError
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message
 from daemon.serving.capture import Capture, Taken, as_record
 from daemon.serving.headers import RawHeaders
 from daemon.serving.settings import CaptureSettings
-from daemon.serving.upstream import UpstreamError
+from daemon.serving.upstream import Upstream, UpstreamError
 from streams.calls.records import ANY_CALL_RECORD, CallLabels, CapturedCall, Face, key_of_receipt, new_receipt
 from streams.errors import BrokerError
 from streams.kafka.publisher import Publisher
@@ -167,7 +168,7 @@ async def test_ten_thousand_streams_cut_anywhere_are_passed_and_recorded_as_they
                 size = chance.randrange(1, len(rest) + 1)
                 parts.append(rest[:size])
                 rest = rest[size:]
-            gateway.gateway.upstream = _Source(parts, ends=cut is None)
+            gateway.gateway.upstream = cast(Upstream, _Source(parts, ends=cut is None))
             receipt, passed, complete = await _ask(endpoint, leaves_after)
             sent[receipt] = (passed, complete)
             if complete:

@@ -203,7 +203,7 @@ async def test_tokens_are_asked_for_and_stay_here() -> None:
     async with bench(whole(200, b"{}"), tokens=tokens) as gateway:
         ask = gateway.client
         for headers in ({}, {"authorization": "Bearer x"}, {"authorization": "a" * 16}, {"x-api-key": "é"}):
-            encoded = {name: value.encode() for name, value in headers.items()}
+            encoded = {name.encode(): value.encode() for name, value in headers.items()}
             answer = await ask.post("/v1/chat/completions", json=CHAT, headers=encoded)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
         assert (await ask.post("/v1/messages", json=CHAT)).json()["error"]["type"] == "authentication_error"
