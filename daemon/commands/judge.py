@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -183,7 +183,7 @@ def _outcome(
     episode_id: str,
     rows: _Rows,
     score: float,
-    evidence: dict[str, object],
+    evidence: Mapping[str, object],
     *,
     success: bool,
 ) -> OutcomeEvent:
