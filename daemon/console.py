@@ -127,6 +127,10 @@ def status_table(report: StatusReport) -> Table:
         table.add_row(
             "assembled", f"{report.assembly.steps} steps, {report.assembly.without_content} calls without content"
         )
+        if report.assembly.open:
+            table.add_row(
+                "open conversations", f"{report.assembly.open}, the oldest silent for {report.assembly.open_s} s"
+            )
         for reason, count in report.assembly.absences.items():
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():

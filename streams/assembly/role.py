@@ -43,7 +43,7 @@ async def serve(
 
 
 async def _serve(assembler: Assembler, stop: asyncio.Event) -> None:
-    settings, app = assembler.settings, build_status_app(assembler.tally)
+    settings, app = assembler.settings, build_status_app(assembler.tally, assembler.state)
     server = HttpServer(
         uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )

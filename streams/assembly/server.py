@@ -1,44 +1,54 @@
 """The assemble role over HTTP: `/status` answers with an `AssemblyStatus`, `/metrics` with it for Prometheus."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.runtime.tally import Tally
 
 
-def build_status_app(tally: Tally[AssemblyStatus]) -> FastAPI:
+def build_status_app(tally: Tally[AssemblyStatus], state: AssemblyState) -> FastAPI:
     app = FastAPI(title="Ratchet assembler", docs_url=None, redoc_url=None, openapi_url=None)
 
+    # Not coroutines: the state may be busy, and the server must not wait for it.
     @app.get("/status")
-    async def status() -> AssemblyStatus:
-        return tally.status
+    def status() -> AssemblyStatus:
+        count, silent_s, waiting = state.unfinished(time.time())
+        return tally.status.model_copy(update={"open": count, "open_s": silent_s, "waiting_feedback": waiting})
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(expose(tally), media_type=CONTENT_TYPE_LATEST)
+    def metrics() -> Response:
+        return Response(expose(status()), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def expose(tally: Tally[AssemblyStatus]) -> bytes:
+def expose(status: AssemblyStatus) -> bytes:
     """All figures in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Figures(tally))
+    registry.register(_Figures(status))
     return generate_latest(registry)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Figures(Collector):
-    tally: Tally[AssemblyStatus]
+    status: AssemblyStatus
 
     def collect(self) -> Iterator[Metric]:
-        status = self.tally.status
+        status = self.status
+        for name, meaning, gauge in (
+            ("ratchet_assembly_open", "Traces and conversations that are not complete yet.", status.open),
+            ("ratchet_assembly_open_seconds", "Silence of the oldest of them.", status.open_s),
+            ("ratchet_assembly_waiting_feedback", "Feedback whose call has not come yet.", status.waiting_feedback),
+        ):
+            yield GaugeMetricFamily(name, meaning, value=gauge)
         for name, meaning, value in (
             ("ratchet_assembly_repeated", "Records that had come before.", status.repeated),
             ("ratchet_assembly_unreadable", "Records that were put aside as dead letters.", status.unreadable),

@@ -57,6 +57,11 @@ HAVING max(last) <= :now - CASE max(kind)
     OR sum(bytes) >= :bytes
 ORDER BY max(last) LIMIT 100
 """
+_UNFINISHED = """
+SELECT count(*), min(last),
+    (SELECT count(*) FROM records JOIN traces USING (trace) WHERE NOT open AND value IS NOT NULL)
+FROM (SELECT max(last) AS last FROM traces WHERE open GROUP BY unit)
+"""
 
 
 _RECORD: TypeAdapter[Assembled] = TypeAdapter(Annotated[Assembled, Field(discriminator="record")])
@@ -147,6 +152,12 @@ class AssemblyState:
         }
         with self._errors_explained("look for complete traces"), self._lock:
             return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
+
+    def unfinished(self, now: float) -> tuple[int, int, int]:
+        """The number of open units, the longest silence of one in seconds, and how much feedback waits for its call."""
+        with self._errors_explained("count what is open"), self._lock:
+            count, oldest, waiting = self._connection.execute(_UNFINISHED).fetchone()
+        return count, 0 if oldest is None else max(0, round(now - oldest)), waiting
 
     def earlier(self, call: CapturedCall) -> Earlier:
         """The messages of responses that the call may name."""

@@ -1,4 +1,4 @@
-"""The counters of the assemble role, as its `/status` shows them. All figures are since the start of the process."""
+"""The figures of the assemble role, as its `/status` shows them. Counters are since the start of the process."""
 
 from pydantic import Field
 
@@ -6,8 +6,15 @@ from streams.messages import Record
 
 
 class AssemblyStatus(Record):
-    """Spans, log records, captured calls and feedback that were read, and the events that were made of them."""
+    """Spans, log records, captured calls and feedback that were read, and the events that were made of them.
 
+    `open` is how many traces and conversations are not complete yet, `open_s` how many seconds the oldest of them has
+    been silent, and `waiting_feedback` how much feedback waits for its call.
+    """
+
+    open: int = 0
+    open_s: int = 0
+    waiting_feedback: int = 0
     repeated: int = 0
     unreadable: int = 0
     steps: int = 0

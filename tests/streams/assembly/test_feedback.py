@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from streams.assembly.server import build_status_app
 from streams.events import OutcomeEvent
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
@@ -71,6 +73,20 @@ def test_feedback_whose_call_never_comes_is_counted_after_the_retention(desk: De
     assert desk.state.prune(desk.now + 7 * DAY - 1) == 0
     assert desk.state.prune(desk.now + 7 * DAY + 1) == 1
     assert desk.state.prune(desk.now + 8 * DAY) == 0
+
+
+def test_what_is_open_and_what_waits_is_counted(desk: Desk) -> None:
+    never = call([SYSTEM, user("x")], "y")
+    desk.take(call([SYSTEM, user("a")], "b"), feedback(never))
+    desk.now += 30
+    desk.take(*conversation("hello", TURNS))
+    assert desk.state.unfinished(desk.now + 5) == (2, 35, 1)
+    with TestClient(build_status_app(desk.tally, desk.state)) as client:
+        status = client.get("/status").json()
+        assert (status["open"], status["waiting_feedback"]) == (2, 1)
+        assert "ratchet_assembly_open 2.0" in client.get("/metrics").text
+    desk.take(wait=DAY)
+    assert desk.state.unfinished(desk.now) == (0, 0, 1)
 
 
 def test_feedback_on_an_episode_by_its_id_judges_it_open_closed_or_known_to_others(desk: Desk) -> None:
