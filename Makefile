@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# Two processes, each with whole files. For one test and a debugger: .venv/bin/python -m pytest PATH::TEST -x --pdb
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Three processes for two cores, since many tests wait for others; each has whole files. For one test and a debugger:
+# .venv/bin/python -m pytest PATH::TEST -x --pdb
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: demo test test-slow test-nightly lint bench clean lock
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from streams.events import Actor, Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
+from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, as_definition
 
 # What JSON, SQL and templates could trip over, and nothing that redaction or the signs of injection look for.
 _PIECES = st.sampled_from(
@@ -79,7 +79,9 @@ def observations(draw: st.DrawFn, /, action: Message, complete: bool = True) -> 
     return tuple(came if complete else came[: draw(st.integers(0, len(came)))])
 
 
-TOOLS: st.SearchStrategy[Tools] = st.lists(st.dictionaries(_NAMES, JSON, max_size=3), max_size=2).map(tuple)
+TOOLS: st.SearchStrategy[Tools] = st.lists(
+    st.dictionaries(_NAMES, JSON, max_size=3).map(as_definition), max_size=2
+).map(tuple)
 
 
 @st.composite

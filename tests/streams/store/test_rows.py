@@ -106,7 +106,7 @@ def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
 def test_each_cell_of_a_step_is_under_its_own_name() -> None:
     step = episode("a")[1]
     assert isinstance(step, StepEvent)
-    step = step.model_copy(update={"actor": Actor(kind="policy", adapter="base-1")})
+    step = step.model_copy(update={"actor": Actor(kind="policy", adapter="base-1"), "receipt": "receipt-1"})
     batch = Batch(1)
     batch.content(raw(b"", offset=4), step, {})
     tables = batch.take_rows()
@@ -131,6 +131,7 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "source": None,
         "principal": step.principal,
         "tools": None,
+        "receipt": "receipt-1",
     }
     (event,) = tables["events"]
     assert event == {
