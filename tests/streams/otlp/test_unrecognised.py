@@ -198,11 +198,11 @@ async def test_the_status_and_the_metrics_name_them(tmp_path: Any) -> None:
     state.add([span(1, {"langfuse.observation.type": "generation"}, scope="lf"), masked], 0)
     for unit in state.due(100):
         assembler.assemble(unit)
-    state.close()
-    app = build_status_app(tally)
+    app = build_status_app(tally, state)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://assembler") as client:
         status = AssemblyStatus.model_validate_json((await client.get("/status")).content)
         metrics = (await client.get("/metrics")).text
+    state.close()
     assert (status.without_content, status.absences) == (1, {"masked": 1})
     assert status.unrecognised == {"lf: generation": 1}
     assert 'ratchet_assembly_unrecognised_spans_total{name="lf: generation"} 1.0' in metrics
