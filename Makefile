@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/ratchet demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest --doctest-modules streams daemon learners evaluation
+	$(BIN)/python -m pytest --doctest-modules streams daemon learners evaluation --ignore-glob '*/template/*'
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: $(READY)
