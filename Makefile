@@ -3,9 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# Three processes for two cores, since many tests wait for others; each has whole files. For one test and a debugger:
-# .venv/bin/python -m pytest PATH::TEST -x --pdb
-SIDE_BY_SIDE := -n 3 --dist loadfile
+# Two processes, each with whole files; with three on two cores, limits that are watched act late. For one test and a
+# debugger: .venv/bin/python -m pytest PATH::TEST -x --pdb
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: demo test test-slow test-nightly lint bench clean lock
 

@@ -196,7 +196,8 @@ async def test_a_sandbox_that_may_not_start_enough_processes_ends_with_an_error_
     usable(isolation)
     limits = Limits(processes=4)
     async with SandboxPool("textworld_express", isolation=isolation, limits=limits) as pool:
-        with pytest.raises(SandboxDiedError, match=r"died during open(.|\n)*_jvm"):
+        # The kernel refuses a process, or the resource monitor looks in between.
+        with pytest.raises(SandboxDiedError, match=r"died during open(.|\n)*_jvm|processes and threads, and 4 are"):
             async with pool.session() as session:
                 await session.reset(task)
 
