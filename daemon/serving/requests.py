@@ -39,7 +39,7 @@ async def read_body(receive: Receive, encoding: str, limit: int) -> bytes:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`. Raises `Refused` for any other, `RequestRefusedError` for what is no JSON."""
+    """The JSON object in `body`. Raises `Refused` for any other, `RequestRefusedError` for a body that is not JSON."""
     found = read_json(body)
     if not isinstance(found, dict):
         raise Refused(400, "the request's body is not a JSON object; send one")

@@ -116,7 +116,7 @@ def _to_first_user(messages: object) -> object:
 
 
 def _content(content: object) -> object:
-    """A content without what clients set anew in each call: marks such as Anthropic's `cache_control` come and go.
+    """A content without what clients set again in each call: marks such as Anthropic's `cache_control` come and go.
 
     A text and a list with that text alone are the same.
     """

@@ -1,6 +1,6 @@
 """The tools of an MCP server. It is started for each session's state, or shared by all if it keeps nothing in memory.
 
-See `tools.py`. A server can be ended between any two calls and started anew on the same folder: that is what the
+See `tools.py`. A server can be ended between any two calls and started again on the same folder: that is what the
 restoring of states rests on. So only a few run at a time, however many sessions there are.
 """
 
@@ -63,7 +63,7 @@ class McpTools:
 
     @contextmanager
     def _server(self, place: Place) -> Iterator[McpServer]:
-        """The server that works in the place's folder. One that failed is started anew the next time."""
+        """The server that works in the place's folder. One that failed is started again the next time."""
         if place.state not in self._servers:
             while len(self._servers) >= _MOST_SERVERS:
                 self._servers.popitem(last=False)[1].close()

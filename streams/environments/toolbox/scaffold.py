@@ -20,8 +20,8 @@ max_tokens = 200
 """
 _TOOLS = {
     "mcp": """mcp = ["python", "server.py"]
-# The server keeps nothing in memory from one call to the next: it opens the database anew for each. Without this line
-# it is started anew for each state that is tried, which takes most of a second.
+# The server keeps nothing in memory from one call to the next: it opens the database again for each. Without this line
+# it is started again for each state that is tried, which takes most of a second.
 stateless = true""",
     "functions": 'functions = "tools.py"',
 }
