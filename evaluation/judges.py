@@ -17,7 +17,7 @@ from streams.messages import Messages
 from streams.runtime.http_client import HttpClient
 from streams.settings import FrozenModel, server_url
 
-O = TypeVar("O", bound="_Reply")  # noqa: E741 - an opinion
+Parsed = TypeVar("Parsed", bound="_Reply")
 
 _LONGEST_REASON = 400
 _RULES = (
@@ -88,7 +88,7 @@ class JudgeClient(HttpClient):
                 return "other"
         return "tie"
 
-    async def _ask(self, rubric: Rubric, data: dict[str, Any], kind: type[O]) -> O | None:
+    async def _ask(self, rubric: Rubric, data: dict[str, Any], kind: type[Parsed]) -> Parsed | None:
         schema = {"name": kind.__name__.lower(), "strict": True, "schema": kind.model_json_schema()}
         body = {
             "model": self.model,
@@ -104,7 +104,7 @@ class JudgeClient(HttpClient):
         return parsed(answer, kind)
 
 
-def parsed(answer: Any, kind: type[O]) -> O | None:
+def parsed(answer: Any, kind: type[Parsed]) -> Parsed | None:
     """The opinion in a reply of the API; None unless it ended by itself and is JSON of the schema, whole and alone."""
     try:
         (choice,) = answer["choices"]

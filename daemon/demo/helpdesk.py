@@ -7,7 +7,7 @@ The agent is on the OpenAI SDK, its tools are an MCP server on the shop's databa
 from collections.abc import Sequence
 
 from daemon.config import DomainSettings, Settings
-from daemon.demo.plan import PROVEN_P, PROVEN_TASKS, DemoPlan
+from daemon.demo.plan import PROVEN_P, QUICK_UNPROVEN, DemoPlan
 from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
 from daemon.roles import Role
 from learners.settings import Stage
@@ -66,11 +66,7 @@ def _quick(seed: int) -> DemoPlan:
         alpha=0.3,
         first_cycle=(Stage(objective="imitation", updates=40),),
         second_cycle=(Stage(objective="imitation", updates=6),),
-        unproven=(
-            f"that anything was learned: a proof takes {PROVEN_TASKS} held-out tasks and p ≤ {PROVEN_P}, "
-            "its gates play 24 and promote at p ≤ 0.3",
-            "how the model does out of domain",
-        ),
+        unproven=QUICK_UNPROVEN,
     )
 
 

@@ -21,6 +21,7 @@ from daemon.serving.settings import CaptureSettings
 from streams.calls.records import CallLabels, CapturedCall, Face, key_of_receipt
 from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
+from streams.runtime.http_bodies import WINDOW_BITS
 
 log = structlog.get_logger()
 
@@ -33,7 +34,6 @@ _FLUSH_PAUSE_S = 0.1
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # About what a call takes beside its bodies.
 _OVERHEAD_BYTES = 1000
-_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
 class Result(StrEnum):
@@ -245,7 +245,7 @@ def as_record(call: Taken, most_bytes: int) -> CapturedCall:
 
 
 def _text(reply: bytes, encoding: str, most_bytes: int) -> str:
-    if encoding.lower() in _WINDOW_BITS:
+    if encoding.lower() in WINDOW_BITS:
         # Asked not to, the inference server compressed its reply. One that ends early is read as far as it goes.
-        reply = zlib.decompressobj(wbits=_WINDOW_BITS[encoding.lower()]).decompress(reply, 2 * most_bytes)
+        reply = zlib.decompressobj(wbits=WINDOW_BITS[encoding.lower()]).decompress(reply, 2 * most_bytes)
     return reply.decode(errors="replace")

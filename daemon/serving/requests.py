@@ -9,14 +9,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from daemon.serving.refusals import Refused
-from streams.runtime.http_bodies import read_json
+from streams.runtime.http_bodies import WINDOW_BITS, inflated, read_json
 
 # In valid JSON a quote that no backslash stands before begins or ends a text, so this is a key or a text of its own.
 _MODEL = re.compile(r'(?<!\\)"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ESCAPED_KEY = re.compile(r"\\u00(?:6[4-5cdfCDF])")
 _SPACE = re.compile(r"\s*")
 _PLAIN = json.JSONDecoder()
-_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
 async def read_body(receive: Receive, encoding: str, limit: int) -> bytes:
@@ -79,18 +78,14 @@ def _after_space(text: str, place: int) -> int:
 def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return body
-    if encoding not in _WINDOW_BITS:
+    if encoding not in WINDOW_BITS:
         raise Refused(415, f"the content encoding {encoding!r:.40} is not supported: send gzip, deflate or none")
-    inflated, rest = bytearray(), body
-    while rest:  # a gzip file may have several members
-        member = zlib.decompressobj(wbits=_WINDOW_BITS[encoding])
-        try:
-            inflated += member.decompress(rest, limit - len(inflated) + 1)
-        except zlib.error as error:
-            raise Refused(400, f"the request's body is not {encoding}: {error}; compress it again") from error
-        if len(inflated) > limit:
-            raise Refused(413, f"the request is larger than {limit} bytes decompressed; send a smaller one")
-        if not member.eof:
-            raise Refused(400, f"the request's {encoding} data ends too early; send all of it")
-        rest = member.unused_data
-    return bytes(inflated)
+    try:
+        found = inflated(body, encoding, limit)
+    except zlib.error as error:
+        raise Refused(400, f"the request's body is not {encoding}: {error}; compress it again") from error
+    except EOFError as error:
+        raise Refused(400, f"the request's {encoding} data ends too early; send all of it") from error
+    if found is None:
+        raise Refused(413, f"the request is larger than {limit} bytes decompressed; send a smaller one")
+    return found

@@ -26,6 +26,7 @@ from streams.errors import RequestTooLargeError, UnreadableRequestError
 from streams.otlp.envelope import Part, member, open_json, open_protobuf
 from streams.otlp.parsing import Rejected, parse
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span, SpanEvent
+from streams.runtime.http_bodies import inflated
 
 MAX_DEPTH = 32
 _GEN_AI_EVENTS = "gen_ai."
@@ -74,19 +75,15 @@ def inflate(body: bytes, content_encoding: str, limit: int) -> bytes:
         return body
     if content_encoding != "gzip":
         raise UnreadableRequestError(f"the content encoding {content_encoding!r} is not supported: use gzip or none")
-    inflated, rest = bytearray(), body
-    while rest:  # a gzip file may have several members
-        member = zlib.decompressobj(wbits=31)
-        try:
-            inflated += member.decompress(rest, limit - len(inflated) + 1)
-        except zlib.error as error:
-            raise UnreadableRequestError(f"the body is not gzip: {error}") from error
-        if len(inflated) > limit:
-            raise RequestTooLargeError(f"the request is larger than {limit} bytes inflated: send smaller batches")
-        if not member.eof:
-            raise UnreadableRequestError("the gzip data ends too early")
-        rest = member.unused_data
-    return bytes(inflated)
+    try:
+        found = inflated(body, content_encoding, limit)
+    except zlib.error as error:
+        raise UnreadableRequestError(f"the body is not gzip: {error}") from error
+    except EOFError as error:
+        raise UnreadableRequestError("the gzip data ends too early") from error
+    if found is None:
+        raise RequestTooLargeError(f"the request is larger than {limit} bytes inflated: send smaller batches")
+    return found
 
 
 def read(signal: Signal, encoding: Encoding, body: bytes, principal: str | None = None) -> Reading:

@@ -4,6 +4,7 @@ Python's own parser takes more than JSON: `NaN`, numbers that overflow, halves o
 """
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -14,6 +15,29 @@ from fastapi.routing import APIRoute
 from streams.errors import RequestRefusedError
 
 DEEPEST = 100
+# Of the content encodings that `inflated` reads; "deflate" is zlib's format (RFC 9110).
+WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+def inflated(body: bytes, encoding: str, limit: int) -> bytes | None:
+    """The body without its compression, which `WINDOW_BITS` must have; None if that is more than `limit` bytes.
+
+    Never holds more. Raises `zlib.error` for damaged data, `EOFError` for data that ends too early.
+
+    >>> inflated(zlib.compress(b"text"), "deflate", 4)
+    b'text'
+    >>> inflated(zlib.compress(b"text"), "deflate", 3)
+    """
+    found, rest = bytearray(), body
+    while rest:  # a gzip file may have several members
+        member = zlib.decompressobj(wbits=WINDOW_BITS[encoding])
+        found += member.decompress(rest, limit - len(found) + 1)
+        if len(found) > limit:
+            return None
+        if not member.eof:
+            raise EOFError
+        rest = member.unused_data
+    return bytes(found)
 
 
 def read_json(body: bytes) -> object:
