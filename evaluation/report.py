@@ -1,16 +1,18 @@
-"""The report of a gate, for machines (`gate.json`) and for people (`report.md`).
+"""The report of a trial, for machines (`gate.json`) and for people (`report.md`).
 
-The learner writes both after each gate.
+The learner writes both after each trial.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import PlainSerializer
+from pydantic import PlainSerializer, model_validator
 
-from evaluation.gates.significance import Evaluation, Verdict
-from evaluation.rollouts import Rollout
+from evaluation.gates.gate import Evidence
+from evaluation.gates.improvement import IMPROVEMENT
+from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
 from streams.events import Action
@@ -84,58 +86,75 @@ class Comparison(FrozenModel):
     tasks: tuple[TaskRow, ...]
 
     @classmethod
-    def of(cls, champion: str, candidate: str, by_champion: Sequence[Rollout], by_candidate: Sequence[Rollout]) -> Self:
-        candidates = {rollout.task_id: rollout for rollout in by_candidate}
-        rows = []
-        for one in by_champion:
-            other = candidates[one.task_id]
-            rows.append(
-                TaskRow(
-                    task_id=one.task_id,
-                    champion_success=one.success,
-                    candidate_success=other.success,
-                    champion_score=one.score,
-                    candidate_score=other.score,
-                    champion_actions=one.actions,
-                    candidate_actions=other.actions,
-                )
-            )
+    def of(cls, champion: str, candidate: str, pairs: Sequence[Pair]) -> Self | None:
+        """Sum up `pairs` of these served names; None where there are none."""
+        if not pairs:
+            return None
         return cls(
-            champion=Side.of(champion, by_champion), candidate=Side.of(candidate, by_candidate), tasks=tuple(rows)
+            champion=Side.of(champion, [pair.champion for pair in pairs]),
+            candidate=Side.of(candidate, [pair.candidate for pair in pairs]),
+            tasks=tuple(
+                TaskRow(
+                    task_id=pair.task.task_id,
+                    champion_success=pair.champion.success,
+                    candidate_success=pair.candidate.success,
+                    champion_score=pair.champion.score,
+                    candidate_score=pair.candidate.score,
+                    champion_actions=pair.champion.actions,
+                    candidate_actions=pair.candidate.actions,
+                )
+                for pair in pairs
+            ),
         )
 
 
 class GateReport(FrozenModel):
-    """The content of `gate.json`. Probabilities are one-sided p-values of McNemar's exact test."""
+    """The content of `gate.json`: the verdict on a candidate, what each gate said, and what was played.
+
+    `held_out` is None where no task was played to its end by both.
+    """
 
     verdict: Verdict
     reason: str
-    wins: int
-    losses: int
-    ties: int
-    p_better: float
-    p_worse: float
+    gates: tuple[GateResult, ...]
     settings: GateSettings
-    held_out: Comparison
+    held_out: Comparison | None
     out_of_domain: Comparison | None = None
 
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, evaluation: Evaluation, settings: GateSettings, out_of_domain: Comparison | None = None) -> Self:
-        decision = evaluation.decision
+    def _with_one_gate(cls, given: Any) -> Any:
+        """Reports of before there were several gates have that one's figures at their top."""
+        if not isinstance(given, dict) or "gates" in given:
+            return given
+        names = ("wins", "losses", "ties", "p_better", "p_worse")
+        figures = {name: given[name] for name in names if name in given}
+        rest = {name: value for name, value in given.items() if name not in names}
+        only = {"gate": IMPROVEMENT, "verdict": rest.get("verdict"), "reason": rest.get("reason"), "figures": figures}
+        return {**rest, "gates": (only,)}
+
+    @classmethod
+    def of(
+        cls,
+        evidence: Evidence,
+        verdict: Verdict,
+        reason: str,
+        settings: GateSettings,
+        out_of_domain: Comparison | None = None,
+    ) -> Self:
+        """The report of a trial that ended with `verdict`."""
         return cls(
-            verdict=decision.verdict,
-            reason=decision.reason,
-            wins=decision.wins,
-            losses=decision.losses,
-            ties=decision.ties,
-            p_better=decision.p_better,
-            p_worse=decision.p_worse,
+            verdict=verdict,
+            reason=reason,
+            gates=tuple(evidence.results),
             settings=settings,
-            held_out=Comparison.of(
-                evaluation.champion, evaluation.candidate, evaluation.champion_rollouts, evaluation.candidate_rollouts
-            ),
+            held_out=Comparison.of(evidence.champion.served, evidence.candidate.served, evidence.pairs),
             out_of_domain=out_of_domain,
         )
+
+    def result(self, gate: str) -> GateResult | None:
+        """What the gate of that name returned; None where it was passed over."""
+        return next((result for result in self.gates if result.gate == gate), None)
 
     def write(self, folder: Path) -> None:
         """Write `gate.json` and `report.md` into `folder`, each atomically."""
@@ -144,31 +163,26 @@ class GateReport(FrozenModel):
 
     def to_markdown(self) -> str:
         """The report as people read it: why first, then the figures."""
-        lines = [
-            f"# {self.verdict.value}: {self.held_out.candidate.model} against {self.held_out.champion.model}",
-            "",
-            self.reason,
-            "",
-            "## Held-out tasks",
-            "",
-            *_table(self.held_out),
-            "",
-            f"Only the candidate solves {self.wins}, only the champion {self.losses}; on {self.ties} they agree. "
-            "McNemar's exact one-sided test: if both were equally good, a result at least this favourable to the "
-            f"candidate would come with probability p = {self.p_better:.3g}, and one at least this unfavourable with "
-            f"p = {self.p_worse:.3g}; the gate asks for at most {self.settings.alpha:g} on at least "
-            f"{self.settings.min_tasks} tasks.",
-        ]
+        lines = [f"# {self.verdict.value}", "", self.reason, ""]
+        for result in self.gates:
+            figures = [f"- {name.replace('_', ' ')}: {_figure(value)}" for name, value in result.figures.items()]
+            lines += [f"## Gate {result.gate}: {result.verdict.value}", "", result.reason, "", *figures, ""]
+        if self.held_out is not None:
+            lines += ["## Held-out tasks", "", *_table(self.held_out), ""]
         if self.out_of_domain is not None:
             lines += [
-                "",
                 "## Out of domain",
                 "",
                 "Tasks of another fold, with objects that no training task has. They do not decide.",
                 "",
                 *_table(self.out_of_domain),
+                "",
             ]
-        return "\n".join([*lines, ""])
+        return "\n".join(lines)
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _table(comparison: Comparison) -> list[str]:

@@ -1,32 +1,20 @@
-"""Plays tasks with a served model in sandboxes. The gate plays through this, and so does whatever measures an
-adapter.
+"""The record of a played task: what reports, gates and `gate show` read.
 
-The tasks of a chunk are played in lockstep: the requests of one turn are sent at once and awaited together. The server
-batches that best, and what is batched with what depends on the tasks and not on timing.
+`evaluation/arena.py` makes them.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import structlog
-
-from evaluation.settings import RolloutSettings
-from streams.environments.environment import Observation
-from streams.environments.harness import ChatHarness
-from streams.errors import ContextLengthError
 from streams.events import Task
-from streams.messages import Message, Messages, Tools
-from streams.policy.client import PolicyClient
-from streams.sandboxes.pool import SandboxPool, SandboxSession
-
-log = structlog.get_logger()
+from streams.messages import Messages
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One played episode. `score` runs from 0 to 1; `invalid_actions` counts those that were not understood."""
+    """One played episode. `score` runs from 0 to 1; `invalid_actions` counts those that were not understood.
+
+    `messages` is the whole conversation, the actions among them.
+    """
 
     task_id: str
     success: bool
@@ -34,105 +22,23 @@ class Rollout:
     steps: int
     invalid_actions: int
     actions: Messages
+    messages: Messages = ()
 
 
-@dataclass(slots=True)
-class _Episode:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A task that both sides played to the end."""
+
     task: Task
-    session: SandboxSession
-    messages: Messages
-    last: Observation
-    tools: Tools = ()
-    actions: list[Message] = field(default_factory=list)
-    invalid_actions: int = 0
-    is_full: bool = False
+    champion: Rollout
+    candidate: Rollout
 
-    def rollout(self) -> Rollout:
-        return Rollout(
-            task_id=self.task.task_id,
-            success=self.last.success,
-            score=self.last.score,
-            steps=len(self.actions),
-            invalid_actions=self.invalid_actions,
-            actions=tuple(self.actions),
-        )
+    @property
+    def is_win(self) -> bool:
+        """Whether only the candidate solved it."""
+        return self.candidate.success and not self.champion.success
 
-
-async def play(
-    tasks: Sequence[Task],
-    model: str,
-    policy: PolicyClient,
-    pool: SandboxPool,
-    harness: ChatHarness,
-    settings: RolloutSettings,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Rollout]:
-    """Play each task once with the served `model`; the rollouts come in the order of `tasks`.
-
-    An episode that grows longer than the server takes ends there, as one in production would; one that the server has
-    no room for at all is an error.
-
-    `on_progress` is told the episodes finished so far and the episodes in all. Raises `PolicyError` and `SandboxError`:
-    a task that could not be played to its end has no rollout, and neither has the list it is in.
-    """
-    rollouts: list[Rollout] = []
-    for start in range(0, len(tasks), settings.concurrency):
-        chunk = tasks[start : start + settings.concurrency]
-
-        def report(finished: int, before: int = start) -> None:
-            if on_progress is not None:
-                on_progress(before + finished, len(tasks))
-
-        rollouts += await _play_chunk(chunk, model, policy, pool, harness, settings, report)
-    return rollouts
-
-
-async def _play_chunk(
-    tasks: Sequence[Task],
-    model: str,
-    policy: PolicyClient,
-    pool: SandboxPool,
-    harness: ChatHarness,
-    settings: RolloutSettings,
-    report: Callable[[int], None],
-) -> list[Rollout]:
-    async with AsyncExitStack() as sessions:
-        episodes = []
-        for task in tasks:
-            session = await sessions.enter_async_context(pool.session())
-            first = await session.reset(task)
-            episodes.append(_Episode(task, session, harness.opening(first.messages), first, first.tools or ()))
-        live = episodes
-        for _ in range(harness.max_steps):
-            await asyncio.gather(*(_take_turn(episode, model, policy, harness, settings) for episode in live))
-            live = [
-                episode
-                for episode in live
-                if not (episode.last.done or episode.is_full or harness.gives_up(episode.messages))
-            ]
-            report(len(episodes) - len(live))
-            if not live:
-                break
-    report(len(episodes))
-    return [episode.rollout() for episode in episodes]
-
-
-async def _take_turn(
-    episode: _Episode, model: str, policy: PolicyClient, harness: ChatHarness, settings: RolloutSettings
-) -> None:
-    sampling = settings.sampling.within(harness.max_tokens, harness.stop)
-    try:
-        (reply,) = await policy.chat(model, episode.messages, sampling, tools=episode.tools)
-    except ContextLengthError as error:
-        if not episode.actions:
-            raise
-        log.warning("an episode has no room left", model=model, task=episode.task.task_id, reason=str(error))
-        episode.is_full = True
-        return
-    action = harness.parse(reply.message)
-    episode.last = await episode.session.step(action)
-    episode.actions.append(action)
-    episode.invalid_actions += not episode.last.understood
-    episode.messages = harness.extend(episode.messages, action, episode.last.messages)
-    if episode.last.tools is not None:
-        episode.tools = episode.last.tools
+    @property
+    def is_loss(self) -> bool:
+        """Whether only the champion solved it."""
+        return self.champion.success and not self.candidate.success

@@ -1,4 +1,4 @@
-"""The two tests a gate rests on. Pure functions; `evaluation/gates/significance.py` and the reports call them."""
+"""The two tests a gate rests on. Pure functions; `evaluation/gates/improvement.py` and the reports call them."""
 
 from dataclasses import dataclass
 

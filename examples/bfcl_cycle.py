@@ -23,14 +23,18 @@ from pathlib import Path
 
 from daemon.config import DomainSettings, Settings
 from daemon.console import Narrator
-from evaluation.gates.significance import evaluate
+from daemon.registry.schemas import BASE
+from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.improvement import Improvement
 from evaluation.report import GateReport, Side
-from evaluation.rollouts import Rollout
+from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
+from evaluation.trial import hold_trial
 from examples.laboratory import Laboratory, laboratory, present
 from learners.settings import Progress, Stage
 from learners.trajectories import Trajectory
 from streams.branching.settings import BranchingSettings
+from streams.errors import GateError
 from streams.events import Task
 from streams.messages import text_of
 from streams.settings import FrozenModel
@@ -87,7 +91,7 @@ class Cycle(FrozenModel):
     training: tuple[Training, ...]
     verdict: str
     reason: str
-    p_better: float
+    figures: dict[str, bool | int | float | str | None]
     champion: Player
     candidate: Player
     seconds: dict[str, float]
@@ -117,7 +121,10 @@ class Bench:
         with self._timed("training"):
             updates = await self._teach(trajectories)
         with self._timed("gate"):
-            report, champion, candidate = await self._judge()
+            report, pairs = await self._judge()
+        played = report.held_out
+        if played is None:
+            raise GateError(report.reason)
         alternatives = [branch for trajectory in trajectories for branch in trajectory.branches]
         return Cycle(
             base=lab.base.name,
@@ -129,9 +136,9 @@ class Bench:
             training=Training.of(updates),
             verdict=report.verdict.value,
             reason=report.reason,
-            p_better=report.p_better,
-            champion=Player.of(report.held_out.champion, champion),
-            candidate=Player.of(report.held_out.candidate, candidate),
+            figures=report.gates[0].figures,
+            champion=Player.of(played.champion, [pair.champion for pair in pairs]),
+            candidate=Player.of(played.candidate, [pair.candidate for pair in pairs]),
             seconds=self.seconds,
         )
 
@@ -152,16 +159,25 @@ class Bench:
         snapshot = self.laboratory.snapshot("cycle", trajectories)
         return await self.laboratory.teach("candidate", snapshot, stages, self.options.seed, self.options.max_length)
 
-    async def _judge(self) -> tuple[GateReport, tuple[Rollout, ...], tuple[Rollout, ...]]:
+    async def _judge(self) -> tuple[GateReport, list[Pair]]:
         lab, options = self.laboratory, self.options
         tasks = await self._shortest(lab.held_out, options.gate_tasks)
         settings = GateSettings(min_tasks=len(tasks), rollouts=lab.settings.gate.rollouts)
-        harness = replace((await lab.pool.describe()).harness, max_steps=options.steps)
-        told = partial(lab.narrator.advance, "gate: playing")
-        evaluation = await evaluate(
-            *(tasks, "base", "candidate", lab.policy, lab.pool, harness, settings), lab.settings.holdout, told
+        arena = await lab.arena()
+        base = Competitor(BASE, BASE)
+        evidence = Evidence(
+            arena=replace(arena, harness=replace(arena.harness, max_steps=options.steps)),
+            candidate=Competitor("candidate", "candidate"),
+            champion=base,
+            anchor=base,
+            base=base,
+            tasks=TaskLists(selection=tuple(tasks)),
+            alpha=settings.alpha,
+            holdout=lab.settings.holdout,
+            progress=lambda gate, done, total: lab.narrator.advance(f"{gate}: playing", done, total),
         )
-        return GateReport.of(evaluation, settings), evaluation.champion_rollouts, evaluation.candidate_rollouts
+        verdict, reason = await hold_trial(evidence, [Improvement(settings)])
+        return GateReport.of(evidence, verdict, reason, settings), evidence.pairs
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -18,7 +18,8 @@ from daemon.console import Narrator, print_json
 from daemon.demo.plan import TWC
 from daemon.learning.domain import domain_tasks
 from daemon.supervisor import inference_service
-from evaluation.rollouts import Rollout, play
+from evaluation.arena import Arena
+from evaluation.rollouts import Rollout
 from learners.base_model import resolve_base
 from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
@@ -118,15 +119,14 @@ class Laboratory:
 
     async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
         """Greedy rollouts of `model`, as a gate plays them."""
-        return await play(
-            tasks,
-            model,
-            self.policy,
-            self.pool,
-            (await self.pool.describe()).harness,
-            self.settings.gate.rollouts,
-            lambda done, total: self.narrator.advance(f"{model}: playing", done, total),
+        return await (await self.arena()).play(
+            tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
         )
+
+    async def arena(self) -> Arena:
+        """Where the gates of these settings are played."""
+        harness = (await self.pool.describe()).harness
+        return Arena(self.policy, self.pool, harness, self.settings.gate.rollouts)
 
 
 def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Trajectory:

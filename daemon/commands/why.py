@@ -77,8 +77,8 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("episodes", f"{episodes}; {snapshot.steps} steps, {snapshot.branches} branches")
     table.add_row("principals", _principals(report.principals))
     table.add_row("its parents'", _principals(report.inherited))
-    if report.gate is not None:
-        table.add_row("gate", f"{report.gate.verdict} against {report.gate.champion}: {report.gate.reason}")
+    for result in report.gates:
+        table.add_row(f"gate {result.gate}", f"{result.verdict.value}: {escape(result.reason)}")
     if report.note:
         table.add_row("note", report.note)
     if report.retrain:

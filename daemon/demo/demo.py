@@ -36,7 +36,7 @@ from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from learners.base_model import resolve_base
 from learners.settings import LoraSettings, Stage
@@ -136,8 +136,8 @@ class Demo:
         return DemoReport(
             seed=self.plan.seed,
             cycles=(self.line(first), self.line(second)),
-            first_success=first.champion_success,
-            last_success=champions[-1].candidate_success if champions else first.champion_success,
+            first_success=first.champion_success or 0.0,
+            last_success=(champions[-1].candidate_success if champions else first.champion_success) or 0.0,
             out_of_domain=self.out_of_domain(champions),
             sabotage_verdict=sabotage.verdict,
             rollback=await self.roll_back(),

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import GateResult, Verdict
 from learners.settings import Stage
 from streams.settings import FrozenModel
 
@@ -106,10 +106,10 @@ class CaptureCounts(FrozenModel):
 class CycleLine(FrozenModel):
     adapter: str
     verdict: Verdict
-    champion_success: float
-    candidate_success: float
+    champion_success: float | None
+    candidate_success: float | None
     tasks: int
-    p_value: float
+    gates: tuple[GateResult, ...]
     seconds: float
     own_episodes: int
     recoveries: int
@@ -182,10 +182,7 @@ class DemoReport(FrozenModel):
             answered = ", ".join(self.rollback.answered_after)
             checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
         if not plan.unproven:
-            proof = any(
-                cycle.verdict is Verdict.PROMOTE and cycle.tasks >= PROVEN_TASKS and cycle.p_value <= PROVEN_P
-                for cycle in self.cycles
-            )
+            proof = any(cycle.verdict is Verdict.PROMOTE and cycle.tasks >= PROVEN_TASKS for cycle in self.cycles)
             gain = self.last_success - self.first_success
             checks |= {
                 "no candidate was promoted": proof,
@@ -203,7 +200,7 @@ class DemoReport(FrozenModel):
             "champion",
             "candidate",
             "tasks",
-            "p",
+            "gates",
             "own episodes",
             "recoveries",
             "seconds",
@@ -211,8 +208,9 @@ class DemoReport(FrozenModel):
         for number, cycle in enumerate(self.cycles, 1):
             cycles.add_row(
                 *(str(number), cycle.adapter[:12], cycle.verdict.value),
-                *(f"{cycle.champion_success:.3f}", f"{cycle.candidate_success:.3f}", str(cycle.tasks)),
-                *(f"{cycle.p_value:.2g}", str(cycle.own_episodes), str(cycle.recoveries), f"{cycle.seconds:.0f}"),
+                *(_share(cycle.champion_success), _share(cycle.candidate_success), str(cycle.tasks)),
+                ", ".join(f"{result.gate} {result.verdict.value}" for result in cycle.gates),
+                *(str(cycle.own_episodes), str(cycle.recoveries), f"{cycle.seconds:.0f}"),
             )
         facts = Table(show_header=False)
         events, branches, rollback = self.events, self.branches, self.rollback
@@ -236,3 +234,7 @@ class DemoReport(FrozenModel):
         )
         facts.add_row("wall-clock time", f"{self.wall_seconds / 60:.1f} min")
         return Group(cycles, facts)
+
+
+def _share(success: float | None) -> str:
+    return "none" if success is None else f"{success:.3f}"

@@ -22,9 +22,13 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
 from daemon.serving.control_client import ControlClient
-from evaluation.gates.significance import Verdict, evaluate
+from evaluation.arena import Arena
+from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.registry import load_gates
+from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
-from evaluation.rollouts import play
+from evaluation.rollouts import Pair
+from evaluation.trial import hold_trial
 from learners.adapters import AdapterStore, manifest_of
 from learners.provenance import Provenance
 from learners.settings import LearnerSettings, TrainingJob
@@ -176,7 +180,7 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
-    """Put `candidate` through the gate, write its report, record the cycle, and promote it if it won.
+    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won.
 
     `began` is when the cycle did, on the monotonic clock.
     """
@@ -188,7 +192,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:
-        report = await _play_gate(loop, status.served, name, watch)
+        report = await _hold_trial(loop, Competitor(status.champion, status.served), Competitor(candidate, name), watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -199,10 +203,10 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         champion=status.champion,
         verdict=report.verdict,
         reason=report.reason,
-        champion_success=report.held_out.champion.success,
-        candidate_success=report.held_out.candidate.success,
-        tasks=report.held_out.candidate.tasks,
-        p_value=report.p_better,
+        champion_success=report.held_out.champion.success if report.held_out else None,
+        candidate_success=report.held_out.candidate.success if report.held_out else None,
+        tasks=report.held_out.candidate.tasks if report.held_out else 0,
+        gates=report.gates,
         seconds=time.monotonic() - began,
     )
     await loop.control.record_cycle(cycle)
@@ -212,27 +216,34 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     return cycle
 
 
-async def _play_gate(loop: Loop, champion: str, candidate: str, watch: Watcher) -> GateReport:
-    settings, harness = loop.settings.gate, (await loop.pool.describe()).harness
-    evaluation = await evaluate(
-        loop.held_out,
-        champion,
-        candidate,
-        loop.policy,
-        loop.pool,
-        harness,
-        settings,
-        loop.settings.holdout,
-        lambda done, total: watch(Phase.GATE, done, total, "episodes"),
+async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
+    settings = loop.settings.gate
+    harness = (await loop.pool.describe()).harness
+    evidence = Evidence(
+        arena=Arena(loop.policy, loop.pool, harness, settings.rollouts),
+        candidate=candidate,
+        champion=champion,
+        anchor=Competitor(BASE, BASE),
+        base=Competitor(BASE, BASE),
+        tasks=TaskLists(selection=loop.held_out),
+        alpha=settings.alpha,
+        holdout=loop.settings.holdout,
+        progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
     )
-    if not loop.out_of_domain:
-        return GateReport.of(evaluation, settings)
-    played = []
-    for side, model in enumerate((champion, candidate)):
-        before, total = side * len(loop.out_of_domain), 2 * len(loop.out_of_domain)
+    verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
+    return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))
 
-        def report(done: int, _: int, before: int = before, total: int = total) -> None:
-            watch(Phase.OUT_OF_DOMAIN, before + done, total, "episodes")
 
-        played.append(await play(loop.out_of_domain, model, loop.policy, loop.pool, harness, settings.rollouts, report))
-    return GateReport.of(evaluation, settings, Comparison.of(champion, candidate, *played))
+async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:
+    """Both sides on the other fold; None where it has no tasks."""
+    tasks, played = loop.out_of_domain, []
+    if not tasks:
+        return None
+    for side, competitor in enumerate((evidence.champion, evidence.candidate)):
+
+        def report(done: int, total: int, before: int = side * len(tasks)) -> None:
+            watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, "episodes")
+
+        played.append(await evidence.arena.play(tasks, competitor.served, report))
+    pairs = [Pair(task, *rollouts) for task, *rollouts in zip(tasks, *played, strict=True)]
+    return Comparison.of(evidence.champion.served, evidence.candidate.served, pairs)

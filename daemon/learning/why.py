@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, ValidationError
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Digest
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import GateResult
 from evaluation.report import GATE_FILE, GateReport
 from learners.adapters import AdapterStore
 from learners.provenance import Ancestor, Provenance
@@ -17,17 +17,6 @@ from streams.errors import RatchetError, UnknownAdapterError
 from streams.settings import FrozenModel
 
 _SHORTEST = 6
-
-
-class GateLine(FrozenModel):
-    """The gate's verdict. A win is a task that only the candidate solved, a loss one that only the champion did."""
-
-    verdict: Verdict
-    reason: str
-    champion: str
-    wins: int
-    losses: int
-    ties: int
 
 
 class WhyReport(FrozenModel):
@@ -52,7 +41,7 @@ class WhyReport(FrozenModel):
     seed: int
     principals: dict[str, int] | None
     inherited: dict[str, int] | None
-    gate: GateLine | None
+    gates: tuple[GateResult, ...]
     retrain: tuple[str, ...]
 
 
@@ -79,7 +68,7 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
         seed=manifest.seed,
         principals=_counts([itself]),
         inherited=_counts(ancestors),
-        gate=_gate(registry, adapter),
+        gates=_gates(registry, adapter),
         retrain=tuple(sorted(registry.marks().get(adapter, ()))),
     )
 
@@ -109,19 +98,11 @@ def _counts(ancestors: list[Ancestor]) -> dict[str, int] | None:
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _gate(registry: Registry, adapter: str) -> GateLine | None:
+def _gates(registry: Registry, adapter: str) -> tuple[GateResult, ...]:
     path = registry.adapter_folder(adapter) / GATE_FILE
     try:
-        report = GateReport.model_validate_json(path.read_bytes())
+        return GateReport.model_validate_json(path.read_bytes()).gates
     except FileNotFoundError:
-        return None
+        return ()
     except ValidationError as error:
         raise RatchetError(f"{path} is not a gate report: {error.error_count()} fields are wrong") from error
-    return GateLine(
-        verdict=report.verdict,
-        reason=report.reason,
-        champion=report.held_out.champion.model,
-        wins=report.wins,
-        losses=report.losses,
-        ties=report.ties,
-    )

@@ -1,10 +1,10 @@
 """Requests and answers of the control API, and the parts of them that the audit log keeps."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import GateResult, Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -16,18 +16,31 @@ BASE = "base"
 
 
 class CycleReport(FrozenModel):
-    """A finished cycle, as the learner tells it: the candidate, its verdict, and what that rests on."""
+    """A finished cycle, as the learner tells it: the candidate, its verdict, and what that rests on.
+
+    Successes are shares of the `tasks` that both sides played; None where there were none.
+    """
 
     cycle: int = Field(ge=1)
     adapter: Digest
     champion: Adapter
     verdict: Verdict
     reason: str
-    champion_success: float = Field(ge=0, le=1)
-    candidate_success: float = Field(ge=0, le=1)
-    tasks: int = Field(ge=1)
-    p_value: float = Field(ge=0, le=1, description="One-sided: the chance of such a result if it were no better.")
+    champion_success: float | None = Field(ge=0, le=1)
+    candidate_success: float | None = Field(ge=0, le=1)
+    tasks: int = Field(ge=0)
+    gates: tuple[GateResult, ...] = Field(description="What each gate said, in the order in which they were played.")
     seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_gate(cls, given: Any) -> Any:
+        """Entries of before there were several gates have that one's p-value."""
+        if not isinstance(given, dict) or "p_value" not in given:
+            return given
+        rest = {name: value for name, value in given.items() if name != "p_value"}
+        only = {"gate": "improvement", "verdict": rest.get("verdict"), "reason": rest.get("reason")}
+        return {**rest, "gates": ({**only, "figures": {"p_better": given["p_value"]}},)}
 
 
 class PromoteRequest(FrozenModel):

@@ -1,5 +1,4 @@
-"""The gates that a candidate must pass before it may serve, one per file.
+"""The gates that a candidate must pass before it may serve, one per file, on the interface in `gate.py`.
 
-`daemon/learning/cycle.py` calls `significance.evaluate`; a further gate is a file beside it that is called there too.
-Imports `evaluation.rollouts`, `evaluation.statistics` and `streams`.
+`evaluation/trial.py` plays those that `gate.gates` names. Imports the modules of `evaluation` below it, and `streams`.
 """

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from daemon.console import Narrator, print_json, status_table
 from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, StatusReport
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.store.status import BranchCounts, StoreStatus
 
@@ -44,7 +44,7 @@ CYCLE = CycleReport(
     champion_success=0.4,
     candidate_success=0.1,
     tasks=150,
-    p_value=1.0,
+    gates=(),
     seconds=60.0,
 )
 

@@ -23,7 +23,7 @@ CYCLE_KEYS = {
     "champion_success",
     "candidate_success",
     "tasks",
-    "p_value",
+    "gates",
     "seconds",
 }
 

@@ -21,7 +21,7 @@ from daemon.demo.plan import (
 from daemon.demo.scenario import Scenario
 from daemon.demo.scenarios import SCENARIOS
 from daemon.registry.schemas import BASE, CycleReport
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import GateResult, Verdict
 
 FULL, QUICK = DemoPlan.full(0), DemoPlan.quick(0)
 CYCLE = CycleLine(
@@ -30,13 +30,13 @@ CYCLE = CycleLine(
     champion_success=0.1,
     candidate_success=0.4,
     tasks=PROVEN_TASKS,
-    p_value=0.001,
+    gates=(GateResult(gate="improvement", verdict=Verdict.PROMOTE, reason="It is better."),),
     seconds=60.0,
     own_episodes=0,
     recoveries=0,
     branches=100,
 )
-SECOND = CYCLE.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "p_value": 0.4, "own_episodes": 20})
+SECOND = CYCLE.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "own_episodes": 20})
 ROLLBACK = RollbackLine(
     from_="ratchet-1-abc", to="base", seconds=0.2, answered_before=("ratchet-1-abc",), answered_after=("base",)
 )
@@ -87,7 +87,6 @@ def test_a_missing_result_that_every_demo_must_show_is_named(report: DemoReport,
     ("report", "failure"),
     [
         (but(cycles=(CYCLE.model_copy(update={"tasks": PROVEN_TASKS - 1}), SECOND)), "no candidate was promoted"),
-        (but(cycles=(CYCLE.model_copy(update={"p_value": 0.06}), SECOND)), "no candidate was promoted"),
         (but(cycles=(SECOND, SECOND)), "no candidate was promoted"),
         (but(last_success=0.2), "success rose by 0.100 only"),
         (
@@ -135,7 +134,7 @@ def test_the_file_has_the_promised_keys() -> None:
     assert document.keys() >= required | {"wall_seconds"}
     assert document["events"].keys() == {"produced", "stored", "lost", "duplicated"}
     assert document["branches"].keys() == {"requested", "executed", "diverged"}
-    cycle = {"adapter", "verdict", "champion_success", "candidate_success", "tasks", "p_value", "seconds"}
+    cycle = {"adapter", "verdict", "champion_success", "candidate_success", "tasks", "gates", "seconds"}
     assert all(line.keys() >= cycle for line in document["cycles"])
     assert document["rollback"].keys() >= {"from", "to", "seconds"}
 
@@ -150,7 +149,7 @@ def test_a_line_has_the_figures_that_the_cycle_reported() -> None:
         champion_success=CYCLE.champion_success,
         candidate_success=CYCLE.candidate_success,
         tasks=CYCLE.tasks,
-        p_value=CYCLE.p_value,
+        gates=CYCLE.gates,
         seconds=CYCLE.seconds,
     )
     assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100) == CYCLE

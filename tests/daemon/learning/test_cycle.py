@@ -22,7 +22,7 @@ from daemon.registry.schemas import BASE
 from daemon.roles import Role
 from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE
 from evaluation.settings import GateSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
@@ -148,7 +148,10 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
 
     assert (report.verdict, report.champion) == (Verdict.PROMOTE, BASE), report.reason
     assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
-    assert report.p_value <= settings.gate.alpha
+    (improvement,) = report.gates
+    p_better = improvement.figures["p_better"]
+    assert isinstance(p_better, float)
+    assert p_better <= settings.gate.alpha
 
     status = await loop.control.status()
     assert (status.champion, status.previous) == (report.adapter, BASE)

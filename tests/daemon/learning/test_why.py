@@ -53,7 +53,7 @@ def test_an_adapter_tells_its_parents_its_snapshot_and_whose_data_it_saw(family:
     assert found.snapshot.offsets == {"events/0": 9}
     assert found.snapshot.episodes == {"expert": 2}
     assert [stage.objective for stage in found.settings.stages] == ["world_model", "imitation"]
-    assert (found.gate, found.retrain) == (None, ())
+    assert (found.gates, found.retrain) == ((), ())
     assert report(parent).inherited == {}
 
 

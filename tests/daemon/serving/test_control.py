@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, CycleReport, StatusReport
-from evaluation.gates.significance import Verdict
+from evaluation.gates.verdict import Verdict
 
 MakeAdapter = Callable[..., str]
 
@@ -22,7 +22,7 @@ def cycle(adapter: str, number: int = 1, verdict: Verdict = Verdict.PROMOTE) -> 
         champion_success=0.0,
         candidate_success=0.3,
         tasks=150,
-        p_value=0.001,
+        gates=(),
         seconds=200.0,
     )
 

@@ -1,15 +1,12 @@
 import pytest
 
-from evaluation.gates.significance import Verdict, decide, evaluate
+from evaluation.gates.improvement import Improvement, decide
+from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings
-from streams.environments.harness import ChatHarness
 from streams.errors import GateError
-from streams.events import Task
 from streams.messages import assistant
-from streams.policy.client import PolicyClient
-from streams.sandboxes.pool import SandboxPool
-from streams.trust.holdout import HoldoutSettings, Split
+from tests.builders.trials import CANDIDATE, evidence, rollout, tasks
 
 SETTINGS = GateSettings()
 LOOKED = (assistant("look around"),)
@@ -69,10 +66,12 @@ def test_too_few_tasks_give_no_verdict() -> None:
         decide(rollouts(set(), 149), rollouts(set(range(100)), 149), SETTINGS)
 
 
-async def test_a_gate_refuses_to_be_played_on_tasks_of_the_training() -> None:
-    holdout = HoldoutSettings()
-    seen = next(n for n in range(100) if holdout.split(f"twc/train/{n}") is Split.TRAIN)
-    task = Task(environment="textworld_express", task_id=f"twc/train/{seen}", seed=seen)
-    nowhere, pool = PolicyClient("http://127.0.0.1:9"), SandboxPool("textworld_express")
-    with pytest.raises(GateError, match="belongs to training"):
-        await evaluate([task], "base", "ratchet-1-x", nowhere, pool, ChatHarness(), SETTINGS, holdout)
+async def test_both_sides_play_the_same_tasks_and_what_they_did_is_kept() -> None:
+    told: list[tuple[str, int, int]] = []
+    trial = evidence(tasks(4), lambda task, model: rollout(task, model == CANDIDATE.served))
+    trial.progress = lambda gate, done, total: told.append((gate, done, total))
+    result = await Improvement(GateSettings(min_tasks=4)).judge(trial)
+    assert (result.gate, result.verdict) == ("improvement", Verdict.INCONCLUSIVE)
+    assert (result.figures["wins"], result.figures["losses"]) == (4, 0)
+    assert [pair.is_win for pair in trial.pairs] == [True] * 4
+    assert told == [("improvement", 4, 8), ("improvement", 8, 8)]

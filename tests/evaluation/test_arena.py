@@ -6,16 +6,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from evaluation.gates.significance import Verdict, evaluate
-from evaluation.rollouts import play
-from evaluation.settings import GateSettings, RolloutSettings
+from evaluation.arena import Arena
+from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError, PolicyError, SandboxError
 from streams.events import Task
 from streams.messages import Messages, assistant
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
-from streams.trust.holdout import HoldoutSettings
 from tests.served import served
 
 SETTINGS = RolloutSettings(concurrency=4)
@@ -31,8 +29,10 @@ async def test_an_untrained_model_plays_every_task_to_its_end_and_identically_tw
     told: list[tuple[int, int]] = []
     harness = ChatHarness(max_steps=3)
     async with SandboxPool("textworld_express") as pool:
-        first = await play(tasks(6), "base", policy, pool, harness, SETTINGS, lambda done, of: told.append((done, of)))
-        again = await play(tasks(6), "base", policy, pool, harness, SETTINGS)
+        first = await Arena(policy, pool, harness, SETTINGS).play(
+            tasks(6), "base", lambda done, of: told.append((done, of))
+        )
+        again = await Arena(policy, pool, harness, SETTINGS).play(tasks(6), "base")
     assert [rollout.task_id for rollout in first] == [task.task_id for task in tasks(6)]
     assert first == again
     for rollout in first:
@@ -72,7 +72,7 @@ async def expert(pool: SandboxPool, solved: Sequence[Task], asked: list[dict[str
 async def test_a_policy_that_knows_the_solution_succeeds_and_one_that_repeats_itself_gives_up() -> None:
     asked: list[dict[str, Any]] = []
     async with SandboxPool("textworld_express") as pool, expert(pool, tasks(6)[:4], asked) as policy:
-        rollouts = await play(tasks(6), "expert", policy, pool, ChatHarness(), SETTINGS)
+        rollouts = await Arena(policy, pool, ChatHarness(), SETTINGS).play(tasks(6), "expert")
     assert [rollout.success for rollout in rollouts] == [True] * 4 + [False] * 2
     for rollout in rollouts[:4]:
         assert (rollout.score, rollout.invalid_actions) == (1.0, 0)
@@ -91,7 +91,7 @@ async def test_tools_are_offered_called_and_answered_and_new_ones_are_offered_wh
         harness = (await pool.describe()).harness
         listed = await pool.tasks("multi_turn_miss_func", "train")
         async with expert(pool, listed[:3], asked) as policy:
-            rollouts = await play(listed[:3], "expert", policy, pool, harness, SETTINGS)
+            rollouts = await Arena(policy, pool, harness, SETTINGS).play(listed[:3], "expert")
         demonstrations = [await pool.demonstration(task) for task in listed[:3]]
     for rollout, demonstration in zip(rollouts, demonstrations, strict=True):
         assert (rollout.success, rollout.score, rollout.invalid_actions) == (True, 1.0, 0)
@@ -127,10 +127,10 @@ async def test_an_episode_that_the_server_has_no_room_for_ends_as_a_failure(refu
 
     with served(app) as address:
         async with SandboxPool("textworld_express") as pool, PolicyClient(address) as policy:
-            (rollout,) = await play(tasks(1), "talkative", policy, pool, ChatHarness(), SETTINGS)
+            (rollout,) = await Arena(policy, pool, ChatHarness(), SETTINGS).play(tasks(1), "talkative")
             room = 1
             with pytest.raises(ContextLengthError):
-                await play(tasks(1), "talkative", policy, pool, ChatHarness(), SETTINGS)
+                await Arena(policy, pool, ChatHarness(), SETTINGS).play(tasks(1), "talkative")
     assert (rollout.success, rollout.steps) == (False, 2)
 
 
@@ -138,7 +138,7 @@ async def test_limits_that_are_set_come_before_those_of_the_harness() -> None:
     asked: list[dict[str, Any]] = []
     settings = RolloutSettings(sampling=Sampling(max_tokens=7, stop=("!",), temperature=0.5), concurrency=4)
     async with SandboxPool("textworld_express") as pool, expert(pool, (), asked) as policy:
-        await play(tasks(1), "expert", policy, pool, ChatHarness(), settings)
+        await Arena(policy, pool, ChatHarness(), settings).play(tasks(1), "expert")
     assert {(body["max_tokens"], tuple(body["stop"]), body["temperature"]) for body in asked} == {(7, ("!",), 0.5)}
 
 
@@ -150,33 +150,12 @@ async def test_the_simulator_says_when_it_did_not_understand() -> None:
             assert (await session.step(assistant(action))).understood
 
 
-async def test_both_sides_of_a_gate_play_the_same_tasks(policy: PolicyClient) -> None:
-    settings = GateSettings(min_tasks=3, rollouts=SETTINGS)
-    everything_held_out = HoldoutSettings(selection=1.0, confirmation=0.0)
-    told: list[tuple[int, int]] = []
-    async with SandboxPool("textworld_express") as pool:
-        evaluation = await evaluate(
-            tasks(3),
-            "base",
-            "base",
-            policy,
-            pool,
-            ChatHarness(max_steps=3),
-            settings,
-            everything_held_out,
-            lambda done, of: told.append((done, of)),
-        )
-    assert evaluation.champion_rollouts == evaluation.candidate_rollouts
-    assert evaluation.decision.verdict is Verdict.INCONCLUSIVE
-    assert told[-1] == (6, 6)
-
-
 async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_not_failed_episodes(
     policy: PolicyClient,
 ) -> None:
     async with SandboxPool("textworld_express") as pool:
         with pytest.raises(PolicyError, match="ratchet-9-gone"):
-            await play(tasks(2), "ratchet-9-gone", policy, pool, ChatHarness(), SETTINGS)
+            await Arena(policy, pool, ChatHarness(), SETTINGS).play(tasks(2), "ratchet-9-gone")
         reserved = Task(environment="textworld_express", task_id="twc/test/1", seed=1)
         with pytest.raises(SandboxError, match="reserved"):
-            await play([reserved], "base", policy, pool, ChatHarness(), SETTINGS)
+            await Arena(policy, pool, ChatHarness(), SETTINGS).play([reserved], "base")

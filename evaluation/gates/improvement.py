@@ -1,29 +1,20 @@
 """The verdict on a candidate: both adapters play the same held-out tasks, and only proof lets the candidate serve.
 
-The learner calls `evaluate` after each training; `decide` is the pure part.
+`decide` is the pure part.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import ClassVar
 
-from evaluation.rollouts import Rollout, play
+from evaluation.gates.gate import Evidence
+from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import mcnemar_exact
-from streams.environments.harness import ChatHarness
 from streams.errors import GateError
-from streams.events import Task
-from streams.policy.client import PolicyClient
-from streams.sandboxes.pool import SandboxPool
-from streams.trust.holdout import HoldoutSettings, Split
 
-
-class Verdict(StrEnum):
-    """`INCONCLUSIVE` means that neither direction is proved; the champion stays, as it does after `REJECT`."""
-
-    PROMOTE = "PROMOTE"
-    REJECT = "REJECT"
-    INCONCLUSIVE = "INCONCLUSIVE"
+IMPROVEMENT = "improvement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +33,6 @@ class Decision:
     ties: int
     p_better: float
     p_worse: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Everything a report is written from. `champion` and `candidate` are the served names that played."""
-
-    champion: str
-    candidate: str
-    champion_rollouts: tuple[Rollout, ...]
-    candidate_rollouts: tuple[Rollout, ...]
-    decision: Decision
 
 
 def decide(champion: Sequence[Rollout], candidate: Sequence[Rollout], settings: GateSettings) -> Decision:
@@ -102,42 +82,48 @@ def decide(champion: Sequence[Rollout], candidate: Sequence[Rollout], settings: 
     )
 
 
-async def evaluate(
-    tasks: Sequence[Task],
-    champion: str,
-    candidate: str,
-    policy: PolicyClient,
-    pool: SandboxPool,
-    harness: ChatHarness,
-    settings: GateSettings,
-    holdout: HoldoutSettings,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """Let the served models `champion` and `candidate` play the same `tasks`, and judge.
+class Improvement:
+    """The gate `improvement`: champion and candidate play every held-out task once."""
 
-    `on_progress` is told the episodes finished and the episodes in all. Raises `GateError` for tasks that training may
-    have seen and for too few of them, before anything is played.
-    """
-    for task in tasks:
-        if holdout.split(task.task_id) is Split.TRAIN:
-            raise GateError(f"task {task.task_id!r} belongs to training: a gate is played on held-out tasks only")
-    if len(tasks) < settings.min_tasks:
-        raise GateError(f"{len(tasks)} tasks are too few for a verdict: the gate asks for {settings.min_tasks}")
+    name: ClassVar[str] = IMPROVEMENT
+    plays: ClassVar[bool] = True
 
-    def report(offset: int) -> Callable[[int, int], None] | None:
-        if on_progress is None:
-            return None
-        return lambda done, total: on_progress(offset + done, 2 * total)
+    def __init__(self, settings: GateSettings) -> None:
+        self._settings = settings
 
-    by_champion = await play(tasks, champion, policy, pool, harness, settings.rollouts, report(0))
-    by_candidate = await play(tasks, candidate, policy, pool, harness, settings.rollouts, report(len(tasks)))
-    return Evaluation(
-        champion=champion,
-        candidate=candidate,
-        champion_rollouts=tuple(by_champion),
-        candidate_rollouts=tuple(by_candidate),
-        decision=decide(by_champion, by_candidate, settings),
-    )
+    async def judge(self, evidence: Evidence) -> GateResult:
+        """Raises `GateError` for too few tasks, before anything is played."""
+        tasks = evidence.tasks.selection
+        if len(tasks) < self._settings.min_tasks:
+            raise GateError(
+                f"{len(tasks)} tasks are too few for a verdict: the gate asks for {self._settings.min_tasks}"
+            )
+        sides = []
+        for number, side in enumerate((evidence.champion, evidence.candidate)):
+
+            def report(done: int, total: int, offset: int = number * len(tasks)) -> None:
+                evidence.progress(self.name, offset + done, 2 * total)
+
+            sides.append(await evidence.arena.play(tasks, side.served, report))
+        by_champion, by_candidate = sides
+        evidence.pairs += [
+            Pair(task, champion, candidate)
+            for task, champion, candidate in zip(tasks, by_champion, by_candidate, strict=True)
+        ]
+        decision = decide(by_champion, by_candidate, self._settings)
+        return GateResult(
+            gate=self.name,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            figures={
+                "tasks": decision.tasks,
+                "wins": decision.wins,
+                "losses": decision.losses,
+                "ties": decision.ties,
+                "p_better": decision.p_better,
+                "p_worse": decision.p_worse,
+            },
+        )
 
 
 def _successes(rollouts: Sequence[Rollout]) -> dict[str, bool]:
