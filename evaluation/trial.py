@@ -1,5 +1,6 @@
 """A candidate's trial: the gates that are configured, one after the other. The learner calls `hold_trial`."""
 
+import traceback
 from collections.abc import Sequence
 
 import structlog
@@ -37,9 +38,9 @@ async def _judged(gate: Gate, evidence: Evidence) -> GateResult:
         return await gate.judge(evidence)
     except RatchetError as error:
         failure = str(error)
-    except Exception as error:
-        # A gate may be anybody's code.
-        log.exception("a gate failed", gate=gate.name)
+    except Exception as error:  # noqa: BLE001 - a gate may be anybody's code
+        # Not `log.exception`, which would show local variables: what agents say.
+        log.error("a gate failed", gate=gate.name, exception=traceback.format_exc())
         failure = f"{type(error).__name__}: {error}"
     return GateResult(
         gate=gate.name, verdict=Verdict.INCONCLUSIVE, reason=f"The gate {gate.name} could not be played: {failure}"
