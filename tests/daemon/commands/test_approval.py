@@ -90,7 +90,8 @@ def test_a_log_that_may_not_be_written_is_one_clear_error(registry: Registry) ->
     assert "as the user that Ratchet runs as" in str(done.exception)
 
 
-def test_why_and_history_tell_who_decided_and_why(registry: Registry) -> None:
+def test_the_history_tells_who_decided_and_why(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     invoke("reject", A, "--reason", "it pads [/its] answers")
     shown = " ".join(invoke("history").output.replace("│", " ").split())
     assert "moved → rejected" in shown
@@ -98,17 +99,20 @@ def test_why_and_history_tell_who_decided_and_why(registry: Registry) -> None:
 
 
 async def test_what_is_approved_at_the_command_line_serves(
-    serving: httpx.AsyncClient, make_adapter: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serving: httpx.AsyncClient,
+    make_adapter: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    registry: Registry,
 ) -> None:
-    registry = Registry(tmp_path / "home")
     first, second = make_adapter(1, last=State.HELD), make_adapter(2, last=State.HELD)
-    monkeypatch.setenv("RATCHET_HOME", str(registry.home))
     monkeypatch.setenv("RATCHET_SERVING__PORT", str(serving.base_url.port))
     done = await asyncio.to_thread(invoke, "approve", first[:12], "--reason", "I read its episodes", "--json")
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout.splitlines()[-1])["to_adapter"] == first
     assert registry.refs() == Refs(champion=first)
-    approved = next(entry for entry in registry.audit.read() if entry.state is State.APPROVED)
+    approved = next(
+        entry for entry in registry.audit.read() if entry.subject == first and entry.state is State.APPROVED
+    )
     assert (approved.actor, approved.reason) == (getpass.getuser(), "I read its episodes")
     for adapter, reason in ((first, "not held but serving"), (second, "judged against the base model")):
         refused = await asyncio.to_thread(invoke, "approve", adapter, "--reason", "me too")

@@ -58,34 +58,23 @@ async def concluded(serving: httpx.AsyncClient, registry: Registry, policy: Poli
     return conclude_one
 
 
-@pytest.mark.parametrize(
-    ("verdict", "approval", "state"),
-    [
-        (Verdict.PROMOTE, Approval.ON_HOLD, State.SERVING),
-        (Verdict.PROMOTE, Approval.NEVER, State.SERVING),
-        (Verdict.PROMOTE, Approval.ALWAYS, State.HELD),
-        (Verdict.HOLD, Approval.ON_HOLD, State.HELD),
-        (Verdict.HOLD, Approval.ALWAYS, State.HELD),
-        (Verdict.HOLD, Approval.NEVER, State.INCONCLUSIVE),
-        (Verdict.REJECT, Approval.ALWAYS, State.REJECTED),
-        (Verdict.INCONCLUSIVE, Approval.ALWAYS, State.INCONCLUSIVE),
-    ],
-)
 async def test_a_verdict_and_the_setting_decide_what_becomes_of_a_candidate(
-    verdict: Verdict,
-    approval: Approval,
-    state: State,
-    concluded: Conclude,
-    registry: Registry,
-    make_adapter: MakeAdapter,
+    concluded: Conclude, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
-    adapter = make_adapter(1, last=State.EVALUATING)
-    report = await concluded(adapter, verdict, approval)
-    assert registry.state(adapter) is state
-    assert registry.refs().champion == (adapter if state is State.SERVING else BASE)
-    assert (report.verdict, report.gates[0].gate) == (verdict, "sentinels")
-    assert [entry.cycle for entry in registry.audit.read() if entry.cycle] == [report]
-    assert [one.against for one in registry.held(60)] == ([BASE] if state is State.HELD else [])
+    adapters = {}
+    for verdict, approval, state in (
+        (Verdict.HOLD, Approval.NEVER, State.INCONCLUSIVE),
+        (Verdict.PROMOTE, Approval.ALWAYS, State.HELD),
+        (Verdict.PROMOTE, Approval.ON_HOLD, State.SERVING),
+    ):
+        adapter = make_adapter(len(adapters), last=State.EVALUATING)
+        report = await concluded(adapter, verdict, approval)
+        assert registry.state(adapter) is state
+        assert (report.verdict, report.gates[0].gate) == (verdict, "sentinels")
+        assert registry.refs().champion == (adapter if state is State.SERVING else BASE)
+        assert [entry.cycle for entry in registry.audit.read() if entry.cycle][-1] == report
+        adapters[state] = adapter
+    assert [(one.adapter, one.against) for one in registry.held(60)] == [(adapters[State.HELD], BASE)]
 
 
 async def test_the_loop_goes_on_past_a_held_candidate_which_then_cannot_take_the_newer_champions_place(

@@ -1,6 +1,7 @@
 """What Prometheus reads of gates, whatever a gate calls itself and its figures."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,8 +40,8 @@ def cycle(sequence: int, verdict: Verdict, *gates: GateResult) -> AuditEntry:
     return entry(sequence, action=Action.CYCLE, cycle=report)
 
 
-def result(gate: str, verdict: Verdict = Verdict.PROMOTE, **figures: object) -> GateResult:
-    return GateResult.model_validate({"gate": gate, "verdict": verdict, "reason": "r", "figures": figures})
+def result(gate: str, verdict: Verdict = Verdict.PROMOTE, figures: Mapping[str, object] | None = None) -> GateResult:
+    return GateResult.model_validate({"gate": gate, "verdict": verdict, "reason": "r", "figures": figures or {}})
 
 
 def exposed(*entries: AuditEntry) -> dict[str, dict[Labels, float]]:
@@ -77,9 +78,9 @@ def test_verdicts_are_counted_by_candidate_as_ever_and_by_gate_beside_it() -> No
 
 
 def test_the_numbers_of_the_last_trial_are_figures() -> None:
-    first = cycle(1, Verdict.REJECT, result("improvement", tasks=9, old=1))
-    last = result("improvement", tasks=32, e_value=2.5, decided=True, stopped=False, families="none", share=None)
-    seen = exposed(first, cycle(2, Verdict.PROMOTE, last), entry(3))
+    first = cycle(1, Verdict.REJECT, result("improvement", figures={"tasks": 9, "old": 1}))
+    last = {"tasks": 32, "e_value": 2.5, "decided": True, "stopped": False, "families": "none", "share": None}
+    seen = exposed(first, cycle(2, Verdict.PROMOTE, result("improvement", figures=last)), entry(3))
     assert {dict(each)["figure"]: value for each, value in seen["ratchet_gate_figure"].items()} == {
         "tasks": 32,
         "e_value": 2.5,
@@ -91,7 +92,7 @@ def test_the_numbers_of_the_last_trial_are_figures() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a b", 'a"b', "a\nb", "a\\b", "a{b}", "φ", "\x00", "\r\n", "x" * 9000])
 def test_a_gate_and_a_figure_may_have_any_name(name: str) -> None:
-    seen = exposed(cycle(1, Verdict.PROMOTE, result(name or "g", **{name: 1.5})))
+    seen = exposed(cycle(1, Verdict.PROMOTE, result(name or "g", figures={name: 1.5})))
     ((found, value),) = seen["ratchet_gate_figure"].items()
     assert value == 1.5
     assert dict(found)["figure"] == name[:100]
@@ -99,12 +100,10 @@ def test_a_gate_and_a_figure_may_have_any_name(name: str) -> None:
 
 def test_no_gate_makes_the_page_unreadable_or_endless() -> None:
     many = {f"figure {number}": number for number in range(1000)}
-    twins = {"x" * 100 + "one": 1, "x" * 100 + "two": 2}
-    gates = [result(f"gate {number}", **many) for number in range(200)]
-    seen = exposed(
-        cycle(1, Verdict.PROMOTE, *gates),
-        cycle(2, Verdict.PROMOTE, result("same", tasks=1), result("same", tasks=2), result("huge", n=10**400, **twins)),
-    )
+    twins = {"n": 10**400, "x" * 100 + "one": 1, "x" * 100 + "two": 2}
+    gates = [result(f"gate {number}", figures=many) for number in range(200)]
+    same = [result("same", figures={"tasks": number}) for number in (1, 2)]
+    seen = exposed(cycle(1, Verdict.PROMOTE, *gates), cycle(2, Verdict.PROMOTE, *same, result("huge", figures=twins)))
     figures = {(dict(each)["gate"], dict(each)["figure"]): value for each, value in seen["ratchet_gate_figure"].items()}
     assert figures == {("same", "tasks"): 2, ("huge", "x" * 100): 2}
     assert len(seen["ratchet_gate_verdicts_total"]) <= 51
