@@ -61,7 +61,7 @@ async def concluded(serving: httpx.AsyncClient, registry: Registry, policy: Poli
 async def test_a_verdict_and_the_setting_decide_what_becomes_of_a_candidate(
     concluded: Conclude, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
-    adapters = {}
+    adapters: dict[State, str] = {}
     for verdict, approval, state in (
         (Verdict.HOLD, Approval.NEVER, State.INCONCLUSIVE),
         (Verdict.PROMOTE, Approval.ALWAYS, State.HELD),
