@@ -18,8 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from daemon.serving.promotion import PromotionSettings
-from daemon.serving.settings import ServingSettings
+from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.assembly.settings import AssemblySettings

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.registry.audit import AuditEntry
-from daemon.registry.schemas import CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from daemon.registry.schemas import CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
 
 _LINE_EVERY_S = 15.0
@@ -145,6 +145,8 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():
             table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
+    if report.canary is not None:
+        table.add_row("canary", escape(_canary(report.canary)))
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
@@ -187,6 +189,15 @@ def _duration(waited: timedelta) -> str:
     days, hours = minutes // 1440, minutes // 60 % 24
     parts = (f"{days} d" if days else "", f"{hours} h" if hours else "", "" if days else f"{minutes % 60} min")
     return " ".join(part for part in parts if part)
+
+
+def _canary(canary: CanaryReport) -> str:
+    state = f"answers {canary.share:.0%} of new episodes" if canary.ended is None else canary.ended.value
+    told = f"{canary.adapter[:12]} {state}: {canary.reason}"
+    shadow = canary.shadow
+    if shadow is not None and shadow.compared:
+        told += f" Its answers to {shadow.compared} copied calls agree in {shadow.agreed}."
+    return told
 
 
 def _captured(capture: CaptureStatus) -> str:

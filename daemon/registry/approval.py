@@ -71,21 +71,26 @@ def described(entries: Sequence[AuditEntry], champion: str, age_s: float) -> tup
             lapses=entry.at + timedelta(seconds=age_s),
             reason=entry.reason,
             against=entry.against,
-            obstacle=overtaken(entry, champion) or _to_be_retrained(entries, entry.subject),
+            obstacle=overtaken(entries, entry.subject, champion) or _to_be_retrained(entries, entry.subject),
         )
         for entry in held(entries)
     )
 
 
-def overtaken(entry: AuditEntry, champion: str) -> str | None:
-    """Why a candidate that `entry` holds or approves may not take the place of `champion`; None where it may.
+def overtaken(entries: Sequence[AuditEntry], adapter: str, champion: str) -> str | None:
+    """Why `adapter`, which is held or approved, may not take the place of `champion`; None where it may.
 
     It is better than what it was judged against, which says nothing of an adapter that came to serve since.
     """
-    if entry.state not in (State.HELD, State.APPROVED) or entry.against in (None, champion):
+    entry = latest(entries).get(adapter)
+    if entry is None or entry.state not in (State.HELD, State.APPROVED):
+        return None
+    judged = (each.against for each in reversed(entries) if each.subject == adapter and each.against is not None)
+    against = next(judged, champion)
+    if against == champion:
         return None
     return (
-        f"it was judged against {_short(entry.against)}, and {_short(champion)} serves now: only what was judged "
+        f"it was judged against {_short(against)}, and {_short(champion)} serves now: only what was judged "
         "against the champion may take its place"
     )
 
@@ -97,7 +102,7 @@ def check_may_be_approved(entries: Sequence[AuditEntry], adapter: str, champion:
     to be trained again without data that it saw.
     """
     entry = check_waits(entries, adapter, State.HELD, State.APPROVED)
-    obstacle = overtaken(entry, champion) or _to_be_retrained(entries, adapter)
+    obstacle = overtaken(entries, adapter, champion) or _to_be_retrained(entries, adapter)
     if obstacle:
         raise PromotionError(f"{adapter[:12]} cannot be approved: {obstacle}")
     return entry
@@ -123,5 +128,5 @@ def _to_be_retrained(entries: Sequence[AuditEntry], adapter: str) -> str | None:
     return None
 
 
-def _short(adapter: str | None) -> str:
-    return "the base model" if adapter in (None, BASE) else str(adapter)[:12]
+def _short(adapter: str) -> str:
+    return "the base model" if adapter == BASE else adapter[:12]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from daemon.registry.approval import check_may_be_approved, check_waits, described, latest, overdue, overtaken
+from daemon.registry.approval import check_may_be_approved, check_waits, described, overdue, overtaken
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
 from daemon.registry.schemas import BASE, Adapter, CycleReport, HeldAdapter
@@ -65,7 +65,7 @@ class Registry:
 
     def state(self, adapter: str) -> State | None:
         """The state of `adapter`; None for one that was never entered."""
-        return _states(self.audit.read()).get(adapter)
+        return states_of(self.audit.read()).get(adapter)
 
     def enter(self, adapter: str, state: State, actor: str, reason: str, against: str | None = None) -> AuditEntry:
         """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
@@ -73,22 +73,26 @@ class Registry:
         What serves changes by promotion and rollback only. `against` is the champion that `adapter` was judged against;
         for one that is held, if it is not given, the champion of now.
         """
-        if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
+        if state in (State.SERVING, State.CANARY, State.RETIRED, State.ROLLED_BACK):
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
-            check(adapter, _states(log.read()).get(adapter), state)
+            check(adapter, states_of(log.read()).get(adapter), state)
             if state is State.HELD and against is None:
                 against = self.refs().champion
             return log.append(_moved(adapter, state, actor, reason, against))[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        return _name(self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+        return served_name(
+            self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
+        )
 
     def names_given_by(self, actor: str) -> frozenset[str]:
         """Every name that `actor` ever asked for."""
         entries = self.audit.read()
-        return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
+        return frozenset(
+            served_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor
+        )
 
     def check_may_serve(self, adapter: str) -> None:
         """Raises `LifecycleError` unless `adapter` is approved or has served.
@@ -100,7 +104,7 @@ class Registry:
             raise PromotionError(f"{adapter[:12]} already serves")
         if adapter != BASE:
             entries = self.audit.read()
-            check(adapter, _states(entries).get(adapter), State.SERVING)
+            check(adapter, states_of(entries).get(adapter), State.SERVING)
             _check_not_overtaken(entries, adapter, champion)
 
     def promote(self, adapter: str, actor: str, reason: str) -> Refs:
@@ -117,20 +121,25 @@ class Registry:
         return described(self.audit.read(), self.refs().champion, age_s)
 
     def check_may_be_approved(self, adapter: str) -> None:
-        """Raises as `approve` does."""
+        """Raises as `accept` does."""
         check_may_be_approved(self.audit.read(), adapter, self.refs().champion)
 
     def approve(self, adapter: str, actor: str, reason: str) -> Refs:
         """Promote `adapter`, which waits for that, because the person `actor` says so. Durable, or what serves stays.
 
+        Raises as `accept` does.
+        """
+        with self.audit.locked() as log:
+            self._accept(log, adapter, actor, reason)
+            return self._promote(log, adapter, actor, reason)
+
+    def accept(self, adapter: str, actor: str, reason: str) -> None:
+        """Record that the person `actor` approves `adapter`, which waits for that; it does not serve yet.
+
         Raises `LifecycleError` when it does not wait, `PromotionError` when it may not take the champion's place.
         """
         with self.audit.locked() as log:
-            entry = check_may_be_approved(log.read(), adapter, self.refs().champion)
-            if entry.state is State.HELD:
-                # Before the refs: a crash between the two must not lose who approved, and why.
-                log.append(_moved(adapter, State.APPROVED, actor, reason, entry.against))
-            return self._promote(log, adapter, actor, reason)
+            self._accept(log, adapter, actor, reason)
 
     def reject(self, adapter: str, actor: str, reason: str) -> AuditEntry:
         """End the held `adapter`, because the person `actor` says so. Raises `LifecycleError` when it is not held."""
@@ -169,7 +178,7 @@ class Registry:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
         with self.audit.locked() as log:
             champion = self.refs().champion
-            states = _states(log.read())
+            states = states_of(log.read())
             amends = {other: State.RETIRED for other, state in states.items() if state is State.SERVING}
             amends.pop(champion, None)
             if champion != BASE and states.get(champion) is not State.SERVING:
@@ -218,6 +227,12 @@ class Registry:
                 found[entry.subject].add(entry.retraction)
         return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
 
+    def _accept(self, log: LockedLog, adapter: str, actor: str, reason: str) -> None:
+        entry = check_may_be_approved(log.read(), adapter, self.refs().champion)
+        if entry.state is State.HELD:
+            # Before the refs: a crash between the two must not lose who approved, and why.
+            log.append(_moved(adapter, State.APPROVED, actor, reason, entry.against))
+
     def _promote(self, log: LockedLog, adapter: str, actor: str, reason: str) -> Refs:
         old = self.refs()
         new = old.model_copy(update={"champion": adapter, "previous": old.champion})
@@ -227,7 +242,7 @@ class Registry:
     def _exchange(
         self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
     ) -> None:
-        states = _states(log.read())
+        states = states_of(log.read())
         if new.champion != BASE:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
@@ -260,23 +275,24 @@ def _moved(adapter: str, state: State, actor: str, reason: str, against: str | N
 
 
 def _check_not_overtaken(entries: list[AuditEntry], adapter: str, champion: str) -> None:
-    entry = latest(entries).get(adapter)
-    obstacle = overtaken(entry, champion) if entry is not None else None
+    obstacle = overtaken(entries, adapter, champion)
     if obstacle:
         raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
 
 
-def _name(entry: AuditEntry) -> str:
+def served_name(entry: AuditEntry) -> str:
+    """The name that an entry gave to its adapter."""
     return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
 
 
-def _states(entries: Iterable[AuditEntry]) -> dict[str, State]:
+def states_of(entries: Iterable[AuditEntry]) -> dict[str, State]:
+    """The state of each adapter after the entries."""
     return {entry.subject: entry.state for entry in entries if entry.state is not None}
 
 
 def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
     """The adapter that served before `adapter` was last promoted and may serve again; `base` where nothing may."""
-    states = _states(entries)
+    states = states_of(entries)
     met = False
     for entry in reversed(entries):
         if entry.action is not Action.PROMOTED:

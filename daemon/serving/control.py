@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.canaries import last_canary
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import (
     CaptureStatus,
@@ -21,6 +22,7 @@ from daemon.registry.schemas import (
     StatusReport,
 )
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
@@ -44,6 +46,7 @@ def control_router(
     metrics: Metrics,
     bootstrap: str,
     capture: Capture | None = None,
+    canary: Canary | None = None,
 ) -> APIRouter:
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter(route_class=JsonRoute)
@@ -66,6 +69,7 @@ def control_router(
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
             held=promoter.held(),
+            canary=(canary.report() if canary is not None else None) or last_canary(registry),
         )
 
     @router.get("/history")
@@ -75,7 +79,7 @@ def control_router(
 
     @router.post("/promote")
     async def promote(request: PromoteRequest) -> Change:
-        return await promoter.promote(request.digest, request.actor, request.reason)
+        return await promoter.promote(request.digest, request.actor, request.reason, at_once=request.at_once)
 
     @router.post("/approve")
     async def approve(request: DecisionRequest) -> Change:
