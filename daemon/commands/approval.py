@@ -31,6 +31,10 @@ def approve(
     change = run_async(_approve(settings, request))
     if as_json:
         print_json(change.model_dump_json())
+    elif change.share < 1:
+        typer.echo(
+            f"{change.to_name} answers {change.share:.0%} of new episodes, in a canary beside {change.from_name}"
+        )
     else:
         typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
 

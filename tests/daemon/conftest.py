@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.serving.promotion import PromotionSettings
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from streams.ids import content_id, uuid7
@@ -69,20 +69,22 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
 
 @asynccontextmanager
 async def serve_role(
-    registry: Registry, inference_url: str, promotion: PromotionSettings | None = None
+    registry: Registry, inference_url: str, store_url: str = "http://127.0.0.1:9", **parts: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Runs a serve role that has no store; yields a client of it once it serves."""
+    """Runs a serve role, by default without a store; yields a client of it once it serves.
+
+    `parts` are more of its settings.
+    """
     port, stop = free_port(), asyncio.Event()
     settings = ServingSettings(
         port=port,
         home=registry.home,
         inference_url=inference_url,
         reconcile_s=0.2,
-        refresh_s=0.2,
-        promotion=promotion or PromotionSettings(),
         capture=CaptureSettings(flush_s=0),
+        **parts,
     )
-    role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
+    role = asyncio.create_task(serve(settings, store_url, KafkaSettings(bootstrap="127.0.0.1:9"), stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:

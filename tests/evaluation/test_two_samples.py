@@ -1,4 +1,4 @@
-"""The sequential test of two streams: valid for every null hypothesis that it names, and strong where there is a lead."""
+"""The sequential test of two streams: valid under each null hypothesis, and strong where one side leads."""
 
 import itertools
 import math
@@ -82,7 +82,7 @@ def test_extreme_rates_and_very_long_runs_stay_finite(rate: float) -> None:
     for _ in range(2000):
         test.add(candidate=False, success=bool(rate))
         test.add(candidate=True, success=not rate)
-    assert 0 <= min(test.e_better, test.e_worse, test.e_not_worse)
+    assert min(test.e_better, test.e_worse, test.e_not_worse) >= 0
     assert max(test.e_better, test.e_worse, test.e_not_worse) < float("inf")
 
 

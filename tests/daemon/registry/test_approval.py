@@ -9,9 +9,10 @@ import pytest
 
 from daemon.registry.approval import Approval, state_after
 from daemon.registry.audit import AuditEntry
+from daemon.registry.canaries import end_canary, start_canary
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Mark, Refs, Registry
-from daemon.registry.schemas import BASE
+from daemon.registry.schemas import BASE, CanaryEnd, CanaryReport, CanaryStart
 from evaluation.gates.verdict import Verdict
 from streams.errors import LifecycleError, PromotionError, RatchetError
 
@@ -223,3 +224,20 @@ def test_a_crash_between_the_approval_and_the_refs_leaves_it_to_be_approved_agai
     assert registry.approve(A, "ben", "there is room").champion == A
     approved = [entry.actor for entry in registry.audit.read() if entry.state is State.APPROVED]
     assert approved == ["anna"]
+
+
+def test_a_canary_that_was_cancelled_leaves_its_candidate_judged_against_what_it_was(registry: Registry) -> None:
+    for adapter in (A, B):
+        judged(registry, adapter, State.HELD)
+    registry.accept(A, "anna", "fine")
+    start_canary(registry, A, CanaryStart(champion=BASE, share=0.1, salt="salt"), "anna", "fine")
+    registry.approve(B, "ben", "fine")
+    began = registry.audit.read()[-1].at
+    ended = CanaryReport(
+        adapter=A, champion=BASE, share=0.1, began=began, ended=CanaryEnd.CANCELLED, reason="the champion has changed"
+    )
+    end_canary(registry, ended, "serve")
+    assert registry.state(A) is State.APPROVED
+    for attempt in (registry.approve, registry.promote):
+        with pytest.raises(PromotionError, match="judged against the base model, and bbbbbbbbbbbb serves now"):
+            attempt(A, "anna", "fine")

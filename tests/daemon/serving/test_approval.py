@@ -11,6 +11,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import BASE, Change, StatusReport
 from daemon.serving.promotion import PromotionSettings
+from evaluation.canary import CanarySettings
 from tests.daemon.conftest import serve_role
 from tests.daemon.serving.test_control import figures
 from tests.waiting import eventually
@@ -24,6 +25,10 @@ def decision(adapter: str, actor: str = "anna", reason: str = "I read its episod
 
 async def status(serving: httpx.AsyncClient) -> StatusReport:
     return StatusReport.model_validate((await serving.get("/status")).json())
+
+
+def lapsing_after(age_s: float) -> dict[str, Any]:
+    return {"promotion": PromotionSettings(approval_age_s=age_s), "refresh_s": 0.2}
 
 
 def message(response: httpx.Response) -> str:
@@ -130,7 +135,7 @@ async def test_the_serve_role_ends_what_nobody_decided_about_in_time(
     registry: Registry, inference_url: str, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(1, last=State.HELD)
-    async with serve_role(registry, inference_url, PromotionSettings(approval_age_s=0.5)) as serving:
+    async with serve_role(registry, inference_url, **lapsing_after(0.5)) as serving:
         await eventually(lambda: registry.state(adapter) is State.INCONCLUSIVE)
         assert "It lapsed" in message(await serving.post("/approve", json=decision(adapter)))
         assert (await status(serving)).held == ()
@@ -139,7 +144,7 @@ async def test_the_serve_role_ends_what_nobody_decided_about_in_time(
 async def test_an_approval_that_comes_too_late_is_refused_before_the_role_has_looked(
     registry: Registry, inference_url: str, make_adapter: MakeAdapter
 ) -> None:
-    async with serve_role(registry, inference_url, PromotionSettings(approval_age_s=0.001)) as serving:
+    async with serve_role(registry, inference_url, **lapsing_after(0.001)) as serving:
         adapter = make_adapter(1, last=State.HELD)
         assert "It lapsed" in message(await serving.post("/approve", json=decision(adapter)))
         assert registry.refs() == Refs()
@@ -159,3 +164,21 @@ async def test_a_decision_without_a_reason_or_a_name_is_refused(serving: httpx.A
 async def test_an_adapter_that_nobody_knows_is_a_conflict(serving: httpx.AsyncClient) -> None:
     for path in ("/approve", "/reject"):
         assert "is not known" in message(await serving.post(path, json=decision("f" * 64)))
+
+
+async def test_where_the_settings_ask_for_a_canary_an_approval_begins_one(
+    registry: Registry, inference_url: str, make_adapter: MakeAdapter
+) -> None:
+    first, second = make_adapter(1, last=State.HELD), make_adapter(2, last=State.HELD)
+    wrong = make_adapter(3, scale=0.0, last=State.HELD)
+    async with serve_role(registry, inference_url, canary=CanarySettings(share=0.2)) as serving:
+        assert "no-op" in message(await serving.post("/approve", json=decision(wrong)))
+        assert registry.state(wrong) is State.HELD
+        change = Change.model_validate((await serving.post("/approve", json=decision(first))).json())
+        assert (change.to_adapter, change.share) == (first, 0.2)
+        assert (registry.refs(), registry.state(first)) == (Refs(), State.CANARY)
+        approved = [(one.actor, one.reason) for one in registry.audit.read() if one.state is State.APPROVED]
+        assert approved == [("anna", "I read its episodes")]
+        assert "the canary of" in message(await serving.post("/approve", json=decision(second, "ben")))
+        assert "not held but canary" in message(await serving.post("/reject", json=decision(first, "ben")))
+        assert registry.state(second) is State.HELD
