@@ -6,11 +6,17 @@ from streams.errors import LifecycleError
 
 
 class State(StrEnum):
-    """The state of an adapter. Only an approved one, or one that served well before, may serve."""
+    """The state of an adapter. Only an approved one, or one that served well before, may serve.
+
+    A held one waits for a person, who approves or rejects it. One in a canary answers a share of the episodes while the
+    champion answers the others.
+    """
 
     TRAINED = "trained"
     EVALUATING = "evaluating"
+    HELD = "held"
     APPROVED = "approved"
+    CANARY = "canary"
     REJECTED = "rejected"
     INCONCLUSIVE = "inconclusive"
     SERVING = "serving"
@@ -24,9 +30,13 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     State.TRAINED: frozenset({State.EVALUATING, State.QUARANTINED}),
     # An evaluation that could not be carried out is begun again.
     State.EVALUATING: frozenset(
-        {State.EVALUATING, State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}
+        {State.EVALUATING, State.HELD, State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}
     ),
-    State.APPROVED: frozenset({State.SERVING, State.QUARANTINED}),
+    # Inconclusive when nobody decides in time.
+    State.HELD: frozenset({State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}),
+    State.APPROVED: frozenset({State.SERVING, State.CANARY, State.QUARANTINED}),
+    # Approved again where the canary ended for a reason that says nothing about the adapter.
+    State.CANARY: frozenset({State.SERVING, State.ROLLED_BACK, State.INCONCLUSIVE, State.APPROVED, State.QUARANTINED}),
     State.REJECTED: frozenset({State.QUARANTINED}),
     # Not gated again: trying until luck decides would make the p-value a lie.
     State.INCONCLUSIVE: frozenset({State.QUARANTINED}),

@@ -8,13 +8,15 @@ of the entry that gave it, so that no name can come twice.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from daemon.registry.approval import check_may_be_approved, check_waits, described, overdue, overtaken
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
-from daemon.registry.schemas import BASE, Adapter, CycleReport
+from daemon.registry.schemas import BASE, Adapter, CycleReport, HeldAdapter
 from streams.errors import PromotionError, RegistryError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
@@ -63,44 +65,106 @@ class Registry:
 
     def state(self, adapter: str) -> State | None:
         """The state of `adapter`; None for one that was never entered."""
-        return _states(self.audit.read()).get(adapter)
+        return states_of(self.audit.read()).get(adapter)
 
-    def enter(self, adapter: str, state: State, actor: str, reason: str) -> AuditEntry:
+    def enter(self, adapter: str, state: State, actor: str, reason: str, against: str | None = None) -> AuditEntry:
         """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
 
-        What serves changes by promotion and rollback only.
+        What serves changes by promotion and rollback only. `against` is the champion that `adapter` was judged against;
+        for one that is held, if it is not given, the champion of now.
         """
-        if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
+        if state in (State.SERVING, State.CANARY, State.RETIRED, State.ROLLED_BACK):
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
-            check(adapter, _states(log.read()).get(adapter), state)
-            return log.append(
-                AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state)
-            )[0]
+            check(adapter, states_of(log.read()).get(adapter), state)
+            if state is State.HELD and against is None:
+                against = self.refs().champion
+            return log.append(_moved(adapter, state, actor, reason, against))[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        return _name(self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+        return served_name(
+            self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
+        )
 
     def names_given_by(self, actor: str) -> frozenset[str]:
         """Every name that `actor` ever asked for."""
         entries = self.audit.read()
-        return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
+        return frozenset(
+            served_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor
+        )
 
     def check_may_serve(self, adapter: str) -> None:
-        """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
-        if adapter == self.refs().champion:
+        """Raises `LifecycleError` unless `adapter` is approved or has served.
+
+        Raises `PromotionError` if it serves now, or was judged against another adapter than what serves now.
+        """
+        champion = self.refs().champion
+        if adapter == champion:
             raise PromotionError(f"{adapter[:12]} already serves")
         if adapter != BASE:
-            check(adapter, self.state(adapter), State.SERVING)
+            entries = self.audit.read()
+            check(adapter, states_of(entries).get(adapter), State.SERVING)
+            _check_not_overtaken(entries, adapter, champion)
 
     def promote(self, adapter: str, actor: str, reason: str) -> Refs:
-        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed."""
+        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed.
+
+        Raises `PromotionError` if it was judged against another adapter than what serves now.
+        """
         with self.audit.locked() as log:
-            old = self.refs()
-            new = old.model_copy(update={"champion": adapter, "previous": old.champion})
-            self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
-            return new
+            _check_not_overtaken(log.read(), adapter, self.refs().champion)
+            return self._promote(log, adapter, actor, reason)
+
+    def held(self, age_s: float) -> tuple[HeldAdapter, ...]:
+        """The candidates that wait for a person, who has `age_s` seconds to decide."""
+        return described(self.audit.read(), self.refs().champion, age_s)
+
+    def check_may_be_approved(self, adapter: str) -> None:
+        """Raises as `accept` does."""
+        check_may_be_approved(self.audit.read(), adapter, self.refs().champion)
+
+    def approve(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Promote `adapter`, which waits for that, because the person `actor` says so. Durable, or what serves stays.
+
+        Raises as `accept` does.
+        """
+        with self.audit.locked() as log:
+            self._accept(log, adapter, actor, reason)
+            return self._promote(log, adapter, actor, reason)
+
+    def accept(self, adapter: str, actor: str, reason: str) -> None:
+        """Record that the person `actor` approves `adapter`, which waits for that; it does not serve yet.
+
+        Raises `LifecycleError` when it does not wait, `PromotionError` when it may not take the champion's place.
+        """
+        with self.audit.locked() as log:
+            self._accept(log, adapter, actor, reason)
+
+    def reject(self, adapter: str, actor: str, reason: str) -> AuditEntry:
+        """End the held `adapter`, because the person `actor` says so. Raises `LifecycleError` when it is not held."""
+        with self.audit.locked() as log:
+            check_waits(log.read(), adapter, State.HELD)
+            return log.append(_moved(adapter, State.REJECTED, actor, reason))[0]
+
+    def lapse(self, age_s: float, actor: str, now: datetime | None = None) -> list[AuditEntry]:
+        """End the held candidates that nobody decided about within `age_s` seconds; the entries that say so."""
+        now = now or datetime.now(UTC)
+        if not overdue(self.audit.read(), age_s, now):
+            return []
+        with self.audit.locked() as log:
+            return log.append(
+                *(
+                    _moved(
+                        entry.subject,
+                        State.INCONCLUSIVE,
+                        actor,
+                        f"It lapsed: nobody approved or rejected it within {age_s:g} s (promotion.approval_age_s). It "
+                        f"was held because: {entry.reason}",
+                    )
+                    for entry in overdue(log.read(), age_s, now)
+                )
+            )
 
     def roll_back(self, to: str, actor: str, reason: str) -> Refs:
         """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed."""
@@ -114,7 +178,7 @@ class Registry:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
         with self.audit.locked() as log:
             champion = self.refs().champion
-            states = _states(log.read())
+            states = states_of(log.read())
             amends = {other: State.RETIRED for other, state in states.items() if state is State.SERVING}
             amends.pop(champion, None)
             if champion != BASE and states.get(champion) is not State.SERVING:
@@ -163,10 +227,22 @@ class Registry:
                 found[entry.subject].add(entry.retraction)
         return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
 
+    def _accept(self, log: LockedLog, adapter: str, actor: str, reason: str) -> None:
+        entry = check_may_be_approved(log.read(), adapter, self.refs().champion)
+        if entry.state is State.HELD:
+            # Before the refs: a crash between the two must not lose who approved, and why.
+            log.append(_moved(adapter, State.APPROVED, actor, reason, entry.against))
+
+    def _promote(self, log: LockedLog, adapter: str, actor: str, reason: str) -> Refs:
+        old = self.refs()
+        new = old.model_copy(update={"champion": adapter, "previous": old.champion})
+        self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
+        return new
+
     def _exchange(
         self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
     ) -> None:
-        states = _states(log.read())
+        states = states_of(log.read())
         if new.champion != BASE:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
@@ -182,9 +258,7 @@ class Registry:
             )
         ]
         if old.champion != BASE:
-            audit_events.append(
-                AuditEvent(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as)
-            )
+            audit_events.append(_moved(old.champion, leaves_as, actor, reason))
         self._write(new)
         try:
             log.append(*audit_events)
@@ -196,17 +270,29 @@ class Registry:
         write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
 
 
-def _name(entry: AuditEntry) -> str:
+def _moved(adapter: str, state: State, actor: str, reason: str, against: str | None = None) -> AuditEvent:
+    return AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state, against=against)
+
+
+def _check_not_overtaken(entries: list[AuditEntry], adapter: str, champion: str) -> None:
+    obstacle = overtaken(entries, adapter, champion)
+    if obstacle:
+        raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
+
+
+def served_name(entry: AuditEntry) -> str:
+    """The name that an entry gave to its adapter."""
     return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
 
 
-def _states(entries: Iterable[AuditEntry]) -> dict[str, State]:
+def states_of(entries: Iterable[AuditEntry]) -> dict[str, State]:
+    """The state of each adapter after the entries."""
     return {entry.subject: entry.state for entry in entries if entry.state is not None}
 
 
 def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
     """The adapter that served before `adapter` was last promoted and may serve again; `base` where nothing may."""
-    states = _states(entries)
+    states = states_of(entries)
     met = False
     for entry in reversed(entries):
         if entry.action is not Action.PROMOTED:

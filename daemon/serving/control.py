@@ -10,9 +10,19 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.canaries import last_canary
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import (
+    CaptureStatus,
+    Change,
+    CycleReport,
+    DecisionRequest,
+    PromoteRequest,
+    RollbackRequest,
+    StatusReport,
+)
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
@@ -36,6 +46,7 @@ def control_router(
     metrics: Metrics,
     bootstrap: str,
     capture: Capture | None = None,
+    canary: Canary | None = None,
 ) -> APIRouter:
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter(route_class=JsonRoute)
@@ -57,6 +68,8 @@ def control_router(
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
+            held=promoter.held(),
+            canary=(canary.report() if canary is not None else None) or last_canary(registry),
         )
 
     @router.get("/history")
@@ -66,7 +79,15 @@ def control_router(
 
     @router.post("/promote")
     async def promote(request: PromoteRequest) -> Change:
-        return await promoter.promote(request.digest, request.actor, request.reason)
+        return await promoter.promote(request.digest, request.actor, request.reason, at_once=request.at_once)
+
+    @router.post("/approve")
+    async def approve(request: DecisionRequest) -> Change:
+        return await promoter.approve(request.digest, request.actor, request.reason)
+
+    @router.post("/reject")
+    async def reject(request: DecisionRequest) -> AuditEntry:
+        return registry.reject(request.digest, request.actor, request.reason)
 
     @router.post("/rollback")
     async def rollback(request: RollbackRequest) -> Change:

@@ -14,8 +14,11 @@ from prometheus_client.registry import Collector
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
+from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
+from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.store_watch import StoreWatch
 
 _MOST_REASONS = 20
@@ -31,6 +34,7 @@ class Metrics:
         store: StoreWatch,
         capture: Capture | None = None,
         feedback: FeedbackIntake | None = None,
+        canary: Canary | None = None,
     ) -> None:
         self._exposed = CollectorRegistry()
         self.gateway_requests = Counter(
@@ -42,6 +46,8 @@ class Metrics:
         self._exposed.register(_StoreFigures(store))
         self._exposed.register(_LoopFigures(registry, alias))
         self._exposed.register(_CaptureFigures(capture, feedback))
+        if canary is not None:
+            self._exposed.register(CanaryMetrics(registry, canary))
 
     def expose(self) -> bytes:
         """All figures in Prometheus' text format."""
@@ -70,10 +76,7 @@ class _LoopFigures(Collector):
             "Changes of the champion that were refused or failed.",
             value=actions[Action.PROMOTION_FAILED],
         )
-        verdicts = CounterMetricFamily("ratchet_gate_verdicts", "Verdicts of the gate.", labels=["verdict"])
-        for verdict, count in Tally(entry.cycle.verdict for entry in entries if entry.cycle).items():
-            verdicts.add_metric([verdict.value], count)
-        yield verdicts
+        yield from gate_metrics(entries)
         active = GaugeMetricFamily(
             "ratchet_active_adapter", "1 for the adapter that answers now.", labels=["adapter", "served"]
         )

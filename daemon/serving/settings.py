@@ -5,7 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from daemon.serving.promotion import PromotionSettings
+from daemon.registry.approval import Approval
+from daemon.serving.shadow import ShadowSettings
+from evaluation.canary import CanarySettings
+from evaluation.settings import ProbeSettings
 from streams.settings import FrozenModel, Secret, ServerUrl
 
 MEBIBYTE = 2**20
@@ -26,6 +29,26 @@ class CaptureSettings(FrozenModel):
     queue_calls: int = Field(default=10_000, ge=0, description="Most calls that wait for the log; more are dropped.")
     publish_timeout_s: float = Field(default=10.0, gt=0, description="Longest wait for the log to take a record.")
     flush_s: float = Field(default=5.0, ge=0, description="How long a role that stops waits for the log.")
+
+
+class PromotionSettings(FrozenModel):
+    """Settings of promotion: how it is done, and when a person is asked first."""
+
+    approval: Approval = Field(
+        default=Approval.ON_HOLD,
+        description="Who lets a candidate serve: always a person, a person if a gate says HOLD, or never a person, "
+        "which leaves those on HOLD inconclusive.",
+    )
+    approval_age_s: float = Field(
+        default=7 * 86_400.0,
+        gt=0,
+        le=3650 * 86_400.0,
+        description="Seconds after which a candidate that nobody approved or rejected lapses.",
+    )
+    drain_timeout_s: float = Field(
+        default=60.0, gt=0, description="Longest wait for requests in flight before the old adapter is unloaded."
+    )
+    probe: ProbeSettings = ProbeSettings()
 
 
 class ServingSettings(FrozenModel):
@@ -59,5 +82,7 @@ class ServingSettings(FrozenModel):
     refresh_s: float = Field(
         default=10.0, gt=0, description="How often the store and the broker are asked for figures."
     )
-    promotion: PromotionSettings = PromotionSettings()
+    promotion: PromotionSettings = Field(default=PromotionSettings(), description="As `promotion` at the top says.")
     capture: CaptureSettings = CaptureSettings()
+    canary: CanarySettings = CanarySettings()
+    shadow: ShadowSettings = ShadowSettings()

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,9 +35,16 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
     """Makes a LoRA adapter with random weights of size `scale`, has it approved, and returns its digest.
 
     `trained_scale` is what the trainer recorded its probes with; other than `scale`, the adapter is not what it says.
+    Its last state may be another than approved.
     """
 
-    def make(seed: int, scale: float = 0.3, trained_scale: float | None = None, approved: bool = True) -> str:
+    def make(
+        seed: int,
+        scale: float = 0.3,
+        trained_scale: float | None = None,
+        approved: bool = True,
+        last: State = State.APPROVED,
+    ) -> str:
         folder = registry.home / "adapters" / f"new-{seed}-{scale}"
         _save_adapter(tiny_base, seed, scale, folder)
         probes = _merged_logprobs(tiny_base, seed, scale if trained_scale is None else trained_scale)
@@ -45,7 +53,7 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         digest = content_id(uuid7())
         folder.rename(folder.parent / digest)
         if approved:
-            for state in (State.TRAINED, State.EVALUATING, State.APPROVED):
+            for state in (State.TRAINED, State.EVALUATING, last):
                 registry.enter(digest, state, "learner", "a test")
         return digest
 
@@ -60,8 +68,13 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
 
 
 @asynccontextmanager
-async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Runs a serve role that has no store; yields a client of it once it serves."""
+async def serve_role(
+    registry: Registry, inference_url: str, store_url: str = "http://127.0.0.1:9", **parts: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Runs a serve role, by default without a store; yields a client of it once it serves.
+
+    `parts` are more of its settings.
+    """
     port, stop = free_port(), asyncio.Event()
     settings = ServingSettings(
         port=port,
@@ -69,8 +82,9 @@ async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[ht
         inference_url=inference_url,
         reconcile_s=0.2,
         capture=CaptureSettings(flush_s=0),
+        **parts,
     )
-    role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
+    role = asyncio.create_task(serve(settings, store_url, KafkaSettings(bootstrap="127.0.0.1:9"), stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
+from daemon.registry.approval import Approval
 from streams.errors import ConfigurationError
 from streams.policy.client import PolicyClient
 
@@ -197,6 +198,30 @@ def test_another_process_reads_the_very_same_settings_from_its_variables(
     for variable, value in settings.to_environment().items():
         monkeypatch.setenv(variable, value)
     assert Settings.load() == settings
+
+
+def test_promotion_is_set_in_one_place_and_its_older_one_is_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("[promotion]\napproval = 'always'\n[serving.promotion]\ndrain_timeout_s = 5\n")
+    settings = Settings.load()
+    assert settings.promotion == settings.serving.promotion
+    assert (settings.promotion.approval, settings.promotion.drain_timeout_s) == (Approval.ALWAYS, 5)
+    assert settings.promotion.approval_age_s == 7 * 86_400
+    monkeypatch.setenv("RATCHET_SERVING__PROMOTION__APPROVAL", "always")
+    assert Settings.load() == settings
+    monkeypatch.setenv("RATCHET_SERVING__PROMOTION__APPROVAL", "never")
+    with pytest.raises(ConfigurationError, match=r"promotion\.approval and serving\.promotion\.approval differ"):
+        Settings.load()
+    monkeypatch.setenv("RATCHET_PROMOTION__APPROVAL", "never")
+    assert Settings.load().promotion.approval is Approval.NEVER
+
+
+@pytest.mark.parametrize(
+    "text", ["approval = 'sometimes'", "approval_age_s = 0", "approval_age_s = inf", "approval_age_s = nan"]
+)
+def test_a_wrong_setting_of_approval_is_refused(text: str) -> None:
+    write(f"[promotion]\n{text}")
+    with pytest.raises(ConfigurationError, match=r"the setting 'promotion\.approval"):
+        Settings.load()
 
 
 def test_the_branch_role_asks_the_gateway_with_one_of_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,16 @@
 """Progress goes to stderr, results to stdout, and what is missing is said."""
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 from rich.text import Text
 
-from daemon.console import Narrator, print_json, status_table
-from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, StatusReport
-from evaluation.gates.verdict import Verdict
+from daemon.console import Narrator, history_table, print_json, status_table
+from daemon.registry.audit import Action, AuditEvent, AuditLog
+from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from evaluation.gates.verdict import GateResult, Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.store.status import BranchCounts, StoreStatus
 
@@ -144,3 +149,48 @@ def test_the_status_table_says_what_became_of_the_calls_at_the_gateway() -> None
         (CaptureStatus(enabled=False), "not recorded (serving.capture.enabled)"),
     ):
         assert rows(BARE.model_copy(update={"capture": capture}))["captured calls"] == words
+
+
+GATES = (
+    GateResult(gate="improvement", verdict=Verdict.PROMOTE, reason="It is better."),
+    GateResult(gate="[/odd]", verdict=Verdict.HOLD, reason="It repeats [one] action."),
+)
+ON_HOLD = CYCLE.model_copy(update={"verdict": Verdict.HOLD, "reason": "It repeats [/one] action.", "gates": GATES})
+
+
+def test_a_status_lists_the_candidates_that_wait_for_a_person_with_reason_and_age() -> None:
+    since = datetime.now(UTC) - timedelta(days=1, hours=3, minutes=1)
+    waits = HeldAdapter(
+        adapter="a" * 64,
+        since=since,
+        lapses=datetime(2026, 12, 1, tzinfo=UTC),
+        reason="It repeats [/one] action.",
+        against=BASE,
+        obstacle=None,
+    )
+    overtaken = waits.model_copy(update={"adapter": "b" * 64, "obstacle": "it was judged against the base model"})
+    table = status_table(BARE.model_copy(update={"held": (waits, overtaken)}))
+    cells = [Text.from_markup(str(cell)).plain for cell in table.columns[1].cells]
+    labels = [str(cell) for cell in table.columns[0].cells]
+    at = labels.index(f"held {'a' * 12}")
+    assert cells[at] == "for 1 d 3 h, until 2026-12-01 00:00 UTC: It repeats [/one] action."
+    assert labels[at + 1] == f"held {'b' * 12}"
+    assert cells[at + 2 : at + 4] == [
+        "cannot be approved: it was judged against the base model",
+        "a person decides: `ratchet approve ADAPTER --reason WHY`, or `ratchet reject`",
+    ]
+
+
+def test_cycles_are_told_by_their_gates_in_status_and_history(tmp_path: Path) -> None:
+    told = "HOLD (improvement PROMOTE, [/odd] HOLD): It repeats [/one] action."
+    shown = rows(BARE.model_copy(update={"cycles": (ON_HOLD,)}))
+    assert Text.from_markup(shown["cycle 1"]).plain == told
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.append(AuditEvent(actor="learner", action=Action.CYCLE, subject="a" * 64, reason="r", cycle=ON_HOLD))
+    log.append(AuditEvent(actor="[/anna]", action=Action.MOVED, subject="a" * 64, reason="[/no] markup"))
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(history_table(log.read()))
+    assert told in captured.get()
+    assert "cycle 1" in captured.get()
+    assert "[/no] markup" in captured.get()

@@ -72,6 +72,22 @@ def test_the_reverse_query_lists_the_adapters_trained_on_a_principals_data(famil
     assert parent[:12] in ask("--principal", "ann").output
 
 
+def test_the_states_of_an_adapter_are_told_with_who_decided_and_why(
+    family: tuple[str, str], registry: Registry
+) -> None:
+    child = family[1]
+    registry.enter(child, State.EVALUATING, "learner", "to be played")
+    registry.enter(child, State.HELD, "learner", "It repeats one action.")
+    registry.approve(child, "anna", "I read [/its] episodes")
+    told = [(entry.state, entry.actor) for entry in report(child).states]
+    assert told == [
+        *((state, "learner") for state in (State.TRAINED, State.EVALUATING, State.HELD)),
+        *((state, "anna") for state in (State.APPROVED, State.SERVING)),
+    ]
+    shown = " ".join(ask(child).output.replace("│", " ").split())
+    assert "by anna: I read [/its] episodes" in shown
+
+
 def test_marked_adapters_are_shown_as_marked(family: tuple[str, str], registry: Registry) -> None:
     registry.mark_for_retraining([Mark(family[1], "event-1", "ann revoked consent")], "ann")
     assert report(family[1]).retrain == ("event-1",)

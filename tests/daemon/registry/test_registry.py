@@ -159,6 +159,7 @@ def test_every_state_can_be_reached_and_only_what_served_or_is_approved_may_serv
     assert reachable == set(State)
     assert {state for state, targets in TRANSITIONS.items() if State.SERVING in targets} == {
         State.APPROVED,
+        State.CANARY,
         State.RETIRED,
     }
 
