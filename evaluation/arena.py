@@ -18,7 +18,7 @@ from evaluation.rollout_log import Entry, Key, RolloutLog
 from evaluation.rollouts import Account, Exclusion, Played, Rollout
 from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
-from streams.errors import PolicyError, SandboxGoneError
+from streams.errors import ContextLengthError, PolicyError, SandboxGoneError
 from streams.events import Task
 from streams.ids import content_id
 from streams.policy.client import PolicyClient
@@ -51,9 +51,9 @@ class Arena:
     account: Account = field(default_factory=Account)
     able: set[str] = field(default_factory=set)
 
-    def for_gate(self, gate: str) -> Self:
+    def for_gate(self, gate: str, adapters: Mapping[str, str]) -> Self:
         """The same arena as the gate of that name plays in it, with an account of its own."""
-        return replace(self, gate=gate, account=Account())
+        return replace(self, gate=gate, adapters=adapters, account=Account())
 
     async def play(
         self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
@@ -73,11 +73,10 @@ class Arena:
         self.account.add(played)
         return played
 
-    async def end(self, models: Sequence[str]) -> None:
-        """End the sandbox processes in which `models` have played."""
+    async def end(self, *models: str) -> None:
+        """End the sandbox processes in which `models` have played: the next time they get new ones."""
         for model in models:
-            await self.pool.end_group(model)
-            await self.pool.end_group(_alone(model))
+            await self.pool.end_groups(model, _alone(model))
 
     @cached_property
     def conditions(self) -> str:
@@ -163,10 +162,10 @@ class _Side:
         async with self._retrying:
             try:
                 return await self._attempt(task, _alone(self._model))
-            except Exception as error:
-                log.warning("a task is excluded", model=self._model, **_about(task, error), exc_info=error)
-                await self._arena.pool.end_group(_alone(self._model))
-                if isinstance(error, PolicyError):
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("a task is excluded", model=self._model, **_about(task, error))
+                await self._arena.pool.end_groups(_alone(self._model))
+                if isinstance(error, PolicyError) and not isinstance(error, ContextLengthError):
                     await self._check_served(error)
                 self._failure = error
                 return Exclusion(task, _about(task, error)["reason"])

@@ -31,7 +31,7 @@ async def hold_trial(
         verdict, _ = combined(evidence.results)
         if gate.plays and evidence.results and verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE):
             continue
-        evidence.arena = evidence.arena.for_gate(gate.name)
+        evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
         evidence.results.append(_with_exclusions(await _judged(gate, evidence), evidence, most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)
