@@ -22,7 +22,7 @@ class ScriptedServer:
     """
 
     say: Callable[[str, str, int], str | int]
-    models: tuple[str, ...] = ("champion", "candidate")
+    models: list[str] = field(default_factory=lambda: ["base", "champion", "candidate"])
     asked: list[tuple[str, str]] = field(default_factory=list)
     is_down: threading.Event = field(default_factory=threading.Event)
 
@@ -35,6 +35,14 @@ class ScriptedServer:
         def models() -> Any:
             down = JSONResponse({"error": {"message": "down"}}, 503)
             return down if self.is_down.is_set() else {"data": [{"id": name} for name in self.models]}
+
+        @app.post("/v1/load_lora_adapter")
+        def load(body: dict[str, str]) -> None:
+            self.models.append(body["lora_name"])
+
+        @app.post("/v1/unload_lora_adapter")
+        def unload(body: dict[str, str]) -> None:
+            self.models.remove(body["lora_name"])
 
         @app.post("/v1/chat/completions")
         def chat(body: dict[str, Any]) -> Any:
