@@ -24,6 +24,7 @@ from daemon.commands.environment import environment
 from daemon.commands.episodes import episodes
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
+from daemon.commands.gate import gate
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, run_async
@@ -159,6 +160,7 @@ app.command()(transitions)
 app.command()(export)
 app.command("import")(import_files)
 app.command()(judge)
+app.add_typer(gate)
 app.add_typer(episodes)
 app.add_typer(dead_letters)
 app.add_typer(environment)

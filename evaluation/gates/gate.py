@@ -65,6 +65,10 @@ class Evidence:
     pairs: list[Pair] = field(default_factory=list)
     results: list[GateResult] = field(default_factory=list)
 
+    def adapters(self) -> dict[str, str]:
+        """The adapters that may play, by the names that the server has them under."""
+        return {each.served: each.adapter for each in (self.base, self.anchor, self.champion, self.candidate)}
+
 
 class Gate(Protocol):
     """One condition of a promotion.
