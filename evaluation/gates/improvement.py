@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
-from evaluation.rollouts import Pair, Rollout
+from evaluation.rollouts import Played, Rollout, paired
 from evaluation.settings import GateSettings
 from evaluation.statistics import mcnemar_exact
 from streams.errors import GateError
@@ -98,19 +98,16 @@ class Improvement:
             raise GateError(
                 f"{len(tasks)} tasks are too few for a verdict: the gate asks for {self._settings.min_tasks}"
             )
-        sides = []
+        sides: list[Played] = []
         for number, side in enumerate((evidence.champion, evidence.candidate)):
 
             def report(done: int, total: int, offset: int = number * len(tasks)) -> None:
                 evidence.progress(self.name, offset + done, 2 * total)
 
             sides.append(await evidence.arena.play(tasks, side.served, report))
-        by_champion, by_candidate = sides
-        evidence.pairs += [
-            Pair(task, champion, candidate)
-            for task, champion, candidate in zip(tasks, by_champion, by_candidate, strict=True)
-        ]
-        decision = decide(by_champion, by_candidate, self._settings)
+        pairs = paired(tasks, *sides)
+        evidence.pairs += pairs
+        decision = decide([pair.champion for pair in pairs], [pair.candidate for pair in pairs], self._settings)
         return GateResult(
             gate=self.name,
             verdict=decision.verdict,
