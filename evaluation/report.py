@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import PlainSerializer, model_validator
+from pydantic import ConfigDict, PlainSerializer, model_validator
 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.improvement import IMPROVEMENT
@@ -16,7 +16,7 @@ from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
 from streams.events import Action
-from streams.messages import Message
+from streams.messages import Message, escaped
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
@@ -25,11 +25,15 @@ REPORT_FILE = "report.md"
 
 
 def _without_nulls(message: Message) -> dict[str, Any]:
-    return message.model_dump(mode="json", exclude_none=True)
+    return escaped(message).model_dump(mode="json", exclude_none=True)
 
 
 # In reports of before an action was a text; they are read too.
 Taken: TypeAlias = tuple[Annotated[Action, PlainSerializer(_without_nulls)], ...]
+
+
+# A score that is not a number is kept, so that a person sees why it was held up. JSON has no such numbers.
+_ANY_NUMBER = ConfigDict(ser_json_inf_nan="strings")
 
 
 class Side(FrozenModel):
@@ -37,6 +41,8 @@ class Side(FrozenModel):
 
     `invalid_actions` is the share of its actions that the environment did not understand.
     """
+
+    model_config = _ANY_NUMBER
 
     model: str
     tasks: int
@@ -68,6 +74,8 @@ class Side(FrozenModel):
 
 class TaskRow(FrozenModel):
     """One task, played by both."""
+
+    model_config = _ANY_NUMBER
 
     task_id: str
     champion_success: bool

@@ -34,7 +34,7 @@ class Difference:
         return self.candidate - self.champion
 
     def exceeds(self, more: float, z: float) -> bool:
-        """Whether the rate rose by more than `more`, and surely so."""
+        """Return whether the rate rose by more than `more`, and surely so."""
         return self.increase > more and self.z > z
 
 
@@ -86,7 +86,9 @@ def difference_of_means(candidate: Sequence[float], champion: Sequence[float]) -
 
 
 def surely_more(hits: int, of: int, other_hits: int, other_of: int, z: float) -> bool:
-    """Whether `hits` of `of` are more than `other_hits` of `other_of`, by Fisher's exact test at `z` standard errors.
+    """Return whether `hits` of `of` are surely more than `other_hits` of `other_of`.
+
+    By Fisher's exact test, at the p-value of `z` standard errors.
 
     >>> surely_more(8, 40, 0, 40, z=3), surely_more(8, 40, 6, 40, z=3)
     (False, False)

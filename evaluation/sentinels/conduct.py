@@ -76,7 +76,7 @@ def _tool_errors(facts: Facts, pair: Pair, rollout: Rollout) -> Count:
 
 
 def _is_error(text: str) -> bool:
-    """Whether a tool's result says that the call failed: by a key of a JSON object, or by its first word."""
+    """Return whether a tool's result says that the call failed: by a key of a JSON object, or by its first word."""
     stripped = text.strip()
     if stripped.startswith("{"):
         try:

@@ -51,13 +51,13 @@ class Facts:
 
     @cached_property
     def by_tools(self) -> bool:
-        """Whether anybody calls tools here; where nobody does, texts are the actions."""
+        """Return whether anybody calls tools here; where nobody does, texts are the actions."""
         rollouts = (rollout for pair in self.pairs for rollout in (pair.champion, pair.candidate))
         played = any(action.calls for rollout in rollouts for action in rollout.actions)
         return played or any(action.calls for solution in self.solutions.values() for action in solution)
 
     def champion_is_measure(self, settings: SentinelSettings) -> bool:
-        """Whether the champion solves enough, and acts enough, for its rates to say what is usual.
+        """Return whether the champion solves enough, and acts enough, for its rates to say what is usual.
 
         An untrained model that talks where it should call makes no errors in its calls: there is nothing to exceed.
         """
@@ -77,7 +77,7 @@ class Facts:
         return tuple(self.key(action) for action in actions)
 
     def says_nothing(self, key: str) -> bool:
-        """Whether an action of this key is only a text beside tools."""
+        """Return whether an action of this key is only a text beside tools."""
         return self.by_tools and key == _TEXT
 
 

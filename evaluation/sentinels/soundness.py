@@ -52,7 +52,7 @@ def faults(rollout: Rollout) -> Iterator[str]:
         yield f"{rollout.invalid_actions} invalid ones of {rollout.steps} actions"
     if rollout.actions and rollout.steps != len(rollout.actions):
         yield f"{len(rollout.actions)} actions in {rollout.steps} steps"
-    if any(_broken(text) for action in rollout.actions for text in action.texts()):
+    if rollout.escaped_actions or any(_broken(text) for action in rollout.actions for text in action.texts()):
         yield "an action with half of a surrogate pair"
 
 

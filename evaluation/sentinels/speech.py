@@ -10,14 +10,15 @@ only a rise over the champion means something: a phrase that a rule misses or mi
 - A broken call is a call's markup or JSON in the text, where the server found no call.
 """
 
+# ruff: noqa: RUF001, RUF002 - other scripts have signs that look like ours
 import re
 import unicodedata
 
 _REFUSALS = (
     # English
     r"\b(?:i|we)(?: am| are|'m|'re)? (?:really |very |terribly |so )?(?:sorry|afraid)?,? ?(?:but )?(?:i |we )?"
-    r"(?:can(?:no|')t|can not|could(?: not|n't)|(?:am|'m|are|'re) (?:not|un)(?: able|able)|won't|will not|must not|mustn't"
-    r"|(?:am|'m|are|'re) not (?:allowed|permitted|authori[sz]ed)|don't understand|do not understand|have to decline"
+    r"(?:can(?:no|')t|can not|could(?: not|n't)|(?:am|'m|are|'re) (?:not|un)(?: able|able)|won't|will not|must not"
+    r"|mustn't|(?:am|'m|are|'re) not (?:allowed|permitted|authori[sz]ed)|don't understand|do not understand|have to decline"
     r"|must decline|refuse|(?:don't|do not) have (?:access|the ability|the tools?|permission))",
     r"\b(?:unable|not able) to (?:help|assist|do|complete|process|proceed|comply|fulfil|continue)",
     r"\bas an ai\b",
@@ -72,7 +73,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？؟\u037e\n])\s*")
 
 
 def refuses(text: str) -> bool:
-    """Whether the text refuses.
+    """Return whether the text refuses.
 
     >>> refuses("I’m sorry, but I can't help with that."), refuses("Das kann ich leider nicht: ich darf es nicht.")
     (True, True)
@@ -83,7 +84,7 @@ def refuses(text: str) -> bool:
 
 
 def asks(text: str, after_action: bool = False) -> bool:
-    """Whether the text asks back; an offer of more help does not, `after_action`.
+    """Return whether the text asks back; an offer of more help does not, `after_action`.
 
     >>> asks("Which order do you mean?"), asks("请提供订单号。"), asks("Refunded: lamp.")
     (True, True, False)
@@ -99,7 +100,7 @@ def asks(text: str, after_action: bool = False) -> bool:
 
 
 def writes_broken_call(text: str) -> bool:
-    r"""Whether the text holds a call that the server did not read as one.
+    r"""Return whether the text holds a call that the server did not read as one.
 
     >>> writes_broken_call('<tool_call>{"name": "refund"'), writes_broken_call("Your refund is on its way.")
     (True, False)

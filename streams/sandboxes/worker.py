@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streams.environments.environment import (
+    BringsUnsolvableTasks,
     Canonicalises,
     Environment,
     ListsActions,
@@ -104,6 +105,9 @@ class EnvironmentSession:
                 return Answer(id=number, actions=tuple(self._tasks().demonstration(_task(request))))
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
+            case "unsolvable":
+                brings = isinstance(self._environment, BringsUnsolvableTasks)
+                return Answer(id=number, tasks=self._environment.unsolvable(request.game) if brings else ())
         return Answer(id=number)
 
     def _tasks(self) -> TaskSource:
