@@ -24,7 +24,8 @@ def shorter(facts: Facts, settings: SentinelSettings) -> Finding:
         if len(short) > settings.most_shorter * len(known):
             hits.append(
                 f"S3: {len(short)} of {len(known)} {name} ({len(short) / len(known):.1%}) are shorter than the "
-                f"shortest known solution (at most {settings.most_shorter:.0%} may be), such as {short[0].task.task_id!r}."
+                f"shortest known solution (at most {settings.most_shorter:.0%} may be), "
+                f"such as {short[0].task.task_id!r}."
             )
     figures = {"known_solutions": len(facts.solutions), "wins_shorter_than_known": shares["wins"]}
     return Finding(figures, tuple(hits))

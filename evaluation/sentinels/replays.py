@@ -28,8 +28,8 @@ def replays(facts: Facts, settings: SentinelSettings) -> Finding:
         if len(places) >= settings.fewest_replays_differing and _too_many(len(places), len(group), facts, settings):
             hits.append(
                 f"S2: {len(places)} of {len(group)} {name} ({len(places) / len(group):.1%}) are none when their "
-                f"actions are replayed in a fresh process (at most {settings.most_replays_differing:.0%} may be), such as "
-                f"{facts.pairs[places[0]].task.task_id!r}."
+                f"actions are replayed in a fresh process (at most {settings.most_replays_differing:.0%} may be), "
+                f"such as {facts.pairs[places[0]].task.task_id!r}."
             )
     figures = {
         "wins_replayed": len(groups["wins"]),

@@ -18,8 +18,8 @@ _REFUSALS = (
     # English
     r"\b(?:i|we)(?: am| are|'m|'re)? (?:really |very |terribly |so )?(?:sorry|afraid)?,? ?(?:but )?(?:i |we )?"
     r"(?:can(?:no|')t|can not|could(?: not|n't)|(?:am|'m|are|'re) (?:not|un)(?: able|able)|won't|will not|must not"
-    r"|mustn't|(?:am|'m|are|'re) not (?:allowed|permitted|authori[sz]ed)|don't understand|do not understand|have to decline"
-    r"|must decline|refuse|(?:don't|do not) have (?:access|the ability|the tools?|permission))",
+    r"|mustn't|(?:am|'m|are|'re) not (?:allowed|permitted|authori[sz]ed)|don't understand|do not understand"
+    r"|have to decline|must decline|refuse|(?:don't|do not) have (?:access|the ability|the tools?|permission))",
     r"\b(?:unable|not able) to (?:help|assist|do|complete|process|proceed|comply|fulfil|continue)",
     r"\bas an ai\b",
     # German
@@ -44,12 +44,13 @@ _REFUSALS = (
     r"नहीं कर सकत|असमर्थ",
 )
 _REQUESTS = (
-    r"\b(?:please|kindly|could you|can you|would you) (?:\w+ ){0,2}(?:provide|specify|clarify|confirm|tell|give|share|send|"
-    r"explain|let me know|elaborate)\b",
+    r"\b(?:please|kindly|could you|can you|would you) (?:\w+ ){0,2}(?:provide|specify|clarify|confirm|tell|give|share|"
+    r"send|explain|let me know|elaborate)\b",
     r"\b(?:let me know|i need (?:more|further|additional) (?:information|details)|which one do you mean)\b",
     r"\bbitte (?:\w+ ){0,3}(?:nennen|geben|teilen|sagen|bestätigen|präzisieren)\b",
     r"\b(?:veuillez|pouvez-vous|merci de) (?:me )?(?:\w+ ){0,2}(?:fournir|préciser|confirmer|indiquer|donner)\b",
-    r"\b(?:por favor,?|puede|podría) (?:me )?(?:\w+ ){0,2}(?:indique|proporcione|confirme|especifique|diga|forneça|informe)\b",
+    r"\b(?:por favor,?|puede|podría) (?:me )?(?:\w+ ){0,2}"
+    r"(?:indique|proporcione|confirme|especifique|diga|forneça|informe)\b",
     r"\b(?:per favore|può|potrebbe) (?:\w+ ){0,2}(?:fornire|specificare|confermare|indicare|dirmi)\b",
     r"\bпожалуйста,? (?:\w+ ){0,2}(?:укажите|уточните|подтвердите|сообщите|предоставьте)",
     r"请(?:您)?(?:提供|告诉|告知|确认|说明)|請(?:您)?(?:提供|告訴|確認|說明)|[吗嗎呢][。!]?\s*$",

@@ -27,7 +27,7 @@ def unseen(facts: Facts, settings: SentinelSettings) -> Finding:
 
 
 def uses_unseen(rollout: Rollout) -> bool:
-    """Return whether an action has an identifier, a word with a digit, that was in no message of anybody else before it."""
+    """Return whether an action has an identifier, a word with a digit, that no message of others before it had."""
     seen = ""
     for message in rollout.messages:
         if message.role != "assistant":
