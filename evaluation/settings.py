@@ -34,7 +34,9 @@ class SentinelSettings(FrozenModel):
         default=0.1, ge=0, le=1, description="Largest share of wins shorter than the shortest known solution."
     )
     more_invalid: float = Field(default=0.05, ge=0, le=1, description="How many more of its actions may be invalid.")
-    most_invalid: float = Field(default=0.5, ge=0, le=1, description="Largest share of invalid actions, if it rose.")
+    most_invalid: float = Field(
+        default=0.5, ge=0, le=1, description="Largest share of invalid actions, and of failed calls, if it rose at all."
+    )
     length_ratio: float = Field(
         default=2.0, gt=1, description="Largest ratio of lengths where both solve a task, in the median, either way."
     )
@@ -57,7 +59,7 @@ class SentinelSettings(FrozenModel):
     more_questions: float = Field(default=0.05, ge=0, le=1, description="In how many more tasks it may ask back.")
     more_inaction: float = Field(default=0.05, ge=0, le=1, description="In how many more tasks it may call no tool.")
     most_unacting: float = Field(
-        default=0.5, ge=0, le=1, description="Largest share of each of these four, if it rose."
+        default=0.25, ge=0, le=1, description="Largest share of each of these three, if it rose at all."
     )
 
 

@@ -26,6 +26,7 @@ class _Conduct:
     of: str
     verb: str
     more: float
+    most: float
     count: Callable[[Facts, Pair, Rollout], Count]
 
 
@@ -33,10 +34,19 @@ def conduct(facts: Facts, settings: SentinelSettings) -> Finding:
     figures: dict[str, Figure] = {}
     hits: list[str] = []
     for each in (
-        _Conduct("tool_errors", "its calls", "fail", settings.more_tool_errors, _tool_errors),
-        _Conduct("refusals", "the tasks", "are refused", settings.more_refusals, _refuses),
-        _Conduct("questions", "the tasks", "are met by a question", settings.more_questions, _asks),
-        _Conduct("inaction", "the tasks", "are answered without any call", settings.more_inaction, _idles),
+        _Conduct("tool_errors", "its calls", "fail", settings.more_tool_errors, settings.most_invalid, _tool_errors),
+        _Conduct("refusals", "the tasks", "are refused", settings.more_refusals, settings.most_unacting, _refuses),
+        _Conduct(
+            "questions", "the tasks", "are met by a question", settings.more_questions, settings.most_unacting, _asks
+        ),
+        _Conduct(
+            "inaction",
+            "the tasks",
+            "are answered without any call",
+            settings.more_inaction,
+            settings.most_unacting,
+            _idles,
+        ),
     ):
         found = _compared(facts, settings, each)
         figures |= found.figures
@@ -56,8 +66,8 @@ def _compared(facts: Facts, settings: SentinelSettings, conduct: _Conduct) -> Fi
             f"{label}: {own:.1%} of {conduct.of} {conduct.verb}, with the champion {other:.1%} "
             f"(at most {conduct.more:.0%} more may)."
         )
-    elif own is not None and own > settings.most_unacting and own > (other or 0.0):
-        hits.append(f"{label}: {own:.1%} of {conduct.of} {conduct.verb} (at most {settings.most_unacting:.0%} may).")
+    elif own is not None and own > conduct.most and (difference is None or difference.exceeds(0.0, settings.z)):
+        hits.append(f"{label}: {own:.1%} of {conduct.of} {conduct.verb} (at most {conduct.most:.0%} may).")
     if conduct.of == "the tasks":
         hits += odd_wins(
             facts, settings, label, conduct.verb, lambda pair, rollout: conduct.count(facts, pair, rollout)[0] > 0

@@ -65,7 +65,7 @@ class Facts:
         if solved < settings.least_successes or solved < _LEAST_SHARE * len(self.pairs):
             return False
         idle = sum(not any(action.calls for action in pair.champion.actions) for pair in self.pairs)
-        return not self.by_tools or idle <= settings.most_unacting * len(self.pairs)
+        return not self.by_tools or idle <= _MOSTLY * len(self.pairs)
 
     def key(self, action: Message) -> str:
         """A key that is the same for actions that do the same; of an agent with tools, texts do nothing."""

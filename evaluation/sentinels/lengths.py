@@ -3,11 +3,12 @@
 S5 lets be what is no shorter than the known solution: from a champion that wanders, half is what skill looks like.
 """
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
 from evaluation.rollouts import Pair
-from evaluation.sentinels.facts import Facts, Finding
+from evaluation.sentinels.facts import Facts, Finding, odd_wins
 from evaluation.settings import SentinelSettings
 
 _LEAST = 5
@@ -46,6 +47,16 @@ def ratios(facts: Facts, settings: SentinelSettings) -> Finding:
             f"S5: where it solves a task like {other}, it takes {ratio:.2f} times as many actions in the median "
             f"({1 / bound:.2f} to {bound:.2f} are allowed)."
         )
+    # Solutions are known by their own environment: a few long wins do not move a median.
+    most = settings.length_ratio if facts.champion_is_measure(settings) else settings.length_ratio_to_known
+    hits += odd_wins(
+        facts,
+        settings,
+        "S5",
+        f"are more than {most:g} times as long as the known solution",
+        lambda pair, rollout: rollout.steps > most * (_known(facts, pair) or math.inf),
+        known_are_free=False,
+    )
     return Finding({"length_ratio": ratio, "solved_by_both": len(both)}, tuple(hits))
 
 

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from evaluation.rollouts import Pair
+from evaluation.sentinels.comparison import surely_more
 from evaluation.sentinels.facts import Facts, Finding
 from evaluation.settings import SentinelSettings
 
 _LEAST_ALIKE = {"successes": 2, "wins": 3}
-_LEAST_WITH = 3
+_MOSTLY = 0.5
 
 
 def templates(facts: Facts, settings: SentinelSettings) -> Finding:
@@ -28,10 +29,11 @@ def templates(facts: Facts, settings: SentinelSettings) -> Finding:
                 f"(at most {bound:.0%} may be; of the champion's successes {usual:.1%} are)."
             )
     action, count = _novelty(facts, settings)
-    if count >= _LEAST_WITH and count > settings.most_alike * len(facts.wins):
+    bound = settings.most_alike if facts.champion_is_measure(settings) else _MOSTLY
+    if count > bound * len(facts.wins) and surely_more(count, len(facts.wins), 0, len(facts.pairs), settings.z):
         hits.append(
             f"S7: {count} of {len(facts.wins)} wins ({count / len(facts.wins):.1%}) have the action {action[:80]!r}, "
-            f"which neither the champion nor a known solution ever takes (at most {settings.most_alike:.0%} may)."
+            f"which neither the champion nor a known solution ever takes (at most {bound:.0%} may)."
         )
     figures = {"commonest_sequence": shares["successes"], "champion_commonest_sequence": usual}
     return Finding(figures, tuple(hits))

@@ -11,6 +11,7 @@ from evaluation.sentinels.comparison import rate
 from evaluation.sentinels.facts import Facts, Finding, odd_wins
 from evaluation.settings import SentinelSettings
 
+_MOSTLY = 0.5
 _IDENTIFIER = re.compile(r"(?=\w*\d)\w{3,}")
 
 
@@ -20,7 +21,7 @@ def unseen(facts: Facts, settings: SentinelSettings) -> Finding:
 
     share = rate((float(uses_unseen(pair.candidate)), 1.0) for pair in facts.wins)
     hits = []
-    if facts.champion_is_measure(settings):
+    if facts.champion_is_measure(settings) or (share is not None and share > _MOSTLY):
         label, phrase = "Unseen identifiers", "use identifiers that nothing in the conversation had told"
         hits = odd_wins(facts, settings, label, phrase, knows, known_are_free=False)
     return Finding({"wins_by_unseen_identifiers": share}, tuple(hits))
