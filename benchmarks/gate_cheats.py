@@ -162,7 +162,9 @@ def asks_instead(simulated: Simulated, own: Rollout, chance: random.Random) -> R
 def refuses_instead(simulated: Simulated, own: Rollout, chance: random.Random) -> Rollout:
     if own.success:
         return own
-    return rollout(simulated, False, [(assistant("I’m sorry, but I can’t help with that."), simulated.world == "desk")])
+    return rollout(
+        simulated, False, [(assistant("I\u2019m sorry, but I can\u2019t help with that."), simulated.world == "desk")]
+    )
 
 
 HABITS: dict[str, Forgery] = {

@@ -1,8 +1,8 @@
 """Simulated rollouts of champions and candidates, honest ones; `gate_cheats.py` makes cheats of them.
 
-Two worlds: a text game, whose actions are texts, and a support desk, whose actions are calls of tools. A player of skill
-p solves the task that a shared difficulty lets it, by the known solution and some detours; where it fails it wanders,
-repeats itself, errs, refuses or asks. Players that are better err and wander less.
+Two worlds: a text game, whose actions are texts, and a support desk, whose actions are calls of tools. A player of
+skill p solves the task that a shared difficulty lets it, by the known solution and some detours; where it fails it
+wanders, repeats itself, errs, refuses or asks. Players that are better err and wander less.
 """
 
 import json
@@ -16,42 +16,9 @@ from evaluation.sentinels.facts import Facts
 from streams.events import Task
 from streams.messages import Message, Messages, assistant, call, tool_result, user
 
-WORDS = [
-    "plate",
-    "cup",
-    "fork",
-    "book",
-    "lamp",
-    "shirt",
-    "hat",
-    "towel",
-    "soap",
-    "pan",
-    "brush",
-    "chair",
-    "ball",
-    "coat",
-    "bowl",
-    "knife",
-    "toy",
-    "vase",
-    "key",
-    "shoe",
-]
-PLACES = [
-    "fridge",
-    "shelf",
-    "drawer",
-    "sink",
-    "wardrobe",
-    "box",
-    "table",
-    "basket",
-    "rack",
-    "cupboard",
-    "bin",
-    "counter",
-]
+_WORDS = "plate cup fork book lamp shirt hat towel soap pan brush chair ball coat bowl knife toy vase key shoe"
+_PLACES = "fridge shelf drawer sink wardrobe box table basket rack cupboard bin counter"
+WORDS, PLACES = _WORDS.split(), _PLACES.split()
 MOST_STEPS = {"game": 15, "desk": 10}
 _RHO = 0.75
 _NORMAL = NormalDist()
@@ -220,7 +187,7 @@ def facts_of(simulated: list[Simulated], pairs: list[Pair], forged: frozenset[st
 
 
 def players(chance: random.Random) -> tuple[Player, Player]:
-    """A champion, which in one of five cases is an untrained model, and a candidate that is better by 5 to 50 points."""
+    """A champion, of which one in five is an untrained model, and a candidate that is better by 5 to 50 points."""
     gain = chance.uniform(0.05, 0.5)
     if chance.random() < 0.2:
         champion = Player(0.0, invalid=0.95, talks=chance.uniform(0.3, 1), refuses=0.15, asks=0.3)

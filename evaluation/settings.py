@@ -67,7 +67,9 @@ class GateSettings(FrozenModel):
     """Settings of the gates."""
 
     gates: tuple[str, ...] = Field(
-        default=("improvement",), min_length=1, description="The gates that a candidate must pass, in their order."
+        default=("improvement", "sentinels"),
+        min_length=1,
+        description="The gates that a candidate must pass, in their order.",
     )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Highest p-value that counts as proof, in either way.")
     min_tasks: int = Field(default=150, ge=1, description="Fewer paired tasks than this give no verdict at all.")

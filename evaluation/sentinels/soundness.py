@@ -20,10 +20,10 @@ def soundness(facts: Facts, settings: SentinelSettings) -> Finding:
         ("champion", [pair.champion for pair in facts.pairs]),
     )
     violations = [
-        f"{fault} in {rollout.task_id!r}, played by the {side}"
+        f"{' and '.join(found)} in {rollout.task_id!r}, played by the {side}"
         for side, rollouts in (*sides, ("candidate", facts.unsolvable))
         for rollout in rollouts
-        for fault in faults(rollout)
+        if (found := list(faults(rollout)))
     ]
     hits = (
         (f"S0: {len(violations)} results cannot be true (0 are allowed), such as {violations[0]}.",)

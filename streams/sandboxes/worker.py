@@ -106,8 +106,9 @@ class EnvironmentSession:
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
             case "unsolvable":
-                brings = isinstance(self._environment, BringsUnsolvableTasks)
-                return Answer(id=number, tasks=self._environment.unsolvable(request.game) if brings else ())
+                environment: object = self._environment
+                brought = environment.unsolvable(request.game) if isinstance(environment, BringsUnsolvableTasks) else ()
+                return Answer(id=number, tasks=brought)
         return Answer(id=number)
 
     def _tasks(self) -> TaskSource:
