@@ -85,6 +85,7 @@ class Loop:
     tasks: tuple[Task, ...]
     held_out: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+    unsolvable: tuple[Task, ...] = ()
 
     async def branching_state(self) -> tuple[int, int]:
         """Return the number of states and failed episodes to branch from, and the number branched from."""
@@ -125,6 +126,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             out_of_domain=tuple(
                 task for task in found.out_of_domain if settings.holdout.split(task.task_id) is not Split.TRAIN
             )[: domain.out_of_domain_tasks],
+            unsolvable=found.unsolvable,
         )
 
 
@@ -269,7 +271,7 @@ async def _played(loop: Loop, arena: Arena, champion: Competitor, candidate: Com
         champion=champion,
         anchor=Competitor(BASE, BASE),
         base=Competitor(BASE, BASE),
-        tasks=TaskLists(selection=loop.held_out),
+        tasks=TaskLists(selection=loop.held_out, unsolvable=loop.unsolvable),
         alpha=settings.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),

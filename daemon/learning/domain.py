@@ -26,11 +26,15 @@ SET = (
 
 @dataclass(frozen=True, slots=True)
 class DomainTasks:
-    """The tasks of a domain: of its suite `suite`, those of its own fold, and those of the fold outside of it."""
+    """The tasks of a domain: of its suite `suite`, those of its own fold, and those of the fold outside of it.
+
+    `unsolvable` are those of the suite that only a cheat solves.
+    """
 
     suite: str
     tasks: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+    unsolvable: tuple[Task, ...] = ()
 
     def held_out(self, holdout: HoldoutSettings) -> tuple[Task, ...]:
         """The tasks that gates are played on."""
@@ -53,7 +57,7 @@ async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks
     tasks = await _fold(domain, pool, suite, domain.fold, "domain.fold")
     if domain.out_of_domain_fold and domain.out_of_domain_tasks:
         others = await _fold(domain, pool, suite, domain.out_of_domain_fold, "domain.out_of_domain_fold")
-    return DomainTasks(suite, tuple(tasks), tuple(others))
+    return DomainTasks(suite, tuple(tasks), tuple(others), await _unsolvable(domain, pool, suite))
 
 
 async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str, key: str) -> tuple[Task, ...]:
@@ -65,6 +69,13 @@ async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str
     if not tasks:
         raise _unplayable(domain, f"the fold {fold!r} of its suite {suite!r} has no tasks{remedy}")
     return tasks
+
+
+async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> tuple[Task, ...]:
+    try:
+        return await pool.unsolvable(suite)
+    except SandboxError as error:
+        raise _unplayable(domain, f"its suite {suite!r} does not list its unsolvable tasks: {error}") from error
 
 
 async def check_domain(settings: Settings) -> DomainTasks | None:

@@ -108,6 +108,11 @@ class SandboxSession:
         request = Request(op="tasks", session=self.number, game=game, fold=fold)
         return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
 
+    async def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """Tasks that cannot be solved; none where the environment brings none."""
+        request = Request(op="unsolvable", session=self.number, game=game)
+        return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
+
     async def _ask(self, request: Request, steps: int = 1) -> Answer:
         return await self.process.ask(request, self.step_timeout_s * steps)
 
@@ -250,6 +255,11 @@ class SandboxPool:
         """The environment's own tasks that differ from their first observation on."""
         async with self.session() as session:
             return await session.tasks(game, fold)
+
+    async def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """Tasks that cannot be solved; none where the environment brings none."""
+        async with self.session() as session:
+            return await session.unsolvable(game)
 
     async def demonstration(self, task: Task) -> tuple[Message, ...]:
         """Actions that solve `task`."""

@@ -25,6 +25,7 @@ Operation: TypeAlias = Literal[
     "canonical",
     "demonstration",
     "tasks",
+    "unsolvable",
 ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streams.environments.environment import (
+    BringsUnsolvableTasks,
     Canonicalises,
     Environment,
     ListsActions,
@@ -104,6 +105,10 @@ class EnvironmentSession:
                 return Answer(id=number, actions=tuple(self._tasks().demonstration(_task(request))))
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
+            case "unsolvable":
+                environment: object = self._environment
+                brought = environment.unsolvable(request.game) if isinstance(environment, BringsUnsolvableTasks) else ()
+                return Answer(id=number, tasks=brought)
         return Answer(id=number)
 
     def _tasks(self) -> TaskSource:

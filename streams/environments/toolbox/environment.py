@@ -17,7 +17,7 @@ from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
-from streams.environments.toolbox.definition import RESERVED_FOLD, ToolboxDefinition, ToolboxTask
+from streams.environments.toolbox.definition import RESERVED_FOLD, UNSOLVABLE_FOLD, ToolboxDefinition, ToolboxTask
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
@@ -129,15 +129,17 @@ class Toolbox:
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         """The tasks of a fold in the order of their lines."""
-        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD}
+        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD, UNSOLVABLE_FOLD}
         if game not in self.games() or fold not in folds:
             raise SandboxError(
                 f"the fold {fold!r} of {game!r} is reserved or unknown. The toolbox {self._definition.folder} is the "
                 f"suite {self._definition.file.name!r} with the folds {', '.join(sorted(folds)) or 'of no task'}."
             )
-        return tuple(
-            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
-        )
+        return self._of_fold(fold)
+
+    def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """The tasks with `"solvable": false`."""
+        return self._of_fold(UNSOLVABLE_FOLD) if game in self.games() else ()
 
     def demonstration(self, task: Task) -> list[Message]:
         return self._task(task).demonstrated()
@@ -151,6 +153,11 @@ class Toolbox:
         if self._now is None:
             raise SandboxError("something was asked of a session that has no task. Reset it first.")
         return self._now
+
+    def _of_fold(self, fold: str) -> tuple[Task, ...]:
+        return tuple(
+            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
+        )
 
     def _task(self, task: Task) -> ToolboxTask:
         found = self._definition.by_id.get(task.task_id)
