@@ -44,6 +44,7 @@ class _Episode:
             invalid_actions=self.invalid_actions,
             actions=tuple(self.actions),
             messages=self.messages,
+            tools=self.tools,
         )
 
 

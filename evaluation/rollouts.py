@@ -6,14 +6,14 @@
 from dataclasses import dataclass
 
 from streams.events import Task
-from streams.messages import Messages
+from streams.messages import Messages, Tools
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One played episode. `score` runs from 0 to 1; `invalid_actions` counts those that were not understood.
 
-    `messages` is the whole conversation, the actions among them.
+    `messages` is the whole conversation, the actions among them; `tools` are those that were offered at its end.
     """
 
     task_id: str
@@ -23,6 +23,7 @@ class Rollout:
     invalid_actions: int
     actions: Messages
     messages: Messages = ()
+    tools: Tools = ()
 
 
 @dataclass(frozen=True, slots=True)
