@@ -7,7 +7,7 @@ serves but the request to promote, which the serve role carries out.
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import check_recorded, domain_tasks
+from daemon.learning.domain import DomainTasks, check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -24,16 +24,20 @@ from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
 from daemon.serving.control_client import ControlClient
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
 from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
 from evaluation.rollouts import Pair
 from evaluation.trial import hold_trial
 from learners.adapters import AdapterStore, manifest_of
+from learners.canaries import Canary, draw_canaries
+from learners.held_out_states import RecordedState, read_held_out_states
 from learners.provenance import Provenance
 from learners.settings import LearnerSettings, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot
 from learners.training import run_training
+from streams.environments.harness import ChatHarness
 from streams.errors import RatchetError
 from streams.events import Task
 from streams.ids import uuid7
@@ -46,6 +50,9 @@ from streams.trust.holdout import Split
 log = structlog.get_logger()
 
 ACTOR = "learner"
+
+# These play tasks, or judge what was played.
+_IN_SANDBOXES = ("improvement", "sentinels", "no_forgetting", "golden", "slices")
 _STATES = {
     Verdict.PROMOTE: State.APPROVED,
     Verdict.REJECT: State.REJECTED,
@@ -71,7 +78,8 @@ class Watcher(Protocol):
 class Loop:
     """The clients, stores and tasks of a cycle.
 
-    Made by `open_loop`; the parts are shared by all cycles of a process.
+    Made by `open_loop`; the parts are shared by all cycles of a process. Where no environment is set, no task is there
+    and `pool` is not open.
     """
 
     settings: Settings
@@ -107,9 +115,13 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         StoreClient(settings.store_url) as store,
         PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
         ControlClient(settings.control_url) as control,
-        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
+        AsyncExitStack() as opened,
     ):
-        found = await domain_tasks(domain, pool)
+        pool = sandbox_pool(domain.environment, settings.branching, size=1)
+        found = DomainTasks("", (), ())
+        if domain.environment:
+            await opened.enter_async_context(pool)
+            found = await domain_tasks(domain, pool)
         yield Loop(
             settings=settings,
             base=base,
@@ -134,12 +146,14 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     Raises `RatchetError` when a step could not be carried out; what serves is then as it was.
     """
     began = time.monotonic()
-    await check_recorded(loop.settings.domain, loop.store)
+    if loop.settings.domain.environment:
+        await check_recorded(loop.settings.domain, loop.store)
     snapshot = await build_snapshot(
         loop.store,
         loop.settings.holdout,
         loop.settings.home / "snapshots",
         most_per_principal=settings.most_per_principal,
+        canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
     )
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
@@ -218,7 +232,14 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
 
 async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
     settings = loop.settings.gate
-    harness = (await loop.pool.describe()).harness
+    gates = gate_names(loop.settings)
+    plays = bool(loop.settings.domain.environment)
+    harness = (await loop.pool.describe()).harness if plays else ChatHarness()
+    recorded: tuple[RecordedState, ...] = ()
+    if RECORDED in gates:
+        recorded = await read_held_out_states(
+            loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
+        )
     evidence = Evidence(
         arena=Arena(loop.policy, loop.pool, harness, settings.rollouts),
         candidate=candidate,
@@ -229,9 +250,27 @@ async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, w
         alpha=settings.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        canaries=_canaries(loop, candidate.adapter),
+        recorded=recorded,
     )
-    verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
+    verdict, reason = await hold_trial(evidence, load_gates(gates, settings))
     return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))
+
+
+def gate_names(settings: Settings) -> tuple[str, ...]:
+    """The gates of a trial. Without a sandbox `recorded` stands for `improvement`, and those that play are left out."""
+    gates = settings.gate.gates
+    if settings.domain.environment:
+        return gates
+    others = tuple(name for name in gates if name not in (*_IN_SANDBOXES, RECORDED))
+    return (RECORDED, *others)
+
+
+def _canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
+    """Those that were planted in the snapshots of `adapter` and of its ancestors, each once."""
+    line = loop.provenance().lineage(adapter)
+    planted = [canary for one in line if one.manifest is not None for canary in one.manifest.snapshot.canaries]
+    return tuple(dict.fromkeys(planted))
 
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:

@@ -20,7 +20,11 @@ from streams.trust.holdout import HoldoutSettings, Split
 UNSET = "no domain is set, so there is nothing to play a gate in, and nothing is learned"
 SET = (
     "set domain.environment to a sandbox environment (`ratchet environment list`); `ratchet environment new` makes one "
-    "of your own tools"
+    "of your own tools. Without any, domain.recorded lets it learn by a weaker gate"
+)
+RECORDED = (
+    "no domain is set: candidates are judged by recorded states and not by playing, which is weaker, and serve as "
+    "canaries first"
 )
 
 
@@ -35,6 +39,11 @@ class DomainTasks:
     def held_out(self, holdout: HoldoutSettings) -> tuple[Task, ...]:
         """The tasks that gates are played on."""
         return tuple(task for task in self.tasks if holdout.split(task.task_id) is Split.SELECTION)
+
+
+def is_judged(domain: DomainSettings) -> bool:
+    """Return whether there is anything to judge a candidate by: a sandbox, or recorded states."""
+    return bool(domain.environment) or domain.recorded
 
 
 async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks:

@@ -28,6 +28,7 @@ from streams.messages import Message, Tools
 from streams.policy.client import PolicyClient, Sampling
 from streams.trust.holdout import Split
 
+RECORDED = "recorded"
 WEAKER = "Judged by recorded states and not by playing, which is weaker: a canary follows."
 
 
@@ -130,7 +131,7 @@ def decide(found: Comparison, alpha: float) -> tuple[Verdict, str]:
 class Recorded:
     """The gate `recorded`."""
 
-    name: ClassVar[str] = "recorded"
+    name: ClassVar[str] = RECORDED
     plays: ClassVar[bool] = True
 
     def __init__(self, settings: GateSettings) -> None:
