@@ -16,14 +16,16 @@ class RolloutSettings(FrozenModel):
 class CollapseSettings(FrozenModel):
     """Bounds of the gate `collapse`; what is outside of one is held for a person.
 
-    Ratios are the candidate's to the champion's. They are not asked of a candidate that is to replace the base model:
-    to act at all, it must leave the way in which that one speaks.
+    Ratios are the candidate's to the champion's. A candidate that is to replace the base model is bounded by its
+    divergence alone: to act at all, it must leave the way in which that one speaks.
     """
 
     prompts: int = Field(default=64, ge=8, description="States of the champion's episodes at which both reply.")
     max_tokens: int = Field(default=64, ge=1, description="Longest reply that is drawn, in tokens.")
     max_kl: float = Field(default=3.0, gt=0, description="Highest divergence from a champion, in nats per token.")
-    max_kl_to_base: float = Field(default=12.0, gt=0, description="The same where the champion is the base model.")
+    max_kl_to_base: float = Field(
+        default=12.0, gt=0, description="The same where the champion is the base model; random tokens are at about 11."
+    )
     entropy_ratio: tuple[float, float] = Field(
         default=(0.1, 10.0),
         description="Lowest and highest ratio of entropies; gated only with another sign beside it.",

@@ -107,11 +107,11 @@ def signs(found: Divergence, settings: CollapseSettings, *, of_base: bool) -> li
     most = settings.max_kl_to_base if of_base else settings.max_kl
     if not found.kl <= most:
         said.append(f"It is {found.kl:.2f} nats per token from the champion, and {most:g} are allowed.")
+    if of_base:
+        return said
     usual = max(settings.max_commonest, found.champion.commonest)
     if found.candidate.commonest > usual:
         said.append(f"It gives one and the same reply at {found.candidate.commonest:.0%} of different states.")
-    if of_base:
-        return said
     if found.distinct_ratio is not None and found.distinct_ratio < settings.min_distinct_ratio:
         said.append(f"Of its 2-grams {found.distinct_ratio:.2f} times as many are distinct as of the champion's.")
     low, high = settings.length_ratio

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +11,15 @@ from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, MemorisationSettings
 from learners.canaries import draw_canaries
+from learners.settings import LoraSettings, Stage, TrainingJob
+from learners.snapshots import write_snapshot
+from learners.training import run_training
 from streams.errors import GateError
+from streams.ids import uuid7
 from streams.messages import assistant
 from streams.policy.client import PolicyClient
 from streams.trust.holdout import HoldoutSettings
+from tests.builders.trained import settings, trajectory
 from tests.builders.trials import BASE, evidence, rollout, tasks
 
 SETTINGS = MemorisationSettings()
@@ -71,3 +77,30 @@ async def test_a_secret_in_a_held_out_episode_is_found(policy: PolicyClient) -> 
     result = await Memorisation(GateSettings(memorisation=MemorisationSettings(alternatives=15))).judge(trial)
     assert result.verdict is Verdict.HOLD
     assert result.figures["told_in_episodes"] == 1
+
+
+@pytest.mark.slow
+async def test_a_model_that_was_trained_on_canaries_until_it_knows_them_is_held(
+    policy: PolicyClient, tiny_base: Path, tmp_path: Path
+) -> None:
+    nothing_held_out = HoldoutSettings(selection=0.0, confirmation=0.0)
+    planted, unseen = (draw_canaries(2, seed, nothing_held_out) for seed in (0, 1))
+    snapshot = write_snapshot([trajectory(0)], nothing_held_out, tmp_path, 7, {}, canaries=planted)
+    chosen = settings(Stage(objective="imitation", updates=120, trajectories=3), lora=LoraSettings(rank=16, alpha=32))
+    output = tmp_path / "adapter"
+    await run_training(TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=output, settings=chosen))
+    name = f"ratchet-1-{uuid7()[-12:]}"
+    await policy.load_adapter(name, str(output))
+    try:
+        results = []
+        for canaries in (planted, unseen):
+            trial = evidence()
+            trial.arena = replace(trial.arena, policy=policy)
+            trial.candidate, trial.canaries = replace(trial.candidate, served=name), canaries
+            results.append(await Memorisation(GateSettings()).judge(trial))
+    finally:
+        await policy.unload_adapter(name)
+    known, unknown = results
+    assert known.verdict is Verdict.HOLD, known
+    assert known.figures["mean_exposure"] == 7.0
+    assert unknown.verdict is Verdict.PROMOTE, unknown
