@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from daemon.registry.schemas import CaptureStatus, StatusReport
+from daemon.registry.schemas import CanaryReport, CaptureStatus, StatusReport
 
 _LINE_EVERY_S = 15.0
 
@@ -135,9 +135,20 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():
             table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
+    if report.canary is not None:
+        table.add_row("canary", escape(_canary(report.canary)))
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
     return table
+
+
+def _canary(canary: CanaryReport) -> str:
+    state = f"answers {canary.share:.0%} of new episodes" if canary.ended is None else canary.ended.value
+    told = f"{canary.adapter[:12]} {state}: {canary.reason}"
+    shadow = canary.shadow
+    if shadow is not None and shadow.compared:
+        told += f" Its answers to {shadow.compared} copied calls agree in {shadow.agreed}."
+    return told
 
 
 def _captured(capture: CaptureStatus) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import DomainTasks, check_recorded, domain_tasks
+from daemon.learning.domain import DomainTasks, check_canary, check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -108,9 +108,11 @@ class Loop:
 async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
     """Connect to the roles that run and list the tasks of the gate.
 
-    Raises `ConfigurationError` when the domain's environment cannot be played.
+    Raises `ConfigurationError` when the domain's environment cannot be played, or recorded states are to judge without
+    a canary.
     """
     domain = settings.domain
+    check_canary(settings)
     async with (
         StoreClient(settings.store_url) as store,
         PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
@@ -252,6 +254,7 @@ async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, w
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
         canaries=_canaries(loop, candidate.adapter),
         recorded=recorded,
+        canary_share=loop.settings.serving.canary.share,
     )
     verdict, reason = await hold_trial(evidence, load_gates(gates, settings))
     return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))

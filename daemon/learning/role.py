@@ -10,6 +10,7 @@ from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
+from daemon.registry.canaries import running_canary
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
@@ -86,10 +87,13 @@ class Learner:
     async def is_due(self) -> bool:
         """Return whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
-        A champion that saw data of a principal that revoked consent, or an episode that lost trust, is to be replaced
-        by as much as is left, once for each retraction and each such episode.
+        None is while a canary runs: what the next candidate has to beat is not known yet. A champion that saw data of a
+        principal that revoked consent, or an episode that lost trust, is to be replaced by as much as is left, once for
+        each retraction and each such episode.
         """
         settings = self._loop.settings
+        if settings.serving.canary.share and running_canary(self._loop.registry) is not None:
+            return False
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
         count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
         enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes

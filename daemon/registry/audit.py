@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.schemas import CycleReport
+from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport
 from streams.errors import AuditError
 from streams.runtime.files import sync_folder
 from streams.settings import FrozenModel
@@ -36,6 +36,8 @@ class Action(StrEnum):
     RECONCILED = "reconciled"
     CYCLE = "cycle"
     RETRAIN = "retrain"
+    CANARY_STARTED = "canary_started"
+    CANARY_ENDED = "canary_ended"
 
 
 class AuditEvent(FrozenModel):
@@ -43,7 +45,7 @@ class AuditEvent(FrozenModel):
 
     `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
     retraction, or of the withdrawal of trust, for which `subject` is to be trained again: the log cannot forget, so it
-    never names a principal.
+    never names a principal. `canary_start` and `canary` are of a canary that began or ended.
     """
 
     actor: str
@@ -54,6 +56,8 @@ class AuditEvent(FrozenModel):
     replaced: str | None = None
     cycle: CycleReport | None = None
     retraction: str | None = None
+    canary_start: CanaryStart | None = None
+    canary: CanaryReport | None = None
 
 
 class AuditEntry(AuditEvent):

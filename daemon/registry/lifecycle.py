@@ -6,11 +6,15 @@ from streams.errors import LifecycleError
 
 
 class State(StrEnum):
-    """The state of an adapter. Only an approved one, or one that served well before, may serve."""
+    """The state of an adapter. Only an approved one, or one that served well before, may serve.
+
+    One in a canary answers a share of the episodes while the champion answers the others.
+    """
 
     TRAINED = "trained"
     EVALUATING = "evaluating"
     APPROVED = "approved"
+    CANARY = "canary"
     REJECTED = "rejected"
     INCONCLUSIVE = "inconclusive"
     SERVING = "serving"
@@ -26,7 +30,9 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     State.EVALUATING: frozenset(
         {State.EVALUATING, State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}
     ),
-    State.APPROVED: frozenset({State.SERVING, State.QUARANTINED}),
+    State.APPROVED: frozenset({State.SERVING, State.CANARY, State.QUARANTINED}),
+    # Approved again where the canary ended for a reason that says nothing about the adapter.
+    State.CANARY: frozenset({State.SERVING, State.ROLLED_BACK, State.INCONCLUSIVE, State.APPROVED, State.QUARANTINED}),
     State.REJECTED: frozenset({State.QUARANTINED}),
     # Not gated again: trying until luck decides would make the p-value a lie.
     State.INCONCLUSIVE: frozenset({State.QUARANTINED}),

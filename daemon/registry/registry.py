@@ -63,29 +63,33 @@ class Registry:
 
     def state(self, adapter: str) -> State | None:
         """The state of `adapter`; None for one that was never entered."""
-        return _states(self.audit.read()).get(adapter)
+        return states_of(self.audit.read()).get(adapter)
 
     def enter(self, adapter: str, state: State, actor: str, reason: str) -> AuditEntry:
         """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
 
         What serves changes by promotion and rollback only.
         """
-        if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
+        if state in (State.SERVING, State.CANARY, State.RETIRED, State.ROLLED_BACK):
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
-            check(adapter, _states(log.read()).get(adapter), state)
+            check(adapter, states_of(log.read()).get(adapter), state)
             return log.append(
                 AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state)
             )[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        return _name(self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason)))
+        return served_name(
+            self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
+        )
 
     def names_given_by(self, actor: str) -> frozenset[str]:
         """Every name that `actor` ever asked for."""
         entries = self.audit.read()
-        return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
+        return frozenset(
+            served_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor
+        )
 
     def check_may_serve(self, adapter: str) -> None:
         """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
@@ -114,7 +118,7 @@ class Registry:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
         with self.audit.locked() as log:
             champion = self.refs().champion
-            states = _states(log.read())
+            states = states_of(log.read())
             amends = {other: State.RETIRED for other, state in states.items() if state is State.SERVING}
             amends.pop(champion, None)
             if champion != BASE and states.get(champion) is not State.SERVING:
@@ -166,7 +170,7 @@ class Registry:
     def _exchange(
         self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
     ) -> None:
-        states = _states(log.read())
+        states = states_of(log.read())
         if new.champion != BASE:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
@@ -196,17 +200,19 @@ class Registry:
         write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
 
 
-def _name(entry: AuditEntry) -> str:
+def served_name(entry: AuditEntry) -> str:
+    """The name that an entry gave to its adapter."""
     return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
 
 
-def _states(entries: Iterable[AuditEntry]) -> dict[str, State]:
+def states_of(entries: Iterable[AuditEntry]) -> dict[str, State]:
+    """The state of each adapter after the entries."""
     return {entry.subject: entry.state for entry in entries if entry.state is not None}
 
 
 def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
     """The adapter that served before `adapter` was last promoted and may serve again; `base` where nothing may."""
-    states = _states(entries)
+    states = states_of(entries)
     met = False
     for entry in reversed(entries):
         if entry.action is not Action.PROMOTED:

@@ -1,9 +1,11 @@
 """Requests and answers of the control API, and the parts of them that the audit log keeps."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
+from evaluation.canary import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
@@ -43,10 +45,76 @@ class CycleReport(FrozenModel):
         return {**rest, "gates": ({**only, "figures": {"p_better": given["p_value"]}},)}
 
 
+class CanaryStart(FrozenModel):
+    """A canary that begins: the champion that it is compared with, and the share of episodes for the candidate.
+
+    `salt` is the key of the hash that says which episodes these are.
+    """
+
+    champion: Adapter
+    share: FiniteFloat = Field(gt=0, lt=1)
+    salt: str = Field(min_length=1)
+
+
+class CanaryEnd(StrEnum):
+    """How a canary ended.
+
+    `PROMOTED`: the candidate serves. `ROLLED_BACK`: it was worse, failed, or a person took it back. `INCONCLUSIVE`:
+    nothing was proved in time. `CANCELLED`: for a reason that says nothing about the candidate.
+    """
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    INCONCLUSIVE = "inconclusive"
+    CANCELLED = "cancelled"
+
+
+class ShadowFigures(FrozenModel):
+    """Copies of requests that the candidate answered for comparison only, since the serve role's start.
+
+    `agreed` called the same tools with the same arguments, or said the same where no tool was called. `tool_calls` are
+    the candidate's replies that call tools, `valid_tool_calls` those whose every call names a tool that was offered and
+    has arguments that the tool's schema allows. Seconds are sums over the copies that were answered.
+    """
+
+    copies: int = 0
+    dropped: int = 0
+    errors: int = 0
+    compared: int = 0
+    agreed: int = 0
+    tool_calls: int = 0
+    valid_tool_calls: int = 0
+    champion_s: FiniteFloat = 0.0
+    candidate_s: FiniteFloat = 0.0
+
+
+class CanaryReport(FrozenModel):
+    """A canary: the candidate, the champion, and what was seen of them. `ended` is None while it runs.
+
+    Requests and errors are those since the serve role's start; the figures are those of the whole canary.
+    """
+
+    adapter: Digest
+    champion: Adapter
+    share: FiniteFloat
+    began: AwareDatetime
+    ended: CanaryEnd | None = None
+    reason: str
+    figures: CanaryFigures = CanaryFigures()
+    champion_requests: int = 0
+    champion_errors: int = 0
+    candidate_requests: int = 0
+    candidate_errors: int = 0
+    shadow: ShadowFigures | None = None
+
+
 class PromoteRequest(FrozenModel):
+    """With `at_once` the adapter serves all episodes now, also where the settings ask for a canary, or one runs."""
+
     digest: Digest
     reason: str = Field(min_length=1)
     actor: str = Field(min_length=1)
+    at_once: bool = False
 
 
 class RollbackRequest(FrozenModel):
@@ -60,7 +128,8 @@ class RollbackRequest(FrozenModel):
 class Change(FrozenModel):
     """A change of the champion: adapters, the names they were and are served under, and how long it took.
 
-    `seconds` runs until the alias pointed to the new one; draining the old one is not in it.
+    `seconds` runs until the alias pointed to the new one; draining the old one is not in it. `share` is that of the
+    episodes which changed: less than 1 where a canary began, or ended by a rollback.
     """
 
     from_adapter: Adapter
@@ -68,6 +137,7 @@ class Change(FrozenModel):
     from_name: str
     to_name: str
     seconds: float
+    share: float = 1.0
 
 
 class CaptureStatus(FrozenModel):
@@ -88,7 +158,8 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway, None for one of an older version.
+    asked; `capture` what became of the calls at the gateway, None for one of an older version. `canary` is the one that
+    runs, or else the last one.
     """
 
     alias: str
@@ -104,3 +175,4 @@ class StatusReport(FrozenModel):
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
+    canary: CanaryReport | None = None

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.canaries import last_canary
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
@@ -36,6 +38,7 @@ def control_router(
     metrics: Metrics,
     bootstrap: str,
     capture: Capture | None = None,
+    canary: Canary | None = None,
 ) -> APIRouter:
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter(route_class=JsonRoute)
@@ -57,6 +60,7 @@ def control_router(
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
+            canary=(canary.report() if canary is not None else None) or last_canary(registry),
         )
 
     @router.get("/history")
@@ -66,7 +70,7 @@ def control_router(
 
     @router.post("/promote")
     async def promote(request: PromoteRequest) -> Change:
-        return await promoter.promote(request.digest, request.actor, request.reason)
+        return await promoter.promote(request.digest, request.actor, request.reason, at_once=request.at_once)
 
     @router.post("/rollback")
     async def rollback(request: RollbackRequest) -> Change:

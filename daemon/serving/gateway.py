@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from daemon.serving.access import Access
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import PATH, FeedbackIntake
 from daemon.serving.headers import find, own, to_upstream
@@ -29,8 +30,9 @@ from daemon.serving.reply import Reply, while_connected
 from daemon.serving.requests import read_body, read_object, with_model
 from daemon.serving.settings import ServingSettings
 from daemon.serving.upstream import Upstream
+from daemon.serving.watch import Watch
 from streams.calls.labels import ResponseKeys, call_key, read_labels
-from streams.calls.records import Face, new_receipt
+from streams.calls.records import CallLabels, Face, new_receipt
 from streams.errors import RequestRefusedError
 from streams.runtime.http_errors import UNEXPECTED
 
@@ -40,6 +42,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"]
 _REMEMBERED_RESPONSES = 10_000
 _OFF = frozenset({"off", "false", "0", "no"})
+_FACES = frozenset(Face)
 
 _Answer = Callable[[Scope, Receive, Reply], Awaitable[None]]
 
@@ -57,6 +60,7 @@ class Gateway:
     settings: ServingSettings = field(default_factory=ServingSettings)
     capture: Capture | None = None
     feedback: FeedbackIntake | None = None
+    canary: Canary | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
@@ -108,12 +112,15 @@ class Gateway:
         }
 
     async def _call(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        """A request that names the alias: it goes to the adapter that serves now."""
+        """A request that names the alias: it goes to the adapter that serves now, or to the candidate of a canary."""
         headers = scope["headers"]
         principal = self._access.principal(headers)
         body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
         asked = read_object(body)
-        served = self._served(asked)
+        champion = self._served(asked)
+        identity = self._identify(scope, asked, principal)
+        candidate = self._candidate(identity, asked)
+        served = candidate or champion
         question = Question(
             scope["method"],
             scope["path"],
@@ -123,11 +130,14 @@ class Gateway:
             served,
             bool(asked.get("stream")),
         )
-        recording = self._recording(scope, body, asked, principal)
+        recording = self._recording(body, identity, principal)
+        watch = None
+        if self.canary is not None and identity is not None:
+            watch = Watch.of(self.canary, identity.face, question, principal, candidate=candidate is not None)
         self.alias.begin(served)
         try:
             async with while_connected(receive, reply):
-                await pass_on(question, self.upstream, reply, recording)
+                await pass_on(question, self.upstream, reply, recording, watch)
         finally:
             self.alias.end(served)
 
@@ -153,16 +163,30 @@ class Gateway:
             raise Refused(503, "the serving adapter is not loaded yet; try again soon")
         return self.alias.served
 
-    def _recording(self, scope: Scope, body: bytes, asked: dict[str, Any], principal: str | None) -> Recording | None:
-        headers = own(scope["headers"])
-        if self.capture is None or scope["path"] not in set(Face):
+    def _identify(self, scope: Scope, asked: dict[str, Any], principal: str | None) -> "_Identity | None":
+        """Whose call it is; None where nothing here asks for that."""
+        looks = self.canary is not None and self.canary.looks
+        if scope["path"] not in _FACES or not (looks or self.capture is not None):
             return None
-        if headers.get("x-ratchet-capture", "").strip().lower() in _OFF:
+        face, headers = Face(scope["path"]), own(scope["headers"])
+        is_captured = headers.get("x-ratchet-capture", "").strip().lower() not in _OFF
+        if not (looks or is_captured):
             return None
-        face = Face(scope["path"])
         labels = read_labels(headers, asked, principal)
-        key = call_key(face, labels, asked, principal, self._keys)
-        return Recording(self.capture, self._keys, new_receipt(key), face, labels, principal is not None, body)
+        return _Identity(face, labels, call_key(face, labels, asked, principal, self._keys), is_captured)
+
+    def _candidate(self, identity: "_Identity | None", asked: dict[str, Any]) -> str | None:
+        """The name of a canary's candidate, where it answers this call."""
+        if self.canary is None or identity is None or not self.canary.looks:
+            return None
+        return self.canary.answering(identity.face, asked, identity.key)
+
+    def _recording(self, body: bytes, identity: "_Identity | None", principal: str | None) -> Recording | None:
+        if self.capture is None or identity is None or not identity.is_captured:
+            return None
+        receipt = new_receipt(identity.key)
+        proved = principal is not None
+        return Recording(self.capture, self._keys, receipt, identity.face, identity.labels, proved, body)
 
     def _unknown(self, model: str | None) -> Refused:
         message = f"model {model!r:.100} not found: agents ask for {self.alias.name!r}"
@@ -187,6 +211,16 @@ class Gateway:
             raise Refused(404, f"{method} {path:.100} not found; there are {there}")
 
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Whose call it is: its labels, and the key that it shares with the other calls of its episode."""
+
+    face: Face
+    labels: CallLabels
+    key: str
+    is_captured: bool
 
 
 class _Endpoint:

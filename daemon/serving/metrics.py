@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
+from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.store_watch import StoreWatch
@@ -31,6 +33,7 @@ class Metrics:
         store: StoreWatch,
         capture: Capture | None = None,
         feedback: FeedbackIntake | None = None,
+        canary: Canary | None = None,
     ) -> None:
         self._exposed = CollectorRegistry()
         self.gateway_requests = Counter(
@@ -42,6 +45,8 @@ class Metrics:
         self._exposed.register(_StoreFigures(store))
         self._exposed.register(_LoopFigures(registry, alias))
         self._exposed.register(_CaptureFigures(capture, feedback))
+        if canary is not None:
+            self._exposed.register(CanaryMetrics(registry, canary))
 
     def expose(self) -> bytes:
         """All figures in Prometheus' text format."""

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -92,28 +93,61 @@ class Question:
     asks_for_stream: bool = False
 
 
-async def pass_on(question: Question, upstream: Upstream, reply: Reply, recording: Recording | None) -> None:
+class Watches(Protocol):
+    """Is told the parts of a reply, and once at its end whether the inference server failed.
+
+    It is not told the end of a call whose client left, nor that the server could not be reached or has lost the model.
+    """
+
+    def add(self, part: bytes) -> None: ...
+
+    def end(self, *, failed: bool) -> None: ...
+
+
+async def pass_on(
+    question: Question, upstream: Upstream, reply: Reply, recording: Recording | None, watch: Watches | None = None
+) -> None:
     """Answer with what the inference server answers; calls that succeed are recorded.
 
     Raises `Refused` where it does not answer at all, or has lost the model.
     """
+    began = False
     try:
         async with upstream.ask(question.method, question.target, question.headers, question.body) as answer:
+            began = True
             is_stream = answer.media_type == "text/event-stream" or question.asks_for_stream
             if is_stream and answer.status < 300:
-                await _stream(question, answer, reply, recording)
+                await _stream(question, answer, reply, recording, watch)
             else:
-                await _whole(question, answer, reply, recording)
+                await _whole(question, answer, reply, recording, watch)
     except UpstreamTimeoutError as error:
+        if watch is not None:
+            watch.end(failed=True)
         log.warning("the inference server did not answer in time", path=question.path, served=question.served)
         raise Refused(504, "the inference server did not answer in time; try again, or ask for less") from error
     except UpstreamError as error:
+        if watch is not None and began:
+            watch.end(failed=True)
         log.warning("the inference server did not answer", path=question.path, error=str(error))
         raise Refused(503, "the inference server is not reachable; try again soon") from error
 
 
-async def _whole(question: Question, answer: Answer, reply: Reply, recording: Recording | None) -> None:
+async def _whole(
+    question: Question, answer: Answer, reply: Reply, recording: Recording | None, watch: Watches | None
+) -> None:
     content = await answer.whole()
+    try:
+        await _whole_content(question, answer, content, reply, recording)
+    finally:
+        if watch is not None and not _is_lost(question, answer, content):
+            if answer.status < 300:
+                watch.add(content)
+            watch.end(failed=answer.status >= 500)
+
+
+async def _whole_content(
+    question: Question, answer: Answer, content: bytes, reply: Reply, recording: Recording | None
+) -> None:
     if answer.status >= 400:
         await _failed(question, answer, content, reply)
         return
@@ -127,7 +161,9 @@ async def _whole(question: Question, answer: Answer, reply: Reply, recording: Re
         recording.take(answer, question.served or "", streamed=False, complete=True)
 
 
-async def _stream(question: Question, answer: Answer, reply: Reply, recording: Recording | None) -> None:
+async def _stream(
+    question: Question, answer: Answer, reply: Reply, recording: Recording | None, watch: Watches | None
+) -> None:
     complete = False
     receipt = recording.receipt if recording else None
     try:
@@ -135,11 +171,17 @@ async def _stream(question: Question, answer: Answer, reply: Reply, recording: R
         async for part in answer.parts():
             if recording is not None:
                 recording.add(part)
+            if watch is not None:
+                watch.add(part)
             await reply.part(part)
         complete = True
+        if watch is not None:
+            watch.end(failed=False)
         await reply.end()
     except UpstreamError as error:
         log.warning("the inference server did not finish a reply", path=question.path, error=str(error))
+        if watch is not None:
+            watch.end(failed=True)
         # The status line has long been sent, so the error is an event.
         message = "the inference server did not finish its reply; try again soon"
         await reply.end(error_event(question.path, 503, message))
@@ -149,7 +191,7 @@ async def _stream(question: Question, answer: Answer, reply: Reply, recording: R
 
 
 async def _failed(question: Question, answer: Answer, content: bytes, reply: Reply) -> None:
-    if answer.status == 404 and question.served and has_lost(question.served, content):
+    if _is_lost(question, answer, content):
         log.warning("the inference server has lost the serving adapter", served=question.served)
         raise Refused(503, "the serving adapter is being loaded again; try again soon")
     headers = _marked(answer.headers, question.served, None)
@@ -163,6 +205,10 @@ async def _failed(question: Question, answer: Answer, content: bytes, reply: Rep
         if name not in (b"content-type", b"set-cookie")
     }
     raise Refused(answer.status, f"the inference server failed: {error_message(content)}", headers=kept)
+
+
+def _is_lost(question: Question, answer: Answer, content: bytes) -> bool:
+    return answer.status == 404 and bool(question.served) and has_lost(question.served or "", content)
 
 
 def _marked(headers: RawHeaders, served: str | None, receipt: str | None) -> RawHeaders:

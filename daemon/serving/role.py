@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from daemon.registry.registry import Registry
 from daemon.serving.access import Access
 from daemon.serving.alias import Alias
+from daemon.serving.canary import Canary
+from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
 from daemon.serving.feedback import FeedbackIntake
@@ -19,6 +21,7 @@ from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.settings import ServingSettings
+from daemon.serving.shadow import Shadow
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
 from streams.errors import LifecycleError, PromotionError, RatchetError
@@ -54,14 +57,19 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         PolicyClient(settings.inference_url, settings.timeout_s) as policy,
         StoreClient(store_url) as store,
     ):
-        promoter = Promoter(registry, policy, alias, settings.promotion)
+        shadow = Shadow(settings.shadow, upstream)
+        canary = Canary(settings.canary, settings.home, shadow)
+        promoter = Promoter(registry, policy, alias, settings.promotion, canary)
+        judge = CanaryJudge(registry, canary, promoter, store)
         watch = StoreWatch(store, kafka)
-        metrics = Metrics(registry, alias, watch, capture, feedback)
+        metrics = Metrics(registry, alias, watch, capture, feedback, canary)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback)
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
         app.router.routes += gateway.routes()
-        app.include_router(control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture))
+        app.include_router(
+            control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture, canary)
+        )
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
         answering = asyncio.create_task(
@@ -69,7 +77,13 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         )
         background = [
             asyncio.create_task(work)
-            for work in (stop.wait(), _keep_reconciled(promoter, settings), _keep_fresh(watch, settings))
+            for work in (
+                stop.wait(),
+                _keep_reconciled(promoter, settings),
+                _keep_fresh(watch, settings),
+                judge.run(),
+                shadow.run(),
+            )
         ]
         try:
             done, _ = await asyncio.wait({answering, *background}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import Field
 
 from daemon.serving.promotion import PromotionSettings
+from daemon.serving.shadow import ShadowSettings
+from evaluation.canary import CanarySettings
 from streams.settings import FrozenModel, Secret, ServerUrl
 
 MEBIBYTE = 2**20
@@ -61,3 +63,5 @@ class ServingSettings(FrozenModel):
     )
     promotion: PromotionSettings = PromotionSettings()
     capture: CaptureSettings = CaptureSettings()
+    canary: CanarySettings = CanarySettings()
+    shadow: ShadowSettings = ShadowSettings()
