@@ -181,7 +181,7 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
         snapshot=snapshot.folder,
         output=loop.settings.home / "training" / uuid7(),
         parent=None if parent is None else loop.adapters.folder(parent),
-        settings=settings,
+        settings=_with_stages(settings, snapshot),
         seed=loop.settings.seed,
     )
     await run_training(
@@ -193,6 +193,14 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
     candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
     shutil.rmtree(job.output)
     return candidate
+
+
+def _with_stages(settings: LearnerSettings, snapshot: Snapshot) -> LearnerSettings:
+    """The stages that have something to learn from: without a sandbox there are no branches for a world model."""
+    if snapshot.manifest.branches:
+        return settings
+    stages = tuple(stage for stage in settings.stages if stage.objective != "world_model")
+    return settings.model_copy(update={"stages": stages or settings.stages})
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
@@ -252,7 +260,7 @@ async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, w
         alpha=settings.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
-        canaries=_canaries(loop, candidate.adapter),
+        canaries=planted_canaries(loop, candidate.adapter),
         recorded=recorded,
         canary_share=loop.settings.serving.canary.share,
     )
@@ -269,7 +277,7 @@ def gate_names(settings: Settings) -> tuple[str, ...]:
     return (RECORDED, *others)
 
 
-def _canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
+def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
     """Those that were planted in the snapshots of `adapter` and of its ancestors, each once."""
     line = loop.provenance().lineage(adapter)
     planted = [canary for one in line if one.manifest is not None for canary in one.manifest.snapshot.canaries]

@@ -42,7 +42,7 @@ class DomainTasks:
 
 
 def check_canary(settings: Settings) -> None:
-    """Raise `ConfigurationError` where recorded states are to judge and no canary would follow: they prove too little."""
+    """Raise `ConfigurationError` where recorded states, which prove too little, are to judge and no canary follows."""
     domain = settings.domain
     if domain.recorded and not domain.environment and not settings.serving.canary.share > 0:
         raise ConfigurationError(

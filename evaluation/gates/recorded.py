@@ -142,7 +142,7 @@ class Recorded:
         settings = self._settings.recorded
         if not evidence.canary_share > 0:
             raise GateError(
-                "recorded states prove too little without a canary: set serving.canary.share, or give the agent a sandbox"
+                "recorded states prove too little without a canary: set serving.canary.share, or give a sandbox"
             )
         states = evidence.recorded[: settings.states]
         if foreign := [one.task_id for one in states if evidence.holdout.split(one.task_id) is Split.TRAIN]:
