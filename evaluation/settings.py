@@ -24,7 +24,9 @@ class CollapseSettings(FrozenModel):
     max_tokens: int = Field(default=64, ge=1, description="Longest reply that is drawn, in tokens.")
     max_kl: float = Field(default=3.0, gt=0, description="Highest divergence from a champion, in nats per token.")
     max_kl_to_base: float = Field(
-        default=12.0, gt=0, description="The same where the champion is the base model; random tokens are at about 11."
+        default=8.0,
+        gt=0,
+        description="The same where the champion is the base model. One text of words drawn at random is at 11 or more.",
     )
     entropy_ratio: tuple[float, float] = Field(
         default=(0.1, 10.0),
