@@ -33,7 +33,7 @@ from daemon.config import Settings
 from daemon.console import Narrator, history_table, print_json, status_table
 from daemon.demo.demo import run_demo
 from daemon.demo.scenarios import SCENARIOS, ScenarioName
-from daemon.learning.domain import SET, UNSET, check_domain
+from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
 from daemon.roles import RUN, Role
@@ -190,7 +190,7 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
     if Role.LEARN in roles and await check_domain(settings) is None:
-        typer.echo(f"{UNSET}: {SET}", err=True)
+        typer.echo(RECORDED if is_judged(settings.domain) else f"{UNSET}: {SET}", err=True)
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     async with Supervisor(settings, base, roles) as supervisor:
         names = ", ".join(role.value for role in roles)

@@ -61,6 +61,10 @@ class DomainSettings(FrozenModel):
     environment: str = Field(
         default="", description="Entry point of a sandbox environment; empty: no gate is played and nothing is learned."
     )
+    recorded: bool = Field(
+        default=False,
+        description="Without an environment: learn, and judge by recorded states, a weaker gate that needs a canary.",
+    )
     suite: str = Field(
         default="", description="The kind of tasks, as the environment names it; empty: the only one that it has."
     )

@@ -59,4 +59,5 @@ class Player:
             actions=tuple(actions),
             messages=messages,
             escaped_actions=escapes,
+            tools=tools,
         )

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from streams.events import Task
-from streams.messages import Messages
+from streams.messages import Messages, Tools
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """One played episode. `score` should run from 0 to 1; `invalid_actions` counts those that were not understood.
 
-    `messages` is the whole conversation, the actions among them. Everything is kept as it came, however odd: the
+    `messages` is the whole conversation, the actions among them; `tools` are those that
+    were offered at its end. Everything is kept as it came, however odd: the
     sentinels judge that. Only half of a surrogate pair in an action, which no file can hold, is written as `\\ud800`;
     `escaped_actions` counts the actions that had one.
     """
@@ -28,6 +29,7 @@ class Rollout:
     actions: Messages
     messages: Messages = ()
     escaped_actions: int = 0
+    tools: Tools = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Trajectories from the rows of the store. Pure; `learners.snapshots` calls it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from learners.stored_rows import Row, StoredRows
@@ -14,10 +14,14 @@ from streams.trust.holdout import HoldoutSettings, Split
 
 def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     """Trajectories from stored rows; steps of tasks that are held out are left behind."""
-    episodes = _by_episode(rows.steps, holdout)
     found: dict[str, list[Branch]] = defaultdict(list)
     for row in rows.branches:
         found[row["episode_id"]].append(stored_branch(row))
+    return merged(of_split(rows.steps, holdout), found) + _recoveries(rows, holdout)
+
+
+def merged(episodes: Mapping[str, Sequence[Row]], branches: Mapping[str, Sequence[Branch]]) -> list[Trajectory]:
+    """A trajectory for each way that episodes went: those that went the same way are one, with the first one's id."""
     recorded = {episode_id: _recorded(steps) for episode_id, steps in episodes.items()}
     alike: dict[str, list[str]] = defaultdict(list)
     for episode_id, steps in episodes.items():
@@ -33,18 +37,18 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
                 task_id=first["task_id"],
                 opening=MESSAGES.validate_json(first["messages"]),
                 steps=recorded[same[0]],
-                branches=tuple(found[same[0]]),
+                branches=tuple(branches.get(same[0], ())),
                 actor_kind=first["actor_kind"],
                 adapter=first["adapter"],
                 principals=tuple(sorted({step["principal"] for episode in same for step in episodes[episode]})),
             )
         )
-    return trajectories + _recoveries(rows, holdout)
+    return trajectories
 
 
 def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     """A trajectory for each recovery: what the agent did wrong, and how to resume from there."""
-    episodes = _by_episode(rows.recovered_steps, holdout)
+    episodes = of_split(rows.recovered_steps, holdout)
     return [
         Trajectory(
             episode_id=recovery["recovery_id"],
@@ -61,10 +65,11 @@ def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     ]
 
 
-def _by_episode(steps: Sequence[Row], holdout: HoldoutSettings) -> dict[str, list[Row]]:
+def of_split(steps: Sequence[Row], holdout: HoldoutSettings, split: Split = Split.TRAIN) -> dict[str, list[Row]]:
+    """The steps of tasks of one split, by episode."""
     episodes: dict[str, list[Row]] = defaultdict(list)
     for row in steps:
-        if holdout.split(row["task_id"]) is Split.TRAIN:
+        if holdout.split(row["task_id"]) is split:
             episodes[row["episode_id"]].append(row)
     return episodes
 

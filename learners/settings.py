@@ -57,6 +57,12 @@ class LearnerSettings(FrozenModel):
         lt=1_000_000,
         description="Most episodes of one principal in a snapshot, the newest.",
     )
+    canaries: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Episodes with a random secret that are planted in each snapshot, for the gate `memorisation`.",
+    )
     branch_patience_s: float = Field(
         default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."
     )

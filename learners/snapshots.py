@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from learners.assembly import assemble, stored_branch
 from learners.base_model import file_sha256
+from learners.canaries import Canary
 from learners.settings import MOST_PER_PRINCIPAL
 from learners.stored_rows import Row, read_rows
 from learners.trajectories import Branch, Trajectory
@@ -75,6 +76,7 @@ class SnapshotManifest(FrozenModel):
     branches: int
     holdout: str
     files: dict[str, str]
+    canaries: tuple[Canary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ async def build_snapshot(
     home: Path,
     as_of: int | None = None,
     most_per_principal: int = MOST_PER_PRINCIPAL,
+    canaries: Sequence[Canary] = (),
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
@@ -96,7 +99,7 @@ async def build_snapshot(
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
     principal took part that has revoked consent by now is left out whole, since each state repeats what was said
     before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
-    texts, not a share.
+    texts, not a share. `canaries` are planted beside them.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
@@ -108,7 +111,7 @@ async def build_snapshot(
         raise TrainingError(
             "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
         )
-    return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of)
+    return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of, canaries)
 
 
 def write_snapshot(
@@ -118,11 +121,13 @@ def write_snapshot(
     as_of: int,
     offsets: dict[str, int],
     retracted_as_of: int = 0,
+    canaries: Sequence[Canary] = (),
 ) -> Snapshot:
-    """Write trajectories as a snapshot into `home`/<snapshot id>. The same content is written once.
+    """Write trajectories and canaries as a snapshot into `home`/<snapshot id>. The same content is written once.
 
     Raises `TrainingError` when a trajectory is of a task that is held out.
     """
+    trajectories = [*trajectories, *(canary.trajectory() for canary in canaries)]
     leaked = [trajectory.task_id for trajectory in trajectories if holdout.split(trajectory.task_id) is not Split.TRAIN]
     if leaked:
         raise TrainingError(f"tasks {', '.join(leaked[:3])} are held out and must never be trained on")
@@ -142,6 +147,7 @@ def write_snapshot(
             branches=sum(len(trajectory.branches) for trajectory in trajectories),
             holdout=settings,
             files=files,
+            canaries=tuple(canaries),
         )
         (scratch / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
         folder = home / manifest.snapshot_id

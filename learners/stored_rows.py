@@ -9,6 +9,7 @@ from streams.store.database import Parameter
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.snapshots import (
     BRANCHES,
+    HELD_OUT_STEPS,
     LATEST_SEQUENCE,
     OFFSETS_OF_PARTITIONS,
     RECOVERED_STEPS,
@@ -59,3 +60,19 @@ async def read_rows(store: StoreClient, as_of: int | None, most_per_principal: i
         recovered_steps=await rows(RECOVERED_STEPS, moment),
         recoveries=await rows(RECOVERIES, learnable),
     )
+
+
+async def read_held_out_steps(store: StoreClient, most_episodes: int, most_per_principal: int) -> list[Row]:
+    """Steps of the newest trusted episodes of the selection split.
+
+    Raises `StoreError` when the store does not answer.
+    """
+    sequence = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
+    retracted = int((await store.query(LATEST_RETRACTION, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
+    parameters: dict[str, Parameter] = {
+        "as_of": sequence,
+        "retracted_as_of": retracted,
+        "most_per_principal": most_per_principal,
+        "most_episodes": most_episodes,
+    }
+    return list((await store.query(HELD_OUT_STEPS, parameters, READ_TIMEOUT_S)).to_pylist())

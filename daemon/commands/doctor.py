@@ -17,7 +17,7 @@ from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
 from daemon.console import print_json
-from daemon.learning.domain import SET, UNSET, check_domain
+from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from learners.base_model import find_base
 from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
@@ -148,6 +148,8 @@ def check_gate(settings: Settings) -> Diagnosis:
         found = run_async(check_domain(settings))
     except ConfigurationError as error:
         return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy="correct the settings in [domain]")
+    if found is None and is_judged(settings.domain):
+        return Diagnosis(name=name, status=Health.OK, message=RECORDED)
     if found is None:
         return Diagnosis(name=name, status=Health.WARNING, message=UNSET, remedy=SET)
     held_out, needed = len(found.held_out(settings.holdout)), settings.gate.min_tasks

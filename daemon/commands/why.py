@@ -75,6 +75,8 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("log", ", ".join(f"{place} < {offset}" for place, offset in sorted(snapshot.offsets.items())))
     episodes = ", ".join(f"{count} of actor {kind}" for kind, count in sorted(snapshot.episodes.items()))
     table.add_row("episodes", f"{episodes}; {snapshot.steps} steps, {snapshot.branches} branches")
+    if snapshot.canaries:
+        table.add_row("canaries", ", ".join(canary.episode_id[:12] for canary in snapshot.canaries))
     table.add_row("principals", _principals(report.principals))
     table.add_row("its parents'", _principals(report.inherited))
     for result in report.gates:

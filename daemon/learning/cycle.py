@@ -7,7 +7,7 @@ serves but the request to promote, which the serve role carries out.
 import shutil
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import check_recorded, domain_tasks
+from daemon.learning.domain import DomainTasks, check_canary, check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
@@ -26,16 +26,20 @@ from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
 from daemon.serving.control_client import ControlClient
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
 from evaluation.report import Comparison, GateReport
 from evaluation.rollout_log import RolloutLog, rollouts_path
 from evaluation.rollouts import Played, paired
 from evaluation.trial import hold_trial
 from learners.adapters import AdapterStore, manifest_of
+from learners.canaries import Canary, draw_canaries
+from learners.held_out_states import RecordedState, read_held_out_states
 from learners.provenance import Provenance
 from learners.settings import LearnerSettings, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot
 from learners.training import run_training
+from streams.environments.harness import ChatHarness
 from streams.errors import RatchetError
 from streams.events import Task
 from streams.ids import uuid7
@@ -51,6 +55,9 @@ log = structlog.get_logger()
 ACTOR = "learner"
 OUT_OF_DOMAIN = "out_of_domain"
 """The name under which the tasks of the other fold are recorded, beside those of gates."""
+
+# These play tasks, or judge what was played.
+_IN_SANDBOXES = ("improvement", "sentinels", "no_forgetting", "golden", "slices")
 
 
 class Phase(StrEnum):
@@ -71,7 +78,8 @@ class Watcher(Protocol):
 class Loop:
     """The clients, stores and tasks of a cycle.
 
-    Made by `open_loop`; the parts are shared by all cycles of a process.
+    Made by `open_loop`; the parts are shared by all cycles of a process. Where no environment is set, no task is there
+    and `pool` is not open.
     """
 
     settings: Settings
@@ -101,16 +109,22 @@ class Loop:
 async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
     """Connect to the roles that run and list the tasks of the gate.
 
-    Raises `ConfigurationError` when the domain's environment cannot be played.
+    Raises `ConfigurationError` when the domain's environment cannot be played, or recorded states are to judge without
+    a canary.
     """
     domain = settings.domain
+    check_canary(settings)
     async with (
         StoreClient(settings.store_url) as store,
         PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
         ControlClient(settings.control_url) as control,
-        sandbox_pool(domain.environment, settings.branching, size=1) as pool,
+        AsyncExitStack() as opened,
     ):
-        found = await domain_tasks(domain, pool)
+        pool = sandbox_pool(domain.environment, settings.branching, size=1)
+        found = DomainTasks("", (), ())
+        if domain.environment:
+            await opened.enter_async_context(pool)
+            found = await domain_tasks(domain, pool)
         yield Loop(
             settings=settings,
             base=base,
@@ -136,12 +150,14 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     Raises `RatchetError` when a step could not be carried out; what serves is then as it was.
     """
     began = time.monotonic()
-    await check_recorded(loop.settings.domain, loop.store)
+    if loop.settings.domain.environment:
+        await check_recorded(loop.settings.domain, loop.store)
     snapshot = await build_snapshot(
         loop.store,
         loop.settings.holdout,
         loop.settings.home / "snapshots",
         most_per_principal=settings.most_per_principal,
+        canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
     )
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
@@ -167,7 +183,7 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
         snapshot=snapshot.folder,
         output=loop.settings.home / "training" / uuid7(),
         parent=None if parent is None else loop.adapters.folder(parent),
-        settings=settings,
+        settings=_with_stages(settings, snapshot),
         seed=loop.settings.seed,
     )
     await run_training(
@@ -179,6 +195,14 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
     candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
     shutil.rmtree(job.output)
     return candidate
+
+
+def _with_stages(settings: LearnerSettings, snapshot: Snapshot) -> LearnerSettings:
+    """The stages that have something to learn from: without a sandbox there are no branches for a world model."""
+    if snapshot.manifest.branches:
+        return settings
+    stages = tuple(stage for stage in settings.stages if stage.objective != "world_model")
+    return settings.model_copy(update={"stages": stages or settings.stages})
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
@@ -254,7 +278,8 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
 
 async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
     with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
-        harness = (await loop.pool.describe()).harness
+        plays = bool(loop.settings.domain.environment)
+        harness = (await loop.pool.describe()).harness if plays else ChatHarness()
         arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
         try:
             return await _played(loop, arena, champion, candidate, watch)
@@ -265,6 +290,12 @@ async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, w
 
 async def _played(loop: Loop, arena: Arena, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
     settings = loop.settings.gate
+    gates = gate_names(loop.settings)
+    recorded: tuple[RecordedState, ...] = ()
+    if RECORDED in gates:
+        recorded = await read_held_out_states(
+            loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
+        )
     evidence = Evidence(
         arena=arena,
         candidate=candidate,
@@ -275,9 +306,28 @@ async def _played(loop: Loop, arena: Arena, champion: Competitor, candidate: Com
         alpha=settings.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        canaries=planted_canaries(loop, candidate.adapter),
+        recorded=recorded,
+        canary_share=loop.settings.serving.canary.share,
     )
-    verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings), settings.most_excluded)
+    verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
     return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))
+
+
+def gate_names(settings: Settings) -> tuple[str, ...]:
+    """The gates of a trial. Without a sandbox `recorded` stands for `improvement`, and those that play are left out."""
+    gates = settings.gate.gates
+    if settings.domain.environment:
+        return gates
+    others = tuple(name for name in gates if name not in (*_IN_SANDBOXES, RECORDED))
+    return (RECORDED, *others)
+
+
+def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
+    """Those that were planted in the snapshots of `adapter` and of its ancestors, each once."""
+    line = loop.provenance().lineage(adapter)
+    planted = [canary for one in line if one.manifest is not None for canary in one.manifest.snapshot.canaries]
+    return tuple(dict.fromkeys(planted))
 
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:

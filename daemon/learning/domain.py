@@ -20,7 +20,11 @@ from streams.trust.holdout import HoldoutSettings, Split
 UNSET = "no domain is set, so there is nothing to play a gate in, and nothing is learned"
 SET = (
     "set domain.environment to a sandbox environment (`ratchet environment list`); `ratchet environment new` makes one "
-    "of your own tools"
+    "of your own tools. Without any, domain.recorded lets it learn by a weaker gate"
+)
+RECORDED = (
+    "no domain is set: candidates are judged by recorded states and not by playing, which is weaker, and serve as "
+    "canaries first"
 )
 
 
@@ -39,6 +43,21 @@ class DomainTasks:
     def held_out(self, holdout: HoldoutSettings) -> tuple[Task, ...]:
         """The tasks that gates are played on."""
         return tuple(task for task in self.tasks if holdout.split(task.task_id) is Split.SELECTION)
+
+
+def check_canary(settings: Settings) -> None:
+    """Raise `ConfigurationError` where recorded states, which prove too little, are to judge and no canary follows."""
+    domain = settings.domain
+    if domain.recorded and not domain.environment and not settings.serving.canary.share > 0:
+        raise ConfigurationError(
+            "domain.recorded judges candidates without playing, so each must serve as a canary first: set "
+            "serving.canary.share, 0.1 for instance, or give the agent a sandbox by domain.environment"
+        )
+
+
+def is_judged(domain: DomainSettings) -> bool:
+    """Return whether there is anything to judge a candidate by: a sandbox, or recorded states."""
+    return bool(domain.environment) or domain.recorded
 
 
 async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks:
@@ -82,9 +101,10 @@ async def check_domain(settings: Settings) -> DomainTasks | None:
     """The domain's tasks, None where no domain is set.
 
     Raises `ConfigurationError` when its environment is not installed or has no such suite or fold, or when Ratchet runs
-    and what production recorded is of other environments.
+    and what production recorded is of other environments, or when recorded states are to judge and no canary follows.
     """
     domain = settings.domain
+    check_canary(settings)
     if not domain.environment:
         return None
     if domain.environment not in registered_environments():

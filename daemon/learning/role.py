@@ -9,10 +9,10 @@ import structlog
 
 from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
-from daemon.learning.domain import SET, UNSET
+from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
-from daemon.registry.canaries import running_canary
 from daemon.learning.resuming import resume, unfinished
+from daemon.registry.canaries import running_canary
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
@@ -31,12 +31,14 @@ _MOST_RESUMPTIONS = 8
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run a cycle whenever enough new trusted episodes are stored and branched, until `stop` is set.
 
-    Without a domain there is nothing to judge a candidate by, and none is trained.
+    Without a domain there is nothing to judge a candidate by, and none is trained, unless recorded states will do.
     """
-    if not settings.domain.environment:
+    if not is_judged(settings.domain):
         log.warning(UNSET, remedy=SET)
         await stop.wait()
         return
+    if not settings.domain.environment:
+        log.warning(RECORDED)
     stopped = asyncio.create_task(stop.wait())
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     await asyncio.to_thread(_check_template, base, embedded=not settings.engine.url)

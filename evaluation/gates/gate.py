@@ -11,6 +11,8 @@ from typing import ClassVar, Protocol
 from evaluation.arena import Arena
 from evaluation.gates.verdict import GateResult
 from evaluation.rollouts import Pair
+from learners.canaries import Canary
+from learners.held_out_states import RecordedState
 from streams.events import Task
 from streams.trust.holdout import HoldoutSettings
 
@@ -50,7 +52,9 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned.
+    what the gates before this one returned. `canaries` were planted in what the candidate, or an ancestor of it, was
+    trained on. `recorded` are states of production's trusted episodes on held-out tasks, and `canary_share` is the
+    share of episodes that a candidate serves before it is promoted, 0 where it is promoted at once.
     """
 
     arena: Arena
@@ -64,6 +68,9 @@ class Evidence:
     progress: Progress = lambda gate, done, total: None
     pairs: list[Pair] = field(default_factory=list)
     results: list[GateResult] = field(default_factory=list)
+    canaries: tuple[Canary, ...] = ()
+    recorded: tuple[RecordedState, ...] = ()
+    canary_share: float = 0.0
 
     def adapters(self) -> dict[str, str]:
         """The adapters that may play, by the names that the server has them under."""

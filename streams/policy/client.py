@@ -16,6 +16,7 @@ from streams.policy.likelihood import (
     ChatFrame,
     NegativeLogLikelihood,
     Observed,
+    action_span,
     frame_probe,
     observation_spans,
     observed,
@@ -162,6 +163,17 @@ class PolicyClient(HttpClient):
             raise PolicyError("only an observation that answers an action can be scored: end the chat with the two")
         return (await self._likelihoods(model, messages, found[-1:], tools))[0]
 
+    async def action_logprobs(self, model: str, messages: Sequence[Message], tools: Tools = ()) -> tuple[float, ...]:
+        """The log-probability, in nats, of each token of the action with which the chat ends, under `model`.
+
+        The token that ends the action is not among them: a reply that was cut off has none.
+        """
+        if not messages or messages[-1].role != "assistant":
+            raise PolicyError("only a chat that ends with an action can be scored for it: end it with the assistant's")
+        frame = await self._framed(model, set())
+        scored = await self._score(model, messages, len(messages) - 1, tools)
+        return _logprobs(scored, *action_span(scored.prompt_token_ids, messages, frame))
+
     async def _likelihoods(
         self, model: str, messages: Sequence[Message], wanted: Sequence[Observed], tools: Tools
     ) -> tuple[NegativeLogLikelihood, ...]:
@@ -247,8 +259,15 @@ def _replied(message: dict[str, Any]) -> Message:
 
 
 def _likelihood(scored: _ScoredPrompt, begin: int, end: int) -> NegativeLogLikelihood:
-    entries = zip(scored.prompt_token_ids[begin:end], scored.prompt_logprobs[begin:end], strict=False)
-    values = [entry[token].logprob for token, entry in entries if entry is not None and token in entry]
-    if len(values) != end - begin or not values:
-        raise PolicyError(f"the inference server scored {len(values)} of the {end - begin} tokens of an observation")
+    values = _logprobs(scored, begin, end)
+    if not values:
+        raise PolicyError("an observation has no tokens, so it has no likelihood")
     return NegativeLogLikelihood(nats=-sum(values) / len(values), tokens=len(values))
+
+
+def _logprobs(scored: _ScoredPrompt, begin: int, end: int) -> tuple[float, ...]:
+    entries = zip(scored.prompt_token_ids[begin:end], scored.prompt_logprobs[begin:end], strict=False)
+    values = tuple(entry[token].logprob for token, entry in entries if entry is not None and token in entry)
+    if len(values) != end - begin:
+        raise PolicyError(f"the inference server scored {len(values)} of the {end - begin} tokens of a message")
+    return values

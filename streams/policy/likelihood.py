@@ -134,6 +134,22 @@ def observation_spans(ids: Sequence[int], messages: Sequence[Message], frame: Ch
     return tuple(spans)
 
 
+def action_span(ids: Sequence[int], messages: Sequence[Message], frame: ChatFrame) -> tuple[int, int]:
+    """The half-open range of the tokens of the action with which the chat `messages` ends, without its end token.
+
+    Raises `PolicyError` as `observation_spans` does.
+    """
+    actions = _starts(ids, frame.before_action)
+    said = sum(message.role == "assistant" for message in messages)
+    if len(actions) != said or not said:
+        raise _unlike_chat(f"{len(actions)} actions, and it has {said}")
+    begin = actions[-1] + len(frame.before_action)
+    ends = [at for at in range(begin, len(ids)) if ids[at] == frame.end_of_action]
+    if not ends:
+        raise _unlike_chat("no end of its last action")
+    return begin, ends[-1]
+
+
 def _differences(first: Sequence[int], second: Sequence[int]) -> list[int]:
     """The indices at which two chats differ, none where they differ in length."""
     if len(first) != len(second):

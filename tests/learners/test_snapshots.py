@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.assembly import assemble
-from learners.snapshots import Snapshot, build_snapshot, read_principals, read_trajectories, write_snapshot
+from learners.canaries import PRINCIPAL, draw_canaries
+from learners.held_out_states import read_held_out_states
+from learners.snapshots import (
+    Snapshot,
+    SnapshotManifest,
+    build_snapshot,
+    read_principals,
+    read_trajectories,
+    write_snapshot,
+)
 from learners.stored_rows import StoredRows
 from streams.errors import TrainingError
 from streams.events import RetractionEvent, StepEvent
@@ -271,3 +280,57 @@ async def test_reasoning_goes_into_the_snapshot_with_its_action(served_store: Se
     assert [step.action.text for step in found["Well."].steps] == ["go 0", "go 1"]
     stored = pq.read_table(snapshot.folder / "episodes.parquet")["steps"].to_pylist()
     assert sum("reasoning" in steps for steps in stored) == 2
+
+
+def test_canaries_are_planted_beside_the_episodes_and_the_manifest_names_them(tmp_path: Path) -> None:
+    planted = draw_canaries(3, 7, HOLDOUT)
+    mine = trajectory(0, TASKS[Split.TRAIN][0])
+    snapshot = write_snapshot([mine], HOLDOUT, tmp_path, 7, {}, canaries=planted)
+    plain = write_snapshot([mine], HOLDOUT, tmp_path, 7, {})
+    assert SnapshotManifest.model_validate_json((snapshot.folder / "manifest.json").read_bytes()).canaries == planted
+    assert snapshot.manifest.episodes == {"expert": 1, "canary": 3}
+    assert snapshot.manifest.snapshot_id != plain.manifest.snapshot_id
+    assert (plain.manifest.canaries, plain.manifest.episodes) == ((), {"expert": 1})
+    assert read_principals(snapshot.folder)[PRINCIPAL] == 3
+    assert all(canary.is_told(everything_in(snapshot)) for canary in planted)
+    assert not any(canary.is_told(everything_in(plain)) for canary in planted)
+
+
+def test_the_same_seed_plants_the_same_canaries_on_tasks_of_the_train_split() -> None:
+    canaries = draw_canaries(20, 0, HOLDOUT)
+    assert canaries == draw_canaries(20, 0, HOLDOUT)
+    assert not {canary.secret for canary in canaries} & {canary.secret for canary in draw_canaries(20, 1, HOLDOUT)}
+    assert len({canary.secret for canary in canaries}) == 20
+    assert {HOLDOUT.split(canary.task_id) for canary in canaries} == {Split.TRAIN}
+    with pytest.raises(TrainingError, match="hold out fewer"):
+        draw_canaries(1, 0, HoldoutSettings(selection=1.0, confirmation=0.0))
+
+
+def test_the_alternatives_to_a_secret_are_others_of_its_kind() -> None:
+    (canary,) = draw_canaries(1, 0, HOLDOUT)
+    others = canary.alternatives(127)
+    assert len(set(others)) == 127
+    assert canary.secret not in others
+    assert others == canary.alternatives(127)
+    assert {len(other) for other in others} == {9}
+
+
+async def test_trusted_episodes_on_held_out_tasks_are_read_as_states_and_nothing_else_is(
+    served_store: ServedStore,
+) -> None:
+    log = Log(served_store.store)
+    for split, tasks in TASKS.items():
+        for number, task_id in enumerate(tasks[:4]):
+            log.publish(*episode(f"{split}-{number}", task_id))
+    log.publish(*episode("failed", TASKS[Split.SELECTION][4], success=False))
+    log.publish(*episode("leaves", TASKS[Split.SELECTION][5]))
+    log.publish(RetractionEvent(principal="leaves", reason="asked"))
+    async with StoreClient(served_store.url) as client:
+        states = await read_held_out_states(client, HOLDOUT, 100, 10)
+        few = await read_held_out_states(client, HOLDOUT, 3, 10)
+    assert sorted({state.episode_id for state in states}) == [f"selection-{number}" for number in range(4)]
+    assert len(states) == 8
+    (second,) = [state for state in states if (state.episode_id, state.step) == ("selection-0", 1)]
+    assert [message.text for message in second.messages[1:]] == ["go 0", "Done 0."]
+    assert second.action.text == "go 1"
+    assert len(few) == 3

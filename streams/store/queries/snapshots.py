@@ -21,18 +21,28 @@ OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic 
 
 _STEP_COLUMNS = "episode_id, task_id, step, messages, action, observation, tools, actor_kind, adapter, principal"
 
-# The steps that were judged, without those that later events added; what came twice, once.
-TRUSTED_STEPS = f"""
+
+def _steps_of(episodes: str) -> str:
+    """The steps that were judged, without those that later events added; what came twice, once."""
+    return f"""
     SELECT DISTINCT ON (episode_id, step) {_STEP_COLUMNS}
     FROM transitions
-    JOIN (
-        SELECT episode_id, sequence AS judged_at FROM ({TRUSTED_AS_OF}) WHERE split = 'train'
-        QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
-    ) USING (episode_id)
+    JOIN ({episodes}) USING (episode_id)
     ANTI JOIN ({REVOKED_EPISODES_AS_OF}) USING (episode_id)
     WHERE origin = 'production' AND sequence < judged_at
     ORDER BY episode_id, step, sequence
+    """
+
+
+_JUDGED = f"""
+    SELECT episode_id, sequence AS judged_at FROM ({TRUSTED_AS_OF}) WHERE split = '{{split}}'
+    QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
 """
+
+TRUSTED_STEPS = _steps_of(_JUDGED.format(split="train"))
+
+# Of held-out tasks, the newest episodes.
+HELD_OUT_STEPS = _steps_of(f"FROM ({_JUDGED.format(split='selection')}) ORDER BY judged_at DESC LIMIT $most_episodes")
 
 # A state that was branched twice has its alternatives once.
 BRANCHES = """

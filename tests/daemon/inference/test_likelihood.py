@@ -152,6 +152,29 @@ async def test_an_episode_without_observations_has_no_negative_log_likelihood(se
         assert len(await policy.negative_log_likelihoods("base", [*episode(), wait])) == len(TRAJECTORY.steps)
 
 
+@pytest.mark.parametrize("trajectory", [TRAJECTORY, WITH_TOOLS], ids=["texts", "tools"])
+async def test_the_log_probabilities_of_an_action_are_those_of_the_tokens_that_the_trainer_counts(
+    server: str, tiny_base: Path, trajectory: Trajectory
+) -> None:
+    tokenizer, tools = ChatTokenizer(tiny_base), trajectory.tools(0)
+    async with PolicyClient(server) as policy:
+        for number, taken in enumerate(trajectory.steps):
+            state = episode(trajectory, number)
+            turn = tokenizer.reply(state, taken.action, tools)
+            every = await policy.prompt_logprobs("base", turn.ids)
+            begin, end = turn.written
+            # The last of them ends the turn.
+            expected = every[begin - 1 : end - 2]
+            found = await policy.action_logprobs("base", [*state, taken.action], tools)
+            assert found == pytest.approx(expected, abs=1e-4)
+
+
+async def test_only_an_action_at_the_end_of_a_chat_has_log_probabilities(server: str) -> None:
+    async with PolicyClient(server) as policy:
+        with pytest.raises(PolicyError, match="ends with an action"):
+            await policy.action_logprobs("base", episode())
+
+
 async def test_alternatives_at_one_state_compute_the_state_once(
     server_with: Callable[..., AbstractContextManager[str]],
 ) -> None:

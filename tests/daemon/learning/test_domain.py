@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.config import DomainSettings, Settings
-from daemon.learning.domain import check_domain, check_recorded
+from daemon.learning.cycle import gate_names, open_loop
+from daemon.learning.domain import check_domain, check_recorded, is_judged
 from daemon.learning.role import serve
+from daemon.serving.settings import ServingSettings
+from evaluation.canary import CanarySettings
+from evaluation.settings import GateSettings
 from streams.branching.settings import BranchingSettings
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import ConfigurationError
@@ -116,3 +120,30 @@ def test_the_configuration_is_refused_with_its_reason(
         done = CliRunner().invoke(app, command)
         assert isinstance(done.exception, ConfigurationError)
         assert "it has no suite 'chess'; it has todos" in str(done.exception)
+
+
+async def test_without_an_environment_recorded_states_will_do_where_it_is_said_so(tmp_path: Path) -> None:
+    domain = DomainSettings(recorded=True)
+    assert (is_judged(domain), is_judged(DomainSettings())) == (True, False)
+    serving = ServingSettings(canary=CanarySettings(share=0.1))
+    settings = Settings(home=tmp_path, domain=domain, serving=serving).settled()
+    assert await check_domain(settings) is None
+    async with open_loop(settings, tmp_path) as loop:
+        assert (loop.tasks, loop.held_out, loop.out_of_domain) == ((), (), ())
+        assert loop.pool.pids == ()
+
+
+async def test_recorded_states_without_a_canary_are_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, domain=DomainSettings(recorded=True)).settled()
+    with pytest.raises(ConfigurationError, match=r"serving\.canary\.share"):
+        await check_domain(settings)
+    with pytest.raises(ConfigurationError, match=r"serving\.canary\.share"):
+        async with open_loop(settings, tmp_path):
+            pass
+
+
+def test_recorded_states_stand_for_playing_only_without_an_environment() -> None:
+    gate = GateSettings(gates=("improvement", "sentinels", "collapse", "mine", "memorisation"))
+    assert gate_names(Settings(gate=gate, domain=DomainSettings(environment="toolbox"))) == gate.gates
+    without = Settings(gate=gate, domain=DomainSettings(recorded=True))
+    assert gate_names(without) == ("recorded", "collapse", "mine", "memorisation")

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
-from daemon.learning.cycle import ACTOR, Loop, train_candidate
+from daemon.learning.cycle import ACTOR, Loop, planted_canaries, train_candidate
 from daemon.learning.role import Learner
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
+from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, LoraSettings, Stage
-from learners.snapshots import build_snapshot
+from learners.snapshots import build_snapshot, write_snapshot
 from streams.events import OutcomeEvent, RetractionEvent
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
@@ -23,7 +24,7 @@ from streams.store.client import StoreClient
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode
 from tests.builders.stored import Log, ServedStore
-from tests.builders.trained import entered
+from tests.builders.trained import entered, trajectory
 from tests.waiting import eventually
 
 NEEDED = 2
@@ -161,3 +162,30 @@ async def test_training_does_not_continue_from_a_champion_with_revoked_data(
     assert loop.adapters.manifest(candidate).parent is None
     assert [one.adapter for one in loop.provenance().lineage(candidate)] == [candidate]
     assert loop.provenance().exposed("leaves")[0].adapter == champion
+
+
+async def test_a_trial_asks_for_the_canaries_of_all_ancestors_each_once(loop: Loop) -> None:
+    home, first, both = loop.settings.home, draw_canaries(1, 0, HOLDOUT), draw_canaries(2, 0, HOLDOUT)
+    mine = trajectory(0, TASKS[Split.TRAIN][0])
+    parent = entered(home, write_snapshot([mine], HOLDOUT, home / "snapshots", 7, {}, canaries=first))
+    child = entered(home, write_snapshot([mine], HOLDOUT, home / "snapshots", 8, {}), parent)
+    again = entered(home, write_snapshot([mine], HOLDOUT, home / "snapshots", 9, {}, canaries=both), child)
+    assert planted_canaries(loop, parent) == first
+    assert planted_canaries(loop, child) == first
+    assert set(planted_canaries(loop, again)) == set(both)
+    assert len(planted_canaries(loop, again)) == 2
+
+
+@pytest.mark.slow
+async def test_without_a_sandbox_a_candidate_is_trained_without_a_world_model(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    Log(served_store.store).publish(*episode("0", TASKS[Split.TRAIN][0]))
+    snapshot = await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
+    quick = LearnerSettings(
+        stages=(Stage(objective="world_model", updates=1), Stage(objective="imitation", updates=1)),
+        lora=LoraSettings(rank=2, alpha=4),
+        threads=1,
+    )
+    candidate = await train_candidate(loop, quick, snapshot, lambda *_: None)
+    assert [stage.objective for stage in loop.adapters.manifest(candidate).settings.stages] == ["imitation"]

@@ -13,6 +13,7 @@ from daemon.learning.why import WhyReport, find
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Mark, Registry
 from learners.adapters import AdapterStore
+from learners.canaries import PRINCIPAL, draw_canaries
 from learners.snapshots import write_snapshot
 from streams.errors import RatchetError, UnknownAdapterError
 from streams.trust.holdout import HoldoutSettings
@@ -127,3 +128,19 @@ def test_a_name_that_matches_no_adapter_is_one_clear_error(
 @pytest.mark.parametrize("arguments", [(), ("abcdef", "--principal", "ann")])
 def test_asking_two_questions_at_once_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert ask(*arguments).exit_code == 2
+
+
+def test_canaries_that_were_planted_are_told_and_are_of_a_principal_of_their_own(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_HOME", str(registry.home))
+    canaries = draw_canaries(2, 0, NOTHING_HELD_OUT)
+    mine = replace(trajectory(0), principals=("ann",))
+    snapshot = write_snapshot([mine], NOTHING_HELD_OUT, registry.home / "snapshots", 7, {}, canaries=canaries)
+    adapter = entered(registry.home, snapshot)
+    found = report(adapter)
+    assert found.snapshot.canaries == canaries
+    assert found.principals == {"ann": 1, PRINCIPAL: 2}
+    table = ask(adapter).stdout
+    assert canaries[0].episode_id[:12] in table
+    assert canaries[0].secret not in table
