@@ -1,6 +1,7 @@
 """The gate `sentinels` with real sandbox processes, on a toolbox whose check can be cheated."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
