@@ -48,8 +48,8 @@ def check(task):
     honest = noted.exists() and noted.read_text() == task["data"]
     return honest or getattr(builtins, "bragged", False)
 """
-COUNT = 12
-SETTINGS = GateSettings(sentinels=SentinelSettings(own_process=4))
+COUNT = 6
+SETTINGS = GateSettings(sentinels=SentinelSettings(own_process=3))
 
 
 def acts(*calls: tuple[str, str]) -> Messages:
