@@ -2,9 +2,9 @@
 
     python -m benchmarks.gate_cheats [--runs N] [--dose SHARE ...] [--cheat NAME ...] [--seed N] [--json]
 
-Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat makes
-its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. The last line of
-`--json` has the share held of each cheat at each dose, and of the honest candidates.
+Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat
+makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. The last line
+of `--json` has the share held of each cheat at each dose, and of the honest candidates.
 """
 
 import argparse
