@@ -18,12 +18,14 @@ import structlog
 from daemon.config import Settings
 from daemon.learning.domain import check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
+from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
+from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
 from daemon.serving.control_client import ControlClient
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.improvement import expected_of
 from evaluation.gates.registry import load_gates
 from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
@@ -189,10 +191,13 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     status = await loop.control.status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
+    # What is played after this has its alpha in the log.
+    reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:
-        report = await _hold_trial(loop, Competitor(status.champion, status.served), Competitor(candidate, name), watch)
+        champion = Competitor(status.champion, status.served)
+        report = await _hold_trial(loop, champion, Competitor(candidate, name), reserved, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -216,8 +221,11 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     return cycle
 
 
-async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
+async def _hold_trial(
+    loop: Loop, champion: Competitor, candidate: Competitor, reserved: Reservation, watch: Watcher
+) -> GateReport:
     settings = loop.settings.gate
+    results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
     harness = (await loop.pool.describe()).harness
     evidence = Evidence(
         arena=Arena(loop.policy, loop.pool, harness, settings.rollouts),
@@ -225,10 +233,11 @@ async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, w
         champion=champion,
         anchor=Competitor(BASE, BASE),
         base=Competitor(BASE, BASE),
-        tasks=TaskLists(selection=loop.held_out),
-        alpha=settings.alpha,
+        tasks=TaskLists(selection=loop.held_out, played=reserved.gate - 1),
+        alpha=reserved.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        expected=expected_of(results),
     )
     verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
     return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from evaluation.arena import Arena
 from evaluation.gates.verdict import GateResult
+from evaluation.power import ASSUMED, Expected
 from evaluation.rollouts import Pair
 from streams.events import Task
 from streams.trust.holdout import HoldoutSettings
@@ -31,13 +32,15 @@ class TaskLists:
     """The held-out tasks that gates may play, each list in the order in which it is to be played.
 
     `selection` tasks judge every candidate; `confirmation` tasks are fresh: few candidates ever meet them. `golden` are
-    those that the operator pinned. `unsolvable` are tasks that only a cheat solves.
+    those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of gates
+    that played the selection list before: what was learned from their reports may have been learned for the list.
     """
 
     selection: tuple[Task, ...]
     confirmation: tuple[Task, ...] = ()
     golden: tuple[Task, ...] = ()
     unsolvable: tuple[Task, ...] = ()
+    played: int = 0
 
     def everything(self) -> tuple[Task, ...]:
         """The tasks of all lists."""
@@ -50,7 +53,7 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned.
+    what the gates before this one returned. `expected` is how two adapters play, as far as earlier gates tell.
     """
 
     arena: Arena
@@ -64,6 +67,7 @@ class Evidence:
     progress: Progress = lambda gate, done, total: None
     pairs: list[Pair] = field(default_factory=list)
     results: list[GateResult] = field(default_factory=list)
+    expected: Expected = ASSUMED
 
 
 class Gate(Protocol):
