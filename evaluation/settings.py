@@ -15,7 +15,7 @@ class RolloutSettings(FrozenModel):
     """Settings of rollouts on held-out tasks. Both sides of a comparison are always played alike."""
 
     sampling: Sampling = Field(default=Sampling(), description="Greedy by default, so that a verdict can be repeated.")
-    concurrency: int = Field(default=64, ge=1, description="Tasks played at once; the pool must hold as many sessions.")
+    concurrency: int = Field(default=64, ge=1, description="Tasks played at once; each has a session in a sandbox.")
 
 
 class ImprovementSettings(FrozenModel):
@@ -61,6 +61,9 @@ class GateSettings(FrozenModel):
     )
     improvement: ImprovementSettings = ImprovementSettings()
     rollouts: RolloutSettings = RolloutSettings()
+    most_excluded: float = Field(
+        default=0.02, ge=0, le=1, description="Largest share of a gate's tasks that may fail to be played to their end."
+    )
 
 
 class ProbeSettings(FrozenModel):

@@ -18,6 +18,7 @@ import structlog
 from daemon.config import Settings
 from daemon.learning.domain import check_recorded, domain_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
+from daemon.registry.approval import state_after
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -27,7 +28,6 @@ from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.registry import load_gates
-from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
 from evaluation.rollouts import Pair
 from evaluation.trial import hold_trial
@@ -48,11 +48,6 @@ from streams.trust.holdout import Split
 log = structlog.get_logger()
 
 ACTOR = "learner"
-_STATES = {
-    Verdict.PROMOTE: State.APPROVED,
-    Verdict.REJECT: State.REJECTED,
-    Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
-}
 
 
 class Phase(StrEnum):
@@ -182,7 +177,7 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
-    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won.
+    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won and may.
 
     `began` is when the cycle did, on the monotonic clock.
     """
@@ -201,13 +196,26 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
-    registry.enter(candidate, _STATES[report.verdict], ACTOR, report.reason)
+    return await conclude(loop, candidate, status.champion, report, began)
+
+
+async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport, began: float) -> CycleReport:
+    """Record what the trial against `champion` found, and promote `candidate` if it won and no person is to be asked.
+
+    A candidate that won against a champion that does not serve any more has proved nothing about the one that does.
+    """
+    registry = loop.registry
+    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval)
+    if state is State.APPROVED and registry.refs().champion != champion:
+        state = State.INCONCLUSIVE
+        reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."
+    registry.enter(candidate, state, ACTOR, reason, against=champion)
     cycle = CycleReport(
         cycle=len([entry for entry in registry.audit.read() if entry.cycle]) + 1,
         adapter=candidate,
-        champion=status.champion,
+        champion=champion,
         verdict=report.verdict,
-        reason=report.reason,
+        reason=reason,
         champion_success=report.held_out.champion.success if report.held_out else None,
         candidate_success=report.held_out.candidate.success if report.held_out else None,
         tasks=report.held_out.candidate.tasks if report.held_out else 0,
@@ -215,9 +223,12 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         seconds=time.monotonic() - began,
     )
     await loop.control.record_cycle(cycle)
-    if report.verdict is Verdict.PROMOTE:
-        await loop.control.promote(PromoteRequest(digest=candidate, reason=report.reason, actor=ACTOR))
-    log.info("verdict", adapter=candidate, verdict=report.verdict.value, reason=report.reason)
+    log.info("verdict", adapter=candidate, verdict=report.verdict.value, state=state.value, reason=reason)
+    if state is State.APPROVED:
+        await loop.control.promote(PromoteRequest(digest=candidate, reason=reason, actor=ACTOR))
+    if state is State.HELD:
+        remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
+        log.warning("a candidate waits for a person", adapter=candidate, reason=reason, remedy=remedy)
     return cycle
 
 

@@ -42,9 +42,10 @@ class Action(StrEnum):
 class AuditEvent(FrozenModel):
     """An audited action: `actor` did `action` to the adapter `subject`, because of `reason`.
 
-    `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
-    retraction, or of the withdrawal of trust, for which `subject` is to be trained again: the log cannot forget, so it
-    never names a principal. `reserved` is the alpha of the gate that `subject` is about to play.
+    `state` is what `subject` became by it, `replaced` the adapter that served before. `against` is the champion that
+    `subject` was judged against. `retraction` is the id of the retraction, or of the withdrawal of trust, for which
+    `subject` is to be trained again: the log cannot forget, so it never names a
+    principal. `reserved` is the alpha of the gate that `subject` is about to play.
     """
 
     actor: str
@@ -55,6 +56,7 @@ class AuditEvent(FrozenModel):
     replaced: str | None = None
     cycle: CycleReport | None = None
     retraction: str | None = None
+    against: str | None = None
     reserved: Reservation | None = None
 
 

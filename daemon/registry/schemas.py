@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
@@ -62,6 +62,32 @@ class PromoteRequest(FrozenModel):
     actor: str = Field(min_length=1)
 
 
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DecisionRequest(FrozenModel):
+    """The decision of the person `actor` on a candidate that waits for one."""
+
+    digest: Digest
+    reason: Said
+    actor: Said
+
+
+class HeldAdapter(FrozenModel):
+    """A candidate that waits for a person: since when and why, and when it lapses.
+
+    `against` is the champion that it was judged against. `obstacle` says why approving it would be refused now; None
+    where nothing stands against it.
+    """
+
+    adapter: Digest
+    since: AwareDatetime
+    lapses: AwareDatetime
+    reason: str
+    against: Adapter | None
+    obstacle: str | None
+
+
 class RollbackRequest(FrozenModel):
     """Without `to`, what served before the champion serves again."""
 
@@ -101,7 +127,8 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway, None for one of an older version.
+    asked; `capture` what became of the calls at the gateway, None for one of an older version. `held` are the
+    candidates that wait for a person, the one that has waited longest first.
     """
 
     alias: str
@@ -117,3 +144,4 @@ class StatusReport(FrozenModel):
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
+    held: tuple[HeldAdapter, ...] = ()

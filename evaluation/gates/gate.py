@@ -69,6 +69,10 @@ class Evidence:
     results: list[GateResult] = field(default_factory=list)
     expected: Expected = ASSUMED
 
+    def adapters(self) -> dict[str, str]:
+        """The adapters that may play, by the names that the server has them under."""
+        return {each.served: each.adapter for each in (self.base, self.anchor, self.champion, self.candidate)}
+
 
 class Gate(Protocol):
     """One condition of a promotion.

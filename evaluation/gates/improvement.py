@@ -13,7 +13,7 @@ import structlog
 from evaluation.gates.gate import Evidence, Progress
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.power import Expected, PairedCounts
-from evaluation.rollouts import Pair
+from evaluation.rollouts import paired
 from evaluation.sequential import Outcome, SequentialTest
 from evaluation.settings import GateSettings
 from evaluation.stages import ENOUGH_POWER, Plan, Stage, StageName, planned
@@ -138,7 +138,7 @@ class Improvement:
             told.done += len(tasks)
             by_candidate = await evidence.arena.play(tasks, evidence.candidate.served, told.report)
             told.done += len(tasks)
-            pairs = [Pair(*played) for played in zip(tasks, by_champion, by_candidate, strict=True)]
+            pairs = paired(tasks, by_champion, by_candidate)
             evidence.pairs += pairs
             test.add(unit_results(pairs, own.measure))
             outcome = test.outcome(is_last=start + own.block >= len(stage.units))
