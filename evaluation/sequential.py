@@ -53,9 +53,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for level in (self.better, self.exact, self.worse):
-            # Written so that NaN is refused.
-            if not np.all((np.asarray(level) >= 0) & (np.asarray(level) < 1)):
-                raise GateError(f"{level!r} is not a probability of error: it must be from 0 to below 1")
+            _check(level)
 
     @classmethod
     def spending(cls, alpha: float | Numbers, *, graded: bool, worse: float = 0.05, gain: float | None = None) -> Self:
@@ -63,9 +61,16 @@ class Rule:
 
         Graded units, which have results between -1 and 1, have no exact test: the e-process has the whole of it.
         """
+        _check(alpha)
         if graded:
             return cls(better=alpha, worse=worse, gain=gain)
         return cls(better=alpha / 2, exact=alpha / 2, worse=worse, gain=gain)
+
+
+def _check(level: float | Numbers) -> None:
+    # Written so that NaN is refused.
+    if not np.all((np.asarray(level) >= 0) & (np.asarray(level) < 1)):
+        raise GateError(f"{level!r} is not a probability of error: it must be from 0 to below 1")
 
 
 @dataclass(frozen=True, slots=True)

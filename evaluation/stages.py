@@ -1,11 +1,16 @@
-"""The stages of the gate `improvement`, planned before it plays: which units, by which rule, with what power."""
+"""The stages of the gate `improvement`, planned before it plays: which units, by which rule, with what power.
 
+A list that gates have played may be known to whoever trains: what it shows is overstated. So proofs are on fresh tasks
+as long as there are any, and where those are few, a used list decides whether they are spent.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from evaluation.power import ASSUMED, Expected, power
-from evaluation.sequential import Rule
+from evaluation.sequential import Outcome, Rule, Tally, outcomes
 from evaluation.settings import GateSettings
 from evaluation.units import Unit, is_graded
 
@@ -16,9 +21,10 @@ _PASSED_AT_ONCE = 0.05
 
 
 class StageName(StrEnum):
-    """The stages there are. Only `list` and `confirmation` promote; what passes the `screening` is then confirmed."""
+    """The stages there are. `used` is a list that gates have played; what passes the `screening` is to be confirmed."""
 
-    LIST = "list"
+    FRESH = "fresh"
+    USED = "used"
     SCREENING = "screening"
     CONFIRMATION = "confirmation"
 
@@ -31,6 +37,11 @@ class Stage:
     units: tuple[Unit, ...]
     rule: Rule
     power: float
+
+    def can_prove(self) -> bool:
+        """Whether a candidate that wins every unit is proved."""
+        wins = len(self.units)
+        return bool(wins) and outcomes(Tally.of_counts(wins, wins, 0), self.rule, is_last=True) == Outcome.BETTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +56,35 @@ class Plan:
 
     @property
     def power(self) -> float:
-        product = 1.0
-        for stage in self.stages:
-            product *= stage.power
-        return product
+        return math.prod(stage.power for stage in self.stages)
 
 
 def planned(
     selection: Sequence[Unit],
+    fresh: Sequence[Unit],
     confirmation: Sequence[Unit],
     alpha: float,
     settings: GateSettings,
-    *,
-    is_fresh: bool = True,
     expected: Expected = ASSUMED,
 ) -> Plan:
-    """The plan of a gate on units in their order. `is_fresh` says that no gate has played `selection` before.
+    """The plan of a gate on units in their order; `alpha` is spent in its last stage.
 
-    A fresh list that is long enough proves by itself. A used one, and one too short, where that gives more power, only
-    screens: then `confirmation` proves, and `alpha` is spent there.
+    `fresh` are those of `selection` that no gate has played, `confirmation` others that none has. Fresh units that are
+    enough prove alone. Where they are few, that has the more power is chosen: the fresh ones alone, or a screening on
+    the selection that spends `confirmation` only on what passes. A used list proves where nothing fresh could.
     """
-    direct = _stage(StageName.LIST, selection, alpha, settings, expected)
-    alone = Plan((direct,), settings.gain)
-    if not confirmation or (is_fresh and direct.power >= ENOUGH_POWER):
+
+    def plan(*stages: tuple[StageName, Sequence[Unit]]) -> Plan:
+        return Plan(tuple(_stage(*stage, alpha, settings, expected) for stage in stages), settings.gain)
+
+    alone = plan((StageName.FRESH, fresh))
+    if alone.power >= ENOUGH_POWER:
         return alone
-    screening = _stage(StageName.SCREENING, selection, alpha, settings, expected)
-    both = Plan((screening, _stage(StageName.CONFIRMATION, confirmation, alpha, settings, expected)), settings.gain)
-    return alone if is_fresh and alone.power >= both.power else both
+    if len(fresh) + len(confirmation) >= settings.improvement.max_tasks:
+        return plan((StageName.FRESH, (*fresh, *confirmation)))
+    confirmed = plan((StageName.SCREENING, selection), (StageName.CONFIRMATION, confirmation))
+    options = [option for option in (alone, confirmed) if option.stages[-1].can_prove()]
+    return max(options, key=lambda option: option.power, default=None) or plan((StageName.USED, selection))
 
 
 def _stage(name: StageName, units: Sequence[Unit], alpha: float, settings: GateSettings, expected: Expected) -> Stage:

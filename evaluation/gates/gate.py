@@ -32,8 +32,9 @@ class TaskLists:
     """The held-out tasks that gates may play, each list in the order in which it is to be played.
 
     `selection` tasks judge every candidate; `confirmation` tasks are fresh: few candidates ever meet them. `golden` are
-    those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of gates
-    that played the selection list before: what was learned from their reports may have been learned for the list.
+    those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of trials
+    before this one that played tasks of the selection list, and `fresh` are the ids of tasks that none has played; None
+    where no account is kept: then those of `confirmation` are, and those of `selection` as long as `played` is 0.
     """
 
     selection: tuple[Task, ...]
@@ -41,6 +42,13 @@ class TaskLists:
     golden: tuple[Task, ...] = ()
     unsolvable: tuple[Task, ...] = ()
     played: int = 0
+    fresh: frozenset[str] | None = None
+
+    def unplayed(self) -> frozenset[str]:
+        """The ids of the tasks of `selection` and `confirmation` that no trial has played."""
+        if self.fresh is not None:
+            return self.fresh
+        return frozenset(task.task_id for task in (*self.confirmation, *(() if self.played else self.selection)))
 
     def everything(self) -> tuple[Task, ...]:
         """The tasks of all lists."""

@@ -46,7 +46,7 @@ def judged(plan: Plan, stage: Stage, test: SequentialTest, outcome: Outcome, not
     evidence = f"evidence {better:.2g}, asked for {_asked(float(rule.better))}"
     if is_exact:
         evidence += f"; p = {mcnemar_exact(wins, losses):.2g}, asked for {float(rule.exact):.2g} at the last task"
-    where = "" if stage.name is StageName.LIST else f" ({stage.name.value})"
+    where = "" if stage.name in (StageName.FRESH, StageName.USED) else f" ({stage.name.value})"
     verdict, said = Verdict.INCONCLUSIVE, "is neither significantly better nor worse"
     if outcome is Outcome.BETTER and stage is plan.stages[-1] and stage.name is not StageName.SCREENING:
         verdict, said = Verdict.PROMOTE, "is better than the champion"
@@ -111,7 +111,7 @@ class Improvement:
         return result.model_copy(update={"figures": result.figures | more})
 
     def _plan(self, evidence: Evidence) -> Plan:
-        selection, confirmation = (
+        selection, others = (
             in_keyed_order(units_of(tasks), evidence.holdout.key, evidence.candidate.adapter)
             for tasks in (evidence.tasks.selection, evidence.tasks.confirmation)
         )
@@ -120,14 +120,12 @@ class Improvement:
                 f"{len(evidence.tasks.selection)} tasks are too few for a verdict: the gate asks for "
                 f"{self._settings.min_tasks}, hold out more"
             )
-        return planned(
-            selection,
-            confirmation,
-            evidence.alpha,
-            self._settings,
-            is_fresh=evidence.tasks.played == 0,
-            expected=evidence.expected,
+        unplayed = evidence.tasks.unplayed()
+        fresh, confirmation = (
+            [unit for unit in units if all(task.task_id in unplayed for task in unit.tasks)]
+            for units in (selection, others)
         )
+        return planned(selection, fresh, confirmation, evidence.alpha, self._settings, evidence.expected)
 
     async def _play(self, stage: Stage, evidence: Evidence, told: "_Told") -> tuple[SequentialTest, Outcome]:
         own, test, outcome = self._settings.improvement, SequentialTest(stage.rule), Outcome.CONTINUE
@@ -195,9 +193,9 @@ def _note(plan: Plan, evidence: Evidence) -> str:
             f" The power for a gain of {plan.gain:g} with {units} tasks at alpha {evidence.alpha:.2g} is only "
             f"{plan.power:.2f}: hold out more tasks."
         )
-    if evidence.tasks.played and plan.stages[-1].name is StageName.LIST:
+    if plan.stages[-1].name is StageName.USED:
         note += (
-            f" {evidence.tasks.played} gates played this list before, and no fresh tasks confirm: "
+            f" {evidence.tasks.played} gates played this list before, and too few fresh tasks are left to confirm: "
             "success on it may be overstated."
         )
     return note
