@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,17 @@ _RUNS = 2000
 # Fewer tasks than these tell less than what is assumed.
 _ENOUGH = 100
 _EDGE = 0.02
+
+
+def paired_rates(base: Any, gain: Any, phi: float) -> tuple[Any, Any]:
+    """The shares of tasks that only the candidate and that only the champion solves; arguments may be arrays.
+
+    The champion solves a share of `base`, the candidate `gain` more of them, and `phi` is the correlation of the two.
+    """
+    better = np.clip(base + gain, 0, 1)
+    both = base * better + phi * np.sqrt(base * (1 - base) * better * (1 - better))
+    both = np.clip(both, np.maximum(base + better - 1, 0), np.minimum(base, better))
+    return better - both, base - both
 
 
 class PairedCounts(NamedTuple):
@@ -56,11 +67,8 @@ class Expected:
 
     def rates(self, gain: float) -> tuple[float, float]:
         """The shares of wins and losses if the candidate's success is higher by `gain`."""
-        base = min(max(self.base, _EDGE), 1 - _EDGE)
-        better = min(max(base + gain, 0.0), 1.0)
-        both = base * better + self.phi * math.sqrt(base * (1 - base) * better * (1 - better))
-        both = min(max(both, base + better - 1, 0.0), base, better)
-        return better - both, base - both
+        win, loss = paired_rates(min(max(self.base, _EDGE), 1 - _EDGE), gain, self.phi)
+        return float(win), float(loss)
 
 
 ASSUMED = Expected()

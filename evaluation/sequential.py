@@ -49,7 +49,7 @@ class Rule:
     worse: float = 0.05
     gain: float | None = None
     futile_after: int = 96
-    errors: float = 2.3
+    errors: float = 2.1
 
     def __post_init__(self) -> None:
         for level in (self.better, self.exact, self.worse):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from evaluation.power import ASSUMED, Expected, power
-from evaluation.sequential import Outcome, Rule, Tally, outcomes
+from evaluation.sequential import Numbers, Outcome, Rule, Tally, outcomes
 from evaluation.settings import GateSettings
 from evaluation.units import Unit, is_graded
 
@@ -87,14 +87,18 @@ def planned(
     return max(options, key=lambda option: option.power, default=None) or plan((StageName.USED, selection))
 
 
+def rule_of(name: StageName, alpha: float | Numbers, settings: GateSettings, *, graded: bool = False) -> Rule:
+    """The rule of the stage of that name; `alpha`, which may be an array, is spent by all but a screening."""
+    own = settings.improvement
+    if name is not StageName.SCREENING:
+        return Rule.spending(alpha, graded=graded, worse=own.reject_alpha, gain=settings.gain)
+    if graded:
+        return Rule(better=own.screen, worse=own.reject_alpha, gain=settings.gain)
+    return Rule(better=_PASSED_AT_ONCE, exact=own.screen, worse=own.reject_alpha, gain=settings.gain)
+
+
 def _stage(name: StageName, units: Sequence[Unit], alpha: float, settings: GateSettings, expected: Expected) -> Stage:
     own = settings.improvement
     played = tuple(units[: own.max_tasks])
-    graded = is_graded(played, own.measure)
-    if name is not StageName.SCREENING:
-        rule = Rule.spending(alpha, graded=graded, worse=own.reject_alpha, gain=settings.gain)
-    elif graded:
-        rule = Rule(better=own.screen, worse=own.reject_alpha, gain=settings.gain)
-    else:
-        rule = Rule(_PASSED_AT_ONCE, exact=own.screen, worse=own.reject_alpha, gain=settings.gain)
+    rule = rule_of(name, alpha, settings, graded=is_graded(played, own.measure))
     return Stage(name, played, rule, power(rule, expected, settings.gain, len(played), own.block))

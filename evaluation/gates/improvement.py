@@ -30,11 +30,19 @@ _MOST_LOG = 690.0
 log = structlog.get_logger()
 
 
-def judged(plan: Plan, stage: Stage, test: SequentialTest, outcome: Outcome, note: str = "") -> GateResult:
+def judged(
+    plan: Plan,
+    stage: Stage,
+    test: SequentialTest,
+    outcome: Outcome,
+    note: str = "",
+    on_used_list: Verdict = Verdict.HOLD,
+) -> GateResult:
     """The verdict of a gate that ended in `stage` with `outcome`, and what it rests on.
 
     A win is a unit in which the candidate did better, a loss one in which the champion did; others are ties. The
-    p-values are those of McNemar's exact test, where there is one; only the last look may be judged by them.
+    p-values are those of McNemar's exact test, where there is one; only the last look may be judged by them. Proof on a
+    used list is `on_used_list`.
     """
     tally, rule = test.tally, test.rule
     units, wins, losses = int(tally.units), int(tally.wins), int(tally.losses)
@@ -49,7 +57,8 @@ def judged(plan: Plan, stage: Stage, test: SequentialTest, outcome: Outcome, not
     where = "" if stage.name in (StageName.FRESH, StageName.USED) else f" ({stage.name.value})"
     verdict, said = Verdict.INCONCLUSIVE, "is neither significantly better nor worse"
     if outcome is Outcome.BETTER and stage is plan.stages[-1] and stage.name is not StageName.SCREENING:
-        verdict, said = Verdict.PROMOTE, "is better than the champion"
+        verdict = on_used_list if stage.name is StageName.USED else Verdict.PROMOTE
+        said = "is better than the champion"
     elif outcome is Outcome.WORSE:
         verdict, said = Verdict.REJECT, "is worse than the champion"
         evidence = f"evidence {worse:.2g} against it, asked for {_asked(rule.worse)}"
@@ -100,7 +109,7 @@ class Improvement:
             if outcome is not Outcome.BETTER:
                 break
         told.end()
-        result = judged(plan, stage, test, outcome, note)
+        result = judged(plan, stage, test, outcome, note, Verdict(self._settings.improvement.used_list))
         pairs = evidence.pairs[before:]
         more = {
             "alpha": evidence.alpha,

@@ -215,9 +215,11 @@ async def test_what_does_not_pass_the_screening_costs_no_fresh_task() -> None:
     assert (worse.verdict, worse.figures["stage"]) == (Verdict.REJECT, "screening")
 
 
-async def test_a_used_list_without_fresh_tasks_is_told_of() -> None:
+async def test_proof_on_a_used_list_without_fresh_tasks_is_held_for_a_person() -> None:
     result = await judged(used(187, 0, better_on(*range(187))))
-    assert (result.verdict, result.figures["stage"]) == (Verdict.PROMOTE, "used")
+    assert (result.verdict, result.figures["stage"]) == (Verdict.HOLD, "used")
+    trusting = GateSettings(min_tasks=1, improvement=ImprovementSettings(used_list="PROMOTE"))
+    assert (await judged(used(187, 0, better_on(*range(187))), trusting)).verdict is Verdict.PROMOTE
     assert "3 gates played this list before" in result.reason
 
 
