@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.settings import Spending
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -41,6 +42,18 @@ class CycleReport(FrozenModel):
         rest = {name: value for name, value in given.items() if name != "p_value"}
         only = {"gate": "improvement", "verdict": rest.get("verdict"), "reason": rest.get("reason")}
         return {**rest, "gates": ({**only, "figures": {"p_better": given["p_value"]}},)}
+
+
+class Reservation(FrozenModel):
+    """The probability `alpha` of a wrong promotion that a gate against `champion` may spend.
+
+    `gate` numbers the reservations of an installation; `spending` is the procedure that `alpha` follows from.
+    """
+
+    gate: int = Field(ge=1)
+    champion: Adapter
+    alpha: FiniteFloat = Field(ge=0, lt=1)
+    spending: Spending
 
 
 class PromoteRequest(FrozenModel):
