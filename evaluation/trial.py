@@ -35,8 +35,8 @@ async def hold_trial(
             continue
         evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
         result = await _judged(gate, evidence)
-        if evidence.arena.account.outage is not None:
-            raise evidence.arena.account.outage
+        if (outage := evidence.arena.account.outage) is not None:
+            raise outage if isinstance(outage, RatchetError) else GateError(f"nothing can be played: {outage!r}")
         evidence.results.append(_with_exclusions(result, evidence, most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)
