@@ -18,7 +18,7 @@ from evaluation.rollout_log import Entry, Key, RolloutLog
 from evaluation.rollouts import Account, Exclusion, Played, Rollout
 from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
-from streams.errors import PolicyError, SandboxGoneError
+from streams.errors import ContextLengthError, PolicyError, SandboxGoneError
 from streams.events import Task
 from streams.ids import content_id
 from streams.policy.client import PolicyClient
@@ -51,9 +51,9 @@ class Arena:
     account: Account = field(default_factory=Account)
     able: set[str] = field(default_factory=set)
 
-    def for_gate(self, gate: str) -> Self:
+    def for_gate(self, gate: str, adapters: Mapping[str, str]) -> Self:
         """The same arena as the gate of that name plays in it, with an account of its own."""
-        return replace(self, gate=gate, account=Account())
+        return replace(self, gate=gate, adapters=adapters, account=Account())
 
     async def play(
         self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
@@ -65,19 +65,14 @@ class Arena:
         longer than the server takes ends there, as one in production would.
 
         `on_progress` is told the tasks finished so far and the tasks in all. Raises `PolicyError` when the server is
-        down or does not have the model, and the error of a task when the model could not play a single one.
+        down or does not have the model, the error of a task when no model could ever play a single one, and `GateError`
+        when the record cannot be written. That is an `outage` in the account: it says nothing about the model.
         """
         side = _Side(self, model, tasks)
         await side.play(on_progress or (lambda done, total: None))
         played = side.played()
         self.account.add(played)
         return played
-
-    async def end(self, models: Sequence[str]) -> None:
-        """End the sandbox processes in which `models` have played."""
-        for model in models:
-            await self.pool.end_group(model)
-            await self.pool.end_group(_alone(model))
 
     @cached_property
     def conditions(self) -> str:
@@ -115,6 +110,7 @@ class _Side:
                 for _ in range(min(most, len(self._tasks))):
                     workers.create_task(self._work(left, on_progress))
         except ExceptionGroup as failed:
+            self._arena.account.outage = failed.exceptions[0]
             raise failed.exceptions[0] from failed
         self._record_exclusions()
 
@@ -122,9 +118,9 @@ class _Side:
         for number in left:
             self._outcomes[number] = await self._outcome(self._tasks[number], self._keys[number])
             on_progress(len(self._outcomes), len(self._tasks))
-            # Nothing works: that says nothing about any of the tasks.
+            # Nothing works, for anybody: that says nothing about any of the tasks.
             enough = len(self._outcomes) in (len(self._tasks), self._arena.settings.concurrency)
-            if enough and self._failure is not None and self._model not in self._arena.able:
+            if enough and self._failure is not None and not self._arena.able:
                 raise self._failure
 
     def _key(self, task: Task) -> Key | None:
@@ -163,10 +159,10 @@ class _Side:
         async with self._retrying:
             try:
                 return await self._attempt(task, _alone(self._model))
-            except Exception as error:
-                log.warning("a task is excluded", model=self._model, **_about(task, error), exc_info=error)
-                await self._arena.pool.end_group(_alone(self._model))
-                if isinstance(error, PolicyError):
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("a task is excluded", model=self._model, **_about(task, error))
+                await self._arena.pool.end_groups(_alone(self._model))
+                if isinstance(error, PolicyError) and not isinstance(error, ContextLengthError):
                     await self._check_served(error)
                 self._failure = error
                 return Exclusion(task, _about(task, error)["reason"])

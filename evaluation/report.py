@@ -28,12 +28,11 @@ def _without_nulls(message: Message) -> dict[str, Any]:
     return escaped(message).model_dump(mode="json", exclude_none=True)
 
 
+# Whatever an environment gave as a score, the report can be read back: what is not a number is written as `"NaN"`.
+_ODD_SCORES = ConfigDict(ser_json_inf_nan="strings")
+
 # In reports of before an action was a text; they are read too.
 Taken: TypeAlias = tuple[Annotated[Action, PlainSerializer(_without_nulls)], ...]
-
-
-# A score that is not a number is kept, so that a person sees why it was held up. JSON has no such numbers.
-_ANY_NUMBER = ConfigDict(ser_json_inf_nan="strings")
 
 
 class Side(FrozenModel):
@@ -42,7 +41,7 @@ class Side(FrozenModel):
     `invalid_actions` is the share of its actions that the environment did not understand.
     """
 
-    model_config = _ANY_NUMBER
+    model_config = _ODD_SCORES
 
     model: str
     tasks: int
@@ -75,7 +74,7 @@ class Side(FrozenModel):
 class TaskRow(FrozenModel):
     """One task, played by both."""
 
-    model_config = _ANY_NUMBER
+    model_config = _ODD_SCORES
 
     task_id: str
     champion_success: bool

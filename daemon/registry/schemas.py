@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.settings import Spending
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -26,8 +27,8 @@ class CycleReport(FrozenModel):
     champion: Adapter
     verdict: Verdict
     reason: str
-    champion_success: float | None = Field(ge=0, le=1)
-    candidate_success: float | None = Field(ge=0, le=1)
+    champion_success: float | None = Field(default=None, ge=0, le=1)
+    candidate_success: float | None = Field(default=None, ge=0, le=1)
     tasks: int = Field(ge=0)
     gates: tuple[GateResult, ...] = Field(description="What each gate said, in the order in which they were played.")
     seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")
@@ -43,10 +44,48 @@ class CycleReport(FrozenModel):
         return {**rest, "gates": ({**only, "figures": {"p_better": given["p_value"]}},)}
 
 
+class Reservation(FrozenModel):
+    """The probability `alpha` of a wrong promotion that a gate against `champion` may spend.
+
+    `gate` numbers the reservations of an installation; `spending` is the procedure that `alpha` follows from.
+    """
+
+    gate: int = Field(ge=1)
+    champion: Adapter
+    alpha: FiniteFloat = Field(ge=0, lt=1)
+    spending: Spending
+
+
 class PromoteRequest(FrozenModel):
     digest: Digest
     reason: str = Field(min_length=1)
     actor: str = Field(min_length=1)
+
+
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DecisionRequest(FrozenModel):
+    """The decision of the person `actor` on a candidate that waits for one."""
+
+    digest: Digest
+    reason: Said
+    actor: Said
+
+
+class HeldAdapter(FrozenModel):
+    """A candidate that waits for a person: since when and why, and when it lapses.
+
+    `against` is the champion that it was judged against. `obstacle` says why approving it would be refused now; None
+    where nothing stands against it.
+    """
+
+    adapter: Digest
+    since: AwareDatetime
+    lapses: AwareDatetime
+    reason: str
+    against: Adapter | None
+    obstacle: str | None
 
 
 class RollbackRequest(FrozenModel):
@@ -88,7 +127,8 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway, None for one of an older version.
+    asked; `capture` what became of the calls at the gateway, None for one of an older version. `held` are the
+    candidates that wait for a person, the one that has waited longest first.
     """
 
     alias: str
@@ -104,3 +144,4 @@ class StatusReport(FrozenModel):
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
+    held: tuple[HeldAdapter, ...] = ()

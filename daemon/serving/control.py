@@ -11,7 +11,15 @@ from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import (
+    CaptureStatus,
+    Change,
+    CycleReport,
+    DecisionRequest,
+    PromoteRequest,
+    RollbackRequest,
+    StatusReport,
+)
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
@@ -57,6 +65,7 @@ def control_router(
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
+            held=promoter.held(),
         )
 
     @router.get("/history")
@@ -67,6 +76,14 @@ def control_router(
     @router.post("/promote")
     async def promote(request: PromoteRequest) -> Change:
         return await promoter.promote(request.digest, request.actor, request.reason)
+
+    @router.post("/approve")
+    async def approve(request: DecisionRequest) -> Change:
+        return await promoter.approve(request.digest, request.actor, request.reason)
+
+    @router.post("/reject")
+    async def reject(request: DecisionRequest) -> AuditEntry:
+        return registry.reject(request.digest, request.actor, request.reason)
 
     @router.post("/rollback")
     async def rollback(request: RollbackRequest) -> Change:

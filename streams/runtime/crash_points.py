@@ -50,7 +50,6 @@ class CrashPoint(StrEnum):
     VERDICT_BEFORE = "trial.verdict:before"
     VERDICT_AFTER = "trial.verdict:after"
     CYCLE_AFTER = "trial.cycle:after"
-    PROMOTION_AFTER = "trial.promotion:after"
 
 
 def reach(point: CrashPoint) -> None:

@@ -169,8 +169,7 @@ class SandboxPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for group in tuple(self._groups):
-            await self.end_group(group)
+        await self.end_groups("", *self._groups)
         self._monitor.__exit__(kind, error, trace)
 
     @property
@@ -201,12 +200,13 @@ class SandboxPool:
         finally:
             slot.sessions -= 1
 
-    async def end_group(self, group: str) -> None:
-        """End the processes of `group`, and with them its sessions. The next session in it gets a new one."""
-        for slot in self._groups.pop(group, ()):
-            async with slot.starting:
-                if slot.process is not None:
-                    await slot.process.kill("its group was ended")
+    async def end_groups(self, *groups: str) -> None:
+        """End the processes of these groups, without any of all that have a name: the next session gets a new one."""
+        for group in groups or filter(None, tuple(self._groups)):
+            for slot in self._groups.pop(group, ()):
+                async with slot.starting:
+                    if slot.process is not None:
+                        await slot.process.kill("its group was ended")
 
     async def _close(self, session: SandboxSession) -> None:
         """Close a session. A process that is gone takes its sessions with it: nothing that was done there is lost."""

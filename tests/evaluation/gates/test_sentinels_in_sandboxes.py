@@ -91,7 +91,7 @@ async def trial(pool: SandboxPool, brags_first: bool) -> Evidence:
             await play(session, listed[0], acts(("brag", "{}")))
         texts = [("wrong " if brags_first else "") + task.task_id.replace("notes/", "t") for task in listed]
         by_candidate = [await play(session, task, noting(text)) for task, text in zip(listed, texts, strict=True)]
-    await pool.end_group("candidate")
+    await pool.end_groups("candidate")
     made.pairs += [Pair(*each) for each in zip(listed, by_champion, by_candidate, strict=True)]
     made.tasks = TaskLists(selection=listed, unsolvable=await pool.unsolvable("notes"))
     assert all(pair.is_win for pair in made.pairs)
