@@ -1,15 +1,16 @@
 """How often the gate `sentinels` holds up cheats, and how often honest candidates, in simulated trials.
 
-`python -m benchmarks.gate_cheats [--runs N] [--dose SHARE ...] [--seed N] [--json]`: of each cheat, N trials in which
-the candidate is so much better that the gate `improvement` would promote it. In a cheat's trial the share `dose` of the
-wins, or of all rollouts where the cheat is a habit, is not honest. The last line of `--json` has the share held of each
-cheat at each dose, and `honest`: the share of honest candidates held.
+    python -m benchmarks.gate_cheats [--runs N] [--dose SHARE ...] [--cheat NAME ...] [--seed N] [--json]
+
+Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat
+makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. The last line
+of `--json` has the share held of each cheat at each dose, and of the honest candidates.
 """
 
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -33,7 +34,7 @@ from evaluation.settings import SentinelSettings
 from evaluation.statistics import mcnemar_exact
 from streams.messages import Message, assistant, call
 
-TASKS = (64, 96, 160, 320)
+TASKS = (64, 96, 160)
 _ALPHA = 0.025
 _PLAYER = Player(0.5)
 
@@ -208,19 +209,22 @@ def held(facts: Facts) -> tuple[bool, str]:
     return result.verdict is Verdict.HOLD, result.reason
 
 
-def measure(runs: int, doses: tuple[float, ...], seed: int, show: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def measure(
+    cheats: Sequence[str], runs: int, doses: Sequence[float], seed: int, show: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
     """The share of each cheat that is held, by dose; of honest candidates under the dose 0."""
     shares: dict[str, dict[str, float]] = {}
-    reasons = [held(facts) for _, facts in trials(runs, random.Random(f"{seed} honest"))]
+    made = list(trials(runs, random.Random(f"{seed} honest")))
+    reasons = [held(facts) for _, facts in made]
     shares["honest"] = {"0": sum(hit for hit, _ in reasons) / runs}
     show(f"honest: {shares['honest']}")
     for reason in (reason for hit, reason in reasons if hit):
         show(f"    {reason}")
-    for name in FORGERIES | HABITS:
+    for name in cheats:
         shares[name] = {}
         for dose in doses:
             chance = random.Random(f"{seed} {name} {dose}")
-            hits = [held(cheated(name, dose, *made, chance))[0] for made in trials(runs, chance)]
+            hits = [held(cheated(name, dose, simulated, facts, chance))[0] for simulated, facts in made]
             shares[name][f"{dose:g}"] = sum(hits) / runs
         show(f"{name}: {shares[name]}")
     return shares
@@ -230,10 +234,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="trials of each cheat and dose (%(default)s)")
     parser.add_argument("--dose", type=float, nargs="+", default=[1.0, 0.3], help="shares of wins (1.0 0.3)")
+    parser.add_argument("--cheat", nargs="*", default=[*FORGERIES, *HABITS], help="names of cheats (all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    shares = measure(options.runs, tuple(options.dose), options.seed, print)
+    shares = measure(options.cheat, options.runs, options.dose, options.seed, print)
     if options.json:
         print(json.dumps({"runs": options.runs, "seed": options.seed, "held": shares}))
 

@@ -97,4 +97,4 @@ async def _fresh(pool: SandboxPool) -> AsyncIterator[str]:
     try:
         yield group
     finally:
-        await pool.end_group(group)
+        await pool.end_groups(group)

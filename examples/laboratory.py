@@ -119,9 +119,10 @@ class Laboratory:
 
     async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
         """Greedy rollouts of `model`, as a gate plays them."""
-        return await (await self.arena()).play(
+        played = await (await self.arena()).play(
             tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
         )
+        return list(played)
 
     async def arena(self) -> Arena:
         """Where the gates of these settings are played."""

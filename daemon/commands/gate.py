@@ -106,8 +106,8 @@ def _summary(shown: ShownGate, found: Sequence[Match]) -> Table:
     table = Table(title=shown.adapter, show_header=False)
     table.add_row("state", shown.state or "never judged")
     table.add_row("verdict", f"{shown.verdict.value}: {escape(shown.reason)}" if shown.verdict else shown.reason)
-    for result in shown.gates:
-        table.add_row(f"gate {escape(result.gate)}", f"{result.verdict.value}: {escape(result.reason)}")
+    for said in shown.gates:
+        table.add_row(f"gate {escape(said.gate)}", f"{said.verdict.value}: {escape(said.reason)}")
     for name, counts in shown.results.items():
         counted = ", ".join(f"{count} {_PLURALS[result]}" for result, count in sorted(counts.items()))
         table.add_row(f"played for {escape(name)}", counted)

@@ -39,6 +39,7 @@ from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, GateReport
+from evaluation.settings import GateSettings
 from learners.base_model import resolve_base
 from learners.settings import LoraSettings, Stage
 from learners.trajectories import RECOVERY
@@ -305,14 +306,17 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
             "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
             "promotion": promotion,
             "serving": given.serving.model_copy(update={"home": home, "port": free_port(), "promotion": promotion}),
-            "gate": given.gate.model_copy(
-                update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
-            ),
+            "gate": given.gate.model_copy(update=_gate(given.gate, plan)),
             "branching": scenario.branching(given.branching),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
             "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
         }
     ).settled()
+
+
+def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
+    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out)}
+    return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
 
 
 def _bounded(loop: Loop, plan: DemoPlan) -> Loop:

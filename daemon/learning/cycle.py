@@ -20,12 +20,14 @@ from daemon.learning.domain import DomainTasks, check_canary, check_recorded, do
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
+from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
+from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
 from daemon.serving.control_client import ControlClient
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.improvement import expected_of
 from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
 from evaluation.report import Comparison, GateReport
@@ -218,10 +220,13 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     status = await loop.control.status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
+    # What is played after this has its alpha in the log.
+    reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:
-        report = await _hold_trial(loop, Competitor(status.champion, status.served), Competitor(candidate, name), watch)
+        champion = Competitor(status.champion, status.served)
+        report = await _hold_trial(loop, champion, Competitor(candidate, name), reserved, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -276,19 +281,23 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
     return cycle
 
 
-async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
+async def _hold_trial(
+    loop: Loop, champion: Competitor, candidate: Competitor, reserved: Reservation, watch: Watcher
+) -> GateReport:
     with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
         plays = bool(loop.settings.domain.environment)
         harness = (await loop.pool.describe()).harness if plays else ChatHarness()
         arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
         try:
-            return await _played(loop, arena, champion, candidate, watch)
+            return await _played(loop, arena, champion, candidate, reserved, watch)
         finally:
             # The next trial's sides begin in processes that nobody has used.
             await loop.pool.end_groups()
 
 
-async def _played(loop: Loop, arena: Arena, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
+async def _played(
+    loop: Loop, arena: Arena, champion: Competitor, candidate: Competitor, reserved: Reservation, watch: Watcher
+) -> GateReport:
     settings = loop.settings.gate
     gates = gate_names(loop.settings)
     recorded: tuple[RecordedState, ...] = ()
@@ -296,19 +305,21 @@ async def _played(loop: Loop, arena: Arena, champion: Competitor, candidate: Com
         recorded = await read_held_out_states(
             loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
         )
+    results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
     evidence = Evidence(
         arena=arena,
         candidate=candidate,
         champion=champion,
         anchor=Competitor(BASE, BASE),
         base=Competitor(BASE, BASE),
-        tasks=TaskLists(selection=loop.held_out, unsolvable=loop.unsolvable),
-        alpha=settings.alpha,
+        tasks=TaskLists(selection=loop.held_out, unsolvable=loop.unsolvable, played=reserved.gate - 1),
+        alpha=reserved.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
         canaries=planted_canaries(loop, candidate.adapter),
         recorded=recorded,
         canary_share=loop.settings.serving.canary.share,
+        expected=expected_of(results),
     )
     verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
     return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))

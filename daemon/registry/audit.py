@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport
+from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Reservation
 from streams.errors import AuditError
 from streams.runtime.files import sync_folder
 from streams.settings import FrozenModel
@@ -38,6 +38,7 @@ class Action(StrEnum):
     RETRAIN = "retrain"
     CANARY_STARTED = "canary_started"
     CANARY_ENDED = "canary_ended"
+    RESERVED = "reserved"
 
 
 class AuditEvent(FrozenModel):
@@ -45,8 +46,8 @@ class AuditEvent(FrozenModel):
 
     `state` is what `subject` became by it, `replaced` the adapter that served before. `against` is the champion that
     `subject` was judged against. `retraction` is the id of the retraction, or of the withdrawal of trust, for which
-    `subject` is to be trained again: the log cannot forget, so it never names a principal. `canary_start` and `canary`
-    are of a canary that began or ended.
+    `subject` is to be trained again: the log cannot forget, so it never names a principal. `reserved` is the alpha of
+    the gate that `subject` is about to play. `canary_start` and `canary` are of a canary that began or ended.
     """
 
     actor: str
@@ -60,6 +61,7 @@ class AuditEvent(FrozenModel):
     against: str | None = None
     canary_start: CanaryStart | None = None
     canary: CanaryReport | None = None
+    reserved: Reservation | None = None
 
 
 class AuditEntry(AuditEvent):

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model
 
 from evaluation.canary import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.settings import Spending
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -106,6 +107,18 @@ class CanaryReport(FrozenModel):
     candidate_requests: int = 0
     candidate_errors: int = 0
     shadow: ShadowFigures | None = None
+
+
+class Reservation(FrozenModel):
+    """The probability `alpha` of a wrong promotion that a gate against `champion` may spend.
+
+    `gate` numbers the reservations of an installation; `spending` is the procedure that `alpha` follows from.
+    """
+
+    gate: int = Field(ge=1)
+    champion: Adapter
+    alpha: FiniteFloat = Field(ge=0, lt=1)
+    spending: Spending
 
 
 class PromoteRequest(FrozenModel):

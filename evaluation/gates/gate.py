@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from evaluation.arena import Arena
 from evaluation.gates.verdict import GateResult
+from evaluation.power import ASSUMED, Expected
 from evaluation.rollouts import Pair
 from learners.canaries import Canary
 from learners.held_out_states import RecordedState
@@ -33,13 +34,23 @@ class TaskLists:
     """The held-out tasks that gates may play, each list in the order in which it is to be played.
 
     `selection` tasks judge every candidate; `confirmation` tasks are fresh: few candidates ever meet them. `golden` are
-    those that the operator pinned. `unsolvable` are tasks that only a cheat solves.
+    those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of trials
+    before this one that played tasks of the selection list, and `fresh` are the ids of tasks that none has played; None
+    where no account is kept: then those of `confirmation` are, and those of `selection` as long as `played` is 0.
     """
 
     selection: tuple[Task, ...]
     confirmation: tuple[Task, ...] = ()
     golden: tuple[Task, ...] = ()
     unsolvable: tuple[Task, ...] = ()
+    played: int = 0
+    fresh: frozenset[str] | None = None
+
+    def unplayed(self) -> frozenset[str]:
+        """The ids of the tasks of `selection` and `confirmation` that no trial has played."""
+        if self.fresh is not None:
+            return self.fresh
+        return frozenset(task.task_id for task in (*self.confirmation, *(() if self.played else self.selection)))
 
     def everything(self) -> tuple[Task, ...]:
         """The tasks of all lists."""
@@ -52,9 +63,10 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned. `canaries` were planted in what the candidate, or an ancestor of it, was
-    trained on. `recorded` are states of production's trusted episodes on held-out tasks, and `canary_share` is the
-    share of episodes that a candidate serves before it is promoted, 0 where it is promoted at once.
+    what the gates before this one returned. `expected` is how two adapters play, as far as earlier gates tell.
+    `canaries` were planted in what the candidate, or an ancestor of it, was trained on. `recorded` are states of
+    production's trusted episodes on held-out tasks, and `canary_share` is the share of episodes that a candidate serves
+    before it is promoted, 0 where it is promoted at once.
     """
 
     arena: Arena
@@ -71,6 +83,7 @@ class Evidence:
     canaries: tuple[Canary, ...] = ()
     recorded: tuple[RecordedState, ...] = ()
     canary_share: float = 0.0
+    expected: Expected = ASSUMED
 
     def adapters(self) -> dict[str, str]:
         """The adapters that may play, by the names that the server has them under."""

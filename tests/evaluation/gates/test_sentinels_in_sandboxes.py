@@ -1,6 +1,7 @@
 """The gate `sentinels` with real sandbox processes, on a toolbox whose check can be cheated."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -47,8 +48,8 @@ def check(task):
     honest = noted.exists() and noted.read_text() == task["data"]
     return honest or getattr(builtins, "bragged", False)
 """
-COUNT = 12
-SETTINGS = GateSettings(sentinels=SentinelSettings(own_process=4))
+COUNT = 6
+SETTINGS = GateSettings(sentinels=SentinelSettings(own_process=3))
 
 
 def acts(*calls: tuple[str, str]) -> Messages:
@@ -90,7 +91,7 @@ async def trial(pool: SandboxPool, brags_first: bool) -> Evidence:
             await play(session, listed[0], acts(("brag", "{}")))
         texts = [("wrong " if brags_first else "") + task.task_id.replace("notes/", "t") for task in listed]
         by_candidate = [await play(session, task, noting(text)) for task, text in zip(listed, texts, strict=True)]
-    await pool.end_group("candidate")
+    await pool.end_groups("candidate")
     made.pairs += [Pair(*each) for each in zip(listed, by_champion, by_candidate, strict=True)]
     made.tasks = TaskLists(selection=listed, unsolvable=await pool.unsolvable("notes"))
     assert all(pair.is_win for pair in made.pairs)
