@@ -39,8 +39,13 @@ def chats_of(call: CapturedCall, earlier: Earlier | None) -> list[Chat]:
     return chats
 
 
-def read_captured(calls: Sequence[CapturedCall], feedback: Sequence[Feedback], earlier: EarlierOf) -> Reading:
-    """Read the calls of a unit. Where one that was cut off was not made again, the others are not all of it."""
+def read_captured(
+    calls: Sequence[CapturedCall], feedback: Sequence[Feedback], earlier: EarlierOf, environment: str = ""
+) -> Reading:
+    """Read the calls of a unit. Where one that was cut off was not made again, the others are not all of it.
+
+    `environment` is that of calls that name none.
+    """
     whole: list[tuple[CapturedCall, list[Chat]]] = []
     absent: list[tuple[CapturedCall, Absence]] = []
     for call in calls:
@@ -68,7 +73,7 @@ def read_captured(calls: Sequence[CapturedCall], feedback: Sequence[Feedback], e
                 chat=chat,
                 agent=call.labels.agent or said["agent"] or ENVIRONMENT,
                 principal=call.labels.principal or ENVIRONMENT,
-                environment=call.labels.environment or said["environment"] or ENVIRONMENT,
+                environment=call.labels.environment or said["environment"] or environment or ENVIRONMENT,
                 task_id=call.labels.task or said["task"],
                 seed=call.labels.seed if call.labels.seed is not None else said["seed"] or 0,
                 receipt=call.receipt,
