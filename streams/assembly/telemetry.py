@@ -47,8 +47,9 @@ def conversation_of(record: AnyRecord) -> str | None:
 
 
 def read_telemetry(records: Sequence[AnyRecord], evaluations: Sequence[str] = (), environment: str = "") -> Reading:
-    """Read what has come of a trace or conversation. `evaluations` names those that count; empty counts all. `environment` is
-    that of traces that name none.
+    """Read what has come of a trace or conversation. `evaluations` names those that count; empty counts all.
+
+    `environment` is that of traces that name none.
 
     Where content of a call was hidden or cut off, what is left of the conversations of its trace is not all of them.
     """

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from daemon import roles
 from daemon.cli import app
 from daemon.config import DomainSettings, Settings
-from daemon.learning.domain import check_domain, check_recorded, holdout_of
 from daemon.learning.cycle import open_loop
+from daemon.learning.domain import check_domain, check_recorded, holdout_of
 from daemon.learning.role import serve
 from learners.snapshots import write_snapshot
 from streams.branching.settings import BranchingSettings

@@ -76,7 +76,7 @@ def test_a_task_is_found_by_the_hash_of_its_opening(agents: str, tmp_path: Path)
 
     assert definition.task(begun("Hello.")) is definition.task("a")
     for reserved in ("b", begun("Secret."), begun("Unknown."), task_of((Message(role="system", content="No."),))):
-        with pytest.raises(SandboxError, match="is not a task of the toolbox .*, or a reserved one"):
+        with pytest.raises(SandboxError, match=r"is not a task of the toolbox .*, or a reserved one"):
             definition.task(reserved)
     with pytest.raises(SandboxError, match=r"2 tasks .* begin alike, among them 'c' and 'd'.* x-ratchet-task"):
         definition.task(begun("Same."))
