@@ -23,6 +23,8 @@ from tests.waiting import eventually
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
 
+NO_KAFKA = KafkaSettings(bootstrap="127.0.0.1:9")
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
@@ -60,7 +62,9 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
 
 
 @asynccontextmanager
-async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def serve_role(
+    registry: Registry, inference_url: str, kafka: KafkaSettings = NO_KAFKA
+) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role that has no store; yields a client of it once it serves."""
     port, stop = free_port(), asyncio.Event()
     settings = ServingSettings(
@@ -70,7 +74,7 @@ async def serve_role(registry: Registry, inference_url: str) -> AsyncIterator[ht
         reconcile_s=0.2,
         capture=CaptureSettings(flush_s=0),
     )
-    role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", KafkaSettings(bootstrap="127.0.0.1:9"), stop))
+    role = asyncio.create_task(serve(settings, "http://127.0.0.1:9", kafka, stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:
