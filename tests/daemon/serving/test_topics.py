@@ -12,6 +12,7 @@ from streams.calls.records import ANY_CALL_RECORD, CapturedCall, Feedback
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.clients import admin
 from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import end_offsets
 from tests.builders.topics import with_own_topics
 from tests.daemon.conftest import serve_role
 from tests.integration.recording import read_all
@@ -27,7 +28,7 @@ def topics(kafka: KafkaSettings) -> set[str]:
 async def test_calls_and_feedback_arrive_where_no_other_role_ever_ran(
     shared_broker: EmbeddedBroker, registry: Registry
 ) -> None:
-    kafka = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, partitions=1))
+    kafka = with_own_topics(KafkaSettings(bootstrap=shared_broker.bootstrap, partitions=3))
     assert topics(kafka).isdisjoint(kafka.topics)
     model = FastAPI()
 
@@ -42,6 +43,8 @@ async def test_calls_and_feedback_arrive_where_no_other_role_ever_ran(
 
     with served(model, lifespan="off") as upstream:
         async with serve_role(registry, upstream, kafka) as client:
+            made = partial(asyncio.to_thread, lambda: kafka.calls_topic in topics(kafka))
+            await eventually(made, "the topic is made before anything is published")
             asked = {"model": "assistant", "messages": [{"role": "user", "content": "Hello."}]}
             answer = await client.post("/v1/chat/completions", json=asked)
             told = {"receipt": answer.headers["x-ratchet-receipt"], "success": True, "verifier": "test"}
@@ -53,6 +56,7 @@ async def test_calls_and_feedback_arrive_where_no_other_role_ever_ran(
             await eventually(partial(asyncio.to_thread, lambda: len(records(kafka)) >= 2), "the call is in the log")
     found = records(kafka)
     assert {type(each) for each in found} == {CapturedCall, Feedback}
+    assert len(end_offsets(kafka.bootstrap, kafka.calls_topic)) == kafka.partitions
     # The topics of others are theirs to make.
     assert topics(kafka) & set(kafka.topics) == {kafka.calls_topic}
 
