@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
-from streams.assembly.captured import EarlierOf, continued_choices, read_captured
+from streams.assembly.captured import ChatsOf, EarlierOf, continued_choices, read_captured
 from streams.assembly.chains import Call, Chain, Place, chains
 from streams.assembly.telemetry import read_telemetry
 from streams.assembly.verdicts import Verdict
@@ -57,6 +57,7 @@ def assemble(
     evaluations: Sequence[str] = (),
     max_event_bytes: int = 900_000,
     earlier: EarlierOf = lambda _: lambda _: None,
+    chats: ChatsOf | None = None,
     environment: str = "",
 ) -> Assembly:
     """Assemble what has come of the trace or conversation `name`.
@@ -65,7 +66,8 @@ def assemble(
     is not superseded is the episode `name`, each further one `name/CALL` by its first call. A verdict judges the
     episode that its call is a step of; an evaluation of no call the first one of its trace; feedback on the unit the
     episode `name`. `evaluations` names those that count; empty counts all. `earlier` gives the responses that a call
-    may name. `environment` is that of episodes whose records name none.
+    may name, `chats` what is said in a call where it was read before. `environment` is that of episodes whose records
+    name none.
 
     Where content of a call was hidden or cut off, the steps of what is left are flagged, so that nothing is learned
     from them. So are those of an episode of which an event is too large.
@@ -78,6 +80,7 @@ def assemble(
         [each for each in records if isinstance(each, Feedback)],
         earlier,
         environment,
+        chats,
     )
     name = _short(name)
     found = sorted(chains([*telemetry.calls, *captured.calls]), key=lambda chain: chain.superseded)

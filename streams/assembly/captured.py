@@ -19,6 +19,7 @@ ENVIRONMENT = "gateway"
 _ABSENT = "content of a call of its episode is missing"
 
 EarlierOf = Callable[[CapturedCall], Earlier]
+ChatsOf = Callable[[CapturedCall], list[Chat]]
 
 
 def scope_of(record: CapturedCall | Feedback) -> str:
@@ -40,17 +41,21 @@ def chats_of(call: CapturedCall, earlier: Earlier | None) -> list[Chat]:
 
 
 def read_captured(
-    calls: Sequence[CapturedCall], feedback: Sequence[Feedback], earlier: EarlierOf, environment: str = ""
+    calls: Sequence[CapturedCall],
+    feedback: Sequence[Feedback],
+    earlier: EarlierOf,
+    environment: str = "",
+    read: ChatsOf | None = None,
 ) -> Reading:
     """Read the calls of a unit. Where one that was cut off was not made again, the others are not all of it.
 
-    `environment` is that of calls that name none.
+    `environment` is that of calls that name none, `read` gives the chats of a call where it is known already.
     """
     whole: list[tuple[CapturedCall, list[Chat]]] = []
     absent: list[tuple[CapturedCall, Absence]] = []
     for call in calls:
         try:
-            whole.append((call, chats_of(call, earlier(call))))
+            whole.append((call, chats_of(call, earlier(call)) if read is None else read(call)))
         except AbsentContentError as error:
             absent.append((call, error.absence))
     repeated = {asked(chats[0]) for _, chats in whole}
