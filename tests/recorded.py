@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.applications import Starlette
 
 from daemon.serving.alias import Alias
-from daemon.serving.capture import Capture
+from daemon.serving.capture import Capture, Publishes
 from daemon.serving.gateway import Gateway
 from daemon.serving.settings import CaptureSettings
 from daemon.serving.upstream import Upstream
@@ -44,18 +44,26 @@ class RecordedGateway:
         return chat
 
 
+class _List:
+    def __init__(self, published: list[Outgoing]) -> None:
+        self._published = published
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        self._published.extend(messages)
+
+
 @contextmanager
-def recorded_gateway(upstream_url: str) -> Iterator[RecordedGateway]:
-    """A gateway in a thread of this process, in front of a server that calls its model `base`."""
+def recorded_gateway(
+    upstream_url: str, log: Publishes | None = None, topic: str = "ratchet.calls"
+) -> Iterator[RecordedGateway]:
+    """A gateway in a thread of this process, in front of a server that calls its model `base`.
+
+    Calls go to `log`; without one they can be asked for.
+    """
     published: list[Outgoing] = []
-
-    class Log:
-        def publish(self, messages: Sequence[Outgoing]) -> None:
-            published.extend(messages)
-
     alias = Alias(ALIAS)
     alias.point_to("base", "base")
-    capture = Capture(CaptureSettings(), "ratchet.calls", Log())
+    capture = Capture(CaptureSettings(), topic, log or _List(published))
     requests = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
 
     @asynccontextmanager
