@@ -28,10 +28,15 @@ class RecordedGateway:
         self.address = address
         self._alias, self._capture, self._published = alias, capture, published
 
+    @property
+    def waiting(self) -> bool:
+        """Whether calls are under way or not recorded yet."""
+        return bool(self._alias.in_flight("base") or self._capture.status.waiting)
+
     def calls(self) -> list[CapturedCall]:
         """What was called since the last time."""
         # A client has its reply before the gateway is done with it.
-        until(lambda: not self._alias.in_flight("base") and not self._capture.status.waiting, "the calls are recorded")
+        until(lambda: not self.waiting, "the calls are recorded")
         found = [ANY_CALL_RECORD.validate_json(message.value or b"") for message in self._published]
         self._published.clear()
         return [call for call in found if isinstance(call, CapturedCall)]

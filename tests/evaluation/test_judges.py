@@ -156,13 +156,12 @@ async def test_the_embedded_engine_is_held_to_the_schema(tiny_base: Path, monkey
             opinion = await client.opinion(RUBRIC, episode)
             preference = await client.preferred(RUBRIC, episode, (user("Where is my order?"), assistant("No.")))
     rated, forward, backward = (answer.json()["choices"][0] for answer in answers)
-    # A model of random weights would not begin so by itself. Digits of a score have no end in the schema.
-    assert rated["message"]["content"].startswith('{"reason": "')
-    assert (rated["finish_reason"] == "length") == (parsed(answers[0].json(), Opinion) is None)
-    assert opinion is None or (0 <= opinion.score <= 1 and opinion.verdict != "abstain")
+    # The weights are random: of themselves they would say nothing of the kind, and not end.
+    assert [choice["finish_reason"] for choice in (rated, forward, backward)] == ["stop"] * 3
+    rating = parsed(answers[0].json(), Opinion)
+    assert rating is not None
+    assert opinion == (None if rating.verdict == "abstain" else rating)
     said = [parsed(answer.json(), Preference) for answer in answers[1:]]
-    assert [choice["finish_reason"] for choice in (forward, backward)] == ["stop", "stop"]
     assert None not in said
-    print("RAW", [(choice["finish_reason"], choice["message"]["content"]) for choice in (rated, forward, backward)])
     abstained = "abstain" in [each.better for each in said if each is not None]
     assert (preference is None) == abstained

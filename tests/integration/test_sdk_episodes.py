@@ -21,7 +21,7 @@ from tests.daemon.inference.conftest import run_server
 from tests.integration.otlp_role import otlp_role_of
 from tests.integration.recording import answers, recorder_of
 from tests.recorded import ALIAS, recorded_gateway
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 SCHEMA = {
     "type": "object",
@@ -84,11 +84,8 @@ async def tends_with_anthropic(address: str) -> list[Message]:
             said.append(assistant(text or None, *made))
             said += [tool_result("Lit.", each.id) for each in used]
             results = [{"type": "tool_result", "tool_use_id": each.id, "content": "Lit."} for each in used]
-            messages = [
-                *messages,
-                {"role": "assistant", "content": reply.content},
-                {"role": "user", "content": results},
-            ]
+            messages.append({"role": "assistant", "content": reply.content})
+            messages.append({"role": "user", "content": results})
     return said
 
 
@@ -104,8 +101,6 @@ async def test_streamed_parallel_calls_of_async_sdks_become_stored_episodes(
         run_server(tiny_base, max_length=2048) as engine,
         recorded_gateway(engine, publisher, kafka.calls_topic) as gateway,
     ):
-        roles.start()
-        recorder.start()
         said = {
             f"openai-{seed}": chat
             for seed, chat in zip(
@@ -113,6 +108,10 @@ async def test_streamed_parallel_calls_of_async_sdks_become_stored_episodes(
             )
         }
         said["anthropic"] = await tends_with_anthropic(gateway.address)
+        # The log has all of it before the assembler looks for conversations that have ended.
+        until(lambda: not gateway.waiting, "the calls are published")
+        roles.start()
+        recorder.start()
         async with StoreClient(recorder.url) as store:
             await eventually(lambda: answers(store))
 
@@ -131,7 +130,7 @@ async def test_streamed_parallel_calls_of_async_sdks_become_stored_episodes(
         assert [step.step for step in steps] == [0, 1]
         whole: Messages = (*steps[0].messages, steps[0].action, *steps[0].observation, steps[1].action)
         assert same_conversation(whole, chat), name
-        assert {step.tools for step in steps} == {(TOOL,)}
+        assert [step.tools for step in steps] == [(TOOL,)] * 2
         assert {row["agent"] for row in found[name]} == {name.partition("-")[0]}
         request = branch_request(name, steps, "trusted")
         assert request is not None
