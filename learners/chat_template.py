@@ -168,7 +168,7 @@ class ChatTemplate:
                     tools=cast(Any, offered or None),
                     add_generation_prompt=prompt,
                     tokenize=False,
-                    **self._switches,
+                    **cast(Any, self._switches),
                 ),
             )
         # A template is a program of somebody else's: it may fail in any way.

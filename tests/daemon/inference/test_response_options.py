@@ -123,7 +123,7 @@ def test_an_input_that_fits_is_left_as_it_is_and_one_that_cannot_is_refused(clie
 def length(client: openai.OpenAI, system: str, items: list[dict[str, Any]]) -> int:
     """The tokens of the prompt of these items; more than there is room for, where they do not fit."""
     try:
-        reply = client.responses.create(**asked(input=items, instructions=system, max_output_tokens=1))
+        reply: Response = client.responses.create(**asked(input=items, instructions=system, max_output_tokens=1))
     except openai.BadRequestError:
         return 10**6
     assert reply.usage is not None

@@ -9,6 +9,7 @@ from streams.assembly import captured
 from streams.assembly.readings import Readings
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
+from streams.calls.faces import read_call
 from streams.calls.records import CapturedCall
 from tests.builders.captured import Desk, conversation, episodes
 
@@ -20,7 +21,7 @@ SAID = ["One.", "Two.", "Three."]
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The receipts of the calls that are read, each time that they are."""
     receipts: list[str] = []
-    original = captured.read_call
+    original = read_call
 
     def counted(call: CapturedCall, *rest: object) -> list[Chat]:
         receipts.append(call.receipt)
