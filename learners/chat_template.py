@@ -73,7 +73,7 @@ class ChatTemplate:
         `none` is not to reason at all. A template that reads none of them stays as it is.
         """
         source = str(self._tokenizer.chat_template)
-        told = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        told: dict[str, str | bool] = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
         switches = {name: value for name, value in told.items() if name in source}
         return ChatTemplate(self._tokenizer, self._special, self.name, switches) if switches else self
 
