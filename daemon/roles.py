@@ -4,16 +4,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
+import structlog
+
 from daemon.config import Settings
 from daemon.learning import role as learn_role
+from daemon.learning.domain import holdout_of
 from daemon.serving import role as serve_role
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
+from streams.errors import ConfigurationError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
 from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.runtime.processes import stop_on_signals
+from streams.trust.holdout import HoldoutSettings
+
+log = structlog.get_logger()
 
 
 class Role(StrEnum):
@@ -35,12 +42,21 @@ async def record(settings: Settings) -> None:
     await record_role.serve(
         settings.kafka,
         settings.store,
-        settings.holdout,
+        await asyncio.to_thread(_known_holdout, settings),
         stop_on_signals(),
         settings.admission,
         settings.redaction,
         settings.trust,
     )
+
+
+def _known_holdout(settings: Settings) -> HoldoutSettings:
+    try:
+        return holdout_of(settings)
+    except ConfigurationError as error:
+        # What is recorded must be stored all the same, and the learn role decides again what is held out.
+        log.warning("held-out tasks are known by their ids alone", error=str(error), remedy="correct it and restart")
+        return settings.holdout
 
 
 async def branch(settings: Settings) -> None:

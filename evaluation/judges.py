@@ -35,7 +35,8 @@ class Opinion(_Reply):
     """A judge's opinion of one episode."""
 
     verdict: Literal["success", "failure", "abstain"]
-    score: float = Field(ge=0, le=1)
+    # Asked for in steps: a model that is held to the schema may write digits without end.
+    score: float = Field(ge=0, le=1, json_schema_extra={"enum": [step / 20 for step in range(21)]})
 
 
 class Preference(_Reply):

@@ -6,6 +6,7 @@ in context. Text is tokenised as text: a special token that somebody writes into
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -48,8 +49,23 @@ class ChatTokenizer:
         self._name = base.name
         self._special = SpecialTokens(self.tokenizer, self._name)
         self.template = ChatTemplate(self.tokenizer, self._special, self._name)
+        self._by_effort: dict[str, ChatTokenizer] = {}
         self.configured_stops = _configured_stops(base, self.tokenizer)
         self.end_of_turn = self._end_of_turn()
+
+    def with_effort(self, effort: str) -> "ChatTokenizer":
+        """The tokenizer of chats in which the model is to reason with that `effort`, as the template has it.
+
+        It is this one where the template knows no efforts.
+        """
+        if effort not in self._by_effort:
+            template, other = self.template.with_effort(effort), self
+            if template is not self.template:
+                other = copy(self)
+                other.__dict__.pop("reply_format", None)
+                other.template = template
+            self._by_effort[effort] = other
+        return self._by_effort[effort]
 
     @property
     def stop_tokens(self) -> frozenset[int]:

@@ -6,7 +6,7 @@ the text into tokens, `learners.reply_format` reads from it how the model calls 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -47,9 +47,15 @@ _PROBE_CALL = call("find_route", json.dumps({"destination": MARK}), "abcdefgh0")
 
 
 class ChatTemplate:
-    """The chat template of one base model, whose name is `name`."""
+    """The chat template of one base model, whose name is `name`; `switches` are variables that it gets."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, special: SpecialTokens, name: str) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        special: SpecialTokens,
+        name: str,
+        switches: Mapping[str, str | bool] | None = None,
+    ) -> None:
         """Raises `ConfigurationError` when the tokenizer has none."""
         if not tokenizer.chat_template:
             raise ConfigurationError(
@@ -58,7 +64,18 @@ class ChatTemplate:
         self.name = name
         self._tokenizer = tokenizer
         self._special = special
+        self._switches = dict(switches or {})
         self._knows_developers = "developer" in str(tokenizer.chat_template)
+
+    def with_effort(self, effort: str) -> "ChatTemplate":
+        """The template that is told how much to reason, by the variables that vLLM sets for it.
+
+        `none` is not to reason at all. A template that reads none of them stays as it is.
+        """
+        source = str(self._tokenizer.chat_template)
+        told: dict[str, str | bool] = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        switches = {name: value for name, value in told.items() if name in source}
+        return ChatTemplate(self._tokenizer, self._special, self.name, switches) if switches else self
 
     def names_special(self, messages: Sequence[Message], tools: Tools) -> bool:
         """Return whether any text that the template gets names a special token.
@@ -147,7 +164,11 @@ class ChatTemplate:
             text = cast(
                 str,
                 self._tokenizer.apply_chat_template(
-                    cast(Any, chat), tools=cast(Any, offered or None), add_generation_prompt=prompt, tokenize=False
+                    cast(Any, chat),
+                    tools=cast(Any, offered or None),
+                    add_generation_prompt=prompt,
+                    tokenize=False,
+                    **cast(Any, self._switches),
                 ),
             )
         # A template is a program of somebody else's: it may fail in any way.

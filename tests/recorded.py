@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.applications import Starlette
 
 from daemon.serving.alias import Alias
-from daemon.serving.capture import Capture
+from daemon.serving.capture import Capture, Publishes
 from daemon.serving.gateway import Gateway
 from daemon.serving.settings import CaptureSettings
 from daemon.serving.upstream import Upstream
@@ -28,10 +28,15 @@ class RecordedGateway:
         self.address = address
         self._alias, self._capture, self._published = alias, capture, published
 
+    @property
+    def waiting(self) -> bool:
+        """Whether calls are under way or not recorded yet."""
+        return bool(self._alias.in_flight("base") or self._capture.status.waiting)
+
     def calls(self) -> list[CapturedCall]:
         """What was called since the last time."""
         # A client has its reply before the gateway is done with it.
-        until(lambda: not self._alias.in_flight("base") and not self._capture.status.waiting, "the calls are recorded")
+        until(lambda: not self.waiting, "the calls are recorded")
         found = [ANY_CALL_RECORD.validate_json(message.value or b"") for message in self._published]
         self._published.clear()
         return [call for call in found if isinstance(call, CapturedCall)]
@@ -44,18 +49,26 @@ class RecordedGateway:
         return chat
 
 
+class _List:
+    def __init__(self, published: list[Outgoing]) -> None:
+        self._published = published
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        self._published.extend(messages)
+
+
 @contextmanager
-def recorded_gateway(upstream_url: str) -> Iterator[RecordedGateway]:
-    """A gateway in a thread of this process, in front of a server that calls its model `base`."""
+def recorded_gateway(
+    upstream_url: str, log: Publishes | None = None, topic: str = "ratchet.calls"
+) -> Iterator[RecordedGateway]:
+    """A gateway in a thread of this process, in front of a server that calls its model `base`.
+
+    Calls go to `log`; without one they can be asked for.
+    """
     published: list[Outgoing] = []
-
-    class Log:
-        def publish(self, messages: Sequence[Outgoing]) -> None:
-            published.extend(messages)
-
     alias = Alias(ALIAS)
     alias.point_to("base", "base")
-    capture = Capture(CaptureSettings(), "ratchet.calls", Log())
+    capture = Capture(CaptureSettings(), topic, log or _List(published))
     requests = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
 
     @asynccontextmanager

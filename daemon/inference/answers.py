@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 
 from daemon.inference.engine import Engine
 from daemon.inference.formats import demanded_calls
-from daemon.inference.grammar import AnswerRule, Calls
+from daemon.inference.grammar import AnswerRule, Calls, ReplyGrammar
 from daemon.inference.reading import is_read
 from daemon.inference.requests import ChatRequest, CompletionRequest
 from daemon.inference.sampling import SMALLEST_TOP_P, SamplingParameters
@@ -76,24 +76,19 @@ async def chat_answer(engine: Engine, request: ChatRequest, *, capped: bool = Fa
     Raises:
         RequestRefusedError: the prompt is too long, the format of the reply is not served, or the engine refuses it.
     """
-    if request.reasoning_effort is not None and engine.chat.reply_format.thoughts is not None:
-        raise RequestRefusedError(
-            400,
-            "unsupported",
-            "reasoning_effort: this model reasons as its chat template has it, and is trained so; leave it out",
-        )
-    prompt = _chat_tokens(engine.chat, request, request.messages, generation=request.add_generation_prompt)
+    chat = engine.chat_of(request.reasoning_effort)
+    prompt = _chat_tokens(chat, request, request.messages, generation=request.add_generation_prompt)
     wanted = request.max_completion_tokens or request.max_tokens
-    keep_special = not request.skip_special_tokens or is_read(request, engine.chat.reply_format)
+    keep_special = not request.skip_special_tokens or is_read(request, chat.reply_format)
     sampling = _sampling(engine, request, _room(engine, prompt, wanted, capped=capped), keep_special=keep_special)
-    scored_from = None if request.prompt_logprobs is None else _scored_from(engine.chat, request, prompt)
+    scored_from = None if request.prompt_logprobs is None else _scored_from(chat, request, prompt)
     calls = demanded_calls(request.tools, request.tool_choice, parallel=request.parallel_tool_calls)
     return _submit(
         engine,
         request,
         prompt,
         sampling,
-        matcher=await _matcher(engine, calls, request.answer),
+        matcher=await _matcher(engine, chat, calls, request.answer),
         scored_from=scored_from,
         stream=request.stream,
         logprobs=request.logprobs,
@@ -103,7 +98,8 @@ async def chat_answer(engine: Engine, request: ChatRequest, *, capped: bool = Fa
 
 def prompt_length(engine: Engine, request: ChatRequest) -> int:
     """The number of tokens of the request's prompt. Raises `RequestRefusedError` where it has none."""
-    return len(_chat_tokens(engine.chat, request, request.messages, generation=request.add_generation_prompt))
+    chat = engine.chat_of(request.reasoning_effort)
+    return len(_chat_tokens(chat, request, request.messages, generation=request.add_generation_prompt))
 
 
 async def completion_answer(engine: Engine, request: CompletionRequest) -> Answer:
@@ -121,7 +117,7 @@ async def completion_answer(engine: Engine, request: CompletionRequest) -> Answe
         request,
         prompt,
         _sampling(engine, request, room, keep_special=not request.skip_special_tokens),
-        matcher=await _matcher(engine, None, request.answer),
+        matcher=await _matcher(engine, engine.chat, None, request.answer),
         stream=request.stream,
         logprobs=request.logprobs is not None,
         likeliest=request.logprobs or 0,
@@ -164,8 +160,12 @@ def _submit(
     return answer
 
 
-async def _matcher(engine: Engine, calls: Calls | None, answer: AnswerRule | None) -> LLMatcher | None:
-    grammar = engine.reply_grammar.text(calls, answer)
+async def _matcher(
+    engine: Engine, chat: ChatTokenizer, calls: Calls | None, answer: AnswerRule | None
+) -> LLMatcher | None:
+    if calls is None and answer is None:
+        return None
+    grammar = ReplyGrammar(chat.reply_format, engine.special_tokens).text(calls, answer)
     if grammar is None:
         return None
     rules = [*(calls.functions.values() if calls is not None else ()), *([answer] if answer is not None else ())]

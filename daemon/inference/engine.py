@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from daemon.inference.check import check_served
-from daemon.inference.grammar import Grammars, ReplyGrammar
+from daemon.inference.grammar import Grammars
 from daemon.inference.grammar_words import grammar_tokenizer
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
@@ -67,7 +67,6 @@ class Engine:
         self.stop_tokens = self.chat.stop_tokens
         added = self.tokenizer.backend_tokenizer.get_added_tokens_decoder()
         self.special_tokens = {token.content: number for number, token in added.items() if token.special}
-        self.reply_grammar = ReplyGrammar(self.chat.reply_format, self.special_tokens)
         self.grammars = Grammars(lambda: grammar_tokenizer(self.tokenizer, self.vocabulary, self.stop_tokens))
         check_served(model, self.chat, self._dtype)
         self._counters = Counters()
@@ -83,6 +82,10 @@ class Engine:
         self.failed = False
         self.on_failure: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
+
+    def chat_of(self, effort: str | None) -> ChatTokenizer:
+        """The tokenizer of chats with this effort of reasoning; None is the one that adapters are trained with."""
+        return self.chat if effort is None else self.chat.with_effort(effort)
 
     def start(self) -> None:
         self._thread.start()

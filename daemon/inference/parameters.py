@@ -99,7 +99,6 @@ class UnservedInChat(Unserved):
     moderation: Null = None
     web_search_options: Null = None
     # They change the prompt, and a model is trained on the prompt that its template writes by default.
-    reasoning_effort: Annotated[JsonValue, neutral("none")] = None
     chat_template_kwargs: EmptyObject = None
     # vLLM's.
     chat_template: Null = None

@@ -164,7 +164,7 @@ def _completion_logprobs(
 
 
 def _reader(engine: Engine, request: ChatRequest) -> ReplyReader:
-    return ReplyReader(request, engine.chat.reply_format, engine.special_tokens)
+    return ReplyReader(request, engine.chat_of(request.reasoning_effort).reply_format, engine.special_tokens)
 
 
 def _finish_reason(update: Update, message: ReplyMessage) -> str:

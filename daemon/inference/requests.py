@@ -130,6 +130,7 @@ class StreamOptions(FrozenModel):
 class ChatRequest(UnservedInChat, _Sampled):
     """`POST /v1/chat/completions`. Without `max_tokens` a reply may fill the rest of the model's length.
 
+    `reasoning_effort` is told to a chat template that knows efforts, and has no effect with any other.
     `add_generation_prompt`, `include_reasoning`, `prompt_logprobs` and `return_token_ids` are vLLM's; `prompt_logprobs`
     may only be 0: of the tokens themselves, not of alternatives. The last two do not stream.
     """
@@ -141,6 +142,7 @@ class ChatRequest(UnservedInChat, _Sampled):
     tools: tuple[ToolDefinition, ...] = ()
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(read_tool_choice)] = None
     parallel_tool_calls: bool = True
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
     stream: bool = False

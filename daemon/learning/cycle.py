@@ -4,6 +4,7 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
+import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import DomainTasks, check_canary, check_recorded, domain_tasks
+from daemon.learning.domain import DomainTasks, check_canary, check_recorded, domain_tasks, holdout_of
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
@@ -127,6 +128,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         if domain.environment:
             await opened.enter_async_context(pool)
             found = await domain_tasks(domain, pool)
+            settings = settings.model_copy(update={"holdout": await asyncio.to_thread(holdout_of, settings)})
         yield Loop(
             settings=settings,
             base=base,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from daemon.config import DomainSettings, Settings
-from streams.environments.registry import registered_environments
+from streams.environments.registry import other_names_of, registered_environments
 from streams.errors import ConfigurationError, SandboxError, StoreError
 from streams.events import Task
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
@@ -95,6 +95,22 @@ async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> 
         return await pool.unsolvable(suite)
     except SandboxError as error:
         raise _unplayable(domain, f"its suite {suite!r} does not list its unsolvable tasks: {error}") from error
+
+
+def holdout_of(settings: Settings) -> HoldoutSettings:
+    """The holdout, which knows the domain's tasks by their other names too, if they have some.
+
+    Only an environment with settings has such: the others are left to their sandboxes, and not imported here.
+    Raises `ConfigurationError` when the environment's files cannot be read.
+    """
+    domain = settings.domain
+    own = settings.branching.environments.get(domain.environment)
+    if own is None:
+        return settings.holdout
+    try:
+        return settings.holdout.knowing(other_names_of(domain.environment, own))
+    except SandboxError as error:
+        raise _unplayable(domain, f"its tasks cannot be read: {error}") from error
 
 
 async def check_domain(settings: Settings) -> DomainTasks | None:

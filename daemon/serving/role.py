@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,9 +25,10 @@ from daemon.serving.settings import ServingSettings
 from daemon.serving.shadow import Shadow
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
-from streams.errors import LifecycleError, PromotionError, RatchetError
+from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
+from streams.kafka.topics import create_topics
 from streams.policy.client import PolicyClient
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
@@ -52,6 +54,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
         Upstream(settings.inference_url, settings.timeout_s) as upstream,
+        _topics(kafka),
         _capture(settings, kafka) as capture,
         _feedback(settings, kafka) as feedback,
         PolicyClient(settings.inference_url, settings.timeout_s) as policy,
@@ -95,6 +98,34 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             for task in background:
                 task.cancel()
             await asyncio.gather(answering, *background, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _topics(kafka: KafkaSettings) -> AsyncIterator[None]:
+    """The topic that calls and feedback go to is made as soon as the cluster answers; nothing waits for it.
+
+    In a thread of its own, because a cluster that is away keeps its client waiting, also when the role is to end.
+    """
+    stopping = threading.Event()
+    threading.Thread(target=_create_topic, args=(kafka, stopping), name="topics", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopping.set()
+
+
+def _create_topic(kafka: KafkaSettings, stopping: threading.Event) -> None:
+    pause = 1.0
+    while not stopping.is_set():
+        try:
+            create_topics(kafka, (kafka.calls_topic,))
+            return
+        except BrokerError as error:
+            log.warning(
+                "the topic of calls cannot be made yet", topic=kafka.calls_topic, error=str(error), again_s=pause
+            )
+        stopping.wait(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 @asynccontextmanager

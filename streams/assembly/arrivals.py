@@ -7,6 +7,7 @@ from streams.assembly import index
 from streams.assembly.assembly import Assembled
 from streams.assembly.captured import scope_of
 from streams.assembly.chains import Place
+from streams.assembly.readings import Readings
 from streams.assembly.telemetry import conversation_of
 from streams.calls.records import CapturedCall, Feedback
 from streams.ids import content_id
@@ -43,12 +44,12 @@ def place_of(record: Assembled) -> Place:
             return record.trace_key, record.span_id
 
 
-def admit(connection: sqlite3.Connection, record: Assembled, size: int, now: float) -> None:
+def admit(connection: sqlite3.Connection, record: Assembled, size: int, now: float, readings: Readings) -> None:
     """Give a new record of `size` bytes its unit. `now` is in Unix seconds."""
     common = {"trace": place_of(record)[0], "rooted": False, "open": True, "bytes": size, "now": now}
     match record:
         case CapturedCall():
-            _add_call(connection, record, common)
+            _add_call(connection, record, common, readings)
         case Feedback():
             _add_feedback(connection, record, common)
         case _:
@@ -66,10 +67,12 @@ def _add_telemetry(connection: sqlite3.Connection, record: Span | LogRecord, com
     connection.execute(_ADD_TRACE, common | own)
 
 
-def _add_call(connection: sqlite3.Connection, call: CapturedCall, common: dict[str, object]) -> None:
+def _add_call(
+    connection: sqlite3.Connection, call: CapturedCall, common: dict[str, object], readings: Readings
+) -> None:
     identity = call.labels.episode or call.labels.conversation
     named = (_named(scope_of(call), identity), identity) if identity is not None else None
-    unit, name = index.place_call(connection, call, named, float(str(common["now"])))
+    unit, name = index.place_call(connection, call, named, float(str(common["now"])), readings)
     kind = Kind.CALL if named is None else Kind.NAMED_CALL
     connection.execute(_ADD_TRACE, common | {"unit": unit, "name": name, "kind": kind})
     connection.execute(

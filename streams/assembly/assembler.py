@@ -103,6 +103,8 @@ class Assembler:
             evaluations=self.settings.evaluations,
             max_event_bytes=self.settings.max_event_bytes,
             earlier=self.state.earlier,
+            chats=self.state.chats,
+            environment=self.settings.environment,
         )
         messages = [self._message(event, assembly.signers.get(event.event_id)) for event in assembly.events]
         self.state.close_unit(unit, records, assembly.episodes, messages)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
-from streams.assembly.captured import EarlierOf, continued_choices, read_captured
+from streams.assembly.captured import ChatsOf, EarlierOf, continued_choices, read_captured
 from streams.assembly.chains import Call, Chain, Place, chains
 from streams.assembly.telemetry import read_telemetry
 from streams.assembly.verdicts import Verdict
 from streams.calls.records import CapturedCall, Feedback
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.ids import content_id
-from streams.messages import Message
 from streams.otlp.records import LogRecord, Span
+from streams.task_ids import task_of
 
 _TOO_LARGE = "another event of its episode is too large to publish"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,6 +57,8 @@ def assemble(
     evaluations: Sequence[str] = (),
     max_event_bytes: int = 900_000,
     earlier: EarlierOf = lambda _: lambda _: None,
+    chats: ChatsOf | None = None,
+    environment: str = "",
 ) -> Assembly:
     """Assemble what has come of the trace or conversation `name`.
 
@@ -64,16 +66,21 @@ def assemble(
     is not superseded is the episode `name`, each further one `name/CALL` by its first call. A verdict judges the
     episode that its call is a step of; an evaluation of no call the first one of its trace; feedback on the unit the
     episode `name`. `evaluations` names those that count; empty counts all. `earlier` gives the responses that a call
-    may name.
+    may name, `chats` what is said in a call where it was read before. `environment` is that of episodes whose records
+    name none.
 
     Where content of a call was hidden or cut off, the steps of what is left are flagged, so that nothing is learned
     from them. So are those of an episode of which an event is too large.
     """
-    telemetry = read_telemetry([each for each in records if isinstance(each, Span | LogRecord)], evaluations)
+    telemetry = read_telemetry(
+        [each for each in records if isinstance(each, Span | LogRecord)], evaluations, environment
+    )
     captured = read_captured(
         [each for each in records if isinstance(each, CapturedCall)],
         [each for each in records if isinstance(each, Feedback)],
         earlier,
+        environment,
+        chats,
     )
     name = _short(name)
     found = sorted(chains([*telemetry.calls, *captured.calls]), key=lambda chain: chain.superseded)
@@ -179,21 +186,6 @@ def _publishable(events: Sequence[StepEvent | OutcomeEvent], most: int) -> tuple
         for event in small
     )
     return tuple(event for event in flagged if fits(event))  # the flag itself makes an event larger
-
-
-def task_of(messages: Sequence[Message]) -> str:
-    """A hash of the messages up to the user's first: a chat and its continuation must fall into the same split."""
-    parts: list[str] = []
-    for message in messages:
-        # The instructions are one message to some instrumentations, whichever of the two roles they have.
-        parts += ("system" if message.role == "developer" else message.role, message.text)
-        if not message.is_readable:
-            parts.append(message.model_dump_json(include={"content"}))
-        for call in message.calls:
-            parts += (call.function.name, call.function.arguments) if call.function is not None else (call.type,)
-        if message.role == "user":
-            break
-    return content_id("otlp-task", *parts)
 
 
 def _time(nanoseconds: int) -> datetime:

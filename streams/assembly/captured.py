@@ -19,6 +19,7 @@ ENVIRONMENT = "gateway"
 _ABSENT = "content of a call of its episode is missing"
 
 EarlierOf = Callable[[CapturedCall], Earlier]
+ChatsOf = Callable[[CapturedCall], list[Chat]]
 
 
 def scope_of(record: CapturedCall | Feedback) -> str:
@@ -39,13 +40,22 @@ def chats_of(call: CapturedCall, earlier: Earlier | None) -> list[Chat]:
     return chats
 
 
-def read_captured(calls: Sequence[CapturedCall], feedback: Sequence[Feedback], earlier: EarlierOf) -> Reading:
-    """Read the calls of a unit. Where one that was cut off was not made again, the others are not all of it."""
+def read_captured(
+    calls: Sequence[CapturedCall],
+    feedback: Sequence[Feedback],
+    earlier: EarlierOf,
+    environment: str = "",
+    read: ChatsOf | None = None,
+) -> Reading:
+    """Read the calls of a unit. Where one that was cut off was not made again, the others are not all of it.
+
+    `environment` is that of calls that name none, `read` gives the chats of a call where it is known already.
+    """
     whole: list[tuple[CapturedCall, list[Chat]]] = []
     absent: list[tuple[CapturedCall, Absence]] = []
     for call in calls:
         try:
-            whole.append((call, chats_of(call, earlier(call))))
+            whole.append((call, chats_of(call, earlier(call)) if read is None else read(call)))
         except AbsentContentError as error:
             absent.append((call, error.absence))
     repeated = {asked(chats[0]) for _, chats in whole}
@@ -68,7 +78,7 @@ def read_captured(calls: Sequence[CapturedCall], feedback: Sequence[Feedback], e
                 chat=chat,
                 agent=call.labels.agent or said["agent"] or ENVIRONMENT,
                 principal=call.labels.principal or ENVIRONMENT,
-                environment=call.labels.environment or said["environment"] or ENVIRONMENT,
+                environment=call.labels.environment or said["environment"] or environment or ENVIRONMENT,
                 task_id=call.labels.task or said["task"],
                 seed=call.labels.seed if call.labels.seed is not None else said["seed"] or 0,
                 receipt=call.receipt,

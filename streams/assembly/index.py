@@ -7,8 +7,9 @@ name by their ids. All of it is in the transaction that keeps the call.
 import sqlite3
 from collections.abc import Sequence
 
-from streams.assembly.captured import chats_of, scope_of
+from streams.assembly.captured import scope_of
 from streams.assembly.continuation import answered, asked, continued
+from streams.assembly.readings import Readings
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
 from streams.calls.faces import Earlier, response_messages
@@ -62,7 +63,9 @@ def earlier_of(connection: sqlite3.Connection, call: CapturedCall) -> Earlier:
     return messages
 
 
-def place_call(connection: sqlite3.Connection, call: CapturedCall, named: Unit | None, now: float) -> Unit:
+def place_call(
+    connection: sqlite3.Connection, call: CapturedCall, named: Unit | None, now: float, readings: Readings
+) -> Unit:
     """Index a call and say which unit it belongs to: the one that it names, else that of the call it continues.
 
     A call that continues none that is open, or cannot be read, begins a unit. One that comes after the call that
@@ -70,7 +73,7 @@ def place_call(connection: sqlite3.Connection, call: CapturedCall, named: Unit |
     """
     own = named or (content_id("call", call.receipt), call.receipt)
     try:
-        chats = chats_of(call, earlier_of(connection, call))
+        chats = readings.read(call, earlier_of(connection, call))
     except AbsentContentError:
         return own
     scope = scope_of(call)

@@ -15,6 +15,12 @@ class AssemblySettings(FrozenModel):
     host: str = Field(default="127.0.0.1", description="Where its status and metrics are.")
     port: int = Field(default=8402, ge=0, le=65535, description="Port of its status and metrics.")
     path: Path = Field(default=Path(".ratchet/assembly.sqlite"), description="What is not assembled yet.")
+    environment: str = Field(
+        default="",
+        max_length=512,
+        description="The environment of episodes whose calls or spans name none; empty: `gateway` and `otlp`, which "
+        "have no sandbox.",
+    )
     evaluations: tuple[str, ...] = Field(
         default=(), description="Names of OpenTelemetry evaluations that judge an episode; empty takes them all."
     )

@@ -19,7 +19,9 @@ from streams.assembly import index
 from streams.assembly.arrivals import admit, place_of
 from streams.assembly.assembly import Assembled
 from streams.assembly.chains import Place
+from streams.assembly.readings import Readings
 from streams.assembly.settings import AssemblySettings
+from streams.calls.chat import Chat
 from streams.calls.faces import Earlier
 from streams.calls.records import CapturedCall
 from streams.errors import StoreError
@@ -90,6 +92,7 @@ class AssemblyState:
         self._connection = connection
         self._settings = settings
         self._lock = threading.Lock()
+        self._readings = Readings()
 
     @classmethod
     def open(cls, settings: AssemblySettings, now: float) -> Self:
@@ -135,7 +138,7 @@ class AssemblyState:
                 if not cursor.rowcount:
                     repeated += 1
                     continue
-                admit(connection, record, len(value), now)
+                admit(connection, record, len(value), now, self._readings)
         return repeated
 
     def due(self, now: float) -> list[Unit]:
@@ -168,6 +171,10 @@ class AssemblyState:
                 return find(identity)
 
         return messages
+
+    def chats(self, call: CapturedCall) -> list[Chat]:
+        """The chats of a call that is to be assembled. Raises `AbsentContentError`."""
+        return self._readings.take(call, self.earlier(call))
 
     def read(self, unit: Unit) -> tuple[list[Assembled], Mapping[Place, str]]:
         """The records of the unit that are not assembled yet, in order of arrival, and the episodes made of others."""

@@ -46,8 +46,10 @@ def conversation_of(record: AnyRecord) -> str | None:
     return next((found for name in names if (found := _text(record.attributes.get(name)))), None)
 
 
-def read_telemetry(records: Sequence[AnyRecord], evaluations: Sequence[str] = ()) -> Reading:
+def read_telemetry(records: Sequence[AnyRecord], evaluations: Sequence[str] = (), environment: str = "") -> Reading:
     """Read what has come of a trace or conversation. `evaluations` names those that count; empty counts all.
+
+    `environment` is that of traces that name none.
 
     Where content of a call was hidden or cut off, what is left of the conversations of its trace is not all of them.
     """
@@ -58,7 +60,7 @@ def read_telemetry(records: Sequence[AnyRecord], evaluations: Sequence[str] = ()
     broken = {call.span.trace_key: call.reason for call in absent if call.reason.breaks_episodes}
     flags = {trace: f"{ABSENT}: {reason.value}" for trace, reason in broken.items()}
     return Reading(
-        [_call(call, context, flags.get(call.span.trace_key)) for call in found],
+        [_call(call, context, flags.get(call.span.trace_key), environment or ENVIRONMENT) for call in found],
         [verdict for name, verdict in _evaluations(spans, logs) if not evaluations or name in evaluations],
         Counter(call.reason.value for call in absent),
         unrecognised(spans, [call.span for call in found]),
@@ -78,7 +80,7 @@ class _Context:
         return next((found for name in names for place in places if (found := _text(place.get(name)))), None)
 
 
-def _call(call: SpanCall, context: _Context, flag: str | None) -> Call:
+def _call(call: SpanCall, context: _Context, flag: str | None, environment: str) -> Call:
     span = call.span
     return Call(
         place=(span.trace_key, span.span_id),
@@ -89,7 +91,7 @@ def _call(call: SpanCall, context: _Context, flag: str | None) -> Call:
         chat=call.chat,
         agent=context.find(span, _AGENT) or ENVIRONMENT,
         principal=span.principal or context.find(span, _PRINCIPAL) or ENVIRONMENT,
-        environment=context.find(span, ("ratchet.task.environment",)) or ENVIRONMENT,
+        environment=context.find(span, ("ratchet.task.environment",)) or environment,
         task_id=context.find(span, ("ratchet.task.id",)),
         seed=_seed(context.find(span, ("ratchet.task.seed",))),
         signer=span.principal,

@@ -4,6 +4,7 @@ An adapter is a class that satisfies `Environment` and as many of the smaller pr
 under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -135,6 +136,18 @@ class ReadsFiles(Protocol):
 
     def readable(self) -> tuple[Path, ...]:
         """Absolute paths of files and folders."""
+        ...
+
+
+@runtime_checkable
+class NamesTasks(Protocol):
+    """The interface of the settings of an environment whose tasks have other names than those that it lists."""
+
+    def other_names(self) -> Mapping[str, tuple[str, ...]]:
+        """By each other name the ids of the tasks that have it, as they are listed. Raises `SandboxError`.
+
+        The holdout then has a task on one side under all of its names.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from streams.environments.environment import WORKING_FOLDER, Configured, Environment, Network, ReadsFiles
+from streams.environments.environment import WORKING_FOLDER, Configured, Environment, NamesTasks, Network, ReadsFiles
 from streams.errors import ConfigurationError
 
 ENTRY_POINTS = "ratchet.environments"
@@ -52,6 +52,14 @@ def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path 
     environment = load_environment(name)
     read = _settings(name, environment, settings, working_folder)
     return Needs(environment.capabilities.network, read.readable() if isinstance(read, ReadsFiles) else ())
+
+
+def other_names_of(
+    name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None
+) -> Mapping[str, tuple[str, ...]]:
+    """The other names of its tasks. Raises `ConfigurationError` as `open_environment` does, and `SandboxError`."""
+    read = _settings(name, load_environment(name), settings, working_folder)
+    return read.other_names() if isinstance(read, NamesTasks) else {}
 
 
 def open_environment(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Environment:

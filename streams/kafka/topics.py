@@ -1,6 +1,7 @@
 """The topics of the log: made when a role starts, measured when somebody wants to know that nothing is missing."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
@@ -17,10 +18,13 @@ MAX_CALL_BYTES = 16 * 2**20
 PLAINTEXT = KafkaSecurity()
 
 
-def create_topics(kafka: KafkaSettings) -> None:
-    """Make the topics that do not exist yet. Raises `BrokerError` when the cluster cannot be reached or refuses."""
+def create_topics(kafka: KafkaSettings, topics: Sequence[str] | None = None) -> None:
+    """Make those of `topics`, by default all of the settings, that do not exist yet.
+
+    Raises `BrokerError` when the cluster cannot be reached or refuses.
+    """
     with admin("topics", kafka.bootstrap, kafka.security) as client:
-        for topic in kafka.topics:
+        for topic in kafka.topics if topics is None else topics:
             try:
                 client.create_topics(
                     [

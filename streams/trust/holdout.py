@@ -2,13 +2,16 @@
 
 Decided by a keyed hash of the task id alone, so nothing can drift.
 
-Variants of one task, which differ in what follows a `~` in their ids, are all on the same side.
+Variants of one task, which differ in what follows a `~` in their ids, are all on the same side. So is a task under all
+of its names, as far as they are known.
 """
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from streams.events import VARIANT_MARK
 from streams.settings import FrozenModel
@@ -29,12 +32,27 @@ class HoldoutSettings(FrozenModel):
     selection: float = Field(default=0.3, ge=0, le=1, description="Share of tasks that gates are played on.")
     confirmation: float = Field(default=0.1, ge=0, le=1, description="Share of tasks kept for confirmation.")
 
+    _other_names: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    def knowing(self, other_names: Mapping[str, tuple[str, ...]]) -> Self:
+        """The same holdout, which knows by what other names tasks are called; each name has the ids of its tasks.
+
+        An episode that names no task is known by its opening: without this, it could be one of a held-out task and
+        fall into the train split.
+        """
+        known = self.model_copy()
+        known._other_names = dict(other_names)
+        return known
+
     def split(self, task_id: str) -> Split:
-        """The split of a task.
+        """The split of a task. A name that several tasks share is held out if one of them is.
 
         >>> HoldoutSettings(selection=0, confirmation=0).split("orders/17").value
         'train'
         """
+        return max(map(self._split_of, self._other_names.get(task_id, (task_id,))), key=list(Split).index)
+
+    def _split_of(self, task_id: str) -> Split:
         group = task_id.partition(VARIANT_MARK)[0]
         digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
         position = int.from_bytes(digest) / 2**64

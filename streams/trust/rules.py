@@ -244,8 +244,11 @@ def _broken_calls(request: BranchRequest) -> str | None:
     """Return why the states of an episode are not such as a chat API takes, or None.
 
     A result of a tool answers a call that came before it, and every call has its result before the next action: where
-    one is missing, something was lost on the way, and the action would be learned as a guess at it. The calls of the
-    last action need no results. Without ids, the first call that waits is the one that is answered.
+    one is missing, something was lost on the way, and the action would be learned as a guess at it. Of two results of
+    one call, and of the results of two calls with one id in one action, nobody can tell which is which; OpenAI and
+    Anthropic refuse both. A later action may use an id again. Words may stand before a result: OpenAI refuses that,
+    others take it, and nothing is lost. The calls of the last action need no results. Without ids, the first call that
+    waits is the one that is answered.
     """
     called: set[str] = set()
     waiting: list[str] = []
@@ -254,15 +257,20 @@ def _broken_calls(request: BranchRequest) -> str | None:
             if waiting:
                 return "a tool call has no result before the next action"
             waiting = [call.id for call in message.calls]
-            called.update(waiting)
+            identified = [identity for identity in waiting if identity]
+            if len(set(identified)) < len(identified):
+                return "two tool calls of one action have the same id"
+            called.update(identified)
         elif message.role == "tool":
             answered = message.tool_call_id or ""
             if answered in waiting:
                 waiting.remove(answered)
             elif waiting and not answered:
                 waiting.pop(0)
+            elif answered in called:
+                return "a tool call has two results"
             elif "" in waiting:
                 waiting.remove("")
-            elif answered not in called:
+            else:
                 return "the result of a tool answers no call"
     return None

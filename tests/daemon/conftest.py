@@ -24,6 +24,8 @@ from tests.waiting import eventually
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
 
+NO_KAFKA = KafkaSettings(bootstrap="127.0.0.1:9")
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
@@ -69,7 +71,11 @@ async def serving(inference_url: str, registry: Registry) -> AsyncIterator[httpx
 
 @asynccontextmanager
 async def serve_role(
-    registry: Registry, inference_url: str, store_url: str = "http://127.0.0.1:9", **parts: Any
+    registry: Registry,
+    inference_url: str,
+    store_url: str = "http://127.0.0.1:9",
+    kafka: KafkaSettings = NO_KAFKA,
+    **parts: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role, by default without a store; yields a client of it once it serves.
 
@@ -84,7 +90,7 @@ async def serve_role(
         capture=CaptureSettings(flush_s=0),
         **parts,
     )
-    role = asyncio.create_task(serve(settings, store_url, KafkaSettings(bootstrap="127.0.0.1:9"), stop))
+    role = asyncio.create_task(serve(settings, store_url, kafka, stop))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:

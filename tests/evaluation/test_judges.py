@@ -3,8 +3,10 @@
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from scipy.stats import binomtest
@@ -12,6 +14,7 @@ from scipy.stats import binomtest
 from evaluation.judges import JudgeClient, Opinion, Preference, Rubric, parsed
 from streams.messages import assistant, user
 from streams.trust.agreement import Agreement
+from tests.daemon.inference.conftest import run_server
 from tests.served import served
 
 RUBRIC = Rubric("The order was found.")
@@ -139,9 +142,26 @@ def test_kappa_is_that_of_published_tables_and_is_not_defined_where_chance_agree
 
 
 @pytest.mark.slow
-async def test_the_embedded_engine_is_held_to_the_schema(inference_url: str) -> None:
-    async with JudgeClient(inference_url, "tiny-base") as client:
-        models = (await client._call("GET", "/v1/models")).json()
-        client.model = models["data"][0]["id"]
-        opinion = await client.opinion(RUBRIC, (user("Where is my order?"), assistant("It was sent.")))
-    assert opinion is None or opinion.verdict in ("success", "failure")
+async def test_the_embedded_engine_is_held_to_the_schema(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode, answers = (user("Where is my order?"), assistant("It was sent.")), []
+    with run_server(tiny_base, max_length=2048) as url:
+        async with JudgeClient(url, "base") as client:
+            ask = client._call
+
+            async def call(method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+                answers.append(await ask(method, path, body))
+                return answers[-1]
+
+            monkeypatch.setattr(client, "_call", call)
+            opinion = await client.opinion(RUBRIC, episode)
+            preference = await client.preferred(RUBRIC, episode, (user("Where is my order?"), assistant("No.")))
+    rated, forward, backward = (answer.json()["choices"][0] for answer in answers)
+    # The weights are random: of themselves they would say nothing of the kind, and not end.
+    assert [choice["finish_reason"] for choice in (rated, forward, backward)] == ["stop"] * 3
+    rating = parsed(answers[0].json(), Opinion)
+    assert rating is not None
+    assert opinion == (None if rating.verdict == "abstain" else rating)
+    said = [parsed(answer.json(), Preference) for answer in answers[1:]]
+    assert None not in said
+    abstained = "abstain" in [each.better for each in said if each is not None]
+    assert (preference is None) == abstained

@@ -1,13 +1,14 @@
 """Replies of OpenAI's Responses API, whole or as events, from those of the chat completion that a response is."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from pydantic import JsonValue
 
 from daemon.inference.answers import Answer
+from daemon.inference.faces.drawn_tokens import DrawnTokens, told_in_stream, told_whole
 from daemon.inference.faces.events import event_text
 from daemon.inference.faces.responses_requests import ResponsesRequest
-from daemon.inference.schemas import ChatChunk, ChatReply, Usage
+from daemon.inference.schemas import ChatChunk, ChatReply, TokenLogprob, Usage
 from streams.calls.faces import Body
 from streams.messages import Message, assistant, call
 
@@ -18,6 +19,7 @@ def response(request: ResponsesRequest, answer: Answer, reply: ChatReply) -> tup
     """The response that a whole reply is, and the message that it says."""
     said = reply.choices[0].message
     turn = _Turn(request, answer)
+    turn.tokens.add(reply.choices[0].logprobs)
     list(turn.say("reasoning", said.reasoning_content))
     list(turn.say("message", said.content))
     for each in said.tool_calls or ():
@@ -38,6 +40,7 @@ async def response_events(
     async for chunk in chunks:
         usage = chunk.usage or usage
         for choice in chunk.choices:
+            turn.tokens.add(choice.logprobs)
             for event in turn.say("reasoning", choice.delta.reasoning_content):
                 yield event
             for event in turn.say("message", choice.delta.content):
@@ -57,6 +60,7 @@ class _Turn:
 
     def __init__(self, request: ResponsesRequest, answer: Answer) -> None:
         self.status = "in_progress"
+        self.tokens = DrawnTokens()
         self._request, self._answer = request, answer
         self._items: list[JsonValue] = []
         self._open: str | None = None
@@ -77,7 +81,7 @@ class _Turn:
             yield from self._begin(kind)
         self._text += text
         self._said[kind] = self._said.get(kind, "") + text
-        more: Body = {"logprobs": []} if kind == "message" else {}
+        more: Body = {"logprobs": told_in_stream(self._of_text(self.tokens.untold))} if kind == "message" else {}
         yield self.event(f"response.{_KINDS[kind]}.delta", **self._place(), content_index=0, delta=text, **more)
 
     def call(self, identity: str, name: str, arguments: str) -> Iterator[str]:
@@ -132,15 +136,16 @@ class _Turn:
             "output": list(self._items),
             "parallel_tool_calls": request.parallel_tool_calls,
             "previous_response_id": request.previous_response_id,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": request.reasoning.effort, "summary": None},
             "service_tier": "default",
             "store": request.store,
             "temperature": request.temperature,
             "text": {"format": request.text.format or {"type": "text"}, "verbosity": "medium"},
             "tool_choice": request.tool_choice,
             "tools": list(request.tools),
+            "top_logprobs": request.top_logprobs,
             "top_p": request.top_p,
-            "truncation": "disabled",
+            "truncation": request.truncation,
             "usage": None if usage is None else _usage(usage),
             "user": request.user,
         }
@@ -156,7 +161,7 @@ class _Turn:
         if self._open is None:
             return
         kind = _KINDS[self._open]
-        more: Body = {"logprobs": []} if self._open == "message" else {}
+        more: Body = {"logprobs": told_in_stream(self._of_text(self.tokens.of_text))} if kind == "output_text" else {}
         yield self.event(f"response.{kind}.done", **self._place(), content_index=0, text=self._text, **more)
         yield self.event("response.content_part.done", **self._place(), content_index=0, part=self._part())
         item = self._item("incomplete" if self.status == "incomplete" else "completed", [self._part()])
@@ -174,7 +179,11 @@ class _Turn:
     def _part(self) -> Body:
         if self._open == "reasoning":
             return {"type": "reasoning_text", "text": self._text}
-        return {"type": "output_text", "text": self._text, "annotations": [], "logprobs": []}
+        logprobs = told_whole(self._of_text(self.tokens.of_text))
+        return {"type": "output_text", "text": self._text, "annotations": [], "logprobs": logprobs}
+
+    def _of_text(self, find: Callable[[str, str], list[TokenLogprob]]) -> list[TokenLogprob]:
+        return find(self._text, self._said.get("reasoning", ""))
 
     def _place(self, prefix: str | None = None) -> Body:
         prefix = prefix or ("rs" if self._open == "reasoning" else "msg")

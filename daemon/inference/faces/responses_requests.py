@@ -1,9 +1,8 @@
 """Requests of OpenAI's Responses API, field for field; docs/inference.md tells which of them have an effect."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, JsonValue, model_validator
 
 from daemon.inference.faces.translation import chat_request, read_field
 from daemon.inference.parameters import EmptyObject, No, Null, Zero, neutral, without_nulls
@@ -13,7 +12,12 @@ from streams.calls.records import Face
 from streams.errors import RequestRefusedError
 from streams.settings import FrozenModel
 
-_NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
+_NAMES = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
 # They are sent to the chat as they are.
 _SAMPLING = (
     *("temperature", "top_p", "stream", "parallel_tool_calls", "structured_outputs", "seed", "stop", "ignore_eos"),
@@ -34,9 +38,9 @@ class TextOptions(FrozenModel):
 
 
 class ReasoningOptions(FrozenModel):
-    """A model reasons as its chat template has it, and its reasoning is told whole."""
+    """`effort` is told to a chat template that knows efforts. What a model reasons is told whole."""
 
-    effort: Annotated[JsonValue, neutral("none")] = None
+    effort: JsonValue = None
     summary: JsonValue = None
     generate_summary: JsonValue = None
     context: JsonValue = None
@@ -57,6 +61,8 @@ class ResponsesRequest(FrozenModel):
     stream: bool = False
     temperature: JsonValue = 1.0
     top_p: JsonValue = 1.0
+    truncation: Literal["auto", "disabled"] = "disabled"
+    top_logprobs: int = Field(default=0, ge=0, le=20, description="Of each token of a text, if `include` asks for any.")
     # Whether later requests may name the response by its id.
     store: bool = True
     # vLLM's.
@@ -91,8 +97,6 @@ class ResponsesRequest(FrozenModel):
     conversation: Null = None
     prompt: Null = None
     moderation: Null = None
-    truncation: Annotated[JsonValue, neutral("disabled")] = None
-    top_logprobs: Zero = None
     reasoning: ReasoningOptions = ReasoningOptions()
     priority: Zero = None
     context_management: Null = None
@@ -107,13 +111,6 @@ class ResponsesRequest(FrozenModel):
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
         return without_nulls(value)
-
-    @field_validator("include")
-    @classmethod
-    def _no_logprobs(cls, include: tuple[str, ...]) -> tuple[str, ...]:
-        if _LOGPROBS in include:
-            raise PydanticCustomError("not_served", "{told}", {"told": f"{_LOGPROBS}: not served; leave it out"})
-        return include
 
     def as_chat(self, earlier: Earlier) -> ChatRequest:
         """The chat that the request continues; `earlier` knows the responses that it may name.
@@ -139,6 +136,9 @@ class ResponsesRequest(FrozenModel):
             "tool_choice": _tool_choice(self.tool_choice),
             "max_tokens": self.max_output_tokens,
             "response_format": self._format(),
+            "reasoning_effort": self.reasoning.effort,
+            "logprobs": _LOGPROBS in self.include,
+            "top_logprobs": self.top_logprobs if _LOGPROBS in self.include else 0,
             "stream_options": {"include_usage": True},
         }
         return chat_request(fields | {name: getattr(self, name) for name in _SAMPLING}, _NAMES)

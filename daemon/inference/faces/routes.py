@@ -16,6 +16,7 @@ from daemon.inference.faces.events import event_text
 from daemon.inference.faces.known_responses import KnownResponses
 from daemon.inference.faces.responses_replies import response, response_events
 from daemon.inference.faces.responses_requests import ResponsesRequest
+from daemon.inference.faces.truncation import fitted
 from daemon.inference.replies import chat_chunks, chat_reply
 from streams.calls.json_values import compact
 from streams.errors import RequestRefusedError
@@ -32,8 +33,9 @@ def add_faces(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/responses", response_model=None)
     async def respond(body: ResponsesRequest, request: Request) -> Response:
         chat = body.as_chat(known.get)
-        answer = await chat_answer(engine, chat, capped=True)
         seen = chat.messages[1:] if body.instructions else chat.messages
+        chat = fitted(engine, chat) if body.truncation == "auto" else chat
+        answer = await chat_answer(engine, chat, capped=True)
         if body.stream:
             events = response_events(body, answer, chat_chunks(engine, chat, answer))
             kept = _kept(events, known if body.store else None, answer, seen)

@@ -15,6 +15,7 @@ from streams.errors import SandboxError
 from streams.events import Identity
 from streams.messages import Message, Messages, Record, assistant, user
 from streams.settings import FrozenModel
+from streams.task_ids import task_of
 
 DEFINITION = "toolbox.toml"
 TASKS = "tasks.jsonl"
@@ -156,6 +157,36 @@ class ToolboxDefinition(FrozenModel):
     @cached_property
     def by_id(self) -> Mapping[str, ToolboxTask]:
         return {task.task_id: task for task in self.tasks}
+
+    @cached_property
+    def by_opening(self) -> Mapping[str, tuple[ToolboxTask, ...]]:
+        """The tasks by what `task_of` makes of their openings, with the toolbox's system prompt and without it.
+
+        By that hash a recorded episode is known that names no task.
+        """
+        found: dict[str, list[ToolboxTask]] = {}
+        instructed = (Message(role="system", content=self.file.system_prompt),) if self.file.system_prompt else ()
+        for task in self.tasks:
+            first = task.first_messages
+            for name in {task_of(first), task_of((*instructed, *first))}:
+                found.setdefault(name, []).append(task)
+        return {name: tuple(tasks) for name, tasks in found.items()}
+
+    def task(self, name: str) -> ToolboxTask:
+        """The task with that id, or with an opening of that hash. Raises `SandboxError`; reserved ones are not told."""
+        found = (self.by_id[name],) if name in self.by_id else self.by_opening.get(name, ())
+        if len(found) > 1:
+            raise SandboxError(
+                f"{len(found)} tasks of the toolbox {self.folder} begin alike, among them {found[0].task_id!r} and "
+                f"{found[1].task_id!r}, and an episode is of one of them. Have the agent name its task in the header "
+                "x-ratchet-task."
+            )
+        if not found or found[0].fold == RESERVED_FOLD:
+            raise SandboxError(
+                f"{name!r} is not a task of the toolbox {self.folder}, or a reserved one. "
+                f"Name one of its {TASKS}, in another fold than {RESERVED_FOLD!r}, or begin as one of them does."
+            )
+        return found[0]
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -55,7 +55,7 @@ class _Snapshot:
 
 
 class Toolbox:
-    """One session. A task's id is that of a line of `tasks.jsonl`.
+    """One session. A task's id is that of a line of `tasks.jsonl`, or the hash of its opening.
 
     Each call of a message is executed, in their order; one that cannot be is answered with an error and the others are
     executed all the same. A text without calls ends the episode, as the step limit does: then the check says whether
@@ -91,7 +91,7 @@ class Toolbox:
     def reset(self, task: Task) -> Observation:
         """Begin the task: its opening, and the tools."""
         self._leave()
-        played = self._begin(self._task(task), task.seed)
+        played = self._begin(self._definition.task(task.task_id), task.seed)
         offered = tuple(tool.definition for tool in self._toolset.offered(self._place(played)))
         self._now = played
         return self._observed(played.task.first_messages, tools=offered)
@@ -142,7 +142,7 @@ class Toolbox:
         return self._of_fold(UNSOLVABLE_FOLD) if game in self.games() else ()
 
     def demonstration(self, task: Task) -> list[Message]:
-        return self._task(task).demonstrated()
+        return self._definition.task(task.task_id).demonstrated()
 
     def close(self) -> None:
         self._leave()
@@ -158,15 +158,6 @@ class Toolbox:
         return tuple(
             Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
         )
-
-    def _task(self, task: Task) -> ToolboxTask:
-        found = self._definition.by_id.get(task.task_id)
-        if found is None or found.fold == RESERVED_FOLD:
-            raise SandboxError(
-                f"{task.task_id!r} is not a task of the toolbox {self._definition.folder}, or a reserved one. "
-                "Name one of its tasks.jsonl, in another fold than 'test'."
-            )
-        return found
 
     def _begin(self, task: ToolboxTask, seed: int) -> _Played:
         """The task in its first state: a copy of the state folder, and what setup makes of it."""

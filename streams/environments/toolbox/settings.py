@@ -1,11 +1,13 @@
 """The operator's settings of the environment `toolbox`: which folder it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from streams.environments.environment import WORKING_FOLDER
+from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.settings import FrozenModel
 
 
@@ -24,3 +26,8 @@ class ToolboxSettings(FrozenModel):
     def readable(self) -> tuple[Path, ...]:
         """The paths that its sandboxes must be able to read."""
         return (self.folder,)
+
+    def other_names(self) -> Mapping[str, tuple[str, ...]]:
+        """By the hash of an opening the ids of the tasks that begin with it."""
+        found = ToolboxDefinition.read(self.folder).by_opening
+        return {name: tuple(task.task_id for task in tasks) for name, tasks in found.items()}

@@ -11,16 +11,30 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from streams.events import OutcomeEvent
+from streams.store.client import StoreClient
 from streams.store.queries.trust import TRUSTED_NOW
 from streams.store.status import status
 from tests.builders.episodes import episode
 from tests.builders.stored import Log, ServedStore, column
+from tests.daemon.commands.recording import recording
 from tests.served import served
 
 
 @pytest.fixture
 def judging(served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The address of a judge that sees a success where the agent says go, abstains at sit, and prefers going."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RATCHET_STORE__PORT", served_store.url.rpartition(":")[2])
+    (tmp_path / "rubric.txt").write_text("It went.")
+    log = Log(served_store.store)
+    for name, action in (("goes", "go"), ("runs", "run"), ("sits", "sit")):
+        log.publish(*episode(name, actor="policy", action=action)[:2])
+    with served(judging_model(), lifespan="off") as url:
+        yield url
+
+
+def judging_model() -> FastAPI:
     model = FastAPI()
 
     @model.post("/v1/chat/completions")
@@ -34,15 +48,7 @@ def judging(served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path
             content = {"reason": "seen", "better": "first" if "go 0" in said["first"] else "second"}
         return {"choices": [{"message": {"content": json.dumps(content)}, "finish_reason": "stop"}]}
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("RATCHET_STORE__PORT", served_store.url.rpartition(":")[2])
-    (tmp_path / "rubric.txt").write_text("It went.")
-    log = Log(served_store.store)
-    for name, action in (("goes", "go"), ("runs", "run"), ("sits", "sit")):
-        log.publish(*episode(name, actor="policy", action=action)[:2])
-    with served(model, lifespan="off") as url:
-        yield url
+    return model
 
 
 def judged(url: str, *options: str) -> dict[str, Any]:
@@ -95,3 +101,29 @@ def test_pairs_of_one_task_make_the_better_one_a_success(judging: str) -> None:
 
 def test_a_judge_without_a_rubric_is_wrong_usage(judging: str) -> None:
     assert CliRunner().invoke(app, ["judge", "--model", "big"]).exit_code == 2
+
+
+@pytest.mark.slow
+async def test_opinions_are_signed_published_and_stored_as_those_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "rubric.txt").write_text("It went.")
+    keys = json.dumps({"goes": "key of goes"})
+    with (
+        recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=keys) as ratchet,
+        served(judging_model(), lifespan="off") as url,
+    ):
+        steps = episode("goes", actor="policy")[:-1]
+        ratchet.publish(*(step.to_json() for step in steps), key="key of goes")
+        await ratchet.caught_up()
+        asked = ("judge", "--rubric", "rubric.txt", "--model", "big", "--base-url", url, "--json")
+        for _ in range(2):
+            report = json.loads(ratchet(*asked).splitlines()[-1])
+            assert (report["judged"], report["published"]) == (1, 1)
+            await ratchet.caught_up()
+        async with StoreClient(ratchet.store_url) as store:
+            rows = (await store.query("SELECT episode_id, verifier, success, evidence FROM outcomes")).to_pylist()
+            trusted = (await store.query("SELECT episode_id FROM trusted")).to_pylist()
+            refused = (await store.query("SELECT reason FROM quarantined")).to_pylist()
+    assert [(row["episode_id"], row["verifier"], row["success"]) for row in rows] == [("goes", "model:big", True)]
+    assert json.loads(rows[0]["evidence"])["reason"] == "seen"
+    # An opinion alone trusts nothing.
+    assert (trusted, refused) == ([], [])

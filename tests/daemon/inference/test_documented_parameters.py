@@ -72,6 +72,7 @@ SERVED: dict[str, Any] = {
     "tools": [TOOL],
     "tool_choice": "none",
     "parallel_tool_calls": False,
+    "reasoning_effort": "high",
     "top_logprobs": 2,
     "add_generation_prompt": False,
     "include_reasoning": False,

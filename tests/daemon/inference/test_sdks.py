@@ -131,9 +131,10 @@ def test_a_response_in_a_format_is_parsed(house: RecordedGateway, client: openai
 def test_what_responses_do_not_serve_is_refused_by_its_name(client: openai.OpenAI) -> None:
     for fields, named in (
         ({"background": True}, "background"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"reasoning": {"effort": "wild"}}, "reasoning.effort"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"truncation": "first"}, "truncation"),
+        ({"top_logprobs": 21}, "top_logprobs"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://a/b"}]}]}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict
 
 from learners.chat import ChatTokenizer
 from streams.messages import MESSAGE
-from tests.builders.base_models import write_base
-from tests.daemon.inference.conftest import run_server
 
 MAX_LENGTH = 1024
 PLACE = {"enum": ["Oslo", "Köln", 'a "b"/\\c']}
@@ -267,16 +265,3 @@ async def test_the_async_client_parses_a_reply_into_a_type(server: str) -> None:
         )
         calls = called.choices[0].message.tool_calls or []
         assert [isinstance(call.function.parsed_arguments, Route) for call in calls] == [True]
-
-
-def test_a_model_that_reasons_takes_no_effort_of_reasoning_since_it_would_have_no_effect(
-    tiny_base: Path, tmp_path: Path
-) -> None:
-    chat = {"model": "base", "messages": [{"role": "user", "content": "Go."}], "max_tokens": 1}
-    with run_server(write_base(tiny_base, tmp_path / "reasons", "qwen3")) as address:
-        answers = [
-            httpx.post(f"{address}/v1/chat/completions", json=chat | fields, timeout=60)
-            for fields in ({}, {"reasoning_effort": "none"})
-        ]
-    assert [answer.status_code for answer in answers] == [200, 400]
-    assert "reasoning_effort" in answers[1].json()["error"]["message"]

@@ -8,21 +8,28 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from daemon import roles
 from daemon.cli import app
 from daemon.config import DomainSettings, Settings
 from daemon.learning.cycle import gate_names, open_loop
-from daemon.learning.domain import check_domain, check_recorded, is_judged
+from daemon.learning.domain import check_domain, check_recorded, holdout_of, is_judged
 from daemon.learning.role import serve
 from daemon.serving.settings import ServingSettings
 from evaluation.canary import CanarySettings
 from evaluation.settings import GateSettings
+from learners.snapshots import write_snapshot
 from streams.branching.settings import BranchingSettings
+from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, TrainingError
+from streams.intake import role as record_role
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
+from streams.task_ids import task_of
+from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import TASKS, episode
 from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import trajectory
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +103,36 @@ async def test_a_gate_in_another_environment_than_productions_is_refused(
             await check_recorded(settings.domain, store)
         (row,) = (await store.query("SELECT DISTINCT environment FROM transitions")).to_pylist()
         await check_recorded(DomainSettings(environment=row["environment"]), store)
+
+
+async def test_a_task_that_is_named_by_its_opening_is_held_out_where_its_id_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(folder)
+    tasks = ToolboxDefinition.read(folder).tasks
+    names = {task_of(task.first_messages): task.task_id for task in tasks}
+    sides = {name: settings.holdout.split(task_id) for name, task_id in names.items()}
+    assert any(settings.holdout.split(name) is not side for name, side in sides.items())
+    given: list[HoldoutSettings] = [holdout_of(settings)]
+
+    async def store(kafka: object, store: object, holdout: HoldoutSettings, *others: object) -> None:
+        given.append(holdout)
+
+    monkeypatch.setattr(record_role, "serve", store)
+    await roles.record(settings.settled())
+    async with open_loop(settings.settled(), tmp_path) as loop:
+        given.append(loop.settings.holdout)
+    for holdout in given:
+        assert {name: holdout.split(name) for name in names} == sides
+    held_out = next(name for name, side in sides.items() if side is not Split.TRAIN)
+    with pytest.raises(TrainingError, match="held out"):
+        write_snapshot([trajectory(1, held_out)], given[-1], tmp_path, 1, {})
+    # What production says is stored, also where the toolbox is broken; a gate is not played then.
+    broken = settings_of(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="its tasks cannot be read"):
+        holdout_of(broken)
+    await roles.record(broken.settled())
+    assert given[-1] == broken.holdout
 
 
 async def test_without_a_domain_the_learn_role_waits_and_trains_nothing(tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ def test_a_task_without_a_name_is_identified_by_its_first_request() -> None:
     )
 
 
+def test_the_environment_of_what_names_none_is_the_one_that_is_set() -> None:
+    assert {step.task.environment for step in steps_of(assemble("run", game(), {}))} == {"otlp"}
+    assert {step.task.environment for step in steps_of(assemble("run", game(), {}, environment="shop"))} == {"shop"}
+    named = steps_of(assemble("run", [*game(), root({"ratchet.task.environment": "desk"})], {}, environment="shop"))
+    assert {step.task.environment for step in named} == {"desk"}
+
+
 def test_concurrent_chats_of_one_trace_are_separate_episodes() -> None:
     judge = [span(10 + n, conventions([("user", f"Judge {n}")], "fine")) for n in range(2)]
     steps = steps_of(assemble("run", [*judge, *game()], {}))

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from streams.environments.registry import needs_of
+from streams.environments.registry import needs_of, other_names_of
 from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import ConfigurationError, SandboxError
+from streams.messages import Message, assistant, user
+from streams.task_ids import task_of
 from tests.builders.toolboxes import box
 
 
@@ -59,3 +61,35 @@ def test_a_relative_folder_starts_where_ratchet_was_started(tmp_path: Path) -> N
     assert needs_of("bfcl", {}).readable == ()
     with pytest.raises(ConfigurationError, match=r"\[branching.environments.toolbox\]"):
         needs_of("toolbox", {})
+
+
+ALIKE = (
+    {"task_id": "a", "fold": "train", "opening": "Hello."},
+    {"task_id": "b", "fold": "test", "opening": "Secret."},
+    {"task_id": "c", "fold": "train", "opening": [{"role": "user", "content": "Same."}]},
+    {"task_id": "d", "fold": "dev", "opening": "Same."},
+)
+
+
+@pytest.mark.parametrize("agents", ["", "You serve."])
+def test_a_task_is_found_by_the_hash_of_its_opening(agents: str, tmp_path: Path) -> None:
+    definition = ToolboxDefinition.read(
+        box(tmp_path / "x", 'name = "x"\ncheck = "c:d"\nfunctions = "t.py"\nsystem_prompt = "You serve."', *ALIKE)
+    )
+    system = (Message(role="developer", content=agents),) if agents else ()
+
+    def begun(text: str) -> str:
+        return task_of((*system, user(text), assistant("Yes?"), user("More.")))
+
+    assert definition.task(begun("Hello.")) is definition.task("a")
+    for reserved in ("b", begun("Secret."), begun("Unknown."), task_of((Message(role="system", content="No."),))):
+        with pytest.raises(SandboxError, match=r"is not a task of the toolbox .*, or a reserved one"):
+            definition.task(reserved)
+    with pytest.raises(SandboxError, match=r"2 tasks .* begin alike, among them 'c' and 'd'.* x-ratchet-task"):
+        definition.task(begun("Same."))
+    named = other_names_of("toolbox", {"folder": str(tmp_path / "x")})
+    assert {name: ids for name, ids in named.items() if name in map(begun, ("Hello.", "Same."))} == {
+        begun("Hello."): ("a",),
+        begun("Same."): ("c", "d"),
+    }
+    assert other_names_of("bfcl", {}) == {}

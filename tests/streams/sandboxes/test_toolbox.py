@@ -1,5 +1,6 @@
 """Toolboxes in real sandboxes: episodes of theirs are restored, branched and replayed, and they keep the contract."""
 
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,11 +15,15 @@ from streams.branching.settings import BranchingSettings
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import SandboxError
-from streams.events import BranchRequest, RecordedStep, Task
-from streams.messages import Message, assistant, call, tool_result, user
+from streams.events import BranchRequest, RecordedStep, StepEvent, Task
+from streams.messages import MESSAGES, Message, assistant, call, tool_result, user
 from streams.sandboxes.conformance import Suite
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool
+from streams.task_ids import task_of
+from streams.trust.rules import StoredStep, branch_request
+from tests.builders.captured import Desk
+from tests.builders.captured import call as captured_call
 from tests.builders.policies import FixedPolicy
 
 TODOS = (
@@ -76,6 +81,35 @@ async def test_a_captured_episode_is_branched_with_mutations_and_the_policys_cal
     assert [(result.fidelity, result.reason) for result in results] == [("sandbox_exact", "")] * 3
     assert {each.source for result in results for each in result.alternatives} == {"policy", "mutation"}
     assert results[0].alternatives[0].observation == (tool_result('{"done": 1}', "p1"),)
+
+
+async def test_calls_that_name_no_task_are_branched_in_the_task_that_begins_as_they_do(
+    pool: SandboxPool, tmp_path: Path
+) -> None:
+    recorded = captured()
+    messages, calls = list(recorded.opening[1:]), []
+    for step in recorded.steps:
+        sent = json.loads(MESSAGES.dump_json(tuple(messages), exclude_none=True))
+        request = json.dumps({"model": "assistant", "messages": sent, "tools": TOOLS})
+        calls.append(captured_call(sent, json.loads(step.action.to_json()), request=request))
+        messages += [step.action, *step.observation]
+    desk = Desk(tmp_path, {"environment": "toolbox"})
+    events = [event for event in desk.take(*calls, wait=120.0) if isinstance(event, StepEvent)]
+    desk.close()
+    steps = [
+        StoredStep(
+            number, each.task, each.messages, each.action, each.observation, "policy", each.principal, each.tools
+        )
+        for number, each in enumerate(events)
+    ]
+    task = Task(environment="toolbox", task_id=task_of(recorded.opening[1:]))
+    assert [step.task for step in steps] == [task] * 3
+    wanted = branch_request("episode-1", steps, "trusted")
+    assert wanted is not None
+    results = await branch(wanted, pool, FixedPolicy(()), Uniform(), BranchingSettings(samples=1, temperatures=(1.0,)))
+    assert [(result.task, result.fidelity, result.reason) for result in results] == [(task, "sandbox_exact", "")] * 3
+    assert {each.source for result in results for each in result.alternatives} == {"mutation"}
+    assert (await replay(wanted, pool)).success is True
 
 
 async def test_an_episode_that_is_reproduced_is_judged_and_of_another_it_is_said_where_they_part(

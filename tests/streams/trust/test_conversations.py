@@ -70,7 +70,7 @@ ANSWERS: dict[str, list[tuple[Message, Messages]]] = {
     "users in a row": [(assistant("Where?"), (user("Hm."), user("In the fridge?"))), (END, (user("Ah."), user("!")))],
     "a result and the user's next words": [(LOOK, (tool_result("Milk.", "c1"), user("And?"))), (END, ())],
     "words before the result": [(LOOK, (user("Hurry."), tool_result("Milk.", "c1"))), (END, ())],
-    "a result that comes twice": [(LOOK, (tool_result("Mi", "c1"), tool_result("Milk.", "c1"))), (END, ())],
+    "an id used again": [(LOOK, (tool_result("Milk.", "c1"),)), (LOOK, (tool_result("Tea.", "c1"),)), (END, ())],
     "the last calls without results": [(LOOK, (tool_result("Milk.", "c1"),)), (BOTH, ())],
     "nothing between two actions": [(assistant("I think."), ()), (END, ())],
     "calls without ids": [
@@ -92,7 +92,7 @@ def test_an_append_only_conversation_is_trusted_or_resumed_from(
     (request,) = requests(store)
     assert (request.verdict, flags(store)) == ("trusted" if success else "failed", [])
     assert [(step.action, step.observation) for step in request.steps] == turns
-    assert [step.tools for step in request.steps] == [TOOLS, None]
+    assert [step.tools for step in request.steps] == [TOOLS, *[None] * (len(turns) - 1)]
 
 
 def test_tools_may_change_between_steps_and_go_with_the_request(store: Store) -> None:
@@ -204,6 +204,9 @@ def test_an_episode_whose_history_says_something_else_is_not_trusted(
 
 UNANSWERED = "a tool call has no result before the next action"
 UNCALLED = "the result of a tool answers no call"
+TWICE = "a tool call has two results"
+TWINS = assistant(None, call("look", '{"at": "fridge"}', "c1"), call("look", '{"at": "desk"}', "c1"))
+NAMELESS = assistant(None, call("look", "{}"))
 BROKEN: dict[str, tuple[list[tuple[Message, Messages]], str]] = {
     "no result": ([(LOOK, ()), (END, ())], UNANSWERED),
     "a result too few": ([(BOTH, (tool_result("Milk.", "c1"),)), (END, ())], UNANSWERED),
@@ -211,8 +214,22 @@ BROKEN: dict[str, tuple[list[tuple[Message, Messages]], str]] = {
     "another's result": ([(LOOK, (tool_result("Milk.", "c1"), tool_result("Tea.", "c9"))), (END, ())], UNCALLED),
     "a result of no call": ([(assistant("Hm."), (tool_result("Milk.", "c1"),)), (END, ())], UNCALLED),
     "a result without id of no call": ([(assistant("Hm."), (tool_result("Milk."),)), (END, ())], UNCALLED),
+    "a result that comes twice": ([(LOOK, (tool_result("Mi", "c1"), tool_result("Milk.", "c1"))), (END, ())], TWICE),
+    "the same result twice": ([(LOOK, (tool_result("Milk.", "c1"), tool_result("Milk.", "c1"))), (END, ())], TWICE),
+    "twice, of parallel calls": ([(BOTH, (tool_result("Milk.", "c1"), tool_result("A pen.", "c2"),
+        tool_result("Tea.", "c1"))), (END, ())], TWICE),
+    "twice instead of another's": ([(BOTH, (tool_result("Milk.", "c1"), tool_result("Tea.", "c1"))), (END, ())], TWICE),
+    "again, after the next action": ([
+        (LOOK, (tool_result("Milk.", "c1"),)), (assistant("Hm."), (tool_result("Tea.", "c1"),)), (END, ())], TWICE),
+    "again, after the last action": ([(LOOK, (tool_result("Milk.", "c1"),)), (END, (tool_result("T", "c1"),))], TWICE),
+    "twice, beside a call without an id": ([(assistant(None, *LOOK.calls, *NAMELESS.calls),
+        (tool_result("Milk.", "c1"), tool_result("Tea.", "c1"))), (END, ())], TWICE),
+    "twins": ([(TWINS, (tool_result("Milk.", "c1"), tool_result("A pen.", "c1"))), (END, ())],
+        "two tool calls of one action have the same id"),
+    "a result too many, without ids": ([(NAMELESS, (tool_result("Milk."), tool_result("Tea."))), (END, ())], UNCALLED),
+    "a late result, without ids": ([(NAMELESS, (tool_result("Milk."),)), (END, (tool_result("Tea."),))], UNCALLED),
     "a last one": ([(LOOK, (tool_result("Milk.", "c1"),)), (BOTH, (tool_result("Milk.", "c9"),))], UNCALLED),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("turns", "reason"), BROKEN.values(), ids=BROKEN)
