@@ -86,7 +86,8 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        gate=GateSettings(min_tasks=8),
+        # Ten tasks, all of them won, are no proof at the first alpha of many gates.
+        gate=GateSettings(min_tasks=8, spending="constant"),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
@@ -149,9 +150,12 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
     assert (report.verdict, report.champion) == (Verdict.PROMOTE, BASE), report.reason
     assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
     (improvement,) = report.gates
-    p_better = improvement.figures["p_better"]
+    p_better, alpha = improvement.figures["p_better"], improvement.figures["alpha"]
     assert isinstance(p_better, float)
-    assert p_better <= settings.gate.alpha
+    assert isinstance(alpha, float)
+    assert p_better <= alpha / 2
+    reserved = [entry for entry in loop.registry.audit.read() if entry.reserved is not None]
+    assert [(entry.subject, entry.reserved.alpha) for entry in reserved if entry.reserved] == [(report.adapter, alpha)]
 
     status = await loop.control.status()
     assert (status.champion, status.previous) == (report.adapter, BASE)
