@@ -1,9 +1,10 @@
 """How often the gate lets an installation decline over many cycles, and how often it proves a better candidate.
 
-`python -m benchmarks.gate_power [--runs N] [--cycles N] [--json]` simulates N installations of so many cycles each, by the
-rules, the stages and the spending of the gate as it ships; only the playing is simulated. A trainer's candidate is
-truly better or worse by what its line says. Tasks are solved by chance: the champion by a share of `--base`, with a
-correlation of 0.54 to the candidate's. `worse` is the share of installations that end truly below their start.
+`python -m benchmarks.gate_power [--runs N] [--cycles N] [--json]` simulates N installations of so many cycles each, by
+the rules, the stages and the spending of the gate as it ships; only the playing is simulated. A trainer's candidate is
+truly better or worse by as many points as its line says. Tasks are solved by chance: the champion by a share of
+`--base`, with a correlation of 0.54 to the candidate's. `worse` is the share of installations that end truly below
+their start.
 
 Tasks come in four ways: `fresh`, 2,000 that no gate has played; `screened`, a list of 187 that stays, and 1,600 fresh
 ones that confirm; `short`, such a list and nothing else, with `used_list = "PROMOTE"`; `variants`, 47 fresh families of
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from evaluation.power import ASSUMED, paired_rates, play
 from evaluation.sequential import Outcome, Tally
 from evaluation.settings import GateSettings
-from evaluation.spending import SpentAlpha, lord
+from evaluation.spending import next_alpha
 from evaluation.stages import StageName, rule_of
 
 SEED = 20_261_128
@@ -89,14 +90,18 @@ class Installations:
         self.base = np.full(runs, base)
         self.truth = np.zeros(runs)
         self.solved = self.random.random((LIST, runs)) < base
-        self.history: list[list[SpentAlpha]] = [[] for _ in range(runs)]
+        self.promotions: list[list[int]] = [[] for _ in range(runs)]
+        self.spent = np.zeros(runs)
+        self.gates = 0
 
     def cycle(self) -> tuple[Gains, NDArray[np.int64], NDArray[np.int64]]:
         """One gate in each run: the true gains of the candidates, the outcomes, and the units that were played."""
         gains = self.trainer.gains(self.random, self.runs)
-        alpha = np.array([lord(history) for history in self.history])
-        candidate = self._on_the_list(gains)
-        if self.supply in ("screened", "short"):
+        alpha = np.array([next_alpha(self.gates, *run) for run in zip(self.promotions, self.spent, strict=True)])
+        self.spent += alpha
+        self.gates += 1
+        if has_list := self.supply in ("screened", "short"):
+            candidate = self._on_the_list(gains)
             name = StageName.SCREENING if self.supply == "screened" else StageName.USED
             order = self.random.permuted(np.tile(np.arange(LIST)[:, None], self.runs), axis=0)
             results = np.take_along_axis(candidate.astype(float) - self.solved, order, axis=0)
@@ -112,20 +117,21 @@ class Installations:
             outcome, played = self._fresh(StageName.FRESH, gains, alpha, everyone, units)
         is_promoted = outcome == Outcome.BETTER
         self.truth += np.where(is_promoted, gains, 0)
-        if self.supply in ("screened", "short"):
+        if has_list:
             # The list stays, and so do the tasks on it: its champions are better at them than the first was.
             self.base = np.clip(self.base + np.where(is_promoted, gains, 0), 0.02, 0.98)
             self.solved = np.where(is_promoted, candidate, self.solved)
-        for history, spent, promoted in zip(self.history, alpha, is_promoted, strict=True):
-            history.append(SpentAlpha(float(spent), bool(promoted)))
+        for run in np.flatnonzero(is_promoted):
+            self.promotions[run].append(self.gates)
         return gains, outcome, played
 
     def _on_the_list(self, gains: Gains) -> NDArray[np.bool_]:
         """The tasks of the list that each candidate solves, given those that its champion does."""
         win, loss = paired_rates(self.base, gains, ASSUMED.phi)
         keeps, learns = 1 - loss / self.base, win / (1 - self.base)
-        drawn = self.random.random(self.solved.shape) < np.where(self.solved, keeps, learns)
-        return drawn | (self.random.random(self.solved.shape) < self.trainer.leak)
+        solves: NDArray[np.bool_] = self.random.random(self.solved.shape) < np.where(self.solved, keeps, learns)
+        solves |= self.random.random(self.solved.shape) < self.trainer.leak
+        return solves
 
     def _fresh(self, name: StageName, gains: Gains, alpha: Gains, of: NDArray[Any], units: int) -> tuple[Any, Any]:
         if not len(of):

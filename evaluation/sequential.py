@@ -136,11 +136,11 @@ class Tally:
 
     def log_better(self) -> Any:
         """The natural logarithm of the evidence that the candidate is better: the mean of the products."""
-        return np.logaddexp.reduce(self.better, axis=-1) - np.log(len(THETAS))
+        return _log_mean(self.better)
 
     def log_worse(self) -> Any:
         """The same that it is worse."""
-        return np.logaddexp.reduce(self.worse, axis=-1) - np.log(len(THETAS))
+        return _log_mean(self.worse)
 
     def mean(self) -> Any:
         """The mean result of a unit."""
@@ -150,6 +150,11 @@ class Tally:
         """Of that mean."""
         units = np.maximum(self.units, 1)
         return np.sqrt(np.maximum(self.squares / units - self.mean() ** 2, 0) / units)
+
+
+def _log_mean(logs: Numbers) -> Any:
+    most = logs.max(axis=-1)
+    return most + np.log(np.exp(logs - most[..., None]).mean(axis=-1))
 
 
 NOTHING = Tally.of_counts(0, 0, 0)

@@ -45,12 +45,15 @@ def lord(history: Sequence[SpentAlpha], alpha: float = 0.05) -> float:
     >>> lord([SpentAlpha(0.001338, True)]) > lord([SpentAlpha(0.001338, False)])
     True
     """
-    number = len(history) + 1
     promotions = [place for place, gate in enumerate(history, start=1) if gate.is_promoted]
+    return next_alpha(len(history), promotions, math.fsum(gate.alpha for gate in history), alpha)
+
+
+def next_alpha(gates: int, promotions: Sequence[int], spent: float, alpha: float = 0.05) -> float:
+    """The same after so many `gates`, which `spent` so much; `promotions` are the numbers of those that promoted."""
     wealths = [alpha / 2, alpha / 2, *(alpha for _ in promotions[1:])]
-    due = sum(share(number - place) * wealth for place, wealth in zip((0, *promotions), wealths, strict=False))
-    left = allowed(len(promotions), alpha) - math.fsum(gate.alpha for gate in history)
-    return max(0.0, min(due, left))
+    due = sum(share(gates + 1 - place) * wealth for place, wealth in zip((0, *promotions), wealths, strict=False))
+    return max(0.0, min(due, allowed(len(promotions), alpha) - spent))
 
 
 def allowed(promotions: int, alpha: float = 0.05) -> float:

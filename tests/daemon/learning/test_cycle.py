@@ -86,8 +86,9 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        # The tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
-        gate=GateSettings(min_tasks=8, collapse=CollapseSettings(max_kl_to_base=12)),
+        # Ten tasks, all of them won, are no proof at the first alpha of many gates. The tiny base model knows nothing: to
+        # it every word is as unlikely as one that is drawn at random.
+        gate=GateSettings(min_tasks=8, spending="constant", collapse=CollapseSettings(max_kl_to_base=12)),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
@@ -151,9 +152,12 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
     assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
     improvement = next(result for result in report.gates if result.gate == "improvement")
     assert {result.verdict for result in report.gates} == {Verdict.PROMOTE}
-    p_better = improvement.figures["p_better"]
+    p_better, alpha = improvement.figures["p_better"], improvement.figures["alpha"]
     assert isinstance(p_better, float)
-    assert p_better <= settings.gate.alpha
+    assert isinstance(alpha, float)
+    assert p_better <= alpha / 2
+    reserved = [entry for entry in loop.registry.audit.read() if entry.reserved is not None]
+    assert [(entry.subject, entry.reserved.alpha) for entry in reserved if entry.reserved] == [(report.adapter, alpha)]
 
     status = await loop.control.status()
     assert (status.champion, status.previous) == (report.adapter, BASE)

@@ -42,7 +42,7 @@ async def test_calls_and_feedback_arrive_where_no_other_role_ever_ran(
         return {"id": "c1", "object": "chat.completion", "choices": [choice]}
 
     with served(model, lifespan="off") as upstream:
-        async with serve_role(registry, upstream, kafka) as client:
+        async with serve_role(registry, upstream, kafka=kafka) as client:
             made = partial(asyncio.to_thread, lambda: kafka.calls_topic in topics(kafka))
             await eventually(made, "the topic is made before anything is published")
             asked = {"model": "assistant", "messages": [{"role": "user", "content": "Hello."}]}
