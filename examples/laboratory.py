@@ -118,7 +118,7 @@ class Laboratory:
         return write_snapshot(trajectories, self.settings.holdout, self.home / "snapshots" / name, 0, {}).folder
 
     async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
-        """Greedy rollouts of `model`, one for each task, as a gate plays them. Raises `GateError` when one is missing."""
+        """Greedy rollouts of `model`, one for each task, as a gate plays them. Raises `GateError` when one lacks."""
         played = await (await self.arena()).play(
             tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
         )
