@@ -28,7 +28,7 @@ from learners.trajectories import Branch, Trajectory
 from streams.branching.branch import branch
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
-from streams.errors import RatchetError
+from streams.errors import GateError, RatchetError
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
 from streams.messages import Message
 from streams.policy.client import PolicyClient
@@ -118,10 +118,12 @@ class Laboratory:
         return write_snapshot(trajectories, self.settings.holdout, self.home / "snapshots" / name, 0, {}).folder
 
     async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
-        """Greedy rollouts of `model`, as a gate plays them."""
+        """Greedy rollouts of `model`, one for each task, as a gate plays them. Raises `GateError` when one lacks."""
         played = await (await self.arena()).play(
             tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
         )
+        for exclusion in played.excluded:
+            raise GateError(f"the task {exclusion.task.task_id!r} could not be played: {exclusion.reason}")
         return list(played)
 
     async def arena(self) -> Arena:

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 _POLL_S = 5.0
 _PROGRESS_EVERY_S = 10.0
-# The pause doubles each time: the last attempt comes after about 40 minutes.
+# The pause doubles each time: the last attempt comes after about 20 minutes.
 _MOST_RESUMPTIONS = 8
 
 

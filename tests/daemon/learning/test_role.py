@@ -17,6 +17,7 @@ from learners.adapters import AdapterStore
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot, write_snapshot
+from streams.errors import ControlError
 from streams.events import OutcomeEvent, RetractionEvent
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
@@ -99,6 +100,28 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     await asyncio.gather(learning, return_exceptions=True)
     assert names[1] in {model.name for model in await policy.models()}
     await policy.unload_adapter(names[1])
+
+
+async def test_a_trial_that_cannot_be_finished_is_resumed_so_often_and_then_left(
+    loop: Loop, make_adapter: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, learner = make_adapter(3, approved=False), Learner(loop)
+    assert not await learner.resume()
+    loop.registry.enter(candidate, State.TRAINED, ACTOR, "a test")
+    with pytest.raises(ControlError):
+        await learner.resume()
+    assert loop.registry.state(candidate) is State.EVALUATING
+    assert await learner.resume(), "no cycle begins while one is to be finished"
+    monkeypatch.setattr("daemon.learning.role._POLL_S", 0.0)
+    learner, errors = Learner(loop), 0
+    for _ in range(20):
+        try:
+            if not await learner.resume():
+                break
+        except ControlError:
+            errors += 1
+    assert errors == 8
+    assert not await learner.resume()
 
 
 @pytest.mark.parametrize(
