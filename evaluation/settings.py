@@ -33,7 +33,7 @@ class SentinelSettings(FrozenModel):
     )
     fewest_replays_differing: int = Field(default=2, ge=1, description="As many must differ before any is held up.")
     own_process: int = Field(
-        default=40, ge=0, description="Wins that are replayed in a process each; the others share fresh ones."
+        default=16, ge=0, description="Wins that are replayed in a process each; the others share fresh ones."
     )
     most_shorter: float = Field(
         default=0.1, ge=0, le=1, description="Largest share of wins shorter than the shortest known solution."

@@ -28,7 +28,12 @@ def unseen(facts: Facts, settings: SentinelSettings) -> Finding:
 
 
 def uses_unseen(rollout: Rollout) -> bool:
-    """Return whether an action has an identifier, a word with a digit, that no message of others before it had."""
+    """Return whether an action has an identifier, a word with a digit, that no message of others before it had.
+
+    A conversation of actions alone does not tell.
+    """
+    if all(message.role == "assistant" for message in rollout.messages):
+        return False
     seen = ""
     for message in rollout.messages:
         if message.role != "assistant":
