@@ -55,6 +55,8 @@ def running_checks(settings: Settings) -> Iterator[Diagnosis]:
     yield _engine(found, settings)
     yield _record(found)
     yield _capture(found, settings)
+    if found.gateway is not None and found.gateway.held:
+        yield held_candidates(found.gateway)
     if found.store is not None:
         yield _feedback(found, found.store)
         yield _trust(found.store)
@@ -111,6 +113,17 @@ def _gateway(found: Running, settings: Settings) -> Diagnosis:
         return Diagnosis(name=name, status=Health.ERROR, message=message, remedy="see the check of the engine")
     message = f"agents ask {at} for {found.gateway.alias!r}; {found.gateway.served} answers"
     return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+def held_candidates(gateway: StatusReport) -> Diagnosis:
+    """The check of the candidates that wait for a person."""
+    first = gateway.held[0]
+    message = (
+        f"{len(gateway.held)} candidates wait for a person; {first.adapter[:12]} lapses at "
+        f"{first.lapses:%Y-%m-%d %H:%M} UTC: {first.reason}"
+    )
+    remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`; `ratchet status` has all of them"
+    return Diagnosis(name="approval", status=Health.WARNING, message=message, remedy=remedy)
 
 
 def _engine(found: Running, settings: Settings) -> Diagnosis:

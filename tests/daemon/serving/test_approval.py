@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from daemon.commands.diagnosis import Health
+from daemon.commands.running import held_candidates
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
@@ -44,6 +46,8 @@ async def test_a_held_candidate_is_shown_and_serves_once_a_person_approves_it(
         (adapter, "a test", None)
     ]
     assert (await figures(serving))["ratchet_held_adapters"] == [({}, 1)]
+    check = held_candidates(await status(serving))
+    assert (check.status, check.message.startswith("1 candidates wait for a person")) == (Health.WARNING, True)
     change = Change.model_validate((await serving.post("/approve", json=decision(adapter))).json())
     assert (change.from_adapter, change.to_adapter) == (BASE, adapter)
     shown = await status(serving)
