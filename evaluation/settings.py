@@ -26,7 +26,7 @@ class CollapseSettings(FrozenModel):
     max_kl_to_base: float = Field(
         default=8.0,
         gt=0,
-        description="The same where the champion is the base model. One text of words drawn at random is at 11 or more.",
+        description="The same where the champion is the base model. A text drawn at random is at 11 or more.",
     )
     entropy_ratio: tuple[float, float] = Field(
         default=(0.1, 10.0),
