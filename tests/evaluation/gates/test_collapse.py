@@ -9,11 +9,13 @@ from evaluation.gates.collapse import Collapse, Divergence, Speech, divergence, 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Pair
-from evaluation.scored_replies import ScoredReply
+from evaluation.scored_replies import ScoredReply, State
 from evaluation.settings import CollapseSettings, GateSettings
+from learners.held_out_states import RecordedState
 from streams.errors import GateError
 from streams.messages import Messages, assistant, user
 from streams.policy.client import PolicyClient
+from tests.builders.trained import tool
 from tests.builders.trials import BASE, CANDIDATE, evidence, rollout, tasks
 
 SETTINGS = CollapseSettings()
@@ -97,9 +99,19 @@ def with_chats(trial: Evidence, count: int) -> Evidence:
 def test_states_are_those_before_the_champions_actions_and_always_the_same_ones() -> None:
     trial = with_chats(evidence(), 8)
     states = states_of(trial, 100)
-    assert {state.messages for state in states} == {CHAT[:1], CHAT}
+    assert {len(state.messages) for state in states} == {len(CHAT[:1]), len(CHAT)}
     assert len(states) == 16
     assert states_of(trial, 5) == states[:5]
+
+
+def test_states_offer_the_tools_of_their_episode_and_recorded_ones_do_where_nothing_was_played() -> None:
+    trial, tools = with_chats(evidence(), 1), (tool("search", "query"),)
+    (pair,) = trial.pairs
+    trial.pairs = [replace(pair, champion=replace(pair.champion, tools=tools))]
+    assert [state.tools for state in states_of(trial, 9)] == [tools, tools]
+    trial.pairs = []
+    trial.recorded = (RecordedState("e", "t", 0, CHAT, tools, assistant("open")),)
+    assert states_of(trial, 9) == [State(CHAT, tools)]
 
 
 async def test_without_any_state_nothing_is_judged() -> None:
