@@ -74,13 +74,14 @@ async def tends_with_anthropic(address: str) -> list[Message]:
     messages: list[Any] = [{"role": "user", "content": ASK.text}]
     tool: Any = {"name": "light", "description": "Lights lamps.", "input_schema": SCHEMA}
     async with anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client:
-        for choice, most in (("any", 200), ("none", LAST)):
+        once: Any = {"type": "any", "disable_parallel_tool_use": True}
+        for choice, most in ((once, 200), ({"type": "none"}, LAST)):
             asked: dict[str, Any] = {
                 "model": ALIAS,
                 "system": SYSTEM.text,
                 "messages": messages,
                 "tools": [tool],
-                "tool_choice": {"type": choice},
+                "tool_choice": choice,
                 "max_tokens": most,
                 "extra_body": {"temperature": 0},
                 "extra_headers": {"x-ratchet-episode": "anthropic", "x-ratchet-agent": "anthropic"},
