@@ -86,8 +86,8 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        # Ten tasks, all of them won, are no proof at the first alpha of many gates. The tiny base model knows nothing: to
-        # it every word is as unlikely as one that is drawn at random.
+        # Ten tasks, all of them won, are no proof at the first alpha of many gates. The tiny base model knows nothing:
+        # to it every word is as unlikely as one that is drawn at random.
         gate=GateSettings(min_tasks=8, spending="constant", collapse=CollapseSettings(max_kl_to_base=12)),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
