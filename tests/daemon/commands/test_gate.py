@@ -43,7 +43,7 @@ def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for state in (State.TRAINED, State.EVALUATING, State.INCONCLUSIVE):
         registry.enter(digest, state, ACTOR, "a test")
     looked = assistant("Let me look.", call("find_order", '{"id": "A\x1b[31m7"}', "call_1"))
-    sides = {
+    sides: dict[tuple[str, Task], Rollout | Exclusion] = {
         (CHAMPION.adapter, LOST): played(
             LOST, True, looked, tool_result("It left [today].", "call_1"), assistant("Today.")
         ),
