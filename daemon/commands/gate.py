@@ -109,12 +109,12 @@ def _summary(shown: ShownGate, found: Sequence[Match]) -> Table:
     for said in shown.gates:
         table.add_row(f"gate {escape(said.gate)}", f"{said.verdict.value}: {escape(said.reason)}")
     for name, counts in shown.results.items():
-        counted = ", ".join(f"{count} {_PLURALS[result]}" for result, count in sorted(counts.items()))
+        counted = ", ".join(f"{count} {_PLURALS[kind]}" for kind, count in sorted(counts.items()))
         table.add_row(f"played for {escape(name)}", counted)
-        for result in (Result.LOSS, Result.WIN, Result.EXCLUDED):
-            ids = dict.fromkeys(match.task.task_id for match in found if (match.gate, match.result) == (name, result))
+        for kind in (Result.LOSS, Result.WIN, Result.EXCLUDED):
+            ids = dict.fromkeys(each.task.task_id for each in found if each.gate == name and each.result is kind)
             if ids:
-                table.add_row("", escape(f"{_PLURALS[result]}: {', '.join(ids)}"))
+                table.add_row("", escape(f"{_PLURALS[kind]}: {', '.join(ids)}"))
     if not found:
         table.add_row("played", "no rollout is recorded: it was judged before they were kept, or not yet")
     return table
