@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/growth.py $(ARGS)
 	$(BIN)/python benchmarks/branching.py $(ARGS)
 	$(BIN)/python -m benchmarks.redaction $(ARGS)
+	$(BIN)/python -m benchmarks.canary $(ARGS)
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
 	$(BIN)/python benchmarks/inference.py --model "$$($(BIN)/python -c 'from pathlib import Path; from learners.base_model import resolve_base; from learners.settings import EMBEDDED; print(resolve_base(EMBEDDED, Path(".ratchet")))')" $(ARGS)
 

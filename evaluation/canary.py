@@ -29,7 +29,7 @@ class CanarySettings(FrozenModel):
         default=0.0, ge=0, lt=1, description="Share of new episodes that a candidate answers; 0: it serves at once."
     )
     alpha: FiniteFloat = Field(
-        default=0.05, gt=0, lt=0.5, description="Probability of a wrong proof, of each direction, over a whole canary."
+        default=0.05, gt=0, lt=0.5, description="Probability that an equal candidate is promoted or rolled back."
     )
     promotes: Literal["better", "not_worse"] = Field(
         default="better", description="What must be proved of a candidate before it serves all episodes."
@@ -48,6 +48,11 @@ class CanarySettings(FrozenModel):
     least_errors: int = Field(
         default=5, ge=1, description="Errors of the inference server before they can end a canary."
     )
+
+    @property
+    def proof(self) -> float:
+        """The least e-value that proves a direction: each may spend half of `alpha`."""
+        return 2 / self.alpha
 
 
 class CanaryVerdict(StrEnum):
@@ -86,7 +91,7 @@ class CanaryEvidence:
 
 
 class CanaryFigures(FrozenModel):
-    """What the judgement rests on. The e-values are those of the last block; a proof is one of 1/alpha and more."""
+    """What the judgement rests on. The e-values are those of the last block; a proof is one of 2/alpha and more."""
 
     champion_episodes: int = 0
     champion_successes: int = 0
@@ -112,7 +117,7 @@ def decide_canary(evidence: CanaryEvidence, share: float, settings: CanarySettin
     margin = settings.margin if settings.promotes == "not_worse" else 0.0
     test = TwoSamples(BlockShape.of(share), margin)
     tally = {False: [0, 0], True: [0, 0]}
-    proof = 1 / settings.alpha
+    proof = settings.proof
     verdict, why = CanaryVerdict.CONTINUE, "nothing is proved yet"
     held_back = _outcomes_missing(evidence)
     for episode in evidence.judged[: settings.most_episodes]:

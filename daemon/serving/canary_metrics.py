@@ -54,7 +54,7 @@ def _of(report: CanaryReport) -> Iterator[Metric]:
         requests.add_metric([side], getattr(report, f"{side}_requests"))
         errors.add_metric([side], getattr(report, f"{side}_errors"))
     evidence = GaugeMetricFamily(
-        "ratchet_canary_evidence", "E-values of the canary that runs; 1/alpha is a proof.", labels=["direction"]
+        "ratchet_canary_evidence", "E-values of the canary that runs; 2/alpha is a proof.", labels=["direction"]
     )
     for direction in ("better", "worse", "not_worse"):
         value = getattr(figures, f"e_{direction}")

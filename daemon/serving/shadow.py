@@ -135,9 +135,11 @@ class Shadow:
             return
         self._count(champion_s=original.seconds, candidate_s=seconds)
         champion, candidate = (_read(original, each) for each in (original.reply, reply))
+        if champion is None:
+            return  # it cannot be compared, which is not the candidate's fault
         if candidate is None:
             self._count(errors=1)
-        elif champion is not None:
+        else:
             calls = candidate.action.calls
             self._count(
                 compared=1,

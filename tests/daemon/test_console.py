@@ -9,7 +9,16 @@ from rich.text import Text
 
 from daemon.console import Narrator, history_table, print_json, status_table
 from daemon.registry.audit import Action, AuditEvent, AuditLog
-from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from daemon.registry.schemas import (
+    BASE,
+    CanaryEnd,
+    CanaryReport,
+    CaptureStatus,
+    CycleReport,
+    HeldAdapter,
+    ShadowFigures,
+    StatusReport,
+)
 from evaluation.gates.verdict import GateResult, Verdict
 from streams.assembly.status import AssemblyStatus
 from streams.store.status import BranchCounts, StoreStatus
@@ -57,6 +66,23 @@ CYCLE = CycleReport(
 def rows(report: StatusReport) -> dict[str, str]:
     labels, values = (list(map(str, column.cells)) for column in status_table(report).columns)
     return dict(zip(labels, values, strict=True))
+
+
+def test_a_canary_that_runs_and_one_that_ended_are_told() -> None:
+    canary = CanaryReport(
+        adapter="b" * 64,
+        champion=BASE,
+        share=0.1,
+        began=datetime(2026, 11, 1, tzinfo=UTC),
+        reason="nothing is proved yet",
+        shadow=ShadowFigures(copies=9, compared=8, agreed=7),
+    )
+    told = rows(BARE.model_copy(update={"canary": canary}))["canary"]
+    assert told == (
+        "bbbbbbbbbbbb answers 10% of new episodes: nothing is proved yet Its answers to 8 copied calls agree in 7."
+    )
+    ended = canary.model_copy(update={"ended": CanaryEnd.ROLLED_BACK, "reason": "it is worse", "shadow": None})
+    assert rows(BARE.model_copy(update={"canary": ended}))["canary"] == "bbbbbbbbbbbb rolled_back: it is worse"
 
 
 def test_progress_is_lines_on_stderr_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def test_a_worse_candidate_is_rolled_back_and_a_better_one_promoted() -> None:
     worse = decide_canary(evidence(judged(-0.3, 2000)), 0.5, SETTINGS)
     assert worse.verdict is CanaryVerdict.ROLL_BACK
     assert "worse than the champion" in worse.reason
-    assert worse.figures.e_worse >= 20
+    assert worse.figures.e_worse >= 40
     better = decide_canary(evidence(judged(0.3, 2000)), 0.5, SETTINGS)
     assert better.verdict is CanaryVerdict.PROMOTE
     assert better.figures.candidate_episodes + better.figures.champion_episodes < 500  # it stops at the proof

@@ -24,7 +24,7 @@ REPLY = {"id": "chatcmpl-1", "choices": [{"message": {"role": "assistant", "cont
 OK = whole(200, json.dumps(REPLY).encode())
 GOES_ON = CHAT | {
     "messages": [*CHAT["messages"], {"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]
-}  # type: ignore[misc]
+}
 
 
 def named(candidate: bool, count: int = 3) -> list[str]:
