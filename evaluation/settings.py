@@ -77,7 +77,7 @@ class CollapseSettings(FrozenModel):
 
     prompts: int = Field(default=32, ge=8, description="States of the champion's episodes at which both reply.")
     max_tokens: int = Field(default=64, ge=1, description="Longest reply that is drawn, in tokens.")
-    max_kl: float = Field(default=3.0, gt=0, description="Highest divergence from a champion, in nats per token.")
+    max_kl: float = Field(default=1.5, gt=0, description="Highest divergence from a champion, in nats per token.")
     max_kl_to_base: float = Field(
         default=8.0,
         gt=0,
