@@ -18,12 +18,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from daemon.commands.anchor import anchor
 from daemon.commands.dead_letters import dead_letters
 from daemon.commands.doctor import doctor
 from daemon.commands.environment import environment
 from daemon.commands.episodes import episodes
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
+from daemon.commands.gate_measures import gate
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, run_async
@@ -161,6 +163,8 @@ app.command()(transitions)
 app.command()(export)
 app.command("import")(import_files)
 app.command()(judge)
+app.add_typer(anchor)
+app.add_typer(gate)
 app.add_typer(episodes)
 app.add_typer(dead_letters)
 app.add_typer(environment)

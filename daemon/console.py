@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.registry.schemas import CaptureStatus, StatusReport
+from evaluation.task_account import AccountSummary
 
 _LINE_EVERY_S = 15.0
 
@@ -80,6 +81,9 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
+    table.add_row("anchor", report.anchor)
+    if report.holdout is not None and report.holdout.trials:
+        table.add_row("held-out tasks", account_told(report.holdout))
     if report.retrain:
         champion = "the champion and " if report.champion in report.retrain else ""
         others = len(set(report.retrain) - {report.champion})
@@ -138,6 +142,15 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
     return table
+
+
+def account_told(account: AccountSummary) -> str:
+    """The account of held-out tasks in a sentence."""
+    fresh = "" if account.fresh is None else f"{account.fresh} confirmation tasks are fresh; "
+    return (
+        f"{fresh}{account.uses.get('selection', 0)} selection tasks were played, {account.mean_uses:.1f} times on "
+        f"average; other ones are drawn after {account.gates_until_rotation} more gates or the next promotion"
+    )
 
 
 def _captured(capture: CaptureStatus) -> str:

@@ -49,12 +49,16 @@ class _Episode:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """Where tasks are played: models of `policy` act in sandboxes of `pool`, through `harness`, each side alike."""
+    """Where tasks are played: models of `policy` act in sandboxes of `pool`, through `harness`, each side alike.
+
+    `before_play` is told the tasks before any of them is begun: they are used up from then on, whatever happens.
+    """
 
     policy: PolicyClient
     pool: SandboxPool
     harness: ChatHarness
     settings: RolloutSettings
+    before_play: Callable[[Sequence[Task]], None] = field(default=lambda tasks: None, kw_only=True)
 
     async def play(
         self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
@@ -67,6 +71,7 @@ class Arena:
         `on_progress` is told the episodes finished so far and the episodes in all. Raises `PolicyError` and
         `SandboxError`: a task that could not be played to its end has no rollout, and neither has the list it is in.
         """
+        self.before_play(tasks)
         rollouts: list[Rollout] = []
         for start in range(0, len(tasks), self.settings.concurrency):
             chunk = tasks[start : start + self.settings.concurrency]

@@ -27,6 +27,7 @@ async def hold_trial(evidence: Evidence, gates: Sequence[Gate]) -> tuple[Verdict
         verdict, _ = combined(evidence.results)
         if gate.plays and evidence.results and verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE):
             continue
+        evidence.playing = gate.name
         evidence.results.append(await _judged(gate, evidence))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)

@@ -302,7 +302,13 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
             "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
             "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
             "gate": given.gate.model_copy(
-                update={"min_tasks": min(given.gate.min_tasks, plan.held_out), "alpha": plan.alpha}
+                update={
+                    "min_tasks": min(given.gate.min_tasks, plan.held_out),
+                    "alpha": plan.alpha,
+                    "no_forgetting": given.gate.no_forgetting.model_copy(
+                        update={"min_tasks": min(given.gate.no_forgetting.min_tasks, plan.held_out // 2)}
+                    ),
+                }
             ),
             "branching": scenario.branching(given.branching),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
@@ -313,7 +319,12 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
 
 def _bounded(loop: Loop, plan: DemoPlan) -> Loop:
     return replace(
-        loop, held_out=loop.held_out[: plan.held_out], out_of_domain=loop.out_of_domain[: plan.out_of_domain]
+        loop,
+        held_out=loop.held_out[: plan.held_out],
+        out_of_domain=loop.out_of_domain[: plan.out_of_domain],
+        # A proof of no forgetting takes fewer tasks than one of improvement.
+        confirmation=loop.confirmation[: plan.held_out // 2],
+        generated=("", ""),
     )
 
 

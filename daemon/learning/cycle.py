@@ -4,11 +4,12 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
+import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -16,14 +17,18 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import check_recorded, domain_tasks
+from daemon.learning.domain import check_recorded, domain_tasks, golden_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
+from daemon.learning.measured import measured
+from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
+from daemon.registry.task_uses import TaskUses
 from daemon.serving.control_client import ControlClient
+from evaluation.agreement import Agreement
 from evaluation.arena import Arena
-from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.registry import load_gates
 from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
@@ -85,11 +90,19 @@ class Loop:
     tasks: tuple[Task, ...]
     held_out: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+    confirmation: tuple[Task, ...] = ()
+    golden: tuple[Task, ...] = ()
+    # Of what suite and fold the environment generates further tasks; none where this is empty.
+    generated: tuple[str, str] = ("", "")
 
     async def branching_state(self) -> tuple[int, int]:
         """Return the number of states and failed episodes to branch from, and the number branched from."""
         counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
+
+    def supply(self) -> TaskSupply:
+        """The tasks that gates may be given."""
+        return TaskSupply((*self.held_out, *self.confirmation), self.golden, *self.generated)
 
     def provenance(self) -> Provenance:
         """Whose data the adapters saw, as their files tell it now."""
@@ -110,6 +123,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
         found = await domain_tasks(domain, pool)
+        golden = await golden_tasks(found, domain, settings.gate.golden.tasks, pool)
         yield Loop(
             settings=settings,
             base=base,
@@ -125,6 +139,9 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             out_of_domain=tuple(
                 task for task in found.out_of_domain if settings.holdout.split(task.task_id) is not Split.TRAIN
             )[: domain.out_of_domain_tasks],
+            confirmation=found.held_out(settings.holdout, Split.CONFIRMATION),
+            golden=golden,
+            generated=(found.suite, domain.fold) if found.generates else ("", ""),
         )
 
 
@@ -185,14 +202,16 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     `began` is when the cycle did, on the monotonic clock.
     """
     registry = loop.registry
-    registry.enter(candidate, State.EVALUATING, ACTOR, f"to be played on {len(loop.held_out)} held-out tasks")
+    registry.enter(candidate, State.EVALUATING, ACTOR, "to be played on held-out tasks")
     status = await loop.control.status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
+    champion = Competitor(status.champion, status.served)
     try:
-        report = await _hold_trial(loop, Competitor(status.champion, status.served), Competitor(candidate, name), watch)
+        async with _served_anchor(loop, champion, Competitor(candidate, name)) as anchor:
+            report = await _hold_trial(loop, champion, Competitor(candidate, name), anchor, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -216,22 +235,66 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     return cycle
 
 
-async def _hold_trial(loop: Loop, champion: Competitor, candidate: Competitor, watch: Watcher) -> GateReport:
+@asynccontextmanager
+async def _served_anchor(loop: Loop, *served: Competitor) -> AsyncIterator[Competitor]:
+    """The anchor, under a name of its own where it is not among those that are `served` already.
+
+    One that cannot be loaded is not there to be compared with: the gates that ask for it are then inconclusive.
+    """
+    anchor = loop.registry.anchor_first_champion(ACTOR).anchor
+    for known in (Competitor(BASE, BASE), *served):
+        if known.adapter == anchor:
+            yield known
+            return
+    name = loop.registry.name(anchor, ACTOR, "to be compared with, as the anchor")
+    try:
+        await loop.policy.load_adapter(name, str(loop.adapters.folder(anchor).resolve()))
+    except RatchetError as error:
+        log.warning("the anchor cannot be loaded", adapter=anchor, reason=str(error))
+        yield Competitor(anchor, name)
+        return
+    try:
+        yield Competitor(anchor, name)
+    finally:
+        await loop.policy.unload_adapter(name)
+
+
+async def _hold_trial(
+    loop: Loop, champion: Competitor, candidate: Competitor, anchor: Competitor, watch: Watcher
+) -> GateReport:
     settings = loop.settings.gate
     harness = (await loop.pool.describe()).harness
+    tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
     evidence = Evidence(
         arena=Arena(loop.policy, loop.pool, harness, settings.rollouts),
         candidate=candidate,
         champion=champion,
-        anchor=Competitor(BASE, BASE),
+        anchor=anchor,
         base=Competitor(BASE, BASE),
-        tasks=TaskLists(selection=loop.held_out),
+        tasks=tasks,
         alpha=settings.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        labels=await labels_of(tasks.selection, loop.store, loop.settings.holdout),
     )
+    # What is begun is used up, whatever comes of it.
+    trial = trial_name(loop.registry, candidate.adapter)
+    count = counting(TaskUses(loop.settings.home), trial, evidence)
+    evidence.arena = replace(evidence.arena, before_play=count)
     verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
-    return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))
+    other = await _out_of_domain(loop, evidence, watch)
+    return GateReport.of(
+        evidence, verdict, reason, settings, other, await asyncio.to_thread(_flips, loop.settings.home)
+    )
+
+
+def _flips(home: Path) -> Agreement | None:
+    """The flips that were measured; a damaged file of an earlier trial does not fail this one."""
+    try:
+        return measured(home).flips
+    except RatchetError as error:
+        log.warning("flips of one adapter are not told", reason=str(error))
+        return None
 
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:

@@ -36,6 +36,7 @@ class Action(StrEnum):
     RECONCILED = "reconciled"
     CYCLE = "cycle"
     RETRAIN = "retrain"
+    ANCHORED = "anchored"
 
 
 class AuditEvent(FrozenModel):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, FiniteFloat, model_validator
 
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -88,7 +89,8 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway, None for one of an older version.
+    asked; `capture` what became of the calls at the gateway, and `holdout` the account of held-out tasks, None for one
+    of an older version.
     """
 
     alias: str
@@ -104,3 +106,4 @@ class StatusReport(FrozenModel):
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
+    holdout: AccountSummary | None = None

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.task_uses import account_summary
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
@@ -57,6 +58,7 @@ def control_router(
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
+            holdout=account_summary(registry),
         )
 
     @router.get("/history")

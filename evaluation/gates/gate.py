@@ -4,7 +4,7 @@ A gate is a class that takes the `GateSettings` and satisfies `Gate`; it registe
 `ratchet.gates`, and `gate.gates` names those that are played, in their order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -31,13 +31,16 @@ class TaskLists:
     """The held-out tasks that gates may play, each list in the order in which it is to be played.
 
     `selection` tasks judge every candidate; `confirmation` tasks are fresh: few candidates ever meet them. `golden` are
-    those that the operator pinned. `unsolvable` are tasks that only a cheat solves.
+    those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of trials
+    before this one that played tasks of the selection list, and `fresh` are the ids of tasks that none has played.
     """
 
     selection: tuple[Task, ...]
     confirmation: tuple[Task, ...] = ()
     golden: tuple[Task, ...] = ()
     unsolvable: tuple[Task, ...] = ()
+    played: int = 0
+    fresh: frozenset[str] = frozenset()
 
     def everything(self) -> tuple[Task, ...]:
         """The tasks of all lists."""
@@ -50,7 +53,8 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned.
+    what the gates before this one returned. `playing` is the name of the gate that judges now. `labels` has, by task
+    id, the values of labels such as the agents and tenants that met the task in production.
     """
 
     arena: Arena
@@ -64,6 +68,8 @@ class Evidence:
     progress: Progress = lambda gate, done, total: None
     pairs: list[Pair] = field(default_factory=list)
     results: list[GateResult] = field(default_factory=list)
+    playing: str = ""
+    labels: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
 
 class Gate(Protocol):

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from streams.environments.environment import (
     Canonicalises,
     Environment,
+    GeneratesTasks,
     ListsActions,
     Observation,
     Snapshots,
@@ -104,6 +105,11 @@ class EnvironmentSession:
                 return Answer(id=number, actions=tuple(self._tasks().demonstration(_task(request))))
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
+            case "generate":
+                if not isinstance(self._environment, GeneratesTasks):
+                    return Answer(id=number)
+                made = self._environment.generate(request.game, request.fold, request.first, request.count)
+                return Answer(id=number, tasks=made)
         return Answer(id=number)
 
     def _tasks(self) -> TaskSource:
@@ -122,6 +128,7 @@ def describe(environment: Environment) -> Description:
         lists_actions=isinstance(environment, ListsActions),
         canonicalises=isinstance(environment, Canonicalises),
         takes_snapshots=isinstance(environment, Snapshots),
+        generates_tasks=isinstance(environment, GeneratesTasks),
     )
 
 

@@ -1,16 +1,17 @@
 """The holdout: which tasks the loop must not learn from.
 
-Decided by a keyed hash of the task id alone, so nothing can drift.
+Decided by a keyed hash of the task id alone, so nothing can drift, and for a few tasks by the operator, who pins them.
 
 Variants of one task, which differ in what follows a `~` in their ids, are all on the same side.
 """
 
 import hashlib
 from enum import StrEnum
+from functools import cached_property
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
-from streams.events import VARIANT_MARK
+from streams.events import VARIANT_MARK, Identity
 from streams.settings import FrozenModel
 
 
@@ -28,14 +29,24 @@ class HoldoutSettings(FrozenModel):
     key: str = Field(default="ratchet", min_length=1, description="Key of the hash; keep it secret from task authors.")
     selection: float = Field(default=0.3, ge=0, le=1, description="Share of tasks that gates are played on.")
     confirmation: float = Field(default=0.1, ge=0, le=1, description="Share of tasks kept for confirmation.")
+    # Left out where there are none, so that the digests of snapshots without any stay what they were.
+    pinned: frozenset[Identity] = Field(
+        default=frozenset(),
+        exclude_if=lambda pinned: not pinned,
+        description="Ids of tasks that are held out whatever their hash. Those of gate.golden are added.",
+    )
 
     def split(self, task_id: str) -> Split:
-        """The split of a task.
+        """The split of a task. A pinned task, with all of its variants, belongs to `selection` for good.
 
         >>> HoldoutSettings(selection=0, confirmation=0).split("orders/17").value
         'train'
+        >>> HoldoutSettings(selection=0, confirmation=0, pinned={"orders/17~late"}).split("orders/17").value
+        'selection'
         """
         group = task_id.partition(VARIANT_MARK)[0]
+        if group in self._pinned_groups:
+            return Split.SELECTION
         digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
         position = int.from_bytes(digest) / 2**64
         if position < self.selection:
@@ -43,3 +54,12 @@ class HoldoutSettings(FrozenModel):
         if position < self.selection + self.confirmation:
             return Split.CONFIRMATION
         return Split.TRAIN
+
+    @cached_property
+    def _pinned_groups(self) -> frozenset[str]:
+        return frozenset(task_id.partition(VARIANT_MARK)[0] for task_id in self.pinned)
+
+    @field_serializer("pinned", when_used="always")
+    def _in_order(self, pinned: frozenset[str]) -> list[str]:
+        # The order of a set differs from process to process, and what is hashed must not.
+        return sorted(pinned)

@@ -18,6 +18,7 @@ from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.definition import RESERVED_FOLD, ToolboxDefinition, ToolboxTask
+from streams.environments.toolbox.generated import generated_id, generated_task
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
@@ -55,7 +56,7 @@ class _Snapshot:
 
 
 class Toolbox:
-    """One session. A task's id is that of a line of `tasks.jsonl`.
+    """One session. A task's id is that of a line of `tasks.jsonl`, or of one that the toolbox generates.
 
     Each call of a message is executed, in their order; one that cannot be is answered with an error and the others are
     executed all the same. A text without calls ends the episode, as the step limit does: then the check says whether
@@ -129,15 +130,30 @@ class Toolbox:
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         """The tasks of a fold in the order of their lines."""
+        self._check_fold(game, fold)
+        return tuple(
+            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
+        )
+
+    def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """Tasks whose seeds are their numbers; each is made when it is begun. None without a program that makes them.
+
+        The first is made now, so that a program that fails is found out before a gate is played.
+        """
+        self._check_fold(game, fold)
+        if self._definition.file.generate is None or not count:
+            return ()
+        ids = [generated_id(game, fold, seed) for seed in range(first, first + count)]
+        generated_task(self._definition, ids[0])
+        return tuple(Task(environment=ENVIRONMENT, task_id=task_id, seed=first + n) for n, task_id in enumerate(ids))
+
+    def _check_fold(self, game: str, fold: str) -> None:
         folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD}
         if game not in self.games() or fold not in folds:
             raise SandboxError(
                 f"the fold {fold!r} of {game!r} is reserved or unknown. The toolbox {self._definition.folder} is the "
                 f"suite {self._definition.file.name!r} with the folds {', '.join(sorted(folds)) or 'of no task'}."
             )
-        return tuple(
-            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
-        )
 
     def demonstration(self, task: Task) -> list[Message]:
         return self._task(task).demonstrated()
@@ -153,7 +169,7 @@ class Toolbox:
         return self._now
 
     def _task(self, task: Task) -> ToolboxTask:
-        found = self._definition.by_id.get(task.task_id)
+        found = self._definition.by_id.get(task.task_id) or generated_task(self._definition, task.task_id)
         if found is None or found.fold == RESERVED_FOLD:
             raise SandboxError(
                 f"{task.task_id!r} is not a task of the toolbox {self._definition.folder}, or a reserved one. "
