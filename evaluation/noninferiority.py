@@ -83,7 +83,7 @@ def tasks_for_power(wanted: float, discordance: float, margin: float, alpha: flo
     1933
     """
     distance = norm.isf(alpha) + norm.isf(1 - wanted)
-    return ceil(max(discordance, margin) * (distance / margin) ** 2)
+    return ceil(float(max(discordance, margin) * (distance / margin) ** 2))
 
 
 def _check(tasks: int, wins: int, losses: int, margin: float) -> None:

@@ -70,9 +70,9 @@ class Compared:
 def decide(compared: Sequence[Compared], settings: NoForgettingSettings) -> tuple[Verdict, str]:
     """The verdict, and its reason.
 
-    `PROMOTE` for a candidate that is proved non-inferior to each reference, `REJECT` for one that is significantly worse
-    than a reference without that proof. With fewer than `min_tasks` tasks and no proof a person decides. Otherwise
-    `require` does.
+    `PROMOTE` for a candidate that is proved non-inferior to each reference, `REJECT` for one that is significantly
+    worse than a reference without that proof. With fewer than `min_tasks` tasks and no proof a person decides.
+    Otherwise `require` does.
     """
     points = f"{100 * settings.margin:g} points"
     for each in compared:
