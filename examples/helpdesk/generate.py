@@ -239,11 +239,12 @@ def ticket(seed: int, fold: str) -> dict[str, Any]:
     }
 
 
-def open_accounts(task: dict[str, Any]) -> None:
-    """Add the customers and orders of a ticket to the shop in the folder that this works in."""
-    with closing(sqlite3.connect(DATABASE.name)) as database, database:
-        database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?)", task["data"]["new"]["customers"])
-        database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?)", task["data"]["new"]["orders"])
+def open_accounts(task: dict[str, Any], folder: Path = Path()) -> None:
+    """Add the customers and orders that came with a ticket, if any did, to the shop in the folder."""
+    new = task["data"].get("new", {"customers": [], "orders": []})
+    with closing(sqlite3.connect(folder / DATABASE.name)) as database, database:
+        database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?)", new["customers"])
+        database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?)", new["orders"])
 
 
 def main() -> None:
