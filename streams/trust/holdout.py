@@ -7,7 +7,7 @@ Variants of one task, which differ in what follows a `~` in their ids, are all o
 
 import hashlib
 from enum import StrEnum
-from functools import cached_property
+from functools import lru_cache
 
 from pydantic import Field, field_serializer
 
@@ -45,7 +45,7 @@ class HoldoutSettings(FrozenModel):
         'selection'
         """
         group = task_id.partition(VARIANT_MARK)[0]
-        if group in self._pinned_groups:
+        if group in _groups(self.pinned):
             return Split.SELECTION
         digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
         position = int.from_bytes(digest) / 2**64
@@ -55,11 +55,13 @@ class HoldoutSettings(FrozenModel):
             return Split.CONFIRMATION
         return Split.TRAIN
 
-    @cached_property
-    def _pinned_groups(self) -> frozenset[str]:
-        return frozenset(task_id.partition(VARIANT_MARK)[0] for task_id in self.pinned)
-
     @field_serializer("pinned", when_used="always")
     def _in_order(self, pinned: frozenset[str]) -> list[str]:
         # The order of a set differs from process to process, and what is hashed must not.
         return sorted(pinned)
+
+
+# Not a property that is kept in the settings: a copy with other pinned tasks would keep it.
+@lru_cache(16)
+def _groups(pinned: frozenset[str]) -> frozenset[str]:
+    return frozenset(task_id.partition(VARIANT_MARK)[0] for task_id in pinned)

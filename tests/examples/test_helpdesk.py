@@ -185,6 +185,6 @@ async def test_tickets_that_are_made_later_are_like_those_of_their_fold_and_can_
     known = {row[0] for row in rows(HERE / generate.DATABASE)["customers"]}
     assert not known & {row[0] for each in made["train"] for row in each["data"]["new"]["customers"]}
     async with desk() as at:
-        for seed, each in enumerate(made["train"][:40]):
+        for seed, each in {each["data"]["kind"]: (seed, each) for seed, each in enumerate(made["train"])}.values():
             line = await demonstrate(at, {**each, "task_id": f"helpdesk/train/seed-{seed}"})
             assert line["success"], each
