@@ -1,4 +1,4 @@
-"""The command line: `ratchet demo | run | status | history | why | rollback | forget | dead-letters | …`.
+"""The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | forget | …`.
 
 Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do.
 """
@@ -16,9 +16,9 @@ import structlog
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from daemon.commands.anchor import anchor
+from daemon.commands.approval import approve, reject
 from daemon.commands.dead_letters import dead_letters
 from daemon.commands.doctor import doctor
 from daemon.commands.environment import environment
@@ -31,7 +31,7 @@ from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.why import why
 from daemon.config import Settings
-from daemon.console import Narrator, print_json, status_table
+from daemon.console import Narrator, history_table, print_json, status_table
 from daemon.demo.demo import run_demo
 from daemon.demo.scenarios import SCENARIOS, ScenarioName
 from daemon.learning.domain import SET, UNSET, check_domain
@@ -110,7 +110,7 @@ def run(
 
 @app.command()
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what serves, what is stored, and how the last cycles ended."""
+    """Show what serves, which candidates wait for a person, what is stored, and how the last cycles ended."""
     report = run_async(_ask(config, lambda control: control.status()))
     report = report.model_copy(update={"assembly": run_async(_assembly_status(config))})
     if as_json:
@@ -130,11 +130,7 @@ def history(
     if as_json:
         print_json("[" + ",".join(entry.model_dump_json(exclude_none=True) for entry in entries) + "]")
         return
-    table = Table("when", "who", "what", "adapter", "why")
-    for entry in entries:
-        what = entry.action.value if entry.state is None else f"{entry.action.value} → {entry.state.value}"
-        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.actor, what, entry.subject[:12], entry.reason)
-    Console().print(table)
+    Console().print(history_table(entries))
 
 
 @app.command()
@@ -158,6 +154,8 @@ def rollback(
 
 app.command()(doctor)
 app.command()(why)
+app.command()(approve)
+app.command()(reject)
 app.command()(forget)
 app.command()(transitions)
 app.command()(export)

@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from daemon.serving.promotion import PromotionSettings
 from daemon.serving.settings import ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
@@ -96,8 +97,18 @@ class Settings(BaseSettings):
     domain: DomainSettings = DomainSettings()
     engine: EngineSettings = EngineSettings()
     serving: ServingSettings = ServingSettings()
+    promotion: PromotionSettings = PromotionSettings()
     assembly: AssemblySettings = AssemblySettings()
     otlp: OtlpSettings = OtlpSettings()
+
+    @model_validator(mode="after")
+    def _promotion_is_set_once(self) -> Self:
+        """`serving.promotion` is the older place of the same settings."""
+        older, newer = self.serving.promotion, self.promotion
+        for name in sorted(older.model_fields_set & newer.model_fields_set):
+            if getattr(older, name) != getattr(newer, name):
+                raise ValueError(f"promotion.{name} and serving.promotion.{name} differ: set promotion.{name} alone")
+        return self
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
@@ -143,6 +154,8 @@ class Settings(BaseSettings):
         engine_url = self.engine.url or f"http://127.0.0.1:{self.engine.port}"
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
         gateway = f"http://{self.serving.host}:{self.serving.port}"
+        older = self.serving.promotion
+        promotion = fill(self.promotion, **{name: getattr(older, name) for name in older.model_fields_set})
         return self.model_copy(
             update={
                 "home": home,
@@ -150,7 +163,10 @@ class Settings(BaseSettings):
                 "holdout": self.holdout.model_copy(update={"pinned": self.holdout.pinned.union(gate.golden.tasks)}),
                 "store": fill(self.store, path=home / "store.duckdb"),
                 "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
-                "serving": fill(self.serving, home=home, inference_url=engine_url),
+                "promotion": promotion,
+                "serving": fill(self.serving, home=home, inference_url=engine_url).model_copy(
+                    update={"promotion": promotion}
+                ),
                 "branching": fill(
                     self.branching,
                     policy_url=gateway,

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from daemon.registry.schemas import CaptureStatus, StatusReport
+from daemon.registry.audit import AuditEntry
+from daemon.registry.schemas import CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
 
 _LINE_EVERY_S = 15.0
@@ -84,6 +88,12 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("anchor", report.anchor)
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
+    for adapter in report.held:
+        table.add_row(f"held {adapter.adapter[:12]}", _held(adapter))
+        if adapter.obstacle:
+            table.add_row("", f"cannot be approved: {escape(adapter.obstacle)}")
+    if report.held:
+        table.add_row("", "a person decides: `ratchet approve ADAPTER --reason WHY`, or `ratchet reject`")
     if report.retrain:
         champion = "the champion and " if report.champion in report.retrain else ""
         others = len(set(report.retrain) - {report.champion})
@@ -140,7 +150,7 @@ def status_table(report: StatusReport) -> Table:
         for name, count in report.assembly.unrecognised.items():
             table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
     for cycle in report.cycles:
-        table.add_row(f"cycle {cycle.cycle}", f"{cycle.verdict.value}: {cycle.reason}")
+        table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
 
 
@@ -151,6 +161,45 @@ def account_told(account: AccountSummary) -> str:
         f"{fresh}{account.uses.get('selection', 0)} selection tasks were played, {account.mean_uses:.1f} times on "
         f"average; other ones are drawn after {account.gates_until_rotation} more gates or the next promotion"
     )
+
+
+def history_table(entries: Sequence[AuditEntry]) -> Table:
+    """The table of `ratchet history`."""
+    table = Table("when", "who", "what", "adapter", "why")
+    for entry in entries:
+        what = entry.action.value if entry.state is None else f"{entry.action.value} → {entry.state.value}"
+        why = escape(entry.reason)
+        if entry.cycle is not None:
+            what, why = f"{what} {entry.cycle.cycle}", _outcome(entry.cycle)
+        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", escape(entry.actor), what, entry.subject[:12], why)
+    return table
+
+
+def _outcome(cycle: CycleReport) -> str:
+    """The verdict on the candidate of a cycle, and those of its gates."""
+    gates = f" ({_verdicts(cycle.gates)})" if cycle.gates else ""
+    return f"{cycle.verdict.value}{gates}: {escape(cycle.reason)}"
+
+
+def _verdicts(gates: Sequence[GateResult]) -> str:
+    return escape(", ".join(f"{result.gate} {result.verdict.value}" for result in gates))
+
+
+def _held(adapter: HeldAdapter) -> str:
+    waited = datetime.now(UTC) - adapter.since
+    return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {escape(adapter.reason)}"
+
+
+def _duration(waited: timedelta) -> str:
+    """In the largest two units.
+
+    >>> _duration(timedelta(days=2, hours=3, minutes=4)), _duration(timedelta(minutes=5)), _duration(timedelta(0))
+    ('2 d 3 h', '5 min', '0 min')
+    """
+    minutes = max(0, int(waited.total_seconds() // 60))
+    days, hours = minutes // 1440, minutes // 60 % 24
+    parts = (f"{days} d" if days else "", f"{hours} h" if hours else "", "" if days else f"{minutes % 60} min")
+    return " ".join(part for part in parts if part)
 
 
 def _captured(capture: CaptureStatus) -> str:

@@ -1,56 +1,44 @@
 """Plays tasks with a served model in sandboxes. Gates play through this, and so does whatever measures an adapter.
 
-The tasks of a chunk are played in lockstep: the requests of one turn are sent at once and awaited together. The server
-batches that best, and what is batched with what depends on the tasks and not on timing.
+So many episodes as are set are always under way: when one ends, the next task is reset while the others go on, so that
+the server's batch stays full. Each model plays in sandbox processes of its own.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self, TypeAlias
 
 import structlog
+from pydantic import TypeAdapter
 
-from evaluation.rollouts import Rollout
+from evaluation.episode import Player
+from evaluation.rollout_log import Entry, Key, RolloutLog
+from evaluation.rollouts import Account, Exclusion, Played, Rollout
 from evaluation.settings import RolloutSettings
-from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
-from streams.errors import ContextLengthError
+from streams.errors import ContextLengthError, PolicyError, SandboxGoneError
 from streams.events import Task
-from streams.messages import Message, Messages, Tools
+from streams.ids import content_id
 from streams.policy.client import PolicyClient
-from streams.sandboxes.pool import SandboxPool, SandboxSession
+from streams.sandboxes.pool import SandboxPool
 
 log = structlog.get_logger()
 
+Outcome: TypeAlias = Rollout | Exclusion
 
-@dataclass(slots=True)
-class _Episode:
-    task: Task
-    session: SandboxSession
-    messages: Messages
-    last: Observation
-    tools: Tools = ()
-    actions: list[Message] = field(default_factory=list)
-    invalid_actions: int = 0
-    is_full: bool = False
-
-    def rollout(self) -> Rollout:
-        return Rollout(
-            task_id=self.task.task_id,
-            success=self.last.success,
-            score=self.last.score,
-            steps=len(self.actions),
-            invalid_actions=self.invalid_actions,
-            actions=tuple(self.actions),
-            messages=self.messages,
-        )
+# A process that dies takes all its sessions with it. Those that did not kill it are begun again, at most so often.
+_MOST_RESTARTS = 5
+_HARNESS = TypeAdapter(ChatHarness)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arena:
     """Where tasks are played: models of `policy` act in sandboxes of `pool`, through `harness`, each side alike.
 
+    Rollouts are kept in `record` under the name of the `gate`, and of the adapter that a served name stands for in
+    `adapters`. `account` counts what was played for this gate; `able` are the models that played a task to its end.
     `before_play` is told the tasks before any of them is begun: they are used up from then on, whatever happens.
     """
 
@@ -58,66 +46,146 @@ class Arena:
     pool: SandboxPool
     harness: ChatHarness
     settings: RolloutSettings
+    gate: str = ""
+    record: RolloutLog | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
+    able: set[str] = field(default_factory=set)
     before_play: Callable[[Sequence[Task]], None] = field(default=lambda tasks: None, kw_only=True)
+
+    def for_gate(self, gate: str, adapters: Mapping[str, str]) -> Self:
+        """The same arena as the gate of that name plays in it, with an account of its own."""
+        return replace(self, gate=gate, adapters=adapters, account=Account())
 
     async def play(
         self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Rollout]:
+    ) -> Played:
         """Play each task once with the served `model`; the rollouts come in the order of `tasks`.
 
-        An episode that grows longer than the server takes ends there, as one in production would; one that the server
-        has no room for at all is an error.
+        What the record has of this gate is not played again. A task that fails is tried once more, in a process where
+        nothing else runs; then it is excluded with the reason, which is never a failed episode. An episode that grows
+        longer than the server takes ends there, as one in production would.
 
-        `on_progress` is told the episodes finished so far and the episodes in all. Raises `PolicyError` and
-        `SandboxError`: a task that could not be played to its end has no rollout, and neither has the list it is in.
+        `on_progress` is told the tasks finished so far and the tasks in all. Raises `PolicyError` when the server is
+        down or does not have the model, and the error of a task when the model could not play a single one.
         """
         self.before_play(tasks)
-        rollouts: list[Rollout] = []
-        for start in range(0, len(tasks), self.settings.concurrency):
-            chunk = tasks[start : start + self.settings.concurrency]
+        side = _Side(self, model, tasks)
+        await side.play(on_progress or (lambda done, total: None))
+        played = side.played()
+        self.account.add(played)
+        return played
 
-            def report(finished: int, before: int = start) -> None:
-                if on_progress is not None:
-                    on_progress(before + finished, len(tasks))
+    async def end(self, *models: str) -> None:
+        """End the sandbox processes in which `models` have played: the next time they get new ones."""
+        for model in models:
+            await self.pool.end_groups(model, _alone(model))
 
-            rollouts += await self._play_chunk(chunk, model, report)
-        return rollouts
+    @cached_property
+    def conditions(self) -> str:
+        """A hash of all that a rollout depends on besides its task and the adapter."""
+        sampling = self.settings.sampling.model_dump_json()
+        return content_id(self.pool.environment, _HARNESS.dump_json(self.harness).decode(), sampling)
 
-    async def _play_chunk(self, tasks: Sequence[Task], model: str, report: Callable[[int], None]) -> list[Rollout]:
-        async with AsyncExitStack() as sessions:
-            episodes = []
-            for task in tasks:
-                session = await sessions.enter_async_context(self.pool.session())
-                first = await session.reset(task)
-                episodes.append(_Episode(task, session, self.harness.opening(first.messages), first, first.tools or ()))
-            live = episodes
-            for _ in range(self.harness.max_steps):
-                await asyncio.gather(*(self._take_turn(episode, model) for episode in live))
-                live = [
-                    episode
-                    for episode in live
-                    if not (episode.last.done or episode.is_full or self.harness.gives_up(episode.messages))
-                ]
-                report(len(episodes) - len(live))
-                if not live:
-                    break
-        report(len(episodes))
-        return [episode.rollout() for episode in episodes]
 
-    async def _take_turn(self, episode: _Episode, model: str) -> None:
-        sampling = self.settings.sampling.within(self.harness.max_tokens, self.harness.stop)
+class _Side:
+    """One model on one list of tasks."""
+
+    def __init__(self, arena: Arena, model: str, tasks: Sequence[Task]) -> None:
+        self._arena = arena
+        self._model = model
+        self._tasks = tasks
+        self._keys = [self._key(task) for task in tasks]
+        self._player = Player(arena.policy, model, arena.harness, arena.settings.sampling)
+        self._outcomes: dict[int, Outcome] = {}
+        self._failure: Exception | None = None
+        # Whatever a task does to its process, when it is tried again it does that to nothing else.
+        self._retrying = asyncio.Lock()
+
+    def played(self) -> Played:
+        """The outcomes in the order of the tasks."""
+        ordered = [self._outcomes[number] for number in sorted(self._outcomes)]
+        return Played(
+            tuple(outcome for outcome in ordered if isinstance(outcome, Rollout)),
+            tuple(outcome for outcome in ordered if isinstance(outcome, Exclusion)),
+        )
+
+    async def play(self, on_progress: Callable[[int, int], None]) -> None:
+        most, left = self._arena.settings.concurrency, iter(range(len(self._tasks)))
         try:
-            (reply,) = await self.policy.chat(model, episode.messages, sampling, tools=episode.tools)
-        except ContextLengthError as error:
-            if not episode.actions:
-                raise
-            log.warning("an episode has no room left", model=model, task=episode.task.task_id, reason=str(error))
-            episode.is_full = True
-            return
-        action = self.harness.parse(reply.message)
-        episode.last = await episode.session.step(action)
-        episode.actions.append(action)
-        episode.invalid_actions += not episode.last.understood
-        episode.messages = self.harness.extend(episode.messages, action, episode.last.messages)
-        if episode.last.tools is not None:
-            episode.tools = episode.last.tools
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(min(most, len(self._tasks))):
+                    workers.create_task(self._work(left, on_progress))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        self._record_exclusions()
+
+    async def _work(self, left: Iterator[int], on_progress: Callable[[int, int], None]) -> None:
+        for number in left:
+            self._outcomes[number] = await self._outcome(self._tasks[number], self._keys[number])
+            on_progress(len(self._outcomes), len(self._tasks))
+            # Nothing works: that says nothing about any of the tasks.
+            enough = len(self._outcomes) in (len(self._tasks), self._arena.settings.concurrency)
+            if enough and self._failure is not None and self._model not in self._arena.able:
+                raise self._failure
+
+    def _key(self, task: Task) -> Key | None:
+        arena = self._arena
+        if arena.record is None:
+            return None
+        return arena.record.next_key(arena.gate, arena.adapters.get(self._model, self._model), task, arena.conditions)
+
+    async def _outcome(self, task: Task, key: Key | None) -> Outcome:
+        """The outcome that the record has, or else that of playing the task; a rollout is recorded at once."""
+        record = self._arena.record
+        known = record.find(key) if record and key else None
+        outcome = known.outcome if known else await self._tried(task)
+        if isinstance(outcome, Rollout):
+            self._arena.able.add(self._model)
+            if record and key and not known:
+                record.append(Entry.of(key, self._model, outcome))
+        return outcome
+
+    def _record_exclusions(self) -> None:
+        """Only at the end is it known that it was for these tasks alone that they failed."""
+        for number, outcome in self._outcomes.items():
+            key, record = self._keys[number], self._arena.record
+            if isinstance(outcome, Exclusion) and record and key and not record.find(key):
+                record.append(Entry.of(key, self._model, outcome))
+
+    async def _tried(self, task: Task) -> Outcome:
+        for _ in range(_MOST_RESTARTS):
+            try:
+                return await self._attempt(task, self._model)
+            except SandboxGoneError:
+                continue
+            except Exception as error:  # noqa: BLE001 - an environment and a server may be anybody's code
+                log.warning("an episode failed and is tried again", model=self._model, **_about(task, error))
+                break
+        async with self._retrying:
+            try:
+                return await self._attempt(task, _alone(self._model))
+            except Exception as error:  # noqa: BLE001 - as above
+                log.warning("a task is excluded", model=self._model, **_about(task, error))
+                await self._arena.pool.end_groups(_alone(self._model))
+                if isinstance(error, PolicyError) and not isinstance(error, ContextLengthError):
+                    await self._check_served(error)
+                self._failure = error
+                return Exclusion(task, _about(task, error)["reason"])
+
+    async def _attempt(self, task: Task, group: str) -> Rollout:
+        async with self._arena.pool.session(group) as session:
+            return await self._player.play(session, task)
+
+    async def _check_served(self, error: PolicyError) -> None:
+        """Raise `error`, or that of asking, when the server is down or has no such model."""
+        if self._model not in {served.name for served in await self._arena.policy.models()}:
+            raise error
+
+
+def _alone(model: str) -> str:
+    return f"{model}, again"
+
+
+def _about(task: Task, error: Exception) -> dict[str, str]:
+    return {"task": task.task_id, "reason": str(error) or type(error).__name__}

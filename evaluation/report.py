@@ -157,7 +157,7 @@ class GateReport(FrozenModel):
             settings=settings,
             held_out=Comparison.of(evidence.champion.served, evidence.candidate.served, evidence.pairs),
             out_of_domain=out_of_domain,
-            fresh_tasks=sum(pair.task.task_id in evidence.tasks.fresh for pair in evidence.pairs),
+            fresh_tasks=sum(pair.task.task_id in evidence.tasks.unplayed() for pair in evidence.pairs),
             earlier_trials=evidence.tasks.played,
             flips=flips,
         )

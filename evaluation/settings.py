@@ -1,7 +1,7 @@
 """The settings of this layer; `daemon/config.py` composes them."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,38 @@ from streams.events import Identity
 from streams.policy.client import Sampling
 from streams.settings import FrozenModel
 
+Measure: TypeAlias = Literal["success", "score"]
+Spending: TypeAlias = Literal["lord", "constant"]
+
 
 class RolloutSettings(FrozenModel):
     """Settings of rollouts on held-out tasks. Both sides of a comparison are always played alike."""
 
     sampling: Sampling = Field(default=Sampling(), description="Greedy by default, so that a verdict can be repeated.")
-    concurrency: int = Field(default=64, ge=1, description="Tasks played at once; the pool must hold as many sessions.")
+    concurrency: int = Field(default=64, ge=1, description="Tasks played at once; each has a session in a sandbox.")
+
+
+class ImprovementSettings(FrozenModel):
+    """Settings of the gate `improvement`."""
+
+    measure: Measure = Field(
+        default="success", description="`success` counts solved tasks; `score` compares scores, which takes more tasks."
+    )
+    max_tasks: int = Field(
+        default=2000, ge=1, description="Most units of one gate; near a success of 0.5, 2400 have the same power."
+    )
+    block: int = Field(default=32, ge=1, description="Units that both sides play before the gate looks at the result.")
+    reject_alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Probability that a candidate that is not worse is rejected as worse."
+    )
+    used_list: Literal["HOLD", "PROMOTE"] = Field(
+        default="HOLD",
+        description="Verdict on a candidate that is better on a list that gates have played, where no fresh tasks are "
+        "left to confirm it: whoever knows the list can be better on it alone.",
+    )
+    screen: float = Field(
+        default=0.4, gt=0, lt=1, description="Highest p-value on a used or short list that is confirmed on fresh tasks."
+    )
 
 
 class TaskListSettings(FrozenModel):
@@ -101,9 +127,28 @@ class GateSettings(FrozenModel):
         min_length=1,
         description="The gates that a candidate must pass, in their order.",
     )
-    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Highest p-value that counts as proof, in either way.")
-    min_tasks: int = Field(default=150, ge=1, description="Fewer paired tasks than this give no verdict at all.")
+    spending: Spending = Field(
+        default="lord",
+        description="How alpha is spent: `lord` over all gates of the installation together; `constant` gives each "
+        "gate the whole of it, and then promises nothing about many gates.",
+    )
+    alpha: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="Highest share of promotions that are wrong (`lord`), or probability that a gate promotes wrongly.",
+    )
+    gain: float = Field(
+        default=0.05, gt=0, lt=1, description="Gain in success that gates look for: they stop where it is out of reach."
+    )
+    min_tasks: int = Field(
+        default=150, ge=1, description="A list with fewer held-out tasks than this gives no verdict at all."
+    )
+    improvement: ImprovementSettings = ImprovementSettings()
     rollouts: RolloutSettings = RolloutSettings()
+    most_excluded: float = Field(
+        default=0.02, ge=0, le=1, description="Largest share of a gate's tasks that may fail to be played to their end."
+    )
     lists: TaskListSettings = TaskListSettings()
     no_forgetting: NoForgettingSettings = NoForgettingSettings()
     golden: GoldenSettings = GoldenSettings()

@@ -6,17 +6,21 @@ import structlog
 
 from evaluation.gates.gate import Evidence, Gate
 from evaluation.gates.verdict import GateResult, Verdict, combined
+from evaluation.settings import GateSettings
 from streams.errors import GateError, RatchetError
 from streams.trust.holdout import Split
 
 log = structlog.get_logger()
 
 
-async def hold_trial(evidence: Evidence, gates: Sequence[Gate]) -> tuple[Verdict, str]:
+async def hold_trial(
+    evidence: Evidence, gates: Sequence[Gate], most_excluded: float = GateSettings().most_excluded
+) -> tuple[Verdict, str]:
     """Let the `gates` judge; the verdict on the candidate and its reason. Their results are added to `evidence`.
 
     A gate that costs as much as playing is passed over once the candidate cannot be promoted any more. One that fails
-    is inconclusive, so that nothing that is missing ever promotes.
+    is inconclusive, so that nothing that is missing ever promotes; so is one of which more than the share
+    `most_excluded` of the tasks could not be played.
 
     Raises `GateError` for tasks that training may have seen, before anything is played.
     """
@@ -27,8 +31,8 @@ async def hold_trial(evidence: Evidence, gates: Sequence[Gate]) -> tuple[Verdict
         verdict, _ = combined(evidence.results)
         if gate.plays and evidence.results and verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE):
             continue
-        evidence.playing = gate.name
-        evidence.results.append(await _judged(gate, evidence))
+        evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
+        evidence.results.append(_with_exclusions(await _judged(gate, evidence), evidence, most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)
 
@@ -45,3 +49,17 @@ async def _judged(gate: Gate, evidence: Evidence) -> GateResult:
     return GateResult(
         gate=gate.name, verdict=Verdict.INCONCLUSIVE, reason=f"The gate {gate.name} could not be played: {failure}"
     )
+
+
+def _with_exclusions(result: GateResult, evidence: Evidence, most: float) -> GateResult:
+    """The result with the number of tasks that were excluded; inconclusive when they are too many."""
+    account = evidence.arena.account
+    if not account.excluded:
+        return result
+    figures = result.figures | {"excluded": len(account.excluded)}
+    excess = account.excess(most)
+    if excess is None or result.verdict is Verdict.INCONCLUSIVE:
+        reason = result.reason if excess is None else f"{result.reason} {excess}."
+        return result.model_copy(update={"figures": figures, "reason": reason})
+    reason = f"The gate {result.gate} rests on too little: {excess}. It would have said: {result.reason}"
+    return GateResult(gate=result.gate, verdict=Verdict.INCONCLUSIVE, reason=reason, figures=figures)

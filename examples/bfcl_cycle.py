@@ -162,7 +162,7 @@ class Bench:
     async def _judge(self) -> tuple[GateReport, list[Pair]]:
         lab, options = self.laboratory, self.options
         tasks = await self._shortest(lab.held_out, options.gate_tasks)
-        settings = GateSettings(min_tasks=len(tasks), rollouts=lab.settings.gate.rollouts)
+        settings = GateSettings(spending="constant", min_tasks=len(tasks), rollouts=lab.settings.gate.rollouts)
         arena = await lab.arena()
         base = Competitor(BASE, BASE)
         evidence = Evidence(

@@ -17,6 +17,7 @@ RatchetError
 │   ├── DivergedError
 │   ├── StepTimeoutError
 │   ├── SandboxDiedError
+│   ├── SandboxGoneError
 │   ├── ServerRefusedError      an OpenEnv server
 │   └── BrokenPromiseError      `ratchet environment check`
 ├── PolicyError                 the client of the inference server
@@ -114,6 +115,10 @@ class StepTimeoutError(SandboxError):
 
 class SandboxDiedError(SandboxError):
     """A sandbox process died of what was asked of it."""
+
+
+class SandboxGoneError(SandboxError):
+    """A sandbox process was gone before the request was worked: it died of another one, of any of its sessions."""
 
 
 class ServerRefusedError(SandboxError):

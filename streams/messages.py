@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic_core import PydanticSerializationError
 
 from streams.settings import FrozenModel
 
@@ -207,6 +208,26 @@ def text_of(messages: Iterable[Message]) -> str:
 def as_json(messages: Messages) -> str:
     """The messages as compact JSON, without what is absent: what `MESSAGES` reads again."""
     return MESSAGES.dump_json(messages, exclude_none=True).decode()
+
+
+def escaped(message: Message) -> Message:
+    """The message with every half of a surrogate pair, which JSON in UTF-8 cannot hold, written as `\\ud800`.
+
+    A message without any, which is nearly every one, is returned itself.
+    """
+    try:
+        message.to_json()
+    except PydanticSerializationError:
+        return MESSAGE.validate_python(_without_surrogates(message.model_dump(exclude_none=True)))
+    return message
+
+
+def _without_surrogates(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+    return [*map(_without_surrogates, value)] if isinstance(value, list | tuple) else value
 
 
 def same_message(one: Message, other: Message) -> bool:

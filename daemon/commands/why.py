@@ -29,7 +29,7 @@ def why(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an adapter was trained on, whose data that was, and the gate's verdict. Works offline."""
+    """Show what an adapter was trained on, whose data that was, what its gates said, and who decided. Works offline."""
     if (adapter is None) == (principal is None):
         raise typer.BadParameter("name an adapter or a --principal, and not both")
     home = Settings.load(config).home
@@ -78,9 +78,13 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("principals", _principals(report.principals))
     table.add_row("its parents'", _principals(report.inherited))
     for result in report.gates:
-        table.add_row(f"gate {result.gate}", f"{result.verdict.value}: {escape(result.reason)}")
+        table.add_row(f"gate {escape(result.gate)}", f"{result.verdict.value}: {escape(result.reason)}")
+    for entry in report.states:
+        assert entry.state is not None  # of entries that gave it a state
+        said = f"{entry.at:%Y-%m-%d %H:%M} UTC by {escape(entry.actor)}: {escape(entry.reason)}"
+        table.add_row(entry.state.value, said)
     if report.note:
-        table.add_row("note", report.note)
+        table.add_row("note", escape(report.note))
     if report.retrain:
         table.add_row("to be retrained", ", ".join(map(_cause, report.retrain)))
     return table

@@ -33,11 +33,13 @@ from daemon.demo.sabotage import damaged_copy
 from daemon.demo.scenario import REPOSITORY, Command, Scenario
 from daemon.demo.text_game import TEXT_GAME
 from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
+from daemon.registry.approval import Approval
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, GateReport
+from evaluation.settings import GateSettings
 from learners.base_model import resolve_base
 from learners.settings import LoraSettings, Stage
 from learners.trajectories import RECOVERY
@@ -288,6 +290,8 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
     """The settings of one demo: a home and ports of its own, and topics of its own on a cluster that it shares."""
     run = uuid7()
     kafka = given.kafka
+    # Nobody waits here to be asked about every promotion.
+    promotion = given.settled().promotion.model_copy(update={"approval": Approval.ON_HOLD})
     if kafka.bootstrap:
         topics = {name: f"{getattr(kafka, name)}.{run}" for name in type(kafka).model_fields if name.endswith("_topic")}
         kafka = kafka.model_copy(update={**topics, "group_prefix": f"{kafka.group_prefix}-{run}"})
@@ -300,21 +304,21 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
             "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
-            "serving": given.serving.model_copy(update={"home": home, "port": free_port()}),
-            "gate": given.gate.model_copy(
-                update={
-                    "min_tasks": min(given.gate.min_tasks, plan.held_out),
-                    "alpha": plan.alpha,
-                    "no_forgetting": given.gate.no_forgetting.model_copy(
-                        update={"min_tasks": min(given.gate.no_forgetting.min_tasks, plan.held_out // 2)}
-                    ),
-                }
-            ),
+            "promotion": promotion,
+            "serving": given.serving.model_copy(update={"home": home, "port": free_port(), "promotion": promotion}),
+            "gate": given.gate.model_copy(update=_gate(given.gate, plan)),
             "branching": scenario.branching(given.branching),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
             "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
         }
     ).settled()
+
+
+def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
+    no_forgetting = given.no_forgetting
+    few = no_forgetting.model_copy(update={"min_tasks": min(no_forgetting.min_tasks, plan.held_out // 2)})
+    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out), "no_forgetting": few}
+    return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
 
 
 def _bounded(loop: Loop, plan: DemoPlan) -> Loop:

@@ -7,7 +7,7 @@ The agent is on the OpenAI SDK, its tools are an MCP server on the shop's databa
 from collections.abc import Sequence
 
 from daemon.config import DomainSettings, Settings
-from daemon.demo.plan import PROVEN_P, QUICK_UNPROVEN, DemoPlan
+from daemon.demo.plan import QUICK_ALPHA, QUICK_UNPROVEN, DemoPlan
 from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
 from daemon.roles import Role
 from learners.settings import Stage
@@ -49,7 +49,6 @@ def _full(seed: int) -> DemoPlan:
         plays=64,
         held_out=160,
         out_of_domain=24,
-        alpha=PROVEN_P,
         first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
         second_cycle=(Stage(objective="imitation", updates=60),),
     )
@@ -63,9 +62,9 @@ def _quick(seed: int) -> DemoPlan:
         plays=8,
         held_out=24,
         out_of_domain=0,
-        alpha=0.3,
         first_cycle=(Stage(objective="imitation", updates=40),),
         second_cycle=(Stage(objective="imitation", updates=6),),
+        constant_alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
     )
 

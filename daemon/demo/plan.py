@@ -13,20 +13,22 @@ from learners.settings import Stage
 from streams.settings import FrozenModel
 
 TWC = DomainSettings(environment="textworld_express", suite="twc")
-PROVEN_TASKS = 150
 PROVEN_GAIN = 0.15
-PROVEN_P = 0.05
+QUICK_ALPHA = 0.3
 # What a quick demo, whose gates play few tasks, leaves unproven.
 QUICK_UNPROVEN = (
-    f"that anything was learned: a proof takes {PROVEN_TASKS} held-out tasks and p ≤ {PROVEN_P}, "
-    "its gates play 24 and promote at p ≤ 0.3",
+    "that anything was learned: its gates play 24 tasks at most, and each promotes wrongly with probability "
+    f"{QUICK_ALPHA}; those of a full demo together spend 0.05",
     "how the model does out of domain",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there."""
+    """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there.
+
+    Without a `constant_alpha` gates spend alpha as an installation's do.
+    """
 
     seed: int
     demonstrations: int
@@ -34,9 +36,9 @@ class DemoPlan:
     plays: int
     held_out: int
     out_of_domain: int
-    alpha: float
     first_cycle: tuple[Stage, ...]
     second_cycle: tuple[Stage, ...]
+    constant_alpha: float | None = None
     unproven: tuple[str, ...] = ()
 
     @classmethod
@@ -48,7 +50,6 @@ class DemoPlan:
             plays=64,
             held_out=160,
             out_of_domain=32,
-            alpha=PROVEN_P,
             first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
             second_cycle=(Stage(objective="world_model", updates=10), Stage(objective="imitation", updates=50)),
         )
@@ -62,9 +63,9 @@ class DemoPlan:
             plays=8,
             held_out=24,
             out_of_domain=0,
-            alpha=0.3,
             first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
             second_cycle=(Stage(objective="imitation", updates=6),),
+            constant_alpha=QUICK_ALPHA,
             unproven=QUICK_UNPROVEN,
         )
 
@@ -182,10 +183,9 @@ class DemoReport(FrozenModel):
             answered = ", ".join(self.rollback.answered_after)
             checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
         if not plan.unproven:
-            proof = any(cycle.verdict is Verdict.PROMOTE and cycle.tasks >= PROVEN_TASKS for cycle in self.cycles)
             gain = self.last_success - self.first_success
             checks |= {
-                "no candidate was promoted": proof,
+                "no candidate was promoted": any(cycle.verdict is Verdict.PROMOTE for cycle in self.cycles),
                 f"success rose by {gain:.3f} only": gain >= PROVEN_GAIN,
                 "the second cycle had no episode of the agent's own": self.cycles[-1].own_episodes > 0,
             }

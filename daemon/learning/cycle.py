@@ -4,7 +4,6 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
-import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -17,20 +16,22 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
+from daemon.learning.anchor import served_anchor
 from daemon.learning.domain import check_recorded, domain_tasks, golden_tasks
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
-from daemon.learning.measured import measured
+from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
+from daemon.registry.approval import state_after
+from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, CycleReport, PromoteRequest
+from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
 from daemon.registry.task_uses import TaskUses
 from daemon.serving.control_client import ControlClient
-from evaluation.agreement import Agreement
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence
+from evaluation.gates.improvement import expected_of
 from evaluation.gates.registry import load_gates
-from evaluation.gates.verdict import Verdict
 from evaluation.report import Comparison, GateReport
 from evaluation.rollouts import Pair
 from evaluation.trial import hold_trial
@@ -51,11 +52,6 @@ from streams.trust.holdout import Split
 log = structlog.get_logger()
 
 ACTOR = "learner"
-_STATES = {
-    Verdict.PROMOTE: State.APPROVED,
-    Verdict.REJECT: State.REJECTED,
-    Verdict.INCONCLUSIVE: State.INCONCLUSIVE,
-}
 
 
 class Phase(StrEnum):
@@ -197,7 +193,7 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
-    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won.
+    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won and may.
 
     `began` is when the cycle did, on the monotonic clock.
     """
@@ -206,22 +202,38 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     status = await loop.control.status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
+    # What is played after this has its alpha in the log.
+    reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
-    champion = Competitor(status.champion, status.served)
     try:
-        async with _served_anchor(loop, champion, Competitor(candidate, name)) as anchor:
-            report = await _hold_trial(loop, champion, Competitor(candidate, name), anchor, watch)
+        champion, itself = Competitor(status.champion, status.served), Competitor(candidate, name)
+        served = (Competitor(BASE, BASE), champion, itself)
+        async with served_anchor(registry, loop.adapters, loop.policy, served, ACTOR) as anchor:
+            report = await _hold_trial(loop, champion, itself, anchor, reserved, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
-    registry.enter(candidate, _STATES[report.verdict], ACTOR, report.reason)
+    return await conclude(loop, candidate, status.champion, report, began)
+
+
+async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport, began: float) -> CycleReport:
+    """Record what the trial against `champion` found, and promote `candidate` if it won and no person is to be asked.
+
+    A candidate that won against a champion that does not serve any more has proved nothing about the one that does.
+    """
+    registry = loop.registry
+    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval)
+    if state is State.APPROVED and registry.refs().champion != champion:
+        state = State.INCONCLUSIVE
+        reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."
+    registry.enter(candidate, state, ACTOR, reason, against=champion)
     cycle = CycleReport(
         cycle=len([entry for entry in registry.audit.read() if entry.cycle]) + 1,
         adapter=candidate,
-        champion=status.champion,
+        champion=champion,
         verdict=report.verdict,
-        reason=report.reason,
+        reason=reason,
         champion_success=report.held_out.champion.success if report.held_out else None,
         candidate_success=report.held_out.candidate.success if report.held_out else None,
         tasks=report.held_out.candidate.tasks if report.held_out else 0,
@@ -229,40 +241,25 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         seconds=time.monotonic() - began,
     )
     await loop.control.record_cycle(cycle)
-    if report.verdict is Verdict.PROMOTE:
-        await loop.control.promote(PromoteRequest(digest=candidate, reason=report.reason, actor=ACTOR))
-    log.info("verdict", adapter=candidate, verdict=report.verdict.value, reason=report.reason)
+    log.info("verdict", adapter=candidate, verdict=report.verdict.value, state=state.value, reason=reason)
+    if state is State.APPROVED:
+        await loop.control.promote(PromoteRequest(digest=candidate, reason=reason, actor=ACTOR))
+    if state is State.HELD:
+        remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
+        log.warning("a candidate waits for a person", adapter=candidate, reason=reason, remedy=remedy)
     return cycle
 
 
-@asynccontextmanager
-async def _served_anchor(loop: Loop, *served: Competitor) -> AsyncIterator[Competitor]:
-    """The anchor, under a name of its own where it is not among those that are `served` already.
-
-    One that cannot be loaded is not there to be compared with: the gates that ask for it are then inconclusive.
-    """
-    anchor = loop.registry.anchor_first_champion(ACTOR).anchor
-    for known in (Competitor(BASE, BASE), *served):
-        if known.adapter == anchor:
-            yield known
-            return
-    name = loop.registry.name(anchor, ACTOR, "to be compared with, as the anchor")
-    try:
-        await loop.policy.load_adapter(name, str(loop.adapters.folder(anchor).resolve()))
-    except RatchetError as error:
-        log.warning("the anchor cannot be loaded", adapter=anchor, reason=str(error))
-        yield Competitor(anchor, name)
-        return
-    try:
-        yield Competitor(anchor, name)
-    finally:
-        await loop.policy.unload_adapter(name)
-
-
 async def _hold_trial(
-    loop: Loop, champion: Competitor, candidate: Competitor, anchor: Competitor, watch: Watcher
+    loop: Loop,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
 ) -> GateReport:
     settings = loop.settings.gate
+    results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
     harness = (await loop.pool.describe()).harness
     tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
     evidence = Evidence(
@@ -272,29 +269,18 @@ async def _hold_trial(
         anchor=anchor,
         base=Competitor(BASE, BASE),
         tasks=tasks,
-        alpha=settings.alpha,
+        alpha=reserved.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        expected=expected_of(results),
         labels=await labels_of(tasks.selection, loop.store, loop.settings.holdout),
     )
     # What is begun is used up, whatever comes of it.
-    trial = trial_name(loop.registry, candidate.adapter)
-    count = counting(TaskUses(loop.settings.home), trial, evidence)
+    count = counting(TaskUses(loop.settings.home), trial_name(loop.registry, candidate.adapter), evidence)
     evidence.arena = replace(evidence.arena, before_play=count)
     verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
     other = await _out_of_domain(loop, evidence, watch)
-    return GateReport.of(
-        evidence, verdict, reason, settings, other, await asyncio.to_thread(_flips, loop.settings.home)
-    )
-
-
-def _flips(home: Path) -> Agreement | None:
-    """The flips that were measured; a damaged file of an earlier trial does not fail this one."""
-    try:
-        return measured(home).flips
-    except RatchetError as error:
-        log.warning("flips of one adapter are not told", reason=str(error))
-        return None
+    return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
 
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:

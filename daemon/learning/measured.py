@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import structlog
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from daemon.registry.schemas import Adapter
@@ -17,6 +18,8 @@ from evaluation.rollouts import Rollout
 from streams.errors import RatchetError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
+
+log = structlog.get_logger()
 
 AA_FILE = "aa.json"
 
@@ -109,6 +112,15 @@ def measured(home: Path) -> Measured:
         flip_rate=flips.discordance,
         flip_rate_interval=flips.discordance_interval,
     )
+
+
+def flips_so_far(home: Path) -> Agreement | None:
+    """The flips that were measured; a damaged file of an earlier trial does not fail the one that asks."""
+    try:
+        return measured(home).flips
+    except RatchetError as error:
+        log.warning("flips of one adapter are not told", reason=str(error))
+        return None
 
 
 def _report(path: Path) -> GateReport:

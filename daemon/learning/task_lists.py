@@ -110,7 +110,7 @@ def counting(uses: TaskUses, trial: str, evidence: Evidence) -> Callable[[Sequen
             for task in members
         }
         known = [(lists[task.task_id], task.task_id) for task in tasks if task.task_id in lists]
-        uses.count(trial, evidence.playing, known)
+        uses.count(trial, evidence.arena.gate, known)
 
     return count
 

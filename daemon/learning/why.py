@@ -1,9 +1,10 @@
-"""The provenance of an adapter as `ratchet why` shows it: its training data, whose that was, the gate's verdict."""
+"""The provenance of an adapter as `ratchet why` shows it: its training data, whose that was, what its gates said."""
 
 from collections import Counter
 
 from pydantic import AwareDatetime, ValidationError
 
+from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Digest
@@ -24,7 +25,8 @@ class WhyReport(FrozenModel):
 
     `principals` has how many of the snapshot's trajectories are of each, `inherited` how many of those of the parents'
     snapshots; None where files are gone that would tell. `retrain` are the retractions, and the withdrawals of
-    trust, that it is to be retrained for.
+    trust, that it is to be retrained for. `states` are the entries of the audit log that gave it its states, the oldest
+    first: who approved or rejected it, and why.
     """
 
     adapter: Digest
@@ -43,6 +45,7 @@ class WhyReport(FrozenModel):
     inherited: dict[str, int] | None
     gates: tuple[GateResult, ...]
     retrain: tuple[str, ...]
+    states: tuple[AuditEntry, ...] = ()
 
 
 def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Provenance) -> WhyReport:
@@ -70,6 +73,7 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
         inherited=_counts(ancestors),
         gates=_gates(registry, adapter),
         retrain=tuple(sorted(registry.marks().get(adapter, ()))),
+        states=tuple(entry for entry in registry.audit.read() if entry.subject == adapter and entry.state is not None),
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.schemas import CycleReport
+from daemon.registry.schemas import CycleReport, Reservation
 from streams.errors import AuditError
 from streams.runtime.files import sync_folder
 from streams.settings import FrozenModel
@@ -37,14 +37,16 @@ class Action(StrEnum):
     CYCLE = "cycle"
     RETRAIN = "retrain"
     ANCHORED = "anchored"
+    RESERVED = "reserved"
 
 
 class AuditEvent(FrozenModel):
     """An audited action: `actor` did `action` to the adapter `subject`, because of `reason`.
 
-    `state` is what `subject` became by it, `replaced` the adapter that served before. `retraction` is the id of the
-    retraction, or of the withdrawal of trust, for which `subject` is to be trained again: the log cannot forget, so it
-    never names a principal.
+    `state` is what `subject` became by it, `replaced` the adapter that served before. `against` is the champion that
+    `subject` was judged against. `retraction` is the id of the retraction, or of the withdrawal of trust, for which
+    `subject` is to be trained again: the log cannot forget, so it never names a
+    principal. `reserved` is the alpha of the gate that `subject` is about to play.
     """
 
     actor: str
@@ -55,6 +57,8 @@ class AuditEvent(FrozenModel):
     replaced: str | None = None
     cycle: CycleReport | None = None
     retraction: str | None = None
+    against: str | None = None
+    reserved: Reservation | None = None
 
 
 class AuditEntry(AuditEvent):

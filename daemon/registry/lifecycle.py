@@ -6,10 +6,14 @@ from streams.errors import LifecycleError
 
 
 class State(StrEnum):
-    """The state of an adapter. Only an approved one, or one that served well before, may serve."""
+    """The state of an adapter. Only an approved one, or one that served well before, may serve.
+
+    A held one waits for a person, who approves or rejects it.
+    """
 
     TRAINED = "trained"
     EVALUATING = "evaluating"
+    HELD = "held"
     APPROVED = "approved"
     REJECTED = "rejected"
     INCONCLUSIVE = "inconclusive"
@@ -24,8 +28,10 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     State.TRAINED: frozenset({State.EVALUATING, State.QUARANTINED}),
     # An evaluation that could not be carried out is begun again.
     State.EVALUATING: frozenset(
-        {State.EVALUATING, State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}
+        {State.EVALUATING, State.HELD, State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}
     ),
+    # Inconclusive when nobody decides in time.
+    State.HELD: frozenset({State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.QUARANTINED}),
     State.APPROVED: frozenset({State.SERVING, State.QUARANTINED}),
     State.REJECTED: frozenset({State.QUARANTINED}),
     # Not gated again: trying until luck decides would make the p-value a lie.

@@ -8,13 +8,15 @@ of the entry that gave it, so that no name can come twice.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from daemon.registry.approval import check_may_be_approved, check_waits, described, latest, overdue, overtaken
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
-from daemon.registry.schemas import BASE, Adapter, CycleReport
+from daemon.registry.schemas import BASE, Adapter, CycleReport, HeldAdapter
 from streams.errors import LifecycleError, PromotionError, RegistryError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
@@ -69,18 +71,19 @@ class Registry:
         """The state of `adapter`; None for one that was never entered."""
         return _states(self.audit.read()).get(adapter)
 
-    def enter(self, adapter: str, state: State, actor: str, reason: str) -> AuditEntry:
+    def enter(self, adapter: str, state: State, actor: str, reason: str, against: str | None = None) -> AuditEntry:
         """Record that `adapter` became `state`. Raises `LifecycleError` when it cannot.
 
-        What serves changes by promotion and rollback only.
+        What serves changes by promotion and rollback only. `against` is the champion that `adapter` was judged against;
+        for one that is held, if it is not given, the champion of now.
         """
         if state in (State.SERVING, State.RETIRED, State.ROLLED_BACK):
             raise RegistryError(f"an adapter becomes {state.value} by promotion or rollback only")
         with self.audit.locked() as log:
             check(adapter, _states(log.read()).get(adapter), state)
-            return log.append(
-                AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state)
-            )[0]
+            if state is State.HELD and against is None:
+                against = self.refs().champion
+            return log.append(_moved(adapter, state, actor, reason, against))[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
         """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
@@ -92,19 +95,71 @@ class Registry:
         return frozenset(_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor)
 
     def check_may_serve(self, adapter: str) -> None:
-        """Raises `LifecycleError` unless `adapter` is approved or has served, `PromotionError` if it serves now."""
-        if adapter == self.refs().champion:
+        """Raises `LifecycleError` unless `adapter` is approved or has served.
+
+        Raises `PromotionError` if it serves now, or was judged against another adapter than what serves now.
+        """
+        champion = self.refs().champion
+        if adapter == champion:
             raise PromotionError(f"{adapter[:12]} already serves")
         if adapter != BASE:
-            check(adapter, self.state(adapter), State.SERVING)
+            entries = self.audit.read()
+            check(adapter, _states(entries).get(adapter), State.SERVING)
+            _check_not_overtaken(entries, adapter, champion)
 
     def promote(self, adapter: str, actor: str, reason: str) -> Refs:
-        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed."""
+        """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed.
+
+        Raises `PromotionError` if it was judged against another adapter than what serves now.
+        """
         with self.audit.locked() as log:
-            old = self.refs()
-            new = old.model_copy(update={"champion": adapter, "previous": old.champion})
-            self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
-            return new
+            _check_not_overtaken(log.read(), adapter, self.refs().champion)
+            return self._promote(log, adapter, actor, reason)
+
+    def held(self, age_s: float) -> tuple[HeldAdapter, ...]:
+        """The candidates that wait for a person, who has `age_s` seconds to decide."""
+        return described(self.audit.read(), self.refs().champion, age_s)
+
+    def check_may_be_approved(self, adapter: str) -> None:
+        """Raises as `approve` does."""
+        check_may_be_approved(self.audit.read(), adapter, self.refs().champion)
+
+    def approve(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Promote `adapter`, which waits for that, because the person `actor` says so. Durable, or what serves stays.
+
+        Raises `LifecycleError` when it does not wait, `PromotionError` when it may not take the champion's place.
+        """
+        with self.audit.locked() as log:
+            entry = check_may_be_approved(log.read(), adapter, self.refs().champion)
+            if entry.state is State.HELD:
+                # Before the refs: a crash between the two must not lose who approved, and why.
+                log.append(_moved(adapter, State.APPROVED, actor, reason, entry.against))
+            return self._promote(log, adapter, actor, reason)
+
+    def reject(self, adapter: str, actor: str, reason: str) -> AuditEntry:
+        """End the held `adapter`, because the person `actor` says so. Raises `LifecycleError` when it is not held."""
+        with self.audit.locked() as log:
+            check_waits(log.read(), adapter, State.HELD)
+            return log.append(_moved(adapter, State.REJECTED, actor, reason))[0]
+
+    def lapse(self, age_s: float, actor: str, now: datetime | None = None) -> list[AuditEntry]:
+        """End the held candidates that nobody decided about within `age_s` seconds; the entries that say so."""
+        now = now or datetime.now(UTC)
+        if not overdue(self.audit.read(), age_s, now):
+            return []
+        with self.audit.locked() as log:
+            return log.append(
+                *(
+                    _moved(
+                        entry.subject,
+                        State.INCONCLUSIVE,
+                        actor,
+                        f"It lapsed: nobody approved or rejected it within {age_s:g} s (promotion.approval_age_s). It "
+                        f"was held because: {entry.reason}",
+                    )
+                    for entry in overdue(log.read(), age_s, now)
+                )
+            )
 
     def set_anchor(self, adapter: str, actor: str, reason: str) -> Refs:
         """Make `adapter` the anchor. Durable, or nothing changed.
@@ -205,6 +260,12 @@ class Registry:
                 found[entry.subject].add(entry.retraction)
         return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
 
+    def _promote(self, log: LockedLog, adapter: str, actor: str, reason: str) -> Refs:
+        old = self.refs()
+        new = old.model_copy(update={"champion": adapter, "previous": old.champion})
+        self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
+        return new
+
     def _exchange(
         self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
     ) -> None:
@@ -224,9 +285,7 @@ class Registry:
             )
         ]
         if old.champion != BASE:
-            audit_events.append(
-                AuditEvent(actor=actor, action=Action.MOVED, subject=old.champion, reason=reason, state=leaves_as)
-            )
+            audit_events.append(_moved(old.champion, leaves_as, actor, reason))
         self._write(new)
         try:
             log.append(*audit_events)
@@ -236,6 +295,17 @@ class Registry:
 
     def _write(self, refs: Refs) -> None:
         write_atomically(self.home / REFS_FILE, refs.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _moved(adapter: str, state: State, actor: str, reason: str, against: str | None = None) -> AuditEvent:
+    return AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state, against=against)
+
+
+def _check_not_overtaken(entries: list[AuditEntry], adapter: str, champion: str) -> None:
+    entry = latest(entries).get(adapter)
+    obstacle = overtaken(entry, champion) if entry is not None else None
+    if obstacle:
+        raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
 
 
 def _name(entry: AuditEntry) -> str:

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.settings import Spending
 from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
@@ -44,10 +45,48 @@ class CycleReport(FrozenModel):
         return {**rest, "gates": ({**only, "figures": {"p_better": given["p_value"]}},)}
 
 
+class Reservation(FrozenModel):
+    """The probability `alpha` of a wrong promotion that a gate against `champion` may spend.
+
+    `gate` numbers the reservations of an installation; `spending` is the procedure that `alpha` follows from.
+    """
+
+    gate: int = Field(ge=1)
+    champion: Adapter
+    alpha: FiniteFloat = Field(ge=0, lt=1)
+    spending: Spending
+
+
 class PromoteRequest(FrozenModel):
     digest: Digest
     reason: str = Field(min_length=1)
     actor: str = Field(min_length=1)
+
+
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class DecisionRequest(FrozenModel):
+    """The decision of the person `actor` on a candidate that waits for one."""
+
+    digest: Digest
+    reason: Said
+    actor: Said
+
+
+class HeldAdapter(FrozenModel):
+    """A candidate that waits for a person: since when and why, and when it lapses.
+
+    `against` is the champion that it was judged against. `obstacle` says why approving it would be refused now; None
+    where nothing stands against it.
+    """
+
+    adapter: Digest
+    since: AwareDatetime
+    lapses: AwareDatetime
+    reason: str
+    against: Adapter | None
+    obstacle: str | None
 
 
 class RollbackRequest(FrozenModel):
@@ -90,7 +129,7 @@ class StatusReport(FrozenModel):
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
     asked; `capture` what became of the calls at the gateway, and `holdout` the account of held-out tasks, None for one
-    of an older version.
+    of an older version. `held` are the candidates that wait for a person, the one that has waited longest first.
     """
 
     alias: str
@@ -107,3 +146,4 @@ class StatusReport(FrozenModel):
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
     holdout: AccountSummary | None = None
+    held: tuple[HeldAdapter, ...] = ()

@@ -11,7 +11,15 @@ from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import CaptureStatus, Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import (
+    CaptureStatus,
+    Change,
+    CycleReport,
+    DecisionRequest,
+    PromoteRequest,
+    RollbackRequest,
+    StatusReport,
+)
 from daemon.registry.task_uses import account_summary
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
@@ -59,6 +67,7 @@ def control_router(
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
             holdout=account_summary(registry),
+            held=promoter.held(),
         )
 
     @router.get("/history")
@@ -69,6 +78,14 @@ def control_router(
     @router.post("/promote")
     async def promote(request: PromoteRequest) -> Change:
         return await promoter.promote(request.digest, request.actor, request.reason)
+
+    @router.post("/approve")
+    async def approve(request: DecisionRequest) -> Change:
+        return await promoter.approve(request.digest, request.actor, request.reason)
+
+    @router.post("/reject")
+    async def reject(request: DecisionRequest) -> AuditEntry:
+        return registry.reject(request.digest, request.actor, request.reason)
 
     @router.post("/rollback")
     async def rollback(request: RollbackRequest) -> Change:

@@ -1,6 +1,6 @@
 """The client of the control API, for the command line, the learner and the demo."""
 
-from daemon.registry.schemas import Change, CycleReport, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import Change, CycleReport, DecisionRequest, PromoteRequest, RollbackRequest, StatusReport
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
 
@@ -20,6 +20,10 @@ class ControlClient(HttpClient):
 
     async def promote(self, request: PromoteRequest) -> Change:
         answer = await self._call("POST", "/promote", request.model_dump(mode="json"))
+        return Change.model_validate_json(answer.content)
+
+    async def approve(self, request: DecisionRequest) -> Change:
+        answer = await self._call("POST", "/approve", request.model_dump(mode="json"))
         return Change.model_validate_json(answer.content)
 
     async def rollback(self, request: RollbackRequest) -> Change:

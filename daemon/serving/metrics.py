@@ -17,6 +17,7 @@ from daemon.registry.task_uses import account_summary
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
+from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.store_watch import StoreWatch
 from evaluation.task_account import AccountSummary
 
@@ -72,10 +73,7 @@ class _LoopFigures(Collector):
             "Changes of the champion that were refused or failed.",
             value=actions[Action.PROMOTION_FAILED],
         )
-        verdicts = CounterMetricFamily("ratchet_gate_verdicts", "Verdicts of the gate.", labels=["verdict"])
-        for verdict, count in Tally(entry.cycle.verdict for entry in entries if entry.cycle).items():
-            verdicts.add_metric([verdict.value], count)
-        yield verdicts
+        yield from gate_metrics(entries)
         yield from _holdout_figures(account_summary(self.registry))
         active = GaugeMetricFamily(
             "ratchet_active_adapter", "1 for the adapter that answers now.", labels=["adapter", "served"]

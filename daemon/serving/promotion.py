@@ -6,12 +6,15 @@ serves. Until the alias is flipped nothing that serves is touched.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 from pydantic import Field
 
-from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, Change
+from daemon.registry.approval import Approval
+from daemon.registry.audit import AuditEntry
+from daemon.registry.registry import Refs, Registry
+from daemon.registry.schemas import BASE, Change, HeldAdapter
 from daemon.serving.alias import Alias
 from evaluation.attestation import Probes, attest
 from evaluation.settings import ProbeSettings
@@ -26,8 +29,19 @@ ACTOR = "serve"
 
 
 class PromotionSettings(FrozenModel):
-    """Settings of promotion."""
+    """Settings of promotion: how it is done, and when a person is asked first."""
 
+    approval: Approval = Field(
+        default=Approval.ON_HOLD,
+        description="Who lets a candidate serve: always a person, a person if a gate says HOLD, or never a person, "
+        "which leaves those on HOLD inconclusive.",
+    )
+    approval_age_s: float = Field(
+        default=7 * 86_400.0,
+        gt=0,
+        le=3650 * 86_400.0,
+        description="Seconds after which a candidate that nobody approved or rejected lapses.",
+    )
     drain_timeout_s: float = Field(
         default=60.0, gt=0, description="Longest wait for requests in flight before the old adapter is unloaded."
     )
@@ -50,7 +64,17 @@ class Promoter:
         Raises `PromotionError`, and records it, when it may not serve, cannot be loaded, or is not what was trained.
         """
         async with self._turn:
-            return await self._change(adapter, actor, reason, roll_back=False)
+            return await self._change(adapter, actor, reason, self._registry.check_may_serve, self._registry.promote)
+
+    async def approve(self, adapter: str, actor: str, reason: str) -> Change:
+        """Let `adapter`, which waits for a person, serve, because the person `actor` says so; else as `promote`.
+
+        A candidate that is held stays so where it cannot be loaded or attested.
+        """
+        async with self._turn:
+            self.lapse()
+            checked, exchange = self._registry.check_may_be_approved, self._registry.approve
+            return await self._change(adapter, actor, reason, checked, exchange)
 
     async def roll_back(self, to: str | None, actor: str, reason: str) -> Change:
         """Let `to`, or else what served before, serve again. What served until now must win a gate to come back.
@@ -58,7 +82,19 @@ class Promoter:
         Raises `PromotionError` as `promote` does. The base model is always there: rolling back to it loads nothing.
         """
         async with self._turn:
-            return await self._change(to or self._registry.refs().previous, actor, reason, roll_back=True)
+            to = to or self._registry.refs().previous
+            return await self._change(to, actor, reason, self._registry.check_may_serve, self._registry.roll_back)
+
+    def held(self) -> tuple[HeldAdapter, ...]:
+        """The candidates that wait for a person."""
+        return self._registry.held(self._settings.approval_age_s)
+
+    def lapse(self) -> list[AuditEntry]:
+        """End those candidates that have waited for a person for too long."""
+        lapsed = self._registry.lapse(self._settings.approval_age_s, ACTOR)
+        for entry in lapsed:
+            log.warning("a held candidate lapsed", adapter=entry.subject, reason=entry.reason)
+        return lapsed
 
     async def reconcile(self) -> None:
         """Make the alias stand for the champion, and the inference server have it; does nothing where that is so.
@@ -78,14 +114,20 @@ class Promoter:
             for name in sorted(stale):
                 await self._take_down(name)
 
-    async def _change(self, adapter: str, actor: str, reason: str, *, roll_back: bool) -> Change:
+    async def _change(
+        self,
+        adapter: str,
+        actor: str,
+        reason: str,
+        checked: Callable[[str], None],
+        exchange: Callable[[str, str, str], Refs],
+    ) -> Change:
         began = time.monotonic()
         old_adapter, old_served = self._registry.refs().champion, self._alias.served
         try:
-            self._registry.check_may_serve(adapter)
+            checked(adapter)
             served = await self._bring_up(adapter)
             try:
-                exchange = self._registry.roll_back if roll_back else self._registry.promote
                 exchange(adapter, actor, reason)
             except (RatchetError, OSError):
                 await self._take_down(served)

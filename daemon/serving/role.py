@@ -69,7 +69,12 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         )
         background = [
             asyncio.create_task(work)
-            for work in (stop.wait(), _keep_reconciled(promoter, settings), _keep_fresh(watch, settings))
+            for work in (
+                stop.wait(),
+                _keep_reconciled(promoter, settings),
+                _keep_fresh(watch, settings),
+                _keep_lapsing(promoter, settings),
+            )
         ]
         try:
             done, _ = await asyncio.wait({answering, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -129,4 +134,13 @@ async def _keep_reconciled(promoter: Promoter, settings: ServingSettings) -> Non
 async def _keep_fresh(store: StoreWatch, settings: ServingSettings) -> None:
     while True:
         await store.refresh()
+        await asyncio.sleep(settings.refresh_s)
+
+
+async def _keep_lapsing(promoter: Promoter, settings: ServingSettings) -> None:
+    while True:
+        try:
+            promoter.lapse()
+        except (RatchetError, OSError) as error:
+            log.warning("held candidates could not be looked at", error=str(error))
         await asyncio.sleep(settings.refresh_s)

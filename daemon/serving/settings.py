@@ -59,5 +59,5 @@ class ServingSettings(FrozenModel):
     refresh_s: float = Field(
         default=10.0, gt=0, description="How often the store and the broker are asked for figures."
     )
-    promotion: PromotionSettings = PromotionSettings()
+    promotion: PromotionSettings = Field(default=PromotionSettings(), description="As `promotion` at the top says.")
     capture: CaptureSettings = CaptureSettings()

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from evaluation.arena import Arena
 from evaluation.gates.verdict import GateResult
+from evaluation.power import ASSUMED, Expected
 from evaluation.rollouts import Pair
 from streams.events import Task
 from streams.trust.holdout import HoldoutSettings
@@ -32,7 +33,8 @@ class TaskLists:
 
     `selection` tasks judge every candidate; `confirmation` tasks are fresh: few candidates ever meet them. `golden` are
     those that the operator pinned. `unsolvable` are tasks that only a cheat solves. `played` is the number of trials
-    before this one that played tasks of the selection list, and `fresh` are the ids of tasks that none has played.
+    before this one that played tasks of the selection list, and `fresh` are the ids of tasks that none has played; None
+    where no account is kept: then those of `confirmation` are, and those of `selection` as long as `played` is 0.
     """
 
     selection: tuple[Task, ...]
@@ -40,7 +42,13 @@ class TaskLists:
     golden: tuple[Task, ...] = ()
     unsolvable: tuple[Task, ...] = ()
     played: int = 0
-    fresh: frozenset[str] = frozenset()
+    fresh: frozenset[str] | None = None
+
+    def unplayed(self) -> frozenset[str]:
+        """The ids of the tasks of `selection` and `confirmation` that no trial has played."""
+        if self.fresh is not None:
+            return self.fresh
+        return frozenset(task.task_id for task in (*self.confirmation, *(() if self.played else self.selection)))
 
     def everything(self) -> tuple[Task, ...]:
         """The tasks of all lists."""
@@ -53,8 +61,8 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned. `playing` is the name of the gate that judges now. `labels` has, by task
-    id, the values of labels such as the agents and tenants that met the task in production.
+    what the gates before this one returned. `expected` is how two adapters play, as far as earlier gates tell. `labels`
+    has, by task id, the values of labels such as the agents and tenants that met the task in production.
     """
 
     arena: Arena
@@ -68,8 +76,12 @@ class Evidence:
     progress: Progress = lambda gate, done, total: None
     pairs: list[Pair] = field(default_factory=list)
     results: list[GateResult] = field(default_factory=list)
-    playing: str = ""
+    expected: Expected = ASSUMED
     labels: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+    def adapters(self) -> dict[str, str]:
+        """The adapters that may play, by the names that the server has them under."""
+        return {each.served: each.adapter for each in (self.base, self.anchor, self.champion, self.candidate)}
 
 
 class Gate(Protocol):

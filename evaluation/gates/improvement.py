@@ -1,89 +1,93 @@
-"""The verdict on a candidate: both adapters play the same held-out tasks, and only proof lets the candidate serve.
+"""The gate `improvement`: both sides play held-out tasks block by block, until one is proved better or it is no use.
 
-`decide` is the pure part.
+The test is in `evaluation/sequential.py`, the choice of tasks in `evaluation/stages.py`. `judged` is the pure part.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evaluation.gates.gate import Evidence
+import structlog
+
+from evaluation.gates.gate import Evidence, Progress
 from evaluation.gates.verdict import GateResult, Verdict
-from evaluation.rollouts import Pair, Rollout
+from evaluation.power import Expected, PairedCounts
+from evaluation.rollouts import paired
+from evaluation.sequential import Outcome, SequentialTest
 from evaluation.settings import GateSettings
+from evaluation.stages import ENOUGH_POWER, Plan, Stage, StageName, planned
 from evaluation.statistics import mcnemar_exact
+from evaluation.units import in_keyed_order, unit_results, units_of
 from streams.errors import GateError
 
 IMPROVEMENT = "improvement"
+# Gates that tell how two adapters play today.
+_RECENT = 20
+# Evidence is a number that may be too large for a float.
+_MOST_LOG = 690.0
+
+log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A verdict and what it rests on.
+def judged(
+    plan: Plan,
+    stage: Stage,
+    test: SequentialTest,
+    outcome: Outcome,
+    note: str = "",
+    on_used_list: Verdict = Verdict.HOLD,
+) -> GateResult:
+    """The verdict of a gate that ended in `stage` with `outcome`, and what it rests on.
 
-    A win is a task that only the candidate solves, a loss one that only the champion solves; a tie is any other task.
-    `p_better` and `p_worse` are the one-sided p-values of McNemar's exact test in the two directions.
+    A win is a unit in which the candidate did better, a loss one in which the champion did; others are ties. The
+    p-values are those of McNemar's exact test, where there is one; only the last look may be judged by them. Proof on a
+    used list is `on_used_list`.
     """
-
-    verdict: Verdict
-    reason: str
-    tasks: int
-    wins: int
-    losses: int
-    ties: int
-    p_better: float
-    p_worse: float
-
-
-def decide(champion: Sequence[Rollout], candidate: Sequence[Rollout], settings: GateSettings) -> Decision:
-    """Judge paired rollouts: `PROMOTE` if the candidate is significantly better, `REJECT` if it is significantly worse.
-
-    A direction is proved when its one-sided p-value is at most `settings.alpha`. Raises `GateError` when the two sides
-    did not play the same tasks once each, or played fewer than `settings.min_tasks`.
-    """
-    solved_by_champion = _successes(champion)
-    solved_by_candidate = _successes(candidate)
-    if solved_by_champion.keys() != solved_by_candidate.keys():
-        unpaired = sorted(solved_by_champion.keys() ^ solved_by_candidate.keys())
-        raise GateError(
-            f"champion and candidate played different tasks ({len(unpaired)} unpaired, such as {unpaired[0]!r}): "
-            "play both on one list"
-        )
-    tasks = len(solved_by_champion)
-    if tasks < settings.min_tasks:
-        raise GateError(
-            f"{tasks} tasks are too few for a verdict: the gate asks for {settings.min_tasks}, hold out more"
-        )
-    wins = sum(solved and not solved_by_champion[task] for task, solved in solved_by_candidate.items())
-    losses = sum(solved and not solved_by_candidate[task] for task, solved in solved_by_champion.items())
-    p_better, p_worse = mcnemar_exact(wins, losses), mcnemar_exact(losses, wins)
-    score = f"of {tasks} tasks it alone solves {wins}, the champion alone {losses}"
-    if p_better <= settings.alpha:
-        verdict = Verdict.PROMOTE
-        reason = f"The candidate is better than the champion: {score} (p = {p_better:.2g} ≤ {settings.alpha:g})."
-    elif p_worse <= settings.alpha:
-        verdict = Verdict.REJECT
-        reason = f"The candidate is worse than the champion: {score} (p = {p_worse:.2g} ≤ {settings.alpha:g})."
-    else:
-        verdict = Verdict.INCONCLUSIVE
-        reason = (
-            f"The candidate is neither significantly better nor worse: {score} "
-            f"(p = {p_better:.2g} for better, {p_worse:.2g} for worse, asked for {settings.alpha:g})."
-        )
-    return Decision(
+    tally, rule = test.tally, test.rule
+    units, wins, losses = int(tally.units), int(tally.wins), int(tally.losses)
+    better, worse = (math.exp(min(float(value), _MOST_LOG)) for value in (tally.log_better(), tally.log_worse()))
+    is_exact = float(rule.exact) > 0
+    score = f"of {units} tasks it alone solves {wins}, the champion alone {losses}"
+    if not is_exact:
+        score = f"of {units} units it does better in {wins}, the champion in {losses}"
+    evidence = f"evidence {better:.2g}, asked for {_asked(float(rule.better))}"
+    if is_exact:
+        evidence += f"; p = {mcnemar_exact(wins, losses):.2g}, asked for {float(rule.exact):.2g} at the last task"
+    where = "" if stage.name in (StageName.FRESH, StageName.USED) else f" ({stage.name.value})"
+    verdict, said = Verdict.INCONCLUSIVE, "is neither significantly better nor worse"
+    if outcome is Outcome.BETTER and stage is plan.stages[-1] and stage.name is not StageName.SCREENING:
+        verdict = on_used_list if stage.name is StageName.USED else Verdict.PROMOTE
+        said = "is better than the champion"
+    elif outcome is Outcome.WORSE:
+        verdict, said = Verdict.REJECT, "is worse than the champion"
+        evidence = f"evidence {worse:.2g} against it, asked for {_asked(rule.worse)}"
+    elif outcome is Outcome.FUTILE:
+        said = f"is not better by {plan.gain:g}, so the gate stopped"
+    return GateResult(
+        gate=IMPROVEMENT,
         verdict=verdict,
-        reason=reason,
-        tasks=tasks,
-        wins=wins,
-        losses=losses,
-        ties=tasks - wins - losses,
-        p_better=p_better,
-        p_worse=p_worse,
+        reason=f"The candidate {said}{where}: {score} ({evidence}).{note}",
+        figures={
+            "stage": stage.name.value,
+            "tasks": units,
+            "wins": wins,
+            "losses": losses,
+            "ties": units - wins - losses,
+            "p_better": mcnemar_exact(wins, losses) if is_exact else None,
+            "p_worse": mcnemar_exact(losses, wins) if is_exact else None,
+            "evidence_better": better,
+            "evidence_worse": worse,
+            "mean_difference": float(tally.mean()),
+            "available": len(stage.units),
+            "gain": plan.gain,
+            "power": plan.power,
+        },
     )
 
 
 class Improvement:
-    """The gate `improvement`: champion and candidate play every held-out task once."""
+    """The gate `improvement`. It spends the alpha of the evidence, and no more, however often it looks."""
 
     name: ClassVar[str] = IMPROVEMENT
     plays: ClassVar[bool] = True
@@ -93,41 +97,114 @@ class Improvement:
 
     async def judge(self, evidence: Evidence) -> GateResult:
         """Raises `GateError` for too few tasks, before anything is played."""
-        tasks = evidence.tasks.selection
-        if len(tasks) < self._settings.min_tasks:
-            raise GateError(
-                f"{len(tasks)} tasks are too few for a verdict: the gate asks for {self._settings.min_tasks}"
-            )
-        sides = []
-        for number, side in enumerate((evidence.champion, evidence.candidate)):
+        plan, title = self._plan(evidence), self.name
+        note = _note(plan, evidence)
+        if plan.power < ENOUGH_POWER:
+            title += f" (power {plan.power:.2f} for +{plan.gain:g})"
+            log.warning("the gate has little power", power=round(plan.power, 3), gain=plan.gain, remedy=note.strip())
+        told = _Told(evidence.progress, title, 2 * sum(len(unit.tasks) for each in plan.stages for unit in each.units))
+        for stage in plan.stages:
+            before = len(evidence.pairs)
+            test, outcome = await self._play(stage, evidence, told)
+            if outcome is not Outcome.BETTER:
+                break
+        told.end()
+        result = judged(plan, stage, test, outcome, note, Verdict(self._settings.improvement.used_list))
+        pairs = evidence.pairs[before:]
+        more = {
+            "alpha": evidence.alpha,
+            "episodes": told.done,
+            "both_solved": sum(pair.champion.success and pair.candidate.success for pair in pairs),
+            "gates_before": evidence.tasks.played,
+        }
+        return result.model_copy(update={"figures": result.figures | more})
 
-            def report(done: int, total: int, offset: int = number * len(tasks)) -> None:
-                evidence.progress(self.name, offset + done, 2 * total)
-
-            sides.append(await evidence.arena.play(tasks, side.served, report))
-        by_champion, by_candidate = sides
-        evidence.pairs += [
-            Pair(task, champion, candidate)
-            for task, champion, candidate in zip(tasks, by_champion, by_candidate, strict=True)
-        ]
-        decision = decide(by_champion, by_candidate, self._settings)
-        return GateResult(
-            gate=self.name,
-            verdict=decision.verdict,
-            reason=decision.reason,
-            figures={
-                "tasks": decision.tasks,
-                "wins": decision.wins,
-                "losses": decision.losses,
-                "ties": decision.ties,
-                "p_better": decision.p_better,
-                "p_worse": decision.p_worse,
-            },
+    def _plan(self, evidence: Evidence) -> Plan:
+        selection, others = (
+            in_keyed_order(units_of(tasks), evidence.holdout.key, evidence.candidate.adapter)
+            for tasks in (evidence.tasks.selection, evidence.tasks.confirmation)
         )
+        if len(evidence.tasks.selection) < self._settings.min_tasks:
+            raise GateError(
+                f"{len(evidence.tasks.selection)} tasks are too few for a verdict: the gate asks for "
+                f"{self._settings.min_tasks}, hold out more"
+            )
+        unplayed = evidence.tasks.unplayed()
+        fresh, confirmation = (
+            [unit for unit in units if all(task.task_id in unplayed for task in unit.tasks)]
+            for units in (selection, others)
+        )
+        return planned(selection, fresh, confirmation, evidence.alpha, self._settings, evidence.expected)
+
+    async def _play(self, stage: Stage, evidence: Evidence, told: "_Told") -> tuple[SequentialTest, Outcome]:
+        own, test, outcome = self._settings.improvement, SequentialTest(stage.rule), Outcome.CONTINUE
+        for start in range(0, len(stage.units), own.block):
+            block = stage.units[start : start + own.block]
+            tasks = tuple(task for unit in block for task in unit.tasks)
+            by_champion = await evidence.arena.play(tasks, evidence.champion.served, told.report)
+            told.done += len(tasks)
+            by_candidate = await evidence.arena.play(tasks, evidence.candidate.served, told.report)
+            told.done += len(tasks)
+            pairs = paired(tasks, by_champion, by_candidate)
+            evidence.pairs += pairs
+            test.add(unit_results(pairs, own.measure))
+            outcome = test.outcome(is_last=start + own.block >= len(stage.units))
+            if outcome is not Outcome.CONTINUE:
+                break
+        return test, outcome
 
 
-def _successes(rollouts: Sequence[Rollout]) -> dict[str, bool]:
-    successes = {rollout.task_id: rollout.success for rollout in rollouts}
-    if len(successes) != len(rollouts):
-        raise GateError(f"{len(rollouts) - len(successes)} tasks were played twice: a gate's tasks must be distinct")
-    return successes
+def expected_of(results: Sequence[GateResult]) -> Expected:
+    """How two adapters play, after the newest of these results; the oldest come first.
+
+    Those of graded units are passed over: their wins are not tasks that were solved.
+    """
+    own = [
+        result.figures
+        for result in results
+        if result.gate == IMPROVEMENT and result.figures.get("p_better") is not None
+    ]
+    counts = [[figures.get(name) for name in ("both_solved", "wins", "losses", "tasks")] for figures in own]
+    whole = [[int(count) for count in each if isinstance(count, int)] for each in counts[-_RECENT:]]
+    return Expected.measured(PairedCounts(*each) for each in whole if len(each) == len(PairedCounts._fields))
+
+
+@dataclass(slots=True)
+class _Told:
+    """The progress of a gate that may end at any block; `done` counts the episodes of finished blocks."""
+
+    progress: Progress
+    title: str
+    total: int
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.progress(self.title, 0, self.total)
+
+    def report(self, finished: int, _: int) -> None:
+        self.progress(self.title, self.done + finished, self.total)
+
+    def end(self) -> None:
+        self.progress(self.title, self.done, self.done)
+
+
+def _asked(level: float) -> str:
+    """The evidence that a level asks for."""
+    return f"{1 / level:.2g}" if level > 0 else "more than there can be: no alpha is left"
+
+
+def _note(plan: Plan, evidence: Evidence) -> str:
+    """Reservations that a reader of the verdict must know, as sentences after a space."""
+    note = ""
+    if plan.power < ENOUGH_POWER:
+        units = ", then ".join(str(len(stage.units)) for stage in plan.stages)
+        note += (
+            f" The power for a gain of {plan.gain:g} with {units} tasks at alpha {evidence.alpha:.2g} is only "
+            f"{plan.power:.2f}: hold out more tasks."
+        )
+    if plan.stages[-1].name is StageName.USED:
+        note += (
+            f" {evidence.tasks.played} gates played this list before, and too few fresh tasks are left to confirm: "
+            "success on it may be overstated."
+        )
+    return note

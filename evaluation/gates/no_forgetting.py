@@ -20,9 +20,6 @@ NO_FORGETTING = "no_forgetting"
 
 _BLOCK = 32
 _POWER = 0.8
-# More tasks than this share that one side could not play to the end leave the comparison open to what they have in
-# common.
-_MOST_EXCLUDED = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +107,12 @@ def decide(compared: Sequence[Compared], settings: NoForgettingSettings) -> tupl
 
 @dataclass(slots=True)
 class _Reference:
-    """A side that the candidate is compared with. `asked` counts the tasks that it was to play."""
-
     name: str
     side: Competitor
     results: list[int] = field(default_factory=list)
-    asked: int = 0
 
     def compared(self) -> Compared:
         return Compared(self.name, len(self.results), self.results.count(1), self.results.count(-1))
-
-    @property
-    def excluded(self) -> int:
-        return self.asked - len(self.results)
 
 
 class NoForgetting:
@@ -154,16 +144,12 @@ class NoForgetting:
                 other = await _played(evidence.arena, block, reference.side)
                 both = [task.task_id for task in block if task.task_id in own and task.task_id in other]
                 reference.results += [own[task].success - other[task].success for task in both]
-                reference.asked += len(block)
         evidence.progress(self.name, len(tasks), len(tasks))
         compared = [reference.compared() for reference in references]
         verdict, reason = decide(compared, self._settings)
-        worst = max(references, key=lambda each: each.excluded / max(1, each.asked))
-        if worst.excluded > _MOST_EXCLUDED * worst.asked and verdict is Verdict.PROMOTE:
-            verdict = Verdict.INCONCLUSIVE
-            reason = f"{worst.excluded} of {worst.asked} confirmation tasks could not be played to the end. {reason}"
         played = [rollout.task_id for rollout in candidate]
-        fresh = sum(task in evidence.tasks.fresh for task in played)
+        unplayed = evidence.tasks.unplayed()
+        fresh = sum(task in unplayed for task in played)
         if fresh < len(played):
             reason += f" {len(played) - fresh} of these tasks are not fresh: earlier gates played them."
         return GateResult(

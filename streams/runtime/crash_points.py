@@ -43,6 +43,13 @@ class CrashPoint(StrEnum):
     FILE_RENAME_AFTER = "file.rename:after"
     SNAPSHOT_RENAME_BEFORE = "snapshot.rename:before"
     SNAPSHOT_RENAME_AFTER = "snapshot.rename:after"
+    ROLLOUT_BEFORE = "trial.rollout:before"
+    ROLLOUT_AFTER = "trial.rollout:after"
+    TRIAL_BEFORE = "trial.begin:before"
+    TRIAL_AFTER = "trial.begin:after"
+    VERDICT_BEFORE = "trial.verdict:before"
+    VERDICT_AFTER = "trial.verdict:after"
+    CYCLE_AFTER = "trial.cycle:after"
 
 
 def reach(point: CrashPoint) -> None:

@@ -1,7 +1,7 @@
 """Sandbox processes and the sessions in them. Branching and evaluation run every simulator through here.
 
-`SandboxPool` keeps a fixed number of processes (`process.py`), hands out sessions in the one that has the fewest, and
-replaces a process that has died.
+`SandboxPool` keeps a fixed number of processes (`process.py`) for each group of sessions, hands out sessions in the one
+that has the fewest, and replaces a process that has died.
 """
 
 import asyncio
@@ -120,6 +120,9 @@ class SandboxSession:
 class SandboxPool:
     """`size` processes of one environment, started when first needed and shared by any number of sessions.
 
+    Sessions may be opened in a named group, which has `size` processes of its own that no other session was ever in:
+    what is done there, even to the process itself, reaches no other group.
+
     Use it as an asynchronous context manager: no process is left when it ends. `step_timeout_s` is for one step or
     reset, in seconds; `settings` are the environment's own; `limits` are for each process, and `readable` are paths
     that it may read besides what every sandbox does and what its environment asks for.
@@ -143,7 +146,8 @@ class SandboxPool:
             working_folder=str(Path.cwd()),
             step_timeout_s=step_timeout_s,
         )
-        self._slots = [_Slot() for _ in range(size)]
+        self._size = size
+        self._groups: dict[str, list[_Slot]] = {}
         self._isolation = isolation
         self._limits = limits
         self._monitor = ResourceMonitor()
@@ -165,20 +169,23 @@ class SandboxPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for slot in self._slots:
-            if slot.process is not None:
-                await slot.process.kill("its pool was closed")
+        await self.end_groups(*self._groups)
         self._monitor.__exit__(kind, error, trace)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The process ids of the processes that run now."""
-        return tuple(slot.process.pid for slot in self._slots if slot.process is not None and slot.process.alive)
+        slots = (slot for group in self._groups.values() for slot in group)
+        return tuple(slot.process.pid for slot in slots if slot.process is not None and slot.process.alive)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[SandboxSession]:
-        """A session in the process that has the fewest. Raises `SandboxError` when a process cannot be started."""
-        slot = min(self._slots, key=lambda slot: slot.sessions)
+    async def session(self, group: str = "") -> AsyncIterator[SandboxSession]:
+        """A session in the process of `group` that has the fewest.
+
+        Raises `SandboxError` when a process cannot be started.
+        """
+        slots = self._groups.setdefault(group, [_Slot() for _ in range(self._size)])
+        slot = min(slots, key=lambda slot: slot.sessions)
         slot.sessions += 1
         try:
             process = await self._running(slot)
@@ -192,6 +199,14 @@ class SandboxPool:
                     await self._close(session)
         finally:
             slot.sessions -= 1
+
+    async def end_groups(self, *groups: str) -> None:
+        """End the processes of these groups, and with them their sessions. The next session gets a new process."""
+        for group in groups:
+            for slot in self._groups.pop(group, ()):
+                async with slot.starting:
+                    if slot.process is not None:
+                        await slot.process.kill("its group was ended")
 
     async def _close(self, session: SandboxSession) -> None:
         """Close a session. A process that is gone takes its sessions with it: nothing that was done there is lost."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from streams.environments.environment import Network
-from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError
+from streams.errors import DivergedError, SandboxDiedError, SandboxError, SandboxGoneError, StepTimeoutError
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.launching import Confinement, Tier
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor, Watch
@@ -90,15 +90,16 @@ class SandboxProcess:
 
         Raises:
             StepTimeoutError: it took too long. The process was killed.
-            SandboxDiedError: the process died before it answered.
+            SandboxDiedError: the process died before it answered, or its answer was none.
             DivergedError: a restored state is not the recorded one.
-            SandboxError: the environment refuses, or the process was dead already.
+            SandboxGoneError: the process was dead already.
+            SandboxError: the environment refuses.
         """
         # Sent at once, so that the process has its next request when it is done with the last one.
         identified = self._send(request)
         async with self._turn:
             if self._death:
-                raise SandboxError(f"sandbox process {self.pid} is gone: {self._death}. Open a new session.")
+                raise SandboxGoneError(f"sandbox process {self.pid} is gone: {self._death}. Open a new session.")
             self._watch.renew()
             try:
                 async with asyncio.timeout(timeout_s):
@@ -106,6 +107,9 @@ class SandboxProcess:
             except TimeoutError as error:
                 await self.kill(f"its {request.op} took longer than {timeout_s:g} s")
                 raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}") from error
+            except (ValueError, asyncio.LimitOverrunError) as error:
+                await self.kill(f"it answered {request.op} with what is not an answer")
+                raise SandboxDiedError(f"sandbox process {self.pid} was killed: {self._death}: {error}") from error
             except (OSError, asyncio.IncompleteReadError) as error:
                 said = await asyncio.to_thread(self._last_words)
                 await self.kill(f"it died during {request.op}. It last said: {said}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
-from evaluation.rollouts import Pair, Rollout
+from evaluation.rollouts import Exclusion, Pair, Played, Rollout
 from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
 from streams.events import Task
@@ -42,32 +42,39 @@ def pairs(by_champion: Sequence[bool], by_candidate: Sequence[bool]) -> list[Pai
 
 @dataclass(frozen=True)
 class RecordedArena(Arena):
-    """An arena that looks results up instead of playing: `results` maps a task and a served name to a rollout.
+    """An arena that looks results up instead of playing: `results` maps a task and a served name to a rollout, or to
+    None where the task is to be excluded.
 
     `asked` are the served names and the number of tasks that it was to play.
     """
 
-    results: Callable[[Task, str], Rollout] = lambda task, model: rollout(task, False)
+    results: Callable[[Task, str], Rollout | None] = lambda task, model: rollout(task, False)
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     async def play(
         self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Rollout]:
+    ) -> Played:
         self.asked.append((model, len(tasks)))
         if on_progress is not None:
             on_progress(len(tasks), len(tasks))
-        return [self.results(task, model) for task in tasks]
+        outcomes = [(task, self.results(task, model)) for task in tasks]
+        played = Played(
+            tuple(outcome for _, outcome in outcomes if outcome is not None),
+            tuple(Exclusion(task, "it could not be played") for task, outcome in outcomes if outcome is None),
+        )
+        self.account.add(played)
+        return played
 
 
 def evidence(
     selection: Sequence[Task] = (),
-    results: Callable[[Task, str], Rollout] = lambda task, model: rollout(task, False),
+    results: Callable[[Task, str], Rollout | None] = lambda task, model: rollout(task, False),
     alpha: float = 0.05,
 ) -> Evidence:
     """The evidence on a candidate, in an arena that looks results up."""
     nowhere, pool = PolicyClient("http://127.0.0.1:9"), SandboxPool("textworld_express")
     return Evidence(
-        arena=RecordedArena(nowhere, pool, ChatHarness(), RolloutSettings(), results),
+        arena=RecordedArena(nowhere, pool, ChatHarness(), RolloutSettings(), results=results),
         candidate=CANDIDATE,
         champion=CHAMPION,
         anchor=BASE,

@@ -76,7 +76,7 @@ async def test_a_trial_is_given_the_same_lists_until_it_ends_and_then_other_task
     assert (len(first.selection), first.played) == (40, 0)
     assert len(first.confirmation) >= 15
     trial = evidence()
-    trial.tasks, trial.playing = first, "improvement"
+    trial.tasks, trial.arena = first, trial.arena.for_gate("improvement", {})
     count = counting(TaskUses(settings.home), trial_name(registry, CANDIDATE), trial)
     other = Task(environment="toolbox", task_id="todos/dev/seed-1")
     count([*first.selection[:32], first.confirmation[0], other])

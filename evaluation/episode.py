@@ -1,0 +1,62 @@
+"""Plays one task in one session, turn by turn. The arena runs many of these side by side."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from evaluation.rollouts import Rollout
+from streams.environments.harness import ChatHarness
+from streams.errors import ContextLengthError
+from streams.events import Task
+from streams.messages import Message, escaped
+from streams.policy.client import PolicyClient, Sampling
+from streams.sandboxes.pool import SandboxSession
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """The served `model` as it plays: asked through `harness`, with `sampling` within the harness's limits."""
+
+    policy: PolicyClient
+    model: str
+    harness: ChatHarness
+    sampling: Sampling
+
+    async def play(self, session: SandboxSession, task: Task) -> Rollout:
+        """Play `task` to its end: until it is done, out of steps or of patience, or longer than the server takes.
+
+        Raises `PolicyError` and `SandboxError`; `ContextLengthError` where there is no room for a first action.
+        """
+        last = await session.reset(task)
+        messages, tools = self.harness.opening(last.messages), last.tools or ()
+        actions: list[Message] = []
+        invalid = escapes = 0
+        sampling = self.sampling.within(self.harness.max_tokens, self.harness.stop)
+        while len(actions) < self.harness.max_steps and not last.done and not self.harness.gives_up(messages):
+            try:
+                (reply,) = await self.policy.chat(self.model, messages, sampling, tools=tools)
+            except ContextLengthError as error:
+                if not actions:
+                    raise
+                log.warning("an episode has no room left", model=self.model, task=task.task_id, reason=str(error))
+                break
+            said = self.harness.parse(reply.message)
+            action = escaped(said)
+            last = await session.step(action)
+            actions.append(action)
+            invalid += not last.understood
+            escapes += action is not said
+            messages = self.harness.extend(messages, action, last.messages)
+            tools = tools if last.tools is None else last.tools
+        return Rollout(
+            task_id=task.task_id,
+            success=last.success,
+            score=last.score,
+            steps=len(actions),
+            invalid_actions=invalid,
+            actions=tuple(actions),
+            messages=messages,
+            escaped_actions=escapes,
+        )
