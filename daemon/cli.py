@@ -25,7 +25,8 @@ from daemon.commands.environment import environment
 from daemon.commands.episodes import episodes
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
-from daemon.commands.gate_measures import gate
+from daemon.commands.gate import gate
+from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, run_async
@@ -162,6 +163,8 @@ app.command()(export)
 app.command("import")(import_files)
 app.command()(judge)
 app.add_typer(anchor)
+for measure in (aa, stats, tenant):
+    gate.command()(measure)
 app.add_typer(gate)
 app.add_typer(episodes)
 app.add_typer(dead_letters)

@@ -67,7 +67,8 @@ class Arena:
         longer than the server takes ends there, as one in production would.
 
         `on_progress` is told the tasks finished so far and the tasks in all. Raises `PolicyError` when the server is
-        down or does not have the model, and the error of a task when the model could not play a single one.
+        down or does not have the model, the error of a task when no model could ever play a single one, and `GateError`
+        when the record cannot be written. That is an `outage` in the account: it says nothing about the model.
         """
         self.before_play(tasks)
         side = _Side(self, model, tasks)
@@ -75,11 +76,6 @@ class Arena:
         played = side.played()
         self.account.add(played)
         return played
-
-    async def end(self, *models: str) -> None:
-        """End the sandbox processes in which `models` have played: the next time they get new ones."""
-        for model in models:
-            await self.pool.end_groups(model, _alone(model))
 
     @cached_property
     def conditions(self) -> str:
@@ -117,6 +113,7 @@ class _Side:
                 for _ in range(min(most, len(self._tasks))):
                     workers.create_task(self._work(left, on_progress))
         except ExceptionGroup as failed:
+            self._arena.account.outage = failed.exceptions[0]
             raise failed.exceptions[0] from failed
         self._record_exclusions()
 
@@ -124,9 +121,9 @@ class _Side:
         for number in left:
             self._outcomes[number] = await self._outcome(self._tasks[number], self._keys[number])
             on_progress(len(self._outcomes), len(self._tasks))
-            # Nothing works: that says nothing about any of the tasks.
+            # Nothing works, for anybody: that says nothing about any of the tasks.
             enough = len(self._outcomes) in (len(self._tasks), self._arena.settings.concurrency)
-            if enough and self._failure is not None and self._model not in self._arena.able:
+            if enough and self._failure is not None and not self._arena.able:
                 raise self._failure
 
     def _key(self, task: Task) -> Key | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import PlainSerializer, model_validator
+from pydantic import ConfigDict, PlainSerializer, model_validator
 
 from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement
 from evaluation.gates.gate import Evidence
@@ -29,6 +29,9 @@ def _without_nulls(message: Message) -> dict[str, Any]:
     return message.model_dump(mode="json", exclude_none=True)
 
 
+# Whatever an environment gave as a score, the report can be read back: what is not a number is written as `"NaN"`.
+_ODD_SCORES = ConfigDict(ser_json_inf_nan="strings")
+
 # In reports of before an action was a text; they are read too.
 Taken: TypeAlias = tuple[Annotated[Action, PlainSerializer(_without_nulls)], ...]
 
@@ -38,6 +41,8 @@ class Side(FrozenModel):
 
     `invalid_actions` is the share of its actions that the environment did not understand.
     """
+
+    model_config = _ODD_SCORES
 
     model: str
     tasks: int
@@ -69,6 +74,8 @@ class Side(FrozenModel):
 
 class TaskRow(FrozenModel):
     """One task, played by both."""
+
+    model_config = _ODD_SCORES
 
     task_id: str
     champion_success: bool

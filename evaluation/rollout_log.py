@@ -23,7 +23,10 @@ from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import sync_folder
 from streams.settings import FrozenModel
 
-ROLLOUTS_FILE = "rollouts.jsonl"
+
+def rollouts_path(home: Path, adapter: str) -> Path:
+    """The record of the trial of the candidate `adapter`. The folders of adapters themselves never change."""
+    return home / "trials" / adapter / "rollouts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,14 @@ def paired(tasks: Sequence[Task], champion: Played, candidate: Played) -> list[P
 
 @dataclass(slots=True)
 class Account:
-    """The tasks that were played for one gate, by any side, and those that had to be excluded, by their ids."""
+    """The tasks that were played for one gate, by any side, and those that had to be excluded, by their ids.
+
+    `outage` is why nothing could be played any more: the server is down, or nothing works in the sandboxes.
+    """
 
     played: set[str] = field(default_factory=set)
     excluded: dict[str, Exclusion] = field(default_factory=dict)
+    outage: Exception | None = None
 
     def add(self, played: Played) -> None:
         """Count what one side played."""

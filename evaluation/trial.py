@@ -22,7 +22,9 @@ async def hold_trial(
     is inconclusive, so that nothing that is missing ever promotes; so is one of which more than the share
     `most_excluded` of the tasks could not be played.
 
-    Raises `GateError` for tasks that training may have seen, before anything is played.
+    Raises `GateError` for tasks that training may have seen, before anything is played. When nothing can be played any
+    more, as while the inference server is down, that error is raised, and the trial is to be resumed: it says nothing
+    about the candidate.
     """
     for task in evidence.tasks.everything():
         if evidence.holdout.split(task.task_id) is Split.TRAIN:
@@ -32,7 +34,10 @@ async def hold_trial(
         if gate.plays and evidence.results and verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE):
             continue
         evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
-        evidence.results.append(_with_exclusions(await _judged(gate, evidence), evidence, most_excluded))
+        result = await _judged(gate, evidence)
+        if evidence.arena.account.outage is not None:
+            raise evidence.arena.account.outage
+        evidence.results.append(_with_exclusions(result, evidence, most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)
 

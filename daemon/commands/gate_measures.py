@@ -19,10 +19,7 @@ from streams.errors import ConfigurationError, GateError
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import sandbox_pool
 
-gate = typer.Typer(name="gate", help="The gates: what was played, and what they are planned by.", no_args_is_help=True)
 
-
-@gate.command()
 def stats(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show how far two adapters agree, and how often one differs from itself, beside what is assumed. Works offline."""
     found = measured(Settings.load(config).home)
@@ -32,7 +29,6 @@ def stats(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         Console().print(_table(found))
 
 
-@gate.command()
 def aa(
     plays: Annotated[int, typer.Option(min=2, help="How often each task is played.")] = 2,
     tasks: Annotated[int, typer.Option(min=1, help="How many selection tasks are played.")] = 100,
@@ -54,7 +50,6 @@ def aa(
     )
 
 
-@gate.command()
 def tenant(principal: str, config: ConfigOption = None) -> None:
     """Print the name that a principal's slice has in reports, which do not say who it is."""
     typer.echo(f"tenant {tenant_label(principal, Settings.load(config).holdout)}")

@@ -22,6 +22,7 @@ from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
 from daemon.registry.approval import state_after
+from daemon.registry.audit import AuditEntry
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -33,7 +34,8 @@ from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.registry import load_gates
 from evaluation.report import Comparison, GateReport
-from evaluation.rollouts import Pair
+from evaluation.rollout_log import RolloutLog, rollouts_path
+from evaluation.rollouts import Played, paired
 from evaluation.trial import hold_trial
 from learners.adapters import AdapterStore, manifest_of
 from learners.provenance import Provenance
@@ -44,6 +46,7 @@ from streams.errors import RatchetError
 from streams.events import Task
 from streams.ids import uuid7
 from streams.policy.client import PolicyClient
+from streams.runtime.crash_points import CrashPoint, reach
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store.client import StoreClient
 from streams.store.queries.learning import BRANCHING_STATE
@@ -52,6 +55,8 @@ from streams.trust.holdout import Split
 log = structlog.get_logger()
 
 ACTOR = "learner"
+OUT_OF_DOMAIN = "out_of_domain"
+"""The name under which the tasks of the other fold are recorded, beside those of gates."""
 
 
 class Phase(StrEnum):
@@ -195,10 +200,13 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
     """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won and may.
 
-    `began` is when the cycle did, on the monotonic clock.
+    A trial that was broken off is resumed: what its record has is not played again. `began` is when the cycle did, on
+    the monotonic clock.
     """
     registry = loop.registry
+    reach(CrashPoint.TRIAL_BEFORE)
     registry.enter(candidate, State.EVALUATING, ACTOR, "to be played on held-out tasks")
+    reach(CrashPoint.TRIAL_AFTER)
     status = await loop.control.status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
@@ -227,26 +235,41 @@ async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport
     if state is State.APPROVED and registry.refs().champion != champion:
         state = State.INCONCLUSIVE
         reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."
-    registry.enter(candidate, state, ACTOR, reason, against=champion)
-    cycle = CycleReport(
-        cycle=len([entry for entry in registry.audit.read() if entry.cycle]) + 1,
-        adapter=candidate,
-        champion=champion,
-        verdict=report.verdict,
-        reason=reason,
-        champion_success=report.held_out.champion.success if report.held_out else None,
-        candidate_success=report.held_out.candidate.success if report.held_out else None,
-        tasks=report.held_out.candidate.tasks if report.held_out else 0,
-        gates=report.gates,
-        seconds=time.monotonic() - began,
-    )
-    await loop.control.record_cycle(cycle)
-    log.info("verdict", adapter=candidate, verdict=report.verdict.value, state=state.value, reason=reason)
-    if state is State.APPROVED:
-        await loop.control.promote(PromoteRequest(digest=candidate, reason=reason, actor=ACTOR))
-    if state is State.HELD:
+    reach(CrashPoint.VERDICT_BEFORE)
+    verdict = registry.enter(candidate, state, ACTOR, reason, against=champion)
+    reach(CrashPoint.VERDICT_AFTER)
+    return await announce(loop, verdict, report, began)
+
+
+async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: float) -> CycleReport:
+    """Record the cycle that ended with the entry `verdict`, and promote the candidate if that approves it.
+
+    A cycle that is recorded already is not recorded again.
+    """
+    told = [entry for entry in loop.registry.audit.read() if entry.cycle is not None]
+    later = [entry.cycle for entry in told if entry.subject == verdict.subject and entry.sequence > verdict.sequence]
+    cycle = later[0] if later else None
+    if cycle is None:
+        cycle = CycleReport(
+            cycle=len(told) + 1,
+            adapter=verdict.subject,
+            champion=verdict.against or loop.registry.refs().champion,
+            verdict=report.verdict,
+            reason=verdict.reason,
+            champion_success=report.held_out.champion.success if report.held_out else None,
+            candidate_success=report.held_out.candidate.success if report.held_out else None,
+            tasks=report.held_out.candidate.tasks if report.held_out else 0,
+            gates=report.gates,
+            seconds=time.monotonic() - began,
+        )
+        await loop.control.record_cycle(cycle)
+        reach(CrashPoint.CYCLE_AFTER)
+    log.info("verdict", adapter=cycle.adapter, verdict=report.verdict.value, state=verdict.state, reason=verdict.reason)
+    if verdict.state is State.APPROVED:
+        await loop.control.promote(PromoteRequest(digest=cycle.adapter, reason=verdict.reason, actor=ACTOR))
+    if verdict.state is State.HELD:
         remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
-        log.warning("a candidate waits for a person", adapter=candidate, reason=reason, remedy=remedy)
+        log.warning("a candidate waits for a person", adapter=cycle.adapter, reason=verdict.reason, remedy=remedy)
     return cycle
 
 
@@ -258,12 +281,30 @@ async def _hold_trial(
     reserved: Reservation,
     watch: Watcher,
 ) -> GateReport:
+    with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
+        harness = (await loop.pool.describe()).harness
+        arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
+        try:
+            return await _played(loop, arena, champion, candidate, anchor, reserved, watch)
+        finally:
+            # The next trial's sides begin in processes that nobody has used.
+            await loop.pool.end_groups()
+
+
+async def _played(
+    loop: Loop,
+    arena: Arena,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
+) -> GateReport:
     settings = loop.settings.gate
     results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
-    harness = (await loop.pool.describe()).harness
     tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
     evidence = Evidence(
-        arena=Arena(loop.policy, loop.pool, harness, settings.rollouts),
+        arena=arena,
         candidate=candidate,
         champion=champion,
         anchor=anchor,
@@ -278,21 +319,21 @@ async def _hold_trial(
     # What is begun is used up, whatever comes of it.
     count = counting(TaskUses(loop.settings.home), trial_name(loop.registry, candidate.adapter), evidence)
     evidence.arena = replace(evidence.arena, before_play=count)
-    verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings))
+    verdict, reason = await hold_trial(evidence, load_gates(settings.gates, settings), settings.most_excluded)
     other = await _out_of_domain(loop, evidence, watch)
     return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
 
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:
     """Both sides on the other fold; None where it has no tasks."""
-    tasks, played = loop.out_of_domain, []
+    tasks, played = loop.out_of_domain, list[Played]()
     if not tasks:
         return None
+    arena = evidence.arena.for_gate(OUT_OF_DOMAIN, evidence.adapters())
     for side, competitor in enumerate((evidence.champion, evidence.candidate)):
 
         def report(done: int, total: int, before: int = side * len(tasks)) -> None:
             watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, "episodes")
 
-        played.append(await evidence.arena.play(tasks, competitor.served, report))
-    pairs = [Pair(task, *rollouts) for task, *rollouts in zip(tasks, *played, strict=True)]
-    return Comparison.of(evidence.champion.served, evidence.candidate.served, pairs)
+        played.append(await arena.play(tasks, competitor.served, report))
+    return Comparison.of(evidence.champion.served, evidence.candidate.served, paired(tasks, *played))

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from pathlib import Path
 
 import structlog
@@ -10,6 +11,7 @@ from daemon.config import Settings
 from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
 from daemon.learning.domain import SET, UNSET
 from daemon.learning.forgetting import mark_exposed
+from daemon.learning.resuming import resume, unfinished
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 _POLL_S = 5.0
 _PROGRESS_EVERY_S = 10.0
+# The pause doubles each time: the last attempt comes after about 40 minutes.
+_MOST_RESUMPTIONS = 8
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -65,6 +69,8 @@ class Learner:
         self._loop = loop
         self._due_since: float | None = None
         self._told = 0.0
+        self._resumptions: Counter[str] = Counter()
+        self._resume_at = 0.0
         self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
 
     async def run(self) -> None:
@@ -73,7 +79,7 @@ class Learner:
         while True:
             try:
                 await self.mark_exposed()
-                if await self.is_due():
+                if not await self.resume() and await self.is_due():
                     self._due_since = None
                     await run_cycle(self._loop, self._loop.settings.learner, self._tell)
             except RatchetError as error:
@@ -96,6 +102,23 @@ class Learner:
         self._due_since = self._due_since or time.monotonic()
         asked, answered = await self._loop.branching_state()
         return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
+
+    async def resume(self) -> bool:
+        """Finish a trial that this or an earlier learner had to break off; whether one is, or was, to be finished.
+
+        After an error it is tried again later, and so often at most before it is left for a person to look at.
+        """
+        left = unfinished(self._loop.registry.audit.read())
+        if left is None or self._resumptions[left.subject] >= _MOST_RESUMPTIONS:
+            return False
+        if time.monotonic() < self._resume_at:
+            return True
+        self._resumptions[left.subject] += 1
+        self._resume_at = time.monotonic() + _POLL_S * 2 ** self._resumptions[left.subject]
+        log.info("a trial is resumed", adapter=left.subject, state=left.state, time=self._resumptions[left.subject])
+        await self._unload_leftovers()
+        await resume(self._loop, left, self._tell)
+        return True
 
     async def mark_exposed(self) -> None:
         """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""

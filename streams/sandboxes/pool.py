@@ -169,7 +169,7 @@ class SandboxPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.end_groups(*self._groups)
+        await self.end_groups("", *self._groups)
         self._monitor.__exit__(kind, error, trace)
 
     @property
@@ -201,8 +201,8 @@ class SandboxPool:
             slot.sessions -= 1
 
     async def end_groups(self, *groups: str) -> None:
-        """End the processes of these groups, and with them their sessions. The next session gets a new process."""
-        for group in groups:
+        """End the processes of these groups, without any of all that have a name: the next session gets a new one."""
+        for group in groups or filter(None, tuple(self._groups)):
             for slot in self._groups.pop(group, ()):
                 async with slot.starting:
                     if slot.process is not None:

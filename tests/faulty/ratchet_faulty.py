@@ -1,6 +1,7 @@
 """Environments that a third party might install: two sound ones, and one for each promise that can be broken.
 
-A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang` or `die`.
+A lamp in a room of numbered places: an action is a number to walk by, `light`, `look`, `hang`, `die`, or a `score` that
+is not one.
 """
 
 import json
@@ -40,6 +41,8 @@ class Sound:
             time.sleep(3600)
         if said == "die":
             os._exit(1)
+        if said.startswith("score "):
+            return Observation.said("Done.", float(said.removeprefix("score ")), True, True)
         if said == "look":
             return self.observed("You look.")
         if said == "light":
