@@ -1,4 +1,4 @@
-"""`ratchet gate stats` and `ratchet gate aa`: what gates are planned by, as it was measured; and tenants' names."""
+"""`ratchet gate stats | aa | tenant`: what gates are planned by, as it was measured, and the names of slices."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -74,14 +74,11 @@ async def _play_against_itself(settings: Settings, plays: int, most: int) -> AAR
         rollouts = []
         with Narrator() as narrator:
             for number in range(plays):
-                before = number * len(chosen)
-                rollouts.append(
-                    await arena.play(
-                        chosen,
-                        status.served,
-                        lambda done, total, before=before: narrator.advance("A/A", before + done, plays * total),
-                    )
-                )
+
+                def report(done: int, total: int, before: int = number * len(chosen)) -> None:
+                    narrator.advance("A/A", before + done, plays * total)
+
+                rollouts.append(await arena.play(chosen, status.served, report))
     agreement = agreement_of_plays(rollouts)
     run = AARun(adapter=status.champion, at=datetime.now(UTC), tasks=len(chosen), plays=plays, agreement=agreement)
     keep_aa_run(settings.home, run)

@@ -87,7 +87,7 @@ async def drawn_lists(
             promotions=promoted,
             selection=len(drawn.selection),
             confirmation=len(drawn.confirmation),
-            fresh=sum(task.task_id in drawn.fresh for task in drawn.confirmation),
+            fresh=len(drawn.unplayed().intersection(task.task_id for task in drawn.confirmation)),
             rotate_after=lists.rotate_after,
             at=datetime.now(UTC),
         )

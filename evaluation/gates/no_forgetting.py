@@ -159,7 +159,7 @@ class NoForgetting:
     def _tasks(self, evidence: Evidence) -> list[Task]:
         """What this trial has not played yet, one task of each family."""
         played = {_family(pair.task) for pair in evidence.pairs}
-        tasks = {}
+        tasks: dict[str, Task] = {}
         for task in evidence.tasks.confirmation:
             if _family(task) not in played:
                 tasks.setdefault(_family(task), task)

@@ -43,7 +43,7 @@ def test_each_list_has_tasks_of_its_split_only() -> None:
     assert len(drawn.selection) == 60
     assert {HOLDOUT.split(each) for each in ids(drawn.selection)} == {Split.SELECTION}
     assert {HOLDOUT.split(each) for each in ids(drawn.confirmation)} == {Split.CONFIRMATION}
-    assert drawn.fresh == {*ids(drawn.selection), *ids(drawn.confirmation)}
+    assert drawn.unplayed() == {*ids(drawn.selection), *ids(drawn.confirmation)}
     assert drawn.played == 0
 
 
@@ -78,7 +78,7 @@ def test_tasks_that_no_trial_played_come_first_and_the_list_has_no_others_while_
     short = lists(worn, "two")
     assert {*ids(short.selection[:20])} == {*ids(everything[:20])}
     assert len(short.selection) == 60
-    assert (short.played, len(short.fresh & {*ids(short.selection)})) == (1, 20)
+    assert (short.played, len(short.unplayed() & {*ids(short.selection)})) == (1, 20)
 
 
 def test_a_list_that_is_used_stays_within_a_generation_and_rotates_with_the_next() -> None:
@@ -99,7 +99,7 @@ def test_confirmation_tasks_come_by_how_few_trials_played_them() -> None:
     account = TaskAccount.of([begun("one"), used("one", spent, ListName.CONFIRMATION)])
     second = lists(account, "two")
     assert {*ids(second.confirmation[-10:])} == {*ids(spent)}
-    assert not second.fresh & {*ids(spent)}
+    assert not second.unplayed() & {*ids(spent)}
 
 
 def test_a_trial_that_is_resumed_is_given_what_it_was_given() -> None:
@@ -127,7 +127,7 @@ def test_who_met_a_variant_met_the_family() -> None:
     met = first.selection[0].task_id
     account = TaskAccount.of([begun("one"), used("one", [met])])
     second = draw(account, "two", 1, variants, (), everything, SETTINGS)
-    assert family(met) not in {family(each) for each in second.fresh}
+    assert family(met) not in {family(each) for each in second.unplayed()}
 
 
 def test_the_summary_says_what_is_left() -> None:

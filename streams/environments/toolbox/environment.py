@@ -18,7 +18,7 @@ from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.definition import RESERVED_FOLD, ToolboxDefinition, ToolboxTask
-from streams.environments.toolbox.generated import generated_id, generated_task
+from streams.environments.toolbox.generated import generated_id, generated_seed, generated_task
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
@@ -92,7 +92,9 @@ class Toolbox:
     def reset(self, task: Task) -> Observation:
         """Begin the task: its opening, and the tools."""
         self._leave()
-        played = self._begin(self._task(task), task.seed)
+        # A generated task is the same from its id alone.
+        seed = None if task.task_id in self._definition.by_id else generated_seed(task.task_id)
+        played = self._begin(self._task(task), task.seed if seed is None else seed)
         offered = tuple(tool.definition for tool in self._toolset.offered(self._place(played)))
         self._now = played
         return self._observed(played.task.first_messages, tools=offered)

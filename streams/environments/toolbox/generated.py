@@ -22,6 +22,12 @@ def generated_id(game: str, fold: str, seed: int) -> str:
     return f"{game}/{fold}/seed-{seed}"
 
 
+def generated_seed(task_id: str) -> int | None:
+    """The seed of the generated task of that id; None for the id of another task."""
+    named = _ID.fullmatch(task_id)
+    return int(named["seed"]) if named is not None else None
+
+
 def generated_task(definition: ToolboxDefinition, task_id: str) -> ToolboxTask | None:
     """The task of that id; None for the id of no generated task, or of one like the reserved fold's.
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Settings
+from daemon.config import DomainSettings, Settings
 from daemon.learning.domain import DomainTasks, golden_tasks
 from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CycleReport
 from daemon.registry.task_uses import TaskUses, account_summary
+from evaluation.gates.gate import TaskLists
 from evaluation.gates.verdict import Verdict
 from evaluation.settings import GateSettings, TaskListSettings
 from streams.environments.toolbox.definition import DEFINITION
@@ -69,7 +70,7 @@ async def test_a_trial_is_given_the_same_lists_until_it_ends_and_then_other_task
     settings = Settings(home=tmp_path, gate=GateSettings(lists=lists)).settled()
     registry, supply = Registry(settings.home), TaskSupply((), (), "todos", "train")
 
-    async def drawn():  # type: ignore[no-untyped-def]
+    async def drawn() -> TaskLists:
         return await drawn_lists(settings, registry, pool, supply, CANDIDATE)
 
     first = await drawn()
@@ -94,7 +95,7 @@ async def test_a_trial_is_given_the_same_lists_until_it_ends_and_then_other_task
     played = {task.task_id for task in (*first.selection[:32], first.confirmation[0])}
     assert not played & {task.task_id for task in second.selection}
     assert (len(second.selection), second.played) == (40, 0)
-    assert second.confirmation[0].task_id in second.fresh
+    assert second.confirmation[0].task_id in second.unplayed()
 
 
 async def test_tasks_are_generated_until_enough_are_fresh_and_never_those_of_training(pool: SandboxPool) -> None:
@@ -114,7 +115,7 @@ async def test_tasks_are_generated_until_enough_are_fresh_and_never_those_of_tra
 async def test_a_golden_task_that_the_environment_does_not_have_is_refused_before_anything_is_trained(
     pool: SandboxPool,
 ) -> None:
-    domain = Settings(domain={"environment": "toolbox"}).domain  # type: ignore[arg-type]
+    domain = DomainSettings(environment="toolbox")
     found = DomainTasks("todos", await pool.tasks("todos", "train"), ())
     listed = found.tasks[0].task_id
     golden = await golden_tasks(found, domain, [listed, "todos/train/seed-5"], pool)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -69,21 +70,14 @@ async def test_without_pinned_tasks_there_is_nothing_to_judge_and_missing_ones_a
 
 @pytest.mark.parametrize("model", [CHAMPION.served, CANDIDATE.served])
 async def test_a_task_that_one_side_could_not_play_makes_it_inconclusive(model: str) -> None:
-    class Failing(RecordedArena):
-        async def play(self, tasks, served, on_progress=None) -> list[Rollout]:  # type: ignore[no-untyped-def]
-            played = await super().play(tasks, served, on_progress)
-            return played[1:] if served == model else played
-
-    made = trial(lambda task, model, _: True)
-    whole = made.arena
-    assert isinstance(whole, RecordedArena)
-    made.arena = Failing(whole.policy, whole.pool, whole.harness, whole.settings, whole.results)
+    made = evidence(results=lambda task, served: None if (task.seed, served) == (0, model) else rollout(task, True))
+    made.tasks = TaskLists(selection=(), golden=tuple(tasks(4)))
     result = await Golden(SETTINGS).judge(made)
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert "twc/train/0" in result.reason
+    assert "1 of 4 golden tasks could not be played: twc/train/0" in result.reason
 
 
-def test_the_pinned_tasks_are_those_of_the_settings_and_of_the_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_pinned_tasks_are_those_of_the_settings_and_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "golden.txt"
     file.write_text("# the board's\norders/1\n\norders/2  # twice a year\norders/0\n")
     settings = GoldenSettings(tasks=("orders/0",), file=file).with_file()

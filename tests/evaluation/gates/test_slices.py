@@ -1,11 +1,11 @@
 """Parts of the tasks on which a candidate is worse, and Holm's correction for their number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-from evaluation.gates.slices import Slices, compared_slices, slices_of
-from evaluation.gates.verdict import Verdict
+from evaluation.gates.slices import Labels, Slices, compared_slices, slices_of
+from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, SlicesSettings
 from evaluation.statistics import holm, mcnemar_exact
@@ -25,7 +25,7 @@ def suite(name: str, wins: int, losses: int, ties: int) -> list[Pair]:
     return [pair(f"{name}/train/{n}", *each) for n, each in enumerate(results)]
 
 
-async def judged(pairs: Sequence[Pair], labels: Mapping[str, Mapping[str, Sequence[str]]] | None = None):  # type: ignore[no-untyped-def]
+async def judged(pairs: Sequence[Pair], labels: Labels | None = None) -> GateResult:
     made = evidence()
     made.pairs += pairs
     made.labels = labels or {}

@@ -1,5 +1,7 @@
 """Tasks that the operator pins are held out whatever their hash, in every process."""
 
+from pathlib import Path
+
 import pytest
 
 from daemon.config import Settings
@@ -33,7 +35,7 @@ def test_settings_without_pinned_tasks_have_the_digest_they_had_and_others_one_i
     assert HoldoutSettings.model_validate_json(some.model_dump_json()) == some
 
 
-def test_golden_tasks_are_pinned_in_the_settings_of_all_roles(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_golden_tasks_are_pinned_in_the_settings_of_all_roles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "golden.txt"
     file.write_text("orders/2\n")
     golden = GoldenSettings(tasks=("orders/1",), file=file)
@@ -48,7 +50,7 @@ def test_golden_tasks_are_pinned_in_the_settings_of_all_roles(monkeypatch: pytes
     assert Settings.load().gate == settings.gate
 
 
-def test_no_snapshot_has_a_pinned_task(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_no_snapshot_has_a_pinned_task(tmp_path: Path) -> None:
     step = RecordedStep(action=assistant("look"), observation=(user("nothing"),))
     trajectory = Trajectory(
         episode_id="e",
