@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.registry.audit import AuditEntry
-from daemon.registry.schemas import CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from daemon.registry.schemas import BASE, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
 
@@ -85,7 +85,8 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
-    table.add_row("anchor", report.anchor)
+    if report.anchor != BASE:
+        table.add_row("anchor", report.anchor)
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
     for adapter in report.held:
