@@ -24,7 +24,7 @@ from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE
-from evaluation.settings import GateSettings
+from evaluation.settings import GateSettings, NoForgettingSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import read_trajectories
 from streams.events import Actor
@@ -86,7 +86,8 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        gate=GateSettings(min_tasks=8),
+        # It has ten selection tasks and four for confirmation.
+        gate=GateSettings(min_tasks=8, spending="constant", no_forgetting=NoForgettingSettings(min_tasks=4)),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
@@ -148,13 +149,17 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
 
     assert (report.verdict, report.champion) == (Verdict.PROMOTE, BASE), report.reason
     assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
-    (improvement,) = report.gates
+    improvement, *others = report.gates
+    assert [result.gate for result in others] == list(settings.gate.gates[1:])
     p_better = improvement.figures["p_better"]
     assert isinstance(p_better, float)
     assert p_better <= settings.gate.alpha
 
     status = await loop.control.status()
     assert (status.champion, status.previous) == (report.adapter, BASE)
+    assert status.holdout is not None
+    assert (status.holdout.trials, status.holdout.fresh) == (1, 0)
+    assert status.holdout.uses == {"selection": 10, "confirmation": 4}
     assert status.served is not None
     assert status.served.endswith(report.adapter[:12])
     entries = [entry for entry in loop.registry.audit.read() if entry.subject == report.adapter]
