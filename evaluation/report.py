@@ -17,7 +17,7 @@ from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
 from streams.events import Action
-from streams.messages import Message
+from streams.messages import Message, escaped
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
@@ -26,7 +26,7 @@ REPORT_FILE = "report.md"
 
 
 def _without_nulls(message: Message) -> dict[str, Any]:
-    return message.model_dump(mode="json", exclude_none=True)
+    return escaped(message).model_dump(mode="json", exclude_none=True)
 
 
 # Whatever an environment gave as a score, the report can be read back: what is not a number is written as `"NaN"`.

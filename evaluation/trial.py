@@ -22,11 +22,14 @@ async def hold_trial(
     is inconclusive, so that nothing that is missing ever promotes; so is one of which more than the share
     `most_excluded` of the tasks could not be played.
 
-    Raises `GateError` for tasks that training may have seen, before anything is played. When nothing can be played any
-    more, as while the inference server is down, that error is raised, and the trial is to be resumed: it says nothing
-    about the candidate.
+    Raises `GateError` for tasks that training may have seen, before anything is played; unsolvable tasks may have been,
+    for nothing that is learned from them solves them. When nothing can be played any more, as while the inference
+    server is down, that error is raised, and the trial is to be resumed: it says nothing about the candidate.
     """
+    unsolvable = frozenset(task.task_id for task in evidence.tasks.unsolvable)
     for task in evidence.tasks.everything():
+        if task.task_id in unsolvable:
+            continue
         if evidence.holdout.split(task.task_id) is Split.TRAIN:
             raise GateError(f"task {task.task_id!r} belongs to training: a gate is played on held-out tasks only")
     for gate in gates:
@@ -35,8 +38,8 @@ async def hold_trial(
             continue
         evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
         result = await _judged(gate, evidence)
-        if evidence.arena.account.outage is not None:
-            raise evidence.arena.account.outage
+        if (outage := evidence.arena.account.outage) is not None:
+            raise outage if isinstance(outage, RatchetError) else GateError(f"nothing can be played: {outage!r}")
         evidence.results.append(_with_exclusions(result, evidence, most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)

@@ -95,6 +95,7 @@ class Loop:
     golden: tuple[Task, ...] = ()
     # Of what suite and fold the environment generates further tasks; none where this is empty.
     generated: tuple[str, str] = ("", "")
+    unsolvable: tuple[Task, ...] = ()
 
     async def branching_state(self) -> tuple[int, int]:
         """Return the number of states and failed episodes to branch from, and the number branched from."""
@@ -143,6 +144,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             confirmation=found.held_out(settings.holdout, Split.CONFIRMATION),
             golden=golden,
             generated=(found.suite, domain.fold) if found.generates else ("", ""),
+            unsolvable=found.unsolvable,
         )
 
 
@@ -309,7 +311,7 @@ async def _played(
         champion=champion,
         anchor=anchor,
         base=Competitor(BASE, BASE),
-        tasks=tasks,
+        tasks=replace(tasks, unsolvable=loop.unsolvable),
         alpha=reserved.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),

@@ -28,12 +28,14 @@ SET = (
 class DomainTasks:
     """The tasks of a domain: of its suite `suite`, those of its own fold, and those of the fold outside of it.
 
-    `generates` says that the environment may be asked for more of them.
+    `unsolvable` are those of the suite that only a cheat solves. `generates` says that the environment may be asked for
+    more tasks.
     """
 
     suite: str
     tasks: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+    unsolvable: tuple[Task, ...] = ()
     generates: bool = False
 
     def held_out(self, holdout: HoldoutSettings, split: Split = Split.SELECTION) -> tuple[Task, ...]:
@@ -63,7 +65,8 @@ async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks
     tasks = await _fold(domain, pool, suite, domain.fold, "domain.fold")
     if domain.out_of_domain_fold and domain.out_of_domain_tasks:
         others = await _fold(domain, pool, suite, domain.out_of_domain_fold, "domain.out_of_domain_fold")
-    return DomainTasks(suite, tuple(tasks), tuple(others), description.generates_tasks)
+    unsolvable = await _unsolvable(domain, pool, suite)
+    return DomainTasks(suite, tuple(tasks), tuple(others), unsolvable, description.generates_tasks)
 
 
 async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str, key: str) -> tuple[Task, ...]:
@@ -94,6 +97,13 @@ async def golden_tasks(
                         domain, f"the golden task {task.task_id!r} is none of its own: {error}"
                     ) from error
     return golden
+
+
+async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> tuple[Task, ...]:
+    try:
+        return await pool.unsolvable(suite)
+    except SandboxError as error:
+        raise _unplayable(domain, f"its suite {suite!r} does not list its unsolvable tasks: {error}") from error
 
 
 async def check_domain(settings: Settings) -> DomainTasks | None:

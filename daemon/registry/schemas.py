@@ -28,8 +28,8 @@ class CycleReport(FrozenModel):
     champion: Adapter
     verdict: Verdict
     reason: str
-    champion_success: float | None = Field(ge=0, le=1)
-    candidate_success: float | None = Field(ge=0, le=1)
+    champion_success: float | None = Field(default=None, ge=0, le=1)
+    candidate_success: float | None = Field(default=None, ge=0, le=1)
     tasks: int = Field(ge=0)
     gates: tuple[GateResult, ...] = Field(description="What each gate said, in the order in which they were played.")
     seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")

@@ -68,9 +68,9 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 def tasks() -> dict[str, Document]:
-    """The tickets, by id."""
+    """The tickets that can be worked on, by id."""
     lines = (HERE / "tasks.jsonl").read_text().splitlines()
-    return {task["task_id"]: task for task in map(json.loads, lines)}
+    return {task["task_id"]: task for task in map(json.loads, lines) if task.get("solvable", True)}
 
 
 def opening(task: Document) -> list[Document]:

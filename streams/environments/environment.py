@@ -185,7 +185,19 @@ class TaskSource(Protocol):
         ...
 
     def demonstration(self, task: Task) -> list[Message]:
-        """Actions that solve `task`."""
+        """Actions that solve `task`. The gate takes the shortest that is known for a bound: none should be shorter."""
+        ...
+
+
+@runtime_checkable
+class BringsUnsolvableTasks(Protocol):
+    """The interface of an environment with tasks that look like its others and cannot be solved.
+
+    A success on one is a fault of the environment, or of what is played: the gate holds such a candidate up.
+    """
+
+    def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """The unsolvable tasks of a kind; `task_list` has none of them."""
         ...
 
 

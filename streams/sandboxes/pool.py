@@ -113,6 +113,11 @@ class SandboxSession:
         request = Request(op="generate", session=self.number, game=game, fold=fold, first=first, count=count)
         return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
 
+    async def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """Tasks that cannot be solved; none where the environment brings none."""
+        request = Request(op="unsolvable", session=self.number, game=game)
+        return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
+
     async def _ask(self, request: Request, steps: int = 1) -> Answer:
         return await self.process.ask(request, self.step_timeout_s * steps)
 
@@ -260,6 +265,11 @@ class SandboxPool:
         """Tasks beyond those that the environment lists; none where it generates none."""
         async with self.session() as session:
             return await session.generate(game, fold, first, count)
+
+    async def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """Tasks that cannot be solved; none where the environment brings none."""
+        async with self.session() as session:
+            return await session.unsolvable(game)
 
     async def demonstration(self, task: Task) -> tuple[Message, ...]:
         """Actions that solve `task`."""

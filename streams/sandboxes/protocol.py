@@ -26,6 +26,7 @@ Operation: TypeAlias = Literal[
     "demonstration",
     "tasks",
     "generate",
+    "unsolvable",
 ]
 
 

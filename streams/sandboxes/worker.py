@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streams.environments.environment import (
+    BringsUnsolvableTasks,
     Canonicalises,
     Environment,
     GeneratesTasks,
@@ -110,6 +111,10 @@ class EnvironmentSession:
                     return Answer(id=number)
                 made = self._environment.generate(request.game, request.fold, request.first, request.count)
                 return Answer(id=number, tasks=made)
+            case "unsolvable":
+                environment: object = self._environment
+                brought = environment.unsolvable(request.game) if isinstance(environment, BringsUnsolvableTasks) else ()
+                return Answer(id=number, tasks=brought)
         return Answer(id=number)
 
     def _tasks(self) -> TaskSource:

@@ -1,5 +1,9 @@
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
@@ -57,6 +61,22 @@ def test_a_report_of_before_there_were_several_gates_is_read(tmp_path: Path) -> 
     (result,) = GateReport.model_validate(older).gates
     assert (result.gate, result.verdict, result.reason) == ("improvement", Verdict.PROMOTE, BETTER.reason)
     assert result.figures == BETTER.figures | {"p_worse": 1.0}
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 1e300])
+def test_results_that_cannot_be_true_are_written_and_read_back_for_the_person_who_looks(
+    score: float, tmp_path: Path
+) -> None:
+    made = trial()
+    broken = replace(made.pairs[0].candidate, score=score, actions=(assistant("take \ud800"),))
+    made.pairs[0] = replace(made.pairs[0], candidate=broken)
+    GateReport.of(made, Verdict.HOLD, "A score is impossible.", SETTINGS).write(tmp_path)
+    json.loads((tmp_path / GATE_FILE).read_bytes(), parse_constant=pytest.fail)
+    read = GateReport.model_validate_json((tmp_path / GATE_FILE).read_bytes()).held_out
+    assert read is not None
+    assert str(read.tasks[0].candidate_score) == str(score)
+    assert read.tasks[0].candidate_actions == (assistant("take \\ud800"),)
+    assert not 0 <= read.candidate.mean_score <= 1
 
 
 def test_each_side_is_summed_up_with_a_wilson_interval() -> None:

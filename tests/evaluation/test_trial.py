@@ -86,8 +86,16 @@ async def test_a_trial_refuses_tasks_of_the_training() -> None:
     assert gate.asked == []
 
 
+async def test_unsolvable_tasks_need_not_be_held_out() -> None:
+    holdout = HoldoutSettings()
+    seen = next(task for task in tasks(100) if holdout.split(task.task_id) is Split.TRAIN)
+    trial = evidence()
+    trial.holdout, trial.tasks = holdout, TaskLists(selection=(), unsolvable=(seen,))
+    assert (await hold_trial(trial, [Judging()]))[0] is Verdict.PROMOTE
+
+
 def test_gates_are_found_by_name_and_an_unknown_one_is_refused() -> None:
-    loaded: tuple[Gate, ...] = load_gates(["improvement"], GateSettings())
-    assert [gate.name for gate in loaded] == ["improvement"]
+    loaded: tuple[Gate, ...] = load_gates(["improvement", "sentinels"], GateSettings())
+    assert [gate.name for gate in loaded] == ["improvement", "sentinels"]
     with pytest.raises(ConfigurationError, match=r"'astrology', which is not installed; known are: .*improvement"):
         load_gates(["astrology"], GateSettings())

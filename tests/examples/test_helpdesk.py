@@ -30,7 +30,7 @@ def of_kind(kind: str) -> Document:
 def test_the_tasks_and_the_shop_are_what_the_generator_writes(tmp_path: Path) -> None:
     shop, written = generate.generate()
     shop.write(tmp_path / "shop.sqlite")
-    assert written == list(TASKS.values())
+    assert written == [json.loads(line) for line in (HERE / "tasks.jsonl").read_text().splitlines()]
     assert rows(tmp_path / "shop.sqlite") == rows(HERE / generate.DATABASE)
 
 
@@ -146,6 +146,21 @@ def test_an_impossible_task_is_solved_by_saying_why_and_changing_nothing(shop: P
     refund = of_kind("refund")["data"]
     call(Desk(shop), "refund_order", {"item": refund["says"][0], "order": refund["changes"]["refunded"][0]})
     assert not judge(shop, task, said(task["demonstration"][-1]))["success"]
+
+
+def test_no_tool_does_what_the_check_of_an_unsolvable_task_wants(shop: Path) -> None:
+    written = generate.generate()[1]
+    unsolvable = [task for task in written if not task.get("solvable", True)]
+    assert (len(unsolvable), len(TASKS)) == (10, len(written) - 10)
+    assert {task["fold"] for task in unsolvable} == {"unsolvable"}
+    for task in unsolvable:
+        ((change, (order,)),) = task["data"]["changes"].items()
+        (item,) = task["data"]["says"]
+        assert item in task["opening"]
+        tool = {"refunded": "refund_order", "cancelled": "cancel_order"}[change]
+        with pytest.raises(Refused):
+            call(Desk(shop), tool, {"item": item, "order": order})
+        assert not judge(shop, task, said(f"{change.capitalize()}: {item}."))["success"]
 
 
 def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_receipt() -> None:

@@ -19,6 +19,7 @@ from streams.settings import FrozenModel
 DEFINITION = "toolbox.toml"
 TASKS = "tasks.jsonl"
 RESERVED_FOLD = "test"
+UNSOLVABLE_FOLD = "unsolvable"
 
 _FINISHED = "Done."
 
@@ -44,7 +45,8 @@ class ToolboxTask(Record):
     `opening` is what the agent is asked: the user's text, or messages. `setup` makes the state that the task begins
     in, out of the state folder: a folder that is copied over it, or a program that is run in it. `data` is for setup
     and check alone. `now` takes the place of the toolbox's. The `demonstration` solves the task: each action is a text
-    to the user, a call, several calls in one message, or an assistant's message.
+    to the user, a call, several calls in one message, or an assistant's message. A task that is not `solvable`, which
+    the check never finds solved, is in the fold `unsolvable`, and no other is.
     """
 
     task_id: Identity
@@ -54,6 +56,15 @@ class ToolboxTask(Record):
     data: JsonValue = None
     now: str = ""
     demonstration: tuple[DemonstratedAction, ...] | None = None
+    solvable: bool = True
+
+    @model_validator(mode="after")
+    def _unsolvable_apart(self) -> Self:
+        if self.solvable is (self.fold == UNSOLVABLE_FOLD):
+            raise ValueError(f'tasks with "solvable": false, and no others, are in the fold {UNSOLVABLE_FOLD!r}')
+        if not self.solvable and self.demonstration is not None:
+            raise ValueError("a task that cannot be solved has no demonstration")
+        return self
 
     @field_validator("opening")
     @classmethod

@@ -17,7 +17,7 @@ from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
-from streams.environments.toolbox.definition import RESERVED_FOLD, ToolboxDefinition, ToolboxTask
+from streams.environments.toolbox.definition import RESERVED_FOLD, UNSOLVABLE_FOLD, ToolboxDefinition, ToolboxTask
 from streams.environments.toolbox.generated import generated_id, generated_seed, generated_task
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
@@ -133,9 +133,11 @@ class Toolbox:
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         """The tasks of a fold in the order of their lines."""
         self._check_fold(game, fold)
-        return tuple(
-            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
-        )
+        return self._of_fold(fold)
+
+    def unsolvable(self, game: str) -> tuple[Task, ...]:
+        """The tasks with `"solvable": false`."""
+        return self._of_fold(UNSOLVABLE_FOLD) if game in self.games() else ()
 
     def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
         """Tasks whose seeds are their numbers; each is made when it is begun. None without a program that makes them.
@@ -150,7 +152,7 @@ class Toolbox:
         return tuple(Task(environment=ENVIRONMENT, task_id=task_id, seed=first + n) for n, task_id in enumerate(ids))
 
     def _check_fold(self, game: str, fold: str) -> None:
-        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD}
+        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD, UNSOLVABLE_FOLD}
         if game not in self.games() or fold not in folds:
             raise SandboxError(
                 f"the fold {fold!r} of {game!r} is reserved or unknown. The toolbox {self._definition.folder} is the "
@@ -169,6 +171,11 @@ class Toolbox:
         if self._now is None:
             raise SandboxError("something was asked of a session that has no task. Reset it first.")
         return self._now
+
+    def _of_fold(self, fold: str) -> tuple[Task, ...]:
+        return tuple(
+            Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
+        )
 
     def _task(self, task: Task) -> ToolboxTask:
         found = self._definition.by_id.get(task.task_id) or generated_task(self._definition, task.task_id)

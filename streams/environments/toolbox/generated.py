@@ -9,7 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from streams.environments.toolbox.definition import DEFINITION, RESERVED_FOLD, ToolboxDefinition, ToolboxTask
+from streams.environments.toolbox.definition import (
+    DEFINITION,
+    RESERVED_FOLD,
+    UNSOLVABLE_FOLD,
+    ToolboxDefinition,
+    ToolboxTask,
+)
 from streams.environments.toolbox.programs import Place, run_program
 from streams.errors import SandboxError
 
@@ -36,7 +42,12 @@ def generated_task(definition: ToolboxDefinition, task_id: str) -> ToolboxTask |
     """
     named = _ID.fullmatch(task_id)
     file = definition.file
-    if named is None or file.generate is None or named["game"] != file.name or named["fold"] == RESERVED_FOLD:
+    if (
+        named is None
+        or file.generate is None
+        or named["game"] != file.name
+        or named["fold"] in (RESERVED_FOLD, UNSOLVABLE_FOLD)
+    ):
         return None
     if named["fold"] not in {task.fold for task in definition.tasks}:
         return None

@@ -117,6 +117,24 @@ def test_a_state_comes_back_by_its_snapshot_after_anything_that_followed(todos: 
         todos.restore("yesterday")
 
 
+def test_unsolvable_tasks_are_played_and_in_no_list_of_others(
+    tmp_path: Path, opened: Callable[[Path], Toolbox]
+) -> None:
+    write_toolbox(tmp_path / "todos", "todos", "functions")
+    lines = (tmp_path / "todos" / "tasks.jsonl").read_text()
+    canary = {"task_id": "todos/never", "fold": "unsolvable", "opening": "Fly.", "setup": "domain:prepare"}
+    data = {"data": {"todos": [], "wanted": [["fly", "today", 0], ["fly", "today", 0]]}, "solvable": False}
+    (tmp_path / "todos" / "tasks.jsonl").write_text(lines + json.dumps(canary | data) + "\n")
+    session = opened(tmp_path / "todos")
+    assert session.unsolvable("todos") == (task("todos/never"),)
+    assert session.unsolvable("others") == ()
+    assert task("todos/never") not in session.task_list("todos", "train")
+    with pytest.raises(SandboxError, match="with the folds dev, train"):
+        session.task_list("todos", "unsolvable")
+    session.reset(task("todos/never"))
+    assert not session.step(assistant("I have flown.")).success
+
+
 def test_each_call_is_answered_and_a_faulty_one_keeps_none_from_being_executed(todos: Toolbox) -> None:
     todos.reset(task("todos/add-1"))
     answer = todos.step(

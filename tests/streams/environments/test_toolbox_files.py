@@ -27,6 +27,13 @@ from tests.builders.toolboxes import box
             '{"task_id": "a", "fold": "train", "opening": "b", "demonstration": [{"role": "tool", "content": ""}]}',
             "the assistant's messages only",
         ),
+        ("", '{"task_id": "a", "fold": "train", "opening": "b", "solvable": false}', "are in the fold 'unsolvable'"),
+        ("", '{"task_id": "a", "fold": "unsolvable", "opening": "b"}', "are in the fold 'unsolvable'"),
+        (
+            "",
+            '{"task_id": "a", "fold": "unsolvable", "opening": "b", "solvable": false, "demonstration": ["c"]}',
+            "that cannot be solved has no demonstration",
+        ),
         ("", '{"task_id": "a", "fold": "train", "opening": "b"}\n' * 2, "several tasks of .* are called 'a'"),
     ],
 )
