@@ -5,7 +5,7 @@ gates measured beside that. Pure.
 """
 
 from collections.abc import Iterable
-from math import sqrt
+from math import e, log, sqrt
 from typing import Self
 
 from evaluation.statistics import wilson_interval
@@ -76,3 +76,21 @@ class Agreement(FrozenModel):
         if not spread:
             return None
         return (self.both * self.neither - self.first_only * self.second_only) / sqrt(spread)
+
+
+def overstatement(tasks: int, gates: int, promotions: int, discordance: float) -> float:
+    """By how much success on a list may overstate the truth, as a share, with a probability of 95%.
+
+    After `promotions` in `gates` gates on a list of `tasks`, whose pairs differ on a share of `discordance`: each
+    sequence of promotions is one of at most (e·T/k)^k, and Hoeffding's bound holds for all of them at once.
+
+    Source: Blum & Hardt (2015), arXiv 1502.04585; Dwork et al. (2015), Science 349.
+
+    >>> round(overstatement(tasks=187, gates=50, promotions=1, discordance=0.125), 3)
+    0.103
+    """
+    if tasks <= 0 or gates <= 0:
+        return 1.0
+    promoted = max(1, min(promotions, gates))
+    bound = promoted * log(e * gates / promoted) + log(20)
+    return min(1.0, sqrt(2 * discordance * bound / tasks))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import ConfigDict, PlainSerializer, model_validator
 
-from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement
+from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement, overstatement
 from evaluation.gates.gate import Evidence
 from evaluation.gates.improvement import IMPROVEMENT
 from evaluation.gates.verdict import GateResult, Verdict
@@ -209,8 +209,10 @@ class GateReport(FrozenModel):
         if self.fresh_tasks is None or self.earlier_trials is None or self.held_out is None:
             return told
         tasks = len(self.held_out.tasks)
+        most = overstatement(tasks, self.earlier_trials + 1, 1, self.agreement().discordance or 0.0)
         return (
-            f"{told} {self.earlier_trials} earlier trials played tasks of this list; {self.fresh_tasks} of these "
+            f"{told} By {100 * most:.0f} points at most, with a probability of 95%. "
+            f"{self.earlier_trials} earlier trials played tasks of this list; {self.fresh_tasks} of these "
             f"{tasks} tasks were played for the first time. What is not selected on: success on fresh tasks, in the "
             "figures of the gate no_forgetting, and the tasks out of domain."
         )

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from math import e, log, sqrt
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -205,24 +204,6 @@ def draw(
         played=len(earlier_trials),
         fresh=frozenset(task.task_id for task in (*selection, *confirmation) if not uses[family(task.task_id)]),
     )
-
-
-def overstatement(tasks: int, gates: int, promotions: int, discordance: float) -> float:
-    """By how much success on a list may overstate the truth, as a share, with a probability of 95%.
-
-    After `promotions` in `gates` gates on a list of `tasks`, whose pairs differ on a share of `discordance`: each
-    sequence of promotions is one of at most (e·T/k)^k, and Hoeffding's bound holds for all of them at once.
-
-    Source: Blum & Hardt (2015), arXiv 1502.04585; Dwork et al. (2015), Science 349.
-
-    >>> round(overstatement(tasks=187, gates=50, promotions=1, discordance=0.125), 3)
-    0.103
-    """
-    if tasks <= 0 or gates <= 0:
-        return 1.0
-    promoted = max(1, min(promotions, gates))
-    bound = promoted * log(e * gates / promoted) + log(20)
-    return min(1.0, sqrt(2 * discordance * bound / tasks))
 
 
 def _least_used(tasks: Sequence[Task], uses: Counter[str], purpose: str, holdout: HoldoutSettings) -> list[Task]:

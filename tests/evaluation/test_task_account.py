@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from evaluation.agreement import overstatement
 from evaluation.gates.gate import TaskLists
 from evaluation.settings import TaskListSettings
-from evaluation.task_account import ListName, TaskAccount, TasksUsed, TrialBegun, draw, family, overstatement
+from evaluation.task_account import ListName, TaskAccount, TasksUsed, TrialBegun, draw, family
 from streams.events import Task
 from streams.trust.holdout import HoldoutSettings, Split
 
