@@ -31,12 +31,14 @@ SETTINGS = GateSettings(
     rollouts=RolloutSettings(sampling=Sampling(temperature=1.0, max_tokens=4), concurrency=32),
     no_forgetting=NoForgettingSettings(min_tasks=8, tasks=8),
 )
-# Success is a toss of a coin: whatever the policy says is hashed.
+# Success is a toss of a coin for each task: its id and whatever the policy says are hashed. Replies of one seed to
+# prompts that hardly differ are often the same, and must not solve all tasks or none.
 COIN = """
 from hashlib import blake2b
 
 def check(task, messages):
-    return blake2b((messages[-1].get("content") or "").encode()).digest()[0] % 2 == 0
+    said = task["task_id"] + (messages[-1].get("content") or "")
+    return blake2b(said.encode()).digest()[0] % 2 == 0
 
 def ticket(seed, fold):
     return {"opening": f"Say a number like {seed}."}
@@ -74,8 +76,8 @@ async def test_an_adapter_against_itself_is_never_promoted_and_its_flips_are_mea
     pool: SandboxPool, policy: PolicyClient
 ) -> None:
     arena = Reseeded(policy, pool, (await pool.describe()).harness, SETTINGS.rollouts)
-    made = await pool.generate("coin", "train", 0, 72)
-    lists = TaskLists(selection=made[:64], confirmation=made[64:])
+    made = await pool.generate("coin", "train", 0, 40)
+    lists = TaskLists(selection=made[:32], confirmation=made[32:])
     verdicts: list[Verdict] = []
     spent: list[SpentAlpha] = []
     pairs = Agreement()
