@@ -17,6 +17,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from daemon.commands.anchor import anchor
 from daemon.commands.approval import approve, reject
 from daemon.commands.dead_letters import dead_letters
 from daemon.commands.doctor import doctor
@@ -25,6 +26,7 @@ from daemon.commands.episodes import episodes
 from daemon.commands.export import export, transitions
 from daemon.commands.forget import forget
 from daemon.commands.gate import gate
+from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, run_async
@@ -160,6 +162,9 @@ app.command()(transitions)
 app.command()(export)
 app.command("import")(import_files)
 app.command()(judge)
+app.add_typer(anchor)
+for measure in (aa, stats, tenant):
+    gate.command()(measure)
 app.add_typer(gate)
 app.add_typer(episodes)
 app.add_typer(dead_letters)

@@ -143,12 +143,17 @@ class Settings(BaseSettings):
             ) from error
 
     def settled(self) -> Self:
-        """With every path below `home` and every address of a part of Ratchet filled in, unless they were set."""
+        """With every path below `home` and every address of a part of Ratchet filled in, unless they were set.
+
+        Golden tasks are pinned to the holdout, so that every process leaves them out of training. Raises
+        `ConfigurationError` where their file cannot be read.
+        """
 
         def fill(part: Any, **values: object) -> Any:
             return part.model_copy(update={k: v for k, v in values.items() if k not in part.model_fields_set})
 
         home = self.home.resolve()
+        gate = self.gate.model_copy(update={"golden": self.gate.golden.with_file()})
         engine_url = self.engine.url or f"http://127.0.0.1:{self.engine.port}"
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
         gateway = f"http://{self.serving.host}:{self.serving.port}"
@@ -157,6 +162,8 @@ class Settings(BaseSettings):
         return self.model_copy(
             update={
                 "home": home,
+                "gate": gate,
+                "holdout": self.holdout.model_copy(update={"pinned": self.holdout.pinned.union(gate.golden.tasks)}),
                 "store": fill(self.store, path=home / "store.duckdb"),
                 "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
                 "promotion": promotion,

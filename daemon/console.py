@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.registry.audit import AuditEntry
-from daemon.registry.schemas import CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
+from evaluation.task_account import AccountSummary
 
 _LINE_EVERY_S = 15.0
 
@@ -84,6 +85,10 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
+    if report.anchor != BASE:
+        table.add_row("anchor", report.anchor)
+    if report.holdout is not None and report.holdout.trials:
+        table.add_row("held-out tasks", account_told(report.holdout))
     for adapter in report.held:
         table.add_row(f"held {adapter.adapter[:12]}", _held(adapter))
         if adapter.obstacle:
@@ -150,6 +155,15 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def account_told(account: AccountSummary) -> str:
+    """The account of held-out tasks in a sentence."""
+    fresh = "" if account.fresh is None else f"{account.fresh} confirmation tasks are fresh; "
+    return (
+        f"{fresh}{account.uses.get('selection', 0)} selection tasks were played, {account.mean_uses:.1f} times on "
+        f"average; other ones are drawn after {account.gates_until_rotation} more gates or the next promotion"
+    )
 
 
 def history_table(entries: Sequence[AuditEntry]) -> Table:

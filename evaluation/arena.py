@@ -39,6 +39,7 @@ class Arena:
 
     Rollouts are kept in `record` under the name of the `gate`, and of the adapter that a served name stands for in
     `adapters`. `account` counts what was played for this gate; `able` are the models that played a task to its end.
+    `before_play` is told the tasks before any of them is begun: they are used up from then on, whatever happens.
     """
 
     policy: PolicyClient
@@ -50,6 +51,7 @@ class Arena:
     adapters: Mapping[str, str] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
     able: set[str] = field(default_factory=set)
+    before_play: Callable[[Sequence[Task]], None] = field(default=lambda tasks: None, kw_only=True)
 
     def for_gate(self, gate: str, adapters: Mapping[str, str]) -> Self:
         """The same arena as the gate of that name plays in it, with an account of its own."""
@@ -68,6 +70,7 @@ class Arena:
         down or does not have the model, the error of a task when no model could ever play a single one, and `GateError`
         when the record cannot be written. That is an `outage` in the account: it says nothing about the model.
         """
+        self.before_play(tasks)
         side = _Side(self, model, tasks)
         await side.play(on_progress or (lambda done, total: None))
         played = side.played()

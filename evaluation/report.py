@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import ConfigDict, PlainSerializer, model_validator
 
+from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement, overstatement
 from evaluation.gates.gate import Evidence
 from evaluation.gates.improvement import IMPROVEMENT
 from evaluation.gates.verdict import GateResult, Verdict
@@ -118,7 +119,9 @@ class Comparison(FrozenModel):
 class GateReport(FrozenModel):
     """The content of `gate.json`: the verdict on a candidate, what each gate said, and what was played.
 
-    `held_out` is None where no task was played to its end by both.
+    `held_out` is None where no task was played to its end by both. Of its tasks `fresh_tasks` were played by no trial
+    before, and `earlier_trials` played some of the list; None in reports of before that was counted. `flips` are plays
+    of one adapter with itself, of all gates and A/A runs before.
     """
 
     verdict: Verdict
@@ -127,6 +130,9 @@ class GateReport(FrozenModel):
     settings: GateSettings
     held_out: Comparison | None
     out_of_domain: Comparison | None = None
+    fresh_tasks: int | None = None
+    flips: Agreement | None = None
+    earlier_trials: int | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +154,7 @@ class GateReport(FrozenModel):
         reason: str,
         settings: GateSettings,
         out_of_domain: Comparison | None = None,
+        flips: Agreement | None = None,
     ) -> Self:
         """The report of a trial that ended with `verdict`."""
         return cls(
@@ -157,7 +164,15 @@ class GateReport(FrozenModel):
             settings=settings,
             held_out=Comparison.of(evidence.champion.served, evidence.candidate.served, evidence.pairs),
             out_of_domain=out_of_domain,
+            fresh_tasks=sum(pair.task.task_id in evidence.tasks.unplayed() for pair in evidence.pairs),
+            earlier_trials=evidence.tasks.played,
+            flips=flips,
         )
+
+    def agreement(self) -> Agreement:
+        """How far champion and candidate agree on the held-out tasks."""
+        rows = self.held_out.tasks if self.held_out is not None else ()
+        return Agreement.of((row.champion_success, row.candidate_success) for row in rows)
 
     def result(self, gate: str) -> GateResult | None:
         """What the gate of that name returned; None where it was passed over."""
@@ -175,7 +190,8 @@ class GateReport(FrozenModel):
             figures = [f"- {name.replace('_', ' ')}: {_figure(value)}" for name, value in result.figures.items()]
             lines += [f"## Gate {result.gate}: {result.verdict.value}", "", result.reason, "", *figures, ""]
         if self.held_out is not None:
-            lines += ["## Held-out tasks", "", *_table(self.held_out), ""]
+            lines += ["## Held-out tasks", "", self._selected_on(), "", *_table(self.held_out), ""]
+            lines += [*_measured(self.agreement(), self.flips), ""]
         if self.out_of_domain is not None:
             lines += [
                 "## Out of domain",
@@ -186,6 +202,33 @@ class GateReport(FrozenModel):
                 "",
             ]
         return "\n".join(lines)
+
+    def _selected_on(self) -> str:
+        """A warning of success that has selected, which must not be quoted."""
+        told = "These tasks select candidates, so their success rates overstate what is promoted: do not quote them."
+        if self.fresh_tasks is None or self.earlier_trials is None or self.held_out is None:
+            return told
+        tasks = len(self.held_out.tasks)
+        most = overstatement(tasks, self.earlier_trials + 1, 1, self.agreement().discordance or 0.0)
+        return (
+            f"{told} By {100 * most:.0f} points at most, with a probability of 95%. "
+            f"{self.earlier_trials} earlier trials played tasks of this list; {self.fresh_tasks} of these "
+            f"{tasks} tasks were played for the first time. What is not selected on: success on fresh tasks, in the "
+            "figures of the gate no_forgetting, and the tasks out of domain."
+        )
+
+
+def _measured(agreement: Agreement, flips: Agreement | None) -> list[str]:
+    """What the plan of the gates assumes, beside what this one measured."""
+    phi = "not defined" if agreement.phi is None else f"{agreement.phi:.2f}"
+    flipped = "was not measured yet"
+    if flips is not None and flips.discordance is not None:
+        flipped = f"differed from itself on {flips.discordance:.1%} of {flips.tasks} tasks"
+    return [
+        f"Correlation of the two sides (phi): {phi}, assumed {ASSUMED_PHI}. Tasks that only one of them solved: "
+        f"{agreement.discordant} of {agreement.tasks}. One adapter that is played twice {flipped}, assumed "
+        f"{ASSUMED_FLIPS:.0%}.",
+    ]
 
 
 def _figure(value: object) -> str:

@@ -1,9 +1,12 @@
 """The settings of this layer; `daemon/config.py` composes them."""
 
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from streams.errors import ConfigurationError
+from streams.events import Identity
 from streams.policy.client import Sampling
 from streams.settings import FrozenModel
 
@@ -136,11 +139,86 @@ class ImprovementSettings(FrozenModel):
     )
 
 
+class TaskListSettings(FrozenModel):
+    """Settings of the lists of held-out tasks, and of the account of their uses."""
+
+    rotate_after: int = Field(
+        default=50, ge=1, description="Gates after which other tasks are drawn; they are after each promotion too."
+    )
+    selection_tasks: int = Field(
+        default=2000,
+        ge=1,
+        description="Most tasks of a selection list. An environment that can generate tasks fills it.",
+    )
+    fresh_tasks: int = Field(
+        default=400, ge=0, description="Fresh confirmation tasks that an environment is to generate, if it can."
+    )
+
+
+class NoForgettingSettings(FrozenModel):
+    """Settings of the gate `no_forgetting`."""
+
+    margin: float = Field(
+        default=0.02, gt=0, lt=1, description="By so much less success than base or anchor is a candidate inferior."
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Highest chance of a wrong proof, and of a wrong REJECT."
+    )
+    tasks: int = Field(default=400, ge=1, description="Most confirmation tasks that are played.")
+    min_tasks: int = Field(default=30, ge=1, description="With fewer a person decides, unless there is a proof.")
+    require: Literal["proof", "when_possible", "no_harm"] = Field(
+        default="when_possible",
+        description="What promotes: proved non-inferiority; the same only where the tasks could prove it with a power "
+        "of 0.8; or merely not to be significantly worse.",
+    )
+
+
+class GoldenSettings(FrozenModel):
+    """Settings of the gate `golden`: tasks that the operator pins. They are never trained on, whatever their hash."""
+
+    tasks: tuple[Identity, ...] = Field(default=(), description="The ids of the pinned tasks.")
+    file: Path | None = Field(
+        default=None, description="A file with one more id a line; empty lines and those after a # are passed over."
+    )
+    verdict: Literal["HOLD", "REJECT"] = Field(
+        default="HOLD", description="The verdict on a candidate with a new failure."
+    )
+
+    def with_file(self) -> Self:
+        """The same with the file's ids among `tasks`, so that all processes have one set.
+
+        Raises `ConfigurationError` for a file that cannot be read.
+        """
+        if self.file is None:
+            return self
+        try:
+            lines = [line.partition("#")[0].strip() for line in self.file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"the golden tasks cannot be read: {error}. Correct gate.golden.file, or make the file."
+            ) from error
+        tasks = dict.fromkeys([*self.tasks, *filter(None, lines)])
+        return self.model_validate({**self.model_dump(exclude={"file"}), "tasks": tuple(tasks)})
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("a golden task is named twice")
+        return self
+
+
+class SlicesSettings(FrozenModel):
+    """Settings of the gate `slices`."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Chance that a sound candidate is held for any slice.")
+    min_tasks: int = Field(default=10, ge=1, description="Smaller slices are not tested.")
+
+
 class GateSettings(FrozenModel):
     """Settings of the gates."""
 
     gates: tuple[str, ...] = Field(
-        default=("improvement", "sentinels", "collapse", "memorisation"),
+        default=("improvement", "sentinels", "no_forgetting", "golden", "slices", "collapse", "memorisation"),
         min_length=1,
         description="The gates that a candidate must pass, in their order.",
     )
@@ -170,6 +248,10 @@ class GateSettings(FrozenModel):
     collapse: CollapseSettings = CollapseSettings()
     memorisation: MemorisationSettings = MemorisationSettings()
     recorded: RecordedSettings = RecordedSettings()
+    lists: TaskListSettings = TaskListSettings()
+    no_forgetting: NoForgettingSettings = NoForgettingSettings()
+    golden: GoldenSettings = GoldenSettings()
+    slices: SlicesSettings = SlicesSettings()
 
 
 class ProbeSettings(FrozenModel):

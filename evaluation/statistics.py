@@ -1,5 +1,6 @@
-"""The two tests a gate rests on. Pure functions; `evaluation/gates/improvement.py` and the reports call them."""
+"""The statistics that gates rest on. Pure functions; the gates and the reports call them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.stats import binom, binomtest
@@ -45,3 +46,21 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
         raise ValueError(f"not a success rate: {successes} of {trials}")
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return Interval(float(interval.low), float(interval.high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down procedure, in the order given.
+
+    To act on those that are at most alpha keeps the chance of any wrong one at alpha or below, however they depend on
+    each other.
+
+    Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted

@@ -16,8 +16,10 @@ from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
-from daemon.console import print_json
+from daemon.console import account_told, print_json
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
+from daemon.registry.registry import Registry
+from daemon.registry.task_uses import account_summary
 from learners.base_model import find_base
 from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
@@ -154,6 +156,8 @@ def check_gate(settings: Settings) -> Diagnosis:
         return Diagnosis(name=name, status=Health.WARNING, message=UNSET, remedy=SET)
     held_out, needed = len(found.held_out(settings.holdout)), settings.gate.min_tasks
     message = f"{settings.domain.environment}, suite {found.suite}: {held_out} of {len(found.tasks)} tasks are held out"
+    if found.generates:
+        message += ", and it generates more"
     if held_out < needed:
         return Diagnosis(
             name=name,
@@ -164,12 +168,34 @@ def check_gate(settings: Settings) -> Diagnosis:
     return Diagnosis(name=name, status=Health.OK, message=message)
 
 
+def check_holdout(settings: Settings) -> Diagnosis:
+    """Held-out tasks are left that no gate has played."""
+    name = "held-out tasks"
+    try:
+        account = account_summary(Registry(settings.home))
+    except RatchetError as error:
+        return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy="restore the file from a backup")
+    if not account.trials:
+        return Diagnosis(name=name, status=Health.OK, message="no gate has played any")
+    message = account_told(account)
+    if (account.fresh or 0) < settings.gate.no_forgetting.min_tasks and "no_forgetting" in settings.gate.gates:
+        return Diagnosis(
+            name=name,
+            status=Health.WARNING,
+            message=message,
+            remedy="add tasks to the suite, or let the environment generate them: until then base and anchor are "
+            "compared with on tasks that earlier gates played",
+        )
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
 CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
     check_kafka,
     check_authentication,
     check_base_model,
     check_home,
     check_gate,
+    check_holdout,
 )
 
 

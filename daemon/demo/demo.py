@@ -315,13 +315,20 @@ def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -
 
 
 def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
-    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out)}
+    no_forgetting = given.no_forgetting
+    few = no_forgetting.model_copy(update={"min_tasks": min(no_forgetting.min_tasks, plan.held_out // 2)})
+    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out), "no_forgetting": few}
     return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
 
 
 def _bounded(loop: Loop, plan: DemoPlan) -> Loop:
     return replace(
-        loop, held_out=loop.held_out[: plan.held_out], out_of_domain=loop.out_of_domain[: plan.out_of_domain]
+        loop,
+        held_out=loop.held_out[: plan.held_out],
+        out_of_domain=loop.out_of_domain[: plan.out_of_domain],
+        # A proof of no forgetting takes fewer tasks than one of improvement.
+        confirmation=loop.confirmation[: plan.held_out // 2],
+        generated=("", ""),
     )
 
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -17,17 +17,28 @@ from typing import Protocol
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.domain import DomainTasks, check_canary, check_recorded, domain_tasks, holdout_of
+from daemon.learning.anchor import served_anchor
+from daemon.learning.domain import (
+    DomainTasks,
+    check_canary,
+    check_recorded,
+    domain_tasks,
+    golden_tasks,
+    holdout_of,
+)
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
+from daemon.learning.measured import flips_so_far
+from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
+from daemon.registry.task_uses import TaskUses
 from daemon.serving.control_client import ControlClient
 from evaluation.arena import Arena
-from evaluation.gates.gate import Competitor, Evidence, TaskLists
+from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
@@ -96,12 +107,20 @@ class Loop:
     tasks: tuple[Task, ...]
     held_out: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
+    confirmation: tuple[Task, ...] = ()
+    golden: tuple[Task, ...] = ()
+    # Of what suite and fold the environment generates further tasks; none where this is empty.
+    generated: tuple[str, str] = ("", "")
     unsolvable: tuple[Task, ...] = ()
 
     async def branching_state(self) -> tuple[int, int]:
         """Return the number of states and failed episodes to branch from, and the number branched from."""
         counts = await self.store.query(BRANCHING_STATE)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
+
+    def supply(self) -> TaskSupply:
+        """The tasks that gates may be given."""
+        return TaskSupply((*self.held_out, *self.confirmation), self.golden, *self.generated)
 
     def provenance(self) -> Provenance:
         """Whose data the adapters saw, as their files tell it now."""
@@ -124,10 +143,11 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
         AsyncExitStack() as opened,
     ):
         pool = sandbox_pool(domain.environment, settings.branching, size=1)
-        found = DomainTasks("", (), ())
+        found, golden = DomainTasks("", (), ()), tuple[Task, ...]()
         if domain.environment:
             await opened.enter_async_context(pool)
             found = await domain_tasks(domain, pool)
+            golden = await golden_tasks(found, domain, settings.gate.golden.tasks, pool)
             settings = settings.model_copy(update={"holdout": await asyncio.to_thread(holdout_of, settings)})
         yield Loop(
             settings=settings,
@@ -144,6 +164,9 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             out_of_domain=tuple(
                 task for task in found.out_of_domain if settings.holdout.split(task.task_id) is not Split.TRAIN
             )[: domain.out_of_domain_tasks],
+            confirmation=found.held_out(settings.holdout, Split.CONFIRMATION),
+            golden=golden,
+            generated=(found.suite, domain.fold) if found.generates else ("", ""),
             unsolvable=found.unsolvable,
         )
 
@@ -217,7 +240,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     """
     registry = loop.registry
     reach(CrashPoint.TRIAL_BEFORE)
-    registry.enter(candidate, State.EVALUATING, ACTOR, f"to be played on {len(loop.held_out)} held-out tasks")
+    registry.enter(candidate, State.EVALUATING, ACTOR, "to be played on held-out tasks")
     reach(CrashPoint.TRIAL_AFTER)
     status = await loop.control.status()
     if status.served is None:
@@ -227,8 +250,10 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:
-        champion = Competitor(status.champion, status.served)
-        report = await _hold_trial(loop, champion, Competitor(candidate, name), reserved, watch)
+        champion, itself = Competitor(status.champion, status.served), Competitor(candidate, name)
+        served = (Competitor(BASE, BASE), champion, itself)
+        async with served_anchor(registry, loop.adapters, loop.policy, served, ACTOR) as anchor:
+            report = await _hold_trial(loop, champion, itself, anchor, reserved, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -284,21 +309,32 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
 
 
 async def _hold_trial(
-    loop: Loop, champion: Competitor, candidate: Competitor, reserved: Reservation, watch: Watcher
+    loop: Loop,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
 ) -> GateReport:
     with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
         plays = bool(loop.settings.domain.environment)
         harness = (await loop.pool.describe()).harness if plays else ChatHarness()
         arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
         try:
-            return await _played(loop, arena, champion, candidate, reserved, watch)
+            return await _played(loop, arena, champion, candidate, anchor, reserved, watch)
         finally:
             # The next trial's sides begin in processes that nobody has used.
             await loop.pool.end_groups()
 
 
 async def _played(
-    loop: Loop, arena: Arena, champion: Competitor, candidate: Competitor, reserved: Reservation, watch: Watcher
+    loop: Loop,
+    arena: Arena,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
 ) -> GateReport:
     settings = loop.settings.gate
     gates = gate_names(loop.settings)
@@ -308,13 +344,14 @@ async def _played(
             loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
         )
     results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
+    tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
     evidence = Evidence(
         arena=arena,
         candidate=candidate,
         champion=champion,
-        anchor=Competitor(BASE, BASE),
+        anchor=anchor,
         base=Competitor(BASE, BASE),
-        tasks=TaskLists(selection=loop.held_out, unsolvable=loop.unsolvable, played=reserved.gate - 1),
+        tasks=replace(tasks, unsolvable=loop.unsolvable),
         alpha=reserved.alpha,
         holdout=loop.settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
@@ -322,9 +359,14 @@ async def _played(
         recorded=recorded,
         canary_share=loop.settings.serving.canary.share,
         expected=expected_of(results),
+        labels=await labels_of(tasks.selection, loop.store, loop.settings.holdout),
     )
+    # What is begun is used up, whatever comes of it.
+    count = counting(TaskUses(loop.settings.home), trial_name(loop.registry, candidate.adapter), evidence)
+    evidence.arena = replace(evidence.arena, before_play=count)
     verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
-    return GateReport.of(evidence, verdict, reason, settings, await _out_of_domain(loop, evidence, watch))
+    other = await _out_of_domain(loop, evidence, watch)
+    return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
 
 
 def gate_names(settings: Settings) -> tuple[str, ...]:

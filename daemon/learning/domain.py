@@ -32,17 +32,24 @@ RECORDED = (
 class DomainTasks:
     """The tasks of a domain: of its suite `suite`, those of its own fold, and those of the fold outside of it.
 
-    `unsolvable` are those of the suite that only a cheat solves.
+    `unsolvable` are those of the suite that only a cheat solves. `generates` says that the environment may be asked for
+    more tasks.
     """
 
     suite: str
     tasks: tuple[Task, ...]
     out_of_domain: tuple[Task, ...]
     unsolvable: tuple[Task, ...] = ()
+    generates: bool = False
 
-    def held_out(self, holdout: HoldoutSettings) -> tuple[Task, ...]:
-        """The tasks that gates are played on."""
-        return tuple(task for task in self.tasks if holdout.split(task.task_id) is Split.SELECTION)
+    def held_out(self, holdout: HoldoutSettings, split: Split = Split.SELECTION) -> tuple[Task, ...]:
+        """The tasks that gates are played on, or those of another split."""
+        return tuple(task for task in self.tasks if holdout.split(task.task_id) is split)
+
+    def golden(self, environment: str, ids: Sequence[str]) -> tuple[Task, ...]:
+        """The tasks of these ids. One that is not listed may all the same be one that the environment can begin."""
+        known = {task.task_id: task for task in (*self.tasks, *self.out_of_domain)}
+        return tuple(known.get(task_id) or Task(environment=environment, task_id=task_id) for task_id in ids)
 
 
 def check_canary(settings: Settings) -> None:
@@ -63,9 +70,10 @@ def is_judged(domain: DomainSettings) -> bool:
 async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks:
     """List the tasks in a sandbox. Raises `ConfigurationError` when the environment has no such suite or fold."""
     try:
-        suites = (await pool.describe()).games
+        description = await pool.describe()
     except SandboxError as error:
         raise _unplayable(domain, f"it cannot be opened: {error}") from error
+    suites = description.games
     if not suites:
         raise _unplayable(domain, "it brings no tasks of its own")
     suite = domain.suite or (suites[0] if len(suites) == 1 else "")
@@ -76,7 +84,8 @@ async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks
     tasks = await _fold(domain, pool, suite, domain.fold, "domain.fold")
     if domain.out_of_domain_fold and domain.out_of_domain_tasks:
         others = await _fold(domain, pool, suite, domain.out_of_domain_fold, "domain.out_of_domain_fold")
-    return DomainTasks(suite, tuple(tasks), tuple(others), await _unsolvable(domain, pool, suite))
+    unsolvable = await _unsolvable(domain, pool, suite)
+    return DomainTasks(suite, tuple(tasks), tuple(others), unsolvable, description.generates_tasks)
 
 
 async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str, key: str) -> tuple[Task, ...]:
@@ -88,6 +97,25 @@ async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str
     if not tasks:
         raise _unplayable(domain, f"the fold {fold!r} of its suite {suite!r} has no tasks{remedy}")
     return tasks
+
+
+async def golden_tasks(
+    found: DomainTasks, domain: DomainSettings, ids: Sequence[str], pool: SandboxPool
+) -> tuple[Task, ...]:
+    """The golden tasks. Raises `ConfigurationError` for one that the environment cannot begin."""
+    listed = {task.task_id for task in (*found.tasks, *found.out_of_domain)}
+    golden = found.golden(domain.environment, ids)
+    unlisted = [task for task in golden if task.task_id not in listed]
+    if unlisted:
+        async with pool.session() as session:
+            for task in unlisted:
+                try:
+                    await session.reset(task)
+                except SandboxError as error:
+                    raise _unplayable(
+                        domain, f"the golden task {task.task_id!r} is none of its own: {error}"
+                    ) from error
+    return golden
 
 
 async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> tuple[Task, ...]:
@@ -127,6 +155,7 @@ async def check_domain(settings: Settings) -> DomainTasks | None:
         raise _unplayable(domain, f"it is not installed; there are {', '.join(sorted(registered_environments()))}")
     async with sandbox_pool(domain.environment, settings.branching, size=1) as pool:
         found = await domain_tasks(domain, pool)
+        await golden_tasks(found, domain, settings.gate.golden.tasks, pool)
     async with StoreClient(settings.store_url) as store:
         # Where the record role does not run, the learn role looks before each cycle.
         with suppress(StoreError):

@@ -38,6 +38,7 @@ class Action(StrEnum):
     RETRAIN = "retrain"
     CANARY_STARTED = "canary_started"
     CANARY_ENDED = "canary_ended"
+    ANCHORED = "anchored"
     RESERVED = "reserved"
 
 

@@ -17,7 +17,7 @@ from daemon.registry.approval import check_may_be_approved, check_waits, describ
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
 from daemon.registry.schemas import BASE, Adapter, CycleReport, HeldAdapter
-from streams.errors import PromotionError, RegistryError
+from streams.errors import LifecycleError, PromotionError, RegistryError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
@@ -26,7 +26,11 @@ REFS_FILE = "refs.json"
 
 
 class Refs(FrozenModel):
-    """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference."""
+    """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference.
+
+    Gates hold each candidate against the anchor, so that no series of small losses goes unnoticed. It is the first
+    champion that a candidate was to replace, until an operator sets another.
+    """
 
     champion: Adapter = BASE
     previous: Adapter = BASE
@@ -166,11 +170,49 @@ class Registry:
                 )
             )
 
+    def set_anchor(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Make `adapter` the anchor. Durable, or nothing changed.
+
+        Raises `LifecycleError` for one that has not served: what no gate has let through is nothing to be held to.
+        """
+        with self.audit.locked() as log:
+            state = _states(log.read()).get(adapter)
+            if adapter != BASE and state not in (State.SERVING, State.RETIRED):
+                raise LifecycleError(
+                    f"adapter {adapter[:12]} is {state.value if state else 'not known'} and cannot be the anchor: name "
+                    "one that serves, or that served and was not taken back"
+                )
+            return self._anchor(log, adapter, actor, reason)
+
+    def anchor_first_champion(self, actor: str) -> Refs:
+        """Make the champion the anchor where there is none yet: nobody set one, or the one there was is taken back."""
+        with self.audit.locked() as log:
+            refs = self.refs()
+            set_before = [entry.subject for entry in log.read() if entry.action is Action.ANCHORED]
+            if refs.champion == BASE or refs.anchor != BASE or set_before[-1:] == [BASE]:
+                return refs
+            return self._anchor(log, refs.champion, actor, "the first champion that a candidate is to replace")
+
+    def _anchor(self, log: LockedLog, adapter: str, actor: str, reason: str) -> Refs:
+        old = self.refs()
+        new = old.model_copy(update={"anchor": adapter})
+        self._write(new)
+        try:
+            log.append(AuditEvent(actor=actor, action=Action.ANCHORED, subject=adapter, reason=reason))
+        except OSError:
+            self._write(old)
+            raise
+        return new
+
     def roll_back(self, to: str, actor: str, reason: str) -> Refs:
         """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed."""
         with self.audit.locked() as log:
             old = self.refs()
-            new = old.model_copy(update={"champion": to, "previous": _predecessor(log.read(), to)})
+            entries = log.read()
+            new = old.model_copy(update={"champion": to, "previous": _predecessor(entries, to)})
+            if old.anchor == old.champion and old.anchor != to:
+                # What was taken back is no measure any more.
+                new = new.model_copy(update={"anchor": BASE})
             self._exchange(log, old, new, Action.ROLLED_BACK, State.ROLLED_BACK, actor, reason)
             return new
 

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model
 from evaluation.canary import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
+from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
@@ -197,9 +198,9 @@ class StatusReport(FrozenModel):
     where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway, None for one of an older version. `held` are the
-    candidates that wait for a person, the one that has waited longest first. `canary` is the one that runs, or else the
-    last one.
+    asked; `capture` what became of the calls at the gateway, and `holdout` the account of held-out tasks, None for one
+    of an older version. `held` are the candidates that wait for a person, the one that has waited longest first.
+    `canary` is the one that runs, or else the last one.
     """
 
     alias: str
@@ -215,5 +216,6 @@ class StatusReport(FrozenModel):
     bootstrap: str = ""
     assembly: AssemblyStatus | None = None
     capture: CaptureStatus | None = None
+    holdout: AccountSummary | None = None
     held: tuple[HeldAdapter, ...] = ()
     canary: CanaryReport | None = None

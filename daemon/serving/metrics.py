@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
+from daemon.registry.task_uses import account_summary
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.canary_metrics import CanaryMetrics
@@ -20,6 +21,7 @@ from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.store_watch import StoreWatch
+from evaluation.task_account import AccountSummary
 
 _MOST_REASONS = 20
 
@@ -77,12 +79,33 @@ class _LoopFigures(Collector):
             value=actions[Action.PROMOTION_FAILED],
         )
         yield from gate_metrics(entries)
+        yield from _holdout_figures(account_summary(self.registry))
         active = GaugeMetricFamily(
             "ratchet_active_adapter", "1 for the adapter that answers now.", labels=["adapter", "served"]
         )
         if self.alias.served is not None:
             active.add_metric([self.alias.adapter, self.alias.served], 1)
         yield active
+
+
+def _holdout_figures(account: AccountSummary) -> Iterator[Metric]:
+    """Metrics of the held-out tasks; how many there are is known from the first trial on."""
+    used = GaugeMetricFamily("ratchet_holdout_tasks_used", "Held-out tasks that any trial played.", labels=["list"])
+    for name, count in account.uses.items():
+        used.add_metric([name], count)
+    yield used
+    yield GaugeMetricFamily(
+        "ratchet_holdout_mean_uses", "Trials that played a task of the selection list, on average.", account.mean_uses
+    )
+    yield GaugeMetricFamily(
+        "ratchet_holdout_gates_until_rotation",
+        "Gates until other tasks are drawn, unless a promotion comes before.",
+        account.gates_until_rotation,
+    )
+    if account.fresh is not None:
+        yield GaugeMetricFamily(
+            "ratchet_holdout_fresh_tasks", "Confirmation tasks that no trial has played.", account.fresh
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

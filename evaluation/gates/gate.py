@@ -4,7 +4,7 @@ A gate is a class that takes the `GateSettings` and satisfies `Gate`; it registe
 `ratchet.gates`, and `gate.gates` names those that are played, in their order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -63,10 +63,11 @@ class Evidence:
 
     `alpha` is the false-positive probability that this trial may spend, written down before anything is played.
     `holdout` says which tasks training may have seen. `pairs` are what the `improvement` gate played, and `results`
-    what the gates before this one returned. `expected` is how two adapters play, as far as earlier gates tell.
-    `canaries` were planted in what the candidate, or an ancestor of it, was trained on. `recorded` are states of
-    production's trusted episodes on held-out tasks, and `canary_share` is the share of episodes that a candidate serves
-    before it is promoted, 0 where it is promoted at once.
+    what the gates before this one returned. `expected` is how two adapters play, as far as earlier gates tell. `labels`
+    has, by task id, the values of labels such as the agents and tenants that met the task in production. `canaries`
+    were planted in what the candidate, or an ancestor of it, was trained on. `recorded` are states of production's
+    trusted episodes on held-out tasks, and `canary_share` is the share of episodes that a candidate serves before it is
+    promoted, 0 where it is promoted at once.
     """
 
     arena: Arena
@@ -84,6 +85,7 @@ class Evidence:
     recorded: tuple[RecordedState, ...] = ()
     canary_share: float = 0.0
     expected: Expected = ASSUMED
+    labels: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def adapters(self) -> dict[str, str]:
         """The adapters that may play, by the names that the server has them under."""

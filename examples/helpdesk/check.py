@@ -33,10 +33,14 @@ def judge(folder: Path, task: dict[str, Any], messages: list[dict[str, Any]]) ->
     """Judge what was done in `folder`.
 
     Of a task, `data.changes` says what should have changed, and `data.says` what words the answer must have, with `|`
-    between those of which one will do. Half of the score is for the database, half for the answer.
+    between those of which one will do. `data.new` has the customers and orders that came with the task. Half of the
+    score is for the database, half for the answer.
     """
     data = task["data"]
-    done = rows(folder / DATABASE) == changed(rows(BEFORE), data["changes"])
+    before = rows(BEFORE)
+    for table, new in data.get("new", {}).items():
+        before[table] |= {tuple(row) for row in new}
+    done = rows(folder / DATABASE) == changed(before, data["changes"])
     last = messages[-1]
     answer = " ".join(str(last.get("content") or "").lower().split()) if last["role"] == "assistant" else ""
     # Who declines says so, and who does not has not declined.

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from examples.helpdesk.check import judge
 from examples.helpdesk.desk import Desk, Document, desk, opening, tasks
+from examples.helpdesk.generate import open_accounts
 
 
 async def demonstrate(at: Desk, task: Document) -> Document:
     """Work on one ticket as its solution says; the conversation."""
     at.tidy()
+    open_accounts(task, at.folder)
     messages = opening(task)
     for place, action in enumerate(task["demonstration"]):
         if isinstance(action, str):

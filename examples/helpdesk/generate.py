@@ -1,5 +1,7 @@
 """Writes the shop's database and the tasks: `python generate.py`. The same seed always gives the same.
 
+Of a ticket that is made later, by `ticket`, the customers come to the shop when it begins, by `open_accounts`.
+
 A task is a customer's letter. The fold `dev` has names, items, cities and streets that no task of `train` has. About a
 quarter of the tasks are impossible, and in a quarter the first customer that is found by name is somebody else, who
 lives in another city. An agent solves an impossible task by saying so. Those of the fold `unsolvable` only look like
@@ -12,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -98,7 +101,10 @@ class Shop:
     _numbers: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        numbers = list(range(1000, 10_000))
+        self.number_from(list(range(1000, 10_000)))
+
+    def number_from(self, numbers: list[int]) -> None:
+        """Draw the numbers of further orders from these."""
         self.random.shuffle(numbers)
         self._numbers = iter(numbers)
 
@@ -218,6 +224,43 @@ def generate(seed: int = SEED) -> tuple[Shop, list[dict[str, Any]]]:
     for number, name in enumerate(spare[:UNSOLVABLE]):
         tasks.append(unsolvable(shop, len(tasks), ("not_delivered", "sent")[number % 2], name))
     return shop, tasks
+
+
+@cache
+def _today() -> tuple[Shop, dict[str, list[str]]]:
+    """The shop, and by fold the names that nobody in it has."""
+    shop, _ = generate()
+    known = {customer[1] for customer in shop.customers}
+    names = {fold: [f"{first} {last}" for first, last in product(FIRST[fold], LAST[fold])] for fold in TASKS}
+    return shop, {fold: [name for name in every if name not in known] for fold, every in names.items()}
+
+
+def ticket(seed: int, fold: str) -> dict[str, Any]:
+    """A further ticket like those of the fold, of a customer with a name that nobody in the shop has."""
+    shop, unknown = _today()
+    chance = random.Random(f"{SEED} {fold} {seed}")
+    taken = {order[0] for order in shop.orders}
+    grown = Shop(chance, orders=list(shop.orders))
+    grown.number_from([number for number in range(1000, 10_000) if number not in taken])
+    (kind,) = chance.choices(*zip(*(KINDS | IMPOSSIBLE).items(), strict=True))
+    # Numbers of customers as in the shop, where those below are taken.
+    place = chance.randrange(sum(TASKS.values()), 980)
+    made = task(grown, fold, place, kind, chance.choice(unknown[fold]))
+    made["data"]["new"] = {
+        "customers": grown.customers,
+        "orders": [order for order in grown.orders if order[0] not in taken],
+    }
+    return {"opening": made["opening"], "setup": "generate:open_accounts", "data": made["data"]} | {
+        "demonstration": made["demonstration"]
+    }
+
+
+def open_accounts(task: dict[str, Any], folder: Path = Path()) -> None:
+    """Add the customers and orders that came with a ticket, if any did, to the shop in the folder."""
+    new = task["data"].get("new", {"customers": [], "orders": []})
+    with closing(sqlite3.connect(folder / DATABASE.name)) as database, database:
+        database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?)", new["customers"])
+        database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?)", new["orders"])
 
 
 def main() -> None:

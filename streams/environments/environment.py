@@ -212,3 +212,17 @@ class BringsUnsolvableTasks(Protocol):
     def unsolvable(self, game: str) -> tuple[Task, ...]:
         """The unsolvable tasks of a kind; `task_list` has none of them."""
         ...
+
+
+@runtime_checkable
+class GeneratesTasks(Protocol):
+    """The interface of an environment that makes tasks beyond those that it lists, for gates that need fresh ones."""
+
+    def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """The tasks number `first` to `first + count - 1` of a sequence like those of the fold; fewer where it ends.
+
+        An id is no listed task's, and names the same task in every process and for good: `reset` begins it from the id
+        alone. The holdout goes by the ids, so that those which fall to training are never played by a gate, and the
+        others never trained on. Empty where it generates none. Raises `SandboxError` for a reserved fold.
+        """
+        ...

@@ -195,6 +195,14 @@ class TextWorld:
             for number in FOLDS[fold][:_LISTED]
         )
 
+    def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """The tasks of a fold that are not listed. A number is the seed of its game."""
+        self.task_list(game, fold)  # refuses what there is not
+        return tuple(
+            Task(environment=ENVIRONMENT, task_id=f"{game}/{fold}/{number}", seed=number)
+            for number in FOLDS[fold][_LISTED:][first : first + count]
+        )
+
     def close(self) -> None:
         """End the session. The games that were generated stay until the process and its temporary files go."""
         self._task, self._machine, self._progression = None, None, None

@@ -21,6 +21,7 @@ from streams.settings import FrozenModel
 
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
 _RESERVED_FOLD = "test"
+_GENERATED = 4
 
 
 class Check(FrozenModel):
@@ -65,6 +66,8 @@ class Suite:
         ]
         if self.description.games:
             checks.append(("demonstrations succeed", self._demonstrations))
+        if self.description.generates_tasks:
+            checks.append(("generated tasks are the same each time and can be begun", self._generated_tasks))
         done = []
         for number, (name, check) in enumerate(checks):
             on_progress(name, number, len(checks))
@@ -144,6 +147,31 @@ class Suite:
             return f"{restored} states brought back, 0 mismatches"
 
         return check
+
+    async def _generated_tasks(self) -> str:
+        """Ask twice, in two processes and another cut, and begin some."""
+        made: list[Task] = []
+        for game in self.description.games:
+            for fold in ("train", "dev"):
+                async with self._together(2) as (one, other):
+                    try:
+                        first = await one.generate(game, fold, 0, _GENERATED)
+                        again = await other.generate(game, fold, 1, _GENERATED)
+                    except SandboxError:
+                        continue  # the game has no such fold
+                if first[1:] != again[: len(first) - 1]:
+                    raise BrokenPromiseError(
+                        f"the generated tasks of {game!r} are others when asked again: {again[:2]}"
+                    )
+                made += first
+        listed = {task.task_id for task in self.tasks}
+        if doubled := listed.intersection(task.task_id for task in made):
+            raise BrokenPromiseError(f"it generates tasks that it lists: {sorted(doubled)[0]!r}")
+        for task in made[:2]:
+            async with self.pool.session() as session:
+                begun = shown(await session.reset(task))
+                compare([begun], [shown(await session.reset(task))], f"the generated task {task.task_id}, begun twice")
+        return f"{len(made)} tasks" if made else "it generates none"
 
     async def _restore(self, walk: Walk, way: Restore, most: int) -> int:
         async with self.pool.session() as session:

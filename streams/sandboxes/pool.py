@@ -108,6 +108,11 @@ class SandboxSession:
         request = Request(op="tasks", session=self.number, game=game, fold=fold)
         return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
 
+    async def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """Tasks beyond those that the environment lists; none where it generates none."""
+        request = Request(op="generate", session=self.number, game=game, fold=fold, first=first, count=count)
+        return (await self.process.ask(request, _TASKS_TIMEOUT_S)).tasks
+
     async def unsolvable(self, game: str) -> tuple[Task, ...]:
         """Tasks that cannot be solved; none where the environment brings none."""
         request = Request(op="unsolvable", session=self.number, game=game)
@@ -255,6 +260,11 @@ class SandboxPool:
         """The environment's own tasks that differ from their first observation on."""
         async with self.session() as session:
             return await session.tasks(game, fold)
+
+    async def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """Tasks beyond those that the environment lists; none where it generates none."""
+        async with self.session() as session:
+            return await session.generate(game, fold, first, count)
 
     async def unsolvable(self, game: str) -> tuple[Task, ...]:
         """Tasks that cannot be solved; none where the environment brings none."""

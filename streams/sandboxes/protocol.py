@@ -25,6 +25,7 @@ Operation: TypeAlias = Literal[
     "canonical",
     "demonstration",
     "tasks",
+    "generate",
     "unsolvable",
 ]
 
@@ -48,7 +49,7 @@ class Request(Record):
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
     (the messages of the reset, and those of each action), and makes that trajectory the session's reference trajectory.
     `restore` brings back the reference trajectory's state number `step`, by `way` or the cheapest that the environment
-    has; `branch` takes each of `actions` from there.
+    has; `branch` takes each of `actions` from there. `generate` makes the tasks number `first` to `first + count - 1`.
     """
 
     id: int = 0
@@ -61,6 +62,8 @@ class Request(Record):
     way: Restore | None = None
     game: str = ""
     fold: str = ""
+    first: int = Field(default=0, ge=0)
+    count: int = Field(default=0, ge=0)
 
 
 class State(Record):
@@ -79,7 +82,10 @@ class Followed:
 
 
 class Description(Record):
-    """An environment's own description. `games` is empty when it brings no tasks of its own."""
+    """An environment's own description. `games` is empty when it brings no tasks of its own.
+
+    `generates_tasks` says that it can be asked for more than it lists; it may have none all the same.
+    """
 
     capabilities: Capabilities
     harness: ChatHarness
@@ -87,6 +93,7 @@ class Description(Record):
     lists_actions: bool
     canonicalises: bool
     takes_snapshots: bool
+    generates_tasks: bool = False
 
 
 class Answer(Record):

@@ -13,6 +13,7 @@ from streams.environments.environment import (
     BringsUnsolvableTasks,
     Canonicalises,
     Environment,
+    GeneratesTasks,
     ListsActions,
     Observation,
     Snapshots,
@@ -105,6 +106,11 @@ class EnvironmentSession:
                 return Answer(id=number, actions=tuple(self._tasks().demonstration(_task(request))))
             case "tasks":
                 return Answer(id=number, tasks=self._tasks().task_list(request.game, request.fold))
+            case "generate":
+                if not isinstance(self._environment, GeneratesTasks):
+                    return Answer(id=number)
+                made = self._environment.generate(request.game, request.fold, request.first, request.count)
+                return Answer(id=number, tasks=made)
             case "unsolvable":
                 environment: object = self._environment
                 brought = environment.unsolvable(request.game) if isinstance(environment, BringsUnsolvableTasks) else ()
@@ -127,6 +133,7 @@ def describe(environment: Environment) -> Description:
         lists_actions=isinstance(environment, ListsActions),
         canonicalises=isinstance(environment, Canonicalises),
         takes_snapshots=isinstance(environment, Snapshots),
+        generates_tasks=isinstance(environment, GeneratesTasks),
     )
 
 

@@ -1,6 +1,6 @@
 """The holdout: which tasks the loop must not learn from.
 
-Decided by a keyed hash of the task id alone, so nothing can drift.
+Decided by a keyed hash of the task id alone, so nothing can drift, and for a few tasks by the operator, who pins them.
 
 Variants of one task, which differ in what follows a `~` in their ids, are all on the same side. So is a task under all
 of its names, as far as they are known.
@@ -9,11 +9,12 @@ of its names, as far as they are known.
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_serializer
 
-from streams.events import VARIANT_MARK
+from streams.events import VARIANT_MARK, Identity
 from streams.settings import FrozenModel
 
 
@@ -31,6 +32,12 @@ class HoldoutSettings(FrozenModel):
     key: str = Field(default="ratchet", min_length=1, description="Key of the hash; keep it secret from task authors.")
     selection: float = Field(default=0.3, ge=0, le=1, description="Share of tasks that gates are played on.")
     confirmation: float = Field(default=0.1, ge=0, le=1, description="Share of tasks kept for confirmation.")
+    # Left out where there are none, so that the digests of snapshots without any stay what they were.
+    pinned: frozenset[Identity] = Field(
+        default=frozenset(),
+        exclude_if=lambda pinned: not pinned,
+        description="Ids of tasks that are held out whatever their hash. Those of gate.golden are added.",
+    )
 
     _other_names: Mapping[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
 
@@ -45,15 +52,21 @@ class HoldoutSettings(FrozenModel):
         return known
 
     def split(self, task_id: str) -> Split:
-        """The split of a task. A name that several tasks share is held out if one of them is.
+        """The split of a task. A pinned task, with all of its variants, belongs to `selection` for good.
+
+        A name that several tasks share is held out if one of them is.
 
         >>> HoldoutSettings(selection=0, confirmation=0).split("orders/17").value
         'train'
+        >>> HoldoutSettings(selection=0, confirmation=0, pinned={"orders/17~late"}).split("orders/17").value
+        'selection'
         """
         return max(map(self._split_of, self._other_names.get(task_id, (task_id,))), key=list(Split).index)
 
     def _split_of(self, task_id: str) -> Split:
         group = task_id.partition(VARIANT_MARK)[0]
+        if group in _groups(self.pinned):
+            return Split.SELECTION
         digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
         position = int.from_bytes(digest) / 2**64
         if position < self.selection:
@@ -61,3 +74,14 @@ class HoldoutSettings(FrozenModel):
         if position < self.selection + self.confirmation:
             return Split.CONFIRMATION
         return Split.TRAIN
+
+    @field_serializer("pinned", when_used="always")
+    def _in_order(self, pinned: frozenset[str]) -> list[str]:
+        # The order of a set differs from process to process, and what is hashed must not.
+        return sorted(pinned)
+
+
+# Not a property that is kept in the settings: a copy with other pinned tasks would keep it.
+@lru_cache(16)
+def _groups(pinned: frozenset[str]) -> frozenset[str]:
+    return frozenset(task_id.partition(VARIANT_MARK)[0] for task_id in pinned)

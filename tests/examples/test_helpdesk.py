@@ -186,3 +186,20 @@ def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_r
     # Each call of a conversation begins with the messages and the reply of the call before.
     for (_, before), (_, after) in zip(gateway.asked, gateway.asked[1:], strict=False):
         assert after["messages"][: len(before["messages"])] == before["messages"]
+
+
+async def test_tickets_that_are_made_later_are_like_those_of_their_fold_and_can_be_solved() -> None:
+    listed = {task["opening"] for task in TASKS.values()}
+    made = {fold: [generate.ticket(seed, fold) for seed in range(200)] for fold in ("train", "dev")}
+    assert made["train"] == [generate.ticket(seed, "train") for seed in range(200)]
+    assert not listed & {each["opening"] for each in made["train"]}
+    assert {each["data"]["kind"] for each in made["train"]} == set(KINDS)
+    for fold, other in (("train", "dev"), ("dev", "train")):
+        told = " ".join(each["opening"] for each in made[fold])
+        assert not any(f" {word} " in told for word in (*generate.LAST[other], *generate.CITIES[other]))
+    known = {row[0] for row in rows(HERE / generate.DATABASE)["customers"]}
+    assert not known & {row[0] for each in made["train"] for row in each["data"]["new"]["customers"]}
+    async with desk() as at:
+        for seed, each in {each["data"]["kind"]: (seed, each) for seed, each in enumerate(made["train"])}.values():
+            line = await demonstrate(at, {**each, "task_id": f"helpdesk/train/seed-{seed}"})
+            assert line["success"], each

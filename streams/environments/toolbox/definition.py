@@ -116,6 +116,10 @@ class ToolboxFile(FrozenModel):
         default="state", description="The folder that every task's state is a copy of; it may be absent."
     )
     system_prompt: str = Field(default="", description="What the agent's first message says; empty: there is none.")
+    generate: Program | None = Field(
+        default=None,
+        description="Makes tasks beyond those of tasks.jsonl, like those of a fold: of a seed always the same.",
+    )
     max_steps: int = Field(default=20, ge=1, description="Actions after which an episode ends.")
     max_tokens: int = Field(default=512, ge=1, description="Longest reply of a policy, in tokens.")
     stateless: bool = Field(

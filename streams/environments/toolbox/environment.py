@@ -18,6 +18,7 @@ from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.definition import RESERVED_FOLD, UNSOLVABLE_FOLD, ToolboxDefinition, ToolboxTask
+from streams.environments.toolbox.generated import generated_id, generated_seed, generated_task
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
@@ -55,7 +56,7 @@ class _Snapshot:
 
 
 class Toolbox:
-    """One session. A task's id is that of a line of `tasks.jsonl`, or the hash of its opening.
+    """One session. A task's id is that of a line of `tasks.jsonl`, the hash of its opening, or one that is generated.
 
     Each call of a message is executed, in their order; one that cannot be is answered with an error and the others are
     executed all the same. A text without calls ends the episode, as the step limit does: then the check says whether
@@ -91,7 +92,9 @@ class Toolbox:
     def reset(self, task: Task) -> Observation:
         """Begin the task: its opening, and the tools."""
         self._leave()
-        played = self._begin(self._definition.task(task.task_id), task.seed)
+        # A generated task is the same from its id alone.
+        seed = None if task.task_id in self._definition.by_id else generated_seed(task.task_id)
+        played = self._begin(self._task(task), task.seed if seed is None else seed)
         offered = tuple(tool.definition for tool in self._toolset.offered(self._place(played)))
         self._now = played
         return self._observed(played.task.first_messages, tools=offered)
@@ -129,20 +132,35 @@ class Toolbox:
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         """The tasks of a fold in the order of their lines."""
-        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD, UNSOLVABLE_FOLD}
-        if game not in self.games() or fold not in folds:
-            raise SandboxError(
-                f"the fold {fold!r} of {game!r} is reserved or unknown. The toolbox {self._definition.folder} is the "
-                f"suite {self._definition.file.name!r} with the folds {', '.join(sorted(folds)) or 'of no task'}."
-            )
+        self._check_fold(game, fold)
         return self._of_fold(fold)
 
     def unsolvable(self, game: str) -> tuple[Task, ...]:
         """The tasks with `"solvable": false`."""
         return self._of_fold(UNSOLVABLE_FOLD) if game in self.games() else ()
 
+    def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+        """Tasks whose seeds are their numbers; each is made when it is begun. None without a program that makes them.
+
+        The first is made now, so that a program that fails is found out before a gate is played.
+        """
+        self._check_fold(game, fold)
+        if self._definition.file.generate is None or not count:
+            return ()
+        ids = [generated_id(game, fold, seed) for seed in range(first, first + count)]
+        generated_task(self._definition, ids[0])
+        return tuple(Task(environment=ENVIRONMENT, task_id=task_id, seed=first + n) for n, task_id in enumerate(ids))
+
+    def _check_fold(self, game: str, fold: str) -> None:
+        folds = {task.fold for task in self._definition.tasks} - {RESERVED_FOLD, UNSOLVABLE_FOLD}
+        if game not in self.games() or fold not in folds:
+            raise SandboxError(
+                f"the fold {fold!r} of {game!r} is reserved or unknown. The toolbox {self._definition.folder} is the "
+                f"suite {self._definition.file.name!r} with the folds {', '.join(sorted(folds)) or 'of no task'}."
+            )
+
     def demonstration(self, task: Task) -> list[Message]:
-        return self._definition.task(task.task_id).demonstrated()
+        return self._task(task).demonstrated()
 
     def close(self) -> None:
         self._leave()
@@ -158,6 +176,12 @@ class Toolbox:
         return tuple(
             Task(environment=ENVIRONMENT, task_id=task.task_id) for task in self._definition.tasks if task.fold == fold
         )
+
+    def _task(self, task: Task) -> ToolboxTask:
+        generated = None
+        if task.task_id not in self._definition.by_id:
+            generated = generated_task(self._definition, task.task_id)
+        return generated or self._definition.task(task.task_id)
 
     def _begin(self, task: ToolboxTask, seed: int) -> _Played:
         """The task in its first state: a copy of the state folder, and what setup makes of it."""

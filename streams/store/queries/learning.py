@@ -56,3 +56,15 @@ POLICY_EPISODES = f"""
         (SELECT count(*) FROM tried WHERE fidelity <> 'dropped') AS branched,
         (SELECT count(*) FROM tried WHERE fidelity = 'dropped') AS mismatches
 """
+
+# Who met the tasks in production, less those that revoked consent.
+LABELS_OF_TASKS = f"""
+    SELECT DISTINCT task_id, agent, principal
+    FROM (
+        FROM transitions
+        WHERE origin = 'production' AND environment = $environment AND task_id IN $task_ids
+    )
+    ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    LEFT JOIN (SELECT event_id AS transition_id, agent FROM events) USING (transition_id)
+    ORDER BY ALL
+"""

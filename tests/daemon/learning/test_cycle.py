@@ -24,7 +24,7 @@ from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE
-from evaluation.settings import CollapseSettings, GateSettings
+from evaluation.settings import CollapseSettings, GateSettings, NoForgettingSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import read_trajectories
 from streams.events import Actor
@@ -86,9 +86,14 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        # Ten tasks, all of them won, are no proof at the first alpha of many gates. The tiny base model knows nothing:
-        # to it every word is as unlikely as one that is drawn at random.
-        gate=GateSettings(min_tasks=8, spending="constant", collapse=CollapseSettings(max_kl_to_base=12)),
+        # It has ten selection tasks, which are no proof at the first alpha of many gates, and four for confirmation. The
+        # tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
+        gate=GateSettings(
+            min_tasks=8,
+            spending="constant",
+            no_forgetting=NoForgettingSettings(min_tasks=4),
+            collapse=CollapseSettings(max_kl_to_base=12),
+        ),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
@@ -150,7 +155,8 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
 
     assert (report.verdict, report.champion) == (Verdict.PROMOTE, BASE), report.reason
     assert (report.champion_success, report.candidate_success) == (0.0, 1.0)
-    improvement = next(result for result in report.gates if result.gate == "improvement")
+    improvement, *others = report.gates
+    assert [result.gate for result in others] == list(settings.gate.gates[1:])
     assert {result.verdict for result in report.gates} == {Verdict.PROMOTE}
     p_better, alpha = improvement.figures["p_better"], improvement.figures["alpha"]
     assert isinstance(p_better, float)
@@ -161,6 +167,9 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
 
     status = await loop.control.status()
     assert (status.champion, status.previous) == (report.adapter, BASE)
+    assert status.holdout is not None
+    assert (status.holdout.trials, status.holdout.fresh) == (1, 0)
+    assert status.holdout.uses == {"selection": 10, "confirmation": 4}
     assert status.served is not None
     assert status.served.endswith(report.adapter[:12])
     entries = [entry for entry in loop.registry.audit.read() if entry.subject == report.adapter]

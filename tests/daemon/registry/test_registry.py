@@ -171,3 +171,46 @@ def test_an_entry_says_who_what_and_why(registry: Registry) -> None:
     assert AuditEvent.model_validate(entry.model_dump(exclude={"sequence", "at", "previous", "hash"})) == AuditEvent(
         actor="anna", action=Action.PROMOTED, subject=A, reason="p = 0.01", state=State.SERVING, replaced=BASE
     )
+
+
+def test_the_first_champion_that_is_to_be_replaced_becomes_the_anchor_and_stays_it(registry: Registry) -> None:
+    assert registry.anchor_first_champion("learner").anchor == BASE
+    approve(registry, A, B)
+    registry.promote(A, "anna", "better")
+    assert registry.anchor_first_champion("learner").anchor == A
+    registry.promote(B, "anna", "better")
+    assert registry.anchor_first_champion("learner") == Refs(champion=B, previous=A, anchor=A)
+    entries = [entry for entry in registry.audit.read() if entry.action is Action.ANCHORED]
+    assert [(entry.subject, entry.actor) for entry in entries] == [(A, "learner")]
+    assert registry.audit.verify()
+
+
+def test_an_operator_sets_the_anchor_and_the_base_stays_it_if_he_said_so(registry: Registry) -> None:
+    approve(registry, A, B)
+    registry.promote(A, "anna", "better")
+    registry.promote(B, "anna", "better")
+    assert registry.set_anchor(B, "anna", "the release").anchor == B
+    assert registry.set_anchor(BASE, "anna", "hold it against the base").anchor == BASE
+    assert registry.anchor_first_champion("learner").anchor == BASE
+    assert registry.refs().champion == B
+
+
+@pytest.mark.parametrize("state", [None, State.APPROVED, State.ROLLED_BACK])
+def test_what_has_not_served_or_was_taken_back_cannot_be_the_anchor(registry: Registry, state: State | None) -> None:
+    if state is not None:
+        approve(registry, A)
+    if state is State.ROLLED_BACK:
+        registry.promote(A, "anna", "better")
+        registry.roll_back(BASE, "anna", "complaints")
+    with pytest.raises(LifecycleError, match=f"is {state.value if state else 'not known'} and cannot be the anchor"):
+        registry.set_anchor(A, "anna", "I like it")
+    assert registry.refs().anchor == BASE
+
+
+def test_an_anchor_that_is_rolled_back_is_none_any_more(registry: Registry) -> None:
+    approve(registry, A, B)
+    registry.promote(A, "anna", "better")
+    registry.anchor_first_champion("learner")
+    assert registry.roll_back(BASE, "anna", "complaints").anchor == BASE
+    registry.promote(B, "anna", "better")
+    assert registry.anchor_first_champion("learner").anchor == B

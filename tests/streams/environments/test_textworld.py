@@ -244,3 +244,14 @@ def test_the_games_own_model_and_the_machine_agree_on_the_score(world: TextWorld
     world.reset(COOKING)
     assert world.step(assistant("open fridge")).score == 0.0
     assert world.step(assistant("take carrot from fridge")).score == 1 / 8
+
+
+def test_generated_tasks_are_those_of_the_fold_that_are_not_listed(world: TextWorld) -> None:
+    listed = {task.task_id for task in world.task_list("cooking", "train")}
+    made = world.generate("cooking", "train", 0, 2000)
+    assert len(made) == len({task.task_id for task in made}) == 1000 - len(listed)
+    assert not listed & {task.task_id for task in made}
+    assert world.generate("cooking", "train", 5, 3) == made[5:8]
+    assert world.reset(made[0]).text != world.reset(COOKING).text
+    with pytest.raises(SandboxError, match="reserved"):
+        world.generate("cooking", "test", 0, 1)

@@ -1,0 +1,41 @@
+"""The anchor of a trial, loaded while the trial lasts. `cycle.py` calls this."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from daemon.registry.registry import Registry
+from evaluation.gates.gate import Competitor
+from learners.adapters import AdapterStore
+from streams.errors import RatchetError
+from streams.policy.client import PolicyClient
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def served_anchor(
+    registry: Registry, adapters: AdapterStore, policy: PolicyClient, served: Sequence[Competitor], actor: str
+) -> AsyncIterator[Competitor]:
+    """The anchor, under a name of its own where it is not among those that are `served` already.
+
+    One that cannot be loaded is not there to be compared with: the gates that ask for it are then inconclusive.
+    """
+    anchor = registry.anchor_first_champion(actor).anchor
+    known = next((each for each in served if each.adapter == anchor), None)
+    if known is not None:
+        yield known
+        return
+    name = registry.name(anchor, actor, "to be compared with, as the anchor")
+    is_loaded = True
+    try:
+        await policy.load_adapter(name, str(adapters.folder(anchor).resolve()))
+    except RatchetError as error:
+        log.warning("the anchor cannot be loaded", adapter=anchor, reason=str(error))
+        is_loaded = False
+    try:
+        yield Competitor(anchor, name)
+    finally:
+        if is_loaded:
+            await policy.unload_adapter(name)

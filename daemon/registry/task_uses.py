@@ -1,0 +1,125 @@
+"""The file of the account of held-out tasks, `task_uses.jsonl`: JSON lines that are only ever appended.
+
+The learner writes it before tasks are played, so that no crash loses a use; status, doctor and metrics read it. What is
+counted for a trial already is not counted for it again, so that a trial may be resumed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from daemon.registry.audit import Action
+from daemon.registry.registry import Registry
+from evaluation.task_account import AccountSummary, ListName, TaskAccount, TasksUsed, TrialBegun
+from streams.errors import RegistryError
+from streams.runtime.files import sync_folder
+
+TASK_USES_FILE = "task_uses.jsonl"
+
+Entry: TypeAlias = Annotated[TrialBegun | TasksUsed, Field(discriminator="kind")]
+_ENTRY: TypeAdapter[TrialBegun | TasksUsed] = TypeAdapter(Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUses:
+    """The account in the folder `home`. Several processes may use it at once; a lock on the file orders them."""
+
+    home: Path
+
+    @property
+    def path(self) -> Path:
+        return self.home / TASK_USES_FILE
+
+    def account(self) -> TaskAccount:
+        """All that is counted. Raises `RegistryError` for a line that is no entry.
+
+        A line that a crash left unfinished is passed over: its tasks were not begun.
+        """
+        try:
+            return self._parsed(self.path.read_bytes())
+        except FileNotFoundError:
+            return TaskAccount()
+
+    def begin(self, begun: TrialBegun) -> None:
+        """Note that a trial was given its lists, once. When this returns, the entry is on disk."""
+        with self._locked() as file:
+            if begun.trial not in {known.trial for known in self._parsed(_content(file)).trials}:
+                _append(file, [begun])
+
+    def count(self, trial: str, gate: str, tasks: Iterable[tuple[ListName, str]]) -> None:
+        """Count tasks that `gate` is about to play in `trial`; those that are counted for it already are not again.
+
+        When this returns, the uses are on disk.
+        """
+        now = datetime.now(UTC)
+        with self._locked() as file:
+            known = self._parsed(_content(file)).played(trial)
+            new: dict[ListName, list[str]] = {}
+            for name, task in dict.fromkeys(tasks):
+                if task not in known:
+                    new.setdefault(name, []).append(task)
+            _append(
+                file,
+                [TasksUsed(trial=trial, gate=gate, list=name, tasks=tuple(ids), at=now) for name, ids in new.items()],
+            )
+
+    def _parsed(self, content: bytes) -> TaskAccount:
+        entries = []
+        for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+            try:
+                entries.append(_ENTRY.validate_json(line))
+            except ValidationError as error:
+                raise RegistryError(
+                    f"{self.path}, line {number}, is not an entry of the account of held-out tasks: restore the file "
+                    "from a backup, or remove that line"
+                ) from error
+        return TaskAccount.of(entries)
+
+    @contextmanager
+    def _locked(self) -> Iterator[FileIO]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with FileIO(self.path, "a+") as file:
+            if new:
+                sync_folder(self.home)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+
+def promotions(registry: Registry) -> int:
+    """The promotions there were: after each, what the lists selected serves."""
+    return sum(entry.action is Action.PROMOTED for entry in registry.audit.read())
+
+
+def account_summary(registry: Registry) -> AccountSummary:
+    """The account as it stands, for status, doctor and metrics."""
+    return TaskUses(registry.home).account().summary(promotions(registry))
+
+
+def _content(file: FileIO) -> bytes:
+    file.seek(0)
+    return file.read() or b""
+
+
+def _append(file: FileIO, entries: Sequence[TrialBegun | TasksUsed]) -> None:
+    """Write entries behind the last whole line; when this raises, the file is as it was."""
+    if not entries:
+        return
+    complete = _content(file).rfind(b"\n") + 1
+    lines = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
+    file.truncate(complete)
+    try:
+        if file.write(lines) != len(lines):
+            raise OSError(f"the disk took only a part of what was to be added to {file.name!r}")
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(complete)
+        raise
