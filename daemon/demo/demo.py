@@ -32,7 +32,9 @@ from daemon.demo.plan import (
 from daemon.demo.sabotage import damaged_copy
 from daemon.demo.scenario import REPOSITORY, Command, Scenario
 from daemon.demo.text_game import TEXT_GAME
-from daemon.learning.cycle import Loop, Phase, judge, open_loop, run_cycle
+from daemon.learning.cycle import run_cycle
+from daemon.learning.loop import Loop, Phase, open_loop
+from daemon.learning.trials import judge
 from daemon.registry.approval import Approval
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest

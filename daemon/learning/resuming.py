@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from daemon.learning.cycle import ACTOR, Loop, Watcher, announce, judge
+from daemon.learning.loop import ACTOR, Loop, Watcher
+from daemon.learning.trials import announce, judge
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import CycleReport

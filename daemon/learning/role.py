@@ -8,9 +8,10 @@ from pathlib import Path
 import structlog
 
 from daemon.config import Settings
-from daemon.learning.cycle import ACTOR, Loop, Phase, open_loop, run_cycle
+from daemon.learning.cycle import run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
+from daemon.learning.loop import ACTOR, Loop, Phase, open_loop
 from daemon.learning.resuming import resume, unfinished
 from daemon.registry.canaries import running_canary
 from learners.base_model import resolve_base

@@ -176,7 +176,7 @@ class Registry:
         Raises `LifecycleError` for one that has not served: what no gate has let through is nothing to be held to.
         """
         with self.audit.locked() as log:
-            state = _states(log.read()).get(adapter)
+            state = states_of(log.read()).get(adapter)
             if adapter != BASE and state not in (State.SERVING, State.RETIRED):
                 raise LifecycleError(
                     f"adapter {adapter[:12]} is {state.value if state else 'not known'} and cannot be the anchor: name "

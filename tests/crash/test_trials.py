@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from daemon.learning.cycle import ACTOR
+from daemon.learning.loop import ACTOR
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -43,7 +43,7 @@ LEARNER = """
 import asyncio, sys
 from pathlib import Path
 from daemon.config import Settings
-from daemon.learning.cycle import Loop
+from daemon.learning.loop import Loop
 from daemon.learning.resuming import resume, unfinished
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient

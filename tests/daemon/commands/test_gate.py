@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
-from daemon.learning.cycle import ACTOR
+from daemon.learning.loop import ACTOR
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from evaluation.gates.verdict import GateResult, Verdict

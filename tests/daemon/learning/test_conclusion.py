@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from daemon.config import Settings
-from daemon.learning.cycle import ACTOR, Loop, conclude
+from daemon.learning.loop import ACTOR, Loop
+from daemon.learning.trials import conclude
 from daemon.registry.approval import Approval
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry

@@ -14,7 +14,8 @@ from daemon.config import DomainSettings, EngineSettings, Settings
 from daemon.console import Narrator
 from daemon.demo.demo import Demo
 from daemon.demo.plan import TWC, DemoPlan
-from daemon.learning.cycle import Loop, Phase, open_loop, run_cycle
+from daemon.learning.cycle import run_cycle
+from daemon.learning.loop import Loop, Phase, open_loop
 from daemon.learning.role import Learner
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
@@ -86,8 +87,8 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
     settings = settings_of(
         tmp_path,
         learner=QUICK,
-        # It has ten selection tasks, which are no proof at the first alpha of many gates, and four for confirmation. The
-        # tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
+        # It has ten selection tasks, which are no proof at the first alpha of many gates, and four for confirmation.
+        # The tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
         gate=GateSettings(
             min_tasks=8,
             spending="constant",

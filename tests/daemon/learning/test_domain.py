@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from daemon import roles
 from daemon.cli import app
 from daemon.config import DomainSettings, Settings
-from daemon.learning.cycle import gate_names, open_loop
 from daemon.learning.domain import check_domain, check_recorded, holdout_of, is_judged
+from daemon.learning.loop import open_loop
 from daemon.learning.role import serve
+from daemon.learning.trials import gate_names
 from daemon.serving.settings import ServingSettings
 from evaluation.canary import CanarySettings
 from evaluation.settings import GateSettings

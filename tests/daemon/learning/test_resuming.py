@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.learning.cycle import ACTOR
+from daemon.learning.loop import ACTOR
 from daemon.learning.resuming import unfinished
 from daemon.registry.audit import Action, AuditEvent
 from daemon.registry.lifecycle import State

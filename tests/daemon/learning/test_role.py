@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
-from daemon.learning.cycle import ACTOR, Loop, planted_canaries, train_candidate
+from daemon.learning.cycle import train_candidate
+from daemon.learning.loop import ACTOR, Loop
 from daemon.learning.role import Learner
+from daemon.learning.trials import planted_canaries
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient

@@ -1,0 +1,128 @@
+"""The parts that the cycles of a process share: clients, stores, and the tasks that gates may play."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from daemon.config import Settings
+from daemon.learning.domain import (
+    DomainTasks,
+    check_canary,
+    domain_tasks,
+    golden_tasks,
+    holdout_of,
+)
+from daemon.learning.task_lists import TaskSupply
+from daemon.registry.registry import Registry
+from daemon.serving.control_client import ControlClient
+from learners.adapters import AdapterStore
+from learners.provenance import Provenance
+from streams.events import Task
+from streams.policy.client import PolicyClient
+from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.store.client import StoreClient
+from streams.store.queries.learning import BRANCHING_STATE
+from streams.trust.holdout import Split
+
+ACTOR = "learner"
+
+
+class Phase(StrEnum):
+    """The phases of a cycle."""
+
+    TRAINING = "training"
+    GATE = "gate"
+    OUT_OF_DOMAIN = "out of domain"
+
+
+class Watcher(Protocol):
+    """Is told how a phase advances: `done` of `total` updates or episodes, and a word on it."""
+
+    def __call__(self, phase: Phase, done: int, total: int, note: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The clients, stores and tasks of a cycle.
+
+    Made by `open_loop`; the parts are shared by all cycles of a process. Where no environment is set, no task is there
+    and `pool` is not open.
+    """
+
+    settings: Settings
+    base: Path
+    registry: Registry
+    adapters: AdapterStore
+    store: StoreClient
+    policy: PolicyClient
+    control: ControlClient
+    pool: SandboxPool
+    tasks: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+    out_of_domain: tuple[Task, ...]
+    confirmation: tuple[Task, ...] = ()
+    golden: tuple[Task, ...] = ()
+    # Of what suite and fold the environment generates further tasks; none where this is empty.
+    generated: tuple[str, str] = ("", "")
+    unsolvable: tuple[Task, ...] = ()
+
+    async def branching_state(self) -> tuple[int, int]:
+        """Return the number of states and failed episodes to branch from, and the number branched from."""
+        counts = await self.store.query(BRANCHING_STATE)
+        return counts["asked"][0].as_py(), counts["answered"][0].as_py()
+
+    def supply(self) -> TaskSupply:
+        """The tasks that gates may be given."""
+        return TaskSupply((*self.held_out, *self.confirmation), self.golden, *self.generated)
+
+    def provenance(self) -> Provenance:
+        """Whose data the adapters saw, as their files tell it now."""
+        return Provenance(self.adapters, self.settings.home / "snapshots")
+
+
+@asynccontextmanager
+async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
+    """Connect to the roles that run and list the tasks of the gate.
+
+    Raises `ConfigurationError` when the domain's environment cannot be played, or recorded states are to judge without
+    a canary.
+    """
+    domain = settings.domain
+    check_canary(settings)
+    async with (
+        StoreClient(settings.store_url) as store,
+        PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
+        ControlClient(settings.control_url) as control,
+        AsyncExitStack() as opened,
+    ):
+        pool = sandbox_pool(domain.environment, settings.branching, size=1)
+        found, golden = DomainTasks("", (), ()), tuple[Task, ...]()
+        if domain.environment:
+            await opened.enter_async_context(pool)
+            found = await domain_tasks(domain, pool)
+            golden = await golden_tasks(found, domain, settings.gate.golden.tasks, pool)
+            settings = settings.model_copy(update={"holdout": await asyncio.to_thread(holdout_of, settings)})
+        yield Loop(
+            settings=settings,
+            base=base,
+            registry=Registry(settings.home),
+            adapters=AdapterStore(settings.home / "adapters"),
+            store=store,
+            policy=policy,
+            control=control,
+            pool=pool,
+            tasks=found.tasks,
+            held_out=found.held_out(settings.holdout),
+            # Gates never train on the other fold, but the same rule keeps its tasks as fresh as the others'.
+            out_of_domain=tuple(
+                task for task in found.out_of_domain if settings.holdout.split(task.task_id) is not Split.TRAIN
+            )[: domain.out_of_domain_tasks],
+            confirmation=found.held_out(settings.holdout, Split.CONFIRMATION),
+            golden=golden,
+            generated=(found.suite, domain.fold) if found.generates else ("", ""),
+            unsolvable=found.unsolvable,
+        )

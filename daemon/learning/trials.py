@@ -1,0 +1,208 @@
+"""A candidate's trial: what its gates judge from, their verdict on record, and what follows from it."""
+
+import time
+from dataclasses import replace
+
+import structlog
+
+from daemon.config import Settings
+from daemon.learning.anchor import served_anchor
+from daemon.learning.loop import ACTOR, Loop, Phase, Watcher
+from daemon.learning.measured import flips_so_far
+from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name
+from daemon.registry.approval import state_after
+from daemon.registry.audit import AuditEntry
+from daemon.registry.ledger import reserve
+from daemon.registry.lifecycle import State
+from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
+from daemon.registry.task_uses import TaskUses
+from evaluation.arena import Arena
+from evaluation.gates.gate import Competitor, Evidence
+from evaluation.gates.improvement import expected_of
+from evaluation.gates.recorded import RECORDED
+from evaluation.gates.registry import load_gates
+from evaluation.report import Comparison, GateReport
+from evaluation.rollout_log import RolloutLog, rollouts_path
+from evaluation.rollouts import Played, paired
+from evaluation.trial import hold_trial
+from learners.canaries import Canary
+from learners.held_out_states import RecordedState, read_held_out_states
+from streams.environments.harness import ChatHarness
+from streams.errors import RatchetError
+from streams.runtime.crash_points import CrashPoint, reach
+
+log = structlog.get_logger()
+
+OUT_OF_DOMAIN = "out_of_domain"
+"""The name under which the tasks of the other fold are recorded, beside those of gates."""
+
+# These play tasks, or judge what was played.
+_IN_SANDBOXES = ("improvement", "sentinels", "no_forgetting", "golden", "slices")
+
+
+async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
+    """Hold the trial of `candidate`, write its report, record the cycle, and promote it if it won and may.
+
+    A trial that was broken off is resumed: what its record has is not played again. `began` is when the cycle did, on
+    the monotonic clock.
+    """
+    registry = loop.registry
+    reach(CrashPoint.TRIAL_BEFORE)
+    registry.enter(candidate, State.EVALUATING, ACTOR, "to be played on held-out tasks")
+    reach(CrashPoint.TRIAL_AFTER)
+    status = await loop.control.status()
+    if status.served is None:
+        raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
+    # What is played after this has its alpha in the log.
+    reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
+    name = registry.name(candidate, ACTOR, "to be evaluated")
+    await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
+    try:
+        champion, itself = Competitor(status.champion, status.served), Competitor(candidate, name)
+        served = (Competitor(BASE, BASE), champion, itself)
+        async with served_anchor(registry, loop.adapters, loop.policy, served, ACTOR) as anchor:
+            report = await _hold_trial(loop, champion, itself, anchor, reserved, watch)
+    finally:
+        await loop.policy.unload_adapter(name)
+    report.write(loop.adapters.folder(candidate))
+    return await conclude(loop, candidate, status.champion, report, began)
+
+
+async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport, began: float) -> CycleReport:
+    """Record what the trial against `champion` found, and promote `candidate` if it won and no person is to be asked.
+
+    A candidate that won against a champion that does not serve any more has proved nothing about the one that does.
+    """
+    registry = loop.registry
+    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval)
+    if state is State.APPROVED and registry.refs().champion != champion:
+        state = State.INCONCLUSIVE
+        reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."
+    reach(CrashPoint.VERDICT_BEFORE)
+    verdict = registry.enter(candidate, state, ACTOR, reason, against=champion)
+    reach(CrashPoint.VERDICT_AFTER)
+    return await announce(loop, verdict, report, began)
+
+
+async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: float) -> CycleReport:
+    """Record the cycle that ended with the entry `verdict`, and promote the candidate if that approves it.
+
+    A cycle that is recorded already is not recorded again.
+    """
+    told = [entry for entry in loop.registry.audit.read() if entry.cycle is not None]
+    later = [entry.cycle for entry in told if entry.subject == verdict.subject and entry.sequence > verdict.sequence]
+    cycle = later[0] if later else None
+    if cycle is None:
+        cycle = CycleReport(
+            cycle=len(told) + 1,
+            adapter=verdict.subject,
+            champion=verdict.against or loop.registry.refs().champion,
+            verdict=report.verdict,
+            reason=verdict.reason,
+            champion_success=report.held_out.champion.success if report.held_out else None,
+            candidate_success=report.held_out.candidate.success if report.held_out else None,
+            tasks=report.held_out.candidate.tasks if report.held_out else 0,
+            gates=report.gates,
+            seconds=time.monotonic() - began,
+        )
+        await loop.control.record_cycle(cycle)
+        reach(CrashPoint.CYCLE_AFTER)
+    log.info("verdict", adapter=cycle.adapter, verdict=report.verdict.value, state=verdict.state, reason=verdict.reason)
+    if verdict.state is State.APPROVED:
+        await loop.control.promote(PromoteRequest(digest=cycle.adapter, reason=verdict.reason, actor=ACTOR))
+    if verdict.state is State.HELD:
+        remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
+        log.warning("a candidate waits for a person", adapter=cycle.adapter, reason=verdict.reason, remedy=remedy)
+    return cycle
+
+
+async def _hold_trial(
+    loop: Loop,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
+) -> GateReport:
+    with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
+        plays = bool(loop.settings.domain.environment)
+        harness = (await loop.pool.describe()).harness if plays else ChatHarness()
+        arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
+        try:
+            return await _played(loop, arena, champion, candidate, anchor, reserved, watch)
+        finally:
+            # The next trial's sides begin in processes that nobody has used.
+            await loop.pool.end_groups()
+
+
+async def _played(
+    loop: Loop,
+    arena: Arena,
+    champion: Competitor,
+    candidate: Competitor,
+    anchor: Competitor,
+    reserved: Reservation,
+    watch: Watcher,
+) -> GateReport:
+    settings = loop.settings.gate
+    gates = gate_names(loop.settings)
+    recorded: tuple[RecordedState, ...] = ()
+    if RECORDED in gates:
+        recorded = await read_held_out_states(
+            loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
+        )
+    results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
+    tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
+    evidence = Evidence(
+        arena=arena,
+        candidate=candidate,
+        champion=champion,
+        anchor=anchor,
+        base=Competitor(BASE, BASE),
+        tasks=replace(tasks, unsolvable=loop.unsolvable),
+        alpha=reserved.alpha,
+        holdout=loop.settings.holdout,
+        progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        canaries=planted_canaries(loop, candidate.adapter),
+        recorded=recorded,
+        canary_share=loop.settings.serving.canary.share,
+        expected=expected_of(results),
+        labels=await labels_of(tasks.selection, loop.store, loop.settings.holdout),
+    )
+    # What is begun is used up, whatever comes of it.
+    count = counting(TaskUses(loop.settings.home), trial_name(loop.registry, candidate.adapter), evidence)
+    evidence.arena = replace(evidence.arena, before_play=count)
+    verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
+    other = await _out_of_domain(loop, evidence, watch)
+    return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
+
+
+def gate_names(settings: Settings) -> tuple[str, ...]:
+    """The gates of a trial. Without a sandbox `recorded` stands for `improvement`, and those that play are left out."""
+    gates = settings.gate.gates
+    if settings.domain.environment:
+        return gates
+    others = tuple(name for name in gates if name not in (*_IN_SANDBOXES, RECORDED))
+    return (RECORDED, *others)
+
+
+def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
+    """Those that were planted in the snapshots of `adapter` and of its ancestors, each once."""
+    line = loop.provenance().lineage(adapter)
+    planted = [canary for one in line if one.manifest is not None for canary in one.manifest.snapshot.canaries]
+    return tuple(dict.fromkeys(planted))
+
+
+async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:
+    """Both sides on the other fold; None where it has no tasks."""
+    tasks, played = loop.out_of_domain, list[Played]()
+    if not tasks:
+        return None
+    arena = evidence.arena.for_gate(OUT_OF_DOMAIN, evidence.adapters())
+    for side, competitor in enumerate((evidence.champion, evidence.candidate)):
+
+        def report(done: int, total: int, before: int = side * len(tasks)) -> None:
+            watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, "episodes")
+
+        played.append(await arena.play(tasks, competitor.served, report))
+    return Comparison.of(evidence.champion.served, evidence.candidate.served, paired(tasks, *played))
