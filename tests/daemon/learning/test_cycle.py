@@ -87,7 +87,13 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
         tmp_path,
         learner=QUICK,
         # It has ten selection tasks and four for confirmation.
-        gate=GateSettings(min_tasks=8, spending="constant", no_forgetting=NoForgettingSettings(min_tasks=4)),
+        gate=GateSettings(
+            # One word solves every task, which is what sentinels look for.
+            gates=("improvement", "no_forgetting", "golden", "slices"),
+            min_tasks=8,
+            spending="constant",
+            no_forgetting=NoForgettingSettings(min_tasks=4),
+        ),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
     )
     async with (
