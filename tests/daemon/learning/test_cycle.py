@@ -90,6 +90,8 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
         # It has ten selection tasks, which are no proof at the first alpha of many gates, and four for confirmation.
         # The tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
         gate=GateSettings(
+            # One word solves every task, which is what sentinels look for.
+            gates=("improvement", "no_forgetting", "golden", "slices", "collapse", "memorisation"),
             min_tasks=8,
             spending="constant",
             no_forgetting=NoForgettingSettings(min_tasks=4),
