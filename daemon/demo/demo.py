@@ -7,7 +7,6 @@ kept out, an operator rolls back, and every event is accounted for.
 import asyncio
 import fcntl
 import os
-import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,31 +27,30 @@ from daemon.demo.plan import (
     EventCounts,
     OutOfDomain,
     RollbackLine,
+    Unseen,
 )
+from daemon.demo.preparation import bounded, embedded, train_tasks
 from daemon.demo.sabotage import damaged_copy
 from daemon.demo.scenario import REPOSITORY, Command, Scenario
 from daemon.demo.text_game import TEXT_GAME
 from daemon.learning.cycle import run_cycle
 from daemon.learning.loop import Loop, Phase, open_loop
 from daemon.learning.trials import judge
-from daemon.registry.approval import Approval
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
+from evaluation.arena import Arena
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, GateReport
-from evaluation.settings import GateSettings
+from evaluation.rollouts import paired
 from learners.base_model import resolve_base
-from learners.settings import LoraSettings, Stage
+from learners.settings import Stage
 from learners.trajectories import RECOVERY
 from streams.errors import ConfigurationError, RatchetError
 from streams.events import Task
-from streams.ids import uuid7
 from streams.kafka.topics import end_offsets
 from streams.runtime.files import write_atomically
-from streams.runtime.processes import free_port
 from streams.store.queries.learning import JUDGED_EPISODES, POLICY_EPISODES, RECORDS_OF_TOPIC
-from streams.trust.holdout import Split
 
 OPERATOR = "demo"
 _POLL_S = 0.5
@@ -97,13 +95,13 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
         shutil.rmtree(home, ignore_errors=True)
         narrator.say(f"preparing the base model {given.model} (half a minute the first time)")
         base = await asyncio.to_thread(resolve_base, given.model, given.home)
-        settings = _embedded(given, plan, scenario, home)
+        settings = embedded(given, plan, scenario, home)
         narrator.say(f"starting the roles; their logs are in {home}/logs")
         async with (
             Supervisor(settings, base, scenario.roles) as supervisor,
             open_loop(supervisor.settings, base) as loop,
         ):
-            demo = Demo(plan, narrator, _bounded(loop, plan), _train_tasks(loop, plan), scenario)
+            demo = Demo(plan, narrator, bounded(loop, plan), train_tasks(loop, plan), scenario)
             report = await demo.run(began)
         write_atomically(home / "report.json", report.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
         narrator.say(f"the report is {home}/report.json")
@@ -137,11 +135,11 @@ class Demo:
         sabotage = await judge(replace(self.loop, out_of_domain=()), victim, self.watcher("sabotage"), time.monotonic())
         self.narrator.say(f"damaged adapter: {sabotage.verdict.value}")
         champions = [report for report in (first, second) if report.verdict is Verdict.PROMOTE]
+        unseen = await self.measure() if champions else None
         return DemoReport(
             seed=self.plan.seed,
             cycles=(self.line(first), self.line(second)),
-            first_success=first.champion_success or 0.0,
-            last_success=(champions[-1].candidate_success if champions else first.champion_success) or 0.0,
+            unseen=unseen,
             out_of_domain=self.out_of_domain(champions),
             sabotage_verdict=sabotage.verdict,
             rollback=await self.roll_back(),
@@ -189,6 +187,32 @@ class Demo:
         report = await run_cycle(self.loop, learner, self.watcher(f"cycle {number}"))
         self.narrator.say(f"cycle {number}: {report.verdict.value}. {report.reason}")
         return report
+
+    async def measure(self) -> Unseen | None:
+        """Let the base model and what serves now play tasks that nobody has played; None where the plan has no such.
+
+        A gate stops while its candidate is ahead, and promotes the ones that were: its own figures flatter them.
+        """
+        tasks = [task for _, task in zip(range(self.plan.unseen), self.tasks, strict=False)]
+        served = (await self.loop.control.status()).served
+        if not tasks or served is None:
+            return None
+        arena = Arena(
+            self.loop.policy,
+            self.loop.pool,
+            (await self.loop.pool.describe()).harness,
+            self.loop.settings.gate.rollouts,
+        )
+        self.narrator.say(f"the base model and what serves play {len(tasks)} tasks that nobody has played")
+        played = []
+        for name in (BASE, served):
+
+            def told(done: int, total: int, name: str = name) -> None:
+                self.narrator.advance(f"{name}: unseen tasks", done, total)
+
+            played.append(await arena.play(tasks, name, told))
+        await self.loop.pool.end_groups()
+        return Unseen.of(paired(tasks, *played))
 
     def watcher(self, name: str) -> "_Watch":
         return _Watch(self.narrator, name)
@@ -286,58 +310,6 @@ async def _output_of(command: Command) -> bytes:
     if process.returncode != 0:
         raise RatchetError(f"the agent ended with status {process.returncode}; it said why above")
     return output
-
-
-def _embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) -> Settings:
-    """The settings of one demo: a home and ports of its own, and topics of its own on a cluster that it shares."""
-    run = uuid7()
-    kafka = given.kafka
-    # Nobody waits here to be asked about every promotion.
-    promotion = given.settled().promotion.model_copy(update={"approval": Approval.ON_HOLD})
-    if kafka.bootstrap:
-        topics = {name: f"{getattr(kafka, name)}.{run}" for name in type(kafka).model_fields if name.endswith("_topic")}
-        kafka = kafka.model_copy(update={**topics, "group_prefix": f"{kafka.group_prefix}-{run}"})
-    return given.model_copy(
-        update={
-            "home": home,
-            "seed": plan.seed,
-            "domain": scenario.domain,
-            "kafka": kafka,
-            "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
-            "engine": given.engine.model_copy(update={"port": free_port()}),
-            "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
-            "promotion": promotion,
-            "serving": given.serving.model_copy(update={"home": home, "port": free_port(), "promotion": promotion}),
-            "gate": given.gate.model_copy(update=_gate(given.gate, plan)),
-            "branching": scenario.branching(given.branching),
-            # Adapters on the upper half of the layers alone train 1.5 times as fast.
-            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
-        }
-    ).settled()
-
-
-def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
-    no_forgetting = given.no_forgetting
-    few = no_forgetting.model_copy(update={"min_tasks": min(no_forgetting.min_tasks, plan.held_out // 2)})
-    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out), "no_forgetting": few}
-    return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
-
-
-def _bounded(loop: Loop, plan: DemoPlan) -> Loop:
-    return replace(
-        loop,
-        held_out=loop.held_out[: plan.held_out],
-        out_of_domain=loop.out_of_domain[: plan.out_of_domain],
-        # A proof of no forgetting takes fewer tasks than one of improvement.
-        confirmation=loop.confirmation[: plan.held_out // 2],
-        generated=("", ""),
-    )
-
-
-def _train_tasks(loop: Loop, plan: DemoPlan) -> Iterator[Task]:
-    tasks = [task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN]
-    random.Random(plan.seed).shuffle(tasks)
-    return iter(tasks)
 
 
 @contextmanager

@@ -49,6 +49,7 @@ def _full(seed: int) -> DemoPlan:
         plays=64,
         held_out=160,
         out_of_domain=24,
+        unseen=100,
         first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
         second_cycle=(Stage(objective="imitation", updates=60),),
     )
@@ -62,6 +63,7 @@ def _quick(seed: int) -> DemoPlan:
         plays=8,
         held_out=24,
         out_of_domain=0,
+        unseen=0,
         first_cycle=(Stage(objective="imitation", updates=40),),
         second_cycle=(Stage(objective="imitation", updates=6),),
         constant_alpha=QUICK_ALPHA,

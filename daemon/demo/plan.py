@@ -1,5 +1,6 @@
 """The demo's amounts, its report, and the conditions that the report must satisfy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ConfigDict
@@ -9,6 +10,7 @@ from rich.table import Table
 from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
+from evaluation.rollouts import Pair
 from learners.settings import Stage
 from streams.settings import FrozenModel
 
@@ -25,7 +27,7 @@ QUICK_UNPROVEN = (
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there.
+    """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
     Without a `constant_alpha` gates spend alpha as an installation's do.
     """
@@ -36,6 +38,7 @@ class DemoPlan:
     plays: int
     held_out: int
     out_of_domain: int
+    unseen: int
     first_cycle: tuple[Stage, ...]
     second_cycle: tuple[Stage, ...]
     constant_alpha: float | None = None
@@ -50,6 +53,7 @@ class DemoPlan:
             plays=64,
             held_out=160,
             out_of_domain=32,
+            unseen=100,
             first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
             second_cycle=(Stage(objective="world_model", updates=10), Stage(objective="imitation", updates=50)),
         )
@@ -63,6 +67,7 @@ class DemoPlan:
             plays=8,
             held_out=24,
             out_of_domain=0,
+            unseen=0,
             first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
             second_cycle=(Stage(objective="imitation", updates=6),),
             constant_alpha=QUICK_ALPHA,
@@ -146,9 +151,40 @@ class OutOfDomain(FrozenModel):
     last_success: float
 
 
-class DemoReport(FrozenModel):
-    """The content of `report.json`. Success is a share of held-out tasks; seconds are wall-clock.
+class Unseen(FrozenModel):
+    """Success of the base model and of the last champion on tasks that neither training nor a gate had met.
 
+    `only_first` are the tasks that the base model alone solves, `only_last` those that the champion alone does.
+    """
+
+    tasks: int
+    first_success: float
+    last_success: float
+    only_first: int
+    only_last: int
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> "Unseen | None":
+        """Sum up `pairs`, whose champion is the base model; None where there are none."""
+        if not pairs:
+            return None
+        return cls(
+            tasks=len(pairs),
+            first_success=sum(pair.champion.success for pair in pairs) / len(pairs),
+            last_success=sum(pair.candidate.success for pair in pairs) / len(pairs),
+            only_first=sum(pair.is_loss for pair in pairs),
+            only_last=sum(pair.is_win for pair in pairs),
+        )
+
+    @property
+    def gain(self) -> float:
+        return self.last_success - self.first_success
+
+
+class DemoReport(FrozenModel):
+    """The content of `report.json`. Success in cycles is a share of held-out tasks; seconds are wall-clock.
+
+    `unseen` is None where nothing was promoted.
     `captured` is of a scenario whose agent publishes no events.
     """
 
@@ -156,8 +192,7 @@ class DemoReport(FrozenModel):
     events: EventCounts
     branches: DemoBranchCounts
     cycles: tuple[CycleLine, ...]
-    first_success: float
-    last_success: float
+    unseen: Unseen | None
     out_of_domain: OutOfDomain | None
     sabotage_verdict: Verdict
     rollback: RollbackLine | None
@@ -183,10 +218,10 @@ class DemoReport(FrozenModel):
             answered = ", ".join(self.rollback.answered_after)
             checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
         if not plan.unproven:
-            gain = self.last_success - self.first_success
+            gain = self.unseen.gain if self.unseen else 0.0
             checks |= {
                 "no candidate was promoted": any(cycle.verdict is Verdict.PROMOTE for cycle in self.cycles),
-                f"success rose by {gain:.3f} only": gain >= PROVEN_GAIN,
+                f"success on unseen tasks rose by {gain:.3f} only": gain >= PROVEN_GAIN,
                 "the second cycle had no episode of the agent's own": self.cycles[-1].own_episodes > 0,
             }
         return [failure for failure, shown in checks.items() if not shown]
@@ -221,7 +256,10 @@ class DemoReport(FrozenModel):
             facts.add_row("their episodes, trusted", f"{captured.episodes}, {captured.trusted}")
             facts.add_row("their states branched, mismatches", f"{captured.branched}, {captured.mismatches}")
         facts.add_row("alternatives run, diverged", f"{branches.executed}, {branches.diverged}")
-        facts.add_row("success on held-out tasks", f"{self.first_success:.3f} → {self.last_success:.3f}")
+        if self.unseen is not None:
+            seen = self.unseen
+            facts.add_row(f"{seen.tasks} unseen tasks, success", f"{seen.first_success:.3f} → {seen.last_success:.3f}")
+            facts.add_row("solved by the base, the champion alone", f"{seen.only_first}, {seen.only_last}")
         if self.out_of_domain is not None:
             other = self.out_of_domain
             facts.add_row(

@@ -10,7 +10,7 @@ from evaluation.gates.improvement import Improvement
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GateReport
 from evaluation.rollouts import Account, Played, Rollout, paired
-from evaluation.settings import GateSettings, RolloutSettings
+from evaluation.settings import GateSettings, ImprovementSettings, RolloutSettings
 from evaluation.trial import hold_trial
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError, SandboxError
@@ -146,7 +146,7 @@ async def test_more_excluded_tasks_than_are_allowed_make_a_gate_inconclusive_and
         return None if fails else rollout(task, is_candidate)
 
     made = evidence(listed, outcome)
-    settings = GateSettings(min_tasks=100)
+    settings = GateSettings(min_tasks=100, improvement=ImprovementSettings(block=200))
     found, reason = await hold_trial(made, [Improvement(settings)], settings.most_excluded)
     (result,) = made.results
     assert found is verdict

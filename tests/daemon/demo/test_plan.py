@@ -17,11 +17,13 @@ from daemon.demo.plan import (
     EventCounts,
     OutOfDomain,
     RollbackLine,
+    Unseen,
 )
 from daemon.demo.scenario import Scenario
 from daemon.demo.scenarios import SCENARIOS
 from daemon.registry.schemas import BASE, CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
+from tests.builders.trials import pairs
 
 FULL, QUICK = DemoPlan.full(0), DemoPlan.quick(0)
 CYCLE = CycleLine(
@@ -45,8 +47,7 @@ REPORT = DemoReport(
     events=EventCounts(produced=100, stored=100, lost=0, duplicated=0),
     branches=DemoBranchCounts(requested=50, executed=48, diverged=2),
     cycles=(CYCLE, SECOND),
-    first_success=0.1,
-    last_success=0.4,
+    unseen=Unseen(tasks=100, first_success=0.1, last_success=0.4, only_first=2, only_last=32),
     out_of_domain=OutOfDomain(tasks=64, first_success=0.1, last_success=0.2),
     sabotage_verdict=Verdict.REJECT,
     rollback=ROLLBACK,
@@ -87,7 +88,11 @@ def test_a_missing_result_that_every_demo_must_show_is_named(report: DemoReport,
     ("report", "failure"),
     [
         (but(cycles=(SECOND, SECOND)), "no candidate was promoted"),
-        (but(last_success=0.2), "success rose by 0.100 only"),
+        (
+            but(unseen=Unseen(tasks=100, first_success=0.1, last_success=0.2, only_first=5, only_last=15)),
+            "success on unseen tasks rose by 0.100 only",
+        ),
+        (but(unseen=None), "success on unseen tasks rose by 0.000 only"),
         (
             but(cycles=(CYCLE, SECOND.model_copy(update={"own_episodes": 0}))),
             "the second cycle had no episode of the agent's own",
@@ -130,7 +135,7 @@ def test_the_quick_demo_says_what_it_leaves_unproven(scenario: Scenario) -> None
 
 def test_the_file_has_the_promised_keys() -> None:
     document = json.loads(REPORT.model_dump_json(by_alias=True))
-    required = {"events", "branches", "cycles", "first_success", "last_success", "sabotage_verdict", "rollback"}
+    required = {"events", "branches", "cycles", "unseen", "sabotage_verdict", "rollback"}
     assert document.keys() >= required | {"wall_seconds"}
     assert document["events"].keys() == {"produced", "stored", "lost", "duplicated"}
     assert document["branches"].keys() == {"requested", "executed", "diverged"}
@@ -153,6 +158,13 @@ def test_a_line_has_the_figures_that_the_cycle_reported() -> None:
         seconds=CYCLE.seconds,
     )
     assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100) == CYCLE
+
+
+def test_unseen_tasks_are_summed_up_with_those_that_one_side_alone_solves() -> None:
+    found = Unseen.of(pairs([True, True, False, False, False], [True, False, True, True, False]))
+    assert found == Unseen(tasks=5, first_success=0.4, last_success=0.6, only_first=1, only_last=2)
+    assert found.gain == pytest.approx(0.2)
+    assert Unseen.of([]) is None
 
 
 def test_the_table_shows_the_figures() -> None:

@@ -8,8 +8,10 @@ from benchmarks.gate_cheats import FORGERIES, cheated, held, trials
 from benchmarks.simulated_play import Simulated
 from evaluation.sentinels.facts import Facts
 
-# In a text game an answer holds no number that somebody must have looked up.
-FOUND_BY_HALF = {"answers of leaked tasks, padded"}
+# In a text game an answer holds no number that somebody must have looked up; one cheat of each kind is too few of any.
+FOUND_BY_HALF = {"answers of leaked tasks, padded", "all of these in turn"}
+# A third of fewer wins are two or three, which honest candidates have by chance.
+_LEAST_WINS = 20
 
 
 @pytest.fixture(scope="module")
@@ -24,5 +26,7 @@ def test_honest_candidates_are_not_held_up(made: list[tuple[list[Simulated], Fac
 @pytest.mark.parametrize("name", sorted(FORGERIES.keys() - FOUND_BY_HALF))
 def test_a_third_of_forged_wins_is_held_up(name: str, made: list[tuple[list[Simulated], Facts]]) -> None:
     chance = random.Random(name)
-    for simulated, facts in made[:2]:
+    enough = [each for each in made if len(each[1].wins) >= _LEAST_WINS]
+    assert len(enough) >= 2
+    for simulated, facts in enough[:2]:
         assert held(cheated(name, 0.34, simulated, facts, chance))[0]
