@@ -24,9 +24,22 @@ from streams.runtime.files import sync_folder
 from streams.settings import FrozenModel
 
 
-def rollouts_path(home: Path, adapter: str) -> Path:
-    """The record of the trial of the candidate `adapter`. The folders of adapters themselves never change."""
-    return home / "trials" / adapter / "rollouts.jsonl"
+def rollouts_path(home: Path, adapter: str, trial: int) -> Path:
+    """The record of the trial of that number, from 1, that the candidate `adapter` was in.
+
+    The folders of adapters themselves never change. A candidate that is on trial again is played again.
+    """
+    return home / "trials" / f"{adapter}-{trial}" / "rollouts.jsonl"
+
+
+def newest_rollouts(home: Path, adapter: str) -> Path:
+    """The record of the last trial of `adapter`; that of the first where there was none."""
+    found = (home / "trials").glob(f"{adapter}-*/rollouts.jsonl")
+    return max(found, key=_trial, default=rollouts_path(home, adapter, 1))
+
+
+def _trial(record: Path) -> int:
+    return int(record.parent.name.rpartition("-")[2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from daemon.registry.schemas import BASE, Digest
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.matches import Match, Result, matches
 from evaluation.report import GATE_FILE, GateReport
-from evaluation.rollout_log import Entry, read_rollouts, rollouts_path
+from evaluation.rollout_log import Entry, newest_rollouts, read_rollouts
 from learners.adapters import AdapterStore
 from streams.errors import GateError
 from streams.messages import Message, same_message
@@ -60,7 +60,7 @@ def show_gate(
     home = Settings.load(config).home
     registry = Registry(home)
     digest = find(adapter, registry, AdapterStore(home / "adapters"))
-    found = tuple(matches(read_rollouts(rollouts_path(home, digest)), digest))
+    found = tuple(matches(read_rollouts(newest_rollouts(home, digest)), digest))
     wanted = {*([Result.LOSS] if losses else []), *([Result.WIN] if wins else [])}
     chosen = tuple(
         match for match in found if match.result in wanted or (task is not None and match.task.task_id.startswith(task))

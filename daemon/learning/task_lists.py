@@ -63,10 +63,14 @@ class TaskSupply:
         return tuple(found)
 
 
+def trial_number(registry: Registry, adapter: str) -> int:
+    """The number of the trial that `adapter` is in, from 1, the same until it ends."""
+    return 1 + sum(entry.action is Action.CYCLE and entry.subject == adapter for entry in registry.audit.read())
+
+
 def trial_name(registry: Registry, adapter: str) -> str:
-    """The name of the trial that `adapter` is in, the same until it ends: its digest and the number of its trials."""
-    ended = sum(entry.action is Action.CYCLE and entry.subject == adapter for entry in registry.audit.read())
-    return f"{adapter}-{ended + 1}"
+    """The name of the trial that `adapter` is in, the same until it ends: its digest and the number."""
+    return f"{adapter}-{trial_number(registry, adapter)}"
 
 
 async def drawn_lists(

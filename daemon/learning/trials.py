@@ -9,7 +9,7 @@ from daemon.config import Settings
 from daemon.learning.anchor import served_anchor
 from daemon.learning.loop import ACTOR, Loop, Phase, Watcher
 from daemon.learning.measured import flips_so_far
-from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name
+from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name, trial_number
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
 from daemon.registry.ledger import reserve
@@ -124,7 +124,8 @@ async def _hold_trial(
     reserved: Reservation,
     watch: Watcher,
 ) -> GateReport:
-    with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter)) as record:
+    number = trial_number(loop.registry, candidate.adapter)
+    with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter, number)) as record:
         plays = bool(loop.settings.domain.environment)
         harness = (await loop.pool.describe()).harness if plays else ChatHarness()
         arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)

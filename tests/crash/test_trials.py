@@ -98,7 +98,7 @@ class Home:
 
     @property
     def recorded(self) -> tuple[Entry, ...]:
-        return read_rollouts(rollouts_path(self.folder, self.candidate))
+        return read_rollouts(rollouts_path(self.folder, self.candidate, 1))
 
     def played(self) -> dict[tuple[bool, str], Rollout | None]:
         """What is recorded of the candidate and of the champion, by the tasks."""

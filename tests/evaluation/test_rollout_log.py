@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.arena import Arena
 from evaluation.matches import Result, matches
-from evaluation.rollout_log import Entry, Key, RolloutLog, read_rollouts, rollouts_path
+from evaluation.rollout_log import Entry, Key, RolloutLog, newest_rollouts, read_rollouts, rollouts_path
 from evaluation.rollouts import Exclusion
 from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
@@ -31,7 +31,7 @@ async def test_what_is_recorded_is_not_played_again_under_any_served_name_but_an
     tmp_path: Path,
 ) -> None:
     listed = [Task(environment="faulty_sound", task_id=f"walk/train/{place}") for place in range(3, 7)]
-    path = rollouts_path(tmp_path, "a" * 64)
+    path = rollouts_path(tmp_path, "a" * 64, 1)
     server = ScriptedServer(lambda model, first, turn: 500 if "at 4." in first else "look")
     async with SandboxPool("faulty_sound") as pool:
         with server.running() as address:
@@ -62,7 +62,7 @@ async def test_what_is_recorded_is_not_played_again_under_any_served_name_but_an
 
 
 def test_a_torn_line_is_removed_a_damaged_one_is_an_error_and_one_process_writes_at_a_time(tmp_path: Path) -> None:
-    path = rollouts_path(tmp_path, "a" * 64)
+    path = rollouts_path(tmp_path, "a" * 64, 1)
     lines = [entry(task, "a" * 64, True) for task in tasks(3)]
     with RolloutLog(path) as record:
         for line in lines:
@@ -101,3 +101,11 @@ def test_matches_say_who_won_and_what_one_side_could_not_play() -> None:
         ("no_forgetting", Result.UNPAIRED),
     ]
     assert {match.other for match in found} == {champion, "base"}
+
+
+def test_the_newest_record_is_that_of_the_last_trial_of_this_adapter(tmp_path: Path) -> None:
+    assert newest_rollouts(tmp_path, "a" * 64) == rollouts_path(tmp_path, "a" * 64, 1)
+    for adapter, trial in (("a" * 64, 2), ("a" * 64, 9), ("a" * 64, 10), ("b" * 64, 11)):
+        with RolloutLog(rollouts_path(tmp_path, adapter, trial)) as record:
+            record.append(entry(tasks(1)[0], adapter, True))
+    assert newest_rollouts(tmp_path, "a" * 64) == rollouts_path(tmp_path, "a" * 64, 10)

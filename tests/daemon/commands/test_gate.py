@@ -53,7 +53,7 @@ def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (CHAMPION.adapter, BROKEN): played(BROKEN, True, assistant("Done.")),
         (digest, BROKEN): Exclusion(BROKEN, "the sandbox died"),
     }
-    with RolloutLog(rollouts_path(tmp_path, digest)) as record:
+    with RolloutLog(rollouts_path(tmp_path, digest, 1)) as record:
         for (adapter, task), outcome in sides.items():
             record.append(Entry.of(Key("improvement", adapter, task, 0, "c"), adapter, outcome))
     made = evidence()
@@ -102,7 +102,7 @@ def test_a_task_that_was_not_played_and_an_adapter_that_is_not_known_are_errors(
 
 def test_a_score_that_is_not_a_number_is_shown_as_it_is(candidate: str, tmp_path: Path) -> None:
     odd = replace(played(WON, True, assistant("Cheat.")), score=float("nan"))
-    with RolloutLog(rollouts_path(tmp_path, candidate)) as record:
+    with RolloutLog(rollouts_path(tmp_path, candidate, 1)) as record:
         record.append(Entry.of(Key("golden", candidate, WON, 0, "c"), candidate, odd))
     assert "score nan" in show(candidate, "--task", WON.task_id).stdout
     shown = json.loads(show(candidate, "--task", WON.task_id, "--json").stdout.splitlines()[-1])
