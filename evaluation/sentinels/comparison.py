@@ -56,8 +56,9 @@ def paired_difference(
     >>> def pair(n):
     ...     played = Rollout(str(n), True, 1.0, 4, 0, ())
     ...     return Pair(Task(environment="x", task_id=str(n)), played, played)
-    >>> paired_difference([pair(n) for n in range(4)], [(1, 4), (0, 4), (1, 4), (0, 4)], [(0, 4)] * 4)
-    Difference(candidate=0.125, champion=0.0, z=1.7320508075688772)
+    >>> found = paired_difference([pair(n) for n in range(4)], [(1, 4), (0, 4), (1, 4), (0, 4)], [(0, 4)] * 4)
+    >>> found.increase, round(found.z, 3)
+    (0.125, 1.732)
     """
     families: dict[str, list[float]] = {}
     for pair, own, other in zip(pairs, candidate, champion, strict=True):
