@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field
 
 from evaluation.gates.gate import TaskLists
 from evaluation.settings import TaskListSettings
-from streams.events import VARIANT_MARK, Task
+from streams.events import Task, family
 from streams.settings import FrozenModel
 from streams.trust.holdout import HoldoutSettings, Split
 
@@ -77,11 +77,6 @@ class AccountSummary(FrozenModel):
     uses: dict[str, int] = Field(default={})
     mean_uses: float = 0.0
     most_uses: int = 0
-
-
-def family(task_id: str) -> str:
-    """The name that variants of a task share: who has met one of them has met them all."""
-    return task_id.partition(VARIANT_MARK)[0]
 
 
 @dataclass(frozen=True, slots=True)

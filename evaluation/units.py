@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from evaluation.rollouts import Pair
 from evaluation.settings import Measure
 from streams.errors import GateError
-from streams.events import VARIANT_MARK, Task
+from streams.events import Task, family
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,6 @@ class Unit:
     environment: str
     name: str
     tasks: tuple[Task, ...]
-
-
-def family(task_id: str) -> str:
-    """Return the part of the id that all variants of the task share.
-
-    >>> family("multi_turn/train/17~miss_func")
-    'multi_turn/train/17'
-    """
-    return task_id.partition(VARIANT_MARK)[0]
 
 
 def units_of(tasks: Iterable[Task]) -> tuple[Unit, ...]:

@@ -93,6 +93,15 @@ ReasoningKept: TypeAlias = Annotated[bool, Field(exclude_if=_is_false)]
 VARIANT_MARK = "~"
 
 
+def family(task_id: str) -> str:
+    """The part of the id that all variants of the task share: to have met one of them is to have met them all.
+
+    >>> family("multi_turn/train/17~miss_func")
+    'multi_turn/train/17'
+    """
+    return task_id.partition(VARIANT_MARK)[0]
+
+
 class Task(Record):
     """The task that an episode attempts. `task_id` decides alone whether it is held out of training."""
 

@@ -17,9 +17,9 @@ from daemon.registry.registry import Registry
 from daemon.registry.task_uses import TaskUses, promotions
 from evaluation.gates.gate import Evidence, TaskLists
 from evaluation.settings import TaskListSettings
-from evaluation.task_account import ListName, TrialBegun, draw, family
+from evaluation.task_account import ListName, TrialBegun, draw
 from streams.errors import StoreError
-from streams.events import Task
+from streams.events import Task, family
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.store.queries.learning import LABELS_OF_TASKS

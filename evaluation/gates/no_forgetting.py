@@ -14,7 +14,7 @@ from evaluation.noninferiority import e_value, power, tango_test, tasks_for_powe
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings, NoForgettingSettings
 from evaluation.statistics import mcnemar_exact
-from streams.events import VARIANT_MARK, Task
+from streams.events import Task, family
 
 NO_FORGETTING = "no_forgetting"
 
@@ -158,11 +158,11 @@ class NoForgetting:
 
     def _tasks(self, evidence: Evidence) -> list[Task]:
         """What this trial has not played yet, one task of each family."""
-        played = {_family(pair.task) for pair in evidence.pairs}
+        played = {family(pair.task.task_id) for pair in evidence.pairs}
         tasks: dict[str, Task] = {}
         for task in evidence.tasks.confirmation:
-            if _family(task) not in played:
-                tasks.setdefault(_family(task), task)
+            if family(task.task_id) not in played:
+                tasks.setdefault(family(task.task_id), task)
         return list(tasks.values())[: self._settings.tasks]
 
     def _figures(
@@ -196,10 +196,6 @@ def _references(evidence: Evidence) -> list[_Reference]:
 
 async def _played(arena: Arena, tasks: Sequence[Task], side: Competitor) -> dict[str, Rollout]:
     return {rollout.task_id: rollout for rollout in await arena.play(tasks, side.served)}
-
-
-def _family(task: Task) -> str:
-    return task.task_id.partition(VARIANT_MARK)[0]
 
 
 def _share(rollouts: Sequence[Rollout]) -> float | None:

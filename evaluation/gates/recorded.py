@@ -23,7 +23,7 @@ from streams.environments.harness import canonical
 from streams.environments.tool_calls import calls_of
 from streams.environments.tool_definitions import usable
 from streams.errors import GateError, ToolCallError
-from streams.events import VARIANT_MARK
+from streams.events import family
 from streams.messages import Message, Tools
 from streams.policy.client import PolicyClient, Sampling
 from streams.trust.holdout import Split
@@ -61,8 +61,7 @@ class Signs:
     def of(cls, answers: Sequence[Answered], measure: Callable[[Answer], float]) -> "Signs":
         gains: dict[str, float] = defaultdict(float)
         for one in answers:
-            family = one.task_id.partition(VARIANT_MARK)[0]
-            gains[family] += measure(one.candidate) - measure(one.champion)
+            gains[family(one.task_id)] += measure(one.candidate) - measure(one.champion)
         return cls(sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values()))
 
     @property
@@ -147,7 +146,7 @@ class Recorded:
         states = evidence.recorded[: settings.states]
         if foreign := [one.task_id for one in states if evidence.holdout.split(one.task_id) is Split.TRAIN]:
             raise GateError(f"the recorded states of {foreign[0]!r} belong to training: a gate asks at held-out ones")
-        tasks = {state.task_id.partition(VARIANT_MARK)[0] for state in states}
+        tasks = {family(state.task_id) for state in states}
         if len(tasks) < settings.min_tasks:
             raise GateError(
                 f"{len(tasks)} held-out tasks with trusted episodes are too few for a verdict: the gate asks for "

@@ -14,7 +14,7 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, SlicesSettings
 from evaluation.statistics import holm, mcnemar_exact
-from streams.events import VARIANT_MARK, Task
+from streams.events import VARIANT_MARK, Task, family
 
 SLICES = "slices"
 
@@ -79,7 +79,7 @@ def _families(pairs: Sequence[Pair]) -> tuple[int, int]:
     """Families with more wins than losses, and with more losses: variants of one task are no independent evidence."""
     balance: defaultdict[str, int] = defaultdict(int)
     for pair in pairs:
-        balance[pair.task.task_id.partition(VARIANT_MARK)[0]] += pair.is_win - pair.is_loss
+        balance[family(pair.task.task_id)] += pair.is_win - pair.is_loss
     return sum(each > 0 for each in balance.values()), sum(each < 0 for each in balance.values())
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from scipy.stats import hypergeom, norm
 
 from evaluation.rollouts import Pair
-from streams.events import VARIANT_MARK
+from streams.events import family
 
 Count: TypeAlias = tuple[float, float]
 """A part and its whole, such as the invalid actions of an episode and all of them."""
@@ -62,7 +62,7 @@ def paired_difference(
     """
     families: dict[str, list[float]] = {}
     for pair, own, other in zip(pairs, candidate, champion, strict=True):
-        sums = families.setdefault(pair.task.task_id.partition(VARIANT_MARK)[0], [0.0] * 4)
+        sums = families.setdefault(family(pair.task.task_id), [0.0] * 4)
         for place, value in enumerate((*own, *other)):
             sums[place] += value
     rows = list(families.values())

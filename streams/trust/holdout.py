@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import Field, PrivateAttr, field_serializer
 
-from streams.events import VARIANT_MARK, Identity
+from streams.events import Identity, family
 from streams.settings import FrozenModel
 
 
@@ -64,7 +64,7 @@ class HoldoutSettings(FrozenModel):
         return max(map(self._split_of, self._other_names.get(task_id, (task_id,))), key=list(Split).index)
 
     def _split_of(self, task_id: str) -> Split:
-        group = task_id.partition(VARIANT_MARK)[0]
+        group = family(task_id)
         if group in _groups(self.pinned):
             return Split.SELECTION
         digest = hashlib.blake2b(group.encode(), key=self.key.encode()[:64], digest_size=8).digest()
@@ -84,4 +84,4 @@ class HoldoutSettings(FrozenModel):
 # Not a property that is kept in the settings: a copy with other pinned tasks would keep it.
 @lru_cache(16)
 def _groups(pinned: frozenset[str]) -> frozenset[str]:
-    return frozenset(task_id.partition(VARIANT_MARK)[0] for task_id in pinned)
+    return frozenset(family(task_id) for task_id in pinned)

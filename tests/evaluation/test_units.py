@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.units import family, in_keyed_order, is_graded, unit_results, units_of
+from evaluation.units import in_keyed_order, is_graded, unit_results, units_of
 from streams.errors import GateError
 from tests.builders.trials import pairs, tasks
 
