@@ -4,6 +4,7 @@ import pytest
 
 from evaluation.units import in_keyed_order, is_graded, unit_results, units_of
 from streams.errors import GateError
+from streams.events import family
 from tests.builders.trials import pairs, tasks
 
 
