@@ -1,10 +1,12 @@
 """How the verdicts of several gates become one, and what a gate that fails does to it."""
 
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import ClassVar, cast
 
 import pytest
 
+from evaluation.gates import registry
 from evaluation.gates.gate import Evidence, Gate, TaskLists
 from evaluation.gates.registry import load_gates
 from evaluation.gates.verdict import GateResult, Verdict, combined
@@ -173,3 +175,33 @@ async def test_a_gate_that_asks_a_server_which_is_away_says_nothing_of_the_candi
                 with pytest.raises(PolicyError):
                     await hold_trial(trial, [Asking()])
                 assert trial.results == []
+
+
+class Unlike:
+    """What is no gate: it plays, but cannot judge."""
+
+    name: ClassVar[str] = "mine"
+    plays: ClassVar[bool] = True
+
+    def __init__(self, settings: GateSettings) -> None: ...
+
+
+class Nameless(Judging):
+    def __init__(self, settings: GateSettings) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        (("Unlike",), "AttributeError"),
+        (("Nameless",), "is none: it needs that `name`"),
+        (("Unlike", "Nameless"), "several packages bring one"),
+    ],
+)
+def test_an_entry_point_that_is_no_gate_of_its_name_is_refused(
+    classes: tuple[str, ...], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = EntryPoints(EntryPoint("mine", f"{__name__}:{each}", "ratchet.gates") for each in classes)
+    monkeypatch.setattr(registry, "entry_points", lambda **asked: points)
+    with pytest.raises(ConfigurationError, match=why):
+        load_gates(["mine"], GateSettings())
