@@ -102,7 +102,12 @@ async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str
         raise _unplayable(domain, f"its suite {suite!r} has no fold {fold!r} to play: {error}{remedy}") from error
     if not tasks:
         raise _unplayable(domain, f"the fold {fold!r} of its suite {suite!r} has no tasks{remedy}")
-    return tasks
+    return _distinct(tasks)
+
+
+def _distinct(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """An environment may list a task twice; it counts once."""
+    return tuple({task.task_id: task for task in tasks}.values())
 
 
 async def golden_tasks(
@@ -126,7 +131,7 @@ async def golden_tasks(
 
 async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> tuple[Task, ...]:
     try:
-        return await pool.unsolvable(suite)
+        return _distinct(await pool.unsolvable(suite))
     except SandboxError as error:
         raise _unplayable(domain, f"its suite {suite!r} does not list its unsolvable tasks: {error}") from error
 
