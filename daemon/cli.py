@@ -5,7 +5,6 @@ Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on 
 
 import asyncio
 import contextlib
-import getpass
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,10 +28,10 @@ from daemon.commands.gate import gate
 from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
-from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
 from daemon.commands.why import why
 from daemon.config import Settings
-from daemon.console import Narrator, history_table, print_json, status_table
+from daemon.console import Narrator, history_table, print_json, printable, status_table
 from daemon.demo.demo import run_demo
 from daemon.demo.scenarios import SCENARIOS, ScenarioName
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
@@ -143,7 +142,7 @@ def rollback(
 ) -> None:
     """Let what served before serve again. What is taken back does not return by itself."""
     try:
-        request = RollbackRequest(to=to, reason=reason, actor=getpass.getuser())
+        request = RollbackRequest(to=to, reason=reason, actor=operator_name())
     except ValidationError as error:
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
     change = run_async(_ask(config, lambda control: control.rollback(request)))
@@ -229,7 +228,7 @@ def main() -> None:
     try:
         app()
     except RatchetError as error:
-        typer.echo(f"ratchet: {error}", err=True)
+        typer.echo(f"ratchet: {printable(str(error))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("ratchet: interrupted", err=True)

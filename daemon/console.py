@@ -72,6 +72,20 @@ class Narrator:
         return f"{minutes:02d}:{seconds:02d}"
 
 
+def printable(text: str) -> str:
+    """The text without what would command the terminal."""
+    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
+
+
+def plain(text: str) -> str:
+    r"""Anybody's text as a cell of a table: it neither commands the terminal nor is read as markup.
+
+    >>> plain("lost [/x]\x1b[2J")
+    'lost \\[/x]\\x1b[2J'
+    """
+    return escape(printable(text))
+
+
 def print_json(document: str) -> None:
     """One JSON document on stdout, with nothing around it."""
     sys.stdout.write(document.rstrip() + "\n")
@@ -92,7 +106,7 @@ def status_table(report: StatusReport) -> Table:
     for adapter in report.held:
         table.add_row(f"held {adapter.adapter[:12]}", _held(adapter))
         if adapter.obstacle:
-            table.add_row("", f"cannot be approved: {escape(adapter.obstacle)}")
+            table.add_row("", f"cannot be approved: {plain(adapter.obstacle)}")
     if report.held:
         table.add_row("", "a person decides: `ratchet approve ADAPTER --reason WHY`, or `ratchet reject`")
     if report.retrain:
@@ -123,18 +137,18 @@ def status_table(report: StatusReport) -> Table:
                 for reason, count in reasons.items():
                     table.add_row("", f"{count}: {reason}")
         for judge, agreement in report.store.judges.items():
-            table.add_row(escape(judge), agreement.words())
+            table.add_row(plain(judge), agreement.words())
         if report.store.untrusted:
             table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
         for reason, count in report.store.dropped.items():
-            table.add_row("", f"{count} dropped: {escape(reason)}")
+            table.add_row("", f"{count} dropped: {plain(reason)}")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
         table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
         for reason, count in report.store.flags.items():
-            table.add_row("", f"{count}: {escape(reason)}")
+            table.add_row("", f"{count}: {plain(reason)}")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     if report.capture is not None:
         table.add_row("captured calls", _captured(report.capture))
@@ -149,9 +163,9 @@ def status_table(report: StatusReport) -> Table:
         for reason, count in report.assembly.absences.items():
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():
-            table.add_row("", f"{count} spans of no known dialect: {escape(name)}")
+            table.add_row("", f"{count} spans of no known dialect: {plain(name)}")
     if report.canary is not None:
-        table.add_row("canary", escape(_canary(report.canary)))
+        table.add_row("canary", plain(_canary(report.canary)))
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
@@ -171,26 +185,26 @@ def history_table(entries: Sequence[AuditEntry]) -> Table:
     table = Table("when", "who", "what", "adapter", "why")
     for entry in entries:
         what = entry.action.value if entry.state is None else f"{entry.action.value} → {entry.state.value}"
-        why = escape(entry.reason)
+        why = plain(entry.reason)
         if entry.cycle is not None:
             what, why = f"{what} {entry.cycle.cycle}", _outcome(entry.cycle)
-        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", escape(entry.actor), what, entry.subject[:12], why)
+        table.add_row(f"{entry.at:%Y-%m-%d %H:%M:%S}", plain(entry.actor), what, entry.subject[:12], why)
     return table
 
 
 def _outcome(cycle: CycleReport) -> str:
     """The verdict on the candidate of a cycle, and those of its gates."""
     gates = f" ({_verdicts(cycle.gates)})" if cycle.gates else ""
-    return f"{cycle.verdict.value}{gates}: {escape(cycle.reason)}"
+    return f"{cycle.verdict.value}{gates}: {plain(cycle.reason)}"
 
 
 def _verdicts(gates: Sequence[GateResult]) -> str:
-    return escape(", ".join(f"{result.gate} {result.verdict.value}" for result in gates))
+    return plain(", ".join(f"{result.gate} {result.verdict.value}" for result in gates))
 
 
 def _held(adapter: HeldAdapter) -> str:
     waited = datetime.now(UTC) - adapter.since
-    return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {escape(adapter.reason)}"
+    return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {plain(adapter.reason)}"
 
 
 def _duration(waited: timedelta) -> str:

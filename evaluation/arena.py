@@ -67,12 +67,17 @@ class Arena:
         longer than the server takes ends there, as one in production would.
 
         `on_progress` is told the tasks finished so far and the tasks in all. Raises `PolicyError` when the server is
-        down or does not have the model, the error of a task when no model could ever play a single one, and `GateError`
-        when the record cannot be written. That is an `outage` in the account: it says nothing about the model.
+        down or does not have the model, the error of a task when no model could ever play a single one, `GateError`
+        when the record cannot be written, and what `before_play` raises. That is an `outage` in the account: it says
+        nothing about the model.
         """
-        self.before_play(tasks)
         side = _Side(self, model, tasks)
-        await side.play(on_progress or (lambda done, total: None))
+        try:
+            self.before_play(tasks)
+            await side.play(on_progress or (lambda done, total: None))
+        except Exception as error:
+            self.account.outage = error
+            raise
         played = side.played()
         self.account.add(played)
         return played
@@ -113,7 +118,6 @@ class _Side:
                 for _ in range(min(most, len(self._tasks))):
                     workers.create_task(self._work(left, on_progress))
         except ExceptionGroup as failed:
-            self._arena.account.outage = failed.exceptions[0]
             raise failed.exceptions[0] from failed
         self._record_exclusions()
 
@@ -185,4 +189,6 @@ def _alone(model: str) -> str:
 
 
 def _about(task: Task, error: Exception) -> dict[str, str]:
-    return {"task": task.task_id, "reason": str(error) or type(error).__name__}
+    # Half of a surrogate pair, which no file can hold, may come with any text.
+    reason = str(error).encode(errors="backslashreplace").decode()
+    return {"task": task.task_id, "reason": reason or type(error).__name__}

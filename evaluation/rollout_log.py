@@ -33,13 +33,16 @@ def rollouts_path(home: Path, adapter: str, trial: int) -> Path:
 
 
 def newest_rollouts(home: Path, adapter: str) -> Path:
-    """The record of the last trial of `adapter`; that of the first where there was none."""
-    found = (home / "trials").glob(f"{adapter}-*/rollouts.jsonl")
-    return max(found, key=_trial, default=rollouts_path(home, adapter, 1))
+    """The record of the last trial of `adapter`; that of the first where there was none.
 
-
-def _trial(record: Path) -> int:
-    return int(record.parent.name.rpartition("-")[2])
+    A folder that somebody moved away beside the others, `ADAPTER-1.bak`, is none of them.
+    """
+    numbers = [
+        int(number)
+        for record in (home / "trials").glob(f"{adapter}-*/rollouts.jsonl")
+        if (number := record.parent.name.removeprefix(f"{adapter}-")).isdecimal()
+    ]
+    return rollouts_path(home, adapter, max(numbers, default=1))
 
 
 @dataclass(frozen=True, slots=True)

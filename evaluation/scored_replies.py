@@ -85,5 +85,5 @@ async def each(
     if len(refused) > _MOST_UNSCORED * len(items):
         raise GateError(
             f"the inference server refused {len(refused)} of {len(items)} states, the first of them so: {refused[0]}"
-        )
+        ) from refused[0]
     return [None if isinstance(answer, PolicyError) else answer for answer in answers]

@@ -192,7 +192,7 @@ class GoldenSettings(FrozenModel):
         if self.file is None:
             return self
         try:
-            lines = [line.partition("#")[0].strip() for line in self.file.read_text(encoding="utf-8").splitlines()]
+            lines = [line.partition("#")[0].strip() for line in self.file.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"the golden tasks cannot be read: {error}. Correct gate.golden.file, or make the file."

@@ -8,7 +8,7 @@ import structlog
 from evaluation.gates.gate import Evidence, Gate
 from evaluation.gates.verdict import GateResult, Verdict, combined
 from evaluation.settings import GateSettings
-from streams.errors import GateError, RatchetError
+from streams.errors import GateError, PolicyError, RatchetError
 from streams.trust.holdout import Split
 
 log = structlog.get_logger()
@@ -19,9 +19,9 @@ async def hold_trial(
 ) -> tuple[Verdict, str]:
     """Let the `gates` judge; the verdict on the candidate and its reason. Their results are added to `evidence`.
 
-    A gate that costs as much as playing is passed over once the candidate cannot be promoted any more. One that fails
-    is inconclusive, so that nothing that is missing ever promotes; so is one of which more than the share
-    `most_excluded` of the tasks could not be played.
+    A gate that costs as much as playing is passed over once the candidate cannot be promoted any more. One that fails,
+    or returns what is no result of its own, is inconclusive, so that nothing that is missing ever promotes; so is one
+    of which more than the share `most_excluded` of the tasks could not be played.
 
     Raises `GateError` for tasks that training may have seen, before anything is played; unsolvable tasks may have been,
     for nothing that is learned from them solves them. When nothing can be played any more, as while the inference
@@ -48,16 +48,38 @@ async def hold_trial(
 
 async def _judged(gate: Gate, evidence: Evidence) -> GateResult:
     try:
-        return await gate.judge(evidence)
+        return _own_result(await gate.judge(evidence), gate.name)
     except RatchetError as error:
+        if isinstance(error, PolicyError) or isinstance(error.__cause__, PolicyError):
+            await _check_served(evidence)
         failure = str(error)
     except Exception as error:  # noqa: BLE001 - a gate may be anybody's code
         # Not `log.exception`, which would show local variables: what agents say.
         log.error("a gate failed", gate=gate.name, exception=traceback.format_exc())
         failure = f"{type(error).__name__}: {error}"
-    return GateResult(
-        gate=gate.name, verdict=Verdict.INCONCLUSIVE, reason=f"The gate {gate.name} could not be played: {failure}"
-    )
+    # Half of a surrogate pair, which no file can hold, may come with any text.
+    reason = f"The gate {gate.name} could not be played: {failure}".encode(errors="backslashreplace").decode()
+    return GateResult(gate=gate.name, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+def _own_result(said: object, gate: str) -> GateResult:
+    """What the gate returned, as it is read back from a file. Raises `GateError` for all that is no result of its."""
+    if not isinstance(said, GateResult):
+        raise GateError(f"it returned {type(said).__name__} and not a GateResult: correct the gate")
+    if said.gate != gate:
+        raise GateError(f"it returned a result in the name of the gate {said.gate!r}: correct the gate")
+    try:
+        return GateResult.model_validate_json(said.model_dump_json(warnings=False))
+    except ValueError as error:
+        raise GateError(f"its result cannot be written down and read back: {error}. Correct the gate.") from error
+
+
+async def _check_served(evidence: Evidence) -> None:
+    """Raise `PolicyError` when the inference server is down, or has lost a side: that says nothing of the candidate."""
+    served = {model.name for model in await evidence.arena.policy.models()}
+    for side in (evidence.champion, evidence.candidate):
+        if side.served not in served:
+            raise PolicyError(f"the inference server has no model {side.served!r} any more: the trial is to be resumed")
 
 
 def _with_exclusions(result: GateResult, evidence: Evidence, most: float) -> GateResult:

@@ -1,11 +1,10 @@
 """`ratchet anchor`: the older adapter that gates hold every candidate against."""
 
-import getpass
 from typing import Annotated
 
 import typer
 
-from daemon.commands.options import ConfigOption, JsonOption
+from daemon.commands.options import ConfigOption, JsonOption, operator_name
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.why import find
@@ -32,7 +31,7 @@ def set_anchor(
     digest = BASE if wanted == BASE else find(wanted, registry, AdapterStore(home / "adapters"))
     if not reason.strip():
         raise typer.BadParameter("the audit log needs a reason", param_hint="--reason")
-    refs = registry.set_anchor(digest, getpass.getuser(), reason)
+    refs = registry.set_anchor(digest, operator_name(), reason)
     if as_json:
         print_json(refs.model_dump_json())
     else:

@@ -1,12 +1,11 @@
 """`ratchet approve` and `ratchet reject`: a person decides about a candidate that waits for one."""
 
-import getpass
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.why import find
@@ -63,7 +62,7 @@ def _request(settings: Settings, adapter: str, reason: str) -> DecisionRequest:
         raise typer.BadParameter("say why", param_hint="--reason")
     digest = find(adapter, Registry(settings.home), AdapterStore(settings.home / "adapters"))
     try:
-        return DecisionRequest(digest=digest, reason=reason, actor=getpass.getuser())
+        return DecisionRequest(digest=digest, reason=reason, actor=operator_name())
     except ValidationError as error:
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
 

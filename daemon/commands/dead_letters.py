@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 import typer
 from pydantic import AwareDatetime
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
-from daemon.console import Narrator, print_json
+from daemon.console import Narrator, plain, print_json
 from streams.errors import RatchetError
 from streams.kafka.dead_letters import DeadLetter, Position, originals, read_dead_letters, replay
 from streams.kafka.settings import KafkaSettings
@@ -145,9 +144,9 @@ def _table(dead_letters: list[RefusedRecord], of: int) -> Table:
             str(dead_letter.size),
             replayed,
         )
-        table.add_row(f"{dead_letter.at:%Y-%m-%d %H:%M:%S}", *(escape(cell) for cell in cells))
+        table.add_row(f"{dead_letter.at:%Y-%m-%d %H:%M:%S}", *(plain(cell) for cell in cells))
         if dead_letter.content is not None:
-            table.add_row("", "", "", escape(dead_letter.content), "", "", "")
+            table.add_row("", "", "", plain(dead_letter.content), "", "", "")
     return table
 
 

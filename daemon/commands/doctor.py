@@ -9,14 +9,13 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
-from daemon.console import account_told, print_json
+from daemon.console import account_told, plain, print_json
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.registry.registry import Registry
 from daemon.registry.task_uses import account_summary
@@ -204,5 +203,5 @@ def _table(report: DoctorReport) -> Table:
     table = Table("check", "result", "found", "what to do")
     for check in report.checks:
         result = f"[{colours[check.status]}]{check.status.value}[/]"
-        table.add_row(check.name, result, escape(check.message), escape(check.remedy))
+        table.add_row(check.name, result, plain(check.message), plain(check.remedy))
     return table

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
-from daemon.console import print_json
+from daemon.console import plain, print_json
 from learners.adapters import AdapterStore
 from learners.snapshots import read_episodes
 from streams.errors import TrainingError
@@ -114,7 +113,7 @@ def _list_table(found: tuple[EpisodeSummary, ...]) -> Table:
         task = f"{one.environment}: {one.task_id}" if one.task_id is not None else ""
         last = "" if one.last_at is None else f"{one.last_at:%m-%d %H:%M:%S}"
         cells = (one.episode_id, one.state, one.reason, str(one.steps or 0), str(one.outcomes), task)
-        table.add_row(*map(escape, cells), escape(one.principal or ""), last)
+        table.add_row(*map(plain, cells), plain(one.principal or ""), last)
     return table
 
 
@@ -127,44 +126,42 @@ def _show_tables(shown: ShownEpisode) -> Iterator[Table]:
             by = step.actor_kind if step.adapter is None else f"{step.actor_kind} {step.adapter}"
             number = f"{step.step}, done" if step.done else str(step.step)
             cells = (number, by, f"{step.messages} messages", step.action, step.observation, step.receipt or "")
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(plain, cells))
         yield table
     if episode.outcomes:
         table = Table("verifier", "says", "score", "recorded", "counts", title="outcomes")
         for each in episode.outcomes:
             at = "" if each.recorded_at is None else f"{each.recorded_at:%Y-%m-%d %H:%M:%S}"
             counts = "yes" if each.counts else "no: a later one replaced it"
-            table.add_row(
-                escape(each.verifier), "success" if each.success else "failure", f"{each.score:g}", at, counts
-            )
+            table.add_row(plain(each.verifier), "success" if each.success else "failure", f"{each.score:g}", at, counts)
         yield table
     if episode.branches:
         table = Table("state", "alternatives", "restored", "why dropped", title="branches")
         for state in episode.branches:
             table.add_row(
-                str(state.step), f"{state.executed} of {state.requested}", state.fidelity, escape(state.reason)
+                str(state.step), f"{state.executed} of {state.requested}", state.fidelity, plain(state.reason)
             )
         yield table
 
 
 def _summary_table(episode: EpisodeReport, uses: Uses) -> Table:
     summary = episode.summary
-    table = Table(title=escape(summary.episode_id), show_header=False)
+    table = Table(title=plain(summary.episode_id), show_header=False)
     table.add_row("state", summary.state.value)
-    table.add_row("why", escape(summary.reason or _MEANINGS.get(summary.state, "")))
+    table.add_row("why", plain(summary.reason or _MEANINGS.get(summary.state, "")))
     if episode.rewritten_at is not None:
         table.add_row("", f"first seen at step {episode.rewritten_at}: its messages do not continue those before")
     if summary.task_id is not None:
-        table.add_row("task", escape(f"{summary.environment}: {summary.task_id}"))
-        table.add_row("principal", escape(summary.principal or ""))
+        table.add_row("task", plain(f"{summary.environment}: {summary.task_id}"))
+        table.add_row("principal", plain(summary.principal or ""))
     for decision in episode.decisions:
         table.add_row(
-            f"sequence {decision.sequence}", escape(": ".join(filter(None, (decision.state, decision.reason))))
+            f"sequence {decision.sequence}", plain(": ".join(filter(None, (decision.state, decision.reason))))
         )
     if episode.recovery is not None:
         recovery = episode.recovery
         told = f"{recovery.recovered} of {recovery.attempts} attempts recovered it"
-        table.add_row("recovery", escape(f"dropped: {recovery.reason}" if recovery.reason else told))
+        table.add_row("recovery", plain(f"dropped: {recovery.reason}" if recovery.reason else told))
     table.add_row("snapshots", ", ".join(uses.snapshots) or "none has it by this id")
     table.add_row("adapters", ", ".join(digest[:12] for digest in uses.adapters) or "none was trained on such")
     return table

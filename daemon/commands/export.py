@@ -12,12 +12,11 @@ from typing import Annotated, BinaryIO
 import pyarrow as pa
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
-from daemon.console import Narrator, print_json
+from daemon.console import Narrator, plain, print_json
 from streams.errors import StoreError
 from streams.exchange.exporting import ExportReport, Selection, export_conversations
 from streams.exchange.formats import FormatName
@@ -187,7 +186,7 @@ def _table(rows: pa.Table, moment: Moment) -> Table:
         by = row["source"] if row["origin"] == Origin.BRANCH else row["actor_kind"]
         action = _readable(row["action"])
         cells = (row["sequence"], row["origin"], _end_of(row["episode_id"]), row["step"], by, action, row["task_id"])
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        table.add_row(*(plain(str(cell)) for cell in cells))
     return table
 
 

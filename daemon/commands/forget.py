@@ -1,12 +1,11 @@
 """`ratchet forget`: a principal revokes consent."""
 
-import getpass
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
+from daemon.commands.options import ConfigOption, JsonOption, find_kafka, operator_name, run_async
 from daemon.commands.why import exposure_table
 from daemon.config import Settings
 from daemon.console import print_json
@@ -53,7 +52,7 @@ async def _forget(settings: Settings, principal: str, reason: str) -> ForgetRepo
         await store.status()  # where nothing runs, that is what to say, and not that there is no key yet
         return await forgetting.forget(
             RetractionEvent(principal=principal, reason=reason),
-            getpass.getuser(),
+            operator_name(),
             await find_kafka(settings),
             _key(settings, principal),
             store,

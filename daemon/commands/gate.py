@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
-from daemon.console import print_json
+from daemon.console import plain, print_json, printable
 from daemon.learning.why import find
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -105,16 +104,16 @@ def _gates(found: Sequence[Match]) -> tuple[str, ...]:
 def _summary(shown: ShownGate, found: Sequence[Match]) -> Table:
     table = Table(title=shown.adapter, show_header=False)
     table.add_row("state", shown.state or "never judged")
-    table.add_row("verdict", f"{shown.verdict.value}: {escape(shown.reason)}" if shown.verdict else shown.reason)
+    table.add_row("verdict", f"{shown.verdict.value}: {plain(shown.reason)}" if shown.verdict else shown.reason)
     for said in shown.gates:
-        table.add_row(f"gate {escape(said.gate)}", f"{said.verdict.value}: {escape(said.reason)}")
+        table.add_row(f"gate {plain(said.gate)}", f"{said.verdict.value}: {plain(said.reason)}")
     for name, counts in shown.results.items():
         counted = ", ".join(f"{count} {_PLURALS[kind]}" for kind, count in sorted(counts.items()))
-        table.add_row(f"played for {escape(name)}", counted)
+        table.add_row(f"played for {plain(name)}", counted)
         for kind in (Result.LOSS, Result.WIN, Result.EXCLUDED):
             ids = dict.fromkeys(each.task.task_id for each in found if each.gate == name and each.result is kind)
             if ids:
-                table.add_row("", escape(f"{_PLURALS[kind]}: {', '.join(ids)}"))
+                table.add_row("", plain(f"{_PLURALS[kind]}: {', '.join(ids)}"))
     if not found:
         table.add_row("played", "no rollout is recorded: it was judged before they were kept, or not yet")
     return table
@@ -123,7 +122,8 @@ def _summary(shown: ShownGate, found: Sequence[Match]) -> Table:
 def _match_lines(match: Match) -> Iterator[Text]:
     """The task with both conversations: once what both read at first, then how each went on."""
     again = f", time {match.repeat + 1}" if match.repeat else ""
-    yield Text(f"\n━━ {match.task.task_id}: {match.result.value} (gate {match.gate}{again}) ━━", style="bold")
+    task, of = printable(match.task.task_id), printable(match.gate)
+    yield Text(f"\n━━ {task}: {match.result.value} (gate {of}{again}) ━━", style="bold")
     sides = [
         (_named(match.other), match.by_other),
         ("candidate", match.by_candidate),
@@ -152,7 +152,7 @@ def _outcome(entry: Entry | None) -> str:
     if entry is None:
         return "not played"
     if entry.rollout is None:
-        return f"excluded: {entry.excluded}"
+        return f"excluded: {printable(entry.excluded or '')}"
     rollout = entry.rollout
     invalid = f", {rollout.invalid_actions} not understood" if rollout.invalid_actions else ""
     solved = "solved" if rollout.success else "not solved"
@@ -162,17 +162,12 @@ def _outcome(entry: Entry | None) -> str:
 def _message_lines(message: Message) -> Iterator[Text]:
     style = "green" if message.role == "assistant" else ""
     if message.reasoning_content:
-        yield Text(f"{message.role}, thinking: {_printable(message.reasoning_content)}", style="dim")
+        yield Text(f"{message.role}, thinking: {printable(message.reasoning_content)}", style="dim")
     if message.text or not message.calls:
-        yield Text(f"{message.role}: {_printable(message.text)}", style=style)
+        yield Text(f"{message.role}: {printable(message.text)}", style=style)
     for each in message.calls:
         said = f"{each.function.name}({each.function.arguments})" if each.function else each.model_dump_json()
-        yield Text(f"{message.role} calls {_printable(said)}", style=style)
-
-
-def _printable(text: str) -> str:
-    """The text without what would command the terminal."""
-    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
+        yield Text(f"{message.role} calls {printable(said)}", style=style)
 
 
 _PLURALS = {

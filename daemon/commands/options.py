@@ -1,6 +1,8 @@
 """Options that several commands share, and what they run on."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -28,6 +30,14 @@ def run_async(work: Awaitable[Result], fast: bool = False) -> Result:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if fast else None) as runner:
         return runner.run(run())
+
+
+def operator_name() -> str:
+    """The user who gives a command, for the audit log; by number where the machine has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 async def find_kafka(settings: Settings) -> KafkaSettings:

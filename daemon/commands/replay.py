@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
-from daemon.console import Narrator, print_json
+from daemon.console import Narrator, plain, print_json
 from streams.branching.replay import Replayed, replay
 from streams.errors import RatchetError, StoreError
 from streams.events import BranchRequest
@@ -133,20 +132,20 @@ def _print(report: ReplayReport) -> None:
     console = Console()
     console.print(f"{report.reproduced} of {report.episodes} episodes of {report.environment} are reproduced exactly.")
     for reason, count in report.left_out.items():
-        console.print(f"{count} left out: {escape(reason)}")
+        console.print(f"{count} left out: {plain(reason)}")
     if report.judged_otherwise:
-        names = escape(", ".join(report.judged_otherwise[:_SHOWN]))
+        names = plain(", ".join(report.judged_otherwise[:_SHOWN]))
         console.print(f"{len(report.judged_otherwise)} of them are judged otherwise than in production: {names}")
     for each in report.parted[:_SHOWN]:
         where = (
             "at the start" if each.parts_at == -1 else "" if each.parts_at is None else f"after action {each.parts_at}"
         )
         console.print(
-            f"\n[bold]{escape(each.episode_id)}[/bold], task {escape(each.task_id)}: parts {where or 'at once'}"
+            f"\n[bold]{plain(each.episode_id)}[/bold], task {plain(each.task_id)}: parts {where or 'at once'}"
         )
-        console.print(escape(each.reason), style="dim")
+        console.print(plain(each.reason), style="dim")
         for line in each.diff:
             colour = {"+": "green", "-": "red"}.get(line[:1], "")
-            console.print(escape(line), style=colour or None, soft_wrap=True)
+            console.print(plain(line), style=colour or None, soft_wrap=True)
     if len(report.parted) > _SHOWN:
         console.print(f"\n… and {len(report.parted) - _SHOWN} more; --json has all")

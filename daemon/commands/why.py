@@ -4,12 +4,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
-from daemon.console import print_json
+from daemon.console import plain, print_json
 from daemon.learning.forgetting import ExposedAdapter, exposed_adapters
 from daemon.learning.why import WhyReport
 from daemon.learning.why import why as explain
@@ -52,7 +51,7 @@ def why(
 
 def exposure_table(exposed: tuple[ExposedAdapter, ...], title: str) -> Table:
     """The adapters that saw a principal, one a row."""
-    table = Table("adapter", "state", "trajectories", "seen by", title=escape(title))
+    table = Table("adapter", "state", "trajectories", "seen by", title=plain(title))
     for one in exposed:
         count = "cannot be told" if one.trajectories is None else str(one.trajectories)
         state = "serves now" if one.serves else one.state or "never judged"
@@ -80,13 +79,13 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("principals", _principals(report.principals))
     table.add_row("its parents'", _principals(report.inherited))
     for result in report.gates:
-        table.add_row(f"gate {escape(result.gate)}", f"{result.verdict.value}: {escape(result.reason)}")
+        table.add_row(f"gate {plain(result.gate)}", f"{result.verdict.value}: {plain(result.reason)}")
     for entry in report.states:
         assert entry.state is not None  # of entries that gave it a state
-        said = f"{entry.at:%Y-%m-%d %H:%M} UTC by {escape(entry.actor)}: {escape(entry.reason)}"
+        said = f"{entry.at:%Y-%m-%d %H:%M} UTC by {plain(entry.actor)}: {plain(entry.reason)}"
         table.add_row(entry.state.value, said)
     if report.note:
-        table.add_row("note", escape(report.note))
+        table.add_row("note", plain(report.note))
     if report.retrain:
         table.add_row("to be retrained", ", ".join(map(_cause, report.retrain)))
     return table
@@ -99,7 +98,7 @@ def _cause(retrain: str) -> str:
 def _principals(counts: dict[str, int] | None) -> str:
     if counts is None:
         return "files are gone that would tell"
-    named = [f"{escape(principal)} ({count})" for principal, count in list(counts.items())[:_MOST_PRINCIPALS]]
+    named = [f"{plain(principal)} ({count})" for principal, count in list(counts.items())[:_MOST_PRINCIPALS]]
     if len(counts) > len(named):
         named.append(f"and {len(counts) - len(named)} more: --json")
     return ", ".join(named) or "none"

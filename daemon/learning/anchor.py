@@ -28,14 +28,14 @@ async def served_anchor(
         yield known
         return
     name = registry.name(anchor, actor, "to be compared with, as the anchor")
-    is_loaded = True
+    missing = ""
     try:
         await policy.load_adapter(name, str(adapters.folder(anchor).resolve()))
     except RatchetError as error:
         log.warning("the anchor cannot be loaded", adapter=anchor, reason=str(error))
-        is_loaded = False
+        missing = str(error)
     try:
-        yield Competitor(anchor, name)
+        yield Competitor(anchor, name, missing)
     finally:
-        if is_loaded:
+        if not missing:
             await policy.unload_adapter(name)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from daemon.config import DomainSettings, Settings
+from daemon.learning.gates import check_gates
 from streams.environments.registry import other_names_of, registered_environments
 from streams.errors import ConfigurationError, SandboxError, StoreError
 from streams.events import Task
@@ -52,8 +53,13 @@ class DomainTasks:
         return tuple(known.get(task_id) or Task(environment=environment, task_id=task_id) for task_id in ids)
 
 
-def check_canary(settings: Settings) -> None:
-    """Raise `ConfigurationError` where recorded states, which prove too little, are to judge and no canary follows."""
+def check_judging(settings: Settings) -> None:
+    """Raise `ConfigurationError` for gates that are not installed, and for settings that let none give a verdict.
+
+    So it is where recorded states, which prove too little, are to judge and no canary follows.
+    """
+    if is_judged(settings.domain):
+        check_gates(settings)
     domain = settings.domain
     if domain.recorded and not domain.environment and not settings.serving.canary.share > 0:
         raise ConfigurationError(
@@ -96,7 +102,12 @@ async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str
         raise _unplayable(domain, f"its suite {suite!r} has no fold {fold!r} to play: {error}{remedy}") from error
     if not tasks:
         raise _unplayable(domain, f"the fold {fold!r} of its suite {suite!r} has no tasks{remedy}")
-    return tasks
+    return _distinct(tasks)
+
+
+def _distinct(tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """An environment may list a task twice; it counts once."""
+    return tuple({task.task_id: task for task in tasks}.values())
 
 
 async def golden_tasks(
@@ -120,7 +131,7 @@ async def golden_tasks(
 
 async def _unsolvable(domain: DomainSettings, pool: SandboxPool, suite: str) -> tuple[Task, ...]:
     try:
-        return await pool.unsolvable(suite)
+        return _distinct(await pool.unsolvable(suite))
     except SandboxError as error:
         raise _unplayable(domain, f"its suite {suite!r} does not list its unsolvable tasks: {error}") from error
 
@@ -145,10 +156,10 @@ async def check_domain(settings: Settings) -> DomainTasks | None:
     """The domain's tasks, None where no domain is set.
 
     Raises `ConfigurationError` when its environment is not installed or has no such suite or fold, or when Ratchet runs
-    and what production recorded is of other environments, or when recorded states are to judge and no canary follows.
+    and what production recorded is of other environments, and as `check_judging` does.
     """
     domain = settings.domain
-    check_canary(settings)
+    check_judging(settings)
     if not domain.environment:
         return None
     if domain.environment not in registered_environments():

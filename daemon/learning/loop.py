@@ -11,7 +11,7 @@ from typing import Protocol
 from daemon.config import Settings
 from daemon.learning.domain import (
     DomainTasks,
-    check_canary,
+    check_judging,
     domain_tasks,
     golden_tasks,
     holdout_of,
@@ -88,11 +88,11 @@ class Loop:
 async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
     """Connect to the roles that run and list the tasks of the gate.
 
-    Raises `ConfigurationError` when the domain's environment cannot be played, or recorded states are to judge without
-    a canary.
+    Raises `ConfigurationError` when the domain's environment cannot be played, or the gates' settings let none give a
+    verdict.
     """
     domain = settings.domain
-    check_canary(settings)
+    check_judging(settings)
     async with (
         StoreClient(settings.store_url) as store,
         PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,

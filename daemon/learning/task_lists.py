@@ -48,19 +48,21 @@ class TaskSupply:
         self, pool: SandboxPool, uses: Counter[str], holdout: HoldoutSettings, settings: TaskListSettings
     ) -> tuple[Task, ...]:
         """All of them, and so many generated ones that enough were never played, as far as there are any."""
-        found = list(self.listed)
+        found = {task.task_id: task for task in self.listed}
         wanted = {Split.SELECTION: settings.selection_tasks, Split.CONFIRMATION: settings.fresh_tasks}
-        fresh = Counter(holdout.split(task.task_id) for task in found if not uses[family(task.task_id)])
+        fresh = Counter(holdout.split(task.task_id) for task in found.values() if not uses[family(task.task_id)])
         first = 0
         while self.suite and first < _MOST_GENERATED and any(fresh[split] < most for split, most in wanted.items()):
             made = await pool.generate(self.suite, self.fold, first, _CHUNK)
-            held_out = [task for task in made if holdout.split(task.task_id) is not Split.TRAIN]
-            found += held_out
-            fresh.update(holdout.split(task.task_id) for task in held_out if not uses[family(task.task_id)])
+            # What it makes twice, or lists as well, is no further task.
+            new = {task.task_id: task for task in made if task.task_id not in found}
+            held_out = {name: task for name, task in new.items() if holdout.split(name) is not Split.TRAIN}
+            found |= held_out
+            fresh.update(holdout.split(name) for name in held_out if not uses[family(name)])
             first += _CHUNK
             if len(made) < _CHUNK:
                 break
-        return tuple(found)
+        return tuple(found.values())
 
 
 def trial_number(registry: Registry, adapter: str) -> int:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import structlog
 
-from daemon.config import Settings
 from daemon.learning.anchor import served_anchor
+from daemon.learning.gates import gate_names
 from daemon.learning.loop import ACTOR, Loop, Phase, Watcher
 from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name, trial_number
@@ -35,9 +35,6 @@ log = structlog.get_logger()
 
 OUT_OF_DOMAIN = "out_of_domain"
 """The name under which the tasks of the other fold are recorded, beside those of gates."""
-
-# These play tasks, or judge what was played.
-_IN_SANDBOXES = ("improvement", "sentinels", "no_forgetting", "golden", "slices")
 
 
 async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> CycleReport:
@@ -176,15 +173,6 @@ async def _played(
     verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
     other = await _out_of_domain(loop, evidence, watch)
     return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
-
-
-def gate_names(settings: Settings) -> tuple[str, ...]:
-    """The gates of a trial. Without a sandbox `recorded` stands for `improvement`, and those that play are left out."""
-    gates = settings.gate.gates
-    if settings.domain.environment:
-        return gates
-    others = tuple(name for name in gates if name not in (*_IN_SANDBOXES, RECORDED))
-    return (RECORDED, *others)
 
 
 def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:

@@ -14,6 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from daemon.registry.audit import Action
@@ -21,6 +22,8 @@ from daemon.registry.registry import Registry
 from evaluation.task_account import AccountSummary, ListName, TaskAccount, TasksUsed, TrialBegun
 from streams.errors import RegistryError
 from streams.runtime.files import sync_folder
+
+log = structlog.get_logger()
 
 TASK_USES_FILE = "task_uses.jsonl"
 
@@ -100,8 +103,17 @@ def promotions(registry: Registry) -> int:
 
 
 def account_summary(registry: Registry) -> AccountSummary:
-    """The account as it stands, for status, doctor and metrics."""
+    """The account as it stands. Raises `RegistryError` for a damaged file."""
     return TaskUses(registry.home).account().summary(promotions(registry))
+
+
+def readable_summary(registry: Registry) -> AccountSummary | None:
+    """The same; None where the file is damaged, so that all else that is shown beside it still is."""
+    try:
+        return account_summary(registry)
+    except RegistryError as error:
+        log.warning("the account of held-out tasks is not told", reason=str(error))
+        return None
 
 
 def _content(file: FileIO) -> bytes:

@@ -121,13 +121,19 @@ class Canary:
     def end(self) -> str | None:
         """From now on the champion answers all; the name that the candidate was served under."""
         served, self.served = self.served, None
-        if self._assignment is not None:
-            self._assignment.close()
-        if self.running is not None:
-            self._path(self.running.start).unlink(missing_ok=True)
-            self._become(Phase.OFF)
-        self._assignment, self.running = None, None
+        assignment, self._assignment = self._assignment, None
+        running, self.running = self.running, None
         self.failing.clear()
+        if assignment is not None:
+            assignment.close()
+        if running is not None:
+            self._become(Phase.OFF)
+            path = self._path(running.start)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                # The next canary removes it.
+                log.warning("the episodes of a canary could not be removed", path=str(path), error=str(error))
         return served
 
     def errors(self, *, candidate: bool) -> Errors:

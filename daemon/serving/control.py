@@ -21,7 +21,7 @@ from daemon.registry.schemas import (
     RollbackRequest,
     StatusReport,
 )
-from daemon.registry.task_uses import account_summary
+from daemon.registry.task_uses import readable_summary
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
@@ -69,7 +69,7 @@ def control_router(
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
             capture=capture.status if capture else CaptureStatus(enabled=False),
-            holdout=account_summary(registry),
+            holdout=readable_summary(registry),
             held=promoter.held(),
             canary=(canary.report() if canary is not None else None) or last_canary(registry),
         )

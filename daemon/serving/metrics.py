@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
-from daemon.registry.task_uses import account_summary
+from daemon.registry.task_uses import readable_summary
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.canary_metrics import CanaryMetrics
@@ -79,7 +79,9 @@ class _LoopFigures(Collector):
             value=actions[Action.PROMOTION_FAILED],
         )
         yield from gate_metrics(entries)
-        yield from _holdout_figures(account_summary(self.registry))
+        account = readable_summary(self.registry)
+        if account is not None:
+            yield from _holdout_figures(account)
         active = GaugeMetricFamily(
             "ratchet_active_adapter", "1 for the adapter that answers now.", labels=["adapter", "served"]
         )

@@ -23,10 +23,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Competitor:
-    """An adapter that plays: its digest, or `base`, and the name that the server has it under."""
+    """An adapter that plays: its digest, or `base`, and the name that the server has it under.
+
+    `missing` says why the server could not load it; empty for one that is there.
+    """
 
     adapter: str
     served: str
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

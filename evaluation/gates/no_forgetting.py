@@ -14,6 +14,7 @@ from evaluation.noninferiority import e_value, power, tango_test, tasks_for_powe
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings, NoForgettingSettings
 from evaluation.statistics import mcnemar_exact
+from streams.errors import GateError
 from streams.events import Task, family
 
 NO_FORGETTING = "no_forgetting"
@@ -128,7 +129,12 @@ class NoForgetting:
         self._settings = settings.no_forgetting
 
     async def judge(self, evidence: Evidence) -> GateResult:
-        """Raises what the arena raises."""
+        """Raises what the arena raises, and `GateError` for an anchor that could not be loaded."""
+        if evidence.anchor.missing:
+            raise GateError(
+                f"the anchor {evidence.anchor.adapter[:12]} could not be loaded: {evidence.anchor.missing}. Restore "
+                "its folder, or name another by `ratchet anchor set`"
+            )
         tasks = self._tasks(evidence)
         references = _references(evidence)
         candidate: list[Rollout] = []

@@ -2,6 +2,9 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +12,12 @@ from evaluation.arena import Arena
 from evaluation.gates.improvement import Improvement
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GateReport
+from evaluation.rollout_log import Entry, RolloutLog
 from evaluation.rollouts import Account, Played, Rollout, paired
 from evaluation.settings import GateSettings, ImprovementSettings, RolloutSettings
 from evaluation.trial import hold_trial
 from streams.environments.harness import ChatHarness
-from streams.errors import PolicyError, SandboxError
+from streams.errors import GateError, PolicyError, SandboxError
 from streams.events import Task
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
@@ -79,6 +83,38 @@ async def test_a_server_that_goes_down_and_an_environment_in_which_nothing_works
                 with pytest.raises(PolicyError):
                     await one.play(lamps(4, 5, 6, 7, 8), "champion")
                 assert isinstance(one.account.outage, PolicyError)
+
+
+async def test_a_disk_that_takes_no_account_of_a_task_says_nothing_of_the_candidate() -> None:
+    def full(listed: Sequence[Task]) -> None:
+        raise OSError("No space left on device")
+
+    made = evidence(tasks(200))
+    made.arena = Arena(made.arena.policy, made.arena.pool, ChatHarness(), RolloutSettings(), before_play=full)
+    with pytest.raises(GateError, match="No space left"):
+        await hold_trial(made, [Improvement(GateSettings())])
+    assert made.results == []
+
+
+async def test_an_exclusion_that_cannot_be_recorded_says_nothing_of_the_candidate(
+    tmp_path: Path,
+) -> None:
+    class Full(RolloutLog):
+        def append(self, entry: Entry) -> None:
+            if entry.excluded is not None:
+                raise GateError("no room")
+            super().append(entry)
+
+    def say(model: str, first: str, turn: int) -> str | int:
+        return "die" if "at 3." in first else solution(first, turn)
+
+    async with SandboxPool("faulty_sound") as pool:
+        with ScriptedServer(say).running() as address, Full(tmp_path / "trials" / "a-1" / "rollouts.jsonl") as record:
+            async with PolicyClient(address) as policy:
+                one = replace(arena(policy, pool), record=record)
+                with pytest.raises(GateError, match="no room"):
+                    await one.play(lamps(3, 4), "candidate")
+                assert isinstance(one.account.outage, GateError)
 
 
 def _unknown(number: int) -> Task:

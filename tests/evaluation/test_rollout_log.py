@@ -109,3 +109,6 @@ def test_the_newest_record_is_that_of_the_last_trial_of_this_adapter(tmp_path: P
         with RolloutLog(rollouts_path(tmp_path, adapter, trial)) as record:
             record.append(entry(tasks(1)[0], adapter, True))
     assert newest_rollouts(tmp_path, "a" * 64) == rollouts_path(tmp_path, "a" * 64, 10)
+    moved_away = rollouts_path(tmp_path, "a" * 64, 10).parent
+    moved_away.rename(moved_away.with_name(f"{moved_away.name}.bak"))
+    assert newest_rollouts(tmp_path, "a" * 64) == rollouts_path(tmp_path, "a" * 64, 9)

@@ -1,18 +1,24 @@
 """How the verdicts of several gates become one, and what a gate that fails does to it."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import ClassVar, cast
 
 import pytest
 
+from evaluation.gates import registry
 from evaluation.gates.gate import Evidence, Gate, TaskLists
 from evaluation.gates.registry import load_gates
 from evaluation.gates.verdict import GateResult, Verdict, combined
+from evaluation.report import GateReport
+from evaluation.scored_replies import each
 from evaluation.settings import GateSettings
 from evaluation.trial import hold_trial
-from streams.errors import ConfigurationError, GateError
+from streams.errors import ConfigurationError, GateError, PolicyError
+from streams.policy.client import PolicyClient
 from streams.trust.holdout import HoldoutSettings, Split
-from tests.builders.trials import evidence, tasks
+from tests.builders.scripted import ScriptedServer
+from tests.builders.trials import CANDIDATE, CHAMPION, evidence, tasks
 
 
 @dataclass
@@ -99,3 +105,103 @@ def test_gates_are_found_by_name_and_an_unknown_one_is_refused() -> None:
     assert [gate.name for gate in loaded] == ["improvement", "sentinels"]
     with pytest.raises(ConfigurationError, match=r"'astrology', which is not installed; known are: .*improvement"):
         load_gates(["astrology"], GateSettings())
+
+
+@dataclass
+class Returning:
+    """A gate of anybody's that returns whatever it was given."""
+
+    said: object
+
+    name: ClassVar[str] = "returning"
+    plays: ClassVar[bool] = False
+
+    async def judge(self, evidence: Evidence) -> GateResult:
+        return cast(GateResult, self.said)
+
+
+BETTER = GateResult(gate="returning", verdict=Verdict.PROMOTE, reason="It is better.")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (None, "it returned NoneType and not a GateResult"),
+        ((Verdict.PROMOTE, "It is better."), "it returned tuple"),
+        (BETTER.model_copy(update={"gate": "improvement"}), "in the name of the gate 'improvement'"),
+        (BETTER.model_copy(update={"verdict": "PERHAPS"}), "cannot be written down and read back"),
+        (BETTER.model_copy(update={"figures": {"tasks": 10**5000}}), "cannot be written down and read back"),
+        (BETTER.model_copy(update={"figures": {"worst": "half of \ud800"}}), "cannot be written down and read back"),
+    ],
+)
+async def test_a_gate_that_returns_no_result_of_its_own_never_promotes_and_its_trial_is_kept(
+    said: object, why: str
+) -> None:
+    trial = evidence()
+    verdict, reason = await hold_trial(trial, [Judging(), Returning(said)])
+    assert verdict is Verdict.INCONCLUSIVE
+    assert why in reason
+    report = GateReport.of(trial, verdict, reason, GateSettings())
+    assert GateReport.model_validate_json(report.model_dump_json()).gates == tuple(trial.results)
+
+
+async def test_the_failure_of_a_gate_may_have_any_text() -> None:
+    verdict, reason = await hold_trial(evidence(), [Judging(error=ValueError("half of \ud800"))])
+    assert (verdict, "half of \\ud800" in reason) == (Verdict.INCONCLUSIVE, True)
+
+
+@pytest.mark.parametrize("lost", ["the server", "the candidate", "nothing"])
+async def test_a_gate_that_asks_a_server_which_is_away_says_nothing_of_the_candidate(lost: str) -> None:
+    """Only a server that has both sides and refuses all the same is what makes a gate inconclusive."""
+
+    async def refused(item: int) -> None:
+        raise PolicyError("refused")
+
+    class Asking(Judging):
+        async def judge(self, evidence: Evidence) -> GateResult:
+            await each([1, 2], refused, 2)
+            raise AssertionError
+
+    server, trial = ScriptedServer(lambda model, first, turn: ""), evidence()
+    server.models = [CHAMPION.served, *([] if lost == "the candidate" else [CANDIDATE.served])]
+    with server.running() as address:
+        async with PolicyClient(address) as policy:
+            trial.arena = replace(trial.arena, policy=policy)
+            if lost == "the server":
+                server.is_down.set()
+            if lost == "nothing":
+                assert (await hold_trial(trial, [Asking()]))[0] is Verdict.INCONCLUSIVE
+            else:
+                with pytest.raises(PolicyError):
+                    await hold_trial(trial, [Asking()])
+                assert trial.results == []
+
+
+class Unlike:
+    """What is no gate: it plays, but cannot judge."""
+
+    name: ClassVar[str] = "mine"
+    plays: ClassVar[bool] = True
+
+    def __init__(self, settings: GateSettings) -> None: ...
+
+
+class Nameless(Judging):
+    def __init__(self, settings: GateSettings) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("classes", "why"),
+    [
+        (("Unlike",), "AttributeError"),
+        (("Nameless",), "is none: it needs that `name`"),
+        (("Unlike", "Nameless"), "several packages bring one"),
+    ],
+)
+def test_an_entry_point_that_is_no_gate_of_its_name_is_refused(
+    classes: tuple[str, ...], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = EntryPoints(EntryPoint("mine", f"{__name__}:{each}", "ratchet.gates") for each in classes)
+    monkeypatch.setattr(registry, "entry_points", lambda **asked: points)
+    with pytest.raises(ConfigurationError, match=why):
+        load_gates(["mine"], GateSettings())

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
+from daemon.commands.options import operator_name
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from streams.errors import ControlError, LifecycleError, RatchetError, RegistryError, UnknownAdapterError
@@ -119,3 +121,11 @@ async def test_what_is_approved_at_the_command_line_serves(
         assert isinstance(refused.exception, ControlError)
         assert reason in str(refused.exception)
     assert registry.refs() == Refs(champion=first)
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", unknown)
+    assert operator_name() == f"user {os.getuid()}"

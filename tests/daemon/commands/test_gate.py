@@ -107,3 +107,19 @@ def test_a_score_that_is_not_a_number_is_shown_as_it_is(candidate: str, tmp_path
     assert "score nan" in show(candidate, "--task", WON.task_id).stdout
     shown = json.loads(show(candidate, "--task", WON.task_id, "--json").stdout.splitlines()[-1])
     assert shown["tasks"][-1]["by_candidate"]["rollout"]["score"] == "NaN"
+
+
+def test_what_a_task_a_reason_or_a_failure_is_called_neither_commands_the_terminal_nor_is_markup(
+    candidate: str, tmp_path: Path
+) -> None:
+    odd = Task(environment="desk", task_id="odd [/x]\x1b[2J\r~")
+    with RolloutLog(rollouts_path(tmp_path, candidate, 1)) as record:
+        record.append(Entry.of(Key("golden", candidate, odd, 0, "c"), candidate, Exclusion(odd, "died \x1b]0;x\x07")))
+    made = evidence()
+    made.results.append(GateResult(gate="[/y]", verdict=Verdict.HOLD, reason="It says \x1b[31mred[/z]."))
+    report = GateReport.of(made, Verdict.HOLD, "It says \x1b[31mred[/z].", GateSettings())
+    report.write(Registry(tmp_path).adapter_folder(candidate))
+    for shown in (show(candidate, "--task", "odd"), CliRunner().invoke(app, ["why", candidate])):
+        assert shown.exit_code == 0, shown.exception
+        assert not {"\x1b", "\x07", "\r"}.intersection(shown.stdout)
+    assert "odd [/x]\\x1b[2J" in show(candidate).stdout

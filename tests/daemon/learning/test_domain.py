@@ -12,9 +12,9 @@ from daemon import roles
 from daemon.cli import app
 from daemon.config import DomainSettings, Settings
 from daemon.learning.domain import check_domain, check_recorded, holdout_of, is_judged
+from daemon.learning.gates import check_gates, contradictions, gate_names
 from daemon.learning.loop import open_loop
 from daemon.learning.role import serve
-from daemon.learning.trials import gate_names
 from daemon.serving.settings import ServingSettings
 from evaluation.canary import CanarySettings
 from evaluation.settings import GateSettings
@@ -185,3 +185,52 @@ def test_recorded_states_stand_for_playing_only_without_an_environment() -> None
     assert gate_names(Settings(gate=gate, domain=DomainSettings(environment="toolbox"))) == gate.gates
     without = Settings(gate=gate, domain=DomainSettings(recorded=True))
     assert gate_names(without) == ("recorded", "collapse", "mine", "memorisation")
+
+
+TODOS = DomainSettings(environment="toolbox", suite="todos")
+
+
+def test_the_settings_as_they_are_contradict_nothing() -> None:
+    check_gates(Settings(domain=TODOS))
+    check_gates(Settings(domain=DomainSettings(recorded=True)))
+
+
+@pytest.mark.parametrize(
+    ("gate", "wrong"),
+    [
+        ({"gates": ("improvement", "golden", "improvement")}, "names 'improvement' twice"),
+        ({"gates": ("memorisation",)}, "lacks 'improvement'"),
+        ({"gates": ("slices", "improvement")}, "'slices' before 'improvement'"),
+        ({"gates": ("improvement", "recorded")}, "inconclusive without a canary"),
+        ({"gates": ("improvement",), "golden": {"tasks": ["todos/1"]}}, "lacks 'golden'"),
+        ({"min_tasks": 150, "lists": {"selection_tasks": 200}}, "less than twice"),
+        ({"no_forgetting": {"tasks": 10}}, "fewer than gate.no_forgetting.min_tasks"),
+        ({"memorisation": {"alternatives": 15}}, "4.00 bits at most"),
+        ({"collapse": {"length_ratio": (4, 0.25)}}, "length_ratio"),
+        ({"collapse": {"entropy_ratio": (0.1, float("nan"))}}, "entropy_ratio"),
+    ],
+)
+def test_settings_of_gates_that_contradict_each_other_are_refused(gate: dict[str, Any], wrong: str) -> None:
+    (found,) = contradictions(Settings(gate=GateSettings.model_validate(gate), domain=TODOS))
+    assert wrong in found
+
+
+def test_a_canary_and_recorded_states_may_contradict_themselves_too() -> None:
+    canary = CanarySettings(share=0.1, promotes="not_worse", most_episodes=100)
+    settings = Settings(
+        gate=GateSettings.model_validate({"recorded": {"states": 10}}),
+        domain=DomainSettings(recorded=True),
+        serving=ServingSettings(canary=canary),
+    )
+    recorded, share = contradictions(settings)
+    assert "gate.recorded.states (10)" in recorded
+    assert "not_worse_episodes (1000)" in share
+
+
+async def test_a_gate_that_is_not_installed_is_refused_before_anything_is_trained_for_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, domain=TODOS, gate=GateSettings(gates=("improvement", "astrology"))).settled()
+    with pytest.raises(ConfigurationError, match="'astrology', which is not installed"):
+        await check_domain(settings)
+    with pytest.raises(ConfigurationError, match="'astrology', which is not installed"):
+        async with open_loop(settings, tmp_path):
+            pass

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
+from daemon.learning.anchor import served_anchor
 from daemon.learning.measured import AARun, agreement_of_plays, flips_so_far, keep_aa_run, measured
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -15,7 +16,9 @@ from evaluation.agreement import Agreement
 from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, GateReport
 from evaluation.settings import GateSettings
+from learners.adapters import AdapterStore
 from learners.snapshots import write_snapshot
+from streams.policy.client import PolicyClient
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import entered, trajectory
 from tests.builders.trials import evidence, pairs, rollout, tasks
@@ -81,7 +84,9 @@ def test_the_command_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ask("gate", "tenant", "helpdesk/clerk").stdout.startswith("tenant ")
 
 
-def test_an_operator_sets_the_anchor_with_a_reason(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_operator_sets_the_anchor_with_a_reason_and_one_that_cannot_be_loaded_says_so(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RATCHET_HOME", str(registry.home))
     nothing = HoldoutSettings(selection=0.0, confirmation=0.0)
     snapshot = write_snapshot([trajectory(0)], nothing, registry.home / "snapshots", 7, {"events/0": 9}, 3)
@@ -98,3 +103,8 @@ def test_an_operator_sets_the_anchor_with_a_reason(registry: Registry, monkeypat
     assert registry.audit.read()[-1].reason == "the release"
     assert ask("anchor", "set", "base", "--reason", "hold it against the base").exit_code == 0
     assert registry.refs().anchor == "base"
+    async with PolicyClient("http://127.0.0.1:9") as nowhere:
+        registry.set_anchor(adapter, "anna", "the release")
+        async with served_anchor(registry, AdapterStore(registry.home / "adapters"), nowhere, (), "learner") as anchor:
+            assert anchor.adapter == adapter
+            assert "did not answer" in anchor.missing

@@ -1,12 +1,13 @@
 """The lists of a trial, from what an environment lists and generates, and the counting of what is played."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from daemon.config import DomainSettings, Settings
-from daemon.learning.domain import DomainTasks, golden_tasks
+from daemon.learning.domain import DomainTasks, domain_tasks, golden_tasks
 from daemon.learning.task_lists import TaskSupply, counting, drawn_lists, labels_of, trial_name
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -21,7 +22,7 @@ from streams.errors import ConfigurationError
 from streams.events import Task
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
-from streams.trust.holdout import Split
+from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import TASKS, episode
 from tests.builders.stored import Log, ServedStore
 from tests.builders.trials import evidence
@@ -110,6 +111,34 @@ async def test_tasks_are_generated_until_enough_are_fresh_and_never_those_of_tra
         await TaskSupply(()).tasks(pool, TaskUses(Path("x")).account().uses(), settings.holdout, TaskListSettings())
         == ()
     )
+
+
+async def test_tasks_that_come_twice_are_no_further_tasks() -> None:
+    class Repeating(SandboxPool):
+        """Makes the same tasks three times, and then others."""
+
+        async def generate(self, game: str, fold: str, first: int, count: int) -> tuple[Task, ...]:
+            made = 0 if first < 3000 else first
+            return tuple(Task(environment="toolbox", task_id=f"made/{made + n}") for n in range(count))
+
+    holdout, lists = HoldoutSettings(), TaskListSettings(selection_tasks=500, fresh_tasks=1)
+    pool = Repeating("toolbox")
+    supply = TaskSupply((await pool.generate("made", "train", 0, 1))[:1] * 2, (), "made", "train")
+    made = await supply.tasks(pool, Counter(), holdout, lists)
+    ids = [task.task_id for task in made]
+    assert len(ids) == len(set(ids))
+    assert sum(holdout.split(each) is Split.SELECTION for each in ids) >= 500
+
+
+async def test_an_environment_that_lists_a_task_twice_has_it_once(folder: Path) -> None:
+    class Twice(SandboxPool):
+        async def tasks(self, game: str, fold: str) -> tuple[Task, ...]:
+            return 2 * await super().tasks(game, fold)
+
+    async with Twice("toolbox", settings={"folder": str(folder)}) as pool:
+        found = await domain_tasks(DomainSettings(environment="toolbox", out_of_domain_fold=""), pool)
+    assert found.tasks
+    assert len(found.tasks) == len({task.task_id for task in found.tasks})
 
 
 async def test_a_golden_task_that_the_environment_does_not_have_is_refused_before_anything_is_trained(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.registry.task_uses import TASK_USES_FILE, TaskUses
+from daemon.registry.registry import Registry
+from daemon.registry.task_uses import TASK_USES_FILE, TaskUses, account_summary, readable_summary
 from evaluation.task_account import ListName, TrialBegun
 from streams.errors import RegistryError
 
@@ -85,3 +86,13 @@ def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
 def _count(home: Path, number: int) -> None:
     for task in range(20):
         TaskUses(home).count(f"trial {number}", "improvement", [(SELECTION, f"{number}/{task}")])
+
+
+def test_a_damaged_account_hides_nothing_else(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert readable_summary(registry) == account_summary(registry)
+    uses = TaskUses(registry.home)
+    uses.path.write_text('{"kind": "torn"}\n')
+    assert readable_summary(registry) is None
+    with pytest.raises(RegistryError, match=r"line 1, is not an entry"):
+        account_summary(registry)

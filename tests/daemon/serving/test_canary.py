@@ -231,3 +231,12 @@ def test_a_report_says_what_is_seen_so_far(canary: Canary) -> None:
     assert (report.adapter, report.share, report.ended) == ("a" * 64, SHARE, None)
     assert (report.candidate_requests, report.candidate_errors) == (1, 0)
     assert (report.champion_requests, report.champion_errors) == (1, 1)
+
+
+def test_a_canary_ends_also_where_its_file_cannot_be_removed(canary: Canary, tmp_path: Path) -> None:
+    begin(canary)
+    file = tmp_path / FOLDER / f"{SALT}.episodes"
+    file.unlink()
+    file.mkdir()
+    assert canary.end() == "ratchet-9"
+    assert (canary.phase, canary.running, canary.end()) == (Phase.OFF, None, None)

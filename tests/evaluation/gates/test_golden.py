@@ -87,3 +87,9 @@ def test_the_pinned_tasks_are_those_of_the_settings_and_of_the_file(tmp_path: Pa
         GoldenSettings(file=tmp_path / "gone.txt").with_file()
     with pytest.raises(ValueError, match="named twice"):
         GoldenSettings(tasks=("a", "a"))
+
+
+def test_a_file_that_an_editor_began_with_a_mark_has_the_same_ids(tmp_path: Path) -> None:
+    file = tmp_path / "golden.txt"
+    file.write_text("orders/1\norders/2\n", encoding="utf-8-sig")
+    assert GoldenSettings(file=file).with_file().tasks == ("orders/1", "orders/2")

@@ -10,6 +10,7 @@ from evaluation.gates.no_forgetting import Compared, NoForgetting, decide
 from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, NoForgettingSettings
+from evaluation.trial import hold_trial
 from streams.events import Task
 from tests.builders.trials import CANDIDATE, RecordedArena, evidence, rollout, tasks
 
@@ -145,3 +146,11 @@ async def test_tasks_that_this_trial_played_and_variants_of_them_are_not_played_
 
 def replace_id(task: Task, task_id: str) -> Task:
     return task.model_copy(update={"task_id": task_id})
+
+
+async def test_an_anchor_that_could_not_be_loaded_makes_it_inconclusive_and_nothing_is_played_for_it() -> None:
+    made = trial(lambda task, model: True, anchor=replace(ANCHOR, missing="its folder is gone"))
+    found, reason = await hold_trial(made, [NoForgetting(GateSettings())])
+    assert found is Verdict.INCONCLUSIVE
+    assert "its folder is gone" in reason
+    assert asked(made) == {}
