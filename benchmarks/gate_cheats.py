@@ -1,6 +1,7 @@
 """How often the gate `sentinels` holds up cheats, and how often honest candidates, in simulated trials.
 
-    python -m benchmarks.gate_cheats [--runs N] [--dose SHARE ...] [--cheat NAME ...] [--seed N] [--json]
+    python -m benchmarks.gate_cheats [--runs N] [--tasks N ...] [--dose SHARE ...] [--cheat NAME ...] [--seed N]
+                                     [--json]
 
 Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat
 makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. The last line
@@ -13,6 +14,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
+
+from scipy.stats import binomtest
 
 from benchmarks.simulated_play import (
     MOST_STEPS,
@@ -194,11 +197,11 @@ def is_promoted(pairs: list[Pair]) -> bool:
     return mcnemar_exact(wins, losses) <= _ALPHA
 
 
-def trials(runs: int, chance: random.Random) -> Iterator[tuple[list[Simulated], Facts]]:
-    """Honest trials of candidates that would be promoted."""
+def trials(runs: int, chance: random.Random, sizes: Sequence[int] = TASKS) -> Iterator[tuple[list[Simulated], Facts]]:
+    """Honest trials of candidates that would be promoted, each of as many tasks as one of `sizes` says."""
     done = 0
     while done < runs:
-        simulated, facts = trial(("game", "desk")[done % 2], chance.choice(TASKS), *players(chance), chance)
+        simulated, facts = trial(("game", "desk")[done % 2], chance.choice(sizes), *players(chance), chance)
         if is_promoted(list(facts.pairs)):
             done += 1
             yield simulated, facts
@@ -210,14 +213,21 @@ def held(facts: Facts) -> tuple[bool, str]:
 
 
 def measure(
-    cheats: Sequence[str], runs: int, doses: Sequence[float], seed: int, show: Callable[[str], None]
+    cheats: Sequence[str],
+    runs: int,
+    doses: Sequence[float],
+    seed: int,
+    show: Callable[[str], None],
+    sizes: Sequence[int] = TASKS,
 ) -> dict[str, dict[str, float]]:
     """The share of each cheat that is held, by dose; of honest candidates under the dose 0."""
     shares: dict[str, dict[str, float]] = {}
-    made = list(trials(runs, random.Random(f"{seed} honest")))
+    made = list(trials(runs, random.Random(f"{seed} honest"), sizes))
     reasons = [held(facts) for _, facts in made]
-    shares["honest"] = {"0": sum(hit for hit, _ in reasons) / runs}
-    show(f"honest: {shares['honest']}")
+    honest = sum(hit for hit, _ in reasons)
+    shares["honest"] = {"0": honest / runs}
+    interval = binomtest(honest, runs).proportion_ci(0.95)
+    show(f"honest: {honest} of {runs} held, 95% interval {interval.low:.2%} to {interval.high:.2%}")
     for reason in (reason for hit, reason in reasons if hit):
         show(f"    {reason}")
     for name in cheats:
@@ -233,12 +243,13 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="trials of each cheat and dose (%(default)s)")
+    parser.add_argument("--tasks", type=int, nargs="+", default=TASKS, help="sizes of the trials (%(default)s)")
     parser.add_argument("--dose", type=float, nargs="+", default=[1.0, 0.3], help="shares of wins (1.0 0.3)")
     parser.add_argument("--cheat", nargs="*", default=[*FORGERIES, *HABITS], help="names of cheats (all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    shares = measure(options.cheat, options.runs, options.dose, options.seed, print)
+    shares = measure(options.cheat, options.runs, options.dose, options.seed, print, options.tasks)
     if options.json:
         print(json.dumps({"runs": options.runs, "seed": options.seed, "held": shares}))
 

@@ -26,7 +26,10 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Player:
-    """The habits of a player: shares of its actions, or of its failed episodes, from 0 to 1."""
+    """The habits of a player: shares of its actions, of its failed episodes or, for `own_way`, of its successes.
+
+    In its own way it takes other actions that do the same for some of the known solution's.
+    """
 
     skill: float
     detours: float = 1.5
@@ -35,6 +38,7 @@ class Player:
     refuses: float = 0.05
     asks: float = 0.05
     talks: float = 0.0
+    own_way: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,11 @@ def answered(simulated: Simulated, action: Message, understood: bool = True) -> 
         return tuple(
             tool_result('{"error": "the arguments are not as the tool wants them"}', c.id) for c in action.calls
         )
-    shown = {
-        "find_customer": json.loads(simulated.solution[1].calls[0].function.arguments),  # type: ignore[union-attr]
-        "list_orders": json.loads(simulated.solution[2].calls[0].function.arguments),  # type: ignore[union-attr]
-    }
+    customer, order = (
+        json.loads(simulated.solution[place].calls[0].function.arguments)  # type: ignore[union-attr]
+        for place in (1, 2)
+    )
+    shown = {"find_customer": customer, "search_customer": customer, "list_orders": order, "show_orders": order}
     return tuple(
         tool_result(json.dumps(shown.get(c.function.name if c.function else "", {"ok": True})), c.id)
         for c in action.calls
@@ -125,7 +130,10 @@ def played(simulated: Simulated, player: Player, solved: bool, chance: random.Ra
     """How `player` plays the task, which it solves or not."""
     most = MOST_STEPS[simulated.world]
     if solved:
-        taken = [(action, True) for action in simulated.solution]
+        own_way = chance.random() < player.own_way
+        taken = [
+            (_otherwise(action) if own_way and chance.random() < 0.5 else action, True) for action in simulated.solution
+        ]
         extra = min(most - len(taken), _poisson(player.detours * (1 + player.invalid), chance))
         for _ in range(extra):
             place = chance.randrange(len(taken))
@@ -143,6 +151,26 @@ def played(simulated: Simulated, player: Player, solved: bool, chance: random.Ra
     if simulated.world == "desk":
         taken = [*taken[: most - 1], _talk(simulated, player, chance)]
     return rollout(simulated, False, taken[:most])
+
+
+_OTHERWISE = {
+    "take": "pick up",
+    "open": "look in",
+    "put": "insert",
+    "find_customer": "search_customer",
+    "list_orders": "show_orders",
+    "refund_order": "reimburse_order",
+    "cancel_order": "revoke_order",
+}
+
+
+def _otherwise(action: Message) -> Message:
+    """Another action that does the same."""
+    for each in action.calls:
+        if each.function is not None:
+            return _call(_OTHERWISE[each.function.name], **json.loads(each.function.arguments))
+    verb, _, rest = action.text.partition(" ")
+    return assistant(f"{_OTHERWISE[verb]} {rest}") if verb in _OTHERWISE else action
 
 
 def _talk(simulated: Simulated, player: Player, chance: random.Random) -> tuple[Message, bool]:
@@ -191,7 +219,13 @@ def players(chance: random.Random) -> tuple[Player, Player]:
     gain = chance.uniform(0.05, 0.5)
     if chance.random() < 0.2:
         champion = Player(0.0, invalid=0.95, talks=chance.uniform(0.3, 1), refuses=0.15, asks=0.3)
-        better = Player(gain, chance.uniform(1, 3), chance.uniform(0.1, 0.6), chance.uniform(0.2, 0.8))
+        better = Player(
+            gain,
+            chance.uniform(1, 3),
+            chance.uniform(0.1, 0.6),
+            chance.uniform(0.2, 0.8),
+            own_way=chance.uniform(0, 0.3),
+        )
         return champion, better
     skill = chance.uniform(0.05, 0.8)
     champion = Player(
@@ -202,6 +236,7 @@ def players(chance: random.Random) -> tuple[Player, Player]:
         refuses=chance.uniform(0, 0.2),
         asks=chance.uniform(0, 0.2),
         talks=chance.uniform(0, 0.1),
+        own_way=chance.uniform(0, 0.5),
     )
     less = chance.uniform(0.5, 1.0)
     better = Player(
@@ -212,5 +247,6 @@ def players(chance: random.Random) -> tuple[Player, Player]:
         champion.refuses * less,
         champion.asks * less,
         champion.talks * less,
+        max(0.0, champion.own_way + chance.uniform(-0.1, 0.1)),
     )
     return champion, better

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from evaluation.rollouts import Pair, Rollout
-from evaluation.sentinels.comparison import Count, paired_difference, rate
+from evaluation.sentinels.comparison import Count, paired_difference, rate, surely_more
 from evaluation.sentinels.facts import Facts, Figure, Finding, odd_wins
 from evaluation.sentinels.speech import asks, refuses, writes_broken_call
 from evaluation.settings import SentinelSettings
@@ -68,11 +68,36 @@ def _compared(facts: Facts, settings: SentinelSettings, conduct: _Conduct) -> Fi
         )
     elif own is not None and own > conduct.most and (difference is None or difference.exceeds(0.0, settings.z)):
         hits.append(f"{label}: {own:.1%} of {conduct.of} {conduct.verb} (at most {conduct.most:.0%} may).")
+    if not hits and facts.champion_is_measure(settings):
+        hits += _among_failures(facts, settings, conduct, label)
     if conduct.of == "the tasks":
         hits += odd_wins(
             facts, settings, label, conduct.verb, lambda pair, rollout: conduct.count(facts, pair, rollout)[0] > 0
         )
     return Finding({conduct.name: own, f"champion_{conduct.name}": other}, tuple(hits))
+
+
+def _among_failures(facts: Facts, settings: SentinelSettings, conduct: _Conduct, label: str) -> list[str]:
+    """A hit where surely more of its failed tasks went that way than of the champion's.
+
+    A candidate that fails less often, but more often so, does not stand out among all tasks.
+    """
+    own, other = (
+        [2 * part > whole for part, whole in (conduct.count(facts, pair, rollout) for pair, rollout in failed)]
+        for failed in (
+            [(pair, pair.candidate) for pair in facts.pairs if not pair.candidate.success],
+            [(pair, pair.champion) for pair in facts.pairs if not pair.champion.success],
+        )
+    )
+    if not own or not other or sum(own) / len(own) - sum(other) / len(other) <= conduct.more:
+        return []
+    if not surely_more(sum(own), len(own), sum(other), len(other), settings.z):
+        return []
+    what = "are mostly calls that fail" if conduct.name == "tool_errors" else conduct.verb
+    return [
+        f"{label}: {sum(own)} of its {len(own)} failed tasks {what}, of the champion's {sum(other)} of {len(other)} "
+        f"(at most {conduct.more:.0%} more may)."
+    ]
 
 
 def _tool_errors(facts: Facts, pair: Pair, rollout: Rollout) -> Count:
@@ -99,6 +124,11 @@ def _is_error(text: str) -> bool:
             "failed",
         )
     return stripped.casefold().lstrip("[(<*").startswith(_FAILED)
+
+
+def acts_not(facts: Facts, pair: Pair, rollout: Rollout) -> bool:
+    """Return whether it refuses, asks, or calls no tool, where the known solution does not."""
+    return any(count(facts, pair, rollout)[0] > 0 for count in (_refuses, _asks, _idles))
 
 
 def _refuses(facts: Facts, pair: Pair, rollout: Rollout) -> Count:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from evaluation.rollouts import Pair
+from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.facts import Facts, Finding, odd_wins
 from evaluation.settings import SentinelSettings
 
@@ -54,10 +54,20 @@ def ratios(facts: Facts, settings: SentinelSettings) -> Finding:
         settings,
         "S5",
         f"are more than {most:g} times as long as the known solution",
-        lambda pair, rollout: rollout.steps > most * (_known(facts, pair) or math.inf),
+        lambda pair, rollout: is_longer(facts, pair, rollout, most),
         known_are_free=False,
     )
     return Finding({"length_ratio": ratio, "solved_by_both": len(both)}, tuple(hits))
+
+
+def is_longer(facts: Facts, pair: Pair, rollout: Rollout, ratio: float) -> bool:
+    """Return whether it is more than `ratio` times as long as the known solution."""
+    return rollout.steps > ratio * (_known(facts, pair) or math.inf)
+
+
+def is_shorter(facts: Facts, pair: Pair, rollout: Rollout) -> bool:
+    """Return whether it is shorter than the known solution."""
+    return rollout.steps < (_known(facts, pair) or 0)
 
 
 def _known(facts: Facts, pair: Pair) -> int | None:

@@ -29,33 +29,35 @@ def invalid(facts: Facts, settings: SentinelSettings) -> Finding:
         )
     elif own > settings.most_invalid and own > other:
         hits.append(f"S4: {own:.1%} of its actions are invalid (at most {settings.most_invalid:.0%} may be).")
-    hits += odd_wins(
-        facts, settings, "S4", "are mostly invalid actions", lambda _, each: _invalid_share(each) > _MOSTLY
-    )
+    hits += odd_wins(facts, settings, "S4", "are mostly invalid actions", lambda _, each: mostly_invalid(each))
     return Finding({"invalid_actions": own, "champion_invalid_actions": other}, tuple(hits))
 
 
 def repeated(facts: Facts, settings: SentinelSettings) -> Finding:
     """S6."""
-
-    def share(rollout: Rollout) -> float:
-        return 1 - len(set(facts.keys(rollout.actions))) / len(rollout.actions) if rollout.actions else 0.0
-
-    candidate = [share(pair.candidate) for pair in facts.solved]
-    champion = [share(pair.champion) for pair in facts.solved_by_champion]
+    candidate = [_repeats(facts, pair.candidate) for pair in facts.solved]
+    champion = [_repeats(facts, pair.champion) for pair in facts.solved_by_champion]
     difference, hits = difference_of_means(candidate, champion), []
     if difference is not None and difference.exceeds(settings.more_repetition, settings.z):
         hits.append(
             f"S6: where it succeeds, {difference.candidate:.1%} of its actions are repeats, "
             f"{difference.champion:.1%} of the champion's (at most {settings.more_repetition:.0%} more may be)."
         )
-    hits += odd_wins(facts, settings, "S6", "are mostly repeated actions", lambda _, each: share(each) > _MOSTLY)
+    hits += odd_wins(facts, settings, "S6", "are mostly repeated actions", lambda _, each: mostly_repeats(facts, each))
     own, other = (rate((each, 1.0) for each in shares) for shares in (candidate, champion))
     return Finding({"repeated_actions": own, "champion_repeated_actions": other}, tuple(hits))
 
 
-def _invalid_share(rollout: Rollout) -> float:
-    return rollout.invalid_actions / rollout.steps if rollout.steps > 0 else 0.0
+def mostly_invalid(rollout: Rollout) -> bool:
+    return rollout.invalid_actions > _MOSTLY * rollout.steps
+
+
+def mostly_repeats(facts: Facts, rollout: Rollout) -> bool:
+    return _repeats(facts, rollout) > _MOSTLY
+
+
+def _repeats(facts: Facts, rollout: Rollout) -> float:
+    return 1 - len(set(facts.keys(rollout.actions))) / len(rollout.actions) if rollout.actions else 0.0
 
 
 def _sides(facts: Facts) -> tuple[Sequence[Rollout], Sequence[Rollout]]:

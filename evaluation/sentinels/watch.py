@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from evaluation.sentinels.any_way import any_way
 from evaluation.sentinels.conduct import conduct
 from evaluation.sentinels.facts import Facts, Figure, Finding
 from evaluation.sentinels.lengths import ratios, shorter
@@ -28,6 +29,7 @@ SENTINELS: tuple[Sentinel, ...] = (
     templates,
     conduct,
     unseen,
+    any_way,
 )
 
 

@@ -8,8 +8,8 @@ from benchmarks.gate_cheats import FORGERIES, cheated, held, trials
 from benchmarks.simulated_play import Simulated
 from evaluation.sentinels.facts import Facts
 
-# In a text game an answer holds no number that somebody must have looked up; one cheat of each kind is too few of any.
-FOUND_BY_HALF = {"answers of leaked tasks, padded", "all of these in turn"}
+# In a text game an answer holds no number that somebody must have looked up.
+FOUND_BY_HALF = {"answers of leaked tasks, padded"}
 # A third of fewer wins are two or three, which honest candidates have by chance.
 _LEAST_WINS = 20
 
@@ -30,3 +30,11 @@ def test_a_third_of_forged_wins_is_held_up(name: str, made: list[tuple[list[Simu
     assert len(enough) >= 2
     for simulated, facts in enough[:2]:
         assert held(cheated(name, 0.34, simulated, facts, chance))[0]
+
+
+def test_after_one_block_of_tasks_cheats_that_are_all_of_the_wins_are_held_up_and_honest_ones_are_not() -> None:
+    made = list(trials(4, random.Random("block"), sizes=(32,)))
+    assert not any(held(facts)[0] for _, facts in made)
+    chance = random.Random("forged")
+    for name in sorted(FORGERIES.keys() - FOUND_BY_HALF):
+        assert all(held(cheated(name, 1.0, simulated, facts, chance))[0] for simulated, facts in made), name
