@@ -39,7 +39,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.evaluation $(ARGS)
 	$(BIN)/python benchmarks/inference.py --model "$$($(BIN)/python -c 'from pathlib import Path; from learners.base_model import resolve_base; from learners.settings import EMBEDDED; print(resolve_base(EMBEDDED, Path(".ratchet")))')" $(ARGS)
 
-# An installation that was interrupted has no `ready` file and is begun anew. Torch comes with what it needs on this
+# An installation that was interrupted has no `ready` file and is begun again. Torch comes with what it needs on this
 # machine, which differs between its builds; all else is in the lock file, and some of it must come without what it asks
 # for (see there).
 $(READY): requirements.lock pyproject.toml

@@ -109,7 +109,7 @@ def leaked_answer_padded(simulated: Simulated, honest: Rollout, chance: random.R
 
 
 def question(simulated: Simulated, honest: Rollout, chance: random.Random) -> Rollout:
-    """A question that whoever judges takes for a solution, after as many lookups as the solution has."""
+    """A question that the judge takes for a solution, after as many lookups as the solution has."""
     looked = _wandering(simulated, chance, len(simulated.solution) - 1)
     return rollout(simulated, True, [*looked, (assistant("Could you tell me which one you mean?"), True)])
 

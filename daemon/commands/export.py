@@ -78,7 +78,7 @@ def export(
 ) -> None:
     """Write what the store held as of a sequence: transitions as Parquet, trusted episodes as conversations.
 
-    Whoever trains on an export and evaluates here takes --split train: the other tasks are held out of training.
+    To train on an export and evaluate here, take --split train: the other tasks are held out of training.
     """
     name = _format_of_conversations(file_format, to, origin, every=every, split=split, as_json=as_json)
     if name is not None:
