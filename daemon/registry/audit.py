@@ -144,7 +144,7 @@ class LockedLog:
         return _parse(self._file.read() or b"")
 
     def append(self, *audit_events: AuditEvent) -> list[AuditEntry]:
-        """Add `audit_events` in one write. When this returns, they are on disk; when it raises, the log is as it was."""
+        """Add all of them in one write. When this returns, they are on disk; when it raises, the log is as it was."""
         self._file.seek(0)
         # The log grows by a few lines a cycle, so reading it whole to find its end costs nothing worth saving.
         content = self._file.read() or b""
