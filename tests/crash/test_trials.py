@@ -42,7 +42,7 @@ TRIAL = [
 LEARNER = """
 import asyncio, sys
 from pathlib import Path
-from daemon.config import Settings
+from daemon.config import DomainSettings, Settings
 from daemon.learning.loop import Loop
 from daemon.learning.resuming import resume, unfinished
 from daemon.registry.registry import Registry
@@ -63,8 +63,11 @@ async def main(home, inference, control, count):
     ):
         tasks = (await pool.tasks("dark", "train"))[:count]
         loop = Loop(
-            settings=Settings(home=home, gate=gate, holdout=holdout).settled(), base=home, registry=Registry(home),
-            adapters=AdapterStore(home / "adapters"), store=store, policy=policy, control=client, pool=pool,
+            settings=Settings(
+                home=home, gate=gate, holdout=holdout, domain=DomainSettings(environment="faulty_dark", suite="dark")
+            ).settled(),
+            base=home, registry=Registry(home), adapters=AdapterStore(home / "adapters"), store=store, policy=policy,
+            control=client, pool=pool,
             tasks=tasks, held_out=tasks, out_of_domain=(),
         )
         left = unfinished(loop.registry.audit.read())

@@ -116,7 +116,7 @@ async def test_an_import_that_is_interrupted_loses_nothing_and_is_imported_again
 
         await eventually(has_five, "what was read so far is published")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=240)
         assert process.returncode != 0
         assert "nothing is stored twice" in said
         os.close(writing)
