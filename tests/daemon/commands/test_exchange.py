@@ -54,7 +54,14 @@ def messages(lines: str) -> list[tuple[Message, ...]]:
 def started(ratchet: Ratchet, stdin: int, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "daemon.cli", *arguments]
     return subprocess.Popen(
-        command, cwd=ratchet.home, env=ratchet.environment, stdin=stdin, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ratchet.home,
+        env=ratchet.environment,
+        stdin=stdin,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell runs in the background ignores it, and so would the import.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -116,7 +123,7 @@ async def test_an_import_that_is_interrupted_loses_nothing_and_is_imported_again
 
         await eventually(has_five, "what was read so far is published")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate(timeout=60)
         assert process.returncode != 0
         assert "nothing is stored twice" in said
         os.close(writing)
