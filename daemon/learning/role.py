@@ -76,6 +76,7 @@ class Learner:
         self._resumptions: Counter[str] = Counter()
         self._resume_at = 0.0
         self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
+        self._waiting = -1
 
     async def run(self) -> None:
         """Learn until cancelled."""
@@ -103,12 +104,27 @@ class Learner:
             return False
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
         count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
-        enough = int(count["new"][0].as_py()) >= settings.learner.min_new_episodes
-        if not enough and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed)):
+        new, needed = int(count["new"][0].as_py()), settings.learner.min_new_episodes
+        if new < needed and not (
+            count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed)
+        ):
+            self._tell_waiting(new, needed)
             return False
         self._due_since = self._due_since or time.monotonic()
         asked, answered = await self._loop.branching_state()
         return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
+
+    def _tell_waiting(self, new: int, needed: int) -> None:
+        """Say why no cycle is due, whenever that has changed."""
+        if new != self._waiting:
+            self._waiting = new
+            log.info(
+                "the next cycle waits for trusted episodes on train tasks",
+                new=new,
+                needed=needed,
+                since="the newest snapshot, also if its training was broken off",
+                remedy="`ratchet episodes list` says why episodes are not learned from",
+            )
 
     async def resume(self) -> bool:
         """Finish a trial that this or an earlier learner had to break off; whether one is, or was, to be finished.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from daemon.config import Settings
 from daemon.learning.cycle import train_candidate
@@ -62,7 +63,11 @@ async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state
     for number, held_out in enumerate(TASKS[Split.SELECTION][:NEEDED]):
         log.publish(*episode(f"held-out-{number}", held_out))
     log.publish(*episode("0", tasks[0]))
-    assert not await learner.is_due()
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            assert not await learner.is_due()
+    # Once, since nothing changed.
+    assert [(each["new"], each["needed"]) for each in said] == [(1, NEEDED)]
     log.publish(*episode("1", tasks[1]))
     for name in ("0", "1"):
         for step in (0, 1):
