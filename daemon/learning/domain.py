@@ -91,7 +91,9 @@ async def domain_tasks(domain: DomainSettings, pool: SandboxPool) -> DomainTasks
     if domain.out_of_domain_fold and domain.out_of_domain_tasks:
         others = await _fold(domain, pool, suite, domain.out_of_domain_fold, "domain.out_of_domain_fold")
     unsolvable = await _unsolvable(domain, pool, suite)
-    return DomainTasks(suite, tuple(tasks), tuple(others), unsolvable, description.generates_tasks)
+    # An environment that can be asked may have none: a toolbox generates only where its file names a program.
+    generates = description.generates_tasks and bool(await pool.generate(suite, domain.fold, 0, 1))
+    return DomainTasks(suite, tuple(tasks), tuple(others), unsolvable, generates)
 
 
 async def _fold(domain: DomainSettings, pool: SandboxPool, suite: str, fold: str, key: str) -> tuple[Task, ...]:

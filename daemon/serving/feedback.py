@@ -49,7 +49,7 @@ class PostedFeedback(FrozenModel):
     receipt: Identity | None = None
     episode: Identity | None = None
     success: bool | None = None
-    score: FiniteFloat | None = None
+    score: FiniteFloat | None = Field(default=None, ge=0, le=1)
     rating: Literal["up", "down"] | None = None
     verifier: Name = Field(default="feedback", min_length=1)
     evidence: dict[str, Any] = Field(default_factory=dict)

@@ -63,6 +63,7 @@ def test_a_suite_is_read_by_its_older_name_too(tmp_path: Path, monkeypatch: pyte
 async def test_the_only_suite_need_not_be_named_and_no_domain_is_none(folder: Path) -> None:
     found = await check_domain(settings_of(folder))
     assert found is not None
+    assert not found.generates
     assert (found.suite, len(found.tasks), len(found.out_of_domain)) == ("todos", 8, 4)
     without = await check_domain(settings_of(folder, suite="todos", out_of_domain_fold=""))
     assert without is not None

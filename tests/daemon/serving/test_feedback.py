@@ -90,6 +90,8 @@ async def test_success_and_score_follow_from_each_other(said: dict[str, Any], ve
         ({"episode": "e", "rating": "meh"}, "rating"),
         ({"episode": "e", "success": "yes"}, "success"),
         ({"episode": "e", "score": "0.5"}, "score"),
+        ({"episode": "e", "score": 3}, "less than or equal to 1"),
+        ({"episode": "e", "score": -0.1}, "greater than or equal to 0"),
         ({"episode": "e", "score": True}, "score"),
         ({"episode": "e", "sucess": True}, "sucess"),
         ({"episode": "", "success": True}, "episode"),
