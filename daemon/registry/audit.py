@@ -129,7 +129,7 @@ class AuditLog:
     def _bytes(self) -> bytes:
         try:
             return self.path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return b""
 
 

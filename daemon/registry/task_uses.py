@@ -48,7 +48,7 @@ class TaskUses:
         """
         try:
             return self._parsed(self.path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return TaskAccount()
 
     def begin(self, begun: TrialBegun) -> None:

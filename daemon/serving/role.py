@@ -121,6 +121,8 @@ def _create_topic(kafka: KafkaSettings, stopping: threading.Event) -> None:
             create_topics(kafka, (kafka.calls_topic,))
             return
         except BrokerError as error:
+            if stopping.is_set():
+                return
             log.warning(
                 "the topic of calls cannot be made yet", topic=kafka.calls_topic, error=str(error), again_s=pause
             )
