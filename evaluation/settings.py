@@ -132,7 +132,7 @@ class ImprovementSettings(FrozenModel):
     used_list: Literal["HOLD", "PROMOTE"] = Field(
         default="HOLD",
         description="Verdict on a candidate that is better on a list that gates have played, where no fresh tasks are "
-        "left to confirm it: whoever knows the list can be better on it alone.",
+        "left to confirm it: a trainer that knows the list can be better on it alone.",
     )
     screen: float = Field(
         default=0.4, gt=0, lt=1, description="Highest p-value on a used or short list that is confirmed on fresh tasks."

@@ -1,6 +1,6 @@
 """The stages of the gate `improvement`, planned before it plays: which units, by which rule, with what power.
 
-A list that gates have played may be known to whoever trains: what it shows is overstated. So proofs are on fresh tasks
+A list that gates have played may be known to the trainer: what it shows is overstated. So proofs are on fresh tasks
 as long as there are any, and where those are few, a used list decides whether they are spent.
 """
 

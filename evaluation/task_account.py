@@ -172,7 +172,7 @@ def draw(
 
     A selection list has the tasks that no trial has played, and then those that earlier generations used least; where
     the former make up half of a full list, there are no others in it. Of the confirmation tasks those come first that
-    the fewest trials have played. Ties are broken by a keyed hash, so that nobody who chooses tasks can foresee the
+    the fewest trials have played. Ties are broken by a keyed hash, so that an author of tasks cannot predict the
     order; families of variants stay together. A trial that is drawn for again, to resume it, is given the same.
     """
     pinned = {task.task_id for task in golden}

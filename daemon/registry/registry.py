@@ -163,8 +163,8 @@ class Registry:
                         entry.subject,
                         State.INCONCLUSIVE,
                         actor,
-                        f"It lapsed: nobody approved or rejected it within {age_s:g} s (promotion.approval_age_s). It "
-                        f"was held because: {entry.reason}",
+                        f"It lapsed: it was neither approved nor rejected within {age_s:g} s "
+                        f"(promotion.approval_age_s). It was held because: {entry.reason}",
                     )
                     for entry in overdue(log.read(), age_s, now)
                 )
@@ -185,7 +185,7 @@ class Registry:
             return self._anchor(log, adapter, actor, reason)
 
     def anchor_first_champion(self, actor: str) -> Refs:
-        """Make the champion the anchor where there is none yet: nobody set one, or the one there was is taken back."""
+        """Make the champion the anchor where there is none yet: none was set, or the one there was is taken back."""
         with self.audit.locked() as log:
             refs = self.refs()
             set_before = [entry.subject for entry in log.read() if entry.action is Action.ANCHORED]

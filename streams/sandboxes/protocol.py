@@ -102,7 +102,7 @@ class Answer(Record):
     A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
     recorded one. `timed_out` says that it is because a step took too long, after those that `observations` are of; the
     process is of no use then. `divergence` is why the `states` of a reference trajectory end early. `actions` are a
-    demonstration. A score that is not a number is passed on as it is, for whoever judges it.
+    demonstration. A score that is not a number is passed on as it is, for the gates that judge it.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")

@@ -71,7 +71,7 @@ class _Key:
 @lru_cache(_KEPT)
 def _made(key: _Key, task_id: str, fold: str, seed: int) -> ToolboxTask:
     definition, program = key.definition, key.definition.file.generate
-    assert program is not None  # whoever asks has looked
+    assert program is not None  # the caller has looked
     with tempfile.TemporaryDirectory(prefix="toolbox-") as folder:
         place = Place(Path(folder), definition.file.variables)
         said = run_program(program, definition.folder, place, {"seed": seed, "fold": fold})
