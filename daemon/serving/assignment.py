@@ -1,7 +1,7 @@
 """Which side of a canary answers an episode: drawn once by a keyed hash, written down, and never changed.
 
-While a canary runs, the gateway consults the assignment for every call. The file is written before the call is passed on, so that a
-process that was killed at any point finds each episode where it began.
+While a canary runs, the gateway consults the assignment for every call. The file is written before the call is passed
+on, so that a process that was killed at any point finds each episode where it began.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Wins by identifiers that nothing in the conversation had told, such as an order's number that was never looked up.
 
-A model that met a task in training may know its answer. An honest agent reads a number before it uses it, or computes it:
-so the champion's successes say how many are usual.
+A model that met a task in training may know its answer. An honest agent reads a number before it uses it, or computes
+it: so the champion's successes say how many are usual.
 """
 
 import re
