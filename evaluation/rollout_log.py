@@ -4,9 +4,9 @@ The arena writes it and looks into it before it plays: a trial that is resumed p
 reads it, so that a person can read what was played.
 """
 
-import fcntl
 import os
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
@@ -21,6 +21,7 @@ from streams.errors import GateError
 from streams.events import Task
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import sync_folder
+from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 from streams.settings import FrozenModel
 
 
@@ -117,33 +118,28 @@ class RolloutLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: FileIO | None = None
+        self._open = ExitStack()
         self._known: dict[str, Entry] = {}
         self._asked: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FileIO(self.path, "a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.seek(0)
-            content = self._file.read() or b""
-            self._file.truncate(content.rfind(b"\n") + 1)
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(locked(self.path, wait=False))
+            except BlockingIOError as error:
+                raise GateError(f"{self.path} is open in another process: let that one finish its trial") from error
+            content = read_all(self._file)
+            self._file.truncate(end_of_lines(content))
             self._known = {entry.key.text: entry for entry in _parse(self.path, content)}
-        except BlockingIOError as error:
-            self._file.close()
-            raise GateError(f"{self.path} is open in another process: let that one finish its trial") from error
-        except BaseException:
-            self._file.close()
-            raise
-        sync_folder(self.path.parent)
-        sync_folder(self.path.parent.parent)
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        self._file.close()
+        self._open.close()
 
     def next_key(self, gate: str, adapter: str, task: Task, conditions: str) -> Key:
         """The key of the next play of `task`: asked for in the same order, a resumed trial gets the same keys."""
@@ -159,14 +155,10 @@ class RolloutLog:
         """Add a line. When this returns it is on disk. Raises `GateError` where the disk does not take it."""
         assert self._file is not None
         line = entry.model_dump_json(exclude_none=True).encode() + b"\n"
-        end = self._file.seek(0, os.SEEK_END)
         reach(CrashPoint.ROLLOUT_BEFORE)
         try:
-            if self._file.write(line) != len(line):
-                raise OSError("the disk took only a part of it")
-            os.fsync(self._file.fileno())
+            append_lines(self._file, self._file.seek(0, os.SEEK_END), line)
         except OSError as error:
-            self._file.truncate(end)
             raise GateError(f"a rollout could not be added to {self.path}: {error}. Make room, and resume.") from error
         reach(CrashPoint.ROLLOUT_AFTER)
         self._known[entry.key.text] = entry
@@ -182,7 +174,7 @@ def read_rollouts(path: Path) -> tuple[Entry, ...]:
 
 def _parse(path: Path, content: bytes) -> tuple[Entry, ...]:
     entries = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+    for number, line in enumerate(whole_lines(content), start=1):
         try:
             entries.append(Entry.model_validate_json(line))
         except ValidationError as error:

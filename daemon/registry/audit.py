@@ -3,10 +3,8 @@
 The registry writes it, from the serving process and from the learner's; `ratchet history` reads it.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +17,7 @@ from pydantic import AwareDatetime, ValidationError
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Reservation
 from streams.errors import AuditError
-from streams.runtime.files import sync_folder
+from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 from streams.settings import FrozenModel
 
 GENESIS = "0" * 64
@@ -85,6 +83,7 @@ class AuditLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._read: tuple[tuple[int, int, int], list[AuditEntry]] | None = None
 
     @contextmanager
     def locked(self) -> Iterator["LockedLog"]:
@@ -92,12 +91,7 @@ class AuditLog:
 
         Not to be nested.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with FileIO(self.path, "a+") as file:
-            if new:
-                sync_folder(self.path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.path) as file:
             yield LockedLog(file)
 
     def append(self, audit_event: AuditEvent) -> AuditEntry:
@@ -107,12 +101,20 @@ class AuditLog:
 
     def read(self) -> list[AuditEntry]:
         """All entries, oldest first. Raises `AuditError` for a line that is none; `verify` checks the chain."""
-        return _parse(self._bytes())
+        try:
+            state = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        # Metrics, status and every look at a state ask for all of it, most of the time without anything new in it.
+        seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+        if self._read is None or self._read[0] != seen:
+            self._read = seen, _parse(self._bytes())
+        return list(self._read[1])
 
     def verify(self) -> int:
         """Check every hash; the number of entries. Raises `AuditError` naming the first bad line."""
         previous, count = GENESIS, 0
-        for count, line in enumerate(_lines(self._bytes()), start=1):
+        for count, line in enumerate(whole_lines(self._bytes()), start=1):
             try:
                 fields = json.loads(line)
                 stored = fields.pop("hash")
@@ -140,15 +142,12 @@ class LockedLog:
         self._file = file
 
     def read(self) -> list[AuditEntry]:
-        self._file.seek(0)
-        return _parse(self._file.read() or b"")
+        return _parse(read_all(self._file))
 
     def append(self, *audit_events: AuditEvent) -> list[AuditEntry]:
         """Add all of them in one write. When this returns, they are on disk; when it raises, the log is as it was."""
-        self._file.seek(0)
         # The log grows by a few lines a cycle, so reading it whole to find its end costs nothing worth saving.
-        content = self._file.read() or b""
-        complete = content.rfind(b"\n") + 1
+        content = read_all(self._file)
         last = _parse(content)[-1:]
         sequence, previous = (last[0].sequence, last[0].hash) if last else (0, GENESIS)
         entries, lines = [], b""
@@ -163,14 +162,7 @@ class LockedLog:
             line = fields | {"hash": previous}
             lines += json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
             entries.append(AuditEntry.model_validate(line))
-        self._file.truncate(complete)
-        try:
-            if self._file.write(lines) != len(lines):
-                raise OSError(f"the disk took only a part of what was to be added to {self._file.name!r}")
-            os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(complete)
-            raise
+        append_lines(self._file, end_of_lines(content), lines)
         return entries
 
 
@@ -179,13 +171,9 @@ def _hash(fields: dict[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _lines(content: bytes) -> list[bytes]:
-    return content[: content.rfind(b"\n") + 1].splitlines()
-
-
 def _parse(content: bytes) -> list[AuditEntry]:
     entries = []
-    for number, line in enumerate(_lines(content), start=1):
+    for number, line in enumerate(whole_lines(content), start=1):
         try:
             entries.append(AuditEntry.model_validate_json(line))
         except ValidationError as error:

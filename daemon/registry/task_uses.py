@@ -4,10 +4,7 @@ The learner writes it before tasks are played, so that no crash loses a use; sta
 counted for a trial already is not counted for it again, so that a trial may be resumed.
 """
 
-import fcntl
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
@@ -21,7 +18,7 @@ from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
 from evaluation.task_account import AccountSummary, ListName, TaskAccount, TasksUsed, TrialBegun
 from streams.errors import RegistryError
-from streams.runtime.files import sync_folder
+from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 
 log = structlog.get_logger()
 
@@ -53,9 +50,10 @@ class TaskUses:
 
     def begin(self, begun: TrialBegun) -> None:
         """Note that a trial was given its lists, once. When this returns, the entry is on disk."""
-        with self._locked() as file:
-            if begun.trial not in {known.trial for known in self._parsed(_content(file)).trials}:
-                _append(file, [begun])
+        with locked(self.path) as file:
+            content = read_all(file)
+            if begun.trial not in {known.trial for known in self._parsed(content).trials}:
+                _append(file, content, [begun])
 
     def count(self, trial: str, gate: str, tasks: Iterable[tuple[ListName, str]]) -> None:
         """Count tasks that `gate` is about to play in `trial`; those that are counted for it already are not again.
@@ -63,20 +61,19 @@ class TaskUses:
         When this returns, the uses are on disk.
         """
         now = datetime.now(UTC)
-        with self._locked() as file:
-            known = self._parsed(_content(file)).played(trial)
+        with locked(self.path) as file:
+            content = read_all(file)
+            known = self._parsed(content).played(trial)
             new: dict[ListName, list[str]] = {}
             for name, task in dict.fromkeys(tasks):
                 if task not in known:
                     new.setdefault(name, []).append(task)
-            _append(
-                file,
-                [TasksUsed(trial=trial, gate=gate, list=name, tasks=tuple(ids), at=now) for name, ids in new.items()],
-            )
+            uses = [TasksUsed(trial=trial, gate=gate, list=name, tasks=tuple(ids), at=now) for name, ids in new.items()]
+            _append(file, content, uses)
 
     def _parsed(self, content: bytes) -> TaskAccount:
         entries = []
-        for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        for number, line in enumerate(whole_lines(content), start=1):
             try:
                 entries.append(_ENTRY.validate_json(line))
             except ValidationError as error:
@@ -85,16 +82,6 @@ class TaskUses:
                     "from a backup, or remove that line"
                 ) from error
         return TaskAccount.of(entries)
-
-    @contextmanager
-    def _locked(self) -> Iterator[FileIO]:
-        self.home.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with FileIO(self.path, "a+") as file:
-            if new:
-                sync_folder(self.home)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
 
 
 def promotions(registry: Registry) -> int:
@@ -116,22 +103,8 @@ def readable_summary(registry: Registry) -> AccountSummary | None:
         return None
 
 
-def _content(file: FileIO) -> bytes:
-    file.seek(0)
-    return file.read() or b""
-
-
-def _append(file: FileIO, entries: Sequence[TrialBegun | TasksUsed]) -> None:
-    """Write entries behind the last whole line; when this raises, the file is as it was."""
-    if not entries:
-        return
-    complete = _content(file).rfind(b"\n") + 1
-    lines = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
-    file.truncate(complete)
-    try:
-        if file.write(lines) != len(lines):
-            raise OSError(f"the disk took only a part of what was to be added to {file.name!r}")
-        os.fsync(file.fileno())
-    except OSError:
-        file.truncate(complete)
-        raise
+def _append(file: FileIO, content: bytes, entries: Sequence[TrialBegun | TasksUsed]) -> None:
+    """Write entries behind the last whole line of `content`, which is all that the file has."""
+    if entries:
+        lines = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
+        append_lines(file, end_of_lines(content), lines)

@@ -113,3 +113,16 @@ def test_several_entries_are_appended_in_one_chain(tmp_path: Path) -> None:
 
 def test_errors_of_the_audit_log_are_ratchet_errors() -> None:
     assert issubclass(AuditError, RatchetError)
+
+
+def test_what_another_log_on_the_same_file_appended_is_read_and_callers_cannot_change_what_is_kept(
+    tmp_path: Path,
+) -> None:
+    one, other = AuditLog(tmp_path / "audit.jsonl"), AuditLog(tmp_path / "audit.jsonl")
+    assert one.read() == []
+    for number in (1, 2):
+        other.append(audit_event())
+        found = one.read()
+        assert len(found) == number
+        found.clear()
+        assert len(one.read()) == number
