@@ -3,14 +3,14 @@
 `improvement` states it before it plays; `benchmarks/gate_power.py` simulates whole series of gates by `play`.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.agreement import ASSUMED_PHI, Agreement
 from evaluation.sequential import NOTHING, Outcome, Rule, Tally, outcomes
 from streams.errors import GateError
 
@@ -32,15 +32,6 @@ def paired_rates(base: Any, gain: Any, phi: float) -> tuple[Any, Any]:
     return better - both, base - both
 
 
-class PairedCounts(NamedTuple):
-    """Tasks that both sides played: how many both solved, only the candidate, only the champion, and all."""
-
-    both: int
-    wins: int
-    losses: int
-    tasks: int
-
-
 @dataclass(frozen=True, slots=True)
 class Expected:
     """How two adapters are expected to play: the champion's success `base`, and the correlation `phi` of both's.
@@ -50,20 +41,16 @@ class Expected:
     """
 
     base: float = 0.25
-    phi: float = 0.54
+    phi: float = ASSUMED_PHI
     tasks: int = 0
 
     @classmethod
-    def measured(cls, gates: Iterable[PairedCounts]) -> Self:
-        """What `gates` show together; the assumptions where they played too few tasks to tell."""
-        both, wins, losses, tasks = (sum(column) for column in zip((0, 0, 0, 0), *gates, strict=True))
-        if tasks < _ENOUGH:
+    def measured(cls, gates: Agreement) -> Self:
+        """What `gates` show, whose first plays are the champion's; the assumptions where they tell too little."""
+        if gates.tasks < _ENOUGH:
             return cls()
-        champion, candidate = (both + losses) / tasks, (both + wins) / tasks
-        spread = math.sqrt(champion * (1 - champion) * candidate * (1 - candidate))
-        if spread == 0:
-            return cls(base=champion, tasks=tasks)
-        return cls(base=champion, phi=(both / tasks - champion * candidate) / spread, tasks=tasks)
+        base = (gates.both + gates.first_only) / gates.tasks
+        return cls(base=base, phi=ASSUMED_PHI if gates.phi is None else gates.phi, tasks=gates.tasks)
 
     def rates(self, gain: float) -> tuple[float, float]:
         """The shares of wins and losses if the candidate's success is higher by `gain`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import ConfigDict, PlainSerializer, model_validator
+from pydantic import ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement, overstatement
 from evaluation.gates.gate import Evidence
@@ -16,6 +16,7 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
+from streams.errors import GateError
 from streams.events import Action
 from streams.messages import Message, escaped
 from streams.runtime.files import write_atomically
@@ -177,6 +178,19 @@ class GateReport(FrozenModel):
     def result(self, gate: str) -> GateResult | None:
         """What the gate of that name returned; None where it was passed over."""
         return next((result for result in self.gates if result.gate == gate), None)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The report in the folder of an adapter; None where there is none. Raises `GateError` for a damaged one."""
+        path = folder / GATE_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise GateError(
+                f"{path} is not a gate report: {error.error_count()} fields are wrong. Restore it from a backup."
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write `gate.json` and `report.md` into `folder`, each atomically."""

@@ -2,11 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +18,7 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Digest
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.matches import Match, Result, matches
-from evaluation.report import GATE_FILE, GateReport
+from evaluation.report import GateReport
 from evaluation.rollout_log import Entry, newest_rollouts, read_rollouts
 from learners.adapters import AdapterStore
 from streams.errors import GateError
@@ -66,7 +64,7 @@ def show_gate(
     )
     if task is not None and not any(match.task.task_id.startswith(task) for match in chosen):
         raise GateError(f"no task {task!r} was played in the trial of {digest[:12]}: `--json` counts what was")
-    report = _report(registry.adapter_folder(digest) / GATE_FILE)
+    report = GateReport.read(registry.adapter_folder(digest))
     shown = ShownGate(
         adapter=digest,
         state=registry.state(digest),
@@ -84,17 +82,6 @@ def show_gate(
     for match in chosen:
         for line in _match_lines(match):
             console.print(line, soft_wrap=True)
-
-
-def _report(path: Path) -> GateReport | None:
-    try:
-        return GateReport.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise GateError(
-            f"{path} is not a gate report: {error.error_count()} fields are wrong. Restore it from a backup."
-        ) from error
 
 
 def _gates(found: Sequence[Match]) -> tuple[str, ...]:

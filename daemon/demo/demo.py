@@ -41,7 +41,7 @@ from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
 from evaluation.arena import Arena
 from evaluation.gates.verdict import Verdict
-from evaluation.report import GATE_FILE, GateReport
+from evaluation.report import GateReport
 from evaluation.rollouts import paired
 from learners.base_model import resolve_base
 from learners.settings import Stage
@@ -243,7 +243,8 @@ class Demo:
         """The base model, and the last champion, on the other fold; both were played by gates."""
         if not champions or not self.loop.out_of_domain:
             return None
-        first, last = (self._gate_report(report).out_of_domain for report in (champions[0], champions[-1]))
+        read = [GateReport.read(self.loop.adapters.folder(each.adapter)) for each in (champions[0], champions[-1])]
+        first, last = (report.out_of_domain if report else None for report in read)
         if first is None or last is None:
             return None
         return OutOfDomain(
@@ -251,9 +252,6 @@ class Demo:
             first_success=first.champion.success,
             last_success=last.candidate.success,
         )
-
-    def _gate_report(self, report: CycleReport) -> GateReport:
-        return GateReport.model_validate_json((self.loop.adapters.folder(report.adapter) / GATE_FILE).read_bytes())
 
     async def account(self) -> EventCounts:
         """Compare what the broker took with what the store has."""

@@ -100,7 +100,7 @@ def champions_replayed(reports: Iterable[GateReport]) -> Agreement:
 def measured(home: Path) -> Measured:
     """Read all reports of gates, and the A/A runs. Raises `RatchetError` when a file is damaged."""
     paths = sorted((home / "adapters").glob(f"*/{GATE_FILE}"), key=lambda path: path.stat().st_mtime)
-    reports = [_report(path) for path in paths]
+    reports = [report for path in paths if (report := GateReport.read(path.parent)) is not None]
     pairs = sum((report.agreement() for report in reports), Agreement())
     flips = sum((run.agreement for run in aa_runs(home)), champions_replayed(reports))
     return Measured(
@@ -121,10 +121,3 @@ def flips_so_far(home: Path) -> Agreement | None:
     except RatchetError as error:
         log.warning("flips of one adapter are not told", reason=str(error))
         return None
-
-
-def _report(path: Path) -> GateReport:
-    try:
-        return GateReport.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise RatchetError(f"{path} is not a gate report: {error.error_count()} fields are wrong") from error

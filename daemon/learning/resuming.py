@@ -6,14 +6,12 @@ The audit log says how far it came; the record of rollouts (`evaluation/rollout_
 import time
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from daemon.learning.loop import ACTOR, Loop, Watcher
 from daemon.learning.trials import announce, judge
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import CycleReport
-from evaluation.report import GATE_FILE, GateReport
+from evaluation.report import GateReport
 from streams.errors import GateError
 
 _OPEN = (State.TRAINED, State.EVALUATING)
@@ -47,14 +45,12 @@ async def resume(loop: Loop, left: AuditEntry, watch: Watcher) -> CycleReport:
     began = time.monotonic()
     if left.state in _OPEN:
         return await judge(loop, left.subject, watch, began)
-    path = loop.adapters.folder(left.subject) / GATE_FILE
-    try:
-        report = GateReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    report = GateReport.read(loop.adapters.folder(left.subject))
+    if report is None:
         raise GateError(
-            f"the cycle of {left.subject[:12]} cannot be finished: {path} is missing or damaged. Its verdict stands "
-            "in `ratchet history`."
-        ) from error
+            f"the cycle of {left.subject[:12]} cannot be finished: its gate report is missing. Its verdict stands in "
+            "`ratchet history`."
+        )
     return await announce(loop, left, report, began)
 
 

@@ -2,19 +2,19 @@
 
 from collections import Counter
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Digest
 from evaluation.gates.verdict import GateResult
-from evaluation.report import GATE_FILE, GateReport
+from evaluation.report import GateReport
 from learners.adapters import AdapterStore
 from learners.provenance import Ancestor, Provenance
 from learners.settings import LearnerSettings
 from learners.snapshots import SnapshotManifest
-from streams.errors import RatchetError, UnknownAdapterError
+from streams.errors import UnknownAdapterError
 from streams.settings import FrozenModel
 
 _SHORTEST = 6
@@ -56,6 +56,7 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
     adapter = find(name, registry, adapters)
     manifest = adapters.manifest(adapter)
     itself, *ancestors = provenance.lineage(adapter)
+    report = GateReport.read(registry.adapter_folder(adapter))
     return WhyReport(
         adapter=adapter,
         state=registry.state(adapter),
@@ -71,7 +72,7 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
         seed=manifest.seed,
         principals=_counts([itself]),
         inherited=_counts(ancestors),
-        gates=_gates(registry, adapter),
+        gates=report.gates if report else (),
         retrain=tuple(sorted(registry.marks().get(adapter, ()))),
         states=tuple(entry for entry in registry.audit.read() if entry.subject == adapter and entry.state is not None),
     )
@@ -100,13 +101,3 @@ def _counts(ancestors: list[Ancestor]) -> dict[str, int] | None:
             return None
         total += ancestor.principals
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _gates(registry: Registry, adapter: str) -> tuple[GateResult, ...]:
-    path = registry.adapter_folder(adapter) / GATE_FILE
-    try:
-        return GateReport.model_validate_json(path.read_bytes()).gates
-    except FileNotFoundError:
-        return ()
-    except ValidationError as error:
-        raise RatchetError(f"{path} is not a gate report: {error.error_count()} fields are wrong") from error

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import structlog
 
+from evaluation.agreement import Agreement
 from evaluation.gates.gate import Evidence, Progress
 from evaluation.gates.verdict import GateResult, Verdict
-from evaluation.power import Expected, PairedCounts
+from evaluation.power import Expected
 from evaluation.rollouts import paired
 from evaluation.sequential import Outcome, SequentialTest
 from evaluation.settings import GateSettings
@@ -166,7 +167,11 @@ def expected_of(results: Sequence[GateResult]) -> Expected:
     ]
     counts = [[figures.get(name) for name in ("both_solved", "wins", "losses", "tasks")] for figures in own]
     whole = [[int(count) for count in each if isinstance(count, int)] for each in counts[-_RECENT:]]
-    return Expected.measured(PairedCounts(*each) for each in whole if len(each) == len(PairedCounts._fields))
+    return Expected.measured(sum((_agreement(*each) for each in whole if len(each) == 4), Agreement()))
+
+
+def _agreement(both: int, wins: int, losses: int, tasks: int) -> Agreement:
+    return Agreement(both=both, first_only=losses, second_only=wins, neither=tasks - both - wins - losses)
 
 
 @dataclass(slots=True)

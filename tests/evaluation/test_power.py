@@ -1,11 +1,14 @@
 import pytest
 from scipy.stats import binom
 
-from evaluation.power import ASSUMED, Expected, PairedCounts, power
+from evaluation.agreement import Agreement
+from evaluation.power import ASSUMED, Expected, power
 from evaluation.sequential import Rule
 from evaluation.statistics import mcnemar_exact
 
 FIRST_ALPHA = 0.001338
+
+FIFTY = Agreement(both=10, first_only=5, second_only=5, neither=30)
 
 
 def rule(alpha: float) -> Rule:
@@ -42,8 +45,8 @@ def test_shares_of_wins_and_losses_are_of_the_gain_and_are_probabilities() -> No
 
 
 def test_what_gates_played_is_what_is_expected_once_it_is_enough() -> None:
-    assert Expected.measured([PairedCounts(10, 5, 5, 50)]) == ASSUMED
-    measured = Expected.measured([PairedCounts(10, 5, 5, 50)] * 4)
+    assert Expected.measured(FIFTY) == ASSUMED
+    measured = Expected.measured(sum([FIFTY] * 4, Agreement()))
     assert (measured.base, measured.tasks) == (0.3, 200)
     assert measured.phi == pytest.approx((0.2 - 0.09) / 0.21)
-    assert Expected.measured([PairedCounts(0, 0, 0, 200)]) == Expected(0.0, ASSUMED.phi, 200)
+    assert Expected.measured(Agreement(neither=200)) == Expected(0.0, ASSUMED.phi, 200)
