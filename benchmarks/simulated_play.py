@@ -77,6 +77,11 @@ def _call(tool: str, **arguments: object) -> Message:
     return assistant(None, call(tool, json.dumps(arguments), f"call_{tool}"))
 
 
+def _arguments(action: Message) -> str:
+    function = action.calls[0].function
+    return function.arguments if function else "{}"
+
+
 def answered(simulated: Simulated, action: Message, understood: bool = True) -> Messages:
     """What the world says to an action."""
     if simulated.world == "game":
@@ -85,10 +90,7 @@ def answered(simulated: Simulated, action: Message, understood: bool = True) -> 
         return tuple(
             tool_result('{"error": "the arguments are not as the tool wants them"}', c.id) for c in action.calls
         )
-    customer, order = (
-        json.loads(simulated.solution[place].calls[0].function.arguments)  # type: ignore[union-attr]
-        for place in (1, 2)
-    )
+    customer, order = (json.loads(_arguments(simulated.solution[place])) for place in (1, 2))
     shown = {"find_customer": customer, "search_customer": customer, "list_orders": order, "show_orders": order}
     return tuple(
         tool_result(json.dumps(shown.get(c.function.name if c.function else "", {"ok": True})), c.id)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Self
 
 import structlog
 from pydantic import TypeAdapter
@@ -25,8 +25,6 @@ from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 
 log = structlog.get_logger()
-
-Outcome: TypeAlias = Rollout | Exclusion
 
 # A process that dies takes all its sessions with it. Those that did not kill it are begun again, at most so often.
 _MOST_RESTARTS = 5
@@ -98,7 +96,7 @@ class _Side:
         self._tasks = tasks
         self._keys = [self._key(task) for task in tasks]
         self._player = Player(arena.policy, model, arena.harness, arena.settings.sampling)
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, Rollout | Exclusion] = {}
         self._failure: Exception | None = None
         # Whatever a task does to its process, when it is tried again it does that to nothing else.
         self._retrying = asyncio.Lock()
@@ -136,7 +134,7 @@ class _Side:
             return None
         return arena.record.next_key(arena.gate, arena.adapters.get(self._model, self._model), task, arena.conditions)
 
-    async def _outcome(self, task: Task, key: Key | None) -> Outcome:
+    async def _outcome(self, task: Task, key: Key | None) -> Rollout | Exclusion:
         """The outcome that the record has, or else that of playing the task; a rollout is recorded at once."""
         record = self._arena.record
         known = record.find(key) if record and key else None
@@ -154,7 +152,7 @@ class _Side:
             if isinstance(outcome, Exclusion) and record and key and not record.find(key):
                 record.append(Entry.of(key, self._model, outcome))
 
-    async def _tried(self, task: Task) -> Outcome:
+    async def _tried(self, task: Task) -> Rollout | Exclusion:
         for _ in range(_MOST_RESTARTS):
             try:
                 return await self._attempt(task, self._model)

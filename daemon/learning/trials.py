@@ -1,7 +1,7 @@
 """A candidate's trial: what its gates judge from, their verdict on record, and what follows from it."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -58,7 +58,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         champion, itself = Competitor(status.champion, status.served), Competitor(candidate, name)
         served = (Competitor(BASE, BASE), champion, itself)
         async with served_anchor(registry, loop.adapters, loop.policy, served, ACTOR) as anchor:
-            report = await _hold_trial(loop, champion, itself, anchor, reserved, watch)
+            report = await _hold_trial(loop, _Sides(champion, itself, anchor), reserved, watch)
     finally:
         await loop.policy.unload_adapter(name)
     report.write(loop.adapters.folder(candidate))
@@ -113,66 +113,61 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
     return cycle
 
 
-async def _hold_trial(
-    loop: Loop,
-    champion: Competitor,
-    candidate: Competitor,
-    anchor: Competitor,
-    reserved: Reservation,
-    watch: Watcher,
-) -> GateReport:
-    number = trial_number(loop.registry, candidate.adapter)
-    with RolloutLog(rollouts_path(loop.settings.home, candidate.adapter, number)) as record:
-        plays = bool(loop.settings.domain.environment)
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """The adapters of a trial, as the server has them."""
+
+    champion: Competitor
+    candidate: Competitor
+    anchor: Competitor
+
+
+async def _hold_trial(loop: Loop, sides: _Sides, reserved: Reservation, watch: Watcher) -> GateReport:
+    settings, adapter = loop.settings, sides.candidate.adapter
+    number = trial_number(loop.registry, adapter)
+    with RolloutLog(rollouts_path(settings.home, adapter, number)) as record:
+        plays = bool(settings.domain.environment)
         harness = (await loop.pool.describe()).harness if plays else ChatHarness()
-        arena = Arena(loop.policy, loop.pool, harness, loop.settings.gate.rollouts, record=record)
+        arena = Arena(loop.policy, loop.pool, harness, settings.gate.rollouts, record=record)
+        evidence = await _evidence(loop, arena, sides, reserved, watch)
+        # What is begun is used up, whatever comes of it.
+        count = counting(TaskUses(settings.home), trial_name(loop.registry, adapter), evidence)
+        evidence.arena = replace(arena, before_play=count)
         try:
-            return await _played(loop, arena, champion, candidate, anchor, reserved, watch)
+            gates = load_gates(gate_names(settings), settings.gate)
+            verdict, reason = await hold_trial(evidence, gates, settings.gate.most_excluded)
+            other = await _out_of_domain(loop, evidence, watch)
         finally:
-            # The next trial's sides begin in processes that nobody has used.
+            # The next trial's sides begin in processes of their own.
             await loop.pool.end_groups()
+    return GateReport.of(evidence, verdict, reason, settings.gate, other, flips_so_far(settings.home))
 
 
-async def _played(
-    loop: Loop,
-    arena: Arena,
-    champion: Competitor,
-    candidate: Competitor,
-    anchor: Competitor,
-    reserved: Reservation,
-    watch: Watcher,
-) -> GateReport:
-    settings = loop.settings.gate
-    gates = gate_names(loop.settings)
+async def _evidence(loop: Loop, arena: Arena, sides: _Sides, reserved: Reservation, watch: Watcher) -> Evidence:
+    settings, adapter = loop.settings, sides.candidate.adapter
     recorded: tuple[RecordedState, ...] = ()
-    if RECORDED in gates:
+    if RECORDED in gate_names(settings):
         recorded = await read_held_out_states(
-            loop.store, loop.settings.holdout, settings.recorded.states, loop.settings.learner.most_per_principal
+            loop.store, settings.holdout, settings.gate.recorded.states, settings.learner.most_per_principal
         )
     results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
-    tasks = await drawn_lists(loop.settings, loop.registry, loop.pool, loop.supply(), candidate.adapter)
-    evidence = Evidence(
+    tasks = await drawn_lists(settings, loop.registry, loop.pool, loop.supply(), adapter)
+    return Evidence(
         arena=arena,
-        candidate=candidate,
-        champion=champion,
-        anchor=anchor,
+        candidate=sides.candidate,
+        champion=sides.champion,
+        anchor=sides.anchor,
         base=Competitor(BASE, BASE),
         tasks=replace(tasks, unsolvable=loop.unsolvable),
         alpha=reserved.alpha,
-        holdout=loop.settings.holdout,
+        holdout=settings.holdout,
         progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
-        canaries=planted_canaries(loop, candidate.adapter),
+        canaries=planted_canaries(loop, adapter),
         recorded=recorded,
-        canary_share=loop.settings.serving.canary.share,
+        canary_share=settings.serving.canary.share,
         expected=expected_of(results),
-        labels=await labels_of(tasks.selection, loop.store, loop.settings.holdout),
+        labels=await labels_of(tasks.selection, loop.store, settings.holdout),
     )
-    # What is begun is used up, whatever comes of it.
-    count = counting(TaskUses(loop.settings.home), trial_name(loop.registry, candidate.adapter), evidence)
-    evidence.arena = replace(evidence.arena, before_play=count)
-    verdict, reason = await hold_trial(evidence, load_gates(gates, settings), settings.most_excluded)
-    other = await _out_of_domain(loop, evidence, watch)
-    return GateReport.of(evidence, verdict, reason, settings, other, flips_so_far(loop.settings.home))
 
 
 def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
@@ -24,8 +24,9 @@ log = structlog.get_logger()
 
 TASK_USES_FILE = "task_uses.jsonl"
 
-Entry: TypeAlias = Annotated[TrialBegun | TasksUsed, Field(discriminator="kind")]
-_ENTRY: TypeAdapter[TrialBegun | TasksUsed] = TypeAdapter(Entry)
+_ENTRY: TypeAdapter[TrialBegun | TasksUsed] = TypeAdapter(
+    Annotated[TrialBegun | TasksUsed, Field(discriminator="kind")]
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ FOLDER = "canary"
 _RECENT_KEYS = 200_000
 
 
-class Phase(StrEnum):
+class CanaryPhase(StrEnum):
     """`LOADING`: the inference server does not have the candidate yet, or lost it; its episodes are asked to wait."""
 
     OFF = "off"
@@ -35,10 +35,10 @@ class Phase(StrEnum):
     ANSWERING = "answering"
 
 
-PHASES: dict[Phase, frozenset[Phase]] = {
-    Phase.OFF: frozenset({Phase.LOADING}),
-    Phase.LOADING: frozenset({Phase.ANSWERING, Phase.OFF}),
-    Phase.ANSWERING: frozenset({Phase.LOADING, Phase.OFF}),
+PHASES: dict[CanaryPhase, frozenset[CanaryPhase]] = {
+    CanaryPhase.OFF: frozenset({CanaryPhase.LOADING}),
+    CanaryPhase.LOADING: frozenset({CanaryPhase.ANSWERING, CanaryPhase.OFF}),
+    CanaryPhase.ANSWERING: frozenset({CanaryPhase.LOADING, CanaryPhase.OFF}),
 }
 """The phases that may follow on each. A process starts in `OFF`, whatever the audit log says runs."""
 
@@ -54,7 +54,7 @@ class Canary:
     settings: CanarySettings
     home: Path
     shadow: Shadow | None = None
-    phase: Phase = Phase.OFF
+    phase: CanaryPhase = CanaryPhase.OFF
     running: RunningCanary | None = None
     served: str | None = None
     figures: CanaryFigures = field(default_factory=CanaryFigures)
@@ -67,7 +67,7 @@ class Canary:
     @property
     def looks(self) -> bool:
         """Whether it must be told of calls."""
-        return self.phase is not Phase.OFF or self.settings.share > 0
+        return self.phase is not CanaryPhase.OFF or self.settings.share > 0
 
     def answering(self, face: Face, body: Mapping[str, Any], key: str) -> str | None:
         """The candidate's name where it answers this call; None where the champion does.
@@ -77,7 +77,7 @@ class Canary:
         self._recent.add(key)
         if self._assignment is None:
             return None
-        begins = self.phase is Phase.ANSWERING and may_begin(face, body)
+        begins = self.phase is CanaryPhase.ANSWERING and may_begin(face, body)
         if not self._assignment.is_candidate(key, begins=begins):
             return None
         if self.served is None:
@@ -101,7 +101,7 @@ class Canary:
             return
         self.end()
         self._assignment = Assignment(self._path(running.start), running.start.share, running.start.salt)
-        self._become(Phase.LOADING)
+        self._become(CanaryPhase.LOADING)
         self.running = running
         self._errors = {False: Errors(), True: Errors()}
         self.figures, self.word = CanaryFigures(), "nothing is proved yet"
@@ -110,12 +110,12 @@ class Canary:
 
     def answer(self, served: str) -> None:
         """The inference server has the candidate as `served`."""
-        self._become(Phase.ANSWERING)
+        self._become(CanaryPhase.ANSWERING)
         self.served = served
 
     def lose(self) -> None:
         """The inference server does not have the candidate any more."""
-        self._become(Phase.LOADING)
+        self._become(CanaryPhase.LOADING)
         self.served = None
 
     def end(self) -> str | None:
@@ -127,7 +127,7 @@ class Canary:
         if assignment is not None:
             assignment.close()
         if running is not None:
-            self._become(Phase.OFF)
+            self._become(CanaryPhase.OFF)
             path = self._path(running.start)
             try:
                 path.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ class Canary:
     def _path(self, start: CanaryStart) -> Path:
         return self.home / FOLDER / f"{start.salt}.episodes"
 
-    def _become(self, phase: Phase) -> None:
+    def _become(self, phase: CanaryPhase) -> None:
         if phase not in PHASES[self.phase]:
             raise ValueError(f"a canary that is {self.phase.value} cannot become {phase.value}")
         self.phase = phase

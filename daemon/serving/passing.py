@@ -1,6 +1,5 @@
 """Passes one request on to the inference server and the answer back, and hands what passed to the capture."""
 
-import re
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,6 +10,7 @@ from daemon.serving.capture import Capture, Taken
 from daemon.serving.headers import RawHeaders
 from daemon.serving.refusals import Refused, error_event
 from daemon.serving.reply import Reply
+from daemon.serving.response_ids import ResponseId
 from daemon.serving.upstream import Answer, Upstream, UpstreamError, UpstreamTimeoutError
 from daemon.serving.upstream_errors import has_lost, is_json_object
 from streams.calls.labels import ResponseKeys
@@ -21,9 +21,6 @@ log = structlog.get_logger()
 
 RECEIPT = b"x-ratchet-receipt"
 ADAPTER = b"x-ratchet-adapter"
-# The first id in a reply of the Responses API is its own, as a whole and in its first event.
-_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,512})"')
-_RESPONSE_ID_WITHIN = 4096
 
 
 @dataclass(slots=True)
@@ -41,11 +38,11 @@ class Recording:
     _parts: list[bytes] = field(default_factory=list)
     _size: int = 0
     _cut: bool = False
-    _identified: bool = False
+    _id: ResponseId = field(default_factory=ResponseId)
 
     def add(self, part: bytes) -> None:
-        if self.face is Face.RESPONSES and not self._identified:
-            self._identify(part)
+        if self.face is Face.RESPONSES and (found := self._id.find(part)) is not None:
+            self.keys.remember(found, key_of_receipt(self.receipt) or "")
         if self._cut or self._size + len(part) > self.capture.settings.max_record_bytes:
             self._cut = True
             return
@@ -71,13 +68,6 @@ class Recording:
                 cut=self._cut,
             )
         )
-
-    def _identify(self, part: bytes) -> None:
-        head = (b"".join(self._parts) + part)[:_RESPONSE_ID_WITHIN]
-        found = _RESPONSE_ID.search(head)
-        if found:
-            self.keys.remember(found[1].decode(errors="replace"), key_of_receipt(self.receipt) or "")
-        self._identified = found is not None or len(head) == _RESPONSE_ID_WITHIN
 
 
 @dataclass(frozen=True, slots=True)

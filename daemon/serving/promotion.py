@@ -23,7 +23,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import CanaryEnd, CanaryReport, CanaryStart, Change, HeldAdapter
 from daemon.serving.alias import Alias
-from daemon.serving.canary import Canary, Phase
+from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.settings import PromotionSettings as PromotionSettings
 from evaluation.canary import CanarySettings
@@ -166,7 +166,7 @@ class Promoter:
         self._log_was_read = True
 
     async def _load_candidate(self, adapter: str, loaded: set[str]) -> None:
-        if self._canary.phase is Phase.ANSWERING:
+        if self._canary.phase is CanaryPhase.ANSWERING:
             self._canary.lose()
         try:
             served = await self._loader.bring_up(adapter)

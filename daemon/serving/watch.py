@@ -5,13 +5,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
-from daemon.serving.canary import Canary, Phase
+from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.passing import Question
+from daemon.serving.response_ids import ResponseId
 from daemon.serving.shadow import Original
 from streams.calls.records import Face
 
-_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,512})"')
-_RESPONSE_ID_WITHIN = 4096
 # How inference servers tell in a stream that they failed.
 _ERROR_EVENT = re.compile(rb'(?m)^(?:event:\s*error\s*$|data:\s*\{\s*"error"\s*:\s*[{"])')
 
@@ -27,8 +26,7 @@ class Watch:
     candidate: bool
     copied: bool
     _began: float = field(default_factory=time.monotonic)
-    _head: bytes = b""
-    _followed: bool = False
+    _id: ResponseId = field(default_factory=ResponseId)
     _parts: list[bytes] = field(default_factory=list)
     _size: int = 0
     _failed: bool = False
@@ -38,15 +36,15 @@ class Watch:
         cls, canary: Canary, face: Face, question: Question, principal: str | None, *, candidate: bool
     ) -> Self | None:
         """The watch of a call that is passed on; None where no candidate answers."""
-        if canary.phase is not Phase.ANSWERING:
+        if canary.phase is not CanaryPhase.ANSWERING:
             return None
         copied = not candidate and canary.shadow is not None and canary.shadow.wants(face)
         return cls(canary, face, question, principal, candidate, copied)
 
     def add(self, part: bytes) -> None:
         """A part of the reply."""
-        if self.candidate and self.face is Face.RESPONSES and not self._followed:
-            self._follow(part)
+        if self.candidate and self.face is Face.RESPONSES and (found := self._id.find(part)) is not None:
+            self.canary.follow(self.principal, found)
         if _ERROR_EVENT.search(part):
             self._failed = True
         if self.copied:
@@ -69,10 +67,3 @@ class Watch:
         canary.shadow.offer(
             Original(self.face, question.target, question.headers, question.body or b"", reply, seconds), canary.served
         )
-
-    def _follow(self, part: bytes) -> None:
-        self._head = (self._head + part)[:_RESPONSE_ID_WITHIN]
-        found = _RESPONSE_ID.search(self._head)
-        if found:
-            self.canary.follow(self.principal, found[1].decode(errors="replace"))
-        self._followed = found is not None or len(self._head) == _RESPONSE_ID_WITHIN

@@ -12,7 +12,7 @@ import pytest
 from daemon.registry.canaries import RunningCanary
 from daemon.registry.schemas import CanaryStart
 from daemon.serving.assignment import place
-from daemon.serving.canary import FOLDER, PHASES, Canary, Phase
+from daemon.serving.canary import FOLDER, PHASES, Canary, CanaryPhase
 from evaluation.canary import CanarySettings
 from streams.calls.labels import episode_key
 from tests.daemon.serving.upstream import CHAT, Bench, bench, stream, whole
@@ -206,10 +206,10 @@ async def test_without_a_canary_nothing_is_remembered_of_calls(tmp_path: Path) -
 
 
 def test_only_the_phases_of_the_table_follow_on_each_other(canary: Canary) -> None:
-    moves: dict[Phase, Callable[[], object]] = {
-        Phase.LOADING: lambda: canary._become(Phase.LOADING),
-        Phase.ANSWERING: lambda: canary._become(Phase.ANSWERING),
-        Phase.OFF: lambda: canary._become(Phase.OFF),
+    moves: dict[CanaryPhase, Callable[[], object]] = {
+        CanaryPhase.LOADING: lambda: canary._become(CanaryPhase.LOADING),
+        CanaryPhase.ANSWERING: lambda: canary._become(CanaryPhase.ANSWERING),
+        CanaryPhase.OFF: lambda: canary._become(CanaryPhase.OFF),
     }
     for phase, allowed in PHASES.items():
         for target, move in moves.items():
@@ -239,4 +239,4 @@ def test_a_canary_ends_also_where_its_file_cannot_be_removed(canary: Canary, tmp
     file.unlink()
     file.mkdir()
     assert canary.end() == "ratchet-9"
-    assert (canary.phase, canary.running, canary.end()) == (Phase.OFF, None, None)
+    assert (canary.phase, canary.running, canary.end()) == (CanaryPhase.OFF, None, None)

@@ -12,7 +12,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryStart
 from daemon.serving.alias import Alias
-from daemon.serving.canary import Canary, Phase
+from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.promotion import Promoter, PromotionSettings
@@ -48,7 +48,7 @@ async def test_a_store_that_is_away_leaves_the_canary_as_it_is(tmp_path: Path) -
     async with judged(tmp_path) as (judge, canary, registry):
         with pytest.raises(StoreError):
             await judge.judge()
-        assert (canary.phase, registry.state(A)) == (Phase.ANSWERING, State.CANARY)
+        assert (canary.phase, registry.state(A)) == (CanaryPhase.ANSWERING, State.CANARY)
 
 
 async def test_a_store_that_is_away_until_the_time_is_over_proves_nothing(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ async def test_a_store_that_is_away_until_the_time_is_over_proves_nothing(tmp_pa
         await judge.judge()
         report = last_canary(registry)
         assert report is not None
-        assert (report.ended, canary.phase) == (CanaryEnd.INCONCLUSIVE, Phase.OFF)
+        assert (report.ended, canary.phase) == (CanaryEnd.INCONCLUSIVE, CanaryPhase.OFF)
         assert "nothing is proved" in report.reason
         assert (registry.state(A), registry.refs().champion) == (State.INCONCLUSIVE, "base")
         await judge.judge()  # nothing runs any more

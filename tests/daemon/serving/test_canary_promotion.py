@@ -10,7 +10,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import BASE, CanaryEnd
 from daemon.serving.alias import Alias
-from daemon.serving.canary import FOLDER, Canary, Phase
+from daemon.serving.canary import FOLDER, Canary, CanaryPhase
 from daemon.serving.promotion import Promoter, PromotionSettings
 from evaluation.canary import CanarySettings
 from streams.errors import PolicyError, PromotionError
@@ -57,7 +57,7 @@ async def test_a_promotion_begins_a_canary_and_a_proof_ends_it_without_another_l
     assert (registry.refs(), registry.state(adapter)) == (Refs(), State.CANARY)
 
     await process.promoter.end_canary(CanaryEnd.PROMOTED, adapter, "it is better")
-    assert (process.alias.served, process.canary.phase) == (change.to_name, Phase.OFF)
+    assert (process.alias.served, process.canary.phase) == (change.to_name, CanaryPhase.OFF)
     assert (registry.refs().champion, registry.state(adapter)) == (adapter, State.SERVING)
     report = last_canary(registry)
     assert report is not None
@@ -86,7 +86,7 @@ async def test_a_candidate_that_is_not_what_was_trained_gets_no_canary(
     wrong = make_adapter(3, scale=0.0)
     with pytest.raises(PromotionError, match="did not begin"):
         await process.promoter.promote(wrong, "learner", "better")
-    assert (await loaded(policy), process.canary.phase) == (before, Phase.OFF)
+    assert (await loaded(policy), process.canary.phase) == (before, CanaryPhase.OFF)
     assert registry.state(wrong) is State.APPROVED
     assert registry.audit.read()[-1].action is Action.PROMOTION_FAILED
 
@@ -154,7 +154,7 @@ async def test_a_restarted_process_takes_the_canary_up_under_another_name(
     served = (await process.promoter.promote(adapter, "learner", "better")).to_name
     restarted = Process(registry, policy)
     await restarted.promoter.reconcile()
-    assert (restarted.alias.served, restarted.canary.phase) == (BASE, Phase.ANSWERING)
+    assert (restarted.alias.served, restarted.canary.phase) == (BASE, CanaryPhase.ANSWERING)
     assert restarted.canary.served not in (None, served)
     assert await own(registry, policy) == {restarted.canary.served}
     assert (registry.home / FOLDER).is_dir()
@@ -182,9 +182,9 @@ async def test_a_candidate_that_cannot_be_loaded_again_is_taken_back(
     for _ in range(2):
         with pytest.raises(PolicyError):
             await process.promoter.reconcile()
-        assert (process.canary.phase, process.alias.served) == (Phase.LOADING, BASE)
+        assert (process.canary.phase, process.alias.served) == (CanaryPhase.LOADING, BASE)
     await process.promoter.reconcile()
-    assert (process.canary.phase, registry.state(adapter)) == (Phase.OFF, State.ROLLED_BACK)
+    assert (process.canary.phase, registry.state(adapter)) == (CanaryPhase.OFF, State.ROLLED_BACK)
 
 
 async def test_canaries_that_are_switched_off_end_and_leave_the_candidate_approved(
@@ -207,7 +207,7 @@ async def test_killed_right_after_the_promotion_the_report_is_completed(
     registry.promote(adapter, "serve", "it is better")  # and then the process is killed
     restarted = Process(registry, policy)
     await restarted.promoter.reconcile()
-    assert (restarted.alias.adapter, restarted.canary.phase) == (adapter, Phase.OFF)
+    assert (restarted.alias.adapter, restarted.canary.phase) == (adapter, CanaryPhase.OFF)
     report = last_canary(registry)
     assert report is not None
     assert (report.ended, running_canary(registry)) == (CanaryEnd.PROMOTED, None)
@@ -232,5 +232,5 @@ async def test_killed_before_the_canary_was_recorded_nothing_has_begun(
     monkeypatch.undo()
     restarted = Process(registry, policy)
     await restarted.promoter.reconcile()
-    assert (restarted.canary.phase, registry.state(adapter)) == (Phase.OFF, State.APPROVED)
+    assert (restarted.canary.phase, registry.state(adapter)) == (CanaryPhase.OFF, State.APPROVED)
     assert await own(registry, policy) == set()
