@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
-from evaluation.rollouts import Pair
+from evaluation.rollouts import Pair, Played, paired
 from evaluation.settings import GateSettings
 from streams.events import Task
 
@@ -69,18 +69,12 @@ class Golden:
         return self._result(verdict, reason, len(first), len(failures), luck)
 
     async def _pairs(self, evidence: Evidence, tasks: Sequence[Task]) -> list[Pair]:
-        sides = []
+        sides = list[Played]()
         for number, side in enumerate((evidence.champion, evidence.candidate)):
             evidence.progress(self.name, number * len(tasks), 2 * len(tasks))
-            rollouts = await evidence.arena.play(tasks, side.served)
-            sides.append({rollout.task_id: rollout for rollout in rollouts})
+            sides.append(await evidence.arena.play(tasks, side.served))
         evidence.progress(self.name, 2 * len(tasks), 2 * len(tasks))
-        champion, candidate = sides
-        return [
-            Pair(task, champion[task.task_id], candidate[task.task_id])
-            for task in tasks
-            if task.task_id in champion and task.task_id in candidate
-        ]
+        return paired(tasks, *sides)
 
     def _result(self, verdict: Verdict, reason: str, tasks: int, failures: int = 0, luck: int = 0) -> GateResult:
         figures = {"tasks": tasks, "new_failures": failures, "lost_once": luck}

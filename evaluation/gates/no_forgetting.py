@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.noninferiority import e_value, power, tango_test, tasks_for_power
-from evaluation.rollouts import Rollout
+from evaluation.rollouts import Rollout, paired
 from evaluation.settings import GateSettings, NoForgettingSettings
 from evaluation.statistics import mcnemar_exact
 from streams.errors import GateError
@@ -144,12 +143,11 @@ class NoForgetting:
             if not live:
                 break
             evidence.progress(self.name, start, len(tasks))
-            own = await _played(evidence.arena, block, evidence.candidate)
-            candidate += own.values()
+            own = await evidence.arena.play(block, evidence.candidate.served)
+            candidate += own
             for reference in live:
-                other = await _played(evidence.arena, block, reference.side)
-                both = [task.task_id for task in block if task.task_id in own and task.task_id in other]
-                reference.results += [own[task].success - other[task].success for task in both]
+                other = await evidence.arena.play(block, reference.side.served)
+                reference.results += [pair.is_win - pair.is_loss for pair in paired(block, other, own)]
         evidence.progress(self.name, len(tasks), len(tasks))
         compared = [reference.compared() for reference in references]
         verdict, reason = decide(compared, self._settings)
@@ -198,10 +196,6 @@ def _references(evidence: Evidence) -> list[_Reference]:
     if evidence.anchor.adapter == evidence.base.adapter:
         return [_Reference("base and anchor", evidence.base)]
     return [_Reference("base", evidence.base), _Reference("anchor", evidence.anchor)]
-
-
-async def _played(arena: Arena, tasks: Sequence[Task], side: Competitor) -> dict[str, Rollout]:
-    return {rollout.task_id: rollout for rollout in await arena.play(tasks, side.served)}
 
 
 def _share(rollouts: Sequence[Rollout]) -> float | None:
