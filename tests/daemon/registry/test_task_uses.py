@@ -50,6 +50,7 @@ def test_a_trial_that_is_resumed_counts_nothing_twice_and_another_counts_again(t
         uses.count("one", "sentinels", [(SELECTION, "b")])
     assert uses.account().uses() == {"a": 1, "b": 1}
     assert len(uses.account().trials) == 1
+    assert [entry.tasks for entry in uses.account().used] == [("a", "b")]
     uses.count("two", "improvement", [(SELECTION, "a")])
     assert uses.account().uses() == {"a": 2, "b": 1}
     assert uses.account().uses(without="two") == {"a": 1, "b": 1}
