@@ -5,7 +5,6 @@ The builder of snapshots plants them, and the gate `memorisation` asks for the s
 """
 
 import random
-from itertools import count
 
 from pydantic import Field
 
@@ -78,19 +77,13 @@ def draw_canaries(number: int, seed: int, holdout: HoldoutSettings) -> tuple[Can
         drawn = random.Random(content_id(CANARY, holdout.key, str(seed), str(each)))
         subject = f"{drawn.choice('BCDFGHKLMNPRSTVW')}-{drawn.randrange(10_000, 100_000)}"
         secret = _secret(drawn)
-        names = (f"{CANARY}/{seed}/{each}/{attempt}" for attempt in count())
-        task_id = next(
-            (name for name, _ in zip(names, range(_MOST_NAMES), strict=False) if _is_free(name, holdout)), ""
-        )
+        names = (f"{CANARY}/{seed}/{each}/{attempt}" for attempt in range(_MOST_NAMES))
+        task_id = next((name for name in names if holdout.split(name) is Split.TRAIN), "")
         if not task_id:
             raise TrainingError("no task is in the train split, so no canary can be planted: hold out fewer tasks")
         episode_id = content_id(CANARY, task_id, subject, secret)
         canaries.append(Canary(episode_id=episode_id, task_id=task_id, subject=subject, secret=secret))
     return tuple(canaries)
-
-
-def _is_free(task_id: str, holdout: HoldoutSettings) -> bool:
-    return holdout.split(task_id) is Split.TRAIN
 
 
 def _secret(drawn: random.Random) -> str:
