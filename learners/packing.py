@@ -1,18 +1,14 @@
 """An episode and its branches as one sequence: what they share is computed once, a branch attends to it up to where it
 leaves it, and to itself.
 
-The tree is exact, not an approximation: every token sees the very tokens, at the very positions, that it would see in a
-sequence of its own. Objectives say which tokens count; the trainer runs the result with `learners.tree_attention`.
+Objectives say which tokens count: by the weights of their kinds, or by adding replies and observations of their own.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from learners.chat import ChatTokenizer, Turn
-from learners.trajectories import Trajectory
-from learners.tree_attention import Segment, TreeLayout, tree_layout
+from learners.packed_tree import Tree, TreeBuilder
+from learners.trajectories import Branch, Trajectory
 from streams.environments.tool_calls import calls_of
 from streams.errors import ToolCallError
 from streams.messages import Message, Messages
@@ -25,26 +21,6 @@ class Weights:
     actions: float = 0.0
     observations: float = 0.0
     branch_observations: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """A packed episode.
-
-    Shapes: `ids` and `positions` (length,); `targets`, `predictors` and `weights` (counted tokens,): token `targets[k]`
-    is predicted from position `predictors[k]` of the sequence. `layout` says what attends to what.
-    """
-
-    ids: torch.Tensor
-    positions: torch.Tensor
-    layout: TreeLayout
-    targets: torch.Tensor
-    predictors: torch.Tensor
-    weights: torch.Tensor
-
-    @property
-    def length(self) -> int:
-        return int(self.ids.numel())
 
 
 class TreePacker:
@@ -64,53 +40,96 @@ class TreePacker:
 
     def pack(self, trajectory: Trajectory, weights: Weights) -> Tree:
         """Raises `ChatTemplateError` when the template of the base model cannot write the trajectory."""
-        states = _states(trajectory)
-        sequence = _Sequence(self._reference(trajectory, states))
-        for number, step in enumerate(trajectory.steps):
-            tools = trajectory.tools(number)
-            if weights.actions and number >= trajectory.learn_from and _can_be_imitated(step.action):
-                sequence.add(self._tokenizer.reply(states[number], self._imitated(step.action), tools), weights.actions)
-            if weights.observations and step.observation:
-                turn = self._tokenizer.observation(states[number + 1], len(step.observation), tools)
-                sequence.add(turn, weights.observations)
+        packing = self.begin(trajectory)
+        for number in range(len(trajectory.steps)):
+            if weights.actions:
+                packing.add_action(number, weights.actions)
+            if weights.observations:
+                packing.add_observation(number, weights.observations)
         if weights.branch_observations:
-            # Branches of one state are attended to together, so none of them shares more than the state.
-            branches = [branch for branch in trajectory.branches if branch.observation]
-            lengths = {
-                step: len(self._tokenizer.prompt(states[step], trajectory.tools(step)))
-                for step in {branch.step for branch in branches}
-            }
-            for branch in branches:
-                chat = (*states[branch.step], branch.action.spoken(), *branch.observation)
-                turn = self._tokenizer.observation(chat, len(branch.observation), trajectory.tools(branch.step))
-                if sequence.length_with(turn, lengths[branch.step]) <= self._max_length:
-                    sequence.add(turn, weights.branch_observations, lengths[branch.step])
-        return sequence.tree()
+            for branch in trajectory.branches:
+                packing.add_branch_observation(branch, weights.branch_observations)
+        return packing.tree()
 
-    def _reference(self, trajectory: Trajectory, states: Sequence[Messages]) -> Turn:
+    def begin(self, trajectory: Trajectory) -> "Packing":
+        """The trajectory as a tree of which nothing counts yet. Raises `ChatTemplateError`."""
+        return Packing(self._tokenizer, trajectory, self._max_length, reasoning=self._reasoning)
+
+
+class Packing:
+    """A trajectory under packing. Its methods raise `ChatTemplateError` when the template cannot write a turn."""
+
+    def __init__(self, tokenizer: ChatTokenizer, trajectory: Trajectory, max_length: int, *, reasoning: bool) -> None:
+        self.trajectory = trajectory
+        self.states = _states(trajectory)
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._reasoning = reasoning
+        self._prompt_lengths: dict[int, int] = {}
+        self._builder = TreeBuilder(self._reference())
+
+    def add_action(self, step: int, weight: float) -> int | None:
+        """Count the recorded action of a step; returns the response's number, None where it must not be imitated."""
+        trajectory = self.trajectory
+        action = trajectory.steps[step].action
+        if step < trajectory.learn_from or not can_be_imitated(action):
+            return None
+        turn = self._tokenizer.reply(self.states[step], self._imitated(action), trajectory.tools(step))
+        sampled = trajectory.log_probabilities[step] if step < len(trajectory.log_probabilities) else ()
+        return self._builder.add(turn, weight, sampled=sampled)
+
+    def add_reply(self, step: int, reply: Message, weight: float) -> int | None:
+        """Count another reply at a step's state, as a branch, if it fits; returns the response's number."""
+        turn = self._tokenizer.reply(self.states[step], reply, self.trajectory.tools(step))
+        return self._add_branch(turn, step, weight)
+
+    def add_observation(self, step: int, weight: float) -> int | None:
+        """Count what came back after a step, if anything did; returns the response's number."""
+        observation = self.trajectory.steps[step].observation
+        if not observation:
+            return None
+        turn = self._tokenizer.observation(self.states[step + 1], len(observation), self.trajectory.tools(step))
+        return self._builder.add(turn, weight)
+
+    def add_branch_observation(self, branch: Branch, weight: float) -> int | None:
+        """Count what came back after an alternative, if anything did and it fits; returns the response's number."""
+        if not branch.observation:
+            return None
+        chat = (*self.states[branch.step], branch.action.spoken(), *branch.observation)
+        turn = self._tokenizer.observation(chat, len(branch.observation), self.trajectory.tools(branch.step))
+        return self._add_branch(turn, branch.step, weight)
+
+    def tree(self) -> Tree:
+        """The packed tree."""
+        return self._builder.tree()
+
+    def _add_branch(self, turn: Turn, step: int, weight: float) -> int | None:
+        # Branches of one state are attended to together, so none of them shares more than the state.
+        if step not in self._prompt_lengths:
+            prompt = self._tokenizer.prompt(self.states[step], self.trajectory.tools(step))
+            self._prompt_lengths[step] = len(prompt)
+        shared = self._prompt_lengths[step]
+        if self._builder.length_with(turn, shared) > self._max_length:
+            return None
+        return self._builder.add(turn, weight, shared)
+
+    def _reference(self) -> Turn:
         """The whole chat, with the tools that most of its steps were offered."""
+        trajectory = self.trajectory
         if not trajectory.steps:
-            ids = tuple(self._tokenizer.prompt(states[0]))
+            ids = tuple(self._tokenizer.prompt(self.states[0]))
             return Turn(ids, (len(ids), len(ids)))
         offered = [trajectory.tools(number) for number in range(len(trajectory.steps))]
         last, tools = trajectory.steps[-1], max(offered, key=offered.count)
         if not last.observation:
-            return self._tokenizer.reply(states[-2], self._imitated(last.action), tools)
-        return self._tokenizer.observation(states[-1], len(last.observation), tools)
+            return self._tokenizer.reply(self.states[-2], self._imitated(last.action), tools)
+        return self._tokenizer.observation(self.states[-1], len(last.observation), tools)
 
     def _imitated(self, action: Message) -> Message:
         return action if self._reasoning else action.spoken()
 
 
-def _states(trajectory: Trajectory) -> list[Messages]:
-    """The chat at each step and after the last one."""
-    states = [trajectory.opening]
-    for step in trajectory.steps:
-        states.append((*states[-1], step.sent_back, *step.observation))
-    return states
-
-
-def _can_be_imitated(action: Message) -> bool:
+def can_be_imitated(action: Message) -> bool:
     """Return whether the action says anything, in calls that a server would read as calls."""
     try:
         called = calls_of(action)
@@ -119,54 +138,9 @@ def _can_be_imitated(action: Message) -> bool:
     return bool(called or action.text.strip())
 
 
-class _Sequence:
-    """A tree under construction; it begins as the tokens of `reference`."""
-
-    def __init__(self, reference: Turn) -> None:
-        self._reference = reference.ids
-        self._ids = list(reference.ids)
-        self._positions = list(range(len(self._ids)))
-        self._weights = [0.0] * len(self._ids)
-        self._segments = [Segment(0, len(self._ids), -1)]
-
-    def length_with(self, turn: Turn, shared: int) -> int:
-        """Return the length of the tree with `turn` added."""
-        return len(self._ids) + max(0, turn.written[1] - self._shared(turn, shared))
-
-    def add(self, turn: Turn, weight: float, shared: int | None = None) -> None:
-        """Count what is written in `turn`, as a branch where its tokens, or those after `shared`, are of its own."""
-        begin, end = turn.written
-        common = self._shared(turn, shared)
-        for index in range(begin, min(end, common)):
-            self._weights[index] = weight
-        if end <= common:
-            return
-        start = len(self._ids)
-        self._ids += turn.ids[common:end]
-        self._positions += range(common, end)
-        self._weights += [weight if index >= begin else 0.0 for index in range(common, end)]
-        self._segments.append(Segment(start, len(self._ids), common - 1))
-
-    def tree(self) -> Tree:
-        counted = [index for index, weight in enumerate(self._weights) if weight]
-        return Tree(
-            ids=torch.tensor(self._ids),
-            positions=torch.tensor(self._positions),
-            layout=tree_layout(self._segments),
-            targets=torch.tensor(counted, dtype=torch.long),
-            predictors=torch.tensor(predictors(self._segments, counted), dtype=torch.long),
-            weights=torch.tensor([self._weights[index] for index in counted]),
-        )
-
-    def _shared(self, turn: Turn, most: int | None) -> int:
-        """Return the number of the first tokens of `turn` that are those of the reference, `most` at most."""
-        limit = min(len(self._reference), len(turn.ids), len(turn.ids) if most is None else most)
-        if self._reference[:limit] == turn.ids[:limit]:
-            return limit
-        return next(index for index in range(limit) if self._reference[index] != turn.ids[index])
-
-
-def predictors(segments: Iterable[Segment], counted: Sequence[int]) -> list[int]:
-    """For each counted token the index of the token that it follows in its own branch."""
-    before = {segment.start: segment.parent_end for segment in segments}
-    return [before.get(index, index - 1) for index in counted]
+def _states(trajectory: Trajectory) -> list[Messages]:
+    """The chat at each step and after the last one."""
+    states = [trajectory.opening]
+    for step in trajectory.steps:
+        states.append((*states[-1], step.sent_back, *step.observation))
+    return states

@@ -1,7 +1,7 @@
 """The learner's settings and the one document that a training process is started with."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
@@ -23,10 +23,13 @@ class LoraSettings(FrozenModel):
     )
 
 
+ObjectiveName: TypeAlias = Literal["imitation", "world_model"]
+
+
 class Stage(FrozenModel):
     """One pass of a curriculum: so many updates of one objective."""
 
-    objective: Literal["imitation", "world_model"]
+    objective: ObjectiveName
     updates: int = Field(ge=1)
     trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
 

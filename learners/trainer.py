@@ -14,21 +14,20 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learners import tree_attention
 from learners.architecture import adapted_layers, check_trees, hidden_states, linear_layers, longest_exact
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
-from learners.objectives.objective import Objective
+from learners.objectives.objective import Example, Objective
 from learners.output_head import OutputHead
-from learners.packing import Tree, TreePacker
+from learners.packed_tree import Tree
+from learners.packing import TreePacker
 from learners.precision import compute_dtype
 from learners.probes import write_probes
 from learners.settings import TRAINING_REPORT, LoraSettings, Progress, TrainingJob, TrainingReport
 from learners.snapshots import read_trajectories
-from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError, RatchetError, TrainingError
 from streams.runtime.processes import die_with_parent
 
@@ -69,24 +68,46 @@ def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: to
         raise ConfigurationError(f"PEFT cannot adapt {type(model).__name__}: {error}") from error
 
 
-def tree_loss(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
-    """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
+def log_probabilities(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
+    """The log-probabilities of the counted tokens, in nats: (counted tokens,), float32."""
     hidden = hidden_states(model, tree.ids, tree.positions, tree.layout)
     # Only counted tokens go through the output layer, which is a fifth of a small model.
     logits = OutputHead(model)(hidden[tree.predictors]).float()
-    losses = cross_entropy(logits, tree.ids[tree.targets], reduction="none")
-    return (losses * tree.weights).sum()
+    return logits.log_softmax(dim=-1).gather(1, tree.ids[tree.targets][:, None])[:, 0]
 
 
-def batches(trajectories: Sequence[Trajectory], size: int, generator: torch.Generator) -> Iterator[list[Trajectory]]:
-    """Endless batches; every trajectory is seen once before any is seen again."""
+class Reference:
+    """The policy as it was when a stage began: the weights that are trained, kept, and put back for a moment."""
+
+    def __init__(self, model: PreTrainedModel, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._model = model
+        self._parameters = parameters
+        self._kept = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def log_probabilities(self, tree: Tree) -> torch.Tensor:
+        """As the function of that name has them."""
+        now = [parameter.detach().clone() for parameter in self._parameters]
+        self._set(self._kept)
+        try:
+            return log_probabilities(self._model, tree)
+        finally:
+            self._set(now)
+
+    def _set(self, values: Sequence[torch.Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.data.copy_(value)
+
+
+def batches(examples: Sequence[Example], size: int, generator: torch.Generator) -> Iterator[list[Example]]:
+    """Endless batches; every example is seen once before any is seen again."""
     pool: list[int] = []
     while True:
-        batch: list[Trajectory] = []
+        batch: list[Example] = []
         while len(batch) < size:
             if not pool:
-                pool = torch.randperm(len(trajectories), generator=generator).tolist()
-            batch.append(trajectories[pool.pop()])
+                pool = torch.randperm(len(examples), generator=generator).tolist()
+            batch.append(examples[pool.pop()])
         yield batch
 
 
@@ -106,7 +127,7 @@ class Limits:
 
 
 def packed(
-    order: Iterator[list[Trajectory]],
+    order: Iterator[list[Example]],
     objective: Objective,
     packer: TreePacker,
     limits: Limits,
@@ -118,15 +139,15 @@ def packed(
     """
     for batch in order:
         trees = []
-        for trajectory in batch:
-            if trajectory.episode_id in left_out:
+        for example in batch:
+            if example.trajectory.episode_id in left_out:
                 continue
             try:
-                tree = objective.pack(trajectory, packer)
+                tree = objective.pack(example, packer)
                 limits.check(tree)
                 trees.append(tree)
             except ChatTemplateError as error:
-                left_out[trajectory.episode_id] = str(error)
+                left_out[example.trajectory.episode_id] = str(error)
         yield trees
 
 
@@ -154,20 +175,22 @@ def train(job: TrainingJob) -> None:
     done = 0
     for stage in job.settings.stages:
         objective = OBJECTIVES[stage.objective]
-        usable = [trajectory for trajectory in trajectories if objective.applies(trajectory)]
+        usable = objective.examples(trajectories)
         if not usable:
             raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {stage.objective} could learn from")
+        reference = Reference(model, parameters) if objective.needs_reference else None
         until = done + stage.updates
         for trees in packed(batches(usable, stage.trajectories, generator), objective, packer, limits, left_out):
-            if all(trajectory.episode_id in left_out for trajectory in usable):
-                reason = left_out[usable[0].episode_id]
+            if all(example.trajectory.episode_id in left_out for example in usable):
+                reason = left_out[usable[0].trajectory.episode_id]
                 raise TrainingError(f"none of the {len(usable)} trajectories can be trained on: {reason}")
             if not trees:
                 continue
-            weight = float(sum(tree.weights.sum() for tree in trees))
+            size = sum(map(objective.size, trees))
             loss = 0.0
             for tree in trees:
-                part = tree_loss(model, tree) / weight
+                expected = None if reference is None else reference.log_probabilities(tree)
+                part = objective.loss(tree, log_probabilities(model, tree), expected) / size
                 part.backward()
                 loss += part.item()
             torch.nn.utils.clip_grad_norm_(parameters, job.settings.max_gradient_norm)

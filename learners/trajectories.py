@@ -1,11 +1,15 @@
-"""A training example: a trusted episode and the branches of its states."""
+"""What a snapshot holds: episodes as append-only conversations, with the branches of their states."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from streams.events import RecordedStep, tools_at
 from streams.messages import Message, Messages, Tools
 
 RECOVERY = "recovery"
+
+# Who played an episode: an agent in production, or the learner itself in a sandbox.
+Origin: TypeAlias = Literal["production", "practice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +24,28 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Rationale:
+    """The reasons for the trusted action at state `step` of a trajectory, told before it is taken.
+
+    `writer` names who wrote them.
+    """
+
+    step: int
+    text: str
+    writer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """An episode as an append-only conversation. State i is `opening` plus the first i steps.
 
     `actor_kind` is who acted: an expert, a human, a policy, or a policy that went on from a mistake of its own
     (`RECOVERY`). Such a mistake, the actions before step `learn_from`, is seen and never imitated.
     `principals` are whose data it is: several, where episodes that went the same way are kept as one.
+
+    `success` and `score` are the verified outcome: an episode that failed is there only if it was practised, and is
+    never imitated. `log_probabilities` are those of each action's tokens when `adapter` sampled it, in nats, one tuple
+    per step, an empty one where they are not known; there are none but for practice.
     """
 
     episode_id: str
@@ -37,6 +57,11 @@ class Trajectory:
     adapter: str | None = None
     principals: tuple[str, ...] = ()
     learn_from: int = 0
+    origin: Origin = "production"
+    success: bool = True
+    score: float = 1.0
+    log_probabilities: tuple[tuple[float, ...], ...] = ()
+    rationales: tuple[Rationale, ...] = ()
 
     def tools(self, step: int) -> Tools:
         """The tools offered at state `step`."""

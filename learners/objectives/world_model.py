@@ -6,15 +6,19 @@ assistant header, does not start to speak as the environment. Source: *Agent Lea
 (arXiv 2510.08558), section on implicit world modelling.
 """
 
-from learners.packing import Tree, TreePacker, Weights
+from collections.abc import Sequence
+
+from learners.objectives.objective import Example, Likelihood
+from learners.packed_tree import Tree
+from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
 
 
-class WorldModel:
+class WorldModel(Likelihood):
     name = "world_model"
 
-    def applies(self, trajectory: Trajectory) -> bool:
-        return bool(trajectory.branches)
+    def examples(self, trajectories: Sequence[Trajectory]) -> list[Example]:
+        return [Example(trajectory) for trajectory in trajectories if trajectory.branches]
 
-    def pack(self, trajectory: Trajectory, packer: TreePacker) -> Tree:
-        return packer.pack(trajectory, Weights(observations=1.0, branch_observations=1.0))
+    def pack(self, example: Example, packer: TreePacker) -> Tree:
+        return packer.pack(example.trajectory, Weights(observations=example.weight, branch_observations=example.weight))

@@ -1,6 +1,15 @@
 """Reads a packed tree."""
 
-from learners.packing import Tree
+import torch
+from transformers import PreTrainedModel
+
+from learners.packed_tree import Tree
+from learners.trainer import log_probabilities
+
+
+def tree_loss(model: PreTrainedModel, tree: Tree) -> torch.Tensor:
+    """The weighted sum of the counted tokens' negative log-likelihoods, in nats."""
+    return -(log_probabilities(model, tree) * tree.weights).sum()
 
 
 def path(tree: Tree, index: int) -> list[int]:

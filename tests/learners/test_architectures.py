@@ -19,16 +19,17 @@ from learners.architecture import adapted_layers, hidden_states, linear_layers
 from learners.base_model import resolve_base
 from learners.chat import ChatTokenizer
 from learners.output_head import OutputHead
-from learners.packing import Tree, TreePacker, Weights
+from learners.packed_tree import Tree
+from learners.packing import TreePacker, Weights
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LoraSettings
-from learners.trainer import adapted_model, tree_loss
+from learners.trainer import adapted_model
 from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
 from streams.messages import Message, ToolCall, assistant, call, tool_result, user
 from tests.builders.base_models import FAMILIES, write_base
 from tests.builders.trained import branch, step, tool
-from tests.builders.trees import path, sequences
+from tests.builders.trees import path, sequences, tree_loss
 
 TEMPLATES = sorted(FAMILIES.keys() - {"glm4moe"})
 # Architecture, then the linear layers of one of its blocks that are adapted.

@@ -14,15 +14,16 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
-from learners.packing import Tree, TreePacker, Weights, predictors
-from learners.trainer import tree_loss
+from learners.objectives.objective import Example
+from learners.packed_tree import Tree, predictors
+from learners.packing import TreePacker, Weights
 from learners.trajectories import Branch, Trajectory
 from learners.tree_attention import Segment, tree_layout
 from streams.environments.harness import ChatHarness
 from streams.events import RecordedStep
 from streams.messages import Message, Tools, assistant, call, text_of, tool_result, user
 from tests.builders.trained import branch, step, tool
-from tests.builders.trees import path
+from tests.builders.trees import path, tree_loss
 
 EVERYTHING = Weights(actions=1.0, observations=1.0, branch_observations=1.0)
 
@@ -222,7 +223,7 @@ def test_a_reference_trajectory_is_never_cut(packer: TreePacker, tiny_base: Path
 
 
 def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePacker, tiny_base: Path) -> None:
-    tree = OBJECTIVES["imitation"].pack(TRAJECTORY, packer)
+    tree = OBJECTIVES["imitation"].pack(Example(TRAJECTORY), packer)
     tokenizer = ChatTokenizer(tiny_base)
     said = "".join(f"{one.action.text}<|im_end|>" for one in TRAJECTORY.steps)
     assert tree.ids[tree.targets].tolist() == tokenizer.encode(said)
@@ -231,16 +232,16 @@ def test_imitation_counts_the_actions_and_the_end_of_their_turns(packer: TreePac
 
 def test_the_error_before_a_recovery_is_not_imitated(packer: TreePacker, tiny_base: Path) -> None:
     recovery = replace(TRAJECTORY, learn_from=1)
-    tree = OBJECTIVES["imitation"].pack(recovery, packer)
+    tree = OBJECTIVES["imitation"].pack(Example(recovery), packer)
     said = "".join(f"{one.action.text}<|im_end|>" for one in TRAJECTORY.steps[1:])
     assert tree.ids[tree.targets].tolist() == ChatTokenizer(tiny_base).encode(said)
-    assert torch.equal(tree.ids, OBJECTIVES["imitation"].pack(TRAJECTORY, packer).ids)
+    assert torch.equal(tree.ids, OBJECTIVES["imitation"].pack(Example(TRAJECTORY), packer).ids)
 
 
 def test_the_world_model_counts_observations_of_the_trajectory_and_of_its_branches(
     packer: TreePacker, tiny_base: Path
 ) -> None:
-    tree = OBJECTIVES["world_model"].pack(TRAJECTORY, packer)
+    tree = OBJECTIVES["world_model"].pack(Example(TRAJECTORY), packer)
     tokenizer = ChatTokenizer(tiny_base)
     answers = [*(one.observation for one in TRAJECTORY.steps), *(one.observation for one in TRAJECTORY.branches)]
     said = "".join(f"{text_of(answer)}<|im_end|>" for answer in answers)
@@ -249,9 +250,9 @@ def test_the_world_model_counts_observations_of_the_trajectory_and_of_its_branch
 
 def test_trajectories_without_branches_or_without_actions_give_no_example_of_that_objective() -> None:
     lone = Trajectory(episode_id="b", task_id="t", opening=TRAJECTORY.opening, steps=TRAJECTORY.steps)
-    assert not OBJECTIVES["world_model"].applies(lone)
-    assert OBJECTIVES["imitation"].applies(lone)
-    assert not OBJECTIVES["imitation"].applies(Trajectory("c", "t", TRAJECTORY.opening, ()))
+    assert not OBJECTIVES["world_model"].examples([lone])
+    assert OBJECTIVES["imitation"].examples([lone])
+    assert not OBJECTIVES["imitation"].examples([Trajectory("c", "t", TRAJECTORY.opening, ())])
 
 
 @st.composite

@@ -12,11 +12,12 @@ from examples.qwen_coder import write_qwen_coder
 from learners.chat import ChatTokenizer
 from learners.packing import TreePacker, Weights
 from learners.settings import LoraSettings
-from learners.trainer import adapted_model, tree_loss
+from learners.trainer import adapted_model
 from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
 from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user
 from tests.builders.trained import step
+from tests.builders.trees import tree_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 WEATHER: ToolDefinition = {

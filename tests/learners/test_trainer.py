@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from learners.chat import ChatTokenizer
+from learners.objectives.objective import Example
 from learners.precision import compute_dtype
 from learners.settings import (
     TRAINING_REPORT,
@@ -128,8 +129,8 @@ def test_only_the_upper_layers_are_adapted_when_so_many_are_asked_for(
 
 
 def test_every_trajectory_is_seen_once_before_any_is_seen_again() -> None:
-    order = batches([trajectory(n) for n in range(5)], 2, torch.Generator().manual_seed(0))
-    seen = [one.episode_id for _ in range(5) for one in next(order)]
+    order = batches([Example(trajectory(n)) for n in range(5)], 2, torch.Generator().manual_seed(0))
+    seen = [one.trajectory.episode_id for _ in range(5) for one in next(order)]
     assert len(set(seen[:5])) == len(set(seen[5:])) == 5
 
 

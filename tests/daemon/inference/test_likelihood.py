@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from learners import tree_attention
 from learners.chat import ChatTokenizer
+from learners.objectives.objective import Example
 from learners.objectives.world_model import WorldModel
 from learners.packing import TreePacker, Weights
-from learners.trainer import tree_loss
 from learners.trajectories import Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
@@ -35,6 +35,7 @@ from streams.policy.likelihood import (
     with_role,
 )
 from tests.builders.trained import branch, step, tool
+from tests.builders.trees import tree_loss
 
 TRAJECTORY = Trajectory(
     episode_id="a",
@@ -97,7 +98,7 @@ def trained_loss(base: Path, adapter: Path | None, trajectory: Trajectory, weigh
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     packer = TreePacker(ChatTokenizer(base), 2048)
-    tree = packer.pack(trajectory, weights) if weights else WorldModel().pack(trajectory, packer)
+    tree = packer.pack(trajectory, weights) if weights else WorldModel().pack(Example(trajectory), packer)
     with torch.inference_mode():
         return tree_loss(cast(LlamaForCausalLM, model.eval()), tree).item()
 
