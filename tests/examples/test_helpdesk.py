@@ -15,6 +15,8 @@ from examples.helpdesk.check import judge, rows
 from examples.helpdesk.desk import HERE, INSTRUCTIONS, Document, desk, opening, tasks
 from examples.helpdesk.expert import demonstrate
 from examples.helpdesk.server import Desk, Refused, call
+from streams.environments.toolbox.definition import ToolboxDefinition
+from streams.environments.toolbox.generated import generated_id, generated_task
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.helpdesk_model import HelpdeskModel, receipt_of
 from tests.served import served
@@ -200,6 +202,9 @@ async def test_tickets_that_are_made_later_are_like_those_of_their_fold_and_can_
     known = {row[0] for row in rows(HERE / generate.DATABASE)["customers"]}
     assert not known & {row[0] for each in made["train"] for row in each["data"]["new"]["customers"]}
     async with desk() as at:
+        definition = ToolboxDefinition.read(HERE)
         for seed, each in {each["data"]["kind"]: (seed, each) for seed, each in enumerate(made["train"])}.values():
+            made_of_its_id = generated_task(definition, generated_id("helpdesk", "train", seed))
+            assert made_of_its_id is not None and made_of_its_id.opening == each["opening"]
             line = await demonstrate(at, {**each, "task_id": f"helpdesk/train/seed-{seed}"})
             assert line["success"], each

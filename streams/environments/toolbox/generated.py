@@ -76,11 +76,12 @@ def _made(key: _Key, task_id: str, fold: str, seed: int) -> ToolboxTask:
         place = Place(Path(folder), definition.file.variables)
         said = run_program(program, definition.folder, place, {"seed": seed, "fold": fold})
     try:
-        fields = json.loads(said.strip().rpartition("\n")[2]) if isinstance(said, str) else said
+        # What a function returns becomes what a program would print: its tuples are lists, too.
+        fields = json.loads(said.strip().rpartition("\n")[2] if isinstance(said, str) else json.dumps(said))
         if not isinstance(fields, Mapping):
             raise ValueError(f"it is {type(fields).__name__}, and no object")
         return ToolboxTask.model_validate({**fields, "task_id": task_id, "fold": fold})
-    except (ValueError, ValidationError) as error:
+    except (TypeError, ValueError, ValidationError) as error:
         raise SandboxError(
             f"what generate of {definition.folder / DEFINITION} says of the seed {seed} is no task: {error}. Let its "
             "last line, or what the function returns, have the fields of a line of tasks.jsonl."

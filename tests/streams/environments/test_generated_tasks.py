@@ -21,7 +21,7 @@ def todo(seed, fold):
     return {
         "opening": f"Please put down: {title}, due Monday.",
         "setup": "domain:prepare",
-        "data": {"todos": [], "wanted": [[title, "Monday", 0]]},
+        "data": {"todos": [], "wanted": [(title, "Monday", 0)]},
         "demonstration": [{"name": "add_todo", "arguments": {"title": title, "due": "Monday"}}, "Done."],
     }
 
