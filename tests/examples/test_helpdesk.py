@@ -205,6 +205,7 @@ async def test_tickets_that_are_made_later_are_like_those_of_their_fold_and_can_
         definition = ToolboxDefinition.read(HERE)
         for seed, each in {each["data"]["kind"]: (seed, each) for seed, each in enumerate(made["train"])}.values():
             made_of_its_id = generated_task(definition, generated_id("helpdesk", "train", seed))
-            assert made_of_its_id is not None and made_of_its_id.opening == each["opening"]
+            assert made_of_its_id is not None
+            assert made_of_its_id.opening == each["opening"]
             line = await demonstrate(at, {**each, "task_id": f"helpdesk/train/seed-{seed}"})
             assert line["success"], each
