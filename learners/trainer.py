@@ -30,7 +30,7 @@ from learners.settings import TRAINING_REPORT, LoraSettings, Progress, TrainingJ
 from learners.snapshots import read_trajectories
 from learners.trajectories import Trajectory
 from streams.errors import ChatTemplateError, ConfigurationError, RatchetError, TrainingError
-from streams.runtime.processes import die_with_parent
+from streams.runtime.processes import die_with_parent, peak_memory
 
 _WARM_UP_UPDATES = 5
 
@@ -176,7 +176,14 @@ def train(job: TrainingJob) -> None:
             optimizer.zero_grad()
             done += 1
             tokens = sum(tree.length for tree in trees)
-            progress = Progress(objective=objective.name, update=done, updates=updates, loss=loss, tokens=tokens)
+            progress = Progress(
+                objective=objective.name,
+                update=done,
+                updates=updates,
+                loss=loss,
+                tokens=tokens,
+                memory_bytes=peak_memory(),
+            )
             print(progress.model_dump_json(), flush=True)
             if done == until:
                 break
