@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
 from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
@@ -101,6 +102,11 @@ def status_table(report: StatusReport) -> Table:
     table.add_row("previous", report.previous)
     if report.anchor != BASE:
         table.add_row("anchor", report.anchor)
+    if report.learner is not None:
+        table.add_row("learner", plain(learner_told(report.learner)))
+        last = report.learner.last_cycle
+        if last is not None:
+            table.add_row("last cycle", plain(f"{last.verdict.value}, {_ago(last.at)}: {last.reason}"))
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
     for adapter in report.held:
@@ -169,6 +175,56 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def learner_told(report: LearnerReport) -> str:
+    """The learner's state in a sentence."""
+    status = report.status
+    if status is None:
+        return "not running: none has run with this home"
+    if not report.running:
+        error = f": {status.error}" if status.error else ""
+        at = "" if status.phase is LearnerPhase.STOPPED else f", when it was {status.phase.value.replace('_', ' ')}"
+        return f"not running since {_ago(status.beat_at)}{at}{error}"
+    episodes = f"{status.new} of {status.needed} new trusted episodes"
+    left = "" if status.left_s is None else f", about {_duration(timedelta(seconds=status.left_s))} left"
+    memory = f", {status.memory_bytes / 1e9:.1f} GB" if status.memory_bytes else ""
+    loss = "" if status.loss is None else f", loss {status.loss:.3f}"
+    played = f": {status.done} of at most {status.total} episodes" if status.total else ""
+    match status.phase:
+        case LearnerPhase.OFF:
+            return "learns nothing: no domain is set (`ratchet doctor`)"
+        case LearnerPhase.WAITING:
+            return f"waits: {episodes}"
+        case LearnerPhase.APPROVAL:
+            return f"awaits a person's approval; {episodes}"
+        case LearnerPhase.CANARY:
+            return "waits for the end of the canary"
+        case LearnerPhase.BRANCHES:
+            waited = _duration(datetime.now(UTC) - status.since)
+            return f"waits for {status.missing} branches, for {waited}{_until(status)}; {episodes}"
+        case LearnerPhase.TRAINING if status.total:
+            return f"trains: {status.objective}, update {status.done} of {status.total}{loss}{left}{memory}"
+        case LearnerPhase.TRAINING:
+            return "begins a training"
+        case LearnerPhase.GATE:
+            return f"at the gate {status.gate}{played}" if status.gate else "begins a trial"
+        case LearnerPhase.OUT_OF_DOMAIN:
+            return f"plays the tasks of the other fold{played}"
+        case LearnerPhase.PAUSED:
+            times = f" {status.failures} in a row" if status.failures > 1 else ""
+            return f"paused after a failure{times}{_until(status)}: {status.error}"
+        case _:
+            return status.phase.value
+
+
+def _until(status: LearnerStatus) -> str:
+    return "" if status.until is None else f", until {status.until.astimezone(UTC):%H:%M:%S} UTC"
+
+
+def _ago(at: datetime) -> str:
+    """When, and how long ago."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({_duration(datetime.now(UTC) - at)} ago)"
 
 
 def account_told(account: AccountSummary) -> str:

@@ -27,7 +27,7 @@ class Telling:
     def __init__(self, home: Path) -> None:
         self._path = home / LEARNER_FILE
         self._warned = False
-        self._began = time.monotonic()
+        self._first: tuple[float, int] | None = None
         now = datetime.now(UTC)
         self._status = LearnerStatus(phase=LearnerPhase.STARTING, since=now, beat_at=now)
 
@@ -41,7 +41,7 @@ class Telling:
         old, now = self._status, datetime.now(UTC)
         is_new = phase is not old.phase or fields.get("gate", "") != old.gate
         if is_new:
-            self._began = time.monotonic()
+            self._first = None
         since = now if is_new else old.since
         given = {"phase": phase, "since": since, "beat_at": now, **fields}
         self._status = LearnerStatus.model_validate(given)
@@ -50,10 +50,10 @@ class Telling:
 
     def advanced(self, phase: Phase, done: int, total: int, note: Note, failures: int = 0) -> None:
         """Say how far a phase of a cycle is."""
-        passed, left = time.monotonic() - self._began, None
-        is_same = self._status.phase is _PHASES[phase]
-        if phase is Phase.TRAINING and is_same and done:
-            left = round(passed * (total - done) / done)
+        left, at = None, time.monotonic()
+        # From the first update on: before it the model is loaded.
+        if phase is Phase.TRAINING and self._first is not None and done > self._first[1]:
+            left = round((at - self._first[0]) * (total - done) / (done - self._first[1]))
         self.tell(
             _PHASES[phase],
             done=done,
@@ -65,6 +65,7 @@ class Telling:
             gate=note.gate,
             failures=failures,
         )
+        self._first = self._first or (at, done)
 
     def beat(self) -> None:
         """Say that the learner lives."""
