@@ -17,6 +17,7 @@ from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerS
 from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
+from streams.assembly.status import AssemblyStatus
 
 _LINE_EVERY_S = 15.0
 
@@ -163,9 +164,7 @@ def status_table(report: StatusReport) -> Table:
             "assembled", f"{report.assembly.steps} steps, {report.assembly.without_content} calls without content"
         )
         if report.assembly.open:
-            table.add_row(
-                "open conversations", f"{report.assembly.open}, the oldest silent for {report.assembly.open_s} s"
-            )
+            table.add_row("open conversations", open_told(report.assembly))
         for reason, count in report.assembly.absences.items():
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():
@@ -175,6 +174,13 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def open_told(assembly: AssemblyStatus) -> str:
+    """The conversations that are not episodes yet, and when they will be, if nothing more comes."""
+    first, last = _seconds(assembly.next_settles_s), _seconds(assembly.all_settle_s)
+    settles = f"it settles in {last}" if assembly.open == 1 else f"the first settles in {first}, all in {last}"
+    return f"{assembly.open}, the oldest silent for {_seconds(assembly.open_s)}; without more calls {settles}"
 
 
 def learner_told(report: LearnerReport) -> str:
@@ -261,6 +267,11 @@ def _verdicts(gates: Sequence[GateResult]) -> str:
 def _held(adapter: HeldAdapter) -> str:
     waited = datetime.now(UTC) - adapter.since
     return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {plain(adapter.reason)}"
+
+
+def _seconds(seconds: int) -> str:
+    """Short times in seconds, others as `_duration` has them."""
+    return f"{seconds} s" if seconds < 120 else _duration(timedelta(seconds=seconds))
 
 
 def _duration(waited: timedelta) -> str:
