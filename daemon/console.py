@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
@@ -96,7 +96,7 @@ def print_json(document: str) -> None:
 
 def status_table(report: StatusReport) -> Table:
     """The table of `ratchet status`."""
-    table = Table(title="Ratchet", show_header=False)
+    table = Table(Column(), Column(overflow="fold"), title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)

@@ -153,7 +153,7 @@ class AssemblyState:
             return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
 
     def settling(self, now: float) -> tuple[int, int]:
-        """In how many seconds the first open unit is complete if nothing more comes, and the last; zeros without one."""
+        """In how many seconds the first open unit is complete if nothing more comes, and the last; zeros for none."""
         with self._errors_explained("look when what is open is complete"), self._lock:
             first, last = self._connection.execute(_SETTLING, self._limits()).fetchone()
         return (0, 0) if first is None else (max(0, round(first - now)), max(0, round(last - now)))

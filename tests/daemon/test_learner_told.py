@@ -116,7 +116,7 @@ def test_the_report_has_the_verdict_of_the_last_cycle(tmp_path: Path) -> None:
     assert learner.last_cycle.verdict is Verdict.REJECT
     report = StatusReport(
         alias="assistant",
-        champion=BASE,
+        champion="a" * 64,
         previous=BASE,
         anchor=BASE,
         served=None,
@@ -134,6 +134,7 @@ def test_the_report_has_the_verdict_of_the_last_cycle(tmp_path: Path) -> None:
     assert any("learner" in line and "waits: 0 of 50 new trusted episodes" in line for line in lines)
     assert any("last cycle" in line and "REJECT" in line for line in lines)
     assert "[/9]" in captured.get()
+    assert "…" not in captured.get(), "no digest is cut off"
 
 
 def test_the_learner_writes_a_phase_at_once_and_what_changes_in_it_with_the_next_beat(tmp_path: Path) -> None:

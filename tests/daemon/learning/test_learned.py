@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from daemon.learning.attempts import MOST, Attempts
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Watcher
 from daemon.learning.role import Learner
+from daemon.learning.telling import Telling
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CycleReport
 from learners.adapters import AdapterStore
-from learners.settings import LearnerSettings
+from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, build_snapshot, write_snapshot
 from learners.training import remove_leftovers
 from streams.errors import TrainingError
@@ -223,3 +225,49 @@ async def test_the_wait_for_branches_is_told_at_its_beginning_and_its_end(
     assert waiting.until is not None
     assert [each["event"] for each in said] == ["a cycle is due and waits for branches", "a cycle begins"]
     assert [each.get("missing", each.get("missing_branches")) for each in said] == [4, 0]
+
+
+@pytest.mark.slow
+async def test_a_real_training_that_is_stopped_is_done_again_by_the_next_learner_and_only_once(
+    loop: Loop, served_store: ServedStore
+) -> None:
+    telling = Telling(loop.settings.home)
+
+    def learner(updates: int) -> Learner:
+        quick = loop.settings.learner.model_copy(
+            update={
+                "stages": (Stage(objective="imitation", updates=updates),),
+                "lora": LoraSettings(rank=2, alpha=4),
+                "threads": 1,
+            }
+        )
+        return Learner(replace(loop, settings=loop.settings.model_copy(update={"learner": quick})), telling)
+
+    def folders(name: str) -> set[str]:
+        return {path.name for path in (loop.settings.home / name).glob("*") if path.is_dir()}
+
+    await stored(loop, served_store)
+    learning = asyncio.create_task(learner(100_000).run())
+
+    async def is_training() -> bool:
+        return telling.status.phase is LearnerPhase.TRAINING and telling.status.done > 2
+
+    await eventually(is_training)
+    assert telling.status.objective == "imitation"
+    assert telling.status.memory_bytes > 10_000_000
+    learning.cancel()
+    await asyncio.gather(learning, return_exceptions=True)
+    left = folders("training")
+    assert len(left) == 1
+    assert loop.adapters.digests() == ()
+
+    learning = asyncio.create_task(learner(2).run())
+
+    async def is_trained() -> bool:
+        return State.EVALUATING in {loop.registry.state(digest) for digest in loop.adapters.digests()}
+
+    await eventually(is_trained)
+    learning.cancel()
+    await asyncio.gather(learning, return_exceptions=True)
+    assert folders("training") == set()
+    assert not await learner(2).is_due()
