@@ -43,15 +43,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     earlier = read_learner_status(settings.home)
     telling = Telling(settings.home)
     beating = asyncio.create_task(telling.keep_beating())
-    reason = ""
+    reason, failures = "", 0
     try:
         await _learn(settings, stop, telling, earlier)
     except Exception as error:
-        reason = str(error)
+        # The next learner pauses before it tries again; after an orderly stop it does not.
+        reason = str(error) or repr(error)
+        failures = telling.status.failures + (telling.status.phase is LearnerPhase.TRAINING)
         raise
     finally:
         beating.cancel()
-        telling.tell(LearnerPhase.STOPPED, error=reason)
+        telling.tell(LearnerPhase.STOPPED, error=reason, failures=failures)
 
 
 async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earlier: LearnerStatus | None) -> None:
@@ -208,16 +210,18 @@ class Learner:
         if unfinished(self._loop.registry.audit.read()) is None:
             enter_unrecorded(self._loop.registry, self._loop.adapters, home / "snapshots", ACTOR)
         earlier = self._earlier
-        if earlier is not None and earlier.phase is LearnerPhase.TRAINING:
-            # It may have died of what it trained, so it does not try at once and for ever.
+        if earlier is None:
+            return
+        # It may have died of what it trained, so it does not try that at once and for ever.
+        died = earlier.phase is LearnerPhase.TRAINING
+        failures = earlier.failures + died
+        if failures:
             tried = broken_off(home / "snapshots", self._learned.extent())
             self._attempts.failed(
-                "the learner died while it trained",
+                "the learner died while it trained" if died else earlier.error,
                 None if tried is None else Extent().with_snapshot(tried),
-                earlier.failures,
+                failures - 1,
             )
-        elif earlier is not None and earlier.phase is LearnerPhase.PAUSED and earlier.failures:
-            self._attempts.failed(earlier.error, None, earlier.failures - 1)
 
     def _tell_waiting(self, new: int, needed: int) -> None:
         """Say why no cycle is due; in the log whenever that has changed."""

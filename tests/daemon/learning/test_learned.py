@@ -1,8 +1,6 @@
 """Learned from is what an adapter was trained on; a cycle that was stopped before that is begun again."""
 
 import asyncio
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +8,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from daemon.config import Settings
 from daemon.learning.attempts import MOST, Attempts
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Watcher
-from daemon.learning.role import Learner
+from daemon.learning.role import Learner, serve
 from daemon.learning.telling import Telling
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
 from daemon.registry.lifecycle import State
@@ -186,12 +185,20 @@ async def test_a_training_that_fails_is_paused_for_and_its_error_is_told(
     assert not await learner.is_due(), "the same data is tried again when more of it has come"
 
 
-async def test_a_learner_that_died_while_it_trained_pauses_before_it_tries_again(
-    loop: Loop, served_store: ServedStore, make_adapter: Callable[..., str]
+@pytest.mark.parametrize(
+    ("phase", "error", "told", "failures"),
+    [
+        (LearnerPhase.TRAINING, "", "the learner died while it trained", 2),
+        (LearnerPhase.STOPPED, "no space left", "no space left", 1),
+        (LearnerPhase.PAUSED, "out of memory", "out of memory", 1),
+    ],
+)
+async def test_a_learner_pauses_first_where_the_one_before_it_died_of_a_training(
+    loop: Loop, served_store: ServedStore, phase: LearnerPhase, error: str, told: str, failures: int
 ) -> None:
     await stored(loop, served_store)
     now = datetime.now(UTC)
-    earlier = LearnerStatus(phase=LearnerPhase.TRAINING, since=now, beat_at=now, failures=1)
+    earlier = LearnerStatus(phase=phase, since=now, beat_at=now, failures=1, error=error)
     learning = asyncio.create_task(Learner(loop, earlier=earlier).run())
 
     async def is_paused() -> bool:
@@ -201,9 +208,24 @@ async def test_a_learner_that_died_while_it_trained_pauses_before_it_tries_again
     await eventually(is_paused)
     learning.cancel()
     await asyncio.gather(learning, return_exceptions=True)
-    told = json.loads((loop.settings.home / "learner.json").read_bytes())
-    assert told["failures"] == 2
-    assert told["error"] == "the learner died while it trained"
+    status = read_learner_status(loop.settings.home)
+    assert status is not None
+    assert (status.failures, status.error) == (failures, told)
+
+
+async def test_an_error_that_ends_the_learn_role_while_it_trains_counts_as_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(_: Settings, __: asyncio.Event, telling: Telling, ___: LearnerStatus | None) -> None:
+        telling.tell(LearnerPhase.TRAINING, failures=1)
+        raise OSError("no space left")
+
+    monkeypatch.setattr("daemon.learning.role._learn", end)
+    with pytest.raises(OSError, match="no space"):
+        await serve(Settings(home=tmp_path).settled(), asyncio.Event())
+    status = read_learner_status(tmp_path)
+    assert status is not None
+    assert (status.phase, status.failures, status.error) == (LearnerPhase.STOPPED, 2, "no space left")
 
 
 async def test_the_wait_for_branches_is_told_at_its_beginning_and_its_end(
