@@ -16,6 +16,7 @@ from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
 from streams.errors import RatchetError
+from streams.events import NO_SANDBOX
 from streams.kafka.topics import end_offsets
 from streams.policy.client import PolicyClient
 from streams.store.client import StoreClient
@@ -30,6 +31,10 @@ RUNNING = "gateway"
 _DAYS = 3
 _PATIENCE_S = 5.0
 _MANY_DROPPED = 0.5
+_WITHOUT_SANDBOX = (
+    "install and configure the environment ([branching.environments.NAME]; `ratchet environment check NAME` tries it), "
+    "and start Ratchet again: the episodes are branched then"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,9 @@ def _trust(store: StoreStatus) -> Diagnosis:
 
 def _branching(found: Running, store: StoreStatus) -> Diagnosis:
     name, counts = "branching", store.branches
+    if lacked := store.dropped.get(NO_SANDBOX, 0):
+        message = f"{lacked} states and failed episodes wait for a sandbox: none could be opened for them"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=_WITHOUT_SANDBOX)
     if counts.states and counts.dropped > _MANY_DROPPED * counts.states:
         first = next(iter(store.dropped), "")
         return Diagnosis(

@@ -1,5 +1,6 @@
 """The counts of `GET /status`."""
 
+from streams.store.queries.branches import STANDING_ATTEMPTS, STANDING_BRANCHES
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import TRUSTED_NOW, UNTRUSTED_NOW, decided
 
@@ -29,23 +30,23 @@ NOT_TRUSTED_BY_REASON = f"""
     GROUP BY ALL ORDER BY total DESC, name
 """
 
-BRANCH_COUNTS = """
+BRANCH_COUNTS = f"""
     SELECT
         count(*) AS states,
         count(*) FILTER (fidelity = 'dropped') AS dropped,
         coalesce(sum(requested), 0)::BIGINT AS requested,
         coalesce(sum(executed), 0)::BIGINT AS executed
-    FROM branches
+    FROM ({STANDING_BRANCHES})
 """
 
-RECOVERY_COUNTS = """
+RECOVERY_COUNTS = f"""
     SELECT
         count(*) AS episodes,
         count(*) FILTER (fidelity = 'dropped') AS dropped,
         coalesce(sum(attempts), 0)::BIGINT AS attempts,
         coalesce(sum(sandbox_steps), 0)::BIGINT AS sandbox_steps,
         coalesce(sum(recovered), 0)::BIGINT AS recoveries
-    FROM recovery_attempts
+    FROM ({STANDING_ATTEMPTS})
 """
 
 COUNTS = f"""
