@@ -191,19 +191,25 @@ def _feedback(found: Running, store: StoreStatus) -> Diagnosis:
 
 
 def _trust(store: StoreStatus) -> Diagnosis:
-    learned = sum(sum(store.episodes.get(state, {}).values()) for state in ("trusted", "failed"))
-    total = sum(sum(reasons.values()) for reasons in store.episodes.values())
-    message = f"{learned} of {total} episodes may be learned from"
+    count = {state: sum(reasons.values()) for state, reasons in store.episodes.items()}
+    trusted, failed, held_out = (count.get(state, 0) for state in ("trusted", "failed", "held-out"))
+    total, learned = sum(count.values()), trusted + failed
+    message = (
+        f"of {total} episodes {trusted} are trusted and {failed} failed: these may be learned from; {held_out} are "
+        "held out, of tasks that are kept for gates"
+    )
     if not total or learned:
         return Diagnosis(name="trust", status=Health.OK, message=message)
     why = [
-        (count, f"{state}: {reason}") for state, reasons in store.episodes.items() for reason, count in reasons.items()
+        (number, f"{state}: {reason}")
+        for state, reasons in store.episodes.items()
+        for reason, number in reasons.items()
     ]
-    count, reason = max(why)
+    most, reason = max(why)
     return Diagnosis(
         name="trust",
         status=Health.WARNING,
-        message=f"{message}; most are {reason} ({count})",
+        message=f"{message}; most are {reason} ({most})",
         remedy="`ratchet episodes list` says of each why, `ratchet episodes show ID` where",
     )
 

@@ -11,7 +11,11 @@ def _by(column: str, table: str, total: str = "count(*)") -> str:
 
 EVENTS_BY_KIND = _by("kind", "events")
 TRANSITIONS_BY_ORIGIN = _by("origin", "transitions")
-TRUSTED_BY_SPLIT = _by("split", f"({TRUSTED_NOW})")
+# Of the split train they are those of the state `trusted`, of the others those `held-out` that did not fail.
+TRUSTED_BY_SPLIT = _by(
+    "split",
+    f"({TRUSTED_NOW}) ANTI JOIN flags USING (episode_id) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)",
+)
 REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
 # Producers may flag episodes for reasons of their own, so only the most frequent are told.
 FLAGGED_BY_REASON = """
