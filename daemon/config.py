@@ -165,7 +165,11 @@ class Settings(BaseSettings):
                 "gate": gate,
                 "holdout": self.holdout.model_copy(update={"pinned": self.holdout.pinned.union(gate.golden.tasks)}),
                 "store": fill(self.store, path=home / "store.duckdb"),
-                "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
+                "assembly": fill(
+                    self.assembly,
+                    path=home / "assembly.sqlite",
+                    environment=self.domain.environment or self.assembly.environment,
+                ),
                 "promotion": promotion,
                 "serving": fill(self.serving, home=home, inference_url=engine_url).model_copy(
                     update={"promotion": promotion}

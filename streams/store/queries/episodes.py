@@ -89,6 +89,13 @@ NEWEST_EPISODES = f"""
 
 EPISODE = _states("episode_id = $episode_id", _COLUMNS)
 
+# Ids that begin with $prefix, one more than are told.
+EPISODES_BY_PREFIX = """
+    SELECT DISTINCT episode_id
+    FROM (SELECT episode_id FROM transitions WHERE origin = 'production' UNION SELECT episode_id FROM outcomes)
+    WHERE starts_with(episode_id, $prefix) ORDER BY episode_id LIMIT $limit
+"""
+
 # Without the particulars that some reasons end with, so that there are few.
 EPISODES_BY_STATE = f"""
     SELECT state, split_part(reason, ': ', 1) AS name, count(*) AS total

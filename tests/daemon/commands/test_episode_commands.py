@@ -11,7 +11,7 @@ from daemon.cli import app
 from learners.snapshots import Snapshot, build_snapshot
 from streams.store.client import StoreClient
 from tests.builders.episodes import HOLDOUT, episode
-from tests.builders.stored import Log, ServedStore
+from tests.builders.stored import Log, ServedStore, records
 from tests.builders.trained import entered
 
 
@@ -67,3 +67,20 @@ def test_an_unknown_episode_is_an_error(home: Path) -> None:
     done = CliRunner().invoke(app, ["episodes", "show", "nobody"])
     assert done.exit_code == 1
     assert "nobody" in str(done.exception)
+
+
+def test_no_id_is_cut_in_a_narrow_list(home: Path, served_store: ServedStore) -> None:
+    name = "0192f3a4-5b6c-7d8e-9fa0-b1c2d3e4f5a6"
+    served_store.store.append(records(episode(name, action="hop"), start=6))
+    for columns in ("60", "80", "120", "250"):
+        shown = CliRunner().invoke(app, ["episodes", "list"], env={"COLUMNS": columns}).stdout
+        assert name in shown
+
+
+def test_an_episode_is_found_by_how_its_id_begins(home: Path, served_store: ServedStore) -> None:
+    assert json.loads(ratchet("show", "sou", "--json"))["episode"]["summary"]["episode_id"] == "sound"
+    served_store.store.append(records(episode("sounder", action="hop"), start=6))
+    assert json.loads(ratchet("show", "sound", "--json"))["episode"]["summary"]["episode_id"] == "sound"
+    done = CliRunner().invoke(app, ["episodes", "show", "soun"])
+    assert done.exit_code == 1
+    assert "sound, sounder" in str(done.exception)
