@@ -228,3 +228,14 @@ def test_the_branch_role_asks_the_gateway_with_one_of_its_tokens(monkeypatch: py
     assert Settings.load().branching.policy_token.get_secret_value() == ""
     monkeypatch.setenv("RATCHET_SERVING__TOKENS", '{"anna": "aaaaaaaaaaaaaaaa"}')
     assert Settings.load().branching.policy_token.get_secret_value() == "a" * 16
+
+
+@pytest.mark.parametrize(("own", "environment"), [("", "toolbox"), ("other", "other")])
+def test_calls_that_name_no_environment_are_of_the_domains(
+    monkeypatch: pytest.MonkeyPatch, own: str, environment: str
+) -> None:
+    monkeypatch.setenv("RATCHET_DOMAIN__ENVIRONMENT", "toolbox")
+    if own:
+        monkeypatch.setenv("RATCHET_ASSEMBLY__ENVIRONMENT", own)
+    settings = Settings.load()
+    assert settings.assembly.environment == environment
