@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from daemon.config_errors import told
 from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
@@ -138,7 +139,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             raise ConfigurationError(
-                f"the setting {key!r} is wrong: {first['msg']}; it comes from {source or 'the environment'} "
+                f"the setting {key!r} is wrong: {told(cls, first)}; it comes from {source or 'the environment'} "
                 f"or a variable {PREFIX}{key.upper().replace('.', '__')}"
             ) from error
 
