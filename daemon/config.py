@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from daemon.config_errors import told
 from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
@@ -138,7 +139,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             raise ConfigurationError(
-                f"the setting {key!r} is wrong: {first['msg']}; it comes from {source or 'the environment'} "
+                f"the setting {key!r} is wrong: {told(cls, first)}; it comes from {source or 'the environment'} "
                 f"or a variable {PREFIX}{key.upper().replace('.', '__')}"
             ) from error
 
@@ -165,7 +166,11 @@ class Settings(BaseSettings):
                 "gate": gate,
                 "holdout": self.holdout.model_copy(update={"pinned": self.holdout.pinned.union(gate.golden.tasks)}),
                 "store": fill(self.store, path=home / "store.duckdb"),
-                "assembly": fill(self.assembly, path=home / "assembly.sqlite"),
+                "assembly": fill(
+                    self.assembly,
+                    path=home / "assembly.sqlite",
+                    environment=self.domain.environment or self.assembly.environment,
+                ),
                 "promotion": promotion,
                 "serving": fill(self.serving, home=home, inference_url=engine_url).model_copy(
                     update={"promotion": promotion}

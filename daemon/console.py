@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -18,8 +18,17 @@ from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleRepo
 from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
+from streams.store.episodes import EpisodeState
+from streams.store.status import most_frequent
 
 _LINE_EVERY_S = 15.0
+_STATES: dict[str, str] = {
+    EpisodeState.TRUSTED: "learned from",
+    EpisodeState.FAILED: "recoveries from them are learned from",
+    EpisodeState.HELD_OUT: "trusted or failed, of tasks that are kept for gates",
+    EpisodeState.UNTRUSTED: "they lost trust by later events",
+    EpisodeState.FLAGGED: "never learned from",
+}
 
 
 class Narrator:
@@ -133,29 +142,16 @@ def status_table(report: StatusReport) -> Table:
         for kind, count in report.store.events.items():
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches
-        table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
-        if report.store.not_trusted:
-            table.add_row("not trusted", f"{sum(report.store.not_trusted.values())} other episodes with a success")
-        for reason, count in report.store.not_trusted.items():
-            table.add_row("", f"{count}: {reason}")
-        for state, label in (("open", "open episodes"), ("held-out", "held out")):
-            if reasons := report.store.episodes.get(state):
-                table.add_row(label, str(sum(reasons.values())))
-                for reason, count in reasons.items():
-                    table.add_row("", f"{count}: {reason}")
+        for label, value in _episodes(report.store.episodes):
+            table.add_row(label, plain(value))
         for judge, agreement in report.store.judges.items():
             table.add_row(plain(judge), agreement.words())
-        if report.store.untrusted:
-            table.add_row("untrusted", f"{report.store.untrusted} episodes lost trust by later events")
         table.add_row("branches", f"{branches.executed} of {branches.requested} run, {branches.dropped} states dropped")
         for reason, count in report.store.dropped.items():
             table.add_row("", f"{count} dropped: {plain(reason)}")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
-        table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
-        for reason, count in report.store.flags.items():
-            table.add_row("", f"{count}: {plain(reason)}")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     if report.capture is not None:
         table.add_row("captured calls", _captured(report.capture))
@@ -231,6 +227,17 @@ def _until(status: LearnerStatus) -> str:
 def _ago(at: datetime) -> str:
     """When, and how long ago."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({_duration(datetime.now(UTC) - at)} ago)"
+
+
+def _episodes(states: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
+    """The rows of the states of episodes and of the most frequent reasons, the same as `ratchet episodes list` has."""
+    for state in (each.value for each in EpisodeState):
+        reasons = states.get(state, {})
+        if not reasons and state != EpisodeState.TRUSTED:
+            continue
+        meaning = f": {_STATES[state]}" if state in _STATES else ""
+        yield f"{state} episodes", f"{sum(reasons.values())}{meaning}"
+        yield from (("", f"{count}: {reason}") for reason, count in most_frequent(reasons).items() if reason)
 
 
 def account_told(account: AccountSummary) -> str:

@@ -12,6 +12,7 @@ from daemon.learning.domain import holdout_of
 from daemon.serving import role as serve_role
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
+from streams.environments.registry import is_configured
 from streams.errors import ConfigurationError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
@@ -47,6 +48,7 @@ async def record(settings: Settings) -> None:
         settings.admission,
         settings.redaction,
         settings.trust,
+        lambda environment: is_configured(environment, settings.branching.environments.get(environment, {})),
     )
 
 

@@ -276,6 +276,11 @@ class Alternative(Record):
 Fidelity: TypeAlias = Literal["sandbox_exact", "sandbox_replayed", "dropped"]
 
 
+# How the reason of a dropped result begins where no sandbox could be opened at all: the same is asked for again once
+# the environment is configured.
+NO_SANDBOX = "no sandbox could be opened"
+
+
 class Failure(Record):
     """An action that the sandbox did not survive: it took too long, or the process died of it, twice."""
 

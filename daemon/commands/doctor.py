@@ -25,6 +25,7 @@ from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
 from streams.kafka.topics import cluster_id
 from streams.settings import FrozenModel
+from streams.trust.holdout import Split
 
 
 class DoctorReport(FrozenModel):
@@ -154,15 +155,19 @@ def check_gate(settings: Settings) -> Diagnosis:
         return Diagnosis(name=name, status=Health.OK, message=RECORDED)
     if found is None:
         return Diagnosis(name=name, status=Health.WARNING, message=UNSET, remedy=SET)
-    held_out, needed = len(found.held_out(settings.holdout)), settings.gate.min_tasks
-    message = f"{settings.domain.environment}, suite {found.suite}: {held_out} of {len(found.tasks)} tasks are held out"
+    played, kept = (len(found.held_out(settings.holdout, split)) for split in (Split.SELECTION, Split.CONFIRMATION))
+    needed = settings.gate.min_tasks
+    message = (
+        f"{settings.domain.environment}, suite {found.suite}: {played + kept} of {len(found.tasks)} tasks are held "
+        f"out, {played} for gates and {kept} for confirmation"
+    )
     if found.generates:
         message += ", and it generates more"
-    if held_out < needed:
+    if played < needed:
         return Diagnosis(
             name=name,
             status=Health.WARNING,
-            message=f"{message}, and a gate needs {needed} for a verdict",
+            message=f"{message}; a gate needs {needed} of its own for a verdict",
             remedy="give the suite more tasks, or set gate.min_tasks or holdout.selection",
         )
     return Diagnosis(name=name, status=Health.OK, message=message)

@@ -1,6 +1,7 @@
 """`ratchet environment list | new | check | replay`: sandboxes, and whether they keep their promises."""
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,11 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.replay import replay_episodes
 from daemon.config import Settings
-from daemon.console import Narrator, print_json
+from daemon.console import Narrator, plain, print_json
 from streams.environments.registry import registered_environments
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import SandboxError
+from streams.errors import ConfigurationError, SandboxError
 from streams.events import Task
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
@@ -106,6 +107,13 @@ def _named(settings: SandboxSettings, name: str) -> tuple[str, SandboxSettings]:
     if not (Path(name) / DEFINITION).is_file():
         if name not in registered_environments() and Path(name).is_dir():
             raise typer.BadParameter(f"{name} is no toolbox: it has no {DEFINITION}", param_hint="NAME")
+        if name not in registered_environments():
+            known = ", ".join(sorted(registered_environments()))
+            raise ConfigurationError(
+                f"the environment {name!r} is not installed as a sandbox; known are: {known}. Install a package that "
+                "registers it under the entry-point group ratchet.environments, or name the folder of a toolbox, which "
+                "`ratchet environment new FOLDER` writes",
+            )
         return name, settings
     own = {**settings.environments, TOOLBOX: {"folder": str(Path(name).absolute())}}
     return TOOLBOX, settings.model_copy(update={"environments": own})
@@ -145,6 +153,12 @@ async def _tasks(
 
 def _table(report: ConformanceReport) -> Table:
     table = Table("promise", "kept", "seen", title=f"{report.environment}: {report.tasks} tasks")
+    broken = Counter(check.seen for check in report.broken)
     for check in report.checks:
-        table.add_row(check.name, "yes" if check.kept else "[red]no[/red]", check.seen)
+        count = 0 if check.kept else broken.pop(check.seen, 0)
+        if check.kept or count == 1:
+            table.add_row(check.name, "yes" if check.kept else "[red]no[/red]", plain(check.seen))
+        elif count:
+            same = [each.name for each in report.broken if each.seen == check.seen]
+            table.add_row("\n".join(same), "[red]no[/red]", plain(f"{count} times: {check.seen}"))
     return table

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from daemon.commands.options import ConfigOption, JsonOption, assembly_status, run_async
 from daemon.config import Settings
@@ -22,11 +23,16 @@ from streams.store.episodes import (
     EpisodeSummary,
     episode_report,
     newest_episodes,
+    whole_id,
 )
 
 episodes = typer.Typer(
     name="episodes", no_args_is_help=True, help="Stored episodes: what is learned from, and why not."
 )
+
+
+# Columns that the table has room for beside the ids, before all but the state and the reason are left out.
+_WIDE = 84
 
 
 class Uses(FrozenModel):
@@ -67,14 +73,14 @@ def list_episodes(
 
 @episodes.command("show")
 def show_episode(
-    episode_id: Annotated[str, typer.Argument(metavar="ID", help="The episode's id.")],
+    episode_id: Annotated[str, typer.Argument(metavar="ID", help="The episode's id, or how it begins.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one episode: its steps, which outcomes count, what was decided, its branches, and what learned from it."""
     settings = Settings.load(config)
     report = run_async(_show(settings.store_url, episode_id))
-    shown = ShownEpisode(episode=report, uses=_uses(settings.home, {episode_id, *report.recoveries}))
+    shown = ShownEpisode(episode=report, uses=_uses(settings.home, {report.summary.episode_id, *report.recoveries}))
     if as_json:
         print_json(shown.model_dump_json())
         return
@@ -89,7 +95,7 @@ async def _list(url: str, state: EpisodeState | None, limit: int) -> tuple[Episo
 
 async def _show(url: str, episode_id: str) -> EpisodeReport:
     async with StoreClient(url) as store:
-        return await episode_report(store, episode_id)
+        return await episode_report(store, await whole_id(store, episode_id))
 
 
 def _uses(home: Path, trajectories: set[str]) -> Uses:
@@ -112,13 +118,26 @@ def _uses(home: Path, trajectories: set[str]) -> Uses:
 
 
 def _list_table(found: tuple[EpisodeSummary, ...]) -> Table:
-    table = Table("episode", "state", "why", "steps", "outcomes", "task", "principal", "last")
+    # The id is what the other commands take, so that the columns beside it give way.
+    table = Table(
+        Column("episode", no_wrap=True, overflow="ignore", min_width=_width(found)),
+        Column("state", no_wrap=True),
+        "why",
+    )
+    narrow = Console().width < _WIDE + _width(found)
+    for name in () if narrow else ("steps", "outcomes", "task", "principal", "last"):
+        table.add_column(name)
     for one in found:
         task = f"{one.environment}: {one.task_id}" if one.task_id is not None else ""
         last = "" if one.last_at is None else f"{one.last_at:%m-%d %H:%M:%S}"
         cells = (one.episode_id, one.state, one.reason, str(one.steps or 0), str(one.outcomes), task)
-        table.add_row(*map(plain, cells), plain(one.principal or ""), last)
+        row = (*map(plain, cells), plain(one.principal or ""), last)
+        table.add_row(*(row[:3] if narrow else row))
     return table
+
+
+def _width(found: tuple[EpisodeSummary, ...]) -> int:
+    return max((cell_len(one.episode_id) for one in found), default=0)
 
 
 def _show_tables(shown: ShownEpisode) -> Iterator[Table]:

@@ -19,6 +19,7 @@ from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
 from streams.errors import RatchetError
+from streams.events import NO_SANDBOX
 from streams.kafka.topics import end_offsets
 from streams.policy.client import PolicyClient
 from streams.store.client import StoreClient
@@ -33,6 +34,10 @@ RUNNING = "gateway"
 _DAYS = 3
 _PATIENCE_S = 5.0
 _MANY_DROPPED = 0.5
+_WITHOUT_SANDBOX = (
+    "install and configure the environment ([branching.environments.NAME]; `ratchet environment check NAME` tries it), "
+    "and start Ratchet again: the episodes are branched then"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,25 +208,34 @@ def _feedback(found: Running, store: StoreStatus) -> Diagnosis:
 
 
 def _trust(store: StoreStatus) -> Diagnosis:
-    learned = sum(sum(store.episodes.get(state, {}).values()) for state in ("trusted", "failed"))
-    total = sum(sum(reasons.values()) for reasons in store.episodes.values())
-    message = f"{learned} of {total} episodes may be learned from"
+    count = {state: sum(reasons.values()) for state, reasons in store.episodes.items()}
+    trusted, failed, held_out = (count.get(state, 0) for state in ("trusted", "failed", "held-out"))
+    total, learned = sum(count.values()), trusted + failed
+    message = (
+        f"of {total} episodes {trusted} are trusted and {failed} failed: these may be learned from; {held_out} are "
+        "held out, of tasks that are kept for gates"
+    )
     if not total or learned:
         return Diagnosis(name="trust", status=Health.OK, message=message)
     why = [
-        (count, f"{state}: {reason}") for state, reasons in store.episodes.items() for reason, count in reasons.items()
+        (number, f"{state}: {reason}")
+        for state, reasons in store.episodes.items()
+        for reason, number in reasons.items()
     ]
-    count, reason = max(why)
+    most, reason = max(why)
     return Diagnosis(
         name="trust",
         status=Health.WARNING,
-        message=f"{message}; most are {reason} ({count})",
+        message=f"{message}; most are {reason} ({most})",
         remedy="`ratchet episodes list` says of each why, `ratchet episodes show ID` where",
     )
 
 
 def _branching(found: Running, store: StoreStatus) -> Diagnosis:
     name, counts = "branching", store.branches
+    if lacked := store.dropped.get(NO_SANDBOX, 0):
+        message = f"{lacked} states and failed episodes wait for a sandbox: none could be opened for them"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=_WITHOUT_SANDBOX)
     if counts.states and counts.dropped > _MANY_DROPPED * counts.states:
         first = next(iter(store.dropped), "")
         return Diagnosis(

@@ -4,7 +4,7 @@ What is durable is counted where it is durable, in the store and the audit log, 
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -24,8 +24,7 @@ from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.learner_metrics import learner_metrics
 from daemon.serving.store_watch import StoreWatch
 from evaluation.task_account import AccountSummary
-
-_MOST_REASONS = 20
+from streams.store.status import most_frequent
 
 
 class Metrics:
@@ -172,7 +171,7 @@ class _StoreFigures(Collector):
         yield dropped
         episodes = GaugeMetricFamily("ratchet_episodes", "Episodes, by state and by why.", labels=["state", "reason"])
         for state, reasons in status.episodes.items():
-            for reason, count in _most_frequent(reasons).items():
+            for reason, count in most_frequent(reasons).items():
                 episodes.add_metric([state, reason], count)
         yield episodes
         failed = CounterMetricFamily("ratchet_failed_episodes", "Failed episodes resumed.", labels=["result"])
@@ -206,10 +205,3 @@ class _StoreFigures(Collector):
         for (topic, partition), records in self.store.lag.items():
             lag.add_metric([topic, str(partition)], records)
         yield lag
-
-
-def _most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
-    """The most frequent reasons, and the others as one: producers may flag episodes with words of their own."""
-    ranked = Tally(reasons).most_common()
-    others = sum(count for _, count in ranked[_MOST_REASONS:])
-    return dict(ranked[:_MOST_REASONS]) | ({"other": others} if others else {})

@@ -18,8 +18,8 @@ class AssemblySettings(FrozenModel):
     environment: str = Field(
         default="",
         max_length=512,
-        description="The environment of episodes whose calls or spans name none; empty: `gateway` and `otlp`, which "
-        "have no sandbox.",
+        description="The environment of episodes whose calls or spans name none; by default domain.environment, and "
+        "without it `gateway` and `otlp`, which have no sandbox.",
     )
     evaluations: tuple[str, ...] = Field(
         default=(), description="Names of OpenTelemetry evaluations that judge an episode; empty takes them all."

@@ -17,7 +17,7 @@ from streams.branching.selectors.selector import Selector, Situation, allocate
 from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Restore
 from streams.errors import SandboxError
-from streams.events import Alternative, BranchRequest, BranchResult, Failure, Fidelity
+from streams.events import NO_SANDBOX, Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from streams.ids import content_id
 from streams.messages import Messages
 from streams.policy.served import Policy
@@ -79,7 +79,7 @@ async def branch(
     begun faster than `limiter` allows. The results are redacted as the recording was, by `redactor`.
     """
     try:
-        description = await pool.describe()
+        description = await opened(pool)
         async with restored(request, pool, redactor) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
             states = await _Branching(suggestions, selector, limiter).run()
@@ -92,6 +92,14 @@ async def branch(
         else dropped(request, state.step, state.reason, settings)
         for state in states
     ) + tuple(dropped(request, step, divergence, settings) for step in range(len(states), len(request.steps)))
+
+
+async def opened(pool: SandboxPool) -> Description:
+    """The environment's description, which takes a sandbox. Raises `SandboxError` that begins with `NO_SANDBOX`."""
+    try:
+        return await pool.describe()
+    except SandboxError as error:
+        raise SandboxError(f"{NO_SANDBOX}: {error}") from error
 
 
 def _result(request: BranchRequest, state: _Branched, restored_by: Fidelity) -> BranchResult:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 from aiolimiter import AsyncLimiter
 
-from streams.branching.branch import acquire, fidelity, situations
+from streams.branching.branch import acquire, fidelity, opened, situations
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import restored
 from streams.branching.selectors.selector import Selector, allocate
@@ -64,7 +64,7 @@ async def recover(
     the recording was, by `redactor`.
     """
     try:
-        description = await pool.describe()
+        description = await opened(pool)
         async with restored(request, pool, redactor) as episode:
             suggestions = Suggestions(request, episode, description, policy, settings)
             weights = selector.weigh(await situations(suggestions, selector))

@@ -23,7 +23,7 @@ from streams.branching.selectors.selector import Selector
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
 from streams.errors import UnjudgeableError
-from streams.events import BranchRequest, BranchResult, RecoveryResult
+from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
@@ -174,4 +174,4 @@ async def _recovered(request: BranchRequest, context: BranchContext) -> tuple[Re
 
 def _no_sandbox(request: BranchRequest) -> str:
     # Its tools may be anybody's production: what has no sandbox is executed nowhere.
-    return f"no sandbox is installed for the environment {request.task.environment!r}"
+    return f"{NO_SANDBOX}: none is installed for the environment {request.task.environment!r}"

@@ -62,6 +62,15 @@ def other_names_of(
     return read.other_names() if isinstance(read, NamesTasks) else {}
 
 
+def is_configured(name: str, settings: Mapping[str, JsonValue]) -> bool:
+    """Return whether the environment is installed and its settings are complete, without opening it."""
+    try:
+        _settings(name, load_environment(name), settings, None)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def open_environment(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Environment:
     """A new session. Relative paths in `settings` start from `working_folder`, or where this process works.
 

@@ -23,21 +23,29 @@ OUTBOX_BATCH = 500
 _BUNDLES = 8
 
 
-def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings: StoreSettings) -> faust.App:
+def build_processor(
+    store: Store,
+    intake: Intake,
+    kafka: KafkaSettings,
+    settings: StoreSettings,
+    has_sandbox: Callable[[str], bool] = lambda environment: False,
+) -> faust.App:
     """An app that reads the events and transitions topics into `store`, beginning where the store left off.
 
     A batch is acknowledged when its transaction is committed and what follows from it is published. What is refused is
     published as a dead-letter record before: its bytes must not get into the store, where nothing redacts them.
+    Episodes that had no sandbox are asked for again where `has_sandbox` says that their environment has one by now.
     """
 
     async def positions() -> Mapping[tuple[str, int], int]:
         # At each assignment, for a cluster may be replaced under its address while this process runs.
         ends = await asyncio.to_thread(_adopt_log, store, kafka)
+        adopted.set()
         # A store that has none of a partition begins there, though a lost one may have been acknowledged for it.
         return {**dict.fromkeys(ends, 0), **store.positions()}
 
     app = build_app("record", kafka, bundle=settings.batch, positions=positions)
-    publishing = asyncio.Lock()
+    publishing, adopted = asyncio.Lock(), asyncio.Event()
 
     async def drain_outbox() -> None:
         # One at a time: the outbox has one cursor, and the order of messages matters.
@@ -73,10 +81,16 @@ def build_processor(store: Store, intake: Intake, kafka: KafkaSettings, settings
 
         consume(app, topic, handle, bundles=_BUNDLES, within_s=settings.batch_s)
 
+    async def ask_again() -> None:
+        await adopted.wait()
+        await asyncio.to_thread(store.ask_again, has_sandbox)
+        await drain_outbox()
+
     record(kafka.events_topic, intake.event)
     record(kafka.transitions_topic, intake.result)
     # What a crash left between a commit and its publication goes out before anything else happens.
     app.task(drain_outbox)
+    app.task(ask_again)
     return app
 
 

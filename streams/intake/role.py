@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
+import faust
 import structlog
 import uvicorn
 
@@ -40,8 +42,12 @@ async def serve(
     admission: AdmissionSettings = AdmissionSettings(),  # noqa: B008 - frozen
     redaction: RedactionSettings = RedactionSettings(),  # noqa: B008 - frozen
     trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
+    has_sandbox: Callable[[str], bool] = lambda environment: False,
 ) -> None:
     """Run the record role until `stop` is set or this task is cancelled.
+
+    `has_sandbox` says of the name of an environment whether it is installed and configured: episodes that were not
+    branched because it was not are branched then.
 
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, which loses nothing.
@@ -55,15 +61,15 @@ async def serve(
     intake = Intake(Admission(admission, operators), Redactor(redaction, key))
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
-        await _serve(store, intake, kafka, settings, admission.authenticates, stop)
+        processor = build_processor(store, intake, kafka, settings, has_sandbox)
+        await _serve(store, processor, settings, admission.authenticates, stop)
     finally:
         await asyncio.to_thread(store.close)
 
 
 async def _serve(
     store: Store,
-    intake: Intake,
-    kafka: KafkaSettings,
+    processor: faust.App,
     settings: StoreSettings,
     authenticated: bool,
     stop: asyncio.Event,
@@ -77,7 +83,7 @@ async def _serve(
         server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])
     )
     try:
-        await run(build_processor(store, intake, kafka, settings), stop)
+        await run(processor, stop)
     finally:
         server.should_exit = True
         await queries.stop()

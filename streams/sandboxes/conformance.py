@@ -313,8 +313,10 @@ class Suite:
             for action in actions:
                 tool_conformance.check_own_ids(action)
             if not last.success:
+                said = f"the last answer is {last.text[:200]!r}" if last.text else "its check does not find it solved"
                 raise BrokenPromiseError(
-                    f"the demonstration of {task.task_id} ends without success: {last.text[:200]!r}"
+                    f"the demonstration of {task.task_id} ends without success after {len(actions)} actions, with the "
+                    f"score {last.score:g}: {said}"
                 )
         return f"{len(self.tasks)} tasks"
 

@@ -16,6 +16,7 @@ from streams.store.queries.episodes import (
     BRANCHES_OF_EPISODE,
     DECISIONS_ON_EPISODE,
     EPISODE,
+    EPISODES_BY_PREFIX,
     NEWEST_EPISODES,
     OUTCOMES_OF_EPISODE,
     RECOVERIES_OF_EPISODE,
@@ -26,6 +27,7 @@ from streams.store.queries.episodes import (
 from streams.trust.rules import StoredStep, distinct, rewritten_at
 
 _SHORT = 160
+_MOST_MATCHES = 10
 
 
 class EpisodeState(StrEnum):
@@ -137,6 +139,23 @@ async def newest_episodes(store: StoreClient, state: EpisodeState | None, limit:
     """The episodes of a state, or all, of which something was stored last. Raises `StoreError`."""
     rows = await _rows(store, NEWEST_EPISODES, {"state": state, "limit": limit})
     return await _summaries(store, rows)
+
+
+async def whole_id(store: StoreClient, prefix: str) -> str:
+    """The id of the one episode whose id begins so; an id that is whole is that episode's, whatever others begin with.
+
+    One of which nothing is stored comes back as it is. Raises `StoreError`, with the ids, when several begin so.
+    """
+    rows = await _rows(store, EPISODES_BY_PREFIX, {"prefix": prefix, "limit": _MOST_MATCHES + 1})
+    found = [row["episode_id"] for row in rows]
+    # In order, a whole id comes before all that go on from it.
+    if not found or found[0] == prefix or len(found) == 1:
+        return found[0] if found else prefix
+    more = ", …" if len(found) > _MOST_MATCHES else ""
+    raise StoreError(
+        f"the ids of several episodes begin with {prefix!r}: {', '.join(found[:_MOST_MATCHES])}{more}. "
+        "Give more of the id"
+    )
 
 
 async def episode_report(store: StoreClient, episode_id: str) -> EpisodeReport:

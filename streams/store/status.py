@@ -1,5 +1,8 @@
 """The store's status in numbers: for the status command, the metrics and other clients."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from streams.settings import FrozenModel
@@ -18,6 +21,8 @@ from streams.store.queries.status import (
 )
 from streams.store.writer import Store
 from streams.trust.agreement import Agreement
+
+_MOST_REASONS = 20
 
 
 class BranchCounts(FrozenModel):
@@ -56,7 +61,9 @@ class StoreStatus(FrozenModel):
     transitions: dict[str, int] = Field(description="Stored transitions by origin.")
     branches: BranchCounts
     recoveries: RecoveryCounts = RecoveryCounts()
-    trusted: dict[str, int] = Field(description="Trusted episodes by split of their task.")
+    trusted: dict[str, int] = Field(
+        description="Episodes trusted by their outcomes, by split of their task; those of train alone are learned from."
+    )
     not_trusted: dict[str, int] = Field(
         default={}, description="Other episodes with a success that are not trusted, or not yet, by reason."
     )
@@ -75,6 +82,13 @@ class StoreStatus(FrozenModel):
     authenticated: bool | None = Field(
         default=None, description="Whether every event has to be signed; null where an older version does not say."
     )
+
+
+def most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent reasons, and the others as one: producers may flag episodes with words of their own."""
+    ranked = Counter(reasons).most_common()
+    others = sum(count for _, count in ranked[_MOST_REASONS:])
+    return dict(ranked[:_MOST_REASONS]) | ({"other": others} if others else {})
 
 
 def status(store: Store, authenticated: bool | None = None) -> StoreStatus:

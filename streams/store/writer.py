@@ -15,7 +15,7 @@ from typing import Self, TypeGuard
 import pyarrow as pa
 import structlog
 
-from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
+from streams.events import BranchRequest, BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings
@@ -30,6 +30,7 @@ from streams.store.queries.writer import (
     LAST_CLUSTER,
     OUTBOX_FROM,
     PRINCIPALS_OF_WANTED,
+    REQUESTS_WITHOUT_SANDBOX,
     SET_OFFSET,
     UNANSWERED_REQUESTS,
     WANTED_STORED_IDS,
@@ -38,7 +39,7 @@ from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.quota import QuotaSettings
-from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings
+from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings, asked_again
 
 log = structlog.get_logger()
 
@@ -176,6 +177,23 @@ class Store:
                     for request in self._database.rows(UNANSWERED_REQUESTS, {"topic": self._kafka.branches_topic}):
                         batch.outgoing(Outgoing(**request))
                 self._memory.positions.restart(stale)
+
+    def ask_again(self, has_sandbox: Callable[[str], bool]) -> int:
+        """Ask again for the episodes that no sandbox could be opened for, where an environment has one by now.
+
+        Returns how many. Call it once in a process, after `adopt_log`. `has_sandbox` is asked for the environments of
+        such episodes alone.
+        """
+        with self._lock, self._transaction("ask again for branches") as batch:
+            rows = self._database.rows(REQUESTS_WITHOUT_SANDBOX, {"topic": self._kafka.branches_topic})
+            requests = [BranchRequest.model_validate_json(row["value"]) for row in rows]
+            usable = {name for name in {request.task.environment for request in requests} if has_sandbox(name)}
+            again = [asked_again(request) for request in requests if request.task.environment in usable]
+            for request in again:
+                batch.outgoing(Outgoing(self._kafka.branches_topic, request.episode_id.encode(), request.to_json()))
+        if again:
+            log.info("asked again for episodes that had no sandbox", episodes=len(again), environments=sorted(usable))
+        return len(again)
 
     def pending(self, limit: int) -> list[OutboxEntry]:
         """The oldest messages of the outbox that are not marked as published."""

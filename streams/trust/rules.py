@@ -230,6 +230,11 @@ def branch_request(
     )
 
 
+def asked_again(request: BranchRequest) -> BranchRequest:
+    """The same request once more, by an id that follows from its own: the results of the first hide none of it."""
+    return request.model_copy(update={"event_id": content_id("branch_request_again", request.event_id)})
+
+
 def cannot_be_learned_from(request: BranchRequest) -> str | None:
     """Return why nothing can be learned from an append-only conversation, or None."""
     try:

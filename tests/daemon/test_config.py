@@ -228,3 +228,36 @@ def test_the_branch_role_asks_the_gateway_with_one_of_its_tokens(monkeypatch: py
     assert Settings.load().branching.policy_token.get_secret_value() == ""
     monkeypatch.setenv("RATCHET_SERVING__TOKENS", '{"anna": "aaaaaaaaaaaaaaaa"}')
     assert Settings.load().branching.policy_token.get_secret_value() == "a" * 16
+
+
+@pytest.mark.parametrize(("own", "environment"), [("", "toolbox"), ("other", "other")])
+def test_calls_that_name_no_environment_are_of_the_domains(
+    monkeypatch: pytest.MonkeyPatch, own: str, environment: str
+) -> None:
+    monkeypatch.setenv("RATCHET_DOMAIN__ENVIRONMENT", "toolbox")
+    if own:
+        monkeypatch.setenv("RATCHET_ASSEMBLY__ENVIRONMENT", own)
+    settings = Settings.load()
+    assert settings.assembly.environment == environment
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[learner]\nmin_new_episode = 3",
+            "unknown setting min_new_episode in [learner]; did you mean min_new_episodes?",
+        ),
+        ("sed = 3", "unknown setting sed; did you mean seed?"),
+        ("[gate.rollouts]\nzzz = 1", "unknown setting zzz in [gate.rollouts]"),
+        ("[engine]\nport = 'many'", "'engine.port' is wrong: it must be a whole number"),
+        ("[domain]\nrecorded = 'perhaps'", "it must be true or false"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_plain_words_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "ratchet.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as error:
+        Settings.load(path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value)

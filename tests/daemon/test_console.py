@@ -46,6 +46,14 @@ STORE = StoreStatus(
     transitions={"production": 40},
     branches=BranchCounts(states=40, dropped=2, requested=120, executed=114),
     trusted={"train": 5, "selection": 2},
+    episodes={
+        "trusted": {"": 5},
+        "held-out": {
+            "trusted, and its task is kept for gates: selection": 2,
+            "failed, and its task is kept for gates: selection": 1,
+        },
+        "flagged": {"": 1},
+    },
     outbox_pending=0,
     positions={},
 )
@@ -122,11 +130,13 @@ def test_a_status_counts_what_is_stored_and_tells_the_verdicts() -> None:
     assert list(shown.items())[3:] == [
         ("step events", "40"),
         ("outcome events", "8"),
-        ("trusted episodes", "7"),
+        ("trusted episodes", "5: learned from"),
+        ("held-out episodes", "3: trusted or failed, of tasks that are kept for gates"),
+        ("", "1: failed, and its task is kept for gates: selection"),
+        ("flagged episodes", "1: never learned from"),
         ("branches", "114 of 120 run, 2 states dropped"),
         ("recoveries", "0 of 0 failed episodes"),
         ("dead-letter records", "3, and 2 refused"),
-        ("flagged", "1 episodes are never learned from"),
         ("redacted", "4 values"),
         ("cycle 1", "REJECT: it lost 9 tasks and won 1"),
     ]
@@ -134,10 +144,10 @@ def test_a_status_counts_what_is_stored_and_tells_the_verdicts() -> None:
 
 def test_a_status_warns_of_events_that_are_not_authenticated_and_counts_lost_trust() -> None:
     for authenticated, warned in ((False, True), (True, False), (None, False)):
-        store = STORE.model_copy(update={"authenticated": authenticated, "untrusted": 3})
+        store = STORE.model_copy(update={"authenticated": authenticated, "episodes": {"untrusted": {"it failed": 3}}})
         shown = rows(BARE.model_copy(update={"store": store}))
         assert ("not authenticated" in shown.get("warning", "")) is warned
-        assert shown["untrusted"] == "3 episodes lost trust by later events"
+        assert shown["untrusted episodes"] == "3: they lost trust by later events"
 
 
 def test_a_status_tells_apart_the_champion_and_other_adapters_that_are_to_be_retrained() -> None:
@@ -147,7 +157,7 @@ def test_a_status_tells_apart_the_champion_and_other_adapters_that_are_to_be_ret
 
 
 def test_the_status_table_says_why_episodes_are_flagged_and_what_could_not_be_assembled() -> None:
-    store = STORE.model_copy(update={"flags": {"injection: [override]": 1}})
+    store = STORE.model_copy(update={"episodes": {"flagged": {"injection: [override]": 1}}})
     assembly = AssemblyStatus(
         steps=4, without_content=2, absences={"masked": 2}, unrecognised={"langfuse: generation": 3}
     )
@@ -159,11 +169,12 @@ def test_the_status_table_says_why_episodes_are_flagged_and_what_could_not_be_as
 
 
 def test_the_status_table_says_why_successes_are_not_trusted() -> None:
-    store = STORE.model_copy(update={"not_trusted": {"a step is missing": 2, "not an append-only conversation": 1}})
+    why = {"a step is missing": 2, "not an append-only conversation": 1}
+    store = STORE.model_copy(update={"episodes": {"undecided": why}})
     table = status_table(BARE.model_copy(update={"store": store}))
     cells = [str(cell) for cell in table.columns[1].cells]
-    at = cells.index("3 other episodes with a success")
-    assert str(list(table.columns[0].cells)[at]) == "not trusted"
+    at = cells.index("3")
+    assert str(list(table.columns[0].cells)[at]) == "undecided episodes"
     assert cells[at + 1 : at + 3] == ["2: a step is missing", "1: not an append-only conversation"]
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from streams.events import NO_SANDBOX
+from streams.store.queries.branches import LACKED_SANDBOX, STANDING_ATTEMPTS, STANDING_BRANCHES
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import decisions, standing_outcomes
 from streams.trust.rules import MODEL_JUDGE
@@ -87,6 +89,13 @@ NEWEST_EPISODES = f"""
 
 EPISODE = _states("episode_id = $episode_id", _COLUMNS)
 
+# Ids that begin with $prefix, one more than are told.
+EPISODES_BY_PREFIX = """
+    SELECT DISTINCT episode_id
+    FROM (SELECT episode_id FROM transitions WHERE origin = 'production' UNION SELECT episode_id FROM outcomes)
+    WHERE starts_with(episode_id, $prefix) ORDER BY episode_id LIMIT $limit
+"""
+
 # Without the particulars that some reasons end with, so that there are few.
 EPISODES_BY_STATE = f"""
     SELECT state, split_part(reason, ': ', 1) AS name, count(*) AS total
@@ -94,11 +103,13 @@ EPISODES_BY_STATE = f"""
 """
 
 # States of trusted episodes, and failed episodes, that could not be restored.
-DROPPED_BY_REASON = """
-    SELECT regexp_replace(split_part(reason, ': ', 1), '[0-9]+', 'N', 'g') AS name, count(*) AS total
+DROPPED_BY_REASON = f"""
+    SELECT
+        if({LACKED_SANDBOX}, '{NO_SANDBOX}', regexp_replace(split_part(reason, ': ', 1), '[0-9]+', 'N', 'g')) AS name,
+        count(*) AS total
     FROM (
-        SELECT reason FROM branches WHERE fidelity = 'dropped'
-        UNION ALL SELECT reason FROM recovery_attempts WHERE fidelity = 'dropped'
+        SELECT reason FROM ({STANDING_BRANCHES}) WHERE fidelity = 'dropped'
+        UNION ALL SELECT reason FROM ({STANDING_ATTEMPTS}) WHERE fidelity = 'dropped'
     )
     GROUP BY ALL ORDER BY total DESC, name LIMIT 20
 """
@@ -146,8 +157,8 @@ DECISIONS_ON_EPISODE = """
     WHERE episode_id = $episode_id ORDER BY sequence
 """
 
-BRANCHES_OF_EPISODE = """
-    SELECT step, requested, executed, fidelity, reason FROM branches WHERE episode_id = $episode_id
+BRANCHES_OF_EPISODE = f"""
+    SELECT step, requested, executed, fidelity, reason FROM ({STANDING_BRANCHES}) WHERE episode_id = $episode_id
     ORDER BY step, sequence
 """
 

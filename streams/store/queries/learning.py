@@ -1,5 +1,6 @@
 """Queries of the learner about whether a cycle is due, and of the demo about its counts."""
 
+from streams.store.queries.branches import LACKED_SANDBOX, STANDING_ATTEMPTS, STANDING_BRANCHES
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import FAILED_NOW, TRUSTED_NOW
 
@@ -10,14 +11,20 @@ LEARNABLE_EPISODES = f"""
     WHERE split = 'train'
 """
 
+_NOT_ASKED_AGAIN = f"""
+    LEFT JOIN (SELECT decode(key) AS episode_id, max(sequence) AS asked_at FROM outbox GROUP BY ALL) USING (episode_id)
+    WHERE NOT {LACKED_SANDBOX} OR sequence > coalesce(asked_at, 0)
+"""
+
 # States of trusted episodes, and failed episodes: those that branch workers were asked about, and reported on.
 BRANCHING_STATE = f"""
     WITH left_out AS ({REVOKED_EPISODES}),
     branched AS (FROM ({TRUSTED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train'),
     resumed AS (FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train')
     SELECT
-        (SELECT count(*) FROM branches SEMI JOIN branched USING (episode_id))
-            + (SELECT count(*) FROM recovery_attempts SEMI JOIN resumed USING (episode_id)) AS answered,
+        (SELECT count(*) FROM ({STANDING_BRANCHES}) SEMI JOIN branched USING (episode_id) {_NOT_ASKED_AGAIN})
+            + (SELECT count(*) FROM ({STANDING_ATTEMPTS}) SEMI JOIN resumed USING (episode_id) {_NOT_ASKED_AGAIN})
+            AS answered,
         (
             SELECT count(DISTINCT (episode_id, step))
             FROM transitions JOIN branched USING (episode_id)
@@ -45,9 +52,9 @@ POLICY_EPISODES = f"""
         steps AS (SELECT episode_id FROM transitions WHERE origin = 'production' AND actor_kind = 'policy'),
         own AS (SELECT DISTINCT episode_id FROM steps),
         tried AS (
-            SELECT fidelity FROM branches SEMI JOIN own USING (episode_id)
+            SELECT fidelity FROM ({STANDING_BRANCHES}) SEMI JOIN own USING (episode_id)
             UNION ALL
-            SELECT fidelity FROM recovery_attempts SEMI JOIN own USING (episode_id)
+            SELECT fidelity FROM ({STANDING_ATTEMPTS}) SEMI JOIN own USING (episode_id)
         )
     SELECT
         (SELECT count(*) FROM steps) AS stored,

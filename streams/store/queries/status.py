@@ -1,5 +1,6 @@
 """The counts of `GET /status`."""
 
+from streams.store.queries.branches import STANDING_ATTEMPTS, STANDING_BRANCHES
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import TRUSTED_NOW, UNTRUSTED_NOW, decided
 
@@ -10,7 +11,11 @@ def _by(column: str, table: str, total: str = "count(*)") -> str:
 
 EVENTS_BY_KIND = _by("kind", "events")
 TRANSITIONS_BY_ORIGIN = _by("origin", "transitions")
-TRUSTED_BY_SPLIT = _by("split", f"({TRUSTED_NOW})")
+# Of the split train they are those of the state `trusted`, of the others those `held-out` that did not fail.
+TRUSTED_BY_SPLIT = _by(
+    "split",
+    f"({TRUSTED_NOW}) ANTI JOIN flags USING (episode_id) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)",
+)
 REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
 # Producers may flag episodes for reasons of their own, so only the most frequent are told.
 FLAGGED_BY_REASON = """
@@ -29,23 +34,23 @@ NOT_TRUSTED_BY_REASON = f"""
     GROUP BY ALL ORDER BY total DESC, name
 """
 
-BRANCH_COUNTS = """
+BRANCH_COUNTS = f"""
     SELECT
         count(*) AS states,
         count(*) FILTER (fidelity = 'dropped') AS dropped,
         coalesce(sum(requested), 0)::BIGINT AS requested,
         coalesce(sum(executed), 0)::BIGINT AS executed
-    FROM branches
+    FROM ({STANDING_BRANCHES})
 """
 
-RECOVERY_COUNTS = """
+RECOVERY_COUNTS = f"""
     SELECT
         count(*) AS episodes,
         count(*) FILTER (fidelity = 'dropped') AS dropped,
         coalesce(sum(attempts), 0)::BIGINT AS attempts,
         coalesce(sum(sandbox_steps), 0)::BIGINT AS sandbox_steps,
         coalesce(sum(recovered), 0)::BIGINT AS recoveries
-    FROM recovery_attempts
+    FROM ({STANDING_ATTEMPTS})
 """
 
 COUNTS = f"""

@@ -1,5 +1,6 @@
 """Queries of the store's writer. `wanted` is a table of ids that it registers."""
 
+from streams.store.queries.branches import LACKED_SANDBOX
 from streams.store.queries.retractions import REVOKED_EPISODES, REVOKED_EPISODES_SINCE
 from streams.store.queries.trust import decisions, standing_outcomes
 from streams.store.tables import TABLES
@@ -93,6 +94,25 @@ UNANSWERED_REQUESTS = f"""
     WHERE json_extract_string(decode(value), '$.event_id') NOT IN (
         SELECT request_id FROM branches UNION ALL SELECT request_id FROM recovery_attempts
     )
+    ORDER BY key
+"""
+
+# The newest request of each episode that was answered, and to which the answer was that no sandbox could be opened.
+REQUESTS_WITHOUT_SANDBOX = f"""
+    WITH lacked AS (
+        SELECT request_id FROM branches WHERE {LACKED_SANDBOX}
+        UNION SELECT request_id FROM recovery_attempts WHERE {LACKED_SANDBOX}
+    )
+    SELECT value
+    FROM (
+        SELECT DISTINCT ON (key) key, value, decode(key) AS episode_id
+        FROM outbox
+        WHERE topic = $topic
+        ORDER BY key, sequence DESC
+    )
+    SEMI JOIN (FROM ({decisions()}) WHERE state IN ('trusted', 'failed')) AS learned USING (episode_id)
+    ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    WHERE json_extract_string(decode(value), '$.event_id') IN (FROM lacked)
     ORDER BY key
 """
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
-from streams.events import StepEvent
+from streams.events import NO_SANDBOX, StepEvent
 from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
 from tests.builders.episodes import episode
@@ -65,12 +65,23 @@ def test_what_keeps_episodes_from_being_learned_from_is_named(ask: Ask, served_s
     checks = ask()
     assert "1 episodes have been without an outcome" in checks["feedback"]["message"]
     assert (checks["trust"]["status"], checks["branching"]["status"]) == ("ok", "warning")
+    assert checks["trust"]["message"] == (
+        "of 2 episodes 1 are trusted and 0 failed: these may be learned from; 0 are held out, of tasks that are kept "
+        "for gates"
+    )
     assert "role branch" in checks["branching"]["remedy"]
     served_store.store.append([result(unrestored("sound", step, "it differs: x"), step) for step in (0, 1)])
     log.publish(verdict)
     checks = ask()
     assert checks["feedback"]["status"] == "ok"
     assert checks["branching"]["message"] == "2 of 2 states were dropped, most: it differs"
+    assert "environment replay" in checks["branching"]["remedy"]
+    log.publish(*episode("early", action="sit"))
+    lacked = [result(unrestored("early", step, f"{NO_SANDBOX}: it has no settings"), step + 2) for step in (0, 1)]
+    served_store.store.append(lacked)
+    checks = ask()
+    assert "2 states and failed episodes wait for a sandbox" in checks["branching"]["message"]
+    assert "start Ratchet again" in checks["branching"]["remedy"]
 
 
 def test_a_learner_that_is_away_or_paused_is_a_warning_with_its_error(

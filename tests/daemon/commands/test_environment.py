@@ -9,10 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli import app
+from daemon.commands.environment import ConformanceReport, _table
+from streams.environments.environment import Capabilities
+from streams.environments.harness import ChatHarness
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import ConfigurationError, SandboxError
 from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.messages import assistant, call, tool_result, user
+from streams.sandboxes.conformance import Check
+from streams.sandboxes.protocol import Description
 from tests.builders.stored import Log, ServedStore
 
 pytestmark = pytest.mark.usefixtures("faulty_environments")
@@ -113,3 +118,26 @@ def added(name: str, answer: str, success: bool) -> tuple[StepEvent | OutcomeEve
             episode_id=name, verifier="v", success=success, score=float(success), evidence={}, recorded_at=now
         ),
     )
+
+
+def test_an_environment_that_is_not_installed_is_told_with_those_that_are() -> None:
+    done = CliRunner().invoke(app, ["environment", "check", "nosuch"], env={"COLUMNS": "400"})
+    assert isinstance(done.exception, ConfigurationError)
+    assert "known are: bfcl" in str(done.exception)
+    assert "environment new" in str(done.exception)
+
+
+def test_equal_errors_of_a_check_are_one_row_with_their_number() -> None:
+    capabilities = Capabilities(restores=(), deterministic=True, side_effects=False)
+    checks = [Check(name=name, kept=False, seen="no server") for name in ("one", "two")]
+    description = Description(
+        capabilities=capabilities,
+        harness=ChatHarness(),
+        games=(),
+        lists_actions=False,
+        canonicalises=False,
+        takes_snapshots=False,
+    )
+    report = ConformanceReport(environment="desk", description=description, tasks=1, checks=tuple(checks))
+    names, _, seen = (list(column.cells) for column in _table(report).columns)
+    assert (names, seen) == (["one\ntwo"], ["2 times: no server"])

@@ -14,7 +14,7 @@ from streams.assembly.status import AssemblyStatus
 from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
 from tests.builders.episodes import HOLDOUT, episode
-from tests.builders.stored import Log, ServedStore
+from tests.builders.stored import Log, ServedStore, records
 from tests.builders.trained import entered
 from tests.served import served
 
@@ -85,3 +85,20 @@ def test_the_list_says_at_its_end_how_many_conversations_are_open(home: Path, mo
             "first settles in 40 s, all in 9 min"
         )
         json.loads(ratchet("list", "--json"))
+
+
+def test_no_id_is_cut_in_a_narrow_list(home: Path, served_store: ServedStore) -> None:
+    name = "0192f3a4-5b6c-7d8e-9fa0-b1c2d3e4f5a6"
+    served_store.store.append(records(episode(name, action="hop"), start=6))
+    for columns in ("60", "80", "120", "250"):
+        shown = CliRunner().invoke(app, ["episodes", "list"], env={"COLUMNS": columns}).stdout
+        assert name in shown
+
+
+def test_an_episode_is_found_by_how_its_id_begins(home: Path, served_store: ServedStore) -> None:
+    assert json.loads(ratchet("show", "sou", "--json"))["episode"]["summary"]["episode_id"] == "sound"
+    served_store.store.append(records(episode("sounder", action="hop"), start=6))
+    assert json.loads(ratchet("show", "sound", "--json"))["episode"]["summary"]["episode_id"] == "sound"
+    done = CliRunner().invoke(app, ["episodes", "show", "soun"])
+    assert done.exit_code == 1
+    assert "sound, sounder" in str(done.exception)

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from streams.branching.role import BranchContext, serve
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import BranchRequest, BranchResult, RecoveryResult, Task
+from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.settings import KafkaSettings
 from streams.messages import text_of
 from streams.redaction.redactor import Redactor
@@ -121,6 +121,7 @@ async def test_requests_for_known_environments_are_answered_and_others_dropped(
     undone = [result for result in results if result.request_id == "request-2"]
     assert {(result.fidelity, result.alternatives) for result in undone} == {("dropped", ())}
     assert "production_shell" in undone[0].reason
+    assert undone[0].reason.startswith(NO_SANDBOX)
     assert letters == [b"{}"]
 
 

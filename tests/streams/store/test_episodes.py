@@ -89,7 +89,9 @@ async def test_each_episode_has_a_state_and_a_reason_which_the_status_counts(ser
             summary = (await episode_report(client, name)).summary
             assert (summary.state.value, summary.reason) == state_and_reason
         assert len(await newest_episodes(client, None, 2)) == 2
-        counted = (await client.status()).episodes
+        told = await client.status()
+    counted = told.episodes
+    assert told.trusted == {"train": sum(counted["trusted"].values()), "selection": 1}
     assert Counter({state: sum(reasons.values()) for state, reasons in counted.items()}) == Counter(
         state for state, _ in expected.values()
     )
