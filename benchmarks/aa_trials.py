@@ -110,7 +110,7 @@ class Contest:
             )
             try:
                 gates = load_gates((IMPROVEMENT,), self.gate)
-                verdict, reason = await hold_trial(evidence, gates, self.gate.most_excluded)
+                verdict, reason = await hold_trial(evidence, gates, self.gate)
             finally:
                 await self.arena.pool.end_groups()
         found = Agreement.of((pair.champion.success, pair.candidate.success) for pair in evidence.pairs)
