@@ -151,7 +151,7 @@ class TaskListSettings(FrozenModel):
         description="Most tasks of a selection list. An environment that can generate tasks fills it.",
     )
     fresh_tasks: int = Field(
-        default=400, ge=0, description="Fresh confirmation tasks that an environment is to generate, if it can."
+        default=2000, ge=0, description="Fresh confirmation tasks that an environment is to generate, if it can."
     )
 
 
