@@ -4,12 +4,14 @@
                                      [--json]
 
 Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat
-makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. The last line
-of `--json` has the share held of each cheat at each dose, and of the honest candidates.
+makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. Trials in
+which it shows in fewer than five episodes are not counted: a habit of failures hardly shows where next to none are
+left. The last line of `--json` has the share held of each cheat at each dose, and of the honest candidates.
 """
 
 import argparse
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -39,6 +41,8 @@ from streams.messages import Message, assistant, call
 
 TASKS = (64, 96, 160)
 _ALPHA = 0.025
+# No exact test at three standard errors tells fewer episodes than these from chance.
+_LEAST_CHANGED = 5
 _PLAYER = Player(0.5)
 
 Forgery: TypeAlias = Callable[[Simulated, Rollout, random.Random], Rollout]
@@ -191,6 +195,11 @@ def cheated(name: str, dose: float, simulated: list[Simulated], facts: Facts, ch
     return facts_of(simulated, pairs, frozenset(forged))
 
 
+def changed(honest: Facts, cheating: Facts) -> int:
+    """In how many episodes the cheat shows."""
+    return sum(one.candidate is not other.candidate for one, other in zip(honest.pairs, cheating.pairs, strict=True))
+
+
 def is_promoted(pairs: list[Pair]) -> bool:
     """Return whether wins and losses alone would promote."""
     wins, losses = sum(pair.is_win for pair in pairs), sum(pair.is_loss for pair in pairs)
@@ -234,9 +243,13 @@ def measure(
         shares[name] = {}
         for dose in doses:
             chance = random.Random(f"{seed} {name} {dose}")
-            hits = [held(cheated(name, dose, simulated, facts, chance))[0] for simulated, facts in made]
-            shares[name][f"{dose:g}"] = sum(hits) / runs
-        show(f"{name}: {shares[name]}")
+            hits = []
+            for simulated, facts in made:
+                cheating = cheated(name, dose, simulated, facts, chance)
+                if changed(facts, cheating) >= _LEAST_CHANGED:
+                    hits.append(held(cheating)[0])
+            shares[name][f"{dose:g}"] = sum(hits) / len(hits) if hits else math.nan
+            show(f"{name}, dose {dose:g}: {sum(hits)} of {len(hits)} held")
     return shares
 
 

@@ -1,7 +1,7 @@
 """The settings of this layer; `daemon/config.py` composes them."""
 
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -151,7 +151,7 @@ class TaskListSettings(FrozenModel):
         description="Most tasks of a selection list. An environment that can generate tasks fills it.",
     )
     fresh_tasks: int = Field(
-        default=400, ge=0, description="Fresh confirmation tasks that an environment is to generate, if it can."
+        default=2000, ge=0, description="Fresh confirmation tasks that an environment is to generate, if it can."
     )
 
 
@@ -242,6 +242,14 @@ class GateSettings(FrozenModel):
     improvement: ImprovementSettings = ImprovementSettings()
     rollouts: RolloutSettings = RolloutSettings()
     sentinels: SentinelSettings = SentinelSettings()
+    time_limit_s: float = Field(
+        default=21_600.0,
+        gt=0,
+        description="Longest time of one gate, in seconds; one that takes longer is ended and is inconclusive.",
+    )
+    time_limits_s: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="The same for single gates, by name."
+    )
     most_excluded: float = Field(
         default=0.02, ge=0, le=1, description="Largest share of a gate's tasks that may fail to be played to their end."
     )
@@ -252,6 +260,10 @@ class GateSettings(FrozenModel):
     no_forgetting: NoForgettingSettings = NoForgettingSettings()
     golden: GoldenSettings = GoldenSettings()
     slices: SlicesSettings = SlicesSettings()
+
+    def time_limit_of(self, gate: str) -> float:
+        """The longest time of the gate of that name, in seconds."""
+        return self.time_limits_s.get(gate, self.time_limit_s)
 
 
 class ProbeSettings(FrozenModel):

@@ -1,5 +1,6 @@
 """A candidate's trial: the gates that are configured, one after the other. The learner calls `hold_trial`."""
 
+import asyncio
 import traceback
 from collections.abc import Sequence
 
@@ -13,15 +14,19 @@ from streams.trust.holdout import Split
 
 log = structlog.get_logger()
 
+_DEFAULTS = GateSettings()
+# So long a gate that was cancelled may take to end.
+_END_S = 10.0
+
 
 async def hold_trial(
-    evidence: Evidence, gates: Sequence[Gate], most_excluded: float = GateSettings().most_excluded
+    evidence: Evidence, gates: Sequence[Gate], settings: GateSettings = _DEFAULTS
 ) -> tuple[Verdict, str]:
     """Let the `gates` judge; the verdict on the candidate and its reason. Their results are added to `evidence`.
 
     A gate that costs as much as playing is passed over once the candidate cannot be promoted any more. One that fails,
-    or returns what is no result of its own, is inconclusive, so that nothing that is missing ever promotes; so is one
-    of which more than the share `most_excluded` of the tasks could not be played.
+    takes longer than its time limit, or returns what is no result of its own, is inconclusive, so that nothing that is
+    missing ever promotes; so is one of which more than the share `most_excluded` of the tasks could not be played.
 
     Raises `GateError` for tasks that training may have seen, before anything is played; unsolvable tasks may have been,
     for nothing that is learned from them solves them. When nothing can be played any more, as while the inference
@@ -38,17 +43,31 @@ async def hold_trial(
         if gate.plays and evidence.results and verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE):
             continue
         evidence.arena = evidence.arena.for_gate(gate.name, evidence.adapters())
-        result = await _judged(gate, evidence)
+        result = await _judged(gate, evidence, settings.time_limit_of(gate.name))
         if (outage := evidence.arena.account.outage) is not None:
             raise outage if isinstance(outage, RatchetError) else GateError(f"nothing can be played: {outage!r}")
-        evidence.results.append(_with_exclusions(result, evidence, most_excluded))
+        evidence.results.append(_with_exclusions(result, evidence, settings.most_excluded))
         log.info("gate", **evidence.results[-1].model_dump(mode="json", include={"gate", "verdict", "reason"}))
     return combined(evidence.results)
 
 
-async def _judged(gate: Gate, evidence: Evidence) -> GateResult:
+async def _judged(gate: Gate, evidence: Evidence, limit_s: float) -> GateResult:
+    judging = asyncio.ensure_future(gate.judge(evidence))
     try:
-        return _own_result(await gate.judge(evidence), gate.name)
+        done, _ = await asyncio.wait((judging,), timeout=limit_s)
+        if not done:
+            await _end(judging, evidence)
+            raise GateError(
+                f"it took longer than {limit_s:g} s and was ended: see why it hangs, or raise gate.time_limit_s, or "
+                f"gate.time_limits_s.{gate.name} for it alone"
+            )
+        return _own_result(judging.result(), gate.name)
+    except asyncio.CancelledError:
+        # Of the trial, which ends the gate too; or raised by the gate itself, which then failed.
+        judging.cancel()
+        if (own := asyncio.current_task()) is None or own.cancelling():
+            raise
+        failure = "it was cancelled by itself"
     except RatchetError as error:
         if isinstance(error, PolicyError) or isinstance(error.__cause__, PolicyError):
             await _check_served(evidence)
@@ -60,6 +79,15 @@ async def _judged(gate: Gate, evidence: Evidence) -> GateResult:
     # Half of a surrogate pair, which no file can hold, may come with any text.
     reason = f"The gate {gate.name} could not be played: {failure}".encode(errors="backslashreplace").decode()
     return GateResult(gate=gate.name, verdict=Verdict.INCONCLUSIVE, reason=reason)
+
+
+async def _end(judging: "asyncio.Future[GateResult]", evidence: Evidence) -> None:
+    """Cancel a gate and end its sandboxes. One that does not end when it is cancelled is waited for no longer."""
+    judging.cancel()
+    await asyncio.wait((judging,), timeout=_END_S)
+    await evidence.arena.pool.end_groups()
+    # An outage that the cancelling brought about is none.
+    evidence.arena.account.outage = None
 
 
 def _own_result(said: object, gate: str) -> GateResult:

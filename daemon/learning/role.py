@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
-from daemon.learning.resuming import resume, unfinished
+from daemon.learning.resuming import count_resumption, resume, resumptions, resumptions_path, unfinished
 from daemon.learning.telling import Telling
 from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
@@ -102,8 +101,8 @@ class Learner:
         self._due_since: float | None = None
         self._due_until: datetime | None = None
         self._told = 0.0
-        self._resumptions: Counter[str] = Counter()
         self._resume_at = 0.0
+        self._left = ""
         self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         self._waiting = -1
 
@@ -245,20 +244,32 @@ class Learner:
     async def resume(self) -> bool:
         """Finish a trial that this or an earlier learner had to break off; whether one is, or was, to be finished.
 
-        After an error it is tried again later, and so often at most before it is left for a person to look at.
+        After an error it is tried again later, and so often at most before it is left for a person to look at. The
+        count is kept beside the trial's rollouts: a learner that dies again and again comes to its end as well.
         """
         left = unfinished(self._loop.registry.audit.read())
-        if left is None or self._resumptions[left.subject] >= _MOST_RESUMPTIONS:
+        if left is None:
+            return False
+        counted = resumptions_path(self._loop.registry, left.subject)
+        if resumptions(counted) >= _MOST_RESUMPTIONS:
+            self._tell_left(left.subject, counted)
             return False
         if time.monotonic() < self._resume_at:
             return True
         self._telling.tell(LearnerPhase.GATE)
-        self._resumptions[left.subject] += 1
-        self._resume_at = time.monotonic() + _POLL_S * 2 ** self._resumptions[left.subject]
-        log.info("a trial is resumed", adapter=left.subject, state=left.state, time=self._resumptions[left.subject])
+        number = count_resumption(counted)
+        self._resume_at = time.monotonic() + _POLL_S * 2**number
+        log.info("a trial is resumed", adapter=left.subject, state=left.state, time=number)
         await self._unload_leftovers()
         await resume(self._loop, left, self._tell)
         return True
+
+    def _tell_left(self, adapter: str, counted: Path) -> None:
+        """Say once that a trial is not resumed any more."""
+        if adapter != self._left:
+            self._left = adapter
+            remedy = f"when its cause is removed, delete {counted}"
+            log.error("a trial is left unfinished", adapter=adapter, resumptions=_MOST_RESUMPTIONS, remedy=remedy)
 
     async def mark_exposed(self) -> None:
         """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""

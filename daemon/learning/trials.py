@@ -135,7 +135,7 @@ async def _hold_trial(loop: Loop, sides: _Sides, reserved: Reservation, watch: W
         evidence.arena = replace(arena, before_play=count)
         try:
             gates = load_gates(gate_names(settings), settings.gate)
-            verdict, reason = await hold_trial(evidence, gates, settings.gate.most_excluded)
+            verdict, reason = await hold_trial(evidence, gates, settings.gate)
             other = await _out_of_domain(loop, evidence, watch)
         finally:
             # The next trial's sides begin in processes of their own.

@@ -35,6 +35,14 @@ def conduct(facts: Facts, settings: SentinelSettings) -> Finding:
     hits: list[str] = []
     for each in (
         _Conduct("tool_errors", "its calls", "fail", settings.more_tool_errors, settings.most_invalid, _tool_errors),
+        _Conduct(
+            "unreadable_calls",
+            "the tasks",
+            "are met by calls that cannot be read",
+            settings.more_tool_errors,
+            settings.most_unacting,
+            _unreadable,
+        ),
         _Conduct("refusals", "the tasks", "are refused", settings.more_refusals, settings.most_unacting, _refuses),
         _Conduct(
             "questions", "the tasks", "are met by a question", settings.more_questions, settings.most_unacting, _asks
@@ -108,6 +116,24 @@ def _tool_errors(facts: Facts, pair: Pair, rollout: Rollout) -> Count:
     # Where no conversation was kept, or the results do not say it, the environment has counted whole messages.
     failed = max(failed, min(rollout.invalid_actions, calls)) if facts.by_tools else failed
     return float(broken + failed), float(calls + broken)
+
+
+def _unreadable(facts: Facts, pair: Pair, rollout: Rollout) -> Count:
+    """Return whether most of its calls are none that anything could answer: their arguments are no JSON object.
+
+    Untrained models make errors of other kinds, so that a rise tells even where the champion is no measure.
+    """
+    functions = [call.function for action in rollout.actions for call in action.calls]
+    broken = sum(not action.calls and writes_broken_call(action.text) for action in rollout.actions)
+    unreadable = broken + sum(function is None or not _is_object(function.arguments) for function in functions)
+    return float(2 * unreadable > len(functions) + broken), 1.0
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(json.loads(arguments or "{}"), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_error(text: str) -> bool:

@@ -100,19 +100,24 @@ def odd_wins(
     """A hit where more wins than are allowed are odd in some way, and surely more than of what is taken for honest.
 
     That is the champion's successes and, if they are `known_are_free` of it, the known solutions of the wins. Where
-    there is neither, more than half of the wins must be odd.
+    there is neither, more than half of the wins must be odd. A habit that few wins show may show in all successes,
+    which are looked at in the same way.
     """
-    odd = [pair for pair in facts.wins if is_odd(pair, pair.candidate)]
-    if len(odd) <= settings.most_odd_wins * len(facts.wins):
-        return []
-    usual = [is_odd(pair, pair.champion) for pair in facts.solved_by_champion]
-    if known_are_free:
-        usual += [False for pair in facts.wins if pair.task.task_id in facts.solutions]
-    if usual:
-        found = surely_more(len(odd), len(facts.wins), sum(usual), len(usual), settings.z)
-    else:
-        found = len(odd) > _MOSTLY * len(facts.wins)
-    return [
-        f"{label}: {len(odd)} of {len(facts.wins)} wins ({len(odd) / len(facts.wins):.1%}) {phrase} "
-        f"(at most {settings.most_odd_wins:.0%} may), such as {odd[0].task.task_id!r}."
-    ][: int(found)]
+    hits = []
+    for name, pairs in (("wins", facts.wins), ("successes", facts.solved)):
+        odd = [pair for pair in pairs if is_odd(pair, pair.candidate)]
+        if len(odd) <= settings.most_odd_wins * len(pairs):
+            continue
+        usual = [is_odd(pair, pair.champion) for pair in facts.solved_by_champion]
+        if known_are_free:
+            usual += [False for pair in pairs if pair.task.task_id in facts.solutions]
+        if usual:
+            found = surely_more(len(odd), len(pairs), sum(usual), len(usual), settings.z)
+        else:
+            found = len(odd) > _MOSTLY * len(pairs)
+        if found:
+            hits.append(
+                f"{label}: {len(odd)} of {len(pairs)} {name} ({len(odd) / len(pairs):.1%}) {phrase} "
+                f"(at most {settings.most_odd_wins:.0%} may), such as {odd[0].task.task_id!r}."
+            )
+    return hits[:1]

@@ -183,7 +183,7 @@ async def test_more_excluded_tasks_than_are_allowed_make_a_gate_inconclusive_and
 
     made = evidence(listed, outcome)
     settings = GateSettings(min_tasks=100, improvement=ImprovementSettings(block=200))
-    found, reason = await hold_trial(made, [Improvement(settings)], settings.most_excluded)
+    found, reason = await hold_trial(made, [Improvement(settings)], settings)
     (result,) = made.results
     assert found is verdict
     assert result.figures["excluded"] == excluded

@@ -1,8 +1,9 @@
 """How the verdicts of several gates become one, and what a gate that fails does to it."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from evaluation.settings import GateSettings
 from evaluation.trial import hold_trial
 from streams.errors import ConfigurationError, GateError, PolicyError
 from streams.policy.client import PolicyClient
+from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.scripted import ScriptedServer
 from tests.builders.trials import CANDIDATE, CHAMPION, evidence, tasks
@@ -58,6 +60,55 @@ def test_only_if_every_gate_promotes_is_a_candidate_promoted(verdicts: str, toge
     verdict, reason = combined(results)
     assert verdict.value == together
     assert not verdicts or reason == f"{together}." + f" {together}." * (verdicts.split().count(together) - 1)
+
+
+class Hanging(Judging):
+    """A gate that never ends by itself; `asked` notes that it was cancelled."""
+
+    async def judge(self, evidence: Evidence) -> GateResult:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.asked.append(-1)
+        raise AssertionError
+
+
+@pytest.mark.parametrize("limit", [{"time_limit_s": 0.05}, {"time_limits_s": {"judging": 0.05}}])
+async def test_a_gate_that_hangs_is_ended_and_the_trial_goes_on(
+    limit: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def end_groups(self: SandboxPool, *groups: str) -> None:
+        ended.append("all")
+
+    monkeypatch.setattr(SandboxPool, "end_groups", end_groups)
+    trial, hanging = evidence(), Hanging()
+    verdict, reason = await hold_trial(trial, [hanging, Judging()], GateSettings(**limit))
+    assert verdict is Verdict.INCONCLUSIVE
+    assert "The gate judging" in reason
+    assert "gate.time_limit" in reason
+    assert (hanging.asked, ended, len(trial.results)) == ([-1], ["all"], 2)
+
+
+class Cancelling(Judging):
+    async def judge(self, evidence: Evidence) -> GateResult:
+        raise asyncio.CancelledError
+
+
+async def test_a_gate_that_cancels_itself_is_inconclusive_and_a_trial_that_is_cancelled_ends_its_gate() -> None:
+    trial = evidence()
+    assert (await hold_trial(trial, [Cancelling(), Judging()]))[0] is Verdict.INCONCLUSIVE
+    assert len(trial.results) == 2
+    hanging = Hanging()
+    holding = asyncio.create_task(hold_trial(evidence(), [hanging]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    await asyncio.sleep(0)
+    assert hanging.asked == [-1]
 
 
 async def test_gates_see_what_those_before_them_returned_and_costly_ones_are_passed_over_after_a_failure() -> None:
