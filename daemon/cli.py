@@ -29,6 +29,7 @@ from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, assembly_status, operator_name, run_async
+from daemon.commands.study import study
 from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, history_table, print_json, printable, status_table
@@ -159,6 +160,7 @@ app.command()(transitions)
 app.command()(export)
 app.command("import")(import_files)
 app.command()(judge)
+app.command()(study)
 app.add_typer(anchor)
 for measure in (aa, stats, tenant):
     gate.command()(measure)

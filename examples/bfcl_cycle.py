@@ -24,13 +24,14 @@ from pathlib import Path
 from daemon.config import DomainSettings, Settings
 from daemon.console import Narrator
 from daemon.registry.schemas import BASE
+from daemon.study.laboratory import Laboratory, laboratory
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
 from evaluation.gates.improvement import Improvement
 from evaluation.report import GateReport, Side
 from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.trial import hold_trial
-from examples.laboratory import Laboratory, laboratory, present
+from examples.presentation import present
 from learners.settings import Progress, Stage
 from learners.trajectories import Trajectory
 from streams.branching.settings import BranchingSettings

@@ -18,9 +18,10 @@ from pathlib import Path
 from rich.table import Table
 
 from daemon.console import Narrator
+from daemon.study.laboratory import Laboratory, laboratory
 from evaluation.rollouts import Rollout
 from evaluation.statistics import mcnemar_exact, wilson_interval
-from examples.laboratory import Laboratory, laboratory, present
+from examples.presentation import present, settings
 from learners.settings import Stage
 from streams.branching.settings import BranchingSettings
 from streams.settings import FrozenModel
@@ -118,7 +119,7 @@ class Bench:
 
 async def compare(options: argparse.Namespace, narrator: Narrator) -> Comparison:
     """Train and play every arm with every seed."""
-    async with laboratory(narrator) as lab:
+    async with laboratory(narrator, settings()) as lab:
         return await Bench(options, lab).run()
 
 

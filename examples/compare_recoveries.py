@@ -19,8 +19,9 @@ from pathlib import Path
 from rich.table import Table
 
 from daemon.console import Narrator
+from daemon.study.laboratory import Laboratory, laboratory
 from evaluation.statistics import Interval, wilson_interval
-from examples.laboratory import Laboratory, laboratory, present
+from examples.presentation import present, settings
 from streams.branching.recovery import recover
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings
@@ -113,7 +114,7 @@ class Bench:
 
 async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
     """Play, fail, and go on."""
-    async with laboratory(narrator) as lab:
+    async with laboratory(narrator, settings()) as lab:
         if options.adapter is None:
             return await Bench(options, lab, "base").run()
         await lab.policy.load_adapter("agent", str(options.adapter.resolve()))

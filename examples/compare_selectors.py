@@ -22,7 +22,8 @@ from typing import TypeAlias
 from rich.table import Table
 
 from daemon.console import Narrator
-from examples.laboratory import Laboratory, laboratory, present
+from daemon.study.laboratory import Laboratory, laboratory
+from examples.presentation import present, settings
 from learners.settings import Stage
 from learners.trajectories import Trajectory
 from streams.branching.selectors import SELECTORS
@@ -146,7 +147,7 @@ class Bench:
 
 async def compare(options: argparse.Namespace, narrator: Narrator) -> Report:
     """Branch, train and judge every arm with every seed."""
-    async with laboratory(narrator) as lab:
+    async with laboratory(narrator, settings()) as lab:
         return await Bench(options, lab).run()
 
 

@@ -1,21 +1,15 @@
-"""What the comparisons here share: a server of the base model, sandboxes, tasks, and ways to teach and to play."""
+"""A server of the base model, sandboxes and tasks: what studies and comparisons teach and play with."""
 
 import asyncio
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
-
-from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
+from typing import Literal
 
 from daemon.config import Settings
-from daemon.console import Narrator, print_json
-from daemon.demo.plan import TWC
+from daemon.console import Narrator
 from daemon.learning.domain import domain_tasks
 from daemon.supervisor import inference_service
 from evaluation.arena import Arena
@@ -28,7 +22,7 @@ from learners.trajectories import Branch, Trajectory
 from streams.branching.branch import branch
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
-from streams.errors import GateError, RatchetError
+from streams.errors import GateError
 from streams.events import BranchRequest, BranchResult, RecordedStep, Task
 from streams.messages import Message
 from streams.policy.client import PolicyClient
@@ -36,8 +30,6 @@ from streams.policy.served import ServedPolicy
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.trust.holdout import Split
-
-Report = TypeVar("Report", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class Laboratory:
     async def teach(
         self, name: str, snapshot: Path, stages: tuple[Stage, ...], seed: int, max_length: int | None = None
     ) -> list[Progress]:
-        """Train an adapter of the base model and have it served as `name`; returns how each update went."""
+        """Train an adapter of the upper layers and have it served as `name`; returns how each update went."""
         given = self.settings.learner
         learner = LearnerSettings(
             stages=stages,
@@ -64,6 +56,10 @@ class Laboratory:
             threads=given.threads,
             max_length=max_length or given.max_length,
         )
+        return await self.teach_with(learner, name, snapshot, seed)
+
+    async def teach_with(self, learner: LearnerSettings, name: str, snapshot: Path, seed: int) -> list[Progress]:
+        """Train an adapter with these settings and have it served as `name`; returns how each update went."""
         output = self.home / name
         job = TrainingJob(base=self.base, snapshot=snapshot, output=output, settings=learner, seed=seed)
         updates: list[Progress] = []
@@ -146,36 +142,14 @@ def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Traj
     )
 
 
-def present(
-    program: str,
-    compare: Callable[[Narrator], Coroutine[None, None, Report]],
-    table: Callable[[Report], Table] | None,
-    *,
-    as_json: bool = False,
-) -> int:
-    """Compare, and print the report as a table or, without one, as JSON; returns the exit status."""
-    try:
-        with Narrator() as narrator:
-            report = asyncio.run(compare(narrator))
-    except RatchetError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    if as_json or table is None:
-        print_json(report.model_dump_json())
-    else:
-        Console(width=120).print(table(report))
-    return 0
-
-
 @asynccontextmanager
-async def laboratory(narrator: Narrator, chosen: Settings | None = None) -> AsyncIterator[Laboratory]:
-    """Start the server and the sandboxes, and end them. Without settings of its own, those of the environment count."""
-    given = chosen or Settings.read()
+async def laboratory(narrator: Narrator, given: Settings) -> AsyncIterator[Laboratory]:
+    """Start the server, and the sandboxes of the domain that is set, and end them."""
     base = await asyncio.to_thread(resolve_base, given.model, given.home)
     with tempfile.TemporaryDirectory(prefix="ratchet-laboratory-") as scratch:
         engine = given.engine.model_copy(update={"port": free_port()})
-        domain = given.domain if given.domain.environment else TWC
-        settings = given.model_copy(update={"home": Path(scratch), "engine": engine, "domain": domain}).settled()
+        domain = given.domain
+        settings = given.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
         server = inference_service(settings, base)
         try:
             await server.start()

@@ -1,0 +1,148 @@
+"""What a study compares: the content of its file, and the cells that it consists of."""
+
+import tomllib
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
+
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from daemon.config import DomainSettings
+from learners.settings import LearnerSettings, LoraSettings, Stage
+from streams.errors import ConfigurationError
+from streams.ids import content_id
+from streams.settings import FrozenModel
+
+Budget: TypeAlias = Literal["updates", "tokens"]
+
+
+class Variant(FrozenModel):
+    """One way to train an arm."""
+
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    learning_rate: float = Field(default=LearnerSettings().learning_rate, gt=0)
+
+
+class Arm(FrozenModel):
+    """An algorithm under comparison. Of several variants the one counts that solves the most validation tasks."""
+
+    variants: tuple[Variant, ...] = Field(min_length=1)
+
+
+class StudyDomain(FrozenModel):
+    """Where an arm learns, and where it is played; `environments` are the settings of `branching.environments`.
+
+    With `play`, the name of another domain of the plan, the adapter plays the held-out tasks of that one.
+    """
+
+    domain: DomainSettings
+    environments: dict[str, dict[str, JsonValue]] = Field(default={})
+    play: str = ""
+
+
+class StudyPlan(FrozenModel):
+    """A study. Every arm is trained for each domain, seed, number of demonstrations, of alternatives and share."""
+
+    baseline: str = Field(description="The arm that the others are compared with.")
+    domains: dict[str, StudyDomain] = Field(min_length=1)
+    arms: dict[str, Arm] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    demonstrations: tuple[int, ...] = Field(default=(60,), min_length=1)
+    alternatives: tuple[int, ...] = Field(default=(3,), min_length=1, description="Per state, beside the trusted one.")
+    wrong: tuple[float, ...] = Field(
+        default=(0.0,), min_length=1, description="Shares of demonstrations whose actions are of other tasks."
+    )
+    budgets: tuple[Budget, ...] = Field(
+        default=("updates",),
+        min_length=1,
+        description="Equal updates as the stages say, or scaled to the tokens that the baseline reads.",
+    )
+    held_out_tasks: int = Field(default=160, ge=1)
+    validation_tasks: int = Field(default=60, ge=1, description="Train tasks by which an arm's variant is chosen.")
+    lora: LoraSettings = LoraSettings(layers=15)
+    max_length: int = Field(default=LearnerSettings().max_length, ge=64)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        if self.baseline not in self.arms:
+            raise ValueError(f"the baseline {self.baseline!r} is none of the arms {', '.join(self.arms)}")
+        for name, domain in self.domains.items():
+            if domain.play and domain.play not in self.domains:
+                raise ValueError(f"the domain {name!r} is played in {domain.play!r}, which is none of the domains")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The plan in a TOML file. Raises `ConfigurationError` with the first wrong key or value."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigurationError(f"the study's plan {path} cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "the plan"
+            raise ConfigurationError(f"{path}: {key}: {first['msg']}. Correct it.") from error
+
+    def cells(self) -> Iterator["Cell"]:
+        """All cells: the baseline's first, which says how many tokens the others may read."""
+        names = [self.baseline, *(name for name in self.arms if name != self.baseline)]
+        conditions = product(self.domains, self.seeds, self.demonstrations, self.alternatives, self.wrong)
+        for domain, seed, demonstrations, alternatives, wrong in conditions:
+            data = Data(
+                name=domain,
+                domain=self.domains[domain],
+                seed=seed,
+                demonstrations=demonstrations,
+                alternatives=alternatives,
+                wrong=wrong,
+            )
+            for name, budget in product(names, self.budgets):
+                if name == self.baseline and budget != self.budgets[0]:
+                    continue
+                yield Cell(
+                    data=data,
+                    arm_name=name,
+                    arm=self.arms[name],
+                    budget="updates" if name == self.baseline else budget,
+                    held_out_tasks=self.held_out_tasks,
+                    validation_tasks=self.validation_tasks,
+                    lora=self.lora,
+                    max_length=self.max_length,
+                    played=self.domains[self.domains[domain].play] if self.domains[domain].play else None,
+                )
+
+
+class Data(FrozenModel):
+    """What a cell learns from: demonstrations of train tasks, drawn by `seed`, with the branches of their states."""
+
+    name: str
+    domain: StudyDomain
+    seed: int
+    demonstrations: int
+    alternatives: int
+    wrong: float
+
+    @property
+    def data_id(self) -> str:
+        """The same for the same data, whatever the domain is called."""
+        return content_id(self.model_dump_json(exclude={"name"}))
+
+
+class Cell(FrozenModel):
+    """One training and its evaluation. All that its result depends on is in it, but the versions of the code."""
+
+    data: Data
+    arm_name: str
+    arm: Arm
+    budget: Budget
+    held_out_tasks: int
+    validation_tasks: int
+    lora: LoraSettings
+    max_length: int
+    played: StudyDomain | None = None
+
+    @property
+    def cell_id(self) -> str:
+        """The same for the same work: names of arms and domains do not count."""
+        return content_id(self.model_dump_json(exclude={"arm_name": True, "data": {"name"}}))
