@@ -23,7 +23,13 @@ class LoraSettings(FrozenModel):
     )
 
 
-ObjectiveName: TypeAlias = Literal["imitation", "world_model"]
+ObjectiveName: TypeAlias = Literal[
+    "imitation",
+    "world_model",
+    "grpo",
+    "dr_grpo",
+    "exgrpo",
+]
 
 
 class Stage(FrozenModel):

@@ -5,8 +5,19 @@ its name in `Stage` of `learners/settings.py`; a stage of `learner.stages` then 
 `learners.trajectories`.
 """
 
+from learners.objectives.exgrpo import ExGrpo
+from learners.objectives.grpo import Grpo
 from learners.objectives.imitation import Imitation
 from learners.objectives.objective import Objective
 from learners.objectives.world_model import WorldModel
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Imitation(), WorldModel())}
+_DR_GRPO_LENGTH = 256
+
+_ALL: tuple[Objective, ...] = (
+    Imitation(),
+    WorldModel(),
+    Grpo(),
+    Grpo("dr_grpo", scaled=False, length=_DR_GRPO_LENGTH),
+    ExGrpo(),
+)
+OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}
