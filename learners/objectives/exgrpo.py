@@ -24,7 +24,7 @@ from statistics import fmean
 
 import torch
 
-from learners.objectives.grpo import Grpo, groups, sampled
+from learners.objectives.grpo import Grpo, groups, ratios
 from learners.objectives.objective import Example
 from learners.packed_tree import Tree
 from learners.packing import TreePacker, can_be_imitated
@@ -51,7 +51,7 @@ class ExGrpo(Grpo):
     def __init__(self, name: str = "exgrpo", *, replay: float = 0.5, shaping: float = 0.1) -> None:
         super().__init__(name)
         self._replay = replay
-        self._log_shaping = math.log(shaping)
+        self._shaping = shaping
 
     def examples(self, trajectories: Sequence[Trajectory]) -> list[Example]:
         present, past = split(groups(trajectories))
@@ -75,9 +75,9 @@ class ExGrpo(Grpo):
     def loss(self, tree: Tree, log_probabilities: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
         if not tree.replayed:
             return super().loss(tree, log_probabilities, reference)
-        # r / (r + b) is the sigmoid of log r - log b.
-        shaped = (log_probabilities - sampled(tree, reference) - self._log_shaping).sigmoid()
-        return self.divergence(log_probabilities, reference) - (shaped * tree.weights).sum()
+        ratio = ratios(tree, log_probabilities, reference)
+        shaped = ratio / (ratio + self._shaping)
+        return self.divergence(ratio, log_probabilities, reference) - (shaped * tree.weights).sum()
 
     def _mixed(self, group: Sequence[Trajectory], success: Trajectory) -> list[Example]:
         weighed = self.weighed([*group, success])

@@ -4,12 +4,13 @@ A group is all practised attempts of one adapter at one task. An attempt's advan
 mean, over the group's standard deviation; it holds for each of its actions' tokens. With the ratio
 r = pi(token) / pi_sampled(token),
 
-    L = -mean min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl mean (e^d - d - 1),   d = log pi_ref - log pi.
+    L = -mean min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl mean r (e^d - d - 1),   d = log pi_ref - log pi.
 
-Sources: *DeepSeekMath* (arXiv 2402.03300), equations 3 and 4: groups, ratios and this estimate of the divergence; DAPO
-(arXiv 2503.14476): the mean over all tokens, the wider upper bound, no divergence and no group without spread; Dr. GRPO
-(arXiv 2503.20783): no division by the deviation, a constant instead of the number of tokens; INTELLECT-2 (arXiv
-2505.07291): the limit of the ratio where the advantage is negative.
+Sources: *DeepSeekMath* (arXiv 2402.03300), equations 3 and 4: groups, ratios and the estimate of the divergence;
+*DeepSeek-V3.2* (arXiv 2512.02556): the ratio before it, since the tokens are another policy's; DAPO (arXiv 2503.14476):
+the mean over all tokens, the wider upper bound, no divergence and no group without spread; Dr. GRPO (arXiv 2503.20783):
+no division by the deviation, a constant instead of the number of tokens; INTELLECT-2 (arXiv 2505.07291): the limit of
+the ratio where the advantage is negative.
 """
 
 import math
@@ -27,6 +28,8 @@ from learners.trajectories import Trajectory
 # As in TRL, added to the deviation.
 _EPSILON = 1e-4
 _NO_SPREAD = 1e-6
+# A logarithm whose exponential is finite, and with it the gradient.
+_GREATEST_LOG_RATIO = 20.0
 
 
 class Grpo:
@@ -57,7 +60,7 @@ class Grpo:
         """
         self.name = name
         self._low, self._high = 1 - clip_low, 1 + clip_high
-        self._log_limit = math.log(ratio_limit)
+        self._limit = ratio_limit
         self._kl = kl
         self._scaled = scaled
         self._length = length
@@ -75,19 +78,19 @@ class Grpo:
         return packer.pack(example.trajectory, Weights(actions=example.weight))
 
     def loss(self, tree: Tree, log_probabilities: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
-        log_ratio = log_probabilities - sampled(tree, reference)
-        # Limited as a logarithm: the gradient of an infinite ratio would not be a number.
-        ratio = log_ratio.clamp(max=self._log_limit).exp()
+        ratio = ratios(tree, log_probabilities, reference)
         clipped = ratio.clamp(self._low, self._high)
-        gained = torch.min(ratio * tree.weights, clipped * tree.weights)
-        return self.divergence(log_probabilities, reference) - gained.sum()
+        gained = torch.min(ratio.clamp(max=self._limit) * tree.weights, clipped * tree.weights)
+        return self.divergence(ratio, log_probabilities, reference) - gained.sum()
 
-    def divergence(self, log_probabilities: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
-        """The weighed divergence from the reference, summed over tokens."""
+    def divergence(
+        self, ratio: torch.Tensor, log_probabilities: torch.Tensor, reference: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The weighed divergence from the reference, summed over tokens, of which `ratio` are the ratios."""
         if not self._kl or reference is None:
             return log_probabilities.new_zeros(())
         difference = reference - log_probabilities
-        return self._kl * (difference.exp() - difference - 1).sum()
+        return self._kl * (ratio * (difference.exp() - difference - 1)).sum()
 
     def size(self, tree: Tree) -> float:
         return float(self._length or tree.weights.numel())
@@ -122,11 +125,15 @@ def advantages(scores: Sequence[float], *, scaled: bool = True) -> list[float]:
     return [(score - mean) / deviation for score in scores]
 
 
-def sampled(tree: Tree, reference: torch.Tensor | None) -> torch.Tensor:
-    """The log-probabilities with which the counted tokens were sampled; the reference's where they are not known."""
+def ratios(tree: Tree, log_probabilities: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
+    """How much likelier each counted token is than when it was sampled, or than under `reference` if that is unknown.
+
+    Raises `ValueError` without a reference.
+    """
     if reference is None:
         raise ValueError("the policy of the stage's beginning stands for unknown log-probabilities: give the reference")
-    return torch.where(tree.sampled.isnan(), reference, tree.sampled)
+    sampled = torch.where(tree.sampled.isnan(), reference, tree.sampled)
+    return (log_probabilities - sampled).clamp(max=_GREATEST_LOG_RATIO).exp()
 
 
 def _teaches(example: Example) -> bool:
