@@ -29,6 +29,9 @@ ObjectiveName: TypeAlias = Literal[
     "grpo",
     "dr_grpo",
     "exgrpo",
+    "erl",
+    "mel",
+    "self_distillation",
 ]
 
 

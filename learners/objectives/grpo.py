@@ -99,11 +99,13 @@ class Grpo:
 def groups(trajectories: Sequence[Trajectory]) -> list[list[Trajectory]]:
     """The practised attempts of one adapter at one task, for each, in the order of their first ones.
 
-    Attempts without a step, and those whose score is not a number, are left out.
+    Attempts without a step, those whose score is not a number, and those of a policy that had been told more than the
+    prompt says are left out.
     """
     found: dict[tuple[str, str | None], list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
-        if trajectory.origin == "practice" and trajectory.steps and math.isfinite(trajectory.score):
+        bare = trajectory.origin == "practice" and trajectory.actor_kind == "policy"
+        if bare and trajectory.steps and math.isfinite(trajectory.score):
             found[trajectory.task_id, trajectory.adapter].append(trajectory)
     return list(found.values())
 
