@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from learners import trainer, tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
-from learners.objectives.mel import LESSON
+from learners.objectives.mel import LESSON, parting
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
 from learners.settings import Progress, Stage, TrainingJob
@@ -131,17 +131,40 @@ def test_a_few_updates_make_what_succeeded_likelier(name: str, packer: TreePacke
         assert trainer.log_probabilities(model, tree).sum().item() > earlier
 
 
-@pytest.mark.parametrize("name", DISTILLED)
-def test_a_training_learns_from_what_succeeded(
-    name: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_training_learns_from_what_succeeded_stage_by_stage(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    snapshot = write_snapshot(DISTILLED[name], NOTHING_HELD_OUT, tmp_path, 0, {})
+    trajectories = [FAILURE, attempt(2, "take plate", score=1.0), REFLECTION, INSTRUCTION]
+    snapshot = write_snapshot(trajectories, NOTHING_HELD_OUT, tmp_path, 0, {})
     # A snapshot keeps no outcomes yet.
-    monkeypatch.setattr(trainer, "read_trajectories", lambda _: DISTILLED[name])
-    stage = Stage.model_validate({"objective": name, "updates": 4})
+    monkeypatch.setattr(trainer, "read_trajectories", lambda _: trajectories)
+    stages = [Stage.model_validate({"objective": name, "updates": 4}) for name in DISTILLED]
     trainer.train(
-        TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(stage))
+        TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(*stages))
     )
     told = [Progress.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one.objective for one in told] == [name] * 4
-    assert told[-1].loss < told[0].loss
+    for name in DISTILLED:
+        losses = [one.loss for one in told if one.objective == name]
+        assert len(losses) == 4
+        assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("success", "failure", "step"),
+    [
+        (("look", "take plate"), ("Look.", "sing"), 1),
+        (("take plate",), ("sing", "sing"), 0),
+        (("look",), ("look", "sing"), None),
+    ],
+)
+def test_two_attempts_part_where_they_act_otherwise(
+    success: tuple[str, ...], failure: tuple[str, ...], step: int | None
+) -> None:
+    assert parting(attempt(1, *success, score=1.0), attempt(2, *failure, score=0.0)) == step
+
+
+def test_attempts_at_other_tasks_or_in_other_states_do_not_part() -> None:
+    success, failure = attempt(1, "look", "take plate", score=1.0), attempt(2, "look", "sing", score=0.0)
+    other = failure.steps[0].model_copy(update={"observation": success.opening[1:]})
+    assert parting(success, replace(failure, opening=failure.opening[:1])) is None
+    assert parting(success, replace(failure, steps=(other, failure.steps[1]))) is None

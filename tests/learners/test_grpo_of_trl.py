@@ -15,6 +15,9 @@ from learners.packed_tree import Tree
 from learners.packing import TreePacker
 from tests.builders.trained import attempt
 
+# Importing TRL takes longer than all other tests of GRPO.
+pytestmark = pytest.mark.slow
+
 SCORES = [0.0, 1.0, 0.25, 0.0]
 LENGTHS = [3, 7, 5, 2]
 MOST = max(LENGTHS)
