@@ -8,7 +8,7 @@ baseline.
 
 A replayed token gains f(r) A with f(r) = r / (r + 0.1), where r is the ratio to the policy that sampled it. That is not
 clipped: likely tokens are damped, and unlikely ones, from which there is most to learn, keep their gradient. All others
-count as in GRPO. Source: *ExGRPO* (arXiv 2510.02245), sections 3.2 and 3.3; the shaping is that of LUFFY (arXiv
+count as in GRPO. Source: *ExGRPO* (arXiv 2510.02245); the shaping is that of LUFFY (arXiv
 2504.14945).
 
 Here the entropy is estimated by the mean negative log-probability that was recorded when the success was sampled, which
