@@ -1,5 +1,6 @@
 """Plays one task in one session, turn by turn. The arena runs many of these side by side."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -8,11 +9,21 @@ from evaluation.rollouts import Rollout
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
 from streams.events import Task
-from streams.messages import Message, escaped
+from streams.messages import Message, Messages, Tools, escaped
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxSession
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn as it was played: what the model saw, what it did, and what came back."""
+
+    messages: Messages
+    tools: Tools
+    action: Message
+    observation: Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +35,12 @@ class Player:
     harness: ChatHarness
     sampling: Sampling
 
-    async def play(self, session: SandboxSession, task: Task) -> Rollout:
+    async def play(
+        self, session: SandboxSession, task: Task, on_turn: Callable[[Turn], None] = lambda turn: None
+    ) -> Rollout:
         """Play `task` to its end: until it is done, out of steps or of patience, or longer than the server takes.
+
+        `on_turn` is told each turn when it is over.
 
         Raises `PolicyError` and `SandboxError`; `ContextLengthError` where there is no room for a first action.
         """
@@ -48,7 +63,8 @@ class Player:
             actions.append(action)
             invalid += not last.understood
             escapes += action is not said
-            messages = self.harness.extend(messages, action, last.messages)
+            before, messages = messages, self.harness.extend(messages, action, last.messages)
+            on_turn(Turn(before, tools, action, last.messages))
             tools = tools if last.tools is None else last.tools
         return Rollout(
             task_id=task.task_id,

@@ -21,7 +21,7 @@ class Tree:
     Shapes: `ids` and `positions` (length,); the others (counted tokens,): token `targets[k]` is predicted from position
     `predictors[k]` of the sequence and counts `weights[k]`. `responses[k]` is the number of the reply or observation
     that it belongs to, as it was added. `sampled[k]` is the log-probability, in nats, with which it was sampled, NaN
-    where that is not known. `layout` says what attends to what.
+    where that is not known. `layout` says what attends to what. `replayed` is the example's.
     """
 
     ids: torch.Tensor
@@ -32,6 +32,7 @@ class Tree:
     weights: torch.Tensor
     responses: torch.Tensor
     sampled: torch.Tensor
+    replayed: bool = False
 
     @property
     def length(self) -> int:

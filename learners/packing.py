@@ -29,7 +29,7 @@ class TreePacker:
     The trajectory itself is never cut: it may be longer, and then has no branches. Where the chat template writes an
     earlier message differently from how it was served, or other tools were offered, the state that was served becomes a
     branch, too. An observation of no messages, as at an episode's end, counts nothing. Neither does an action without a
-    text or calls, nor one whose calls are malformed: it is seen, and never imitated.
+    text or calls, nor one whose calls are malformed: it is seen, and never imitated, though it may be made less likely.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, *, reasoning: bool = False) -> None:
@@ -69,10 +69,14 @@ class Packing:
         self._builder = TreeBuilder(self._reference())
 
     def add_action(self, step: int, weight: float) -> int | None:
-        """Count the recorded action of a step; returns the response's number, None where it must not be imitated."""
+        """Count the recorded action of a step; returns the response's number, None where it must not be imitated.
+
+        An action that says nothing, or calls malformed, counts with a weight below zero alone: it may only be made less
+        likely.
+        """
         trajectory = self.trajectory
         action = trajectory.steps[step].action
-        if step < trajectory.learn_from or not can_be_imitated(action):
+        if step < trajectory.learn_from or (weight > 0 and not can_be_imitated(action)):
             return None
         turn = self._tokenizer.reply(self.states[step], self._imitated(action), trajectory.tools(step))
         sampled = trajectory.log_probabilities[step] if step < len(trajectory.log_probabilities) else ()

@@ -23,7 +23,16 @@ class LoraSettings(FrozenModel):
     )
 
 
-ObjectiveName: TypeAlias = Literal["imitation", "world_model"]
+ObjectiveName: TypeAlias = Literal[
+    "imitation",
+    "world_model",
+    "grpo",
+    "dr_grpo",
+    "exgrpo",
+    "erl",
+    "mel",
+    "self_distillation",
+]
 
 
 class Stage(FrozenModel):

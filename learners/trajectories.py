@@ -7,6 +7,9 @@ from streams.events import RecordedStep, tools_at
 from streams.messages import Message, Messages, Tools
 
 RECOVERY = "recovery"
+# A policy that succeeded with a reflection, or a lesson, in a prompt that the trajectory has without it.
+REFLECTED = "reflected"
+INSTRUCTED = "instructed"
 
 # Who played an episode: an agent in production, or the learner itself in a sandbox.
 Origin: TypeAlias = Literal["production", "practice"]
@@ -39,8 +42,9 @@ class Rationale:
 class Trajectory:
     """An episode as an append-only conversation. State i is `opening` plus the first i steps.
 
-    `actor_kind` is who acted: an expert, a human, a policy, or a policy that went on from a mistake of its own
-    (`RECOVERY`). Such a mistake, the actions before step `learn_from`, is seen and never imitated.
+    `actor_kind` is who acted: an expert, a human, a policy, a policy that had been told something that is left out here
+    (`REFLECTED`, `INSTRUCTED`), or one that went on from a mistake of its own (`RECOVERY`). Such a mistake, the actions
+    before step `learn_from`, is seen and never imitated.
     `principals` are whose data it is: several, where episodes that went the same way are kept as one.
 
     `success` and `score` are the verified outcome: an episode that failed is there only if it was practised, and is

@@ -5,8 +5,25 @@ its name in `Stage` of `learners/settings.py`; a stage of `learner.stages` then 
 `learners.trajectories`.
 """
 
+from learners.objectives.erl import Erl
+from learners.objectives.exgrpo import ExGrpo
+from learners.objectives.grpo import Grpo
 from learners.objectives.imitation import Imitation
+from learners.objectives.mel import Mel
 from learners.objectives.objective import Objective
+from learners.objectives.self_distillation import SelfDistillation
 from learners.objectives.world_model import WorldModel
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Imitation(), WorldModel())}
+_DR_GRPO_LENGTH = 256
+
+_ALL: tuple[Objective, ...] = (
+    Imitation(),
+    WorldModel(),
+    Grpo(),
+    Grpo("dr_grpo", scaled=False, length=_DR_GRPO_LENGTH),
+    ExGrpo(),
+    Erl(),
+    Mel(),
+    SelfDistillation(),
+)
+OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}

@@ -13,10 +13,14 @@ from learners.trajectories import Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A trajectory as an objective learns from it; `weight` is a factor of its loss, such as an advantage."""
+    """A trajectory as an objective learns from it; `weight` is a factor of its loss, such as an advantage.
+
+    `replayed` says that another policy than the one that is trained from sampled it.
+    """
 
     trajectory: Trajectory
     weight: float = 1.0
+    replayed: bool = False
 
 
 class Objective(Protocol):

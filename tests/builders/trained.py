@@ -44,6 +44,29 @@ def trajectory(number: int, task_id: str = "twc/train/0") -> Trajectory:
     )
 
 
+def attempt(
+    number: int,
+    *actions: str | Message,
+    score: float,
+    task_id: str = "twc/train/0",
+    adapter: str = "a" * 64,
+    log_probabilities: tuple[tuple[float, ...], ...] = (),
+) -> Trajectory:
+    """A practised attempt at a task; it succeeded with a score of 1. A later attempt has a greater `number`."""
+    return Trajectory(
+        episode_id=f"episode-{number:04}",
+        task_id=task_id,
+        opening=ChatHarness().opening((user(f"Put the things of {task_id} away.\n\nYou are in the kitchen."),)),
+        steps=tuple(step(action, "Done.") for action in actions),
+        actor_kind="policy",
+        adapter=adapter,
+        origin="practice",
+        success=score == 1.0,
+        score=score,
+        log_probabilities=log_probabilities,
+    )
+
+
 def settings(*stages: Stage, lora: LoraSettings | None = None) -> LearnerSettings:
     """A training that takes seconds."""
     chosen = stages or (Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=8))

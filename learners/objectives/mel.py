@@ -1,0 +1,92 @@
+"""Meta-experience learning: internalise the lesson that a success and a failure of one task teach together.
+
+A lesson is written for the step at which the two part, and kept only if the task, played again with it, succeeds
+(`evaluation/second_attempts.py`). Then the likelihood is raised of the lesson, as the answer to a question about the
+state where the two part, and of the actions that it led to, in the prompt without it:
+
+    L = -sum log pi(lesson | question, s_i) - sum log pi(a_i | s_i).
+
+The question has a system message of its own, so that the policy does not answer a game with a lesson. Source:
+*Internalizing Meta-Experience into Memory for Guided Reinforcement Learning in Large Language Models* (arXiv
+2602.10224).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from learners.objectives.objective import Example, Likelihood
+from learners.packed_tree import Tree
+from learners.packing import TreePacker, Weights
+from learners.trajectories import INSTRUCTED, Rationale, Trajectory
+from streams.environments.harness import canonical
+from streams.events import RecordedStep
+from streams.messages import Message, Messages, assistant, user
+
+# The writer of the rationale that is a lesson.
+LESSON = "lesson"
+_QUESTION = "You review how a task was begun. Say in a few words what must be heeded to go on well."
+
+
+class Mel(Likelihood):
+    name = "mel"
+
+    def examples(self, trajectories: Sequence[Trajectory]) -> list[Example]:
+        found = []
+        for one in trajectories:
+            if one.actor_kind == INSTRUCTED and one.success and one.steps:
+                found.append(Example(one))
+                found += [Example(asked(one, lesson)) for lesson in one.rationales if lesson.writer == LESSON]
+        return found
+
+    def pack(self, example: Example, packer: TreePacker) -> Tree:
+        return packer.pack(example.trajectory, Weights(actions=example.weight))
+
+
+def asked(trajectory: Trajectory, lesson: Rationale) -> Trajectory:
+    """The lesson as the answer to a question about the state that it is about: a chat of one step."""
+    said = [*trajectory.opening]
+    for step in trajectory.steps[: lesson.step]:
+        said += [step.sent_back, *step.observation]
+    return replace(
+        trajectory,
+        episode_id=f"{trajectory.episode_id}/lesson/{lesson.step}",
+        opening=(Message(role="system", content=_QUESTION), user(transcript(tuple(said)))),
+        steps=(RecordedStep(action=assistant(lesson.text), observation=()),),
+        branches=(),
+        rationales=(),
+    )
+
+
+def parting(success: Trajectory, failure: Trajectory) -> int | None:
+    """The step at which two attempts at one task did something else in the same state; None where they never did."""
+    step = shared_steps(success, failure)
+    if not _alike(success.opening, failure.opening) or step >= min(len(success.steps), len(failure.steps)):
+        return None
+    return None if _same_action(success, failure, step) else step
+
+
+def shared_steps(one: Trajectory, other: Trajectory) -> int:
+    """The number of first steps that do the same and are answered alike."""
+    for step, (this, that) in enumerate(zip(one.steps, other.steps, strict=False)):
+        if not (_same_action(one, other, step) and _alike(this.observation, that.observation)):
+            return step
+    return min(len(one.steps), len(other.steps))
+
+
+def transcript(messages: Messages) -> str:
+    """A chat as text, without its system message."""
+    return "\n".join(f"{each.role}: {_said(each)}" for each in messages if each.role != "system")
+
+
+def _said(message: Message) -> str:
+    calls = (call.model_dump_json(include={"function"}, exclude_none=True) for call in message.calls)
+    return " ".join(part for part in (message.text.strip(), *calls) if part)
+
+
+def _same_action(one: Trajectory, other: Trajectory, step: int) -> bool:
+    return canonical(one.steps[step].action) == canonical(other.steps[step].action)
+
+
+def _alike(one: Messages, other: Messages) -> bool:
+    """Return whether messages say the same: the ids of calls, which differ each time, say nothing."""
+    return [(each.role, _said(each)) for each in one] == [(each.role, _said(each)) for each in other]
