@@ -12,12 +12,14 @@ from daemon.learning.cycle import run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
 from daemon.learning.loop import ACTOR, Loop, Phase, open_loop
+from daemon.learning.practice import Practice
 from daemon.learning.resuming import resume, unfinished
 from daemon.registry.canaries import running_canary
 from learners.base_model import resolve_base
 from learners.snapshots import SnapshotManifest
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
+from streams.store.queries.practice import NEW_PRACTICE
 from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
 from streams.store.queries.trust import LATEST_WITHDRAWAL, WITHDRAWALS_AFTER
 
@@ -67,10 +69,11 @@ def _check_template(base: Path, *, embedded: bool) -> None:
 
 
 class Learner:
-    """Decides when a cycle is due, and runs it."""
+    """Decides when a cycle is due, and runs it; practises in between."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._practice = Practice(loop)
         self._due_since: float | None = None
         self._told = 0.0
         self._resumptions: Counter[str] = Counter()
@@ -81,23 +84,46 @@ class Learner:
     async def run(self) -> None:
         """Learn until cancelled."""
         await self._unload_leftovers()
-        while True:
-            try:
-                await self.mark_exposed()
-                if not await self.resume() and await self.is_due():
-                    self._due_since = None
-                    await run_cycle(self._loop, self._loop.settings.learner, self._tell)
-            except RatchetError as error:
-                # What serves is untouched; the same data is tried again when more of it has come.
-                log.error("the cycle failed", error=str(error))
-            await asyncio.sleep(_POLL_S)
+        try:
+            while True:
+                try:
+                    await self.mark_exposed()
+                    if not await self.resume():
+                        if await self.is_due():
+                            self._due_since = None
+                            await run_cycle(self._loop, self._loop.settings.learner, self._tell)
+                        elif self._practice.is_wanted():
+                            await self.practise()
+                except RatchetError as error:
+                    # What serves is untouched; the same data is tried again when more of it has come.
+                    log.error("the cycle failed", error=str(error))
+                await asyncio.sleep(_POLL_S)
+        finally:
+            self._practice.close()
+
+    async def practise(self) -> None:
+        """Practise a round, and stop at once when a cycle is due. Raises what tells whether one is due."""
+        playing = asyncio.create_task(self._practice.play_round())
+        try:
+            while not playing.done():
+                await asyncio.wait((playing,), timeout=_POLL_S)
+                if not playing.done() and await self.is_due():
+                    log.info("practice stops, for a cycle is due")
+                    return
+            if (error := playing.exception()) is not None:
+                if not isinstance(error, RatchetError):
+                    raise error
+                log.error("practice failed", error=str(error))
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
 
     async def is_due(self) -> bool:
         """Return whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
 
-        None is while a canary runs: what the next candidate has to beat is not known yet. A champion that saw data of a
-        principal that revoked consent, or an episode that lost trust, is to be replaced by as much as is left, once for
-        each retraction and each such episode.
+        So it is when enough was practised. None is while a canary runs: what the next candidate has to beat is not
+        known yet. A champion that saw data of a principal that revoked consent, or an episode that lost trust, is to be
+        replaced by as much as is left, once for each retraction and each such episode.
         """
         settings = self._loop.settings
         if settings.serving.canary.share and running_canary(self._loop.registry) is not None:
@@ -105,14 +131,24 @@ class Learner:
         since, obeyed = _newest_snapshot(settings.home / "snapshots")
         count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
         new, needed = int(count["new"][0].as_py()), settings.learner.min_new_episodes
-        if new < needed and not (
-            count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed)
+        if (
+            new < needed
+            and not (count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed))
+            and not await self._practised_enough(since)
         ):
             self._tell_waiting(new, needed)
             return False
         self._due_since = self._due_since or time.monotonic()
         asked, answered = await self._loop.branching_state()
         return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
+
+    async def _practised_enough(self, since: int) -> bool:
+        """Return whether practice alone, after the sequence `since`, is worth a cycle."""
+        practice = self._loop.settings.learner.practice
+        if not practice.enabled:
+            return False
+        count = await self._loop.store.query(NEW_PRACTICE, {"since": since})
+        return int(count["successes"][0].as_py()) >= practice.min_new_episodes
 
     def _tell_waiting(self, new: int, needed: int) -> None:
         """Say why no cycle is due, whenever that has changed."""
