@@ -124,6 +124,8 @@ def status_table(report: StatusReport) -> Table:
                 "warning", "events are not authenticated: any producer can pass for an expert (`ratchet doctor`)"
             )
         for kind, count in report.store.events.items():
+            if kind.startswith("practice_"):
+                continue
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches
         table.add_row("trusted episodes", str(sum(report.store.trusted.values())))
@@ -145,6 +147,8 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("", f"{count} dropped: {plain(reason)}")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
+        if practice := report.store.practice.words():
+            table.add_row("practice", practice)
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
         table.add_row("flagged", f"{report.store.flagged} episodes are never learned from")
         for reason, count in report.store.flags.items():

@@ -55,6 +55,13 @@ class PracticeCounts(FrozenModel):
         "frontier.",
     )
 
+    def words(self) -> str:
+        """The counts as a sentence, empty where nothing was practised."""
+        if not self.episodes:
+            return ""
+        tasks = ", ".join(f"{count} {bucket}" for bucket, count in self.tasks.items())
+        return f"{self.successes} of {self.episodes} episodes succeeded; tasks: {tasks}"
+
 
 class StoreStatus(FrozenModel):
     """Counts as of `sequence`. `positions` has, per topic and partition, the offset to be read next."""

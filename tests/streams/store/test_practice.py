@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from learners.snapshots import build_snapshot, read_episodes, read_principals, read_trajectories
@@ -189,3 +190,41 @@ def test_a_production_episode_of_the_same_id_is_another_episode(served_store: Se
     log.publish(*outside)
     assert status(store).practice == PracticeCounts(episodes=1, successes=1, steps=2, tasks={"solved": 1})
     assert column(store, "SELECT episode_id FROM failed") == ["same"]
+
+
+async def test_a_store_of_before_takes_practice(tmp_path: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
+    Log(store).publish(*episode("before", TRAIN[0]))
+    store.close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE practised")
+        connection.execute("ALTER TABLE transitions DROP COLUMN log_probabilities")
+    store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
+    store.append(records(practised("now", TRAIN[1]), partition=1))
+    known = "SELECT episode_id, log_probabilities FROM transitions ORDER BY sequence"
+    assert [tuple(row.values()) for row in store.query(known).to_pylist()] == [
+        *[("before", None)] * 2,
+        ("now", [-0.25, -1.5, -0.125]),
+        ("now", [-0.5, -1.5, -0.125]),
+    ]
+    assert status(store).practice.episodes == 1
+    store.close()
+
+
+def test_what_an_agent_says_of_probabilities_is_not_kept(served_store: ServedStore) -> None:
+    store = served_store.store
+    said = [event.model_copy(update={"log_probabilities": (-1.0,)}) for event in episode("agent", TRAIN[0])[:2]]
+    Log(store).publish(*said)
+    assert column(store, "SELECT log_probabilities FROM transitions") == [None, None]
+
+
+def test_practice_that_is_read_twice_is_stored_once(served_store: ServedStore) -> None:
+    store, events = served_store.store, practised("once", TRAIN[0])
+    log = Log(store)
+    log.publish(*events)
+    before = status(store)
+    log.publish(*events)
+    after = status(store)
+    assert (after.practice, after.transitions) == (before.practice, before.transitions)
+    assert after.duplicates == 3
