@@ -71,7 +71,8 @@ def test_no_task_that_anything_is_judged_by_is_practised(loop: Loop) -> None:
     kept = ("golden", "out_of_domain", "unsolvable", "held_out", "confirmation")
     for number, name in enumerate(kept):
         variant = Task(environment="textworld_express", task_id=f"{TRAIN[number]}~variant")
-        narrowed = Practice(replace(loop, **{name: (variant,)}))
+        others: dict[str, Any] = {name: (variant,)}
+        narrowed = Practice(replace(loop, **others))
         assert {one.task_id for one in narrowed.tasks} == set(TRAIN) - {TRAIN[number]}
 
 

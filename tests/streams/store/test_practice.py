@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -38,7 +39,7 @@ ENVIRONMENT = "textworld_express"
 _FAR = 10.0**10
 
 # Every figure of production, by the query that gives it.
-FIGURES = {
+FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
     "learnable": (LEARNABLE_EPISODES, {"since": -1}),
     "branching": (BRANCHING_STATE, {}),
     "records": (RECORDS_OF_TOPIC, {"topic": KAFKA.events_topic}),
