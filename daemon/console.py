@@ -140,6 +140,8 @@ def status_table(report: StatusReport) -> Table:
                 "warning", "events are not authenticated: any producer can pass for an expert (`ratchet doctor`)"
             )
         for kind, count in report.store.events.items():
+            if kind.startswith("practice_"):
+                continue
             table.add_row(f"{kind} events", str(count))
         branches = report.store.branches
         for label, value in _episodes(report.store.episodes):
@@ -151,6 +153,8 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("", f"{count} dropped: {plain(reason)}")
         recoveries = report.store.recoveries
         table.add_row("recoveries", f"{recoveries.recoveries} of {recoveries.episodes} failed episodes")
+        if practice := report.store.practice.words():
+            table.add_row("practice", practice)
         table.add_row("dead-letter records", f"{report.store.dead_letters}, and {report.store.quarantined} refused")
         table.add_row("redacted", f"{sum(report.store.redactions.values())} values")
     if report.capture is not None:
@@ -198,6 +202,8 @@ def learner_told(report: LearnerReport) -> str:
             return "learns nothing: no domain is set (`ratchet doctor`)"
         case LearnerPhase.WAITING:
             return f"waits: {episodes}"
+        case LearnerPhase.PRACTICE:
+            return f"practises train tasks; {episodes}"
         case LearnerPhase.APPROVAL:
             return f"awaits a person's approval; {episodes}"
         case LearnerPhase.CANARY:

@@ -10,7 +10,7 @@ from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
 from streams.events import Task
 from streams.messages import Message, Messages, Tools, escaped
-from streams.policy.client import PolicyClient, Sampling
+from streams.policy.client import PolicyClient, Reply, Sampling
 from streams.sandboxes.pool import SandboxSession
 
 log = structlog.get_logger()
@@ -18,22 +18,31 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn as it was played: what the model saw, what it did, and what came back."""
+    """One turn as it was played: what the model saw, what it did, and what came back.
+
+    `log_probabilities` are those of the action's tokens, in nats, the end of turn included; none where they were not
+    asked for, or are of another text than the action.
+    """
 
     messages: Messages
     tools: Tools
     action: Message
     observation: Messages
+    log_probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """The served `model` as it plays: asked through `harness`, with `sampling` within the harness's limits."""
+    """The served `model` as it plays: asked through `harness`, with `sampling` within the harness's limits.
+
+    With `logprobs`, the log-probabilities of its tokens are asked for.
+    """
 
     policy: PolicyClient
     model: str
     harness: ChatHarness
     sampling: Sampling
+    logprobs: bool = False
 
     async def play(
         self, session: SandboxSession, task: Task, on_turn: Callable[[Turn], None] = lambda turn: None
@@ -51,7 +60,7 @@ class Player:
         sampling = self.sampling.within(self.harness.max_tokens, self.harness.stop)
         while len(actions) < self.harness.max_steps and not last.done and not self.harness.gives_up(messages):
             try:
-                (reply,) = await self.policy.chat(self.model, messages, sampling, tools=tools)
+                (reply,) = await self.policy.chat(self.model, messages, sampling, tools=tools, logprobs=self.logprobs)
             except ContextLengthError as error:
                 if not actions:
                     raise
@@ -64,7 +73,9 @@ class Player:
             invalid += not last.understood
             escapes += action is not said
             before, messages = messages, self.harness.extend(messages, action, last.messages)
-            on_turn(Turn(before, tools, action, last.messages))
+            on_turn(
+                Turn(before, tools, action, messages[len(before) + 1 :], _sampled(reply, action, sampling.stop or ()))
+            )
             tools = tools if last.tools is None else last.tools
         return Rollout(
             task_id=task.task_id,
@@ -77,3 +88,9 @@ class Player:
             escaped_actions=escapes,
             tools=tools,
         )
+
+
+def _sampled(reply: Reply, action: Message, stop: tuple[str, ...]) -> tuple[float, ...]:
+    """The log-probabilities of a reply's tokens where these are the action's; none where they are of another text."""
+    whole = action.text == reply.message.text and action.calls == reply.message.calls
+    return reply.logprobs if whole and reply.ends_itself(stop) else ()

@@ -17,7 +17,7 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     found: dict[str, list[Branch]] = defaultdict(list)
     for row in rows.branches:
         found[row["episode_id"]].append(stored_branch(row))
-    return merged(of_split(rows.steps, holdout), found) + _recoveries(rows, holdout)
+    return merged(of_split(rows.steps, holdout), found) + _recoveries(rows, holdout) + _practised(rows, holdout)
 
 
 def merged(episodes: Mapping[str, Sequence[Row]], branches: Mapping[str, Sequence[Branch]]) -> list[Trajectory]:
@@ -62,6 +62,28 @@ def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
         )
         for recovery in rows.recoveries
         if (steps := episodes.get(recovery["episode_id"]))
+    ]
+
+
+def _practised(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
+    """A trajectory for each practice episode, also where several went the same way: each is a sample of its group.
+
+    They are nobody's data, so no principal is named.
+    """
+    return [
+        Trajectory(
+            episode_id=episode_id,
+            task_id=steps[0]["task_id"],
+            opening=MESSAGES.validate_json(steps[0]["messages"]),
+            steps=_recorded(steps),
+            actor_kind=steps[0]["actor_kind"],
+            adapter=steps[0]["adapter"],
+            origin="practice",
+            success=steps[0]["success"],
+            score=steps[0]["score"],
+            log_probabilities=tuple(tuple(step["log_probabilities"] or ()) for step in steps),
+        )
+        for episode_id, steps in of_split(rows.practised_steps, holdout).items()
     ]
 
 

@@ -1,15 +1,16 @@
 """The learner's settings and the one document that a training process is started with."""
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streams.settings import FrozenModel
 
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"
 MOST_PER_PRINCIPAL = 1000
+MOST_PRACTISED_PER_TASK = 16
 TRAINING_REPORT = "training.json"
 
 
@@ -41,6 +42,42 @@ class Stage(FrozenModel):
     objective: ObjectiveName
     updates: int = Field(ge=1)
     trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
+
+
+class PracticeSettings(FrozenModel):
+    """Settings of practice: what serves plays train tasks in sandboxes, between cycles, in rounds."""
+
+    enabled: bool = Field(default=False, description="Practise whenever no cycle is due and nothing is at a gate.")
+    tasks: int = Field(default=16, ge=1, description="Tasks of a round.")
+    samples: int = Field(default=8, ge=2, description="Episodes of each task: a group.")
+    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of practice; gates play greedily.")
+    explore: float = Field(default=0.25, ge=0, le=1, description="Share of a round for tasks never practised before.")
+    revisit: float = Field(
+        default=0.05, ge=0, le=1, description="Share of a round for tasks that were always solved, or never."
+    )
+    most_seconds: float = Field(default=600.0, gt=0, description="Longest round; what is unfinished then is dropped.")
+    most_steps: int = Field(default=4000, ge=1, description="Steps of a round after which no episode begins.")
+    concurrency: int = Field(default=4, ge=1, description="Episodes played at once.")
+    most_in_flight: int = Field(
+        default=0, ge=0, description="While more calls of agents than this are in flight, no practice episode begins."
+    )
+    rest_s: float = Field(default=30.0, ge=0, description="Pause between rounds.")
+    min_new_episodes: int = Field(
+        default=64,
+        ge=1,
+        description="New practice successes that start a cycle, counted on tasks that the adapter failed at, too.",
+    )
+    most_per_task: int = Field(
+        default=MOST_PRACTISED_PER_TASK,
+        ge=1,
+        description="Most practised successes, and most failures, of one task in a snapshot, the newest.",
+    )
+
+    @model_validator(mode="after")
+    def _shares_of_one_round(self) -> Self:
+        if self.explore + self.revisit > 1:
+            raise ValueError("explore and revisit are shares of one round: together they are 1 at most")
+        return self
 
 
 class LearnerSettings(FrozenModel):
@@ -78,6 +115,7 @@ class LearnerSettings(FrozenModel):
     branch_patience_s: float = Field(
         default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."
     )
+    practice: PracticeSettings = PracticeSettings()
 
 
 class TrainingJob(FrozenModel):

@@ -8,8 +8,9 @@ asks for the split itself, whatever the store says about an episode.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 from learners.assembly import assemble, stored_branch
 from learners.base_model import file_sha256
 from learners.canaries import Canary
-from learners.settings import MOST_PER_PRINCIPAL
+from learners.settings import MOST_PER_PRINCIPAL, MOST_PRACTISED_PER_TASK
 from learners.stored_rows import Row, read_rows
-from learners.trajectories import Branch, Trajectory
+from learners.trajectories import Branch, Rationale, Trajectory
 from streams.errors import TrainingError
 from streams.events import STEPS
 from streams.ids import content_id
@@ -33,7 +34,7 @@ from streams.trust.holdout import HoldoutSettings, Split
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
-_SCHEMA = 2
+_SCHEMA = 3
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -45,6 +46,11 @@ _EPISODE_SCHEMA = pa.schema(
         ("opening", pa.string()),
         ("steps", pa.string()),
         ("learn_from", pa.int32()),
+        ("origin", pa.string()),
+        ("success", pa.bool_()),
+        ("score", pa.float64()),
+        ("log_probabilities", pa.list_(pa.list_(pa.float64()))),
+        ("rationales", pa.list_(pa.struct([("step", pa.int32()), ("text", pa.string()), ("writer", pa.string())]))),
     ]
 )
 _BRANCH_SCHEMA = pa.schema(
@@ -92,6 +98,7 @@ async def build_snapshot(
     as_of: int | None = None,
     most_per_principal: int = MOST_PER_PRINCIPAL,
     canaries: Sequence[Canary] = (),
+    most_practised_per_task: int = MOST_PRACTISED_PER_TASK,
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
@@ -99,17 +106,18 @@ async def build_snapshot(
     A trajectory that several episodes share is kept once: repeating it would only weigh it more. An episode in which a
     principal took part that has revoked consent by now is left out whole, since each state repeats what was said
     before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
-    texts, not a share. `canaries` are planted beside them.
+    texts, not a share. `canaries` are planted beside them. Of practice, the newest `most_practised_per_task` successes
+    and as many failures of each task are taken, each sample as a trajectory of its own.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
         StoreError: the store does not answer.
     """
-    rows = await read_rows(store, as_of, most_per_principal)
+    rows = await read_rows(store, as_of, most_per_principal, most_practised_per_task)
     trajectories = assemble(rows, holdout)
     if not trajectories:
         raise TrainingError(
-            "the store holds no trusted episode of a task in the train split: nothing to learn from yet"
+            "the store holds no trusted or practised episode of a task in the train split: nothing to learn from yet"
         )
     return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of, canaries)
 
@@ -142,7 +150,7 @@ def write_snapshot(
             as_of=as_of,
             retracted_as_of=retracted_as_of,
             offsets=offsets,
-            episodes=dict(Counter(trajectory.actor_kind for trajectory in trajectories)),
+            episodes=dict(Counter(map(_kind, trajectories))),
             steps=sum(len(trajectory.steps) for trajectory in trajectories),
             branches=sum(len(trajectory.branches) for trajectory in trajectories),
             holdout=settings,
@@ -174,6 +182,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
             adapter=row["adapter"],
             principals=tuple(row["principals"]),
             learn_from=row["learn_from"],
+            **(_outcome(row) if manifest.schema_version > 2 else {}),
         )
         for row in pq.read_table(folder / _EPISODES).to_pylist()
     ]
@@ -195,6 +204,24 @@ def read_episodes(folder: Path) -> frozenset[str]:
     """The ids of a snapshot's episodes and recoveries. Raises `TrainingError` when it is not whole."""
     _check_files(folder)
     return frozenset(pq.read_table(folder / _EPISODES, columns=["episode_id"])["episode_id"].to_pylist())
+
+
+def _kind(trajectory: Trajectory) -> str:
+    """The name under which the manifest counts a trajectory."""
+    if trajectory.origin == "practice":
+        return "practice" if trajectory.success else "practice_failed"
+    return trajectory.actor_kind
+
+
+def _outcome(row: Row) -> dict[str, Any]:
+    """The fields that trajectories have since schema 3."""
+    return {
+        "origin": row["origin"],
+        "success": row["success"],
+        "score": row["score"],
+        "log_probabilities": tuple(map(tuple, row["log_probabilities"])),
+        "rationales": tuple(Rationale(**rationale) for rationale in row["rationales"]),
+    }
 
 
 def _branch(row: Row, schema: int) -> Branch:
@@ -225,6 +252,11 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "opening": as_json(trajectory.opening),
             "steps": STEPS.dump_json(trajectory.steps, exclude_none=True).decode(),
             "learn_from": trajectory.learn_from,
+            "origin": trajectory.origin,
+            "success": trajectory.success,
+            "score": trajectory.score,
+            "log_probabilities": trajectory.log_probabilities,
+            "rationales": [asdict(rationale) for rationale in trajectory.rationales],
         }
         for trajectory in trajectories
     ]

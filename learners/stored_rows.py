@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from learners.settings import MOST_PRACTISED_PER_TASK
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
+from streams.store.queries.practice import PRACTICE_STEPS
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.snapshots import (
     BRANCHES,
@@ -27,6 +29,7 @@ READ_TIMEOUT_S = 1800.0
 class StoredRows:
     """`steps` are of trusted episodes, `branches` of any, `recovered_steps` of episodes that have `recoveries`.
 
+    `practised_steps` are of practice episodes, each with the outcome of its episode.
     Steps are those that were there when their episode was judged.
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none.
     """
@@ -38,9 +41,12 @@ class StoredRows:
     branches: Sequence[Row]
     recovered_steps: Sequence[Row]
     recoveries: Sequence[Row]
+    practised_steps: Sequence[Row] = ()
 
 
-async def read_rows(store: StoreClient, as_of: int | None, most_per_principal: int) -> StoredRows:
+async def read_rows(
+    store: StoreClient, as_of: int | None, most_per_principal: int, most_per_task: int = MOST_PRACTISED_PER_TASK
+) -> StoredRows:
     """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer."""
     if as_of is None:
         as_of = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
@@ -59,6 +65,7 @@ async def read_rows(store: StoreClient, as_of: int | None, most_per_principal: i
         branches=await rows(BRANCHES, moment),
         recovered_steps=await rows(RECOVERED_STEPS, moment),
         recoveries=await rows(RECOVERIES, learnable),
+        practised_steps=await rows(PRACTICE_STEPS, moment | {"most_per_task": most_per_task}),
     )
 
 

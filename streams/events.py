@@ -4,90 +4,25 @@ Agents import nothing of Ratchet but this module and, if they like, `streams.pro
 refused, so that a typo is a dead-letter record and not a silent loss; those inside a message are kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    GetCoreSchemaHandler,
-    GetPydanticSchema,
-    TypeAdapter,
-    model_validator,
-)
-from pydantic_core import core_schema
+from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
+from streams.event_fields import Action as Action
+from streams.event_fields import ChangedTools, Count, OfferedTools, ReasoningKept, is_empty, is_none
+from streams.event_fields import Identity as Identity
+from streams.event_fields import Name as Name
+from streams.event_fields import Observed as Observed
+from streams.event_fields import Seed as Seed
 from streams.ids import content_id, uuid7
 from streams.messages import ContentPart as ContentPart
 from streams.messages import FunctionCall as FunctionCall
 from streams.messages import Message as Message
 from streams.messages import Messages as Messages
-from streams.messages import Record, Tools, as_definition
+from streams.messages import Record, Tools
 from streams.messages import ToolCall as ToolCall
-
-# The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
-Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
-# Names are logged and joined by; a longer one is refused.
-Name: TypeAlias = Annotated[str, Field(max_length=512)]
-Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
-Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-def _is_false(value: bool) -> bool:
-    return not value
-
-
-def _is_empty(value: tuple[object, ...]) -> bool:
-    return not value
-
-
-def _action(said: Message | str) -> Message:
-    action = Message(role="assistant", content=said) if isinstance(said, str) else said
-    if action.role != "assistant":
-        raise ValueError("an action is an assistant's message: its role is assistant")
-    return action
-
-
-def _observed(said: Messages | str) -> Messages:
-    messages = (Message(role="user", content=said),) if isinstance(said, str) else said
-    for message in messages:
-        if message.role == "assistant":
-            raise ValueError("an observation is what came back: an assistant's message is an action of another step")
-    return messages
-
-
-def _definitions(tools: Tools) -> Tools:
-    return tuple(map(as_definition, tools))
-
-
-def _or_text(as_messages: Callable[[Any], Any]) -> GetPydanticSchema:
-    """In schema 1 an action and an observation were texts. JSON is read as either in one go, without Python between."""
-
-    def schema(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        choices: list[Any] = [(handler(source), "list"), (core_schema.str_schema(), "str")]
-        either = core_schema.union_schema(choices, mode="left_to_right")
-        return core_schema.no_info_after_validator_function(as_messages, either)
-
-    return GetPydanticSchema(schema)
-
-
-# An action is an assistant's message, an observation the messages that came back: results of tools, the user's words.
-Action: TypeAlias = Annotated[Message, _or_text(_action)]
-Observed: TypeAlias = Annotated[Messages, _or_text(_observed)]
-# In another API's form they are read as the OpenAI API has them.
-OfferedTools: TypeAlias = Annotated[Tools, AfterValidator(_definitions), Field(exclude_if=_is_empty)]
-# The tools offered from a step on, None where they are those of the step before; before the first there are none.
-ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=_is_none)]
-ReasoningKept: TypeAlias = Annotated[bool, Field(exclude_if=_is_false)]
-
 
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
 VARIANT_MARK = "~"
@@ -130,6 +65,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+# Who played an episode: an agent in production, or Ratchet itself in a sandbox between cycles. Left out of the JSON of
+# production's events.
+Origin: TypeAlias = Literal["production", "practice"]
+_Origin: TypeAlias = Annotated[Origin, Field(exclude_if=lambda origin: origin == "production")]
+
+
 class StepEvent(Envelope):
     """One step of an episode: the exact messages the actor saw, what it did, and what came back.
 
@@ -137,6 +78,9 @@ class StepEvent(Envelope):
     state: the results of its tool calls, the user's next words, or both; none where nothing came back. `flag` is the
     reason, if the producer knows one, for which nothing must be learned from the episode. `receipt` is that of the
     captured call that the step was, by which feedback names it.
+
+    `log_probabilities` are those of the action's tokens when they were sampled, in nats, the end of turn included;
+    none where they are not known. Only Ratchet may say that an episode is `practice`, and signs that as its operator.
     """
 
     kind: Literal["step"] = "step"
@@ -152,8 +96,10 @@ class StepEvent(Envelope):
     observation: Observed
     done: bool = False
     actor: Actor
-    flag: Name | None = Field(default=None, exclude_if=_is_none)
-    receipt: Identity | None = Field(default=None, exclude_if=_is_none)
+    flag: Name | None = Field(default=None, exclude_if=is_none)
+    receipt: Identity | None = Field(default=None, exclude_if=is_none)
+    origin: _Origin = "production"
+    log_probabilities: tuple[FiniteFloat, ...] = Field(default=(), exclude_if=is_empty)
 
 
 class OutcomeEvent(Envelope):
@@ -166,6 +112,7 @@ class OutcomeEvent(Envelope):
     score: FiniteFloat
     evidence: dict[str, Any] = Field(default_factory=dict)
     recorded_at: AwareDatetime = Field(default_factory=_now)
+    origin: _Origin = "production"
 
 
 class RetractionEvent(Envelope):

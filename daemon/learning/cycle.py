@@ -42,6 +42,7 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
         loop.settings.home / "snapshots",
         most_per_principal=settings.most_per_principal,
         canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
+        most_practised_per_task=settings.practice.most_per_task,
     )
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)

@@ -14,6 +14,7 @@ from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
+from daemon.learning.practice import Practice
 from daemon.learning.resuming import count_resumption, resume, resumptions, resumptions_path, unfinished
 from daemon.learning.telling import Telling
 from daemon.registry.approval import held
@@ -23,6 +24,7 @@ from learners.base_model import resolve_base
 from learners.training import remove_leftovers
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
+from streams.store.queries.practice import NEW_PRACTICE
 from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
 from streams.store.queries.trust import LATEST_WITHDRAWAL, WITHDRAWALS_AFTER
 
@@ -90,7 +92,10 @@ def _check_template(base: Path, *, embedded: bool) -> None:
 
 
 class Learner:
-    """Decides when a cycle is due, and runs it. `earlier` is what the learner before this one told last."""
+    """Decides when a cycle is due, and runs it; practises in between.
+
+    `earlier` is what the learner before this one told last.
+    """
 
     def __init__(self, loop: Loop, telling: Telling | None = None, earlier: LearnerStatus | None = None) -> None:
         self._loop = loop
@@ -98,6 +103,8 @@ class Learner:
         self._learned = LearnedFrom(loop.adapters)
         self._attempts = Attempts(_POLL_S)
         self._earlier = earlier
+        self._practice = Practice(loop)
+        self._practising = False
         self._due_since: float | None = None
         self._due_until: datetime | None = None
         self._told = 0.0
@@ -110,24 +117,39 @@ class Learner:
         """Learn until cancelled."""
         await self._unload_leftovers()
         self._tidy_up()
-        while True:
-            try:
-                await self.mark_exposed()
-                if not await self.resume() and await self.is_due():
-                    await self.run_cycle()
-            except RatchetError as error:
-                # What serves is untouched.
-                log.error("the cycle failed", error=str(error))
-                self._tell_failure(error)
-            await asyncio.sleep(_POLL_S)
+        try:
+            while True:
+                try:
+                    await self.mark_exposed()
+                    if not await self.resume():
+                        if await self.is_due():
+                            await self.run_cycle()
+                        elif self._practice.is_wanted():
+                            await self.practise()
+                except RatchetError as error:
+                    # What serves is untouched.
+                    log.error("the cycle failed", error=str(error))
+                    self._tell_failure(error)
+                await asyncio.sleep(_POLL_S)
+        finally:
+            self._practice.close()
+
+    async def practise(self) -> None:
+        """Practise a round, and stop at once when a cycle is due. Raises what tells whether one is due."""
+        self._practising = True
+        try:
+            await self._practice.play_round_until(self.is_due, _POLL_S)
+        finally:
+            self._practising = False
 
     async def is_due(self) -> bool:
         """Return whether enough trusted episodes came since an adapter was trained, branched or waited for long enough.
 
-        A snapshot whose training was stopped does not count: nothing was learned from it. None is due while a canary
-        runs: what the next candidate has to beat is not known yet. None is due while the pause after a failure lasts. A
-        champion that saw data of a principal that revoked consent, or an episode that lost trust, is to be replaced by
-        as much as is left, once for each retraction and each such episode.
+        So it is when enough was practised. A snapshot whose training was stopped does not count: nothing was learned
+        from it. None is due while a canary runs: what the next candidate has to beat is not known yet. None is due
+        while the pause after a failure lasts. A champion that saw data of a principal that revoked consent, or an
+        episode that lost trust, is to be replaced by as much as is left, once for each retraction and each such
+        episode.
         """
         settings = self._loop.settings
         if settings.serving.canary.share and running_canary(self._loop.registry) is not None:
@@ -143,9 +165,13 @@ class Learner:
         learned = await self._learned_extent()
         count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": learned.as_of})
         new, needed = int(count["new"][0].as_py()), settings.learner.min_new_episodes
-        if new < needed and not (
-            count["learnable"][0].as_py()
-            and await self._champion_is_to_be_replaced(learned.as_of, learned.retracted_as_of)
+        if (
+            new < needed
+            and not (
+                count["learnable"][0].as_py()
+                and await self._champion_is_to_be_replaced(learned.as_of, learned.retracted_as_of)
+            )
+            and not await self._practised_enough(learned.as_of)
         ):
             self._due_since = None
             self._tell_waiting(new, needed)
@@ -222,9 +248,18 @@ class Learner:
                 failures - 1,
             )
 
+    async def _practised_enough(self, since: int) -> bool:
+        """Return whether practice alone, after the sequence `since`, is worth a cycle."""
+        practice = self._loop.settings.learner.practice
+        if not practice.enabled:
+            return False
+        count = await self._loop.store.query(NEW_PRACTICE, {"since": since})
+        return int(count["successes"][0].as_py()) >= practice.min_new_episodes
+
     def _tell_waiting(self, new: int, needed: int) -> None:
         """Say why no cycle is due; in the log whenever that has changed."""
-        phase = LearnerPhase.APPROVAL if held(self._loop.registry.audit.read()) else LearnerPhase.WAITING
+        idle = LearnerPhase.PRACTICE if self._practising else LearnerPhase.WAITING
+        phase = LearnerPhase.APPROVAL if held(self._loop.registry.audit.read()) else idle
         self._telling.tell(phase, new=new, needed=needed)
         if new != self._waiting:
             self._waiting = new

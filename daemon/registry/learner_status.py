@@ -28,6 +28,7 @@ class LearnerPhase(StrEnum):
     STARTING = "starting"
     OFF = "off"
     WAITING = "waiting"
+    PRACTICE = "practising"
     BRANCHES = "waiting_for_branches"
     APPROVAL = "awaiting_approval"
     CANARY = "in_canary"

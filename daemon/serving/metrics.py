@@ -178,7 +178,17 @@ class _StoreFigures(Collector):
         failed.add_metric(["attempted"], status.recoveries.episodes - status.recoveries.dropped)
         failed.add_metric(["dropped"], status.recoveries.dropped)
         yield failed
+        practised = GaugeMetricFamily(
+            "ratchet_practice_tasks", "Practised tasks by how they went last.", labels=["bucket"]
+        )
+        for bucket, count in status.practice.tasks.items():
+            practised.add_metric([bucket], count)
+        yield practised
         for name, meaning, value in (
+            ("ratchet_practice_episodes", "Episodes practised between cycles.", status.practice.episodes),
+            ("ratchet_practice_successes", "Those of them that succeeded.", status.practice.successes),
+            ("ratchet_practice_steps", "Steps of episodes practised.", status.practice.steps),
+            ("ratchet_practice_unusable", "Practised episodes not learned from.", status.practice.unusable),
             ("ratchet_recovery_attempts", "Continuations of failed episodes.", status.recoveries.attempts),
             ("ratchet_recovery_steps", "Sandbox steps of continuations.", status.recoveries.sandbox_steps),
             ("ratchet_recoveries", "Failed episodes turned into verified successes.", status.recoveries.recoveries),

@@ -15,6 +15,8 @@ from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.messages import Message, Messages, is_function
 from streams.settings import FrozenModel, Secret
+from streams.trust.holdout import HoldoutSettings
+from streams.trust.practice import is_practice, why_not_practice
 from streams.trust.quota import QuotaSettings
 
 UNAUTHENTICATED = "any client that can write to the events topic can publish in the name of any principal or expert"
@@ -53,9 +55,18 @@ class AdmissionSettings(FrozenModel):
 class Admission:
     """Stateless but for its settings."""
 
-    def __init__(self, settings: AdmissionSettings, operator_key: bytes | None = None) -> None:
-        """`operator_key` signs retractions of any principal; None where there is no such key."""
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        operator_key: bytes | None = None,
+        holdout: HoldoutSettings = HoldoutSettings(),  # noqa: B008 - frozen
+    ) -> None:
+        """`operator_key` signs retractions of any principal, and practice; None where there is no such key.
+
+        `holdout` says which tasks must not be practised.
+        """
         self._settings = settings
+        self._holdout = holdout
         self._operator_key = operator_key
         self._keys = {name: key.get_secret_value().encode() for name, key in settings.principals.items()}
 
@@ -65,22 +76,33 @@ class Admission:
         assert received.value is not None  # what was decoded had a value
         if len(received.value) > limits.max_bytes:
             return f"the record has {len(received.value)} bytes, the most is {limits.max_bytes}"
+        if is_practice(event):
+            reason = why_not_practice(event, self._holdout)
+            if reason is not None:
+                return reason
         if isinstance(event, StepEvent):
             return _step_refusal(event, limits)
-        if isinstance(event, OutcomeEvent) and limits.verifiers and event.verifier not in limits.verifiers:
+        if isinstance(event, OutcomeEvent) and not self._lets_in(event):
             return "the verifier is not known"
         if isinstance(event, OutcomeEvent) and event.evidence:
             return _evidence_refusal(event.evidence, limits.max_depth, limits.max_evidence)
         return None
 
+    def _lets_in(self, outcome: OutcomeEvent) -> bool:
+        verifiers = self._settings.verifiers
+        return not verifiers or outcome.verifier in verifiers or is_practice(outcome)
+
     def unsigned(self, received: Received, event: Event) -> str | None:
         """Return the reason for which the event's signature is not its principal's, or None.
 
         Outcomes are signed by any known principal, retractions by their principal or an operator. Where no principal
-        has a key, retractions alone must be signed.
+        has a key, retractions and practice alone must be signed. Practice is signed by the operator's key, which no
+        agent has.
         """
         signature, value = received.header(SIGNATURE_HEADER), received.value
         assert value is not None
+        if is_practice(event):
+            return None if self._is_operators(value, signature) else "practice is signed with the operator's key alone"
         if isinstance(event, RetractionEvent) and self._is_operators(value, signature):
             return None
         if not self._keys:

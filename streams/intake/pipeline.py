@@ -43,7 +43,8 @@ class Intake:
                 return Decoded(received, RefusedEvent(str(error), principal))
             # It must be obeyed, whatever its reason may hide.
             return Decoded(received, event.model_copy(update={"reason": WITHHELD}))
-        return Decoded(received, redacted.event, _producers_flag(redacted.event) or flag(event), redacted.counts)
+        told = _without_stale(redacted.event) if redacted.counts else redacted.event
+        return Decoded(received, told, _producers_flag(redacted.event) or flag(event), redacted.counts)
 
     def result(self, received: Received) -> Decoded:
         """A record of the transitions topic. A policy may say what it has learned, and a sandbox what it holds."""
@@ -60,3 +61,10 @@ class Intake:
 
 def _producers_flag(event: Event) -> str | None:
     return event.flag if isinstance(event, StepEvent) else None
+
+
+def _without_stale(event: Event) -> Event:
+    """The event without log-probabilities: they were of the action and the state as these were before redaction."""
+    if isinstance(event, StepEvent) and event.log_probabilities:
+        return event.model_copy(update={"log_probabilities": ()})
+    return event

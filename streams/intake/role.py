@@ -58,7 +58,7 @@ async def serve(
     await asyncio.to_thread(create_topics, kafka)
     key = await asyncio.to_thread(redaction_key, settings.path.parent)
     operators = await asyncio.to_thread(operator_key, settings.path.parent, admission)
-    intake = Intake(Admission(admission, operators), Redactor(redaction, key))
+    intake = Intake(Admission(admission, operators, holdout), Redactor(redaction, key))
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
         processor = build_processor(store, intake, kafka, settings, has_sandbox)
@@ -100,6 +100,6 @@ def collect_rarely() -> None:
 
 
 def operator_key(home: Path, admission: AdmissionSettings) -> bytes:
-    """The key that retractions of operators are signed with: the configured one, or that of its file in `home`."""
+    """The key that retractions of operators, and practice, are signed with: as configured, or of its file in `home`."""
     configured = admission.operator_key.get_secret_value()
     return configured.encode() if configured else make_operator_key(home)

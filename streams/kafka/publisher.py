@@ -42,7 +42,10 @@ class Publisher:
         producer = self._connected()
         deadline = time.monotonic() + self._timeout_s
         try:
-            sent = [producer.send(message.topic, key=message.key, value=message.body) for message in messages]
+            sent = [
+                producer.send(message.topic, key=message.key, value=message.body, headers=list(message.headers))
+                for message in messages
+            ]
             for future in sent:
                 future.get(timeout=max(0.01, deadline - time.monotonic()))
         except KafkaError as error:

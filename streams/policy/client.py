@@ -48,12 +48,25 @@ class Sampling(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply. `model` is the name that really served it; `logprobs` are per token, in nats."""
+    """One reply. `model` is the name that really served it.
+
+    `logprobs` are per token, in nats, as the model has them before temperature and `top_p` change anything, and
+    `tokens` the texts of these, the token included that ends the turn.
+    """
 
     message: Message
     model: str
     finish_reason: str
     logprobs: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+
+    def ends_itself(self, stop: Sequence[str]) -> bool:
+        """Return whether a token of the model's own ended the turn, and neither a limit nor one of the texts `stop`.
+
+        To be asked of a reply with `tokens`.
+        """
+        said = "".join(self.tokens)
+        return self.finish_reason in ("stop", "tool_calls") and not any(text in said for text in stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +136,7 @@ class PolicyClient(HttpClient):
             **sampling.model_dump(exclude_none=True),
         }
         answer = (await self._call("POST", "/v1/chat/completions", body)).json()
-        return [
-            Reply(
-                message=_replied(choice["message"]),
-                model=answer["model"],
-                finish_reason=choice["finish_reason"],
-                logprobs=tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
-            )
-            for choice in answer["choices"]
-        ]
+        return [_reply(answer["model"], choice) for choice in answer["choices"]]
 
     async def prompt_logprobs(self, model: str, prompt: str | Sequence[int]) -> list[float]:
         """The log-probability, in nats, of each token of `prompt`, a text or token ids, but the first."""
@@ -238,6 +243,17 @@ def _chat(model: str, messages: Sequence[Message], tools: Tools) -> dict[str, An
 def _written(message: Message) -> dict[str, Any]:
     fields = message.model_dump(mode="json", exclude_none=True)
     return fields if message.calls else {"content": ""} | fields
+
+
+def _reply(model: str, choice: dict[str, Any]) -> Reply:
+    told = (choice.get("logprobs") or {}).get("content") or ()
+    return Reply(
+        message=_replied(choice["message"]),
+        model=model,
+        finish_reason=choice["finish_reason"],
+        logprobs=tuple(float(token["logprob"]) for token in told),
+        tokens=tuple(str(token.get("token", "")) for token in told),
+    )
 
 
 def _replied(message: dict[str, Any]) -> Message:

@@ -31,11 +31,12 @@ class Origin(StrEnum):
 
     PRODUCTION = "production"
     BRANCH = "branch"
+    PRACTICE = "practice"
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Transitions up to `as_of`, of one origin or both, but for retractions up to `retracted_as_of`.
+    """Transitions up to `as_of`, of one origin or all, but for retractions up to `retracted_as_of`.
 
     `rows` is how many are shown, `revoked` how many are not, because their principal revoked consent.
     """

@@ -15,6 +15,7 @@ from streams.store.queries.writer import (
     STORED_IDS,
 )
 from streams.store.seen_ids import EpisodeStarts, SeenIds
+from streams.trust.practice import is_practice
 from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
 
 
@@ -42,7 +43,7 @@ class Memory:
         self.ids.note(content.event_id)
         if isinstance(content, StepEvent | OutcomeEvent):
             self.starts.note(content.episode_id, sequence)
-        if isinstance(content, OutcomeEvent) and content.episode_id not in self.judged:
+        if isinstance(content, OutcomeEvent) and not is_practice(content) and content.episode_id not in self.judged:
             self.judged.note(content.episode_id)
 
     def commit(self, sequence: int) -> None:

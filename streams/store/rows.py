@@ -12,6 +12,7 @@ from streams.kafka.refusals import RefusedEvent, Unreadable
 from streams.messages import TOOLS, Message, as_json
 from streams.store.database import Row
 from streams.store.decoded import Decoded
+from streams.trust.practice import is_practice
 
 
 @dataclass(slots=True)
@@ -52,10 +53,11 @@ class Batch:
     def _event(self, decoded: Decoded, event: Event) -> None:
         received = decoded.received
         episode = None if isinstance(event, RetractionEvent) else event.episode_id
+        practice = is_practice(event)
         self.add(
             "events",
             event_id=event.event_id,
-            kind=event.kind,
+            kind=f"practice_{event.kind}" if practice else event.kind,
             episode_id=episode,
             topic=received.topic,
             partition=received.partition,
@@ -67,7 +69,7 @@ class Batch:
             self._step(event)
         elif isinstance(event, RetractionEvent):
             self.add("retractions", event_id=event.event_id, principal=event.principal, reason=event.reason)
-        else:
+        elif not practice:
             self.add(
                 "outcomes",
                 event_id=event.event_id,
@@ -85,7 +87,7 @@ class Batch:
         self.add(
             "transitions",
             transition_id=event.event_id,
-            origin="production",
+            origin=event.origin,
             episode_id=event.episode_id,
             step=event.step,
             environment=event.task.environment,
@@ -103,6 +105,7 @@ class Batch:
             principal=event.principal,
             tools=TOOLS.dump_json(event.tools).decode() if event.tools else None,
             receipt=event.receipt,
+            log_probabilities=(event.log_probabilities or None) if is_practice(event) else None,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -149,6 +152,7 @@ class Batch:
                 principal=principal,
                 tools=None,
                 receipt=None,
+                log_probabilities=None,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from streams.settings import FrozenModel
 from streams.store.queries.episodes import AGREEMENT_OF_MODELS, DROPPED_BY_REASON, EPISODES_BY_STATE
+from streams.store.queries.practice import PRACTICE_BY_BUCKET, PRACTICE_COUNTS
 from streams.store.queries.status import (
     BRANCH_COUNTS,
     COUNTS,
@@ -46,6 +47,27 @@ class RecoveryCounts(FrozenModel):
     recoveries: int = Field(default=0, description="Verified successes that came of them.")
 
 
+class PracticeCounts(FrozenModel):
+    """Counts of the episodes that Ratchet played itself between cycles; no other count has them."""
+
+    episodes: int = Field(default=0, description="Practice episodes that ended.")
+    successes: int = Field(default=0, description="Those of them that succeeded.")
+    steps: int = Field(default=0, description="Their steps.")
+    unusable: int = Field(default=0, description="Those of them that nothing may be learned from.")
+    tasks: dict[str, int] = Field(
+        default={},
+        description="Practised tasks by how the adapter did that played them last: solved, hopeless, or in between, "
+        "frontier.",
+    )
+
+    def words(self) -> str:
+        """The counts as a sentence, empty where nothing was practised."""
+        if not self.episodes:
+            return ""
+        tasks = ", ".join(f"{count} {bucket}" for bucket, count in self.tasks.items())
+        return f"{self.successes} of {self.episodes} episodes succeeded; tasks: {tasks}"
+
+
 class StoreStatus(FrozenModel):
     """Counts as of `sequence`. `positions` has, per topic and partition, the offset to be read next."""
 
@@ -61,6 +83,7 @@ class StoreStatus(FrozenModel):
     transitions: dict[str, int] = Field(description="Stored transitions by origin.")
     branches: BranchCounts
     recoveries: RecoveryCounts = RecoveryCounts()
+    practice: PracticeCounts = PracticeCounts()
     trusted: dict[str, int] = Field(
         description="Episodes trusted by their outcomes, by split of their task; those of train alone are learned from."
     )
@@ -107,6 +130,7 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
             **_row(store, BRANCH_COUNTS), timeouts=failures.get("timeout", 0), deaths=failures.get("died", 0)
         ),
         recoveries=RecoveryCounts(**_row(store, RECOVERY_COUNTS)),
+        practice=PracticeCounts(**_row(store, PRACTICE_COUNTS), tasks=_by_name(store, PRACTICE_BY_BUCKET)),
         trusted=_by_name(store, TRUSTED_BY_SPLIT),
         not_trusted=_by_name(store, NOT_TRUSTED_BY_REASON),
         episodes=_by_state(store),

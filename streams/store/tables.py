@@ -38,9 +38,10 @@ TABLES: dict[str, pa.Schema] = {
         evidence=pa.string(),
         recorded_at=_TIME,
     ),
-    # Steps of both origins. `messages` is null in branch rows: they start from the production row of the same step.
+    # Steps of three origins. `messages` is null in branch rows: they start from the production row of the same step.
     # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
-    # were offered, and in branch rows. `receipt` is that of the captured call that a step was.
+    # were offered, and in branch rows. `receipt` is that of the captured call that a step was. `log_probabilities` are
+    # those of a practised action's tokens when they were sampled, in nats; null where they are not known.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -62,6 +63,21 @@ TABLES: dict[str, pa.Schema] = {
         principal=pa.string(),
         tools=pa.string(),
         receipt=pa.string(),
+        log_probabilities=pa.list_(pa.float64()),
+    ),
+    # Practice episodes that came to their end, with their outcome. `reason` is why nothing may be learned from one; it
+    # is null where it may. Their steps are of a lower sequence. No other table has outcomes of practice.
+    "practised": _schema(
+        **_SEQUENCE,
+        event_id=pa.string(),
+        episode_id=pa.string(),
+        environment=pa.string(),
+        task_id=pa.string(),
+        adapter=pa.string(),
+        steps=pa.int32(),
+        success=pa.bool_(),
+        score=pa.float64(),
+        reason=pa.string(),
     ),
     # One row per state that was to be branched, whatever became of it.
     "branches": _schema(

@@ -24,6 +24,7 @@ from streams.store.decoded import RESULTS, Decoded
 from streams.store.judge import Judge
 from streams.store.memory import Memory
 from streams.store.positions import OUTBOX
+from streams.store.practice import PracticeJudge
 from streams.store.queries.writer import (
     ADD_OFFSET,
     DECIDED_TO_JUDGE_AGAIN,
@@ -38,6 +39,7 @@ from streams.store.queries.writer import (
 from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
+from streams.trust.practice import is_practice
 from streams.trust.quota import QuotaSettings
 from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings, asked_again
 
@@ -88,6 +90,7 @@ class Store:
         self._lock = threading.Lock()
         self._memory = Memory(database, quota, clock)
         self._judge = Judge(database, self._memory, holdout, trust, kafka.branches_topic, clock)
+        self._practice = PracticeJudge(database, self._memory, holdout)
         self._judge_again(trust)
 
     @classmethod
@@ -124,9 +127,10 @@ class Store:
         """
         with self._lock, self._transaction(f"store {len(records)} records") as batch:
             fresh = [record for record in records if self._memory.positions.passes(record.received, batch)]
-            ended = self._take(batch, fresh)
+            ended, practised = self._take(batch, fresh)
             self._database.insert(batch.take_rows())
             self._judge.judge(batch, ended)
+            self._practice.judge(batch, practised)
         added = batch.added
         return Appended(
             stored=added["events"] + added["branches"] + added["recovery_attempts"],
@@ -235,12 +239,16 @@ class Store:
             raise
         self._memory.commit(batch.sequence)
 
-    def _take(self, batch: Batch, records: Sequence[Decoded]) -> list[str]:
-        """Add what new records say to the batch; the episodes that may have come to their end."""
+    def _take(self, batch: Batch, records: Sequence[Decoded]) -> tuple[list[str], list[OutcomeEvent]]:
+        """Add what new records say to the batch.
+
+        Returns the episodes that may have come to their end, and the outcomes of practice.
+        """
         known = self._known_ids(records)
         principals = self._principals(records)
         redactions: Counter[str] = Counter()
         ended: dict[str, None] = {}
+        practised: list[OutcomeEvent] = []
         for record in records:
             content = record.content
             if isinstance(content, REFUSED):
@@ -251,13 +259,16 @@ class Store:
                 known.add(content.event_id)
                 self._memory.note(content, batch.sequence)
                 batch.content(record, content, principals)
+                if not isinstance(content, RESULTS) and is_practice(content):
+                    practised += [content] if isinstance(content, OutcomeEvent) else []
+                    continue
                 if record.redactions:
                     redactions.update(record.redactions)
                 if self._may_end(content):
                     ended[content.episode_id] = None
         for kind, count in redactions.items():
             batch.add("redactions", kind=kind, count=count)
-        return list(ended)
+        return list(ended), practised
 
     def _may_end(self, content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
         """Return whether the event may decide on its episode. Steps and outcomes may be of different producers."""

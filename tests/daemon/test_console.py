@@ -21,7 +21,7 @@ from daemon.registry.schemas import (
 )
 from evaluation.gates.verdict import GateResult, Verdict
 from streams.assembly.status import AssemblyStatus
-from streams.store.status import BranchCounts, StoreStatus
+from streams.store.status import BranchCounts, PracticeCounts, StoreStatus
 
 BARE = StatusReport(
     alias="assistant",
@@ -140,6 +140,15 @@ def test_a_status_counts_what_is_stored_and_tells_the_verdicts() -> None:
         ("redacted", "4 values"),
         ("cycle 1", "REJECT: it lost 9 tasks and won 1"),
     ]
+
+
+def test_a_status_tells_practice_apart_and_says_nothing_of_it_where_there_was_none() -> None:
+    practice = PracticeCounts(episodes=12, successes=5, steps=40, tasks={"frontier": 2, "solved": 1})
+    events = STORE.events | {"practice_step": 40, "practice_outcome": 12}
+    practised = STORE.model_copy(update={"practice": practice, "events": events})
+    shown, bare = (rows(BARE.model_copy(update={"store": store})) for store in (practised, STORE))
+    assert shown.pop("practice") == "5 of 12 episodes succeeded; tasks: 2 frontier, 1 solved"
+    assert shown == bare
 
 
 def test_a_status_warns_of_events_that_are_not_authenticated_and_counts_lost_trust() -> None:

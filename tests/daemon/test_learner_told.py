@@ -1,7 +1,9 @@
 """What `ratchet status` and the metrics tell of the learner."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,25 +33,26 @@ from streams.errors import ConfigurationError
 from streams.runtime.processes import peak_memory
 from tests.waiting import eventually
 
-NOW = datetime.now(UTC)
 UNTIL = datetime(2026, 11, 28, 22, 10, tzinfo=UTC)
 
 
 def status(phase: LearnerPhase, silent_s: float = 0.0, **fields: object) -> LearnerStatus:
-    times = {"since": NOW - timedelta(minutes=3, seconds=1), "beat_at": NOW - timedelta(seconds=silent_s)}
+    now = datetime.now(UTC)
+    times = {"since": now - timedelta(minutes=3, seconds=1), "beat_at": now - timedelta(seconds=silent_s)}
     return LearnerStatus.model_validate({"phase": phase, **times, **fields})
 
 
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        (status(LearnerPhase.WAITING, new=12, needed=50), "waits: 12 of 50 new trusted episodes"),
+        (partial(status, LearnerPhase.WAITING, new=12, needed=50), "waits: 12 of 50 new trusted episodes"),
         (
-            status(LearnerPhase.BRANCHES, new=50, needed=50, missing=4, until=UNTIL),
+            partial(status, LearnerPhase.BRANCHES, new=50, needed=50, missing=4, until=UNTIL),
             "waits for 4 branches, for 3 min, until 22:10:00 UTC; 50 of 50 new trusted episodes",
         ),
         (
-            status(
+            partial(
+                status,
                 LearnerPhase.TRAINING,
                 objective="imitation",
                 done=40,
@@ -60,25 +63,29 @@ def status(phase: LearnerPhase, silent_s: float = 0.0, **fields: object) -> Lear
             ),
             "trains: imitation, update 40 of 160, loss 0.412, about 8 min left, 3.1 GB",
         ),
-        (status(LearnerPhase.TRAINING), "begins a training"),
+        (partial(status, LearnerPhase.TRAINING), "begins a training"),
         (
-            status(LearnerPhase.GATE, gate="improvement", done=34, total=320),
+            partial(status, LearnerPhase.GATE, gate="improvement", done=34, total=320),
             "at the gate improvement: 34 of at most 320 episodes",
         ),
         (
-            status(LearnerPhase.APPROVAL, new=1, needed=50),
+            partial(status, LearnerPhase.APPROVAL, new=1, needed=50),
             "awaits a person's approval; 1 of 50 new trusted episodes",
         ),
-        (status(LearnerPhase.CANARY), "waits for the end of the canary"),
         (
-            status(LearnerPhase.PAUSED, failures=2, until=UNTIL, error="[out] of memory"),
+            partial(status, LearnerPhase.PRACTICE, new=1, needed=50),
+            "practises train tasks; 1 of 50 new trusted episodes",
+        ),
+        (partial(status, LearnerPhase.CANARY), "waits for the end of the canary"),
+        (
+            partial(status, LearnerPhase.PAUSED, failures=2, until=UNTIL, error="[out] of memory"),
             "paused after a failure 2 in a row, until 22:10:00 UTC: [out] of memory",
         ),
-        (status(LearnerPhase.OFF), "learns nothing: no domain is set (`ratchet doctor`)"),
+        (partial(status, LearnerPhase.OFF), "learns nothing: no domain is set (`ratchet doctor`)"),
     ],
 )
-def test_each_phase_is_told_in_a_sentence(told: LearnerStatus, words: str) -> None:
-    assert learner_told(LearnerReport(running=True, status=told)) == words
+def test_each_phase_is_told_in_a_sentence(told: Callable[[], LearnerStatus], words: str) -> None:
+    assert learner_told(LearnerReport(running=True, status=told())) == words
 
 
 def test_a_learner_that_is_dead_or_was_stopped_is_told_since_when_and_why(tmp_path: Path) -> None:

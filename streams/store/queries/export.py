@@ -1,4 +1,4 @@
-"""Transitions as of a sequence, of one origin or, where `$origin` is null, of both."""
+"""Transitions as of a sequence, of one origin or, where `$origin` is null, of all."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES_AS_OF
 

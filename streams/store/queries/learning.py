@@ -33,6 +33,7 @@ BRANCHING_STATE = f"""
             + (SELECT count(*) FROM resumed) AS asked
 """
 
+# What agents published; practice is not theirs.
 RECORDS_OF_TOPIC = """
     SELECT
         count(*) AS stored,
@@ -41,7 +42,7 @@ RECORDS_OF_TOPIC = """
         (SELECT count(*) FROM dead_letters WHERE topic = $topic) AS dead_letters,
         (SELECT count(*) FROM quarantined WHERE topic = $topic) AS quarantined
     FROM events
-    WHERE topic = $topic
+    WHERE topic = $topic AND NOT starts_with(kind, 'practice_')
 """
 
 JUDGED_EPISODES = "SELECT count(DISTINCT episode_id) AS judged FROM outcomes"

@@ -14,6 +14,7 @@ LATEST_SEQUENCE = """
         UNION ALL SELECT sequence FROM flags
         UNION ALL SELECT sequence FROM recoveries
         UNION ALL SELECT sequence FROM retractions
+        UNION ALL SELECT sequence FROM practised
     )
 """
 

@@ -17,10 +17,11 @@ TRUSTED_BY_SPLIT = _by(
     f"({TRUSTED_NOW}) ANTI JOIN flags USING (episode_id) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)",
 )
 REDACTIONS_BY_KIND = _by("kind", "redactions", "sum(count)::BIGINT")
+_PRACTICE = "SELECT DISTINCT episode_id FROM transitions WHERE origin = 'practice'"
 # Producers may flag episodes for reasons of their own, so only the most frequent are told.
-FLAGGED_BY_REASON = """
+FLAGGED_BY_REASON = f"""
     SELECT reason AS name, count(DISTINCT episode_id) AS total
-    FROM flags GROUP BY ALL ORDER BY total DESC, name LIMIT 20
+    FROM flags ANTI JOIN ({_PRACTICE}) USING (episode_id) GROUP BY ALL ORDER BY total DESC, name LIMIT 20
 """
 FAILURES_BY_KIND = _by("fate", "fatalities")
 
@@ -58,7 +59,7 @@ COUNTS = f"""
         (SELECT count(*) FROM duplicates) AS duplicates,
         (SELECT count(*) FROM dead_letters) AS dead_letters,
         (SELECT count(*) FROM quarantined) AS quarantined,
-        (SELECT count(DISTINCT episode_id) FROM flags) AS flagged,
+        (SELECT count(DISTINCT episode_id) FROM flags ANTI JOIN ({_PRACTICE}) USING (episode_id)) AS flagged,
         (SELECT count(*) FROM ({UNTRUSTED_NOW})) AS untrusted,
         (SELECT coalesce(sum(found - expected), 0)::BIGINT FROM gaps) AS gaps,
         (

@@ -18,7 +18,10 @@ from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from streams.trust.holdout import HoldoutSettings
+from streams.trust.holdout import HoldoutSettings, Split
+from tests.builders.episodes import TASKS
+from tests.builders.practised import practised
+from tests.builders.stored import Log
 from tests.served import served
 
 
@@ -63,6 +66,26 @@ async def test_counts_come_from_the_store_and_the_lag_from_the_log(
     assert f'ratchet_consumer_lag{{partition="0",topic="{kafka.events_topic}"}} 2.0' in exposed
     assert f'ratchet_consumer_lag{{partition="0",topic="{kafka.transitions_topic}"}} 0.0' in exposed
     assert 'ratchet_branches_total{result="executed"} 0.0' in exposed
+
+
+async def test_practice_is_counted_apart(watch: StoreWatch, store: Store, kafka: KafkaSettings, tmp_path: Path) -> None:
+    metrics = Metrics(Registry(tmp_path / "home"), Alias("assistant"), watch)
+    task = next(name for name in TASKS[Split.TRAIN] if HoldoutSettings().split(name) is Split.TRAIN)
+    Log(store).publish(*practised("won", task), *practised("lost", task, success=False))
+    await watch.refresh()
+    exposed = metrics.expose().decode()
+    for line in (
+        "ratchet_practice_episodes_total 2.0",
+        "ratchet_practice_successes_total 1.0",
+        "ratchet_practice_steps_total 4.0",
+        "ratchet_practice_unusable_total 0.0",
+        'ratchet_practice_tasks{bucket="frontier"} 1.0',
+        'ratchet_events_total{kind="practice_step"} 4.0',
+        'ratchet_transitions_total{origin="practice"} 4.0',
+    ):
+        assert line in exposed
+    assert "ratchet_episodes{" not in exposed
+    assert 'kind="step"' not in exposed
 
 
 async def test_an_unavailable_store_is_reported_and_its_last_counts_stay(

@@ -11,10 +11,15 @@ from streams.errors import ConfigurationError
 from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.injection import injection_sign
+from streams.intake.pipeline import Intake
 from streams.intake.role import operator_key
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
 from streams.messages import assistant, call, tool_result
+from streams.redaction.redactor import Redactor
+from streams.redaction.settings import RedactionSettings
+from streams.trust.holdout import HoldoutSettings, Split
+from streams.trust.practice import PRINCIPAL, VERIFIER
 
 KEY = b"tenant a's key"
 
@@ -266,3 +271,59 @@ def test_tools_in_another_apis_form_are_functions_and_a_tool_that_is_none_flags_
     assert flag(offered) is None
     assert flag(step(tools=(flat, {"type": "web_search"}))) == "a tool is not a function"
     assert flag(step(tools=({"type": "function", "function": {"name": ""}},))) == "a tool is not a function"
+
+
+HELD_OUT_TASK = next(name for name in map(str, range(99)) if HoldoutSettings().split(name) is not Split.TRAIN)
+TRAIN_TASK = next(name for name in map(str, range(99)) if HoldoutSettings().split(name) is Split.TRAIN)
+
+
+def practice(**changes: Any) -> StepEvent:
+    task = Task(environment="tools", task_id=TRAIN_TASK)
+    return step(**{"origin": "practice", "principal": PRINCIPAL, "task": task} | changes)
+
+
+PRACTICE_OUTCOME = outcome().model_copy(update={"origin": "practice", "verifier": VERIFIER})
+
+
+@pytest.mark.parametrize("keys", [{}, KEYS, {PRINCIPAL: SecretStr(KEY.decode())}], ids=["no keys", "keys", "its name"])
+@pytest.mark.parametrize("event", [practice(), PRACTICE_OUTCOME], ids=["step", "outcome"])
+def test_only_who_has_the_operators_key_can_say_that_an_episode_is_practice(
+    event: Event, keys: dict[str, SecretStr]
+) -> None:
+    admission = Admission(AdmissionSettings(principals=keys), OPERATOR)
+    assert admission.unsigned(signed(event, OPERATOR), event) is None
+    for record in (received(event), signed(event), received(event, "é")):
+        assert "operator's key" in (admission.unsigned(record, event) or "")
+    assert "operator's key" in (Admission(AdmissionSettings(principals=keys)).unsigned(signed(event, b""), event) or "")
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (practice(), None),
+        (PRACTICE_OUTCOME, None),
+        (practice(task=Task(environment="tools", task_id=HELD_OUT_TASK)), "held-out"),
+        (practice(principal="tenant/a"), "principal"),
+        (practice(actor=Actor(kind="expert")), "policy"),
+        (outcome().model_copy(update={"origin": "practice"}), "verified by"),
+        (step(task=Task(environment="tools", task_id=HELD_OUT_TASK)), None),
+    ],
+    ids=["a step", "an outcome", "held out", "a principal's", "an expert's", "a desk's verdict", "production's"],
+)
+def test_practice_is_of_a_policy_on_train_tasks_alone(event: Event, reason: str | None) -> None:
+    # Verifiers that are let in are those of agents' episodes; the environment is practice's own.
+    for verifiers in ((), ("desk",)):
+        refusal = Admission(AdmissionSettings(verifiers=verifiers), OPERATOR).refusal(received(event), event)
+        assert reason in refusal if reason and refusal else refusal is reason
+
+
+def test_log_probabilities_of_what_was_redacted_are_dropped() -> None:
+    intake = Intake(Admission(AdmissionSettings(), OPERATOR), Redactor(RedactionSettings(), b"key"))
+    told = [
+        practice(event_id=str(number), action=Message(role="assistant", content=text), log_probabilities=(-0.5, -1.0))
+        for number, text in enumerate(("look it up", "write to jo.smith@mail.example.org"))
+    ]
+    kept, dropped = (intake.event(signed(event, OPERATOR)).content for event in told)
+    assert isinstance(kept, StepEvent)
+    assert isinstance(dropped, StepEvent)
+    assert (kept.log_probabilities, dropped.log_probabilities) == ((-0.5, -1.0), ())

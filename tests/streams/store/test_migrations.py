@@ -69,18 +69,18 @@ def test_texts_become_messages_and_everything_else_stays(path: Path) -> None:
     assert after.pop("schema_version") == [(SCHEMA,)]
     recorded = {row[1]: row[TABLES["events"].names.index("recorded_at")] for row in after["events"]}
     assert after["outcomes"] == [(*row, recorded[row[1]]) for row in before["outcomes"]]
-    assert after.pop("undecided") == []
+    assert (after.pop("undecided"), after.pop("practised")) == ([], [])
     changed = {"transitions", "fatalities", "recoveries", "outcomes"}
     assert {name: rows for name, rows in after.items() if name not in changed} == {
         name: rows for name, rows in before.items() if name not in changed
     }
     names = TABLES["transitions"].names
     action, observation = names.index("action"), names.index("observation")
-    assert [row[-2:] for row in after["transitions"]] == [(None, None)] * 10
+    assert [row[-3:] for row in after["transitions"]] == [(None, None, None)] * 10
     for was, row in zip(before["transitions"], after["transitions"], strict=True):
         reasoning = was[-1]
         same = [cell for number, cell in enumerate(was[:-1]) if number not in (action, observation)]
-        assert [cell for number, cell in enumerate(row[:-2]) if number not in (action, observation)] == same
+        assert [cell for number, cell in enumerate(row[:-3]) if number not in (action, observation)] == same
         said = {"role": "assistant", "content": was[action]}
         assert json.loads(str(row[action])) == said | ({} if reasoning is None else {"reasoning_content": reasoning})
         assert json.loads(str(row[observation])) == [{"role": "user", "content": was[observation]}]

@@ -95,7 +95,7 @@ def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
     batch.outgoing(Outgoing("topic", b"a", b"{}"))
     tables = batch.take_rows()
     made = {name: arrow_table(name, rows) for name, rows in tables.items()}
-    judged = {"trusted", "failed", "untrusted", "undecided", "flags"}
+    judged = {"trusted", "failed", "untrusted", "undecided", "flags", "practised"}
     assert set(TABLES) - set(made) == judged | {"redactions", "gaps", "logs", "offsets"}
     sequences = sorted(number for table in made.values() for number in table["sequence"].to_pylist())
     assert sequences == list(range(7, batch.sequence))
@@ -132,6 +132,7 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "principal": step.principal,
         "tools": None,
         "receipt": "receipt-1",
+        "log_probabilities": None,
     }
     (event,) = tables["events"]
     assert event == {

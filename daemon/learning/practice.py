@@ -1,0 +1,144 @@
+"""Practice between cycles: what serves plays train tasks in sandboxes, and the episodes go into the log like any other.
+
+The learn role runs one round after the other while no cycle is due. Practice is of the lowest priority: it begins no
+episode while agents' calls are in flight.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from daemon.learning.loop import Loop
+from daemon.registry.canaries import running_canary
+from evaluation.episode import Player
+from evaluation.frontier import Attempts, choose
+from evaluation.practice import Budget, Practised, Round
+from learners.settings import PracticeSettings
+from streams.errors import RatchetError
+from streams.events import Task
+from streams.kafka.publisher import Publisher
+from streams.kafka.records import Outgoing
+from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
+from streams.policy.client import Sampling
+from streams.store.queries.practice import ATTEMPTS_BY_TASK
+from streams.trust.practice import practisable
+
+log = structlog.get_logger()
+
+_PUBLISH_TIMEOUT_S = 30.0
+_ASK_EVERY_S = 2.0
+
+
+class Practice:
+    """The practice of one learner. `is_wanted` says whether a round may begin."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._settings: PracticeSettings = loop.settings.learner.practice
+        self._publisher: Publisher | None = None
+        self._not_before = 0.0
+        self._in_flight = 0
+        self._asked_at = float("-inf")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that may be practised: none that anything is judged by."""
+        loop = self._loop
+        kept = (*loop.held_out, *loop.confirmation, *loop.golden, *loop.out_of_domain, *loop.unsolvable)
+        return practisable(loop.tasks, loop.settings.holdout, kept)
+
+    def is_wanted(self) -> bool:
+        """Return whether practice is enabled, has tasks, has rested, and no canary is about to decide who serves."""
+        settings, loop = self._settings, self._loop
+        if not settings.enabled or time.monotonic() < self._not_before or not self.tasks:
+            return False
+        return not loop.settings.serving.canary.share or running_canary(loop.registry) is None
+
+    async def play_round_until(self, is_due: Callable[[], Awaitable[bool]], poll_s: float) -> None:
+        """Practise a round, and stop at once when `is_due`, which is asked every `poll_s` seconds.
+
+        A round that fails is logged. Raises what `is_due` raises.
+        """
+        playing = asyncio.create_task(self.play_round())
+        try:
+            while not playing.done():
+                await asyncio.wait((playing,), timeout=poll_s)
+                if not playing.done() and await is_due():
+                    log.info("practice stops, for a cycle is due")
+                    return
+            if (error := playing.exception()) is not None:
+                if not isinstance(error, RatchetError):
+                    raise error
+                log.error("practice failed", error=str(error))
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+
+    async def play_round(self) -> Round | None:
+        """Practise a round; None where nothing serves. Raises `RatchetError`."""
+        loop, settings = self._loop, self._settings
+        self._not_before = time.monotonic() + settings.rest_s
+        served = (await loop.control.status()).served
+        if served is None:
+            return None
+        rows = (await loop.store.query(ATTEMPTS_BY_TASK, {"environment": loop.pool.environment})).to_pylist()
+        known = {row["task_id"]: Attempts(row["attempts"], row["successes"]) for row in rows}
+        # Another draw each round, and the same one if the same store is asked again.
+        seed = loop.settings.seed + max((row["last"] for row in rows), default=0)
+        tasks = choose(self.tasks, known, settings.tasks, settings.explore, settings.revisit, seed)
+        key = await asyncio.to_thread(self._key)
+        sampling = Sampling(temperature=settings.temperature)
+        harness = (await loop.pool.describe()).harness
+        played = Round(
+            player=Player(loop.policy, served, harness, sampling, logprobs=True),
+            pool=loop.pool,
+            budget=Budget(settings.most_seconds, settings.most_steps, settings.concurrency),
+            may_begin=self._until_quiet,
+            keep=lambda practised: self._publish(practised, key),
+        )
+        log.info("practice begins", tasks=len(tasks), samples=settings.samples, model=served)
+        try:
+            await played.play(tasks, settings.samples)
+        finally:
+            self._not_before = time.monotonic() + settings.rest_s
+            log.info(
+                "practised",
+                episodes=played.episodes,
+                successes=played.successes,
+                steps=played.steps,
+                failed=len(played.failures),
+            )
+        return played
+
+    def close(self) -> None:
+        """End the connection to the log."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    async def _until_quiet(self) -> None:
+        """Wait while agents are served: whatever is computed for practice, they wait for."""
+        while True:
+            if time.monotonic() - self._asked_at > _ASK_EVERY_S:
+                self._asked_at = time.monotonic()
+                self._in_flight = (await self._loop.control.status()).in_flight
+            if self._in_flight <= self._settings.most_in_flight:
+                return
+            await asyncio.sleep(_ASK_EVERY_S)
+
+    def _key(self) -> bytes:
+        settings = self._loop.settings
+        configured = settings.admission.operator_key.get_secret_value()
+        return configured.encode() if configured else read_operator_key(settings.store.path.parent)
+
+    async def _publish(self, practised: Practised, key: bytes) -> None:
+        settings = self._loop.settings
+        if self._publisher is None:
+            self._publisher = Publisher(settings.kafka, _PUBLISH_TIMEOUT_S, settings.admission.max_bytes, "practice")
+        messages = []
+        for event in practised.events:
+            value = event.to_json()
+            signature = ((SIGNATURE_HEADER, sign(key, value).encode()),)
+            messages.append(Outgoing(settings.kafka.events_topic, event.episode_id.encode(), value, signature))
+        await asyncio.to_thread(self._publisher.publish, messages)

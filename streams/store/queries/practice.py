@@ -1,0 +1,91 @@
+"""Practice episodes: what the writer reads back, what the learner chooses tasks by, and what status tells.
+
+No other module's query speaks of them, but those of the transitions by origin.
+"""
+
+_WANTED = "sequence >= $start AND episode_id IN (FROM wanted)"
+
+PRACTICE_STEPS_OF_WANTED = f"""
+    SELECT
+        episode_id, step, environment, task_id, seed, messages, action, observation, tools, actor_kind, principal, done,
+        sequence, adapter
+    FROM transitions
+    WHERE {_WANTED} AND origin = 'practice'
+    ORDER BY episode_id, step, sequence
+"""
+
+FLAGS_OF_WANTED = f"""
+    SELECT episode_id, min_by(reason, sequence) AS flag FROM flags WHERE {_WANTED} GROUP BY episode_id
+"""
+
+# The first outcome of an episode counts.
+_FIRST = """
+    SELECT * FROM practised
+    WHERE task_id IS NOT NULL QUALIFY row_number() OVER (PARTITION BY episode_id ORDER BY sequence) = 1
+"""
+_LEARNABLE = f"SELECT * FROM ({_FIRST}) WHERE reason IS NULL"
+
+# Of each task, the attempts of the adapter that played it last: what earlier ones could do says little about it.
+_NEWEST_ATTEMPTS = f"""
+    SELECT environment, task_id, count(*) AS attempts, count(*) FILTER (success) AS successes, max(sequence) AS last
+    FROM (
+        SELECT *, last_value(adapter) OVER (
+            PARTITION BY environment, task_id ORDER BY sequence
+            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
+        ) AS newest
+        FROM ({_FIRST})
+    )
+    WHERE adapter IS NOT DISTINCT FROM newest
+    GROUP BY ALL
+"""
+
+ATTEMPTS_BY_TASK = f"""
+    SELECT task_id, attempts, successes, last FROM ({_NEWEST_ATTEMPTS}) WHERE environment = $environment
+    ORDER BY task_id
+"""
+
+# Successes that came after the sequence $since on tasks that the same adapter failed as well: of these it can learn.
+NEW_PRACTICE = f"""
+    WITH new AS (SELECT * FROM ({_LEARNABLE}) WHERE sequence > $since)
+    SELECT coalesce(sum(successes), 0)::BIGINT AS successes, count(*) AS groups
+    FROM (
+        SELECT count(*) FILTER (success) AS successes FROM new
+        GROUP BY environment, task_id, adapter HAVING bool_or(success) AND NOT bool_and(success)
+    )
+"""
+
+PRACTICE_COUNTS = f"""
+    SELECT
+        count(*) AS episodes,
+        count(*) FILTER (success) AS successes,
+        coalesce(sum(steps), 0)::BIGINT AS steps,
+        count(*) FILTER (reason IS NOT NULL) AS unusable
+    FROM ({_FIRST})
+"""
+
+PRACTICE_BY_BUCKET = f"""
+    SELECT CASE successes WHEN 0 THEN 'hopeless' WHEN attempts THEN 'solved' ELSE 'frontier' END AS name,
+        count(*) AS total
+    FROM ({_NEWEST_ATTEMPTS}) GROUP BY ALL ORDER BY name
+"""
+
+# For a snapshot as of a sequence: of each task the newest successes and the newest failures.
+PRACTISED = """
+    SELECT episode_id, success, score, sequence AS judged_at
+    FROM (
+        SELECT * FROM practised
+        WHERE sequence <= $as_of AND task_id IS NOT NULL
+        QUALIFY row_number() OVER (PARTITION BY episode_id ORDER BY sequence) = 1
+    )
+    WHERE reason IS NULL
+    QUALIFY row_number() OVER (PARTITION BY environment, task_id, success ORDER BY sequence DESC) <= $most_per_task
+"""
+
+PRACTICE_STEPS = f"""
+    SELECT DISTINCT ON (episode_id, step)
+        episode_id, task_id, step, messages, action, observation, tools, actor_kind, adapter, log_probabilities,
+        practice.success, practice.score
+    FROM transitions JOIN ({PRACTISED}) AS practice USING (episode_id)
+    WHERE origin = 'practice' AND sequence < judged_at
+    ORDER BY episode_id, step, sequence
+"""

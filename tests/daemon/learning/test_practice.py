@@ -1,0 +1,178 @@
+"""Practice between cycles: what is played, when, and what becomes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from daemon.config import DomainSettings, EngineSettings, Settings
+from daemon.learning.loop import Loop, open_loop
+from daemon.learning.practice import Practice
+from daemon.learning.role import Learner
+from daemon.registry.registry import Registry
+from daemon.roles import Role
+from daemon.serving.control_client import ControlClient
+from daemon.serving.settings import ServingSettings
+from daemon.supervisor import Supervisor
+from evaluation.settings import GateSettings
+from learners.adapters import AdapterStore
+from learners.settings import LearnerSettings, PracticeSettings
+from learners.snapshots import build_snapshot, read_trajectories
+from streams.events import Task
+from streams.intake.admission import AdmissionSettings
+from streams.policy.client import PolicyClient
+from streams.runtime.processes import free_port
+from streams.sandboxes.pool import SandboxPool
+from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
+from streams.store.status import PracticeCounts
+from streams.trust.holdout import Split
+from tests.builders.episodes import HOLDOUT, TASKS, task
+from tests.builders.practised import practised
+from tests.builders.stored import Log, ServedStore
+from tests.builders.trained import entered
+from tests.waiting import eventually
+
+TRAIN = TASKS[Split.TRAIN]
+PRACTICE = PracticeSettings(enabled=True, min_new_episodes=2, tasks=2, samples=2)
+
+
+@pytest.fixture
+async def loop(served_store: ServedStore, registry: Registry, tiny_base: Path) -> AsyncIterator[Loop]:
+    """What the learner works with, where nothing plays or serves; the tasks are of all splits."""
+    learner = LearnerSettings(practice=PRACTICE)
+    async with (
+        StoreClient(served_store.url) as store,
+        PolicyClient("http://127.0.0.1:9") as policy,
+        ControlClient("http://127.0.0.1:9") as control,
+    ):
+        yield Loop(
+            settings=Settings(home=registry.home, learner=learner, holdout=HOLDOUT).settled(),
+            base=tiny_base,
+            registry=registry,
+            adapters=AdapterStore(registry.home / "adapters"),
+            store=store,
+            policy=policy,
+            control=control,
+            pool=SandboxPool("textworld_express"),
+            tasks=tuple(task(name) for names in TASKS.values() for name in names),
+            held_out=(),
+            out_of_domain=(),
+        )
+
+
+def test_no_task_that_anything_is_judged_by_is_practised(loop: Loop) -> None:
+    names = [one.task_id for one in Practice(loop).tasks]
+    assert sorted(names) == sorted(TRAIN)
+    kept = ("golden", "out_of_domain", "unsolvable", "held_out", "confirmation")
+    for number, name in enumerate(kept):
+        variant = Task(environment="textworld_express", task_id=f"{TRAIN[number]}~variant")
+        others: dict[str, Any] = {name: (variant,)}
+        narrowed = Practice(replace(loop, **others))
+        assert {one.task_id for one in narrowed.tasks} == set(TRAIN) - {TRAIN[number]}
+
+
+def test_practice_is_off_unless_it_is_asked_for_and_rests_between_rounds(loop: Loop) -> None:
+    assert Practice(loop).is_wanted()
+    assert not Practice(replace(loop, settings=with_practice(loop, enabled=False))).is_wanted()
+    assert not LearnerSettings().practice.enabled
+    assert not Practice(replace(loop, tasks=())).is_wanted()
+
+
+def with_practice(loop: Loop, **changes: Any) -> Settings:
+    practice = loop.settings.learner.practice.model_copy(update=changes)
+    learner = loop.settings.learner.model_copy(update={"practice": practice})
+    return loop.settings.model_copy(update={"learner": learner})
+
+
+async def test_enough_practice_makes_a_cycle_due_once(loop: Loop, served_store: ServedStore) -> None:
+    learner, log = Learner(loop), Log(served_store.store)
+    log.publish(*practised("a", TRAIN[0]), *practised("b", TRAIN[0]))
+    assert not await learner.is_due(), "a group without a failure teaches nothing"
+    log.publish(*practised("c", TRAIN[0], success=False))
+    assert await learner.is_due()
+    assert not await Learner(replace(loop, settings=with_practice(loop, enabled=False))).is_due()
+    snapshot = await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
+    entered(loop.settings.home, snapshot)
+    assert not await learner.is_due()
+
+
+async def test_a_round_ends_at_once_when_a_cycle_is_due(
+    loop: Loop, served_store: ServedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def forever(self: Practice) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr("daemon.learning.role._POLL_S", 0.0)
+    monkeypatch.setattr(Practice, "play_round", forever)
+    log, learner = Log(served_store.store), Learner(loop)
+    practising = asyncio.create_task(learner.practise())
+    log.publish(*practised("a", TRAIN[0]), *practised("b", TRAIN[0]), *practised("c", TRAIN[0], success=False))
+    await practising
+    assert ended.is_set()
+    assert await learner.is_due()
+
+
+async def test_practice_that_fails_is_told_and_tried_again_later(loop: Loop) -> None:
+    learner, practice = Learner(loop), Practice(loop)
+    with structlog.testing.capture_logs() as said:
+        await learner.practise()
+    assert [each["event"] for each in said if each["log_level"] == "error"] == ["practice failed"]
+    with pytest.raises(Exception, match="did not answer"):
+        await practice.play_round()
+    assert not practice.is_wanted(), "it rests first"
+
+
+@pytest.mark.slow
+async def test_a_round_goes_through_the_log_into_the_store_and_the_next_snapshot(
+    tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
+) -> None:
+    settings = Settings(
+        home=tmp_path,
+        store=StoreSettings(port=free_port()),
+        engine=EngineSettings(port=free_port(), threads=1),
+        serving=ServingSettings(port=free_port(), reconcile_s=0.2),
+        gate=GateSettings(min_tasks=4),
+        domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
+        learner=LearnerSettings(practice=PRACTICE),
+        # Practice is signed though no agent has its key.
+        admission=AdmissionSettings(principals={"tenant": SecretStr("a key")}),
+    ).settled()
+    async with (
+        Supervisor(settings, tiny_base, (Role.RECORD, Role.SERVE)) as supervisor,
+        open_loop(supervisor.settings, tiny_base) as loop,
+    ):
+
+        async def serves() -> bool:
+            return (await loop.control.status()).served is not None
+
+        await eventually(serves)
+        practice = Practice(loop)
+        played = await practice.play_round()
+        practice.close()
+        assert played is not None
+        assert (played.episodes, played.failures) == (4, [])
+
+        async def is_stored() -> bool:
+            return (await loop.store.status()).practice.episodes == 4
+
+        await eventually(is_stored)
+        status = await loop.store.status()
+        counts = PracticeCounts(episodes=4, steps=played.steps, tasks={"hopeless": 2})
+        assert status.practice == counts
+        assert (status.quarantined, status.episodes, status.trusted) == (0, {}, {})
+        snapshot = await build_snapshot(loop.store, loop.settings.holdout, tmp_path / "snapshots")
+    trajectories = read_trajectories(snapshot.folder)
+    assert {(one.origin, one.success, one.adapter) for one in trajectories} == {("practice", False, "base")}
+    assert {loop.settings.holdout.split(one.task_id) for one in trajectories} == {Split.TRAIN}
+    assert snapshot.manifest.episodes == {"practice_failed": 4}
