@@ -28,7 +28,7 @@ from daemon.commands.gate import gate
 from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
-from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
+from daemon.commands.options import ConfigOption, JsonOption, assembly_status, operator_name, run_async
 from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, history_table, print_json, printable, status_table
@@ -41,9 +41,7 @@ from daemon.roles import RUN, Role
 from daemon.serving.control_client import ControlClient
 from daemon.supervisor import Supervisor
 from learners.base_model import resolve_base
-from streams.assembly.client import AssemblyClient
-from streams.assembly.status import AssemblyStatus
-from streams.errors import IntakeError, RatchetError
+from streams.errors import RatchetError
 from streams.runtime.processes import die_with_parent, stop_on_signals
 
 Result = TypeVar("Result")
@@ -112,7 +110,7 @@ def run(
 def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what serves, which candidates wait for a person, what is stored, and how the last cycles ended."""
     report = run_async(_ask(config, lambda control: control.status()))
-    report = report.model_copy(update={"assembly": run_async(_assembly_status(config))})
+    report = report.model_copy(update={"assembly": run_async(assembly_status(Settings.load(config)))})
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -206,14 +204,6 @@ async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
 async def _ask(config: Path | None, question: Callable[[ControlClient], Awaitable[Result]]) -> Result:
     async with ControlClient(Settings.load(config).control_url) as control:
         return await question(control)
-
-
-async def _assembly_status(config: Path | None) -> AssemblyStatus | None:
-    async with AssemblyClient(Settings.load(config).assembly_url) as assembler:
-        try:
-            return await assembler.status()
-        except IntakeError:
-            return None  # the role need not run here
 
 
 def _log_from(level: int) -> None:

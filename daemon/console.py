@@ -10,12 +10,14 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
 from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
 from evaluation.gates.verdict import GateResult
 from evaluation.task_account import AccountSummary
+from streams.assembly.status import AssemblyStatus
 
 _LINE_EVERY_S = 15.0
 
@@ -94,13 +96,18 @@ def print_json(document: str) -> None:
 
 def status_table(report: StatusReport) -> Table:
     """The table of `ratchet status`."""
-    table = Table(title="Ratchet", show_header=False)
+    table = Table(Column(), Column(overflow="fold"), title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
     table.add_row("served now", report.served or "nothing yet")
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
     if report.anchor != BASE:
         table.add_row("anchor", report.anchor)
+    if report.learner is not None:
+        table.add_row("learner", plain(learner_told(report.learner)))
+        last = report.learner.last_cycle
+        if last is not None:
+            table.add_row("last cycle", plain(f"{last.verdict.value}, {_ago(last.at)}: {last.reason}"))
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
     for adapter in report.held:
@@ -157,9 +164,7 @@ def status_table(report: StatusReport) -> Table:
             "assembled", f"{report.assembly.steps} steps, {report.assembly.without_content} calls without content"
         )
         if report.assembly.open:
-            table.add_row(
-                "open conversations", f"{report.assembly.open}, the oldest silent for {report.assembly.open_s} s"
-            )
+            table.add_row("open conversations", open_told(report.assembly))
         for reason, count in report.assembly.absences.items():
             table.add_row("", f"{count}: {reason}")
         for name, count in report.assembly.unrecognised.items():
@@ -169,6 +174,63 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def open_told(assembly: AssemblyStatus) -> str:
+    """The conversations that are not episodes yet, and when they will be, if nothing more comes."""
+    first, last = _seconds(assembly.next_settles_s), _seconds(assembly.all_settle_s)
+    settles = f"it settles in {last}" if assembly.open == 1 else f"the first settles in {first}, all in {last}"
+    return f"{assembly.open}, the oldest silent for {_seconds(assembly.open_s)}; without more calls {settles}"
+
+
+def learner_told(report: LearnerReport) -> str:
+    """The learner's state in a sentence."""
+    status = report.status
+    if status is None:
+        return "not running: none has run with this home"
+    if not report.running:
+        error = f": {status.error}" if status.error else ""
+        at = "" if status.phase is LearnerPhase.STOPPED else f", when it was {status.phase.value.replace('_', ' ')}"
+        return f"not running since {_ago(status.beat_at)}{at}{error}"
+    episodes = f"{status.new} of {status.needed} new trusted episodes"
+    left = "" if status.left_s is None else f", about {_duration(timedelta(seconds=status.left_s))} left"
+    memory = f", {status.memory_bytes / 1e9:.1f} GB" if status.memory_bytes else ""
+    loss = "" if status.loss is None else f", loss {status.loss:.3f}"
+    played = f": {status.done} of at most {status.total} episodes" if status.total else ""
+    match status.phase:
+        case LearnerPhase.OFF:
+            return "learns nothing: no domain is set (`ratchet doctor`)"
+        case LearnerPhase.WAITING:
+            return f"waits: {episodes}"
+        case LearnerPhase.APPROVAL:
+            return f"awaits a person's approval; {episodes}"
+        case LearnerPhase.CANARY:
+            return "waits for the end of the canary"
+        case LearnerPhase.BRANCHES:
+            waited = _duration(datetime.now(UTC) - status.since)
+            return f"waits for {status.missing} branches, for {waited}{_until(status)}; {episodes}"
+        case LearnerPhase.TRAINING if status.total:
+            return f"trains: {status.objective}, update {status.done} of {status.total}{loss}{left}{memory}"
+        case LearnerPhase.TRAINING:
+            return "begins a training"
+        case LearnerPhase.GATE:
+            return f"at the gate {status.gate}{played}" if status.gate else "begins a trial"
+        case LearnerPhase.OUT_OF_DOMAIN:
+            return f"plays the tasks of the other fold{played}"
+        case LearnerPhase.PAUSED:
+            times = f" {status.failures} in a row" if status.failures > 1 else ""
+            return f"paused after a failure{times}{_until(status)}: {status.error}"
+        case _:
+            return status.phase.value
+
+
+def _until(status: LearnerStatus) -> str:
+    return "" if status.until is None else f", until {status.until.astimezone(UTC):%H:%M:%S} UTC"
+
+
+def _ago(at: datetime) -> str:
+    """When, and how long ago."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({_duration(datetime.now(UTC) - at)} ago)"
 
 
 def account_told(account: AccountSummary) -> str:
@@ -205,6 +267,11 @@ def _verdicts(gates: Sequence[GateResult]) -> str:
 def _held(adapter: HeldAdapter) -> str:
     waited = datetime.now(UTC) - adapter.since
     return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {plain(adapter.reason)}"
+
+
+def _seconds(seconds: int) -> str:
+    """Short times in seconds, others as `_duration` has them."""
+    return f"{seconds} s" if seconds < 120 else _duration(timedelta(seconds=seconds))
 
 
 def _duration(waited: timedelta) -> str:

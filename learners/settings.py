@@ -83,13 +83,18 @@ class TrainingJob(FrozenModel):
 
 
 class Progress(FrozenModel):
-    """One line of a training process's output, after each update. `loss` is in nats per counted token."""
+    """One line of a training process's output, after each update.
+
+    `loss` is in nats per counted token, `memory_bytes` the most memory that the process has had, 0 where that is not
+    known.
+    """
 
     objective: str
     update: int
     updates: int
     loss: float
     tokens: int
+    memory_bytes: int = 0
 
 
 class TrainingReport(FrozenModel):

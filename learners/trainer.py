@@ -29,7 +29,7 @@ from learners.probes import write_probes
 from learners.settings import TRAINING_REPORT, LoraSettings, Progress, TrainingJob, TrainingReport
 from learners.snapshots import read_trajectories
 from streams.errors import ChatTemplateError, ConfigurationError, RatchetError, TrainingError
-from streams.runtime.processes import die_with_parent
+from streams.runtime.processes import die_with_parent, peak_memory
 
 _WARM_UP_UPDATES = 5
 
@@ -199,7 +199,14 @@ def train(job: TrainingJob) -> None:
             optimizer.zero_grad()
             done += 1
             tokens = sum(tree.length for tree in trees)
-            progress = Progress(objective=objective.name, update=done, updates=updates, loss=loss, tokens=tokens)
+            progress = Progress(
+                objective=objective.name,
+                update=done,
+                updates=updates,
+                loss=loss,
+                tokens=tokens,
+                memory_bytes=peak_memory(),
+            )
             print(progress.model_dump_json(), flush=True)
             if done == until:
                 break

@@ -3,14 +3,20 @@
 import asyncio
 import json
 import os
+import re
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from learners.settings import Progress, TrainingJob
 from streams.errors import TrainingError
+from streams.runtime.json_lines import locked
 
 _STDERR_LINES = 20
+_LOCK = "lock"
+_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 async def run_training(job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -20,6 +26,30 @@ async def run_training(job: TrainingJob, on_progress: Callable[[Progress], None]
     the process.
     """
     job.output.mkdir(parents=True, exist_ok=True)
+    # The kernel lets go of it when this process ends, however it ends.
+    with locked(job.output / _LOCK, wait=False):
+        await _train(job, on_progress)
+
+
+def remove_leftovers(folder: Path) -> tuple[str, ...]:
+    """Remove what trainings of processes that are gone left below `folder`; returns the names of those folders.
+
+    A training that failed leaves its folder, too, until the next one begins.
+    """
+    removed = []
+    for path in sorted(folder.glob("*")):
+        if not path.is_dir() or not _NAME.fullmatch(path.name):
+            continue
+        try:
+            with locked(path / _LOCK, wait=False):
+                shutil.rmtree(path)
+        except OSError:
+            continue  # another process trains into it, or may alone remove it
+        removed.append(path.name)
+    return tuple(removed)
+
+
+async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | None) -> None:
     document = job.output / "job.json"
     document.write_text(job.model_dump_json(indent=2))
     # Idle threads that spin would take the cores from whatever serves beside the training.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.diagnosis import Diagnosis, Health
+from daemon.commands.memory import check_memory
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
@@ -195,6 +196,7 @@ CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
     check_home,
     check_gate,
     check_holdout,
+    check_memory,
 )
 
 

@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.options import ConfigOption, JsonOption, assembly_status, run_async
 from daemon.config import Settings
-from daemon.console import plain, print_json
+from daemon.console import open_told, plain, print_json
 from learners.adapters import AdapterStore
 from learners.snapshots import read_episodes
 from streams.errors import TrainingError
@@ -53,12 +53,16 @@ def list_episodes(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List episodes with their state and why."""
-    found = run_async(_list(Settings.load(config).store_url, state, limit))
+    """List episodes with their state and why. Conversations that are still open are counted at the end."""
+    settings = Settings.load(config)
+    found = run_async(_list(settings.store_url, state, limit))
     if as_json:
         print_json("[" + ",".join(one.model_dump_json() for one in found) + "]")
     else:
         Console().print(_list_table(found))
+    assembly = run_async(assembly_status(settings))
+    if assembly is not None and assembly.open:
+        typer.echo(f"conversations that are still open, and not listed: {open_told(assembly)}", err=as_json)
 
 
 @episodes.command("show")

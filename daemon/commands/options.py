@@ -12,6 +12,9 @@ import uvloop
 
 from daemon.config import Settings
 from daemon.serving.control_client import ControlClient
+from streams.assembly.client import AssemblyClient
+from streams.assembly.status import AssemblyStatus
+from streams.errors import IntakeError
 from streams.kafka.settings import KafkaSettings
 
 Result = TypeVar("Result")
@@ -49,3 +52,12 @@ async def find_kafka(settings: Settings) -> KafkaSettings:
         return settings.kafka
     async with ControlClient(settings.control_url) as control:
         return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})
+
+
+async def assembly_status(settings: Settings) -> AssemblyStatus | None:
+    """What the assembler says of itself; None where it does not answer, since the role need not run here."""
+    async with AssemblyClient(settings.assembly_url) as assembler:
+        try:
+            return await assembler.status()
+        except IntakeError:
+            return None

@@ -11,6 +11,9 @@ from typing import TypeVar
 
 from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.config import Settings
+from daemon.console import learner_told
+from daemon.learning.domain import is_judged
+from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
@@ -55,6 +58,8 @@ def running_checks(settings: Settings) -> Iterator[Diagnosis]:
     yield _engine(found, settings)
     yield _record(found)
     yield _capture(found, settings)
+    if is_judged(settings.domain):
+        yield _learner(settings)
     if found.gateway is not None and found.gateway.held:
         yield held_candidates(found.gateway)
     if found.store is not None:
@@ -112,6 +117,18 @@ def _gateway(found: Running, settings: Settings) -> Diagnosis:
         message = f"the gateway at {at} answers, and nothing serves yet"
         return Diagnosis(name=name, status=Health.ERROR, message=message, remedy="see the check of the engine")
     message = f"agents ask {at} for {found.gateway.alias!r}; {found.gateway.served} answers"
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
+def _learner(settings: Settings) -> Diagnosis:
+    name, report = "learner", learner_report(settings.home, ())
+    message = learner_told(report)
+    if not report.running:
+        remedy = "start the role learn; logs/learn.log says why it ended"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
+    if report.status is not None and report.status.phase is LearnerPhase.PAUSED:
+        remedy = "see logs/learn.log; it tries again by itself, or when it is started again"
+        return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
     return Diagnosis(name=name, status=Health.OK, message=message)
 
 

@@ -34,7 +34,7 @@ from daemon.demo.sabotage import damaged_copy
 from daemon.demo.scenario import REPOSITORY, Command, Scenario
 from daemon.demo.text_game import TEXT_GAME
 from daemon.learning.cycle import run_cycle
-from daemon.learning.loop import Loop, Phase, open_loop
+from daemon.learning.loop import Loop, Note, Phase, open_loop
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
@@ -286,8 +286,8 @@ class _Watch:
     narrator: Narrator
     name: str
 
-    def __call__(self, phase: Phase, done: int, total: int, note: str) -> None:
-        self.narrator.advance(f"{self.name}: {phase.value}", done, total, note)
+    def __call__(self, phase: Phase, done: int, total: int, note: Note) -> None:
+        self.narrator.advance(f"{self.name}: {phase.value}", done, total, str(note))
 
 
 async def _output_of(command: Command) -> bytes:

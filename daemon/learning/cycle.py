@@ -4,6 +4,7 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
+import math
 import shutil
 import time
 
@@ -13,15 +14,15 @@ from daemon.learning.domain import (
     check_recorded,
 )
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
-from daemon.learning.loop import ACTOR, Loop, Phase, Watcher
+from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport
 from learners.adapters import manifest_of
 from learners.canaries import draw_canaries
-from learners.settings import LearnerSettings, TrainingJob
+from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot
-from learners.training import run_training
+from learners.training import remove_leftovers, run_training
 from streams.ids import uuid7
 
 log = structlog.get_logger()
@@ -61,6 +62,8 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
     if ancestor != champion:
         log.warning("not trained on from the champion: it is to be retrained", champion=champion, parent=ancestor)
     parent = None if ancestor == BASE else ancestor
+    for left in remove_leftovers(loop.settings.home / "training"):
+        log.info("what a training that did not end left behind is removed", folder=left)
     job = TrainingJob(
         base=loop.base,
         snapshot=snapshot.folder,
@@ -69,15 +72,19 @@ async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snaps
         settings=_with_stages(settings, snapshot),
         seed=loop.settings.seed,
     )
-    await run_training(
-        job,
-        lambda progress: watch(
-            Phase.TRAINING, progress.update, progress.updates, f"{progress.objective}, loss {progress.loss:.3f}"
-        ),
-    )
+    await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
     candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
     shutil.rmtree(job.output)
     return candidate
+
+
+def _note(progress: Progress) -> Note:
+    return Note(
+        f"{progress.objective}, loss {progress.loss:.3f}",
+        objective=progress.objective,
+        loss=progress.loss if math.isfinite(progress.loss) else None,
+        memory_bytes=progress.memory_bytes,
+    )
 
 
 def _with_stages(settings: LearnerSettings, snapshot: Snapshot) -> LearnerSettings:

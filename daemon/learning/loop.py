@@ -39,10 +39,27 @@ class Phase(StrEnum):
     OUT_OF_DOMAIN = "out of domain"
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A word on how a phase advances, and the figures that belong to it: of a training, or the gate that plays.
+
+    `loss` is in nats per counted token, `memory_bytes` the most that the training process has had.
+    """
+
+    text: str
+    gate: str = ""
+    objective: str = ""
+    loss: float | None = None
+    memory_bytes: int = 0
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Watcher(Protocol):
     """Is told how a phase advances: `done` of `total` updates or episodes, and a word on it."""
 
-    def __call__(self, phase: Phase, done: int, total: int, note: str) -> None: ...
+    def __call__(self, phase: Phase, done: int, total: int, note: Note) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,25 @@
 import asyncio
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
 
 from daemon.config import Settings
+from daemon.learning.attempts import Attempts
 from daemon.learning.cycle import run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.forgetting import mark_exposed
-from daemon.learning.loop import ACTOR, Loop, Phase, open_loop
+from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
+from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
 from daemon.learning.resuming import resume, unfinished
+from daemon.learning.telling import Telling
+from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
+from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
 from learners.base_model import resolve_base
-from learners.snapshots import SnapshotManifest
+from learners.training import remove_leftovers
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
 from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
@@ -34,8 +40,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     Without a domain there is nothing to judge a candidate by, and none is trained, unless recorded states will do.
     """
+    earlier = read_learner_status(settings.home)
+    telling = Telling(settings.home)
+    beating = asyncio.create_task(telling.keep_beating())
+    reason, failures = "", 0
+    try:
+        await _learn(settings, stop, telling, earlier)
+    except Exception as error:
+        # The next learner pauses before it tries again; after an orderly stop it does not.
+        reason = str(error) or repr(error)
+        failures = telling.status.failures + (telling.status.phase is LearnerPhase.TRAINING)
+        raise
+    finally:
+        beating.cancel()
+        telling.tell(LearnerPhase.STOPPED, error=reason, failures=failures)
+
+
+async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earlier: LearnerStatus | None) -> None:
     if not is_judged(settings.domain):
         log.warning(UNSET, remedy=SET)
+        telling.tell(LearnerPhase.OFF)
         await stop.wait()
         return
     if not settings.domain.environment:
@@ -44,7 +68,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     await asyncio.to_thread(_check_template, base, embedded=not settings.engine.url)
     async with open_loop(settings, base) as loop:
-        learning = asyncio.create_task(Learner(loop).run())
+        learning = asyncio.create_task(Learner(loop, telling, earlier).run())
         await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
         if learning.done():
             await learning
@@ -67,11 +91,16 @@ def _check_template(base: Path, *, embedded: bool) -> None:
 
 
 class Learner:
-    """Decides when a cycle is due, and runs it."""
+    """Decides when a cycle is due, and runs it. `earlier` is what the learner before this one told last."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, telling: Telling | None = None, earlier: LearnerStatus | None = None) -> None:
         self._loop = loop
+        self._telling = telling or Telling(loop.settings.home)
+        self._learned = LearnedFrom(loop.adapters)
+        self._attempts = Attempts(_POLL_S)
+        self._earlier = earlier
         self._due_since: float | None = None
+        self._due_until: datetime | None = None
         self._told = 0.0
         self._resumptions: Counter[str] = Counter()
         self._resume_at = 0.0
@@ -81,50 +110,137 @@ class Learner:
     async def run(self) -> None:
         """Learn until cancelled."""
         await self._unload_leftovers()
+        self._tidy_up()
         while True:
             try:
                 await self.mark_exposed()
                 if not await self.resume() and await self.is_due():
-                    self._due_since = None
-                    await run_cycle(self._loop, self._loop.settings.learner, self._tell)
+                    await self.run_cycle()
             except RatchetError as error:
-                # What serves is untouched; the same data is tried again when more of it has come.
+                # What serves is untouched.
                 log.error("the cycle failed", error=str(error))
+                self._tell_failure(error)
             await asyncio.sleep(_POLL_S)
 
     async def is_due(self) -> bool:
-        """Return whether enough trusted episodes came since the newest snapshot, branched or waited for long enough.
+        """Return whether enough trusted episodes came since an adapter was trained, branched or waited for long enough.
 
-        None is while a canary runs: what the next candidate has to beat is not known yet. A champion that saw data of a
-        principal that revoked consent, or an episode that lost trust, is to be replaced by as much as is left, once for
-        each retraction and each such episode.
+        A snapshot whose training was stopped does not count: nothing was learned from it. None is due while a canary
+        runs: what the next candidate has to beat is not known yet. None is due while the pause after a failure lasts. A
+        champion that saw data of a principal that revoked consent, or an episode that lost trust, is to be replaced by
+        as much as is left, once for each retraction and each such episode.
         """
         settings = self._loop.settings
         if settings.serving.canary.share and running_canary(self._loop.registry) is not None:
+            self._telling.tell(LearnerPhase.CANARY)
             return False
-        since, obeyed = _newest_snapshot(settings.home / "snapshots")
-        count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": since})
+        pause_s = self._attempts.pause_s()
+        if pause_s:
+            until = datetime.now(UTC) + timedelta(seconds=pause_s)
+            self._telling.tell(
+                LearnerPhase.PAUSED, until=until, error=self._attempts.error, failures=self._attempts.failures
+            )
+            return False
+        learned = await self._learned_extent()
+        count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": learned.as_of})
         new, needed = int(count["new"][0].as_py()), settings.learner.min_new_episodes
         if new < needed and not (
-            count["learnable"][0].as_py() and await self._champion_is_to_be_replaced(since, obeyed)
+            count["learnable"][0].as_py()
+            and await self._champion_is_to_be_replaced(learned.as_of, learned.retracted_as_of)
         ):
+            self._due_since = None
             self._tell_waiting(new, needed)
             return False
-        self._due_since = self._due_since or time.monotonic()
+        return await self._is_branched(new, needed)
+
+    async def run_cycle(self) -> None:
+        """Run a cycle. Raises `RatchetError` when a step fails; the next is then paused for."""
+        self._due_since = None
+        snapshots = self._loop.settings.home / "snapshots"
+        left = broken_off(snapshots, await self._learned_extent())
+        if left is not None:
+            log.info(
+                "a cycle that was broken off is begun again",
+                snapshot=left.snapshot_id,
+                failures=self._attempts.failures,
+            )
+        self._telling.tell(LearnerPhase.TRAINING, failures=self._attempts.failures)
+        try:
+            await run_cycle(self._loop, self._loop.settings.learner, self._tell)
+        except RatchetError as error:
+            # A candidate that is there is resumed instead.
+            if unfinished(self._loop.registry.audit.read()) is None:
+                tried = broken_off(snapshots, self._learned.extent())
+                self._attempts.failed(str(error), None if tried is None else Extent().with_snapshot(tried))
+            raise
+        self._attempts.succeeded()
+
+    async def _is_branched(self, new: int, needed: int) -> bool:
+        """Return whether every state was branched, or the patience with the missing ones is over."""
+        patience_s = self._loop.settings.learner.branch_patience_s
         asked, answered = await self._loop.branching_state()
-        return answered >= asked or time.monotonic() - self._due_since > settings.learner.branch_patience_s
+        missing = max(0, asked - answered)
+        if self._due_since is None:
+            self._due_since = time.monotonic()
+            self._due_until = datetime.now(UTC) + timedelta(seconds=patience_s)
+            if missing:
+                log.info(
+                    "a cycle is due and waits for branches",
+                    missing=missing,
+                    at_most_s=patience_s,
+                    remedy="the setting learner.branch_patience_s; logs/branch.log says what the branch role does",
+                )
+        waited_s = time.monotonic() - self._due_since
+        if not missing or waited_s > patience_s:
+            log.info("a cycle begins", new=new, needed=needed, missing_branches=missing, waited_s=round(waited_s))
+            return True
+        self._telling.tell(LearnerPhase.BRANCHES, new=new, needed=needed, missing=missing, until=self._due_until)
+        return False
+
+    async def _learned_extent(self) -> Extent:
+        """What was learned from, or given up."""
+        learned, given_up = await asyncio.to_thread(self._learned.extent), self._attempts.given_up
+        return Extent(max(learned.as_of, given_up.as_of), max(learned.retracted_as_of, given_up.retracted_as_of))
+
+    def _tidy_up(self) -> None:
+        """See to what a learner left behind that died, or was stopped, while it trained."""
+        home = self._loop.settings.home
+        for left in remove_leftovers(home / "training"):
+            log.info("what a training that did not end left behind is removed", folder=left)
+        if unfinished(self._loop.registry.audit.read()) is None:
+            enter_unrecorded(self._loop.registry, self._loop.adapters, home / "snapshots", ACTOR)
+        earlier = self._earlier
+        if earlier is None:
+            return
+        # It may have died of what it trained, so it does not try that at once and for ever.
+        died = earlier.phase is LearnerPhase.TRAINING
+        failures = earlier.failures + died
+        if failures:
+            tried = broken_off(home / "snapshots", self._learned.extent())
+            self._attempts.failed(
+                "the learner died while it trained" if died else earlier.error,
+                None if tried is None else Extent().with_snapshot(tried),
+                failures - 1,
+            )
 
     def _tell_waiting(self, new: int, needed: int) -> None:
-        """Say why no cycle is due, whenever that has changed."""
+        """Say why no cycle is due; in the log whenever that has changed."""
+        phase = LearnerPhase.APPROVAL if held(self._loop.registry.audit.read()) else LearnerPhase.WAITING
+        self._telling.tell(phase, new=new, needed=needed)
         if new != self._waiting:
             self._waiting = new
             log.info(
                 "the next cycle waits for trusted episodes on train tasks",
                 new=new,
                 needed=needed,
-                since="the newest snapshot, also if its training was broken off",
+                since="the snapshot of the newest adapter",
                 remedy="`ratchet episodes list` says why episodes are not learned from",
             )
+
+    def _tell_failure(self, error: RatchetError) -> None:
+        pause_s = self._attempts.pause_s() or max(_POLL_S, self._resume_at - time.monotonic())
+        until = datetime.now(UTC) + timedelta(seconds=pause_s)
+        self._telling.tell(LearnerPhase.PAUSED, until=until, error=str(error), failures=self._attempts.failures)
 
     async def resume(self) -> bool:
         """Finish a trial that this or an earlier learner had to break off; whether one is, or was, to be finished.
@@ -136,6 +252,7 @@ class Learner:
             return False
         if time.monotonic() < self._resume_at:
             return True
+        self._telling.tell(LearnerPhase.GATE)
         self._resumptions[left.subject] += 1
         self._resume_at = time.monotonic() + _POLL_S * 2 ** self._resumptions[left.subject]
         log.info("a trial is resumed", adapter=left.subject, state=left.state, time=self._resumptions[left.subject])
@@ -176,16 +293,8 @@ class Learner:
             if model.name in given:
                 await self._loop.policy.unload_adapter(model.name)
 
-    def _tell(self, phase: Phase, done: int, total: int, note: str) -> None:
+    def _tell(self, phase: Phase, done: int, total: int, note: Note) -> None:
+        self._telling.advanced(phase, done, total, note, self._attempts.failures)
         if done == total or time.monotonic() - self._told > _PROGRESS_EVERY_S:
             self._told = time.monotonic()
-            log.info("cycle", phase=phase.value, done=done, total=total, note=note)
-
-
-def _newest_snapshot(folder: Path) -> tuple[int, int]:
-    """The latest sequence that a snapshot took in, and that of the latest retraction that one obeyed."""
-    manifests = [SnapshotManifest.model_validate_json(path.read_bytes()) for path in folder.glob("*/manifest.json")]
-    return (
-        max((manifest.as_of for manifest in manifests), default=-1),
-        max((manifest.retracted_as_of for manifest in manifests), default=0),
-    )
+            log.info("cycle", phase=phase.value, done=done, total=total, note=note.text)

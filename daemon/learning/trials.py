@@ -7,7 +7,7 @@ import structlog
 
 from daemon.learning.anchor import served_anchor
 from daemon.learning.gates import gate_names
-from daemon.learning.loop import ACTOR, Loop, Phase, Watcher
+from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
 from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name, trial_number
 from daemon.registry.approval import state_after
@@ -161,7 +161,7 @@ async def _evidence(loop: Loop, arena: Arena, sides: _Sides, reserved: Reservati
         tasks=replace(tasks, unsolvable=loop.unsolvable),
         alpha=reserved.alpha,
         holdout=settings.holdout,
-        progress=lambda gate, done, total: watch(Phase.GATE, done, total, f"{gate}, episodes"),
+        progress=lambda gate, done, total: watch(Phase.GATE, done, total, Note(f"{gate}, episodes", gate)),
         canaries=planted_canaries(loop, adapter),
         recorded=recorded,
         canary_share=settings.serving.canary.share,
@@ -186,7 +186,7 @@ async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comp
     for side, competitor in enumerate((evidence.champion, evidence.candidate)):
 
         def report(done: int, total: int, before: int = side * len(tasks)) -> None:
-            watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, "episodes")
+            watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, Note("episodes"))
 
         played.append(await arena.play(tasks, competitor.served, report))
     return Comparison.of(evidence.champion.served, evidence.candidate.served, paired(tasks, *played))

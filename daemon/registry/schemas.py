@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
+from daemon.registry.learner_status import LearnerReport
 from evaluation.canary import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
@@ -201,7 +202,7 @@ class StatusReport(FrozenModel):
     asked; `capture` what became of the calls at the gateway. `holdout` is the account of held-out tasks, None where its
     file is damaged, and for one of an older version. `held` are the candidates that wait for a person, the one that has
     waited longest first.
-    `canary` is the one that runs, or else the last one.
+    `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version.
     """
 
     alias: str
@@ -220,3 +221,4 @@ class StatusReport(FrozenModel):
     holdout: AccountSummary | None = None
     held: tuple[HeldAdapter, ...] = ()
     canary: CanaryReport | None = None
+    learner: LearnerReport | None = None

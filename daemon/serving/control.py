@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from daemon.registry.audit import AuditEntry
 from daemon.registry.canaries import last_canary
+from daemon.registry.learner_status import learner_report
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import (
     CaptureStatus,
@@ -55,7 +56,8 @@ def control_router(
     @router.get("/status")
     async def status() -> StatusReport:
         refs = registry.refs()
-        cycles = [entry.cycle for entry in registry.audit.read() if entry.cycle]
+        entries = registry.audit.read()
+        cycles = [entry.cycle for entry in entries if entry.cycle]
         return StatusReport(
             alias=alias.name,
             champion=refs.champion,
@@ -72,6 +74,7 @@ def control_router(
             holdout=readable_summary(registry),
             held=promoter.held(),
             canary=(canary.report() if canary is not None else None) or last_canary(registry),
+            learner=learner_report(registry.home, entries),
         )
 
     @router.get("/history")

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon.registry.audit import Action
+from daemon.registry.learner_status import learner_report
 from daemon.registry.registry import Registry
 from daemon.registry.task_uses import readable_summary
 from daemon.serving.alias import Alias
@@ -20,6 +21,7 @@ from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.capture import Capture, Result
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import gate_metrics
+from daemon.serving.learner_metrics import learner_metrics
 from daemon.serving.store_watch import StoreWatch
 from evaluation.task_account import AccountSummary
 
@@ -79,6 +81,7 @@ class _LoopFigures(Collector):
             value=actions[Action.PROMOTION_FAILED],
         )
         yield from gate_metrics(entries)
+        yield from learner_metrics(learner_report(self.registry.home, entries))
         account = readable_summary(self.registry)
         if account is not None:
             yield from _holdout_figures(account)

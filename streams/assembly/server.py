@@ -20,8 +20,11 @@ def build_status_app(tally: Tally[AssemblyStatus], state: AssemblyState) -> Fast
     # Not coroutines: the state may be busy, and the server must not wait for it.
     @app.get("/status")
     def status() -> AssemblyStatus:
-        count, silent_s, waiting = state.unfinished(time.time())
-        return tally.status.model_copy(update={"open": count, "open_s": silent_s, "waiting_feedback": waiting})
+        now = time.time()
+        count, silent_s, waiting = state.unfinished(now)
+        first_s, last_s = state.settling(now)
+        counted = {"open": count, "open_s": silent_s, "waiting_feedback": waiting}
+        return tally.status.model_copy(update=counted | {"next_settles_s": first_s, "all_settle_s": last_s})
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -46,6 +49,8 @@ class _Figures(Collector):
         for name, meaning, gauge in (
             ("ratchet_assembly_open", "Traces and conversations that are not complete yet.", status.open),
             ("ratchet_assembly_open_seconds", "Silence of the oldest of them.", status.open_s),
+            ("ratchet_assembly_next_settles_seconds", "Until the first of them is complete.", status.next_settles_s),
+            ("ratchet_assembly_all_settle_seconds", "Until all of them are complete.", status.all_settle_s),
             ("ratchet_assembly_waiting_feedback", "Feedback whose call has not come yet.", status.waiting_feedback),
         ):
             yield GaugeMetricFamily(name, meaning, value=gauge)

@@ -50,14 +50,19 @@ CREATE TABLE IF NOT EXISTS outbox (
 """
 # The file's name when the otlp role assembled spans.
 _OLDER = "otlp.sqlite"
-_DUE = """
-SELECT unit, name FROM traces WHERE open GROUP BY unit
-HAVING max(last) <= :now - CASE max(kind)
+# The silence after which a unit is complete.
+_LIMIT = """CASE max(kind)
         WHEN 4 THEN :settle WHEN 3 THEN :episode WHEN 2 THEN :call WHEN 1 THEN :conversation
         ELSE CASE WHEN min(rooted) THEN :settle ELSE :idle END
-    END
+    END"""
+_DUE = f"""
+SELECT unit, name FROM traces WHERE open GROUP BY unit
+HAVING max(last) <= :now - {_LIMIT}
     OR sum(bytes) >= :bytes
 ORDER BY max(last) LIMIT 100
+"""
+_SETTLING = f"""
+SELECT min(at), max(at) FROM (SELECT max(last) + {_LIMIT} AS at FROM traces WHERE open GROUP BY unit)
 """
 _UNFINISHED = """
 SELECT count(*), min(last),
@@ -143,18 +148,25 @@ class AssemblyState:
 
     def due(self, now: float) -> list[Unit]:
         """The units that are complete at `now`, the longest silent first; at most a hundred."""
+        limits = {**self._limits(), "now": now, "bytes": self._settings.max_open_bytes}
+        with self._errors_explained("look for complete traces"), self._lock:
+            return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
+
+    def settling(self, now: float) -> tuple[int, int]:
+        """In how many seconds the first open unit is complete if nothing more comes, and the last; zeros for none."""
+        with self._errors_explained("look when what is open is complete"), self._lock:
+            first, last = self._connection.execute(_SETTLING, self._limits()).fetchone()
+        return (0, 0) if first is None else (max(0, round(first - now)), max(0, round(last - now)))
+
+    def _limits(self) -> dict[str, float]:
         settings = self._settings
-        limits = {
-            "now": now,
+        return {
             "conversation": settings.conversation_idle_s,
             "call": settings.call_idle_s,
             "episode": settings.episode_idle_s,
             "settle": settings.settle_s,
             "idle": settings.idle_s,
-            "bytes": settings.max_open_bytes,
         }
-        with self._errors_explained("look for complete traces"), self._lock:
-            return [Unit(*row) for row in self._connection.execute(_DUE, limits)]
 
     def unfinished(self, now: float) -> tuple[int, int, int]:
         """The number of open units, the longest silence of one in seconds, and how much feedback waits for its call."""

@@ -9,11 +9,14 @@ class AssemblyStatus(Record):
     """Spans, log records, captured calls and feedback that were read, and the events that were made of them.
 
     `open` is how many traces and conversations are not complete yet, `open_s` how many seconds the oldest of them has
-    been silent, and `waiting_feedback` how much feedback waits for its call.
+    been silent, and `waiting_feedback` how much feedback waits for its call. If nothing more comes, the first of
+    what is open is complete in `next_settles_s` seconds, and the last in `all_settle_s`.
     """
 
     open: int = 0
     open_s: int = 0
+    next_settles_s: int = 0
+    all_settle_s: int = 0
     waiting_feedback: int = 0
     repeated: int = 0
     unreadable: int = 0

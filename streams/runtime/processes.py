@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,6 +25,16 @@ def die_with_parent(parent: int | None = None) -> None:
     if parent is not None and os.getppid() != parent:
         # It died before the request was made, so no signal will come.
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had resident, in bytes; 0 where the kernel does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    # Not `getrusage`, which counts what the process was before it began this program.
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def free_port() -> int:

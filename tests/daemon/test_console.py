@@ -220,3 +220,15 @@ def test_cycles_are_told_by_their_gates_in_status_and_history(tmp_path: Path) ->
     assert told in captured.get()
     assert "cycle 1" in captured.get()
     assert "[/no] markup" in captured.get()
+
+
+def test_a_status_counts_open_conversations_and_says_when_they_settle() -> None:
+    several = AssemblyStatus(open=2, open_s=95, next_settles_s=25, all_settle_s=500)
+    assert rows(BARE.model_copy(update={"assembly": several}))["open conversations"] == (
+        "2, the oldest silent for 95 s; without more calls the first settles in 25 s, all in 8 min"
+    )
+    one = AssemblyStatus(open=1, open_s=5, next_settles_s=115, all_settle_s=115)
+    assert rows(BARE.model_copy(update={"assembly": one}))["open conversations"] == (
+        "1, the oldest silent for 5 s; without more calls it settles in 115 s"
+    )
+    assert "open conversations" not in rows(BARE.model_copy(update={"assembly": AssemblyStatus()}))

@@ -113,6 +113,7 @@ def test_training_continues_from_a_parent(
 ) -> None:
     child = train_here("child", settings(SHORT), parent=trained.folder)
     first = Progress.model_validate_json(capsys.readouterr().out.splitlines()[0])
+    assert first.memory_bytes > 10_000_000
     parent = load_file(trained.folder / "adapter_model.safetensors")
     assert child.keys() == parent.keys()
     assert not all(torch.equal(child[name], parent[name]) for name in child)

@@ -1,12 +1,16 @@
 """`ratchet doctor` over a real broker: what it finds, and how it exits."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
+from daemon.commands.memory import check_memory
+from daemon.config import DomainSettings, Settings
+from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import RatchetError
 from streams.kafka.settings import KafkaSettings
@@ -48,6 +52,7 @@ def test_a_sound_installation_has_no_warning_and_nothing_is_made(
         "home",
         "domain",
         "held-out tasks",
+        "memory",
     ]
     assert {check["status"] for check in checks.values()} == {"ok"}
     assert kafka.bootstrap in checks["kafka"]["message"]
@@ -73,7 +78,7 @@ def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
     done, checks = asked()
     assert done.exit_code == 1
     assert isinstance(done.exception, RatchetError)
-    assert "3 of 7 checks failed" in str(done.exception)
+    assert "3 of 8 checks failed" in str(done.exception)
     for name in ("kafka", "base model", "home"):
         assert checks[name]["status"] == "error"
         assert checks[name]["remedy"]
@@ -85,3 +90,24 @@ def test_a_configuration_that_cannot_be_read_is_the_only_finding(tmp_path: Path)
     assert done.exit_code == 1
     assert list(checks) == ["configuration"]
     assert "sede" in checks["configuration"]["message"]
+
+
+@pytest.mark.parametrize(("available", "status"), [(10**12, "ok"), (10**9, "warning")])
+def test_too_little_memory_for_a_training_is_a_warning_that_names_the_settings(
+    available: int, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.commands.memory.available_memory", lambda: available)
+    settings = Settings(model="smollm2-135m-instruct", domain=DomainSettings(recorded=True)).settled()
+    found = check_memory(settings)
+    assert found.status == status
+    assert f"{available / 1e9:.1f} GB are available" in found.message
+    assert ("learner.max_length" in found.remedy) is (status == "warning")
+
+
+def test_what_a_training_that_runs_has_counts_as_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("daemon.commands.memory.available_memory", lambda: 10**9)
+    now = datetime.now(UTC)
+    training = LearnerStatus(phase=LearnerPhase.TRAINING, since=now, beat_at=now, memory_bytes=9 * 10**9)
+    (tmp_path / LEARNER_FILE).write_text(training.model_dump_json())
+    settings = Settings(home=tmp_path, model="smollm2-135m-instruct", domain=DomainSettings(recorded=True)).settled()
+    assert check_memory(settings).status == "ok"

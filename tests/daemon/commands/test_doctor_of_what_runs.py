@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from daemon.cli import app
+from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
 from streams.events import StepEvent
+from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
 from tests.builders.episodes import episode
 from tests.builders.stored import Log, ServedStore, result, unrestored
@@ -69,3 +71,19 @@ def test_what_keeps_episodes_from_being_learned_from_is_named(ask: Ask, served_s
     checks = ask()
     assert checks["feedback"]["status"] == "ok"
     assert checks["branching"]["message"] == "2 of 2 states were dropped, most: it differs"
+
+
+def test_a_learner_that_is_away_or_paused_is_a_warning_with_its_error(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "learner" not in ask(), "nothing is learned without a domain"
+    monkeypatch.setenv("RATCHET_DOMAIN__RECORDED", "true")
+    away = ask()["learner"]
+    assert (away["status"], away["message"]) == ("warning", "not running: none has run with this home")
+    now = datetime.now(UTC)
+    for phase, error, status in ((LearnerPhase.PAUSED, "out of memory", "warning"), (LearnerPhase.WAITING, "", "ok")):
+        told = LearnerStatus(phase=phase, since=now, beat_at=now, error=error, new=1, needed=50)
+        write_atomically(tmp_path / "home" / LEARNER_FILE, told.model_dump_json().encode())
+        found = ask()["learner"]
+        assert found["status"] == status
+        assert error in found["message"]

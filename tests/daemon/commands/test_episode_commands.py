@@ -5,14 +5,18 @@ import json
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from daemon.cli import app
 from learners.snapshots import Snapshot, build_snapshot
+from streams.assembly.status import AssemblyStatus
+from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
 from tests.builders.episodes import HOLDOUT, episode
 from tests.builders.stored import Log, ServedStore
 from tests.builders.trained import entered
+from tests.served import served
 
 
 def ratchet(*arguments: str) -> str:
@@ -67,3 +71,17 @@ def test_an_unknown_episode_is_an_error(home: Path) -> None:
     done = CliRunner().invoke(app, ["episodes", "show", "nobody"])
     assert done.exit_code == 1
     assert "nobody" in str(done.exception)
+
+
+def test_the_list_says_at_its_end_how_many_conversations_are_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app_of_assembler, opened = FastAPI(), AssemblyStatus(open=3, open_s=150, next_settles_s=40, all_settle_s=560)
+    app_of_assembler.get("/status")(lambda: opened)
+    monkeypatch.setenv("RATCHET_ASSEMBLY__PORT", str(free_port()))
+    assert "open, and not listed" not in ratchet("list"), "the assembler need not run here"
+    with served(app_of_assembler) as address:
+        monkeypatch.setenv("RATCHET_ASSEMBLY__PORT", address.rpartition(":")[2])
+        assert ratchet("list").splitlines()[-1] == (
+            "conversations that are still open, and not listed: 3, the oldest silent for 2 min; without more calls the "
+            "first settles in 40 s, all in 9 min"
+        )
+        json.loads(ratchet("list", "--json"))

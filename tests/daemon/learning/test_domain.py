@@ -144,7 +144,7 @@ async def test_without_a_domain_the_learn_role_waits_and_trains_nothing(tmp_path
     assert not role.done()
     stop.set()
     await role
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["learner.json"]
 
 
 def test_the_configuration_is_refused_with_its_reason(

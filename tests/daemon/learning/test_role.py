@@ -1,30 +1,23 @@
 """When the learner runs a cycle, and what it tidies up before the first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import structlog
 
-from daemon.config import Settings
 from daemon.learning.cycle import train_candidate
 from daemon.learning.loop import ACTOR, Loop
 from daemon.learning.role import Learner
 from daemon.learning.trials import planted_canaries
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Registry
-from daemon.serving.control_client import ControlClient
-from learners.adapters import AdapterStore
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot, write_snapshot
 from streams.errors import ControlError
 from streams.events import OutcomeEvent, RetractionEvent
 from streams.policy.client import PolicyClient
-from streams.sandboxes.pool import SandboxPool
-from streams.store.client import StoreClient
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode
 from tests.builders.stored import Log, ServedStore
@@ -32,28 +25,6 @@ from tests.builders.trained import entered, trajectory
 from tests.waiting import eventually
 
 NEEDED = 2
-
-
-@pytest.fixture
-async def loop(
-    served_store: ServedStore, policy: PolicyClient, registry: Registry, tiny_base: Path
-) -> AsyncIterator[Loop]:
-    """What the learner works with; nothing that plays or serves is running, and no test here gets that far."""
-    learner = LearnerSettings(min_new_episodes=NEEDED)
-    async with StoreClient(served_store.url) as store, ControlClient("http://127.0.0.1:9") as control:
-        yield Loop(
-            settings=Settings(home=registry.home, learner=learner, holdout=HOLDOUT).settled(),
-            base=tiny_base,
-            registry=registry,
-            adapters=AdapterStore(registry.home / "adapters"),
-            store=store,
-            policy=policy,
-            control=control,
-            pool=SandboxPool("textworld_express"),
-            tasks=(),
-            held_out=(),
-            out_of_domain=(),
-        )
 
 
 async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state_was_branched(
@@ -74,7 +45,7 @@ async def test_a_cycle_is_due_when_enough_train_episodes_are_new_and_every_state
             assert not await learner.is_due()
             log.branched(name, tasks[int(name)], step)
     assert await learner.is_due()
-    await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
+    entered(loop.settings.home, await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots"))
     assert not await learner.is_due()
 
 
@@ -157,7 +128,9 @@ async def test_a_champion_with_revoked_data_makes_one_cycle_due(
     await learner.mark_exposed()
     assert set(loop.registry.marks()) == {champion}
     assert await learner.is_due()
-    await build_snapshot(loop.store, HOLDOUT, snapshots)
+    snapshot = await build_snapshot(loop.store, HOLDOUT, snapshots)
+    assert await learner.is_due(), "nothing was trained on it yet"
+    entered(loop.settings.home, snapshot)
     assert not await learner.is_due()
 
 

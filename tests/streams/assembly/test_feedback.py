@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from streams.assembly.server import build_status_app
+from streams.assembly.settings import AssemblySettings
 from streams.events import OutcomeEvent
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
@@ -87,6 +88,22 @@ def test_what_is_open_and_what_waits_is_counted(desk: Desk) -> None:
         assert "ratchet_assembly_open 2.0" in client.get("/metrics").text
     desk.take(wait=DAY)
     assert desk.state.unfinished(desk.now) == (0, 0, 1)
+
+
+def test_what_is_open_settles_by_its_own_idle_limit(desk: Desk) -> None:
+    assert desk.state.settling(desk.now) == (0, 0)
+    settings = AssemblySettings()
+    desk.take(call([SYSTEM, user("a")], "b"))
+    desk.now += 30
+    desk.take(*conversation("hello", TURNS, episode="e"))
+    assert desk.state.settling(desk.now + 5) == (settings.call_idle_s - 35, settings.episode_idle_s - 5)
+    assert desk.state.settling(desk.now + DAY) == (0, 0), "overdue"
+    with TestClient(build_status_app(desk.tally, desk.state)) as client:
+        status = client.get("/status").json()
+        assert (status["next_settles_s"], status["all_settle_s"]) == (0, 0), "long ago, by this machine's clock"
+        assert "ratchet_assembly_all_settle_seconds" in client.get("/metrics").text
+    desk.take(wait=DAY)
+    assert desk.state.settling(desk.now) == (0, 0)
 
 
 def test_feedback_on_an_episode_by_its_id_judges_it_open_closed_or_known_to_others(desk: Desk) -> None:
