@@ -37,6 +37,11 @@ class Tree:
     def length(self) -> int:
         return int(self.ids.numel())
 
+    def on(self, device: torch.device) -> "Tree":
+        """The same tree on a device."""
+        moved = {name: getattr(self, name).to(device) for name in self.__slots__}
+        return Tree(**moved)
+
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
