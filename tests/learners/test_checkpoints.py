@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+import learners.trainer
 from learners.adapted_model import adapted_model
 from learners.batches import Limits, Packer
 from learners.chat import ChatTokenizer
@@ -183,8 +184,8 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(job: Tr
         return told
 
     whole = job.model_copy(update={"output": job.output.parent / "whole"})
-    assert start(whole, None) == list(range(1, 22))
-    for update in (5, 10, 17):
+    learners.trainer.train(whole)
+    for update in (5, 17):
         start(job, update)
     assert start(job, None)[0] in (16, 19)
     assert written(job) == written(whole)
