@@ -10,6 +10,7 @@ sequence a target, all of a state in one batch. The median of the updates after 
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import random
@@ -27,7 +28,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig
 from rich.console import Console
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
 
 from learners.adapted_model import adapted_model
 from learners.architecture import linear_layers
@@ -173,8 +174,9 @@ def bare(work: Workload, *, frozen: bool) -> Side:
 
 def trl(work: Workload) -> Side:
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+
+    # Its classes are exported lazily, which type checkers do not see.
+    library: Any = importlib.import_module("trl")
 
     tokenizer = ChatTokenizer(work.model)
     rows = [row for trajectory in states(work, tokenizer) for row in sequences(trajectory, tokenizer)]
@@ -195,7 +197,7 @@ def trl(work: Workload) -> Side:
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(
+        config = library.SFTConfig(
             output_dir=folder,
             per_device_train_batch_size=work.branches,
             max_steps=work.updates,
@@ -208,8 +210,8 @@ def trl(work: Workload) -> Side:
             save_strategy="no",
             disable_tqdm=True,
         )
-        words = tokenizer_of(work.model)
-        SFTTrainer(
+        words = AutoTokenizer.from_pretrained(work.model, local_files_only=True)
+        library.SFTTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
@@ -220,12 +222,6 @@ def trl(work: Workload) -> Side:
     seconds = [after - before for before, after in itertools.pairwise(ends)]
     tokens = sum(len(row["input_ids"]) for row in rows) // work.updates
     return Side(median(seconds), tokens, peak_memory() // 2**20)
-
-
-def tokenizer_of(model: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model, local_files_only=True)
 
 
 def measure(arguments: list[str], work: Workload) -> Result:

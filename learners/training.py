@@ -92,7 +92,7 @@ async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | Non
     # Idle threads that spin would take the cores from whatever serves beside the training.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(job.settings.threads)}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learners.trainer", str(document), str(os.getpid())),
+        *_command(job, document),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -114,6 +114,14 @@ async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | Non
     if status != 0:
         reason = _KILLED if status == -signal.SIGKILL else _reason(last)
         raise TrainingError(f"training into {job.output} failed with status {status}: {reason}")
+
+
+def _command(job: TrainingJob, document: Path) -> list[str]:
+    """The trainer itself, or accelerate's launcher, with whose process those that it starts end."""
+    if job.settings.accelerate is None:
+        return [sys.executable, "-m", "learners.trainer", str(document), str(os.getpid())]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(job.settings.accelerate)]
+    return [*launcher, "-m", "learners.trainer", str(document)]
 
 
 async def _last_lines(stream: asyncio.StreamReader) -> list[str]:

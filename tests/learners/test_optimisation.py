@@ -89,7 +89,7 @@ def test_lower_layers_are_kept_as_far_as_there_is_room_and_never_computed_again(
     lower = LowerLayers(model, first.length * model.config.hidden_size * 4)
     assert lower.count == 1
     computed = []
-    hook = model.get_submodule("model.layers.0").self_attn.register_forward_hook(lambda *_: computed.append(1))
+    hook = model.get_submodule("model.layers.0.self_attn").register_forward_hook(lambda *_: computed.append(1))
     with torch.no_grad():
         expected = [log_probabilities(model, tree) for tree in (first, second)]
         computed.clear()
