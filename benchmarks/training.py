@@ -3,10 +3,11 @@
     python -m benchmarks.training --model FOLDER [--branches 8] [--prompt 200] [--target 40] [--updates 6] [--json]
 
 Each state has a prompt and several branches, whose observations are the targets, as the objective `world_model` has
-them; it is the one with the most branches to mask. Three processes train one after the other on the same threads and
+them; it is the one with the most branches to mask. Each side trains in a process of its own, on the same threads and
 data type: the trainer's own loop, one tree an update (packing and the optimizer's step counted); the model without
 adapters, plainly causal, forward and backward on the tokens of the same tree; and SFTTrainer, the same LoRA, one
-sequence a target, all of a state in one batch. The median of the updates after the first is taken.
+sequence a target, all of a state in one batch. The median of the updates after the first is taken. Seconds are the
+processor's, of all threads, so that what else runs on a shared machine counts little.
 """
 
 import argparse
@@ -65,7 +66,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Seconds of an update, the tokens that the model read in it, and the most memory of the process."""
+    """Processor seconds of an update, the tokens that the model read in it, and the most memory of the process."""
 
     seconds: float
     tokens: int
@@ -145,7 +146,7 @@ def ours(work: Workload) -> Side:
         job = TrainingJob(base=work.model, snapshot=Path(folder), output=Path(folder), settings=settings)
 
         def tell(progress: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(time.process_time())
             tokens.append(progress.tokens)
 
         Optimisation(job, learning, packer, tell).run(states(work, tokenizer))
@@ -162,11 +163,11 @@ def bare(work: Workload, *, frozen: bool) -> Side:
     seconds, tokens = [], []
     for trajectory in states(work, tokenizer):
         ids = OBJECTIVES["world_model"].pack(Example(trajectory), packer).ids[None]
-        began = time.perf_counter()
+        began = time.process_time()
         given = model.get_input_embeddings()(ids).detach().requires_grad_(True) if frozen else None
         loss = model(**({"inputs_embeds": given} if frozen else {"input_ids": ids}), labels=ids, use_cache=False).loss
         loss.backward()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
         model.zero_grad()
         tokens.append(ids.numel())
     return Side(median(seconds[1:]), round(median(tokens)), peak_memory() // 2**20)
@@ -194,7 +195,7 @@ def trl(work: Workload) -> Side:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(time.process_time())
 
     with tempfile.TemporaryDirectory() as folder:
         config = library.SFTConfig(

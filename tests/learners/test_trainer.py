@@ -159,6 +159,15 @@ async def test_a_training_that_dies_is_an_error_with_its_last_output(
         await run_training(job)
 
 
+async def test_a_training_that_the_kernel_kills_says_so_and_what_to_lower(
+    tiny_base: Path, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learners.training._command", lambda *_: ["sh", "-c", "echo loading >&2; kill -9 $$"])
+    job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings())
+    with pytest.raises(TrainingError, match=r"status -9: .*memory runs out: lower learner\.max_length"):
+        await run_training(job)
+
+
 async def test_a_cancelled_training_leaves_no_process(tiny_base: Path, snapshot: Snapshot, tmp_path: Path) -> None:
     endless = settings(Stage(objective="imitation", updates=1_000_000))
     job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=endless)
