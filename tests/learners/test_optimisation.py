@@ -1,15 +1,15 @@
 """Updates are the same however they are computed: in one process or two, with layers kept, or computed twice."""
 
 import copy
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -24,7 +24,7 @@ from learners.optimisation import Learning
 from learners.packed_tree import Tree
 from learners.packing import TreePacker
 from learners.scoring import log_probabilities
-from learners.settings import LoraSettings, Progress, Stage, TrainingJob
+from learners.settings import LoraSettings, Stage, TrainingJob
 from learners.snapshots import Snapshot
 from learners.trainer import train
 from streams.errors import TrainingError
@@ -161,38 +161,23 @@ def test_interpolation_stops_between_the_parent_and_what_was_trained(
         torch.testing.assert_close(found[0.25][name], weights + 0.25 * (found[1.0][name] - weights))
 
 
+def in_one_of_two(rank: int, port: int, adapted: PeftModel, batch: list[Tree], answers: Any) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, ACCELERATE_USE_CPU="1")
+    AcceleratorState._reset_state(reset_partial_state=True)  # the parent was alone
+    answers.put(gradients(adapted, batch).tolist())
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_gradients_of_one(tiny_base: Path, snapshot: Snapshot, tmp_path: Path) -> None:
-    """Their gradients are equal, so the losses and norms of the next updates, and the weights, are."""
-    chosen = settings(Stage(objective="world_model", updates=4, trajectories=3), lora=UPPER)
-    job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "one", settings=chosen)
-
-    def start(count: int, output: Path) -> list[Progress]:
-        output.mkdir()
-        document = output / "job.json"
-        document.write_text(job.model_copy(update={"output": output}).model_dump_json())
-        port = str(free_port())
-        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "1"}
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "learners.trainer", str(document)],
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ
-                | {"OMP_NUM_THREADS": "1"}
-                | (shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}),
-            )
-            for rank in range(count)
-        ]
-        told = [process.communicate()[0] for process in processes]
-        assert [process.returncode for process in processes] == [0] * count
-        assert not any(told[1:]), "the main process tells of both"
-        return [Progress.model_validate(json.loads(line)) for line in told[0].splitlines()]
-
-    one, two = start(1, tmp_path / "one"), start(2, tmp_path / "two")
-    assert [each.loss for each in two] == pytest.approx([each.loss for each in one], rel=1e-5)
-    assert [each.gradient_norm for each in two] == pytest.approx([each.gradient_norm for each in one], rel=1e-4)
-    assert [each.tokens for each in two] == [each.tokens for each in one]
-    weights, shared = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-    for name, tensor in weights.items():
-        torch.testing.assert_close(shared[name], tensor, rtol=1e-3, atol=1e-5)
+def test_two_processes_give_the_gradients_of_one(adapted: PeftModel, packer: Packer) -> None:
+    batch, port = trees(packer, 3), free_port()
+    forked = multiprocessing.get_context("fork")
+    answers: Any = forked.Queue()
+    ranks = [forked.Process(target=in_one_of_two, args=(rank, port, adapted, batch, answers)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    shared = [torch.tensor(answers.get(timeout=300)) for _ in ranks]
+    for process in ranks:
+        process.join()
+    assert torch.equal(*shared)
+    torch.testing.assert_close(shared[0], gradients(adapted, batch), rtol=1e-5, atol=1e-6)
