@@ -37,6 +37,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
 	$(BIN)/python -m benchmarks.gate_power $(ARGS)
 	$(BIN)/python -m benchmarks.evaluation $(ARGS)
+	$(BIN)/python -m benchmarks.training --model "$$($(BIN)/python -c 'from pathlib import Path; from learners.base_model import resolve_base; from learners.settings import EMBEDDED; print(resolve_base(EMBEDDED, Path(".ratchet")))')" $(ARGS)
 	$(BIN)/python benchmarks/inference.py --model "$$($(BIN)/python -c 'from pathlib import Path; from learners.base_model import resolve_base; from learners.settings import EMBEDDED; print(resolve_base(EMBEDDED, Path(".ratchet")))')" $(ARGS)
 
 # An installation that was interrupted has no `ready` file and is begun again. Torch comes with what it needs on this

@@ -196,6 +196,7 @@ def learner_told(report: LearnerReport) -> str:
     left = "" if status.left_s is None else f", about {_duration(timedelta(seconds=status.left_s))} left"
     memory = f", {status.memory_bytes / 1e9:.1f} GB" if status.memory_bytes else ""
     loss = "" if status.loss is None else f", loss {status.loss:.3f}"
+    loss += f", {status.tokens_per_s:.0f} tokens/s" if status.tokens_per_s else ""
     played = f": {status.done} of at most {status.total} episodes" if status.total else ""
     match status.phase:
         case LearnerPhase.OFF:

@@ -6,7 +6,8 @@ sequence of its own. `learners.packing` builds trees of trajectories; the traine
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -37,6 +38,12 @@ class Tree:
     @property
     def length(self) -> int:
         return int(self.ids.numel())
+
+    def on(self, device: torch.device) -> "Tree":
+        """The same tree on a device."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        moved = {name: each.to(device) for name, each in fields.items() if isinstance(each, torch.Tensor | TreeLayout)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)

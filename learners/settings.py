@@ -5,6 +5,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
+from streams.ids import content_id
 from streams.settings import FrozenModel
 
 # The base model that is installed with Ratchet, by name.
@@ -12,6 +13,7 @@ EMBEDDED = "smollm2-135m-instruct"
 MOST_PER_PRINCIPAL = 1000
 MOST_PRACTISED_PER_TASK = 16
 TRAINING_REPORT = "training.json"
+CHECKPOINT = "checkpoint.pt"
 
 
 class LoraSettings(FrozenModel):
@@ -99,6 +101,27 @@ class LearnerSettings(FrozenModel):
         default=False, description="Imitate the reasoning before an action, too, where the chat template writes it."
     )
     threads: int = Field(default=2, ge=1)
+    tokens_per_update: int | None = Field(
+        default=None, ge=64, description="Tokens that an update learns from, instead of its stage's `trajectories`."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute layers again in the backward pass: less memory, a third more time."
+    )
+    lower_layers_mib: int = Field(
+        default=512,
+        ge=0,
+        description="Memory for what layers below the adapted ones give, where `lora.layers` leaves such; 0 for none.",
+    )
+    checkpoint_every: int = Field(default=20, ge=1, description="Updates between checkpoints.")
+    accelerate: Path | None = Field(
+        default=None, description="File of `accelerate config`: training is then started by `accelerate launch`."
+    )
+    interpolation: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="How far the weights move from the parent's to the trained ones, as Reptile has it; 1 is all.",
+    )
     min_new_episodes: int = Field(default=50, ge=1, description="New trusted episodes that start a cycle.")
     most_per_principal: int = Field(
         default=MOST_PER_PRINCIPAL,
@@ -128,12 +151,18 @@ class TrainingJob(FrozenModel):
     settings: LearnerSettings
     seed: int = 0
 
+    @property
+    def job_id(self) -> str:
+        """The same for jobs that do the same, wherever they write."""
+        return content_id(self.model_dump_json(exclude={"output"}))
+
 
 class Progress(FrozenModel):
     """One line of a training process's output, after each update.
 
-    `loss` is in nats per counted token, `memory_bytes` the most memory that the process has had, 0 where that is not
-    known.
+    `loss` is in nats per counted token, `memory_bytes` the most memory that the process has had, or that the GPU has
+    given it; 0 where that is not known. `tokens` are those of the update's trees. `gradient_norm` is of before it is
+    clipped. `left_s` is an estimate of the seconds until the last update, None at the first.
     """
 
     objective: str
@@ -142,6 +171,9 @@ class Progress(FrozenModel):
     loss: float
     tokens: int
     memory_bytes: int = 0
+    tokens_per_s: float = 0.0
+    gradient_norm: float = 0.0
+    left_s: float | None = None
 
 
 class TrainingReport(FrozenModel):

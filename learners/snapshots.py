@@ -143,7 +143,7 @@ def write_snapshot(
         pq.write_table(_episode_table(trajectories), scratch / _EPISODES)
         pq.write_table(_branch_table(trajectories), scratch / _BRANCHES)
         files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
-        settings = content_id(holdout.model_dump_json())
+        settings = holdout_id(holdout)
         manifest = SnapshotManifest(
             schema_version=_SCHEMA,
             snapshot_id=content_id(str(as_of), str(retracted_as_of), settings, *files.values()),
@@ -163,6 +163,16 @@ def write_snapshot(
         move_into_place(scratch, folder)
         reach(CrashPoint.SNAPSHOT_RENAME_AFTER)
         return Snapshot(folder, manifest)
+
+
+def holdout_id(holdout: HoldoutSettings) -> str:
+    """The id of held-out tasks, as a manifest has it."""
+    return content_id(holdout.model_dump_json())
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """The snapshot in `folder`. Raises `TrainingError` when a file is not the one the manifest names."""
+    return Snapshot(folder, _check_files(folder))
 
 
 def read_trajectories(folder: Path) -> list[Trajectory]:

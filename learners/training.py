@@ -5,22 +5,32 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from learners.settings import Progress, TrainingJob
+from pydantic import ValidationError
+
+from learners.settings import CHECKPOINT, Progress, TrainingJob
 from streams.errors import TrainingError
+from streams.runtime.files import write_atomically
 from streams.runtime.json_lines import locked
 
 _STDERR_LINES = 20
 _LOCK = "lock"
-_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+JOB = "job.json"
+# The id of a job; older versions named the folder by a UUID.
+_NAME = re.compile(r"[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KILLED = (
+    "it was killed, which the kernel does when memory runs out: lower learner.max_length or learner.lora.layers, set "
+    "learner.gradient_checkpointing, or give it more memory; `ratchet doctor` says how much it needs"
+)
 
 
 async def run_training(job: TrainingJob, on_progress: Callable[[Progress], None] | None = None) -> None:
-    """Train the job's adapter into `job.output`; returns when it is written.
+    """Train the job's adapter into `job.output`; returns when it is written. A checkpoint there is gone on from.
 
     Raises `TrainingError`, with the reason that the process gave, when it did not produce an adapter. Cancelling kills
     the process.
@@ -31,14 +41,27 @@ async def run_training(job: TrainingJob, on_progress: Callable[[Progress], None]
         await _train(job, on_progress)
 
 
-def remove_leftovers(folder: Path) -> tuple[str, ...]:
+def interrupted(folder: Path) -> tuple[TrainingJob, ...]:
+    """The jobs below `folder` that left a checkpoint, from which they would go on; those under training not."""
+    found = []
+    for path in _unlocked(folder):
+        try:
+            job = TrainingJob.model_validate_json((path / JOB).read_bytes())
+        except (OSError, ValidationError):
+            continue  # an older version's, or damaged: it is removed as a leftover
+        if (path / CHECKPOINT).exists() and path.name == job.job_id:
+            found.append(job)
+    return tuple(found)
+
+
+def remove_leftovers(folder: Path, keep: Collection[str] = ()) -> tuple[str, ...]:
     """Remove what trainings of processes that are gone left below `folder`; returns the names of those folders.
 
-    A training that failed leaves its folder, too, until the next one begins.
+    A training that failed leaves its folder, too, until the next one begins. Those named in `keep` stay.
     """
     removed = []
-    for path in sorted(folder.glob("*")):
-        if not path.is_dir() or not _NAME.fullmatch(path.name):
+    for path in _unlocked(folder):
+        if path.name in keep:
             continue
         try:
             with locked(path / _LOCK, wait=False):
@@ -49,13 +72,27 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
     return tuple(removed)
 
 
+def _unlocked(folder: Path) -> list[Path]:
+    """The folders of trainings below `folder` that no process trains into."""
+    found = []
+    for path in sorted(folder.glob("*")):
+        if not path.is_dir() or not _NAME.fullmatch(path.name):
+            continue
+        try:
+            with locked(path / _LOCK, wait=False):
+                found.append(path)
+        except OSError:
+            continue  # another process trains into it, or may alone look at it
+    return found
+
+
 async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | None) -> None:
-    document = job.output / "job.json"
-    document.write_text(job.model_dump_json(indent=2))
+    document = job.output / JOB
+    write_atomically(document, job.model_dump_json(indent=2).encode())
     # Idle threads that spin would take the cores from whatever serves beside the training.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(job.settings.threads)}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learners.trainer", str(document), str(os.getpid())),
+        *_command(job, document),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -75,7 +112,16 @@ async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | Non
             process.kill()
             await process.wait()
     if status != 0:
-        raise TrainingError(f"training into {job.output} failed with status {status}: {_reason(last)}")
+        reason = _KILLED if status == -signal.SIGKILL else _reason(last)
+        raise TrainingError(f"training into {job.output} failed with status {status}: {reason}")
+
+
+def _command(job: TrainingJob, document: Path) -> list[str]:
+    """The trainer itself, or accelerate's launcher, with whose process those that it starts end."""
+    if job.settings.accelerate is None:
+        return [sys.executable, "-m", "learners.trainer", str(document), str(os.getpid())]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(job.settings.accelerate)]
+    return [*launcher, "-m", "learners.trainer", str(document)]
 
 
 async def _last_lines(stream: asyncio.StreamReader) -> list[str]:

@@ -6,7 +6,7 @@ of one state to the reference trajectory up to that state and to themselves.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +46,7 @@ class BranchGroup:
         """The mask of a layer that attends over the last `window` positions, or over all."""
         if window is None:
             return self.mask
-        columns = torch.cat([torch.arange(self.parent_end + 1), self.positions])
+        columns = torch.cat([torch.arange(self.parent_end + 1, device=self.positions.device), self.positions])
         return self.mask & (self.positions[:, None] - columns[None, :] < window)
 
 
@@ -56,6 +56,13 @@ class TreeLayout:
 
     reference: int
     groups: tuple[BranchGroup, ...]
+
+    def to(self, device: torch.device) -> "TreeLayout":
+        """The same layout on a device."""
+        groups = tuple(
+            replace(group, mask=group.mask.to(device), positions=group.positions.to(device)) for group in self.groups
+        )
+        return TreeLayout(self.reference, groups)
 
 
 def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
@@ -94,7 +101,7 @@ def tree_attention(
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     reference = slice(0, tree.reference)
-    band = _band(tree.reference, sliding_window)
+    band = _band(tree.reference, sliding_window, query.device)
     mixed = [
         scaled_dot_product_attention(
             query[:, :, reference],
@@ -128,11 +135,11 @@ def refuse_other_attention(module: torch.nn.Module, others: dict[str, Any]) -> N
         )
 
 
-def _band(length: int, window: int | None) -> torch.Tensor | None:
+def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
     """The causal mask of `length` tokens over the last `window`; None where plain causal attention is the same."""
     if window is None or length <= window:
         return None
-    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 AttentionInterface.register(NAME, tree_attention)

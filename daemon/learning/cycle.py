@@ -21,9 +21,11 @@ from daemon.registry.schemas import BASE, CycleReport
 from learners.adapters import manifest_of
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, Progress, TrainingJob
-from learners.snapshots import Snapshot, build_snapshot
-from learners.training import remove_leftovers, run_training
-from streams.ids import uuid7
+from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot
+from learners.training import interrupted, remove_leftovers, run_training
+from streams.errors import TrainingError
+from streams.store.queries.retractions import LATEST_RETRACTION
+from streams.store.queries.trust import LATEST_WITHDRAWAL
 
 log = structlog.get_logger()
 
@@ -36,14 +38,16 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     began = time.monotonic()
     if loop.settings.domain.environment:
         await check_recorded(loop.settings.domain, loop.store)
-    snapshot = await build_snapshot(
-        loop.store,
-        loop.settings.holdout,
-        loop.settings.home / "snapshots",
-        most_per_principal=settings.most_per_principal,
-        canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
-        most_practised_per_task=settings.practice.most_per_task,
-    )
+    snapshot = await stopped_in_training(loop, settings)
+    if snapshot is None:
+        snapshot = await build_snapshot(
+            loop.store,
+            loop.settings.holdout,
+            loop.settings.home / "snapshots",
+            most_per_principal=settings.most_per_principal,
+            canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
+            most_practised_per_task=settings.practice.most_per_task,
+        )
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
     candidate = await train_candidate(loop, settings, snapshot, watch)
@@ -51,32 +55,69 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
     return await judge(loop, candidate, watch, began)
 
 
-async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
-    """Train on from the champion; the digest of the adapter that came of it.
+async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot | None:
+    """The snapshot of a training that left a checkpoint, if the same training would begin on it now; else None.
 
-    A champion that is marked for retraining is passed over for its nearest ancestor that is not.
+    It would not with other settings, another champion or other held-out tasks, nor where consent was revoked or trust
+    was lost since.
     """
+    training = loop.settings.home / "training"
+    stopped = interrupted(training)
+    if not stopped:
+        return None
+    parent = await _trained_on_from(loop)
+    counts = [await loop.store.query(query) for query in (LATEST_RETRACTION, LATEST_WITHDRAWAL)]
+    retracted, withdrawn = (int(count["sequence"][0].as_py()) for count in counts)
+    for left in stopped:
+        try:
+            snapshot = read_snapshot(left.snapshot)
+        except TrainingError as error:
+            log.warning("a training that was stopped cannot go on", job=left.job_id, reason=str(error))
+            continue
+        manifest = snapshot.manifest
+        is_allowed = manifest.retracted_as_of == retracted and withdrawn <= manifest.as_of
+        is_allowed = is_allowed and manifest.holdout == holdout_id(loop.settings.holdout)
+        if is_allowed and _job(loop, settings, snapshot, parent).job_id == left.job_id:
+            log.info("a training that was stopped goes on from its checkpoint", snapshot=manifest.snapshot_id)
+            return snapshot
+    return None
+
+
+async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
+    """Train on from the champion; the digest of the adapter that came of it."""
+    parent = await _trained_on_from(loop)
+    job = _job(loop, settings, snapshot, parent)
+    for left in remove_leftovers(loop.settings.home / "training", (job.job_id,)):
+        log.info("what a training that did not end left behind is removed", folder=left)
+    await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
+    candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
+    shutil.rmtree(job.output)
+    return candidate
+
+
+async def _trained_on_from(loop: Loop) -> str | None:
+    """The champion, or its nearest ancestor that is not marked for retraining; None for the base model."""
     provenance = loop.provenance()
     await mark_exposed(loop.store, loop.registry, provenance, ACTOR)
     champion = loop.registry.refs().champion
     ancestor = unmarked_ancestor(loop.registry, provenance, champion)
     if ancestor != champion:
         log.warning("not trained on from the champion: it is to be retrained", champion=champion, parent=ancestor)
-    parent = None if ancestor == BASE else ancestor
-    for left in remove_leftovers(loop.settings.home / "training"):
-        log.info("what a training that did not end left behind is removed", folder=left)
+    return None if ancestor == BASE else ancestor
+
+
+def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None) -> TrainingJob:
+    """The job, in a folder of its name: the same one finds its checkpoint there."""
+    training = loop.settings.home / "training"
     job = TrainingJob(
         base=loop.base,
         snapshot=snapshot.folder,
-        output=loop.settings.home / "training" / uuid7(),
+        output=training,
         parent=None if parent is None else loop.adapters.folder(parent),
         settings=_with_stages(settings, snapshot),
         seed=loop.settings.seed,
     )
-    await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
-    candidate = loop.adapters.add(job.output, manifest_of(job, snapshot.manifest, parent))
-    shutil.rmtree(job.output)
-    return candidate
+    return job.model_copy(update={"output": training / job.job_id})
 
 
 def _note(progress: Progress) -> Note:
@@ -85,6 +126,8 @@ def _note(progress: Progress) -> Note:
         objective=progress.objective,
         loss=progress.loss if math.isfinite(progress.loss) else None,
         memory_bytes=progress.memory_bytes,
+        tokens_per_s=progress.tokens_per_s,
+        gradient_norm=progress.gradient_norm if math.isfinite(progress.gradient_norm) else None,
     )
 
 

@@ -43,7 +43,8 @@ class Phase(StrEnum):
 class Note:
     """A word on how a phase advances, and the figures that belong to it: of a training, or the gate that plays.
 
-    `loss` is in nats per counted token, `memory_bytes` the most that the training process has had.
+    `loss` is in nats per counted token, `memory_bytes` the most that the training process has had, `gradient_norm` of
+    before it is clipped.
     """
 
     text: str
@@ -51,6 +52,8 @@ class Note:
     objective: str = ""
     loss: float | None = None
     memory_bytes: int = 0
+    tokens_per_s: float = 0.0
+    gradient_norm: float | None = None
 
     def __str__(self) -> str:
         return self.text

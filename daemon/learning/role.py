@@ -21,7 +21,7 @@ from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
 from learners.base_model import resolve_base
-from learners.training import remove_leftovers
+from learners.training import interrupted, remove_leftovers
 from streams.errors import RatchetError
 from streams.store.queries.learning import LEARNABLE_EPISODES
 from streams.store.queries.practice import NEW_PRACTICE
@@ -230,7 +230,8 @@ class Learner:
     def _tidy_up(self) -> None:
         """See to what a learner left behind that died, or was stopped, while it trained."""
         home = self._loop.settings.home
-        for left in remove_leftovers(home / "training"):
+        to_go_on_from = {job.job_id for job in interrupted(home / "training")}
+        for left in remove_leftovers(home / "training", to_go_on_from):
             log.info("what a training that did not end left behind is removed", folder=left)
         if unfinished(self._loop.registry.audit.read()) is None:
             enter_unrecorded(self._loop.registry, self._loop.adapters, home / "snapshots", ACTOR)

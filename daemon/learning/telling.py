@@ -62,6 +62,8 @@ class Telling:
             objective=note.objective,
             loss=note.loss,
             memory_bytes=note.memory_bytes,
+            tokens_per_s=note.tokens_per_s,
+            gradient_norm=note.gradient_norm,
             gate=note.gate,
             failures=failures,
         )

@@ -55,6 +55,8 @@ class LearnerStatus(FrozenModel):
     objective: str = ""
     loss: float | None = Field(default=None, description="In nats per counted token.")
     memory_bytes: int = Field(default=0, description="The most memory that the training process has had.")
+    tokens_per_s: float = Field(default=0.0, description="Of the last update, reading and learning.")
+    gradient_norm: float | None = Field(default=None, description="Of the last update, before it was clipped.")
     gate: str = ""
     failures: int = Field(default=0, description="Cycles in a row that failed before an adapter came of them.")
     error: str = ""

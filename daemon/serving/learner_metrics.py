@@ -64,10 +64,20 @@ def _of_phase(status: LearnerStatus) -> Iterator[Metric]:
     if status.left_s is not None:
         yield GaugeMetricFamily("ratchet_learner_left_seconds", "Estimated end of the training.", value=status.left_s)
     if status.loss is not None:
-        yield GaugeMetricFamily("ratchet_learner_loss", "Nats per counted token, of one update.", value=status.loss)
+        loss = GaugeMetricFamily("ratchet_learner_loss", "Nats per counted token, of one update.", labels=["objective"])
+        loss.add_metric([status.objective], status.loss)
+        yield loss
     if status.memory_bytes:
         yield GaugeMetricFamily(
             "ratchet_learner_memory_bytes",
             "The most memory that the training process has had.",
             value=status.memory_bytes,
+        )
+    if status.tokens_per_s:
+        yield GaugeMetricFamily(
+            "ratchet_learner_tokens_per_second", "Tokens that the training learns from.", value=status.tokens_per_s
+        )
+    if status.gradient_norm is not None:
+        yield GaugeMetricFamily(
+            "ratchet_learner_gradient_norm", "Of one update, before it is clipped.", value=status.gradient_norm
         )

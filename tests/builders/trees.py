@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from learners.packed_tree import Tree
-from learners.trainer import log_probabilities
+from learners.scoring import log_probabilities
 
 
 def tree_loss(model: PreTrainedModel, tree: Tree) -> torch.Tensor:

@@ -193,15 +193,20 @@ def exposed(report: LearnerReport) -> str:
 
 
 def test_the_metrics_have_the_phase_and_what_belongs_to_it() -> None:
-    training = status(LearnerPhase.TRAINING, done=4, total=8, loss=0.5, memory_bytes=7, failures=1)
+    training = status(
+        LearnerPhase.TRAINING, done=4, total=8, objective="imitation", loss=0.5, memory_bytes=7, failures=1
+    )
+    training = training.model_copy(update={"tokens_per_s": 300.0, "gradient_norm": 1.5})
     shown = exposed(LearnerReport(running=True, status=training))
     for line in (
         "ratchet_learner_up 1.0",
         'ratchet_learner_phase{phase="training"} 1.0',
         'ratchet_learner_phase{phase="paused"} 0.0',
         "ratchet_learner_done 4.0",
-        "ratchet_learner_loss 0.5",
+        'ratchet_learner_loss{objective="imitation"} 0.5',
         "ratchet_learner_memory_bytes 7.0",
+        "ratchet_learner_tokens_per_second 300.0",
+        "ratchet_learner_gradient_norm 1.5",
         "ratchet_learner_failures 1.0",
     ):
         assert line in shown

@@ -15,6 +15,7 @@ from daemon.inference.engine import Engine
 from daemon.inference.runner import Runner
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
+from learners.adapted_model import adapted_model
 from learners.architecture import adapted_layers, hidden_states, linear_layers
 from learners.base_model import resolve_base
 from learners.chat import ChatTokenizer
@@ -23,7 +24,6 @@ from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LoraSettings
-from learners.trainer import adapted_model
 from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
 from streams.messages import Message, ToolCall, assistant, call, tool_result, user

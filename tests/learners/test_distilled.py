@@ -7,14 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from learners import trainer, tree_attention
+from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.objectives.mel import LESSON, parting
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
+from learners.scoring import log_probabilities
 from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
+from learners.trainer import train
 from learners.trajectories import INSTRUCTED, REFLECTED, Rationale, Trajectory
 from streams.messages import assistant
 from streams.trust.holdout import HoldoutSettings
@@ -119,29 +121,25 @@ def test_a_few_updates_make_what_succeeded_likelier(name: str, packer: TreePacke
     )
     objective = OBJECTIVES[name]
     trees = [objective.pack(example, packer) for example in objective.examples(DISTILLED[name])]
-    before = [trainer.log_probabilities(model, tree).sum().item() for tree in trees]
+    before = [log_probabilities(model, tree).sum().item() for tree in trees]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for _ in range(3):
         optimizer.zero_grad()
         size = sum(map(objective.size, trees))
         for tree in trees:
-            (objective.loss(tree, trainer.log_probabilities(model, tree), None) / size).backward()
+            (objective.loss(tree, log_probabilities(model, tree), None) / size).backward()
         optimizer.step()
     for tree, earlier in zip(trees, before, strict=True):
-        assert trainer.log_probabilities(model, tree).sum().item() > earlier
+        assert log_probabilities(model, tree).sum().item() > earlier
 
 
 def test_a_training_learns_from_what_succeeded_stage_by_stage(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trajectories = [FAILURE, attempt(2, "take plate", score=1.0), REFLECTION, INSTRUCTION]
     snapshot = write_snapshot(trajectories, NOTHING_HELD_OUT, tmp_path, 0, {})
-    # A snapshot keeps no outcomes yet.
-    monkeypatch.setattr(trainer, "read_trajectories", lambda _: trajectories)
     stages = [Stage.model_validate({"objective": name, "updates": 4}) for name in DISTILLED]
-    trainer.train(
-        TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(*stages))
-    )
+    train(TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(*stages)))
     told = [Progress.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
     for name in DISTILLED:
         losses = [one.loss for one in told if one.objective == name]

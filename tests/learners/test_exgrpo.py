@@ -8,15 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from learners import trainer, tree_attention
+from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.objectives.exgrpo import Experience, experiences, select, split
 from learners.objectives.grpo import groups
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
+from learners.scoring import log_probabilities
 from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
+from learners.trainer import train
 from learners.trajectories import Trajectory
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import attempt, settings
@@ -152,24 +154,22 @@ def test_a_few_updates_make_a_replayed_success_likelier(packer: TreePacker, tiny
     objective = OBJECTIVES["exgrpo"]
     (example,) = [one for one in objective.examples([past(1, 1.0), present(8, 0.0)]) if one.replayed]
     tree = objective.pack(example, packer)
-    before = trainer.log_probabilities(model, tree).detach()
+    before = log_probabilities(model, tree).detach()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(3):
         optimizer.zero_grad()
-        (objective.loss(tree, trainer.log_probabilities(model, tree), before) / objective.size(tree)).backward()
+        (objective.loss(tree, log_probabilities(model, tree), before) / objective.size(tree)).backward()
         optimizer.step()
-    assert trainer.log_probabilities(model, tree).sum() > before.sum()
+    assert log_probabilities(model, tree).sum() > before.sum()
 
 
 def test_a_training_learns_from_present_failures_and_a_past_success(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trajectories = [past(1, 1.0), present(8, 0.0), present(9, 0.0)]
     snapshot = write_snapshot(trajectories, HoldoutSettings(selection=0.0, confirmation=0.0), tmp_path, 0, {})
-    # A snapshot keeps no outcomes yet.
-    monkeypatch.setattr(trainer, "read_trajectories", lambda _: trajectories)
     chosen = settings(Stage(objective="exgrpo", updates=4, trajectories=3))
-    trainer.train(TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=chosen))
+    train(TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=chosen))
     told = [Progress.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
     assert [one.objective for one in told] == ["exgrpo"] * 4
     assert told[-1].loss < told[0].loss

@@ -9,15 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learners import trainer, tree_attention
+from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
 from learners.objectives.grpo import Grpo, groups
 from learners.objectives.objective import Example
 from learners.packed_tree import Tree
 from learners.packing import TreePacker
+from learners.scoring import log_probabilities
 from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
+from learners.trainer import train
 from learners.trajectories import Trajectory
 from streams.messages import assistant, call
 from streams.trust.holdout import HoldoutSettings
@@ -172,16 +174,15 @@ def test_a_few_updates_make_the_better_action_likelier_and_the_worse_one_less_li
     examples = objective.examples([attempt(1, "take plate", score=1.0), attempt(2, "sing loudly", score=0.0)])
     trees = [objective.pack(example, packer) for example in examples]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    before = [trainer.log_probabilities(model, tree).detach() for tree in trees]
+    before = [log_probabilities(model, tree).detach() for tree in trees]
     for _ in range(3):
         optimizer.zero_grad()
         size = sum(map(objective.size, trees))
         for tree, reference in zip(trees, before, strict=True):
-            (objective.loss(tree, trainer.log_probabilities(model, tree), reference) / size).backward()
+            (objective.loss(tree, log_probabilities(model, tree), reference) / size).backward()
         optimizer.step()
     better, worse = (
-        trainer.log_probabilities(model, tree).sum() - reference.sum()
-        for tree, reference in zip(trees, before, strict=True)
+        log_probabilities(model, tree).sum() - reference.sum() for tree, reference in zip(trees, before, strict=True)
     )
     assert better > 0
     assert worse < 0
@@ -189,19 +190,17 @@ def test_a_few_updates_make_the_better_action_likelier_and_the_worse_one_less_li
 
 @pytest.fixture
 def train_on(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str, list[Trajectory]], list[Progress]]:
     """Trains in this process; returns what it told."""
 
     def run(objective: str, trajectories: list[Trajectory]) -> list[Progress]:
         snapshot = write_snapshot(trajectories, NOTHING_HELD_OUT, tmp_path, 0, {})
-        # A snapshot keeps no outcomes yet.
-        monkeypatch.setattr(trainer, "read_trajectories", lambda _: trajectories)
         stage = Stage.model_validate({"objective": objective, "updates": 4})
         job = TrainingJob(
             base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings(stage)
         )
-        trainer.train(job)
+        train(job)
         return [Progress.model_validate_json(line) for line in capsys.readouterr().out.splitlines()]
 
     return run

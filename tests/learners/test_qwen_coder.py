@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from examples.qwen_coder import write_qwen_coder
+from learners.adapted_model import adapted_model
 from learners.chat import ChatTokenizer
 from learners.packing import TreePacker, Weights
 from learners.settings import LoraSettings
-from learners.trainer import adapted_model
 from learners.trajectories import Trajectory
 from streams.errors import ConfigurationError
 from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user

@@ -12,8 +12,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from learners.batches import Pool
 from learners.chat import ChatTokenizer
-from learners.objectives.objective import Example
 from learners.precision import compute_dtype
 from learners.settings import (
     TRAINING_REPORT,
@@ -25,7 +25,7 @@ from learners.settings import (
     TrainingReport,
 )
 from learners.snapshots import Snapshot, write_snapshot
-from learners.trainer import batches, train
+from learners.trainer import train
 from learners.training import run_training
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
@@ -130,8 +130,8 @@ def test_only_the_upper_layers_are_adapted_when_so_many_are_asked_for(
 
 
 def test_every_trajectory_is_seen_once_before_any_is_seen_again() -> None:
-    order = batches([Example(trajectory(n)) for n in range(5)], 2, torch.Generator().manual_seed(0))
-    seen = [one.trajectory.episode_id for _ in range(5) for one in next(order)]
+    pool = Pool(5, torch.Generator().manual_seed(0))
+    seen = [pool.draw() for _ in range(10)]
     assert len(set(seen[:5])) == len(set(seen[5:])) == 5
 
 
@@ -156,6 +156,15 @@ async def test_a_training_that_dies_is_an_error_with_its_last_output(
         base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", parent=tmp_path, settings=settings()
     )
     with pytest.raises(TrainingError, match=r"failed with status 1: .*adapter_config\.json"):
+        await run_training(job)
+
+
+async def test_a_training_that_the_kernel_kills_says_so_and_what_to_lower(
+    tiny_base: Path, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learners.training._command", lambda *_: ["sh", "-c", "echo loading >&2; kill -9 $$"])
+    job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=settings())
+    with pytest.raises(TrainingError, match=r"status -9: .*memory runs out: lower learner\.max_length"):
         await run_training(job)
 
 

@@ -14,8 +14,8 @@ from daemon.inference.engine import Engine
 from daemon.inference.sampling import SamplingParameters
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
+from learners.adapted_model import adapted_model
 from learners.settings import LoraSettings
-from learners.trainer import adapted_model
 from streams.errors import RequestRefusedError
 from tests.builders.base_models import edit_json, write_base
 

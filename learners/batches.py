@@ -1,0 +1,125 @@
+"""The packed trees of each update: the examples of a stage in a random order, as many as an update takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+
+from learners.architecture import longest_exact
+from learners.objectives.objective import Example, Objective
+from learners.packed_tree import Tree
+from learners.packing import TreePacker
+from streams.errors import ChatTemplateError, TrainingError
+
+
+@dataclass(slots=True)
+class Pool:
+    """Draws the numbers below `count`, each once before any is drawn again. `left` are still to come in this round."""
+
+    count: int
+    generator: torch.Generator
+    left: list[int] = field(default_factory=list)
+
+    def draw(self) -> int:
+        if not self.left:
+            self.left = torch.randperm(self.count, generator=self.generator).tolist()
+        return self.left.pop()
+
+    def put_back(self, number: int) -> None:
+        """The number is the next to be drawn."""
+        self.left.append(number)
+
+
+class Limits:
+    """The tokens and positions that a model can read."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
+        self._longest = longest_exact(model.config)
+
+    def check(self, tree: Tree) -> None:
+        """Raises `ChatTemplateError` for a tree with a token or a position that the model does not have."""
+        if int(tree.ids.max()) >= self._vocabulary:
+            raise ChatTemplateError(f"the episode holds token {int(tree.ids.max())} of a model of {self._vocabulary}")
+        if self._longest is not None and int(tree.positions.max()) >= self._longest:
+            raise ChatTemplateError(f"the episode is longer than the {self._longest} tokens that the model reads")
+
+
+class Packer:
+    """Packs examples; notes in `left_out` what cannot be trained on: episode id, then the reason."""
+
+    def __init__(self, packer: TreePacker, limits: Limits, left_out: dict[str, str]) -> None:
+        self._packer = packer
+        self._limits = limits
+        self.left_out = left_out
+
+    def pack(self, example: Example, objective: Objective) -> Tree | None:
+        """The tree of `example`; None for what the chat template refuses or the model cannot read."""
+        episode = example.trajectory.episode_id
+        if episode in self.left_out:
+            return None
+        try:
+            tree = objective.pack(example, self._packer)
+            self._limits.check(tree)
+        except ChatTemplateError as error:
+            self.left_out[episode] = str(error)
+            return None
+        return tree
+
+
+class Batches:
+    """The batches of one stage: `trajectories` each or, with `tokens`, as many as hold no more than so many tokens.
+
+    A tree that alone has more is a batch of its own.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        objective: Objective,
+        packer: Packer,
+        pool: Pool,
+        trajectories: int,
+        tokens: int | None = None,
+    ) -> None:
+        self._examples = examples
+        self._objective = objective
+        self._packer = packer
+        self._trajectories = trajectories
+        self._tokens = tokens
+        self.pool = pool
+
+    def next(self) -> list[Tree]:
+        """The trees of the next update. Raises `TrainingError` when none of the examples can be trained on."""
+        while True:
+            trees = self._of_tokens(self._tokens) if self._tokens else self._of_number()
+            if trees:
+                return trees
+            left_out = self._packer.left_out
+            if all(example.trajectory.episode_id in left_out for example in self._examples):
+                reason = left_out[self._examples[0].trajectory.episode_id]
+                raise TrainingError(f"none of the {len(self._examples)} trajectories can be trained on: {reason}")
+
+    def _of_number(self) -> list[Tree]:
+        drawn = [self._pack(self.pool.draw()) for _ in range(self._trajectories)]
+        return [tree for tree in drawn if tree is not None]
+
+    def _of_tokens(self, most: int) -> list[Tree]:
+        trees: list[Tree] = []
+        total = 0
+        # Each example is drawn twice at most: a batch may be larger than what there is to learn from.
+        for _ in range(2 * len(self._examples)):
+            number = self.pool.draw()
+            tree = self._pack(number)
+            if tree is None:
+                continue
+            if trees and total + tree.length > most:
+                self.pool.put_back(number)
+                break
+            trees.append(tree)
+            total += tree.length
+        return trees
+
+    def _pack(self, number: int) -> Tree | None:
+        return self._packer.pack(self._examples[number], self._objective)
