@@ -41,8 +41,10 @@ class Tree:
 
     def on(self, device: torch.device) -> "Tree":
         """The same tree on a device."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        moved = {name: each.to(device) for name, each in fields.items() if isinstance(each, torch.Tensor | TreeLayout)}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        moved: dict[str, Any] = {
+            name: each.to(device) for name, each in fields.items() if isinstance(each, torch.Tensor | TreeLayout)
+        }
         return replace(self, **moved)
 
 
