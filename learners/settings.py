@@ -1,9 +1,9 @@
 """The learner's settings and the one document that a training process is started with."""
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streams.settings import FrozenModel
 
@@ -23,7 +23,14 @@ class LoraSettings(FrozenModel):
     )
 
 
-ObjectiveName: TypeAlias = Literal["imitation", "world_model"]
+ObjectiveName: TypeAlias = Literal[
+    "imitation",
+    "world_model",
+    "preference_dpo",
+    "preference_kto",
+    "rejection_sampling",
+    "echo",
+]
 
 
 class Stage(FrozenModel):
@@ -32,6 +39,15 @@ class Stage(FrozenModel):
     objective: ObjectiveName
     updates: int = Field(ge=1)
     trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
+    auxiliary: dict[ObjectiveName, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="Other objectives, by their weight in the sum of each update's losses."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if self.objective in self.auxiliary:
+            raise ValueError(f"{self.objective} is the stage's objective: leave it out of `auxiliary`")
+        return self
 
 
 class LearnerSettings(FrozenModel):

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -26,12 +26,15 @@ from learners.packed_tree import Tree
 from learners.packing import TreePacker
 from learners.precision import compute_dtype
 from learners.probes import write_probes
-from learners.settings import TRAINING_REPORT, LoraSettings, Progress, TrainingJob, TrainingReport
+from learners.settings import TRAINING_REPORT, LoraSettings, Progress, Stage, TrainingJob, TrainingReport
 from learners.snapshots import read_trajectories
+from learners.stages import objectives_of, updates_of
 from streams.errors import ChatTemplateError, ConfigurationError, RatchetError, TrainingError
 from streams.runtime.processes import die_with_parent
 
 _WARM_UP_UPDATES = 5
+
+Trees: TypeAlias = Iterator[list[Tree]]
 
 
 def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:
@@ -175,30 +178,48 @@ def train(job: TrainingJob) -> None:
     done = 0
     for stage in job.settings.stages:
         objective = OBJECTIVES[stage.objective]
-        usable = objective.examples(trajectories)
-        if not usable:
-            raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {stage.objective} could learn from")
-        reference = Reference(model, parameters) if objective.needs_reference else None
+        usable: dict[str, list[Example]] = {}
+        for each, _ in objectives_of(stage):
+            usable[each.name] = each.examples(trajectories)
+            if not usable[each.name]:
+                raise TrainingError(f"the snapshot {job.snapshot} holds nothing that {each.name} could learn from")
+
+        def trees_of(each: Objective, usable: dict[str, list[Example]] = usable, stage: Stage = stage) -> Trees:
+            order = batches(usable[each.name], stage.trajectories, generator)
+            return packed(order, each, packer, limits, left_out)
+
+        compares = any(each.needs_reference for each, _ in objectives_of(stage))
+        reference = Reference(model, parameters) if compares else None
         until = done + stage.updates
-        for trees in packed(batches(usable, stage.trajectories, generator), objective, packer, limits, left_out):
-            if all(example.trajectory.episode_id in left_out for example in usable):
-                reason = left_out[usable[0].trajectory.episode_id]
-                raise TrainingError(f"none of the {len(usable)} trajectories can be trained on: {reason}")
-            if not trees:
+        without = 0
+        for terms in updates_of(stage, trees_of):
+            for examples in usable.values():
+                if all(example.trajectory.episode_id in left_out for example in examples):
+                    reason = left_out[examples[0].trajectory.episode_id]
+                    raise TrainingError(f"none of the {len(examples)} trajectories can be trained on: {reason}")
+            if not any(term.objective is objective for term in terms):
+                without += 1
+                if without > len(usable[objective.name]):
+                    raise TrainingError(
+                        f"nothing of what {objective.name} learns from fits into {job.settings.max_length} tokens: "
+                        "raise learner.max_length"
+                    )
                 continue
-            size = sum(map(objective.size, trees))
+            without = 0
             loss = 0.0
-            for tree in trees:
-                expected = None if reference is None else reference.log_probabilities(tree)
-                part = objective.loss(tree, log_probabilities(model, tree), expected) / size
-                part.backward()
-                loss += part.item()
+            for term in terms:
+                for tree in term.trees:
+                    compared = reference if term.objective.needs_reference else None
+                    expected = None if compared is None else compared.log_probabilities(tree)
+                    part = term.objective.loss(tree, log_probabilities(model, tree), expected) * term.weight / term.size
+                    part.backward()
+                    loss += part.item()
             torch.nn.utils.clip_grad_norm_(parameters, job.settings.max_gradient_norm)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             done += 1
-            tokens = sum(tree.length for tree in trees)
+            tokens = sum(tree.length for term in terms for tree in term.trees)
             progress = Progress(objective=objective.name, update=done, updates=updates, loss=loss, tokens=tokens)
             print(progress.model_dump_json(), flush=True)
             if done == until:

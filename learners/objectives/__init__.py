@@ -5,8 +5,22 @@ its name in `Stage` of `learners/settings.py`; a stage of `learner.stages` then 
 `learners.trajectories`.
 """
 
+from learners.objectives.echo import Echo
 from learners.objectives.imitation import Imitation
 from learners.objectives.objective import Objective
+from learners.objectives.preference_dpo import PreferenceDPO
+from learners.objectives.preference_kto import PreferenceKTO
+from learners.objectives.rejection_sampling import RejectionSampling
 from learners.objectives.world_model import WorldModel
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Imitation(), WorldModel())}
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Imitation(),
+        WorldModel(),
+        PreferenceDPO(),
+        PreferenceKTO(),
+        RejectionSampling(),
+        Echo(),
+    )
+}
