@@ -139,4 +139,5 @@ def _identity(task_id: str, opening: Messages, steps: Sequence[RecordedStep]) ->
 def stored_branch(row: Row) -> Branch:
     """A branch from a row of the store's query `BRANCHES`, or of a snapshot."""
     action, observation = MESSAGE.validate_json(row["action"]), MESSAGES.validate_json(row["observation"])
-    return Branch(row["step"], action, observation, row["source"], row["fidelity"])
+    score, done = row.get("score"), bool(row.get("done"))
+    return Branch(row["step"], action, observation, row["source"], row["fidelity"], score, done)

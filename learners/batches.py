@@ -88,6 +88,7 @@ class Batches:
         self._packer = packer
         self._trajectories = trajectories
         self._tokens = tokens
+        self._empty: set[int] = set()
         self.pool = pool
 
     def next(self) -> list[Tree]:
@@ -96,10 +97,22 @@ class Batches:
             trees = self._of_tokens(self._tokens) if self._tokens else self._of_number()
             if trees:
                 return trees
-            left_out = self._packer.left_out
-            if all(example.trajectory.episode_id in left_out for example in self._examples):
-                reason = left_out[self._examples[0].trajectory.episode_id]
-                raise TrainingError(f"none of the {len(self._examples)} trajectories can be trained on: {reason}")
+            self._check_any_is_left()
+
+    def _check_any_is_left(self) -> None:
+        left_out, count = self._packer.left_out, len(self._examples)
+        reasons = {left_out.get(example.trajectory.episode_id) for example in self._examples}
+        if None not in reasons:
+            reason = left_out[self._examples[0].trajectory.episode_id]
+            raise TrainingError(f"none of the {count} trajectories can be trained on: {reason}")
+        if all(
+            number in self._empty or example.trajectory.episode_id in left_out
+            for number, example in enumerate(self._examples)
+        ):
+            raise TrainingError(
+                f"nothing of what {self._objective.name} learns from counts in any of the {count} trajectories: where "
+                "it compares alternatives, raise learner.max_length, into which they must fit"
+            )
 
     def _of_number(self) -> list[Tree]:
         drawn = [self._pack(self.pool.draw()) for _ in range(self._trajectories)]
@@ -122,4 +135,9 @@ class Batches:
         return trees
 
     def _pack(self, number: int) -> Tree | None:
-        return self._packer.pack(self._examples[number], self._objective)
+        """The tree of an example; None for one that cannot be trained on, or of which nothing counts."""
+        tree = self._packer.pack(self._examples[number], self._objective)
+        if tree is not None and not self._objective.size(tree):
+            self._empty.add(number)
+            return None
+        return tree

@@ -87,6 +87,12 @@ class Packing:
         turn = self._tokenizer.reply(self.states[step], reply, self.trajectory.tools(step))
         return self._add_branch(turn, step, weight)
 
+    def add_alternative(self, branch: Branch, weight: float) -> int | None:
+        """Count a branch's action as a reply, if it fits; returns its number, None also where it cannot be a reply."""
+        if not can_be_imitated(branch.action):
+            return None
+        return self.add_reply(branch.step, self._imitated(branch.action), weight)
+
     def add_observation(self, step: int, weight: float) -> int | None:
         """Count what came back after a step, if anything did; returns the response's number."""
         observation = self.trajectory.steps[step].observation

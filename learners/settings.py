@@ -35,6 +35,10 @@ ObjectiveName: TypeAlias = Literal[
     "erl",
     "mel",
     "self_distillation",
+    "preference_dpo",
+    "preference_kto",
+    "rejection_sampling",
+    "echo",
 ]
 
 

@@ -61,6 +61,8 @@ _BRANCH_SCHEMA = pa.schema(
         ("observation", pa.string()),
         ("source", pa.string()),
         ("fidelity", pa.string()),
+        ("score", pa.float64()),
+        ("done", pa.bool_()),
     ]
 )
 
@@ -282,6 +284,8 @@ def _branch_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "observation": as_json(branch.observation),
             "source": branch.source,
             "fidelity": branch.fidelity,
+            "score": branch.score,
+            "done": branch.done,
         }
         for trajectory in trajectories
         for branch in trajectory.branches

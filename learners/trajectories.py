@@ -17,13 +17,18 @@ Origin: TypeAlias = Literal["production", "practice"]
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """An alternative at state `step` of a trajectory, and the observation it led to."""
+    """An alternative at state `step` of a trajectory, and the observation it led to.
+
+    `score` is the environment's after it, None where that is not known; `done` says that the episode ended with it.
+    """
 
     step: int
     action: Message
     observation: Messages
     source: str
     fidelity: str
+    score: float | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Traj
         opening=request.opening,
         steps=request.steps,
         branches=tuple(
-            Branch(result.step, each.action, each.observation, each.source, result.fidelity)
+            Branch(result.step, each.action, each.observation, each.source, result.fidelity, each.score, each.done)
             for result in results
             for each in result.alternatives
         ),

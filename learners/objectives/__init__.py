@@ -5,12 +5,16 @@ its name in `Stage` of `learners/settings.py`; a stage of `learner.stages` then 
 `learners.trajectories`.
 """
 
+from learners.objectives.echo import Echo
 from learners.objectives.erl import Erl
 from learners.objectives.exgrpo import ExGrpo
 from learners.objectives.grpo import Grpo
 from learners.objectives.imitation import Imitation
 from learners.objectives.mel import Mel
 from learners.objectives.objective import Objective
+from learners.objectives.preference_dpo import PreferenceDPO
+from learners.objectives.preference_kto import PreferenceKTO
+from learners.objectives.rejection_sampling import RejectionSampling
 from learners.objectives.self_distillation import SelfDistillation
 from learners.objectives.world_model import WorldModel
 
@@ -19,6 +23,10 @@ _DR_GRPO_LENGTH = 256
 _ALL: tuple[Objective, ...] = (
     Imitation(),
     WorldModel(),
+    Echo(),
+    RejectionSampling(),
+    PreferenceDPO(),
+    PreferenceKTO(),
     Grpo(),
     Grpo("dr_grpo", scaled=False, length=_DR_GRPO_LENGTH),
     ExGrpo(),

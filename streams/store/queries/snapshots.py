@@ -47,7 +47,7 @@ HELD_OUT_STEPS = _steps_of(f"FROM ({_JUDGED.format(split='selection')}) ORDER BY
 
 # A state that was branched twice has its alternatives once.
 BRANCHES = """
-    SELECT DISTINCT ON (transition_id) episode_id, step, action, observation, source, fidelity
+    SELECT DISTINCT ON (transition_id) episode_id, step, action, observation, source, fidelity, score, done
     FROM transitions
     WHERE origin = 'branch' AND sequence <= $as_of
     ORDER BY episode_id, step, transition_id

@@ -1,0 +1,120 @@
+"""Replies that are known to be worse than a trusted one at the same state, for objectives that learn from preferences.
+
+Pure; the files of `learners.objectives` call it.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from learners.trajectories import Branch, Trajectory
+from streams.messages import Message, Messages, same_conversation, same_message
+
+
+def worse_branches(trajectory: Trajectory) -> tuple[Branch, ...]:
+    """The alternatives of a success whose observed outcome was an error, nothing new, or an end with a lower score.
+
+    Others may be as good as what was done, and are not compared. Neither are the states before `learn_from`.
+    """
+    steps = trajectory.steps
+    return tuple(
+        branch
+        for branch in trajectory.branches
+        if trajectory.learn_from <= branch.step < len(steps)
+        and not same_message(branch.action, steps[branch.step].action)
+        and _is_worse(branch, trajectory)
+    )
+
+
+def failed_branches(success: Trajectory, failures: Iterable[Trajectory]) -> tuple[Branch, ...]:
+    """At each state where a failure of the same task parts from a success, what the failure did there, each once."""
+    found: list[Branch] = []
+    for failure in failures:
+        step = parting(success, failure)
+        if step is None or step < success.learn_from:
+            continue
+        taken = failure.steps[step]
+        if any(one.step == step and same_message(one.action, taken.action) for one in found):
+            continue
+        found.append(Branch(step, taken.action, taken.observation, "failure", "recorded", failure.score))
+    return tuple(found)
+
+
+def compared(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Each success with what is worse than it as its only branches; successes that nothing is compared with are not."""
+    failures: dict[str, list[Trajectory]] = defaultdict(list)
+    for one in trajectories:
+        if not one.success:
+            failures[one.task_id].append(one)
+    found = []
+    for one in trajectories:
+        if one.success and one.steps:
+            branches = (*worse_branches(one), *failed_branches(one, failures[one.task_id]))
+            if branches:
+                found.append(replace(one, branches=branches))
+    return found
+
+
+def parting(one: Trajectory, other: Trajectory) -> int | None:
+    """The first step at which two episodes acted differently at one state.
+
+    None where they acted alike to the end of one of them, or where the environment answered differently first. The ids
+    of calls, which differ each time, say nothing.
+    """
+    ids: tuple[dict[str, str], dict[str, str]] = ({}, {})
+
+    def alike(mine: Messages, theirs: Messages) -> bool:
+        return same_conversation(_numbered(mine, ids[0]), _numbered(theirs, ids[1]))
+
+    if not alike(one.opening, other.opening):
+        return None
+    for number, (mine, theirs) in enumerate(zip(one.steps, other.steps, strict=False)):
+        if one.tools(number) != other.tools(number):
+            return None
+        if not alike((mine.action.spoken(),), (theirs.action.spoken(),)):
+            return number
+        if not alike(mine.observation, theirs.observation):
+            return None
+    return None
+
+
+def _numbered(messages: Messages, ids: dict[str, str]) -> Messages:
+    """The messages with ids of calls by the order in which they came."""
+
+    def renamed(message: Message) -> Message:
+        if message.tool_call_id is None and not message.calls:
+            return message
+        calls = tuple(
+            call.model_copy(update={"id": ids.setdefault(call.id or "", str(len(ids)))}) for call in message.calls
+        )
+        answered = message.tool_call_id if message.tool_call_id is None else ids.get(message.tool_call_id)
+        return message.model_copy(update={"tool_calls": calls or None, "tool_call_id": answered})
+
+    return tuple(map(renamed, messages))
+
+
+def _is_worse(branch: Branch, trajectory: Trajectory) -> bool:
+    texts = [message.text.strip() for message in branch.observation]
+    if not any(texts) or any(map(_is_error, branch.observation)):
+        return True
+    before = trajectory.steps[branch.step - 1].observation if branch.step else trajectory.opening[-1:]
+    if texts == [message.text.strip() for message in before]:
+        return True
+    return branch.done and branch.score is not None and branch.score < trajectory.score
+
+
+def _is_error(message: Message) -> bool:
+    """Return whether a tool or an environment says that it could not do what it was asked."""
+    if (message.model_extra or {}).get("is_error") is True:
+        return True
+    text = message.text.strip()
+    if text.lower().startswith(("error:", "exception:", "traceback ")):
+        return True
+    if not text.startswith("{"):
+        return False
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and bool(told.get("error") or told.get("is_error") is True)
