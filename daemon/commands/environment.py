@@ -1,4 +1,4 @@
-"""`ratchet environment list | new | check | replay`: sandboxes, and whether they keep their promises."""
+"""`ratchet environment list | new | check | replay | demonstrate`: sandboxes, and whether they keep their promises."""
 
 import random
 from collections import Counter
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from daemon.commands.demonstrating import demonstrate
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.replay import replay_episodes
 from daemon.config import Settings
@@ -53,6 +54,7 @@ def list_environments(as_json: JsonOption = False) -> None:
 
 
 environment.command("replay")(replay_episodes)
+environment.command("demonstrate")(demonstrate)
 
 
 @environment.command("new")

@@ -58,7 +58,7 @@ def import_files(
     settings = Settings.load(config)
     told = Told(True if success else False if failed else None, outcome_field, success_at)
     attribution = Attribution(principal, environment, agent, actor, task_field, verifier, told)
-    with _publishing(settings, principal, dry_run=dry_run) as publish:
+    with publishing_as(settings, principal, dry_run=dry_run) as publish:
         work = Import(file_format, attribution, Admission(settings.admission), publish, skip_invalid)
         try:
             _take(work, files)
@@ -99,7 +99,11 @@ def _size(path: Path) -> int | None:
 
 
 @contextmanager
-def _publishing(settings: Settings, principal: str, *, dry_run: bool) -> Iterator[Callable[[Sequence[Event]], None]]:
+def publishing_as(settings: Settings, principal: str, *, dry_run: bool) -> Iterator[Callable[[Sequence[Event]], None]]:
+    """Publishes events of a principal, with its key where events must be signed; with `dry_run` nothing.
+
+    Raises `ConfigurationError` where it has none.
+    """
     if dry_run:
         yield lambda events: None
         return
