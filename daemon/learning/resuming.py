@@ -5,24 +5,17 @@ The audit log says how far it came; the record of rollouts (`evaluation/rollout_
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from daemon.learning.loop import ACTOR, Loop, Watcher
-from daemon.learning.task_lists import trial_number
 from daemon.learning.trials import announce, judge
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Registry
 from daemon.registry.schemas import CycleReport
 from evaluation.report import GateReport
-from evaluation.rollout_log import rollouts_path
 from streams.errors import GateError
-from streams.runtime.files import write_atomically
 
 _OPEN = (State.TRAINED, State.EVALUATING)
 _CLOSED = (State.APPROVED, State.REJECTED, State.INCONCLUSIVE, State.HELD)
-RESUMPTIONS = "resumptions"
-"""The file beside a trial's rollouts with how often it was resumed; removed, the count begins again."""
 _ANSWERS = (Action.PROMOTED, Action.PROMOTION_FAILED, Action.ROLLED_BACK)
 
 
@@ -45,32 +38,6 @@ def unfinished(entries: Sequence[AuditEntry]) -> AuditEntry | None:
         return verdict
     is_answered = verdict.state is not State.APPROVED or any(entry.action in _ANSWERS for entry in later)
     return None if is_answered else verdict
-
-
-def resumptions_path(registry: Registry, adapter: str) -> Path:
-    """The file that counts the resumptions of the trial that `adapter` is in.
-
-    One whose cycle is recorded counts by itself: what is left of it then is another thing.
-    """
-    return rollouts_path(registry.home, adapter, trial_number(registry, adapter)).with_name(RESUMPTIONS)
-
-
-def resumptions(path: Path) -> int:
-    """How often the trial was resumed so far. Raises `GateError` for a file that is no number."""
-    try:
-        return int(path.read_text())
-    except FileNotFoundError:
-        return 0
-    except ValueError as error:
-        raise GateError(f"{path} is damaged: remove it, and the resumptions are counted from 0 again") from error
-
-
-def count_resumption(path: Path) -> int:
-    """Count one more, on disk when this returns, so that a learner that dies in it begins no new count."""
-    number = resumptions(path) + 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, f"{number}\n".encode())
-    return number
 
 
 async def resume(loop: Loop, left: AuditEntry, watch: Watcher) -> CycleReport:

@@ -15,7 +15,8 @@ from daemon.learning.forgetting import mark_exposed
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
 from daemon.learning.practice import Practice
-from daemon.learning.resuming import count_resumption, resume, resumptions, resumptions_path, unfinished
+from daemon.learning.resuming import resume, unfinished
+from daemon.learning.resumptions import MOST_RESUMPTIONS, Resumptions, read_resumptions, resumptions_path
 from daemon.learning.telling import Telling
 from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
@@ -32,8 +33,6 @@ log = structlog.get_logger()
 
 _POLL_S = 5.0
 _PROGRESS_EVERY_S = 10.0
-# The pause doubles each time: the last attempt comes after about 20 minutes.
-_MOST_RESUMPTIONS = 8
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -108,7 +107,7 @@ class Learner:
         self._due_since: float | None = None
         self._due_until: datetime | None = None
         self._told = 0.0
-        self._resume_at = 0.0
+        self._resumptions = Resumptions(_POLL_S)
         self._left = ""
         self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         self._waiting = -1
@@ -273,7 +272,7 @@ class Learner:
             )
 
     def _tell_failure(self, error: RatchetError) -> None:
-        pause_s = self._attempts.pause_s() or max(_POLL_S, self._resume_at - time.monotonic())
+        pause_s = self._attempts.pause_s() or max(_POLL_S, self._resumptions.left_s)
         until = datetime.now(UTC) + timedelta(seconds=pause_s)
         self._telling.tell(LearnerPhase.PAUSED, until=until, error=str(error), failures=self._attempts.failures)
 
@@ -281,31 +280,43 @@ class Learner:
         """Finish a trial that this or an earlier learner had to break off; whether one is, or was, to be finished.
 
         After an error it is tried again later, and so often at most before it is left for a person to look at. The
-        count is kept beside the trial's rollouts: a learner that dies again and again comes to its end as well.
+        count and the time of the last are kept beside the trial's rollouts: a learner that dies again and again pauses
+        as well, and comes to its end.
         """
         left = unfinished(self._loop.registry.audit.read())
         if left is None:
             return False
         counted = resumptions_path(self._loop.registry, left.subject)
-        if resumptions(counted) >= _MOST_RESUMPTIONS:
+        if read_resumptions(counted)[0] >= MOST_RESUMPTIONS:
             self._tell_left(left.subject, counted)
             return False
-        if time.monotonic() < self._resume_at:
+        pause_s = self._resumptions.pause_s(counted)
+        if pause_s:
+            self._tell_pause(pause_s)
             return True
         self._telling.tell(LearnerPhase.GATE)
-        number = count_resumption(counted)
-        self._resume_at = time.monotonic() + _POLL_S * 2**number
+        number = self._resumptions.count(counted)
         log.info("a trial is resumed", adapter=left.subject, state=left.state, time=number)
         await self._unload_leftovers()
         await resume(self._loop, left, self._tell)
         return True
+
+    def _tell_pause(self, pause_s: float) -> None:
+        """Say once that the pause of an earlier learner is kept; of its own pause this one has told the error."""
+        if self._telling.status.phase is LearnerPhase.PAUSED:
+            return
+        self._telling.tell(
+            LearnerPhase.PAUSED,
+            until=datetime.now(UTC) + timedelta(seconds=pause_s),
+            error="the learner ended while it resumed a trial",
+        )
 
     def _tell_left(self, adapter: str, counted: Path) -> None:
         """Say once that a trial is not resumed any more."""
         if adapter != self._left:
             self._left = adapter
             remedy = f"when its cause is removed, delete {counted}"
-            log.error("a trial is left unfinished", adapter=adapter, resumptions=_MOST_RESUMPTIONS, remedy=remedy)
+            log.error("a trial is left unfinished", adapter=adapter, resumptions=MOST_RESUMPTIONS, remedy=remedy)
 
     async def mark_exposed(self) -> None:
         """Mark what is to be retrained: a retraction may come from any producer, and an adapter after it."""

@@ -9,7 +9,7 @@ import structlog
 
 from daemon.learning.cycle import train_candidate
 from daemon.learning.loop import ACTOR, Loop
-from daemon.learning.resuming import resumptions_path
+from daemon.learning.resumptions import resumptions_path
 from daemon.learning.role import Learner
 from daemon.learning.trials import planted_canaries
 from daemon.registry.lifecycle import State
