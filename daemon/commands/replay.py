@@ -136,16 +136,20 @@ def _print(report: ReplayReport) -> None:
     if report.judged_otherwise:
         names = plain(", ".join(report.judged_otherwise[:_SHOWN]))
         console.print(f"{len(report.judged_otherwise)} of them are judged otherwise than in production: {names}")
-    for each in report.parted[:_SHOWN]:
+    reasons = Counter(each.reason for each in report.parted if not each.diff)
+    shown = list({each.reason: each for each in reversed(report.parted) if not each.diff}.values())[::-1]
+    shown += [each for each in report.parted if each.diff]
+    for each in shown[:_SHOWN]:
         where = (
             "at the start" if each.parts_at == -1 else "" if each.parts_at is None else f"after action {each.parts_at}"
         )
         console.print(
             f"\n[bold]{plain(each.episode_id)}[/bold], task {plain(each.task_id)}: parts {where or 'at once'}"
         )
-        console.print(plain(each.reason), style="dim")
+        count = 1 if each.diff else reasons[each.reason]
+        console.print(plain(each.reason if count == 1 else f"{count} times: {each.reason}"), style="dim")
         for line in each.diff:
             colour = {"+": "green", "-": "red"}.get(line[:1], "")
             console.print(plain(line), style=colour or None, soft_wrap=True)
-    if len(report.parted) > _SHOWN:
-        console.print(f"\n… and {len(report.parted) - _SHOWN} more; --json has all")
+    if len(shown) > _SHOWN:
+        console.print(f"\n… and {len(shown) - _SHOWN} more; --json has all")
