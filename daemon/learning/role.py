@@ -18,6 +18,7 @@ from daemon.learning.practice import Practice
 from daemon.learning.resuming import resume, unfinished
 from daemon.learning.resumptions import MOST_RESUMPTIONS, Resumptions, read_resumptions, resumptions_path
 from daemon.learning.telling import Telling
+from daemon.learning.templates import check_template
 from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
@@ -66,7 +67,7 @@ async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earl
         log.warning(RECORDED)
     stopped = asyncio.create_task(stop.wait())
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
-    await asyncio.to_thread(_check_template, base, embedded=not settings.engine.url)
+    await asyncio.to_thread(check_template, base, embedded=not settings.engine.url)
     async with open_loop(settings, base) as loop:
         learning = asyncio.create_task(Learner(loop, telling, earlier).run())
         await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -74,20 +75,6 @@ async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earl
             await learning
         learning.cancel()
         await asyncio.gather(learning, return_exceptions=True)
-
-
-def _check_template(base: Path, *, embedded: bool) -> None:
-    """Raises `ConfigurationError` when replies cannot be trained as they are served."""
-    # Whatever asks for a role's name imports this module, and Transformers takes seconds to import.
-    from learners.chat import ChatTokenizer
-
-    tokenizer = ChatTokenizer(base)
-    tokenizer.check_replies()
-    refused = tokenizer.refused_system_message()
-    if refused is not None:
-        log.warning("episodes with a system message are left out of training", reason=refused)
-    if not embedded:
-        tokenizer.check_configured_stop()
 
 
 class Learner:

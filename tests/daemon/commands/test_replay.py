@@ -8,9 +8,7 @@ from streams.branching.replay import Replayed
 
 def test_equal_errors_are_printed_once_with_their_count(capsys: pytest.CaptureFixture[str]) -> None:
     parted = tuple(
-        Replayed.model_construct(
-            episode_id=f"e{n}", task_id="t", parts_at=None, reason="no tool: x", diff=(), exact=False
-        )
+        Replayed(episode_id=f"e{n}", task_id="t", steps=2, reproduced=0, exact=False, reason="no tool: x")
         for n in range(12)
     )
     report = ReplayReport.model_construct(
