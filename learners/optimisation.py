@@ -179,7 +179,7 @@ class Optimisation:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Torch or Python could not have the memory that it asked for."""
+    """Return whether Torch or Python could not have the memory that it asked for."""
     # On CPU Torch raises a plain RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

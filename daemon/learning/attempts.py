@@ -39,5 +39,5 @@ class Attempts:
         self.failures, self.error, self._again_at = 0, "", 0.0
 
     def pause_s(self) -> float:
-        """How long to wait before the next attempt, 0 if not at all."""
+        """The seconds to wait before the next attempt, 0 if none."""
         return max(0.0, self._again_at - self._clock())

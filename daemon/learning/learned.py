@@ -30,7 +30,7 @@ class Extent:
         return Extent(max(self.as_of, manifest.as_of), max(self.retracted_as_of, manifest.retracted_as_of))
 
     def has(self, manifest: SnapshotManifest) -> bool:
-        """Whether it reaches as far as the snapshot."""
+        """Return whether it reaches as far as the snapshot."""
         return manifest.as_of <= self.as_of and manifest.retracted_as_of <= self.retracted_as_of
 
 
@@ -42,7 +42,7 @@ class LearnedFrom:
         self._read: dict[str, AdapterManifest | None] = {}
 
     def extent(self) -> Extent:
-        """How far they reach together.
+        """The extent of them together.
 
         A damaged adapter is named in a warning. It counts as far as its manifest can be read: what it learned has been
         judged, and would be judged again.

@@ -30,7 +30,7 @@ def resumptions_path(registry: Registry, adapter: str) -> Path:
 
 
 def read_resumptions(path: Path) -> tuple[int, float | None]:
-    """How often the trial was resumed, and when last; None where that is not known.
+    """The number of resumptions of the trial, and the time of the last; None where that is not known.
 
     Raises `GateError` for a file that says something else.
     """
@@ -62,11 +62,11 @@ class Resumptions:
 
     @property
     def left_s(self) -> float:
-        """How much of the pause is left of the trial that was asked about or counted last."""
+        """The rest of the pause of the trial that was asked about or counted last, in seconds."""
         return max(0.0, self._again_at - self._clock())
 
     def pause_s(self, path: Path) -> float:
-        """How long to wait before the next resumption, 0 if not at all. Raises `GateError` for a damaged file."""
+        """The seconds to wait before the next resumption, 0 if none. Raises `GateError` for a damaged file."""
         number, began = read_resumptions(path)
         if began is None:
             return 0.0

@@ -209,7 +209,7 @@ class Learner:
         return False
 
     async def _learned_extent(self) -> Extent:
-        """What was learned from, or given up."""
+        """The extent of what was learned from, or given up."""
         learned, given_up = await asyncio.to_thread(self._learned.extent), self._attempts.given_up
         return Extent(max(learned.as_of, given_up.as_of), max(learned.retracted_as_of, given_up.retracted_as_of))
 

@@ -22,7 +22,7 @@ _PHASES = {
 
 
 class Telling:
-    """What is told now: a new phase is written at once, what changes within it with the next beat."""
+    """The account of the learner: a new phase is written at once, what changes within it with the next beat."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / LEARNER_FILE
@@ -33,7 +33,7 @@ class Telling:
 
     @property
     def status(self) -> LearnerStatus:
-        """What was told last."""
+        """The status that was told last."""
         return self._status
 
     def tell(self, phase: LearnerPhase, **fields: object) -> None:

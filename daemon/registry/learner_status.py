@@ -97,7 +97,7 @@ def learner_report(home: Path, entries: Sequence["AuditEntry"]) -> LearnerReport
 
 
 def read_learner_status(home: Path) -> LearnerStatus | None:
-    """What the learner of `home` wrote last; None where there is nothing, or nothing that can be read."""
+    """The status that the learner of `home` wrote last; None where there is nothing, or nothing that can be read."""
     try:
         return LearnerStatus.model_validate_json((home / LEARNER_FILE).read_bytes())
     except (ValidationError, OSError):

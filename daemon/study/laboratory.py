@@ -123,7 +123,7 @@ class Laboratory:
         return list(played)
 
     async def arena(self) -> Arena:
-        """Where the gates of these settings are played."""
+        """The arena in which the gates of these settings are played."""
         harness = (await self.pool.describe()).harness
         return Arena(self.policy, self.pool, harness, self.settings.gate.rollouts)
 

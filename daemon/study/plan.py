@@ -1,4 +1,4 @@
-"""What a study compares: the content of its file, and the cells that it consists of."""
+"""The plan of a study, which is the content of its file, and the cells that it consists of."""
 
 import tomllib
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Arm(FrozenModel):
 
 
 class StudyDomain(FrozenModel):
-    """Where an arm learns, and where it is played; `environments` are the settings of `branching.environments`.
+    """The domain in which an arm learns, and that in which it is played; `environments` are the settings of `branching.environments`.
 
     With `play`, the name of another domain of the plan, the adapter plays the held-out tasks of that one.
     """
@@ -114,7 +114,7 @@ class StudyPlan(FrozenModel):
 
 
 class Data(FrozenModel):
-    """What a cell learns from: demonstrations of train tasks, drawn by `seed`, with the branches of their states."""
+    """The data of a cell: demonstrations of train tasks, drawn by `seed`, with the branches of their states."""
 
     name: str
     domain: StudyDomain

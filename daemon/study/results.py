@@ -18,7 +18,7 @@ from streams.settings import FrozenModel
 
 
 class CellResult(FrozenModel):
-    """How the adapter of a cell played. `solved` says of each held-out task, by id, whether it was solved.
+    """The play of a cell's adapter. `solved` says of each held-out task, by id, whether it was solved.
 
     `variant` is the place of the arm's variant that was chosen, `losses` the mean loss of each update in nats per
     counted token, by objective, `tokens` what was read in all updates.
