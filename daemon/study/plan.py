@@ -31,7 +31,7 @@ class Arm(FrozenModel):
 
 
 class StudyDomain(FrozenModel):
-    """The domain in which an arm learns, and that in which it is played; `environments` are the settings of `branching.environments`.
+    """The domain in which an arm learns; `environments` are its settings of `branching.environments`.
 
     With `play`, the name of another domain of the plan, the adapter plays the held-out tasks of that one.
     """
