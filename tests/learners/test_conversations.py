@@ -195,8 +195,11 @@ def one_example(
         principals=("p",),
     )
     if isinstance(result, BranchResult):
-        branches = [(step, each.action, each.observation, each.source, result.fidelity) for each in result.alternatives]
-        expected = [trajectory_with(trajectory, [Branch(*each) for each in branches])]
+        branches = [
+            Branch(step, each.action, each.observation, each.source, result.fidelity, each.score, each.done)
+            for each in result.alternatives
+        ]
+        expected = [trajectory_with(trajectory, branches)]
         died = "SELECT action FROM fatalities WHERE episode_id = $episode ORDER BY sequence"
         dead = passage.store.query(died, {"episode": episode})["action"].to_pylist()
         assert [MESSAGE.validate_json(action) for action in dead] == [each.action for each in result.failures]
