@@ -34,7 +34,7 @@ def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreT
         model = _merged(model, adapter)
         nn.Module.to(model, dtype)
     model.eval().requires_grad_(False)
-    if torch.backends.mkldnn.is_available():
+    if _can_be_laid_out(dtype):
         _lay_out(model)
     return model
 
@@ -66,6 +66,13 @@ def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     except Exception as error:
         raise ConfigurationError(f"the adapter in {adapter} does not fit the base model: {error}") from error
     return merged
+
+
+def _can_be_laid_out(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN computes in this type here: in bfloat16 not on processors without AVX512."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype is not torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _LaidOutLinear(nn.Module):
