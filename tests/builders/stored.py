@@ -106,6 +106,10 @@ class Log:
     def branched(self, episode_id: str, task_id: str, step: int = 1) -> None:
         self._store.append([result(branches(episode_id, task_id, step), self._offsets(KAFKA.transitions_topic))])
 
+    def dropped(self, episode_id: str, step: int, reason: str) -> None:
+        """What the branch role says of a state that it cannot branch."""
+        self._store.append([result(unrestored(episode_id, step, reason), self._offsets(KAFKA.transitions_topic))])
+
     def recovered(self, episode_id: str, task_id: str, left_at: int) -> None:
         self._store.append([result(recovery(episode_id, task_id, left_at), self._offsets(KAFKA.transitions_topic))])
 

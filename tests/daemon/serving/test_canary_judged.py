@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from daemon.registry.lifecycle import State
@@ -12,12 +10,11 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CanaryEnd, StatusReport
 from daemon.serving.shadow import ShadowSettings
 from evaluation.canary import CanarySettings
-from streams.events import Actor, OutcomeEvent, StepEvent
-from streams.messages import assistant, user
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from tests.builders.episodes import HOLDOUT, KAFKA, task
+from tests.builders.canaried import ask, judged
+from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.stored import Log
 from tests.daemon.conftest import serve_role
 from tests.served import served
@@ -31,33 +28,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(StoreSettings(path=tmp_path / "store.duckdb"), HOLDOUT, KAFKA)
     yield store
     store.close()
-
-
-async def ask(client: httpx.AsyncClient, episode: str, *more: dict[str, str]) -> str:
-    body = {"model": "assistant", "messages": [{"role": "user", "content": f"Do {episode}."}, *more], "max_tokens": 2}
-    answer = await client.post("/v1/chat/completions", json=body, headers={"x-ratchet-episode": episode})
-    assert answer.is_success, answer.text
-    return str(answer.headers["x-ratchet-adapter"])
-
-
-def judged(episode: str, adapter: str, success: bool) -> list[Any]:
-    step = StepEvent(
-        event_id=f"{episode}-0",
-        episode_id=episode,
-        step=0,
-        agent="agent",
-        principal=episode,
-        task=task(),
-        messages=(user(f"Do {episode}."),),
-        action=assistant("done"),
-        observation=(),
-        done=True,
-        actor=Actor(kind="policy", adapter=adapter),
-    )
-    outcome = OutcomeEvent(
-        event_id=f"{episode}-end", episode_id=episode, verifier="tests", success=success, score=float(success)
-    )
-    return [step, outcome]
 
 
 @pytest.mark.slow
