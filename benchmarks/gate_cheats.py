@@ -3,10 +3,11 @@
     python -m benchmarks.gate_cheats [--runs N] [--tasks N ...] [--dose SHARE ...] [--cheat NAME ...] [--seed N]
                                      [--json]
 
-Of N honest trials, in which the candidate is so much better that wins and losses alone would promote it, each cheat
-makes its own: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is not honest. Trials in
-which it shows in fewer than five episodes are not counted: a habit of failures hardly shows where next to none are
-left. The last line of `--json` has the share held of each cheat at each dose, and of the honest candidates.
+Each cheat is made in honest trials in which the candidate is so much better that wins and losses alone would promote
+it: the share `dose` of the wins, or of all rollouts where the cheat is a habit, is then not honest. Trials are drawn
+until the cheat shows in five episodes or more in N of them: a habit of failures hardly shows where next to none are
+left. Both the share held of these N and that of all trials drawn are told. The last line of `--json` has them for each
+cheat at each dose, and the share held of N honest candidates.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from itertools import cycle, islice
 from typing import TypeAlias
 
 from scipy.stats import binomtest
@@ -43,6 +45,8 @@ TASKS = (64, 96, 160)
 _ALPHA = 0.025
 # No exact test at three standard errors tells fewer episodes than these from chance.
 _LEAST_CHANGED = 5
+# Of the trials in which a cheat is to show, so many times as many are drawn at most.
+_MOST_DRAWN = 5
 _PLAYER = Player(0.5)
 
 Forgery: TypeAlias = Callable[[Simulated, Rollout, random.Random], Rollout]
@@ -206,19 +210,45 @@ def is_promoted(pairs: list[Pair]) -> bool:
     return mcnemar_exact(wins, losses) <= _ALPHA
 
 
-def trials(runs: int, chance: random.Random, sizes: Sequence[int] = TASKS) -> Iterator[tuple[list[Simulated], Facts]]:
-    """Honest trials of candidates that would be promoted, each of as many tasks as one of `sizes` says."""
-    done = 0
-    while done < runs:
-        simulated, facts = trial(("game", "desk")[done % 2], chance.choice(sizes), *players(chance), chance)
+def trials(chance: random.Random, sizes: Sequence[int] = TASKS) -> Iterator[tuple[list[Simulated], Facts]]:
+    """Honest trials of candidates that would be promoted, each of as many tasks as one of `sizes` says; without end."""
+    worlds = cycle(("game", "desk"))
+    world = next(worlds)
+    while True:
+        simulated, facts = trial(world, chance.choice(sizes), *players(chance), chance)
         if is_promoted(list(facts.pairs)):
-            done += 1
+            world = next(worlds)
             yield simulated, facts
 
 
 def held(facts: Facts) -> tuple[bool, str]:
     result = judged(facts, SentinelSettings())
     return result.verdict is Verdict.HOLD, result.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many trials of a cheat were held up: of those in which it shows, and of all that were drawn."""
+
+    shown: int = 0
+    shown_held: int = 0
+    drawn: int = 0
+    drawn_held: int = 0
+
+    def __add__(self, other: "Held") -> "Held":
+        return Held(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def shares(self) -> dict[str, float]:
+        """The share held of the trials in which the cheat shows, and of all, as the last line of `--json` has them."""
+        shown = self.shown_held / self.shown if self.shown else math.nan
+        return {"shown": shown, "all": self.drawn_held / self.drawn, "trials": self.drawn}
+
+
+def one_trial(cheat: str, dose: float, simulated: list[Simulated], facts: Facts, chance: random.Random) -> Held:
+    """Make `cheat` in one honest trial, and return whether it shows and whether it is held."""
+    cheating = cheated(cheat, dose, simulated, facts, chance)
+    shows, stopped = changed(facts, cheating) >= _LEAST_CHANGED, held(cheating)[0]
+    return Held(shows, shows and stopped, 1, stopped)
 
 
 def measure(
@@ -228,13 +258,13 @@ def measure(
     seed: int,
     show: Callable[[str], None],
     sizes: Sequence[int] = TASKS,
-) -> dict[str, dict[str, float]]:
-    """The share of each cheat that is held, by dose; of honest candidates under the dose 0."""
-    shares: dict[str, dict[str, float]] = {}
-    made = list(trials(runs, random.Random(f"{seed} honest"), sizes))
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The shares of each cheat that are held, by dose; of honest candidates under the dose 0."""
+    drawing = trials(random.Random(f"{seed} honest"), sizes)
+    made = list(islice(drawing, runs))
     reasons = [held(facts) for _, facts in made]
     honest = sum(hit for hit, _ in reasons)
-    shares["honest"] = {"0": honest / runs}
+    shares: dict[str, dict[str, dict[str, float]]] = {"honest": {"0": Held(runs, honest, runs, honest).shares()}}
     interval = binomtest(honest, runs).proportion_ci(0.95)
     show(f"honest: {honest} of {runs} held, 95% interval {interval.low:.2%} to {interval.high:.2%}")
     for reason in (reason for hit, reason in reasons if hit):
@@ -243,13 +273,16 @@ def measure(
         shares[name] = {}
         for dose in doses:
             chance = random.Random(f"{seed} {name} {dose}")
-            hits = []
-            for simulated, facts in made:
-                cheating = cheated(name, dose, simulated, facts, chance)
-                if changed(facts, cheating) >= _LEAST_CHANGED:
-                    hits.append(held(cheating)[0])
-            shares[name][f"{dose:g}"] = sum(hits) / len(hits) if hits else math.nan
-            show(f"{name}, dose {dose:g}: {sum(hits)} of {len(hits)} held")
+            counts = Held()
+            while counts.shown < runs and counts.drawn < _MOST_DRAWN * runs:
+                if counts.drawn == len(made):
+                    made.append(next(drawing))
+                counts += one_trial(name, dose, *made[counts.drawn], chance)
+            shares[name][f"{dose:g}"] = counts.shares()
+            show(
+                f"{name}, dose {dose:g}: {counts.shown_held} of {counts.shown} held; "
+                f"of all, {counts.drawn_held} of {counts.drawn}"
+            )
     return shares
 
 
