@@ -28,6 +28,7 @@ from streams.store.practice import PracticeJudge
 from streams.store.queries.writer import (
     ADD_OFFSET,
     DECIDED_TO_JUDGE_AGAIN,
+    ENVIRONMENTS_WITHOUT_SANDBOX,
     LAST_CLUSTER,
     OUTBOX_FROM,
     PRINCIPALS_OF_WANTED,
@@ -46,6 +47,7 @@ from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings, asked_a
 log = structlog.get_logger()
 
 _JUDGED_AT_ONCE = 1000
+_ASKED_AT_ONCE = 1000
 
 
 def utc_now() -> datetime:
@@ -186,18 +188,28 @@ class Store:
         """Ask again for the episodes that no sandbox could be opened for, where an environment has one by now.
 
         Returns how many. Call it once in a process, after `adopt_log`. `has_sandbox` is asked for the environments of
-        such episodes alone.
+        such episodes alone. They are taken a thousand at a time, so that neither memory nor a transaction grows with
+        their number, and other writes come in between.
         """
+        topic: Parameters = {"topic": self._kafka.branches_topic}
+        asked = 0
+        with self._lock:
+            lacking = [row["environment"] for row in self._database.rows(ENVIRONMENTS_WITHOUT_SANDBOX, topic)]
+        usable = [name for name in lacking if has_sandbox(name)]
+        while usable and (more := self._ask_some_again({**topic, "environments": usable, "limit": _ASKED_AT_ONCE})):
+            asked += more
+        if asked:
+            log.info("asked again for episodes that had no sandbox", episodes=asked, environments=usable)
+        return asked
+
+    def _ask_some_again(self, which: Parameters) -> int:
+        """Ask again for some of the episodes; what was asked again is not among them the next time."""
         with self._lock, self._transaction("ask again for branches") as batch:
-            rows = self._database.rows(REQUESTS_WITHOUT_SANDBOX, {"topic": self._kafka.branches_topic})
-            requests = [BranchRequest.model_validate_json(row["value"]) for row in rows]
-            usable = {name for name in {request.task.environment for request in requests} if has_sandbox(name)}
-            again = [asked_again(request) for request in requests if request.task.environment in usable]
-            for request in again:
+            rows = self._database.rows(REQUESTS_WITHOUT_SANDBOX, which)
+            for row in rows:
+                request = asked_again(BranchRequest.model_validate_json(row["value"]))
                 batch.outgoing(Outgoing(self._kafka.branches_topic, request.episode_id.encode(), request.to_json()))
-        if again:
-            log.info("asked again for episodes that had no sandbox", episodes=len(again), environments=sorted(usable))
-        return len(again)
+        return len(rows)
 
     def pending(self, limit: int) -> list[OutboxEntry]:
         """The oldest messages of the outbox that are not marked as published."""

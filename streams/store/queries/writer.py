@@ -98,12 +98,12 @@ UNANSWERED_REQUESTS = f"""
 """
 
 # The newest request of each episode that was answered, and to which the answer was that no sandbox could be opened.
-REQUESTS_WITHOUT_SANDBOX = f"""
+_WITHOUT_SANDBOX = f"""
     WITH lacked AS (
         SELECT request_id FROM branches WHERE {LACKED_SANDBOX}
         UNION SELECT request_id FROM recovery_attempts WHERE {LACKED_SANDBOX}
     )
-    SELECT value
+    SELECT key, value, json_extract_string(decode(value), '$.task.environment') AS environment
     FROM (
         SELECT DISTINCT ON (key) key, value, decode(key) AS episode_id
         FROM outbox
@@ -113,7 +113,11 @@ REQUESTS_WITHOUT_SANDBOX = f"""
     SEMI JOIN (FROM ({decisions()}) WHERE state IN ('trusted', 'failed')) AS learned USING (episode_id)
     ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
     WHERE json_extract_string(decode(value), '$.event_id') IN (FROM lacked)
-    ORDER BY key
+"""
+ENVIRONMENTS_WITHOUT_SANDBOX = f"SELECT DISTINCT environment FROM ({_WITHOUT_SANDBOX}) ORDER BY environment"
+# Those of `environments`, `limit` of them at most.
+REQUESTS_WITHOUT_SANDBOX = f"""
+    SELECT value FROM ({_WITHOUT_SANDBOX}) WHERE list_contains($environments, environment) ORDER BY key LIMIT $limit
 """
 
 # Of the wanted episodes with an outcome: those that count, and what was decided when. None has a row before $start.

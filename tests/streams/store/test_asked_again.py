@@ -82,6 +82,16 @@ def test_episodes_without_a_sandbox_are_asked_for_once_more_when_there_is_one(
     assert (counts.recoveries.episodes, counts.recoveries.dropped) == (1, 0)
 
 
+def test_many_are_asked_for_a_few_at_a_time(open_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.store.writer._ASKED_AT_ONCE", 2)
+    store, names = open_store(), [f"shown-{number}" for number in range(5)]
+    store.append(records([event for name in names for event in episode(name)]))
+    take(store, [each for request in published(store) for each in answer(request, NO_SANDBOX)])
+    assert store.ask_again(lambda environment: True) == 5
+    assert sorted(request.episode_id for request in published(store)) == names
+    assert store.ask_again(lambda environment: True) == 0
+
+
 def test_what_was_dropped_for_another_reason_stays_dropped(open_store: Callable[[], Store]) -> None:
     store = open_store()
     store.append(records(episode("shown")))
