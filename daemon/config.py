@@ -18,7 +18,6 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from daemon.config_errors import told
 from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
@@ -29,6 +28,7 @@ from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
+from streams.setting_errors import told
 from streams.settings import REVEAL, FrozenModel, server_url
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings

@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from streams.environments.environment import WORKING_FOLDER, Configured, Environment, NamesTasks, Network, ReadsFiles
 from streams.errors import ConfigurationError
+from streams.setting_errors import told
 
 ENTRY_POINTS = "ratchet.environments"
 
@@ -89,8 +90,13 @@ def _settings(
         try:
             return environment.settings.model_validate(settings, context=context)
         except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, each['loc'])) or 'all'}: {told(environment.settings, each)}"
+                for each in error.errors()
+            )
             raise ConfigurationError(
-                f"the settings of the environment {name!r}, [branching.environments.{name}], are wrong: {error}"
+                f"the settings of the environment {name!r}, [branching.environments.{name}], are wrong: {wrong}. "
+                "Correct them."
             ) from error
     if settings:
         raise ConfigurationError(f"the environment {name!r} has no settings. Remove them.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.environments.registry import load_environment, registered_environments
+from streams.environments.registry import load_environment, open_environment, registered_environments
 from streams.errors import ConfigurationError
 
 
@@ -20,3 +20,10 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_reason_and_what_a_s
     assert "desk" in registered_environments()
     with pytest.raises(ConfigurationError, match=r"'desk' .*desk_package:Desk: .*their_own_code.*branching\.readable"):
         load_environment("desk")
+
+
+def test_a_wrong_setting_of_an_environment_is_told_in_plain_words() -> None:
+    with pytest.raises(ConfigurationError, match=r"are wrong: folder: it must be set\. Correct them"):
+        open_environment("toolbox", {})
+    with pytest.raises(ConfigurationError, match=r"unknown setting folders; did you mean folder\?"):
+        open_environment("toolbox", {"folder": "examples/helpdesk", "folders": "x"})

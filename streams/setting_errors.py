@@ -23,6 +23,8 @@ _TYPES: Mapping[str, str] = {
 def told(settings: type[BaseModel], error: Mapping[str, Any]) -> str:
     """Return what is wrong in plain words, of one error of pydantic's list; the key is not part of it."""
     kind, place = str(error["type"]), tuple(error["loc"])
+    if kind == "missing":
+        return "it must be set"
     if kind == "extra_forbidden":
         *section, name = map(str, place)
         near = get_close_matches(name, _names(settings, section), 1)
