@@ -83,7 +83,7 @@ class AATrial:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """What the trials have in common: the arena, the lists, the settings, and where rollouts are kept."""
+    """The setting of all trials: the arena, the lists, the settings, and where rollouts are kept."""
 
     arena: Arena
     tasks: TaskLists

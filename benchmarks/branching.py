@@ -176,7 +176,7 @@ async def verified(
 def operations(
     environment: Environment, requests: Sequence[BranchRequest], results: Sequence[BranchResult]
 ) -> list[Callable[[], object]]:
-    """What a sandbox does to its environment for these branches."""
+    """Return what a sandbox does to its environment for these branches."""
     notebook = Notebook(environment)
     by_episode: dict[str, list[BranchResult]] = {}
     for result in results:
@@ -201,7 +201,7 @@ def plain(done: Sequence[Callable[[], object]]) -> float:
 
 
 def _warm_ups(first_s: float) -> int:
-    """How many are left to do after a first one of `first_s` seconds."""
+    """Return how many are left to do after a first one of `first_s` seconds."""
     return 0 if first_s > _LONG_S else _WARM_UPS - 1
 
 

@@ -1,4 +1,4 @@
-"""How often the gate `sentinels` holds up cheats, and how often honest candidates, in simulated trials.
+"""Shares of cheats, and of honest candidates, that the gate `sentinels` holds up in simulated trials.
 
     python -m benchmarks.gate_cheats [--runs N] [--tasks N ...] [--dose SHARE ...] [--cheat NAME ...] [--seed N]
                                      [--json]
@@ -228,7 +228,7 @@ def held(facts: Facts) -> tuple[bool, str]:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How many trials of a cheat were held up: of those in which it shows, and of all that were drawn."""
+    """Counts of a cheat's trials that were held up: of those in which it shows, and of all that were drawn."""
 
     shown: int = 0
     shown_held: int = 0

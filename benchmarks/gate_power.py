@@ -1,4 +1,4 @@
-"""How often the gate lets an installation decline over many cycles, and how often it proves a better candidate.
+"""Simulation of the gate over many cycles: how often an installation declines, and a better candidate is proved.
 
 `python -m benchmarks.gate_power [--runs N] [--cycles N] [--json]` simulates N installations of so many cycles each, by
 the rules, the stages and the spending of the gate as it ships; only the playing is simulated. A trainer's candidate is
@@ -68,7 +68,7 @@ DESIGN = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What many cycles of one trainer came to, over all runs; `power` is of its candidates of +5 points."""
+    """The result of many cycles of one trainer, over all runs; `power` is of its candidates of +5 points."""
 
     supply: str
     trainer: str

@@ -1,4 +1,4 @@
-"""What the gateway adds to a call: latency, time to the first token, and requests per second.
+"""Costs that the gateway adds to a call: latency, time to the first token, and requests per second.
 
 `python -m benchmarks.gateway [--rounds R] [--seconds S] [--delay-ms D] [--no-litellm] [--json]` asks an engine of a
 fixed delay directly, through the serve role (calls recorded, not recorded, and recorded without a log to take them),

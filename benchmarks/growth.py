@@ -1,4 +1,4 @@
-"""What storing an event costs as the store grows, and how much memory that takes.
+"""Cost of storing an event as the store grows, and the memory that it takes.
 
 `python -m benchmarks.growth [--events N] [--json]` appends N events (episodes of nine steps and a verdict) to a new
 store, in batches as the record role does, without a log before it. `ratio` is the processor time of an event in the

@@ -1,4 +1,4 @@
-"""How fast events get from their topic into the store, against the least that could do it.
+"""Speed of events from their topic into the store, against the least that could do it.
 
 `python -m benchmarks.ingest [--events N] [--tools] [--rounds R] [--json]` produces N step events on an embedded broker
 (or on `--bootstrap`) and reads them with the record role's own processor, redaction off and on, and with a bare

@@ -1,4 +1,4 @@
-"""How often redaction is wrong, and what it costs, on the collections of lines that the tests assert.
+"""Errors of redaction, and its cost, on the collections of lines that the tests assert.
 
 `python -m benchmarks.redaction [--rounds R] [--lines] [--json]` prints how many harmless lines are changed and how many
 secrets are left, of each kind, and the same of detect-secrets with all its plugins, which knows no personal data.

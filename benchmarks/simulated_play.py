@@ -83,7 +83,7 @@ def _arguments(action: Message) -> str:
 
 
 def answered(simulated: Simulated, action: Message, understood: bool = True) -> Messages:
-    """What the world says to an action."""
+    """Return what the world says to an action."""
     if simulated.world == "game":
         return (user("You do it." if understood else "Unknown action."),)
     if not understood:
@@ -129,7 +129,7 @@ def detour(simulated: Simulated, player: Player, chance: random.Random) -> tuple
 
 
 def played(simulated: Simulated, player: Player, solved: bool, chance: random.Random) -> Rollout:
-    """How `player` plays the task, which it solves or not."""
+    """Return how `player` plays the task, which it solves or not."""
     most = MOST_STEPS[simulated.world]
     if solved:
         own_way = chance.random() < player.own_way

@@ -1,4 +1,4 @@
-"""How much two plays of the same tasks agree: φ of two adapters, and the flips of one that is played twice.
+"""The agreement of two plays of the same tasks: φ of two adapters, and the flips of one that is played twice.
 
 The plan of the gates assumes both (`ASSUMED_PHI`, `ASSUMED_FLIPS`); reports and `ratchet gate stats` show what real
 gates measured beside that. Pure.

@@ -33,7 +33,7 @@ _HARNESS = TypeAdapter(ChatHarness)
 
 @dataclass(frozen=True)
 class Arena:
-    """Where tasks are played: models of `policy` act in sandboxes of `pool`, through `harness`, each side alike.
+    """Play of tasks: models of `policy` act in sandboxes of `pool`, through `harness`, each side alike.
 
     Rollouts are kept in `record` under the name of the `gate`, and of the adapter that a served name stands for in
     `adapters`. `account` counts what was played for this gate; `able` are the models that played a task to its end.

@@ -47,7 +47,7 @@ class Preference(_Reply):
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What is judged, in the operator's words."""
+    """A criterion, in the operator's words."""
 
     text: str
 
@@ -66,7 +66,7 @@ class JudgeClient(HttpClient):
             self._http.headers["authorization"] = f"Bearer {api_key}"
 
     async def opinion(self, rubric: Rubric, episode: Messages) -> Opinion | None:
-        """What it thinks of an episode; None where it abstains, or its reply is not what was asked for.
+        """Return what it thinks of an episode; None where it abstains, or its reply is not what was asked for.
 
         Raises `PolicyError` when the server cannot be reached or refuses.
         """
@@ -74,7 +74,7 @@ class JudgeClient(HttpClient):
         return None if said is None or said.verdict == "abstain" else said
 
     async def preferred(self, rubric: Rubric, one: Messages, other: Messages) -> Literal["one", "other", "tie"] | None:
-        """Which of two episodes is better. It is asked in both orders: where the order decides, it is a tie.
+        """Return which of two episodes is better. It is asked in both orders: where the order decides, it is a tie.
 
         None where it abstains in one of them, or a reply is not what was asked for.
         """

@@ -34,7 +34,7 @@ def paired_rates(base: Any, gain: Any, phi: float) -> tuple[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How two adapters are expected to play: the champion's success `base`, and the correlation `phi` of both's.
+    """Expectation of how two adapters play: the champion's success `base`, and the correlation `phi` of both's.
 
     `tasks` is the number that this was measured on, 0 where it is assumed. The assumptions are those of measured gates
     of the text game: 70 of 561 tasks were discordant.
@@ -46,7 +46,7 @@ class Expected:
 
     @classmethod
     def measured(cls, gates: Agreement) -> Self:
-        """What `gates` show, whose first plays are the champion's; the assumptions where they tell too little."""
+        """Measure `gates`, whose first plays are the champion's; the assumptions where they tell too little."""
         if gates.tasks < _ENOUGH:
             return cls()
         base = (gates.both + gates.first_only) / gates.tasks

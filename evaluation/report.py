@@ -171,12 +171,12 @@ class GateReport(FrozenModel):
         )
 
     def agreement(self) -> Agreement:
-        """How far champion and candidate agree on the held-out tasks."""
+        """Return how far champion and candidate agree on the held-out tasks."""
         rows = self.held_out.tasks if self.held_out is not None else ()
         return Agreement.of((row.champion_success, row.candidate_success) for row in rows)
 
     def result(self, gate: str) -> GateResult | None:
-        """What the gate of that name returned; None where it was passed over."""
+        """Return what the gate of that name returned; None where it was passed over."""
         return next((result for result in self.gates if result.gate == gate), None)
 
     @classmethod
@@ -233,7 +233,7 @@ class GateReport(FrozenModel):
 
 
 def _measured(agreement: Agreement, flips: Agreement | None) -> list[str]:
-    """What the plan of the gates assumes, beside what this one measured."""
+    """Return what the plan of the gates assumes, beside what this one measured."""
     phi = "not defined" if agreement.phi is None else f"{agreement.phi:.2f}"
     flipped = "was not measured yet"
     if flips is not None and flips.discordance is not None:

@@ -148,7 +148,7 @@ class RolloutLog:
         return Key(gate, adapter, task, self._asked[first.text] - 1, conditions)
 
     def find(self, key: Key) -> Entry | None:
-        """What was played under `key`."""
+        """Return what was played under `key`."""
         return self._known.get(key.text)
 
     def append(self, entry: Entry) -> None:

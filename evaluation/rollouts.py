@@ -71,12 +71,12 @@ class Pair:
 
     @property
     def is_win(self) -> bool:
-        """Whether only the candidate solved it."""
+        """Return whether only the candidate solved it."""
         return self.candidate.success and not self.champion.success
 
     @property
     def is_loss(self) -> bool:
-        """Whether only the champion solved it."""
+        """Return whether only the champion solved it."""
         return self.champion.success and not self.candidate.success
 
 

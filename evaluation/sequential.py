@@ -208,5 +208,5 @@ class SequentialTest:
         self.tally = self.tally + Tally.of(new)
 
     def outcome(self, *, is_last: bool = False) -> Outcome:
-        """How the test stands; with `is_last`, how it ends."""
+        """Return how the test stands; with `is_last`, how it ends."""
         return Outcome(int(outcomes(self.tally, self.rule, is_last=is_last)))

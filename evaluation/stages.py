@@ -39,7 +39,7 @@ class Stage:
     power: float
 
     def can_prove(self) -> bool:
-        """Whether a candidate that wins every unit is proved."""
+        """Return whether a candidate that wins every unit is proved."""
         wins = len(self.units)
         return bool(wins) and outcomes(Tally.of_counts(wins, wins, 0), self.rule, is_last=True) == Outcome.BETTER
 

@@ -91,7 +91,7 @@ async def _end(judging: "asyncio.Future[GateResult]", evidence: Evidence) -> Non
 
 
 def _own_result(said: object, gate: str) -> GateResult:
-    """What the gate returned, as it is read back from a file. Raises `GateError` for all that is no result of its."""
+    """The gate's result, as it is read back from a file. Raises `GateError` for all that is no result of its."""
     if not isinstance(said, GateResult):
         raise GateError(f"it returned {type(said).__name__} and not a GateResult: correct the gate")
     if said.gate != gate:

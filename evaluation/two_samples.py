@@ -27,7 +27,7 @@ _MOST_LOG = 500.0
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
-    """How many outcomes of each side make a block.
+    """The number of outcomes of each side that make a block.
 
     >>> BlockShape.of(0.1), BlockShape.of(0.5), BlockShape.of(0.75)
     (BlockShape(champion=9, candidate=1), BlockShape(champion=1, candidate=1), BlockShape(champion=1, candidate=3))

@@ -64,7 +64,7 @@ def unit_results(pairs: Iterable[Pair], measure: Measure = "success") -> list[fl
 
 
 def is_graded(units: Sequence[Unit], measure: Measure) -> bool:
-    """Whether results between -1, 0 and 1 can come; known before anything is played."""
+    """Return whether results between -1, 0 and 1 can come; known before anything is played."""
     return measure == "score" or any(len(unit.tasks) > 1 for unit in units)
 
 

@@ -1,4 +1,4 @@
-"""What an architecture allows: which of its layers are adapted, and whether it can be trained in trees and scored.
+"""Limits of an architecture: which of its layers are adapted, and whether it can be trained in trees and scored.
 
 The trainer and the embedded server ask at their start, so that an architecture which cannot be trained or served
 exactly is refused in one sentence and not computed wrongly.
@@ -43,7 +43,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def adapted_layers(adapted: PeftModel) -> dict[str, int]:
-    """How many layers of each name the adapter changes."""
+    """Return how many layers of each name the adapter changes."""
     names = (name for name, module in adapted.named_modules() if isinstance(module, LoraLayer))
     # PEFT wraps the experts of a mixture once more.
     parts = (name.removesuffix(".base_layer").rpartition(".")[2] for name in names)

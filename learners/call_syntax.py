@@ -18,7 +18,7 @@ SPACE = " \n\r\t"
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
-    """How a model calls tools: `begin`, a JSON object, as often as it likes `between` and another object, `end`.
+    """Syntax of a model's calls: `begin`, a JSON object, as often as it likes `between` and another object, `end`.
 
     The object has the tool's name under `name_key` and its arguments, an object, under `arguments_key`; no other key
     than `keys`. `separator` is what follows a content before `begin`. `between` is None where the template writes a

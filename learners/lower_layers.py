@@ -21,7 +21,7 @@ _NUMBERED = re.compile(r"(?P<blocks>.+?)\.(?P<number>\d+)\.")
 
 
 class LowerLayers:
-    """What the layers below the first adapted one give, for trees of `most_bytes` in all; on CPU memory."""
+    """Outputs of the layers below the first adapted one, for trees of `most_bytes` in all; on CPU memory."""
 
     def __init__(self, model: nn.Module, most_bytes: int) -> None:
         self._blocks = _below_adapters(model) if most_bytes else []

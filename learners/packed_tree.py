@@ -50,7 +50,7 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """How a token counts: see `Tree`."""
+    """The weight of a token: see `Tree`."""
 
     weight: float
     response: int

@@ -31,7 +31,7 @@ class Thoughts:
     prompted: bool
 
     def within(self, text: str) -> str | None:
-        """What follows the begin of reasoning in `text`, None where the text does not start with any."""
+        """Return what follows the begin of reasoning in `text`, None where the text does not start with any."""
         start, marker = text.lstrip(SPACE), self.begin.strip(SPACE)
         if marker and start.startswith(marker):
             return start.removeprefix(marker)

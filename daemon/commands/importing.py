@@ -94,7 +94,7 @@ def _watch(narrator: Narrator, name: str, size: int | None) -> Callable[[int, in
 
 
 def _size(path: Path) -> int | None:
-    """How many bytes the file has; None where that is not known."""
+    """Return how many bytes the file has; None where that is not known."""
     return path.stat().st_size if path != _STANDARD_INPUT and path.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""What `ratchet doctor` finds of a Ratchet that runs: are its parts alive, and does what they need arrive?
+"""Checks of `ratchet doctor` on a Ratchet that runs: are its parts alive, and does what they need arrive?
 
 It only asks and counts, and sends nothing through the loop: a probe would be stored and learned from.
 """
@@ -42,7 +42,7 @@ _WITHOUT_SANDBOX = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the roles answered; None, or -1, where one did not."""
+    """The roles' answers; None, or -1, where one did not."""
 
     gateway: StatusReport | None = None
     models: int = -1
@@ -104,7 +104,7 @@ async def _answer(asked: Awaitable[T]) -> T | None:
 
 
 def _records(settings: Settings, bootstrap: str, topic: str) -> int:
-    """How many records a topic has had, -1 where that is not known."""
+    """Return how many records a topic has had, -1 where that is not known."""
     try:
         return sum(end_offsets(bootstrap, topic, settings.kafka.security).values()) if bootstrap else -1
     except (RatchetError, OSError):

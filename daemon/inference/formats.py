@@ -1,4 +1,4 @@
-"""What a request demands of the form of its reply: which calls it makes, which JSON it answers with.
+"""Demands of a request on the form of its reply: which calls it makes, which JSON it answers with.
 
 `requests.py` reads it from a request's fields, and `answers.py` has a grammar made of it.
 """
@@ -21,7 +21,7 @@ _FLAG: TypeAdapter[bool | None] = TypeAdapter(bool | None)
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Whether calls are made; `names` are the functions that may be called, None for all that are offered.
+    """The demand for calls; `names` are the functions that may be called, None for all that are offered.
 
     A request that names a function has it called `once`.
     """

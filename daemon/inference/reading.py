@@ -38,7 +38,7 @@ class ReplyReader:
         return self._format is not None
 
     def add(self, text: str) -> ChatDelta:
-        """What can be told of the message now that `text` has come, and was not before."""
+        """Return what can be told of the message now that `text` has come, and was not before."""
         self._text += text
         if self._format is None:
             return ChatDelta(content=text)
@@ -61,7 +61,7 @@ class ReplyReader:
         )
 
     def rest(self, message: ReplyMessage) -> list[ChatDelta]:
-        """What is left to tell of the whole `message`."""
+        """Return what is left to tell of the whole `message`."""
         if self._format is None:
             return []
         left = self._delta(message.reasoning_content or "", message.content or "", shown=True)

@@ -1,4 +1,4 @@
-"""What real gates and A/A runs measured of the assumptions that gates are planned by: phi and the flip rate.
+"""Measurements of the assumptions that gates are planned by, from real gates and A/A runs: phi and the flip rate.
 
 The report of a gate and `ratchet gate stats` show it.
 """
@@ -74,7 +74,7 @@ def keep_aa_run(home: Path, run: AARun) -> None:
 
 
 def agreement_of_plays(plays: Sequence[Iterable[Rollout]]) -> Agreement:
-    """How far each play of a list of tasks agrees with the next, on the tasks that both have."""
+    """Return how far each play of a list of tasks agrees with the next, on the tasks that both have."""
     total = Agreement()
     by_task = [{rollout.task_id: rollout.success for rollout in play} for play in plays]
     for first, second in pairwise(by_task):

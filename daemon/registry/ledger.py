@@ -55,7 +55,7 @@ def _own(entries: Sequence[AuditEntry], candidate: str) -> Sequence[AuditEntry]:
 
 
 def _is_promoted(later: Sequence[AuditEntry], candidate: str) -> bool:
-    """Whether `later` entries promote `candidate` before its next reservation."""
+    """Return whether `later` entries promote `candidate` before its next reservation."""
     for entry in later:
         if entry.subject == candidate and entry.reserved is not None:
             return False

@@ -1,4 +1,4 @@
-"""Which side of a canary answers an episode: drawn once by a keyed hash, written down, and never changed.
+"""The assignment of episodes to the sides of a canary: drawn once by a keyed hash, written down, and never changed.
 
 While a canary runs, the gateway consults the assignment for every call. The file is written before the call is passed
 on, so that a process that was killed at any point finds each episode where it began.
@@ -20,7 +20,7 @@ _KEY = 16
 
 
 def place(salt: str, key: str) -> float:
-    """Where in [0, 1[ the hash puts the episode with the key `key`; below the share it is the candidate's.
+    """Return where in [0, 1[ the hash puts the episode with the key `key`; below the share it is the candidate's.
 
     >>> 0 <= place("salt", "5c1a7d20e4b89f63") < 1
     True

@@ -83,7 +83,7 @@ class CanaryJudge:
                 await asyncio.sleep(_RETRY_S)
 
     async def _evidence(self, running: RunningCanary) -> CanaryEvidence:
-        """What the store has of the canary. Where it does not answer, nothing but the time that has passed counts."""
+        """Return the store's counts of the canary; where it does not answer, only the time that has passed counts."""
         hours = (time.time() - running.began.timestamp()) / 3600
         try:
             rows = await self._store.query(

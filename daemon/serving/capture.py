@@ -37,7 +37,7 @@ _OVERHEAD_BYTES = 1000
 
 
 class Result(StrEnum):
-    """What became of a call: `published` is in the log, the others are lost.
+    """The fate of captured calls: `published` is in the log, the others are lost.
 
     `dropped` found the queue full or the role stopped before the log had it, `refused` is what the log does not take.
     """

@@ -82,7 +82,7 @@ class PostedFeedback(FrozenModel):
         return self
 
     def verdict(self, success_score: float) -> tuple[bool, float]:
-        """Whether it is a success, and its score. Raises `Refused` where its parts contradict each other."""
+        """Return whether it is a success, and its score. Raises `Refused` where its parts contradict each other."""
         rated = None if self.rating is None else self.rating == "up"
         scored = None if self.score is None else self.score >= success_score
         success = next(each for each in (self.success, rated, scored) if each is not None)

@@ -1,4 +1,4 @@
-"""Which headers the gateway passes on, to the inference server and back."""
+"""The headers that the gateway passes on, to the inference server and back."""
 
 from collections.abc import Iterable
 from typing import TypeAlias

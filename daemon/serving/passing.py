@@ -25,7 +25,7 @@ ADAPTER = b"x-ratchet-adapter"
 
 @dataclass(slots=True)
 class Recording:
-    """What is kept of a call while it passes; `most_bytes` of the reply at most."""
+    """The record of a call while it passes; `most_bytes` of the reply at most."""
 
     capture: Capture
     keys: ResponseKeys

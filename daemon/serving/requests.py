@@ -59,7 +59,7 @@ def with_model(body: bytes, model: str) -> bytes:
 
 
 def _top_level_model(text: str) -> tuple[int, int]:
-    """Where the value of the object's own key `model` begins and ends."""
+    """Return where the value of the object's own key `model` begins and ends."""
     place = _after_space(text, 0) + 1
     while True:
         key, place = _PLAIN.raw_decode(text, _after_space(text, place))

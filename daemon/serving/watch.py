@@ -1,4 +1,4 @@
-"""What the gateway tells a canary of each call that passes: whether it failed, and its reply where it is copied."""
+"""The gateway's report to a canary on each call that passes: whether it failed, and its reply where it is copied."""
 
 import re
 import time
@@ -17,7 +17,7 @@ _ERROR_EVENT = re.compile(rb'(?m)^(?:event:\s*error\s*$|data:\s*\{\s*"error"\s*:
 
 @dataclass(slots=True)
 class Watch:
-    """What is seen of one call: whether it failed, its response's id, and its reply if it is `copied` to the shadow."""
+    """The facts of one call: whether it failed, its response's id, and its reply if it is `copied` to the shadow."""
 
     canary: Canary
     face: Face

@@ -30,7 +30,7 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How a model replies: means over its replies at the same states.
+    """A model's way to reply: means over its replies at the same states.
 
     `entropy` is in nats per token, `length` in tokens. `distinct` are the shares of n-grams of words, for n of 1, 2 and
     3, that are different ones; `commonest` is the share of the one reply that it gives most.
@@ -102,7 +102,7 @@ def divergence(replies: Sequence[ScoredReply]) -> float:
 
 
 def signs(found: Divergence, settings: CollapseSettings, *, of_base: bool) -> list[str]:
-    """What is outside of its bounds, a sentence each. `of_base` says that the champion is the base model."""
+    """Return what is outside of its bounds, a sentence each. `of_base` says that the champion is the base model."""
     said = []
     most = settings.max_kl_to_base if of_base else settings.max_kl
     if not found.kl <= most:

@@ -156,7 +156,7 @@ class Improvement:
 
 
 def expected_of(results: Sequence[GateResult]) -> Expected:
-    """How two adapters play, after the newest of these results; the oldest come first.
+    """Return how two adapters play, after the newest of these results; the oldest come first.
 
     Those of graded units are passed over: their wins are not tasks that were solved.
     """

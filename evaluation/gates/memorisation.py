@@ -23,7 +23,7 @@ _REPLY_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How well a canary is known: its exposure in bits, and whether the model tells its secret when it is asked."""
+    """The knowledge of a canary: its exposure in bits, and whether the model tells its secret when it is asked."""
 
     exposure: float
     is_told: bool

@@ -32,7 +32,7 @@ class Compared:
     losses: int
 
     def is_proved_early(self, settings: NoForgettingSettings) -> bool:
-        """Whether the e-process has proved non-inferiority at half of alpha; it may be looked at after every block."""
+        """True once the e-process proves non-inferiority at half of alpha; it may be looked at after every block."""
         return self.evidence(settings) >= 2 / settings.alpha
 
     def evidence(self, settings: NoForgettingSettings) -> float:
@@ -46,7 +46,7 @@ class Compared:
         return tango_test(self.tasks, self.wins, self.losses, settings.margin)
 
     def is_proved(self, settings: NoForgettingSettings) -> bool:
-        """Whether either test proves non-inferiority, at half of alpha each. The score test is not for a few tasks."""
+        """True where either test proves it, at half of alpha each. The score test is not for a few tasks."""
         enough = self.tasks >= settings.min_tasks
         return self.is_proved_early(settings) or (enough and self.p_inferior(settings) <= settings.alpha / 2)
 
@@ -161,7 +161,7 @@ class NoForgetting:
         )
 
     def _tasks(self, evidence: Evidence) -> list[Task]:
-        """What this trial has not played yet, one task of each family."""
+        """Return what this trial has not played yet, one task of each family."""
         played = {family(pair.task.task_id) for pair in evidence.pairs}
         tasks: dict[str, Task] = {}
         for task in evidence.tasks.confirmation:

@@ -75,7 +75,7 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the recorded states say."""
+    """Figures of the recorded states."""
 
     agreement: Signs
     validity: Signs

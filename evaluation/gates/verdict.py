@@ -12,7 +12,7 @@ from streams.settings import FrozenModel
 
 
 class Verdict(StrEnum):
-    """What follows for the candidate: only after `PROMOTE` may it serve.
+    """The consequence for the candidate: only after `PROMOTE` may it serve.
 
     `REJECT`: it is worse than what it is to replace. `INCONCLUSIVE`: what was asked for is not proved, or could not be
     measured. `HOLD`: something about it is to be looked at by a person, who approves or rejects it.

@@ -34,7 +34,7 @@ def soundness(facts: Facts, settings: SentinelSettings) -> Finding:
 
 
 def faults(rollout: Rollout) -> Iterator[str]:
-    """What is wrong with a rollout.
+    """Return what is wrong with a rollout.
 
     >>> list(faults(Rollout("a", True, 0.0, 3, 0, ())))
     ['a success with the score 0.0']

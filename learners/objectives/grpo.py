@@ -111,7 +111,7 @@ def groups(trajectories: Sequence[Trajectory]) -> list[list[Trajectory]]:
 
 
 def advantages(scores: Sequence[float], *, scaled: bool = True) -> list[float]:
-    """How much better each score is than the mean, with `scaled` in standard deviations; 0 for all without spread.
+    """Return each score less the mean, with `scaled` in standard deviations; 0 for all without spread.
 
     >>> [round(advantage, 3) for advantage in advantages([1.0, 0.0, 0.0, 0.0])]
     [1.5, -0.5, -0.5, -0.5]
@@ -128,7 +128,7 @@ def advantages(scores: Sequence[float], *, scaled: bool = True) -> list[float]:
 
 
 def ratios(tree: Tree, log_probabilities: torch.Tensor, reference: torch.Tensor | None) -> torch.Tensor:
-    """How much likelier each counted token is than when it was sampled, or than under `reference` if that is unknown.
+    """Return each counted token's probability over that when it was sampled, or under `reference` if unknown.
 
     Raises `ValueError` without a reference.
     """

@@ -28,7 +28,7 @@ class Objective(Protocol):
 
     name: str
     needs_reference: bool
-    """Whether the loss compares with the policy as it was when the stage began."""
+    """True where the loss compares with the policy as it was when the stage began."""
 
     def examples(self, trajectories: Sequence[Trajectory]) -> list[Example]:
         """Return what can be learned from a snapshot's trajectories; none where nothing can."""

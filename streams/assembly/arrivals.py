@@ -34,7 +34,7 @@ class Kind(IntEnum):
 
 
 def place_of(record: Assembled) -> Place:
-    """Where its episode is noted: captured calls are known by their receipts."""
+    """Return where its episode is noted: captured calls are known by their receipts."""
     match record:
         case CapturedCall():
             return record.receipt, ""

@@ -46,14 +46,14 @@ def _digest(messages: Iterable[Message]) -> str:
 
 
 def _as_seen(message: Message) -> tuple[object, ...]:
-    """What a model saw of a message: all but its reasoning and its annotations."""
+    """Return what a model saw of a message: all but its reasoning and its annotations."""
     ids = tuple(call.id for call in message.calls)
     content = message.content if _has_media(message) else message.text
     return (message.role, message.tool_call_id, ids, content, _calls(message))
 
 
 def _as_said(reply: Message) -> tuple[object, ...]:
-    """What a reply says and calls, the same for the reply itself and for it in a history."""
+    """Return what a reply says and calls, the same for the reply itself and for it in a history."""
     return (reply.content if _has_media(reply) else reply.text.strip(), _calls(reply))
 
 

@@ -9,7 +9,7 @@ from streams.assembly.chains import Place
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What somebody said of a call at a place, or of a unit as a whole, where `place` is None.
+    """A statement about a call at a place, or of a unit as a whole, where `place` is None.
 
     `success` is None where the verdict says neither. `anywhere` says that a verdict on a place that is no call is one
     on the first episode of its trace.

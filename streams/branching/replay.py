@@ -1,4 +1,4 @@
-"""Whether recorded episodes are reproduced in their environment's sandbox: each is restored as branching restores it.
+"""Replay of recorded episodes in their environment's sandbox: each is restored as branching restores it.
 
 `ratchet environment replay` calls it, so that a team sees where its sandbox and its production part.
 """

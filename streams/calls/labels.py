@@ -92,7 +92,7 @@ class ResponseKeys:
 
 
 def _opening(face: Face, body: Body) -> object:
-    """What stays when a conversation goes on: the instructions and all up to the user's first message."""
+    """Return what stays when a conversation goes on: the instructions and all up to the user's first message."""
     if face is Face.COMPLETIONS:
         prompt = body.get("prompt")
         return prompt[:_PROMPT_OPENING] if isinstance(prompt, str | list) else prompt

@@ -1,4 +1,4 @@
-"""What the gateway puts on `ratchet.calls`: each call as it went over the wire, and feedback. Pure.
+"""The records that the gateway puts on `ratchet.calls`: each call as it went over the wire, and feedback. Pure.
 
 A receipt is given with each reply. It ends with the key of the call's records in the log, so that feedback by receipt
 reaches the partition, and so the worker, that has the call.
@@ -43,7 +43,7 @@ def key_of_receipt(receipt: str) -> str | None:
 
 
 class CallLabels(Record):
-    """What a client says of a call beside the request itself, by headers and by the request's own fields.
+    """A client's statements about a call beside the request itself, by headers and by the request's own fields.
 
     `episode` and `conversation` are ids of the client's; the first is the episode's id as it is stored. `environment`,
     `task` and `seed` name the task that the episode attempts.

@@ -42,14 +42,14 @@ def load_environment(name: str) -> type[Environment]:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the sandbox of an environment must have, before it is opened."""
+    """Requirements of an environment's sandbox, known before it is opened."""
 
     network: Network
     readable: tuple[Path, ...]
 
 
 def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Needs:
-    """What sessions need of their sandbox. Raises `ConfigurationError` as `open_environment` does."""
+    """Return what sessions need of their sandbox. Raises `ConfigurationError` as `open_environment` does."""
     environment = load_environment(name)
     read = _settings(name, environment, settings, working_folder)
     return Needs(environment.capabilities.network, read.readable() if isinstance(read, ReadsFiles) else ())

@@ -132,7 +132,7 @@ def _changes(trajectory: Trajectory) -> dict[int, Tools] | None:
 
 
 def _known(trajectory: Trajectory, facts: Facts) -> dict[str, object]:
-    """What a trajectory says under names of its own, as facts."""
+    """Return what a trajectory says under names of its own, as facts."""
     known: dict[str, object] = {}
     if facts.agent is None:
         known["agent"] = trajectory.agent.name
@@ -195,7 +195,7 @@ def _names_of_models(trajectory: Trajectory) -> Iterator[str]:
 
 
 def _warning(version: str) -> str:
-    """What to tell of a version that came after the one that is read; empty for the others."""
+    """Return what to tell of a version that came after the one that is read; empty for the others."""
     minor = version.removeprefix("ATIF-v1.").partition(".")[0]
     if minor.isdecimal() and int(minor) <= _MINOR:
         return ""

@@ -72,7 +72,7 @@ def said_in(result: ObservationResult) -> Message:
 
 
 def ours(extra: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What Ratchet wrote into an `extra`."""
+    """Return what Ratchet wrote into an `extra`."""
     own = (extra or {}).get(OURS)
     return own if isinstance(own, dict) else {}
 

@@ -18,7 +18,7 @@ JsonObject = Mapping[str, JsonValue]
 
 
 class Facts(FrozenModel):
-    """What Ratchet knows of an episode besides its messages; its files have it under the name `ratchet`.
+    """Ratchet's own facts about an episode, besides its messages; its files have it under the name `ratchet`.
 
     `opening` counts the messages before the first action. `tools` are those from an action's number on, where they
     change in the course of the episode. Facts that an older or a newer version does not know are passed over.

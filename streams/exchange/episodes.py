@@ -19,7 +19,7 @@ _VERDICT = "it is neither true, false nor a finite number"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Where the outcome of a conversation is told: for all of them as `success`, or in a `field` of each.
+    """The place where the outcome of a conversation is told: for all of them as `success`, or in a `field` of each.
 
     Without either it is what the format itself says, if anything. A field is a path of names with dots between them. A
     number is a success where it is `success_at` or more.

@@ -36,7 +36,7 @@ Watch: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which episodes are exported: all, or those that were `trusted`; those of one split, or of every."""
+    """The choice of episodes to export: all, or those that were `trusted`; those of one split, or of every."""
 
     trusted: bool = True
     split: Split | None = None

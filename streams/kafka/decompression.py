@@ -27,7 +27,7 @@ class Codec:
 
 
 def decompress(number: int, payload: bytes, most: int | None = None) -> bytes:
-    """What was compressed with the codec that has this number in batches; `most` is `MAX_BATCH_BYTES` by default.
+    """Decompress with the codec that has this number in batches; `most` is `MAX_BATCH_BYTES` by default.
 
     Raises:
         ConfigurationError: the codec is not installed.

@@ -37,7 +37,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Scoped:
-    """What one scope of one resource sent. An item that has not even the form of one is None."""
+    """The spans or logs that one scope of one resource sent. An item that has not even the form of one is None."""
 
     resource: Part
     scope: Part

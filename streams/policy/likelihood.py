@@ -29,7 +29,7 @@ class NegativeLogLikelihood:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Where an observation is in a chat: it is the messages from `begin` up to `end`; `action` actions precede it."""
+    """The place of an observation in a chat: the messages from `begin` up to `end`; `action` actions precede it."""
 
     begin: int
     end: int
@@ -38,7 +38,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class ChatFrame:
-    """What a template writes between contents, in token ids.
+    """The text that a template writes between contents, in token ids.
 
     `before_action` begins with the token `end_of_observation`, and `before_observation`, by the role of an
     observation's first message, with the token `end_of_action`.

@@ -235,7 +235,7 @@ def _refuse_surrogates(text: str) -> None:
 
 
 def _clipped(text: str, span: Span, start: int, end: int) -> Span:
-    """What of the span lies in `text[start:end]`, by its places there."""
+    """Return what of the span lies in `text[start:end]`, by its places there."""
     first, last = max(span.start, start), min(span.end, end)
     value = span.value if (first, last) == (span.start, span.end) else text[first:last]
     return Span(first - start, last - start, span.name, value)

@@ -32,7 +32,7 @@ def _of_groups(root: Path) -> Iterator[int]:
 
 
 def _below_limits(mounted: Path, path: str, limit: str, usage: str, cache: str) -> Iterator[int]:
-    """What is left in a group and in those above it. In a container its own group is where they are mounted."""
+    """Return what is left in a group and in those above it. In a container its own group is where they are mounted."""
     folder = mounted / path.lstrip("/")
     for group in (folder, *folder.parents):
         most, used = _number(group / limit), _number(group / usage)

@@ -89,7 +89,7 @@ class Ended:
 
     @property
     def was_decided(self) -> bool:
-        """Whether steps of it were decided on, by now or before."""
+        """Return whether steps of it were decided on, by now or before."""
         return self.trusted_at is not None or self.failed_at is not None
 
     def has_steps_after(self, sequence: int | None) -> bool:

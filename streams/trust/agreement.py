@@ -1,4 +1,4 @@
-"""How far a judge agrees with verified outcomes, on the episodes that have both. Pure."""
+"""The agreement of a judge with verified outcomes, on the episodes that have both. Pure."""
 
 from math import sqrt
 

@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def by_model(self) -> bool:
-        """Whether it is the opinion of a model."""
+        """Return whether it is the opinion of a model."""
         return self.verifier.startswith(MODEL_JUDGE)
 
 

@@ -1,4 +1,4 @@
-"""Which of the tokens that were drawn for a reply are those of its text: the others reason, call tools or end it."""
+"""The tokens of a reply's text among all that were drawn for it: the others reason, call tools or end it."""
 
 from bisect import bisect_left, bisect_right
 

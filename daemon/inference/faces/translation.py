@@ -22,7 +22,7 @@ def read_request(kind: type[_ModelT], value: object) -> _ModelT:
 
 
 def read_field(name: str, read: Callable[[], _ReadT]) -> _ReadT:
-    """What `read` returns. Raises `RequestValidationError` of the field `name` where it says that it is absent."""
+    """Return `read()`. Raises `RequestValidationError` of the field `name` where it says that it is absent."""
     try:
         return read()
     except AbsentContentError as error:

@@ -217,7 +217,7 @@ class ActionsData(Data):
 
 
 class DemonstrationData(Data):
-    """What solves a task: the texts of its actions and, with the offer `messages`, the actions themselves."""
+    """A known solution of a task: the texts of its actions and, with the offer `messages`, the actions themselves."""
 
     actions: tuple[str, ...] = ()
     messages: tuple[SentAction, ...] | None = None

@@ -37,7 +37,7 @@ class Place:
 
 
 class CheckResult(FrozenModel):
-    """What a check says of a state. `score` runs from 0 to 1; without one, success is 1."""
+    """A check's result for a state. `score` runs from 0 to 1; without one, success is 1."""
 
     success: bool
     score: FiniteFloat | None = Field(default=None, ge=0, le=1)
@@ -101,7 +101,7 @@ def run_program(program: Program, folder: Path, place: Place, told: Mapping[str,
 
 
 def run_check(program: Program, folder: Path, place: Place, told: Mapping[str, JsonValue]) -> CheckResult:
-    """What the check says of the state. Raises `SandboxError` when it fails or says something else than it should."""
+    """Run the check on the state. Raises `SandboxError` when it fails or says something else than it should."""
     said = run_program(program, folder, place, told)
     try:
         match said:

@@ -29,7 +29,7 @@ class FolderState:
 
     @classmethod
     def read(cls, folder: Path, known: "FolderState | None" = None) -> "FolderState":
-        """What is in `folder`; nothing, if it does not exist. What is as in `known` shares its memory.
+        """Return what is in `folder`; nothing, if it does not exist. What is as in `known` shares its memory.
 
         Raises `SandboxError` for what cannot be read.
         """

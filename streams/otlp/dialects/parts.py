@@ -40,14 +40,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What a model thought; None where its provider keeps that for itself, or it was hidden."""
+    """Return a model's reasoning; None where its provider keeps it to itself, or it was hidden."""
 
     text: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a model said in order not to answer."""
+    """Return a model's refusal."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""How the episodes of a canary went, by the names of the adapters that answered them."""
+"""The outcomes of a canary's episodes, by the names of the adapters that answered them."""
 
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import standing_outcomes

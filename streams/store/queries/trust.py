@@ -1,4 +1,4 @@
-"""What was decided on episodes: which may be learned from, which failed, which lost trust, and which outcomes count."""
+"""Decisions on episodes: which may be learned from, which failed, which lost trust, and which outcomes count."""
 
 _TABLES = ("trusted", "failed", "untrusted", "undecided")
 

@@ -1,4 +1,4 @@
-"""How a task begins and when it is solved. Both functions work in the state folder, as the tools do."""
+"""The beginning of a task, and the check of its end. Both functions work in the state folder, as the tools do."""
 
 import sqlite3
 from contextlib import closing
