@@ -39,7 +39,7 @@ STAGES = (
 )
 JOINT = Stage(
     objective="world_model",
-    updates=21,
+    updates=11,
     trajectories=1,
     auxiliary=(Auxiliary(objective="imitation", trajectories=1), Auxiliary(objective="echo", weight=0.5)),
 )
@@ -146,7 +146,7 @@ def test_killed_in_a_joint_stage_with_replay_it_ends_in_the_same_bytes(
     chosen = job.settings.model_copy(update={"stages": (JOINT,), "replay": REPLAY})
     job = job.model_copy(update={"snapshot": snapshot.folder, "settings": chosen})
     whole = run(job)
-    for update in range(1, 21):
+    for update in (2, 5, 10):
         other = job.model_copy(update={"output": tmp_path / str(update)})
         run(other, update)
         resumed = run(other)
