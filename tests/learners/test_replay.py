@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from learners.settings import ReplaySettings
 from learners.snapshots import Snapshot, build_snapshot, read_episodes, read_principals, read_trajectories
 from learners.stored_rows import Older
 from learners.trajectories import BASE_SAMPLE, Trajectory
-from streams.events import OutcomeEvent, RetractionEvent
+from streams.events import OutcomeEvent, RetractionEvent, StepEvent
 from streams.messages import user
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
@@ -35,8 +36,7 @@ def drawn(examples: list[Example], settings: ReplaySettings, count: int, seed: i
 
 
 def mixed(new: int, older: int, base: int = 0) -> list[Example]:
-    kinds = [{"older": False}] * new + [{"older": True}] * older
-    shown = [Example(replace(trajectory(number), **kind)) for number, kind in enumerate(kinds)]
+    shown = [Example(replace(trajectory(number), older=number >= new)) for number in range(new + older)]
     return shown + [Example(replace(trajectory(number), actor_kind=BASE_SAMPLE)) for number in range(base)]
 
 
@@ -140,7 +140,9 @@ def log(served_store: ServedStore) -> Log:
     return log
 
 
-def of(name: str, task_id: str, principal: str = "one", kind: str = "expert") -> list:
+def of(
+    name: str, task_id: str, principal: str = "one", kind: Literal["expert", "policy"] = "expert"
+) -> list[StepEvent | OutcomeEvent]:
     return [event.model_copy(update={"principal": principal}) for event in episode(name, task_id, kind)]
 
 
