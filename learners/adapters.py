@@ -107,7 +107,7 @@ def manifest_of(job: TrainingJob, snapshot: SnapshotManifest, parent: str | None
 
 def _card(manifest: AdapterManifest) -> str:
     episodes = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.snapshot.episodes.items()))
-    stages = ", then ".join(f"{stage.updates} updates of {stage.objective}" for stage in manifest.settings.stages)
+    stages = ", then ".join(map(str, manifest.settings.stages))
     return "\n".join(
         [
             f"# LoRA adapter for {manifest.base}",

@@ -1,7 +1,7 @@
 """Trajectories from the rows of the store. Pure; `learners.snapshots` calls it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain
 
 from learners.stored_rows import Row, StoredRows
@@ -17,11 +17,22 @@ def assemble(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
     found: dict[str, list[Branch]] = defaultdict(list)
     for row in rows.branches:
         found[row["episode_id"]].append(stored_branch(row))
-    return merged(of_split(rows.steps, holdout), found) + _recoveries(rows, holdout) + _practised(rows, holdout)
+    return (
+        merged(of_split(rows.steps, holdout), found, rows.older)
+        + _recoveries(rows, holdout)
+        + _practised(rows, holdout)
+    )
 
 
-def merged(episodes: Mapping[str, Sequence[Row]], branches: Mapping[str, Sequence[Branch]]) -> list[Trajectory]:
-    """A trajectory for each way that episodes went: those that went the same way are one, with the first one's id."""
+def merged(
+    episodes: Mapping[str, Sequence[Row]],
+    branches: Mapping[str, Sequence[Branch]],
+    older: Set[str] = frozenset(),
+) -> list[Trajectory]:
+    """A trajectory for each way that episodes went: those that went the same way are one, with the first one's id.
+
+    It is older if one of these is among `older`.
+    """
     recorded = {episode_id: _recorded(steps) for episode_id, steps in episodes.items()}
     alike: dict[str, list[str]] = defaultdict(list)
     for episode_id, steps in episodes.items():
@@ -41,6 +52,7 @@ def merged(episodes: Mapping[str, Sequence[Row]], branches: Mapping[str, Sequenc
                 actor_kind=first["actor_kind"],
                 adapter=first["adapter"],
                 principals=tuple(sorted({step["principal"] for episode in same for step in episodes[episode]})),
+                older=not older.isdisjoint(same),
             )
         )
     return trajectories
@@ -59,6 +71,7 @@ def _recoveries(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
             adapter=recovery["adapter"],
             principals=tuple(sorted({step["principal"] for step in steps})),
             learn_from=recovery["left_at"],
+            older=recovery["recovery_id"] in rows.older,
         )
         for recovery in rows.recoveries
         if (steps := episodes.get(recovery["episode_id"]))
@@ -82,6 +95,7 @@ def _practised(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
             success=steps[0]["success"],
             score=steps[0]["score"],
             log_probabilities=tuple(tuple(step["log_probabilities"] or ()) for step in steps),
+            older=episode_id in rows.older,
         )
         for episode_id, steps in of_split(rows.practised_steps, holdout).items()
     ]

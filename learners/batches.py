@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -13,22 +14,41 @@ from learners.packing import TreePacker
 from streams.errors import ChatTemplateError, TrainingError
 
 
+class Source(Protocol):
+    """The order in which examples are drawn, by their numbers."""
+
+    def draw(self) -> int: ...
+
+    def put_back(self, number: int) -> None:
+        """The number is the next to be drawn."""
+        ...
+
+
 @dataclass(slots=True)
 class Pool:
-    """Draws the numbers below `count`, each once before any is drawn again. `left` are still to come in this round."""
+    """Draws the numbers below `count`, each once before any is drawn again. `left` are still to come in this round.
+
+    With `weights`, (count,), those that weigh more come early in a round, as if it were drawn from an urn.
+    """
 
     count: int
     generator: torch.Generator
     left: list[int] = field(default_factory=list)
+    weights: torch.Tensor | None = None
 
     def draw(self) -> int:
         if not self.left:
-            self.left = torch.randperm(self.count, generator=self.generator).tolist()
+            self.left = self._round().tolist()
         return self.left.pop()
 
     def put_back(self, number: int) -> None:
         """The number is the next to be drawn."""
         self.left.append(number)
+
+    def _round(self) -> torch.Tensor:
+        if self.weights is None:
+            return torch.randperm(self.count, generator=self.generator)
+        return torch.multinomial(self.weights, self.count, generator=self.generator).flip(0)
 
 
 class Limits:
@@ -79,7 +99,7 @@ class Batches:
         examples: Sequence[Example],
         objective: Objective,
         packer: Packer,
-        pool: Pool,
+        pool: Source,
         trajectories: int,
         tokens: int | None = None,
     ) -> None:

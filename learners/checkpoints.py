@@ -21,14 +21,15 @@ MOST_STARTS = 3
 class Checkpoint:
     """A training after `updates` updates, in the stage numbered `stage`.
 
-    `pool` are the examples still to come in this round, `generator` draws the rounds, `random` is Torch's own.
-    `reference` are the weights at the beginning of the stage, None where its objective compares with none.
+    `pools` are the examples still to come in this round, of each part of each of the stage's losses. `generator` draws
+    the rounds, `random` is Torch's own. `reference` are the weights at the beginning of the stage, None where none of
+    its objectives compares with them.
     """
 
     job: str
     updates: int
     stage: int
-    pool: list[int]
+    pools: list[list[list[int]]]
     left_out: dict[str, str]
     generator: torch.Tensor
     random: torch.Tensor

@@ -71,7 +71,7 @@ def training_memory(
     Trees are learned one after the other, so the longest counts: `longest_episode` tokens, or `settings.max_length`
     where a stage learns branches. `dtype_bytes` is the size of a weight, `counted` the share of tokens learned.
     """
-    branches = any(stage.objective == "world_model" for stage in settings.stages)
+    branches = any("world_model" in stage.objectives for stage in settings.stages)
     tokens = max(longest_episode, settings.max_length if branches else 0)
     kept = shape.layers * (_OF_HIDDEN * shape.hidden + _OF_INNER * shape.inner) * _BYTES_KEPT[dtype_bytes]
     widths = 2 * (shape.hidden + shape.heads_width) + 2 * (shape.hidden + shape.keys_width)

@@ -13,14 +13,13 @@ from accelerate import Accelerator
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from transformers import PreTrainedModel
 
-from learners.batches import Batches, Packer, Pool
+from learners.batches import Packer
 from learners.checkpoints import Checkpoint, Checkpoints
 from learners.lower_layers import LowerLayers
-from learners.objectives import OBJECTIVES
-from learners.objectives.objective import Objective
 from learners.packed_tree import Tree
 from learners.scoring import Reference, log_probabilities, set_values
 from learners.settings import Progress, Stage, TrainingJob
+from learners.stages import Batch, StageLosses, stage_losses
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
 from streams.runtime.processes import peak_memory
@@ -37,37 +36,45 @@ class Learning:
     lower: LowerLayers
     accelerator: Accelerator
 
-    def gradients(self, trees: Sequence[Tree], objective: Objective, reference: Reference | None) -> float:
-        """Add the gradients of a batch to the weights'; returns its loss. Raises `TrainingError` out of memory."""
+    def gradients(self, batches: Sequence[Batch]) -> list[float]:
+        """Add the gradients of the weighted sum of the batches' losses to the weights'; returns the losses, unweighted.
+
+        Raises `TrainingError` out of memory.
+        """
+        losses = [self._loss(batch) for batch in batches]
+        return losses if self.accelerator.num_processes == 1 else self._added_up(losses)
+
+    def _loss(self, batch: Batch) -> float:
         # All processes have the whole batch, so that each knows its size.
-        size = sum(map(objective.size, trees))
+        size = sum(map(batch.objective.size, batch.trees))
         accelerator = self.accelerator
         loss = 0.0
-        for tree in trees[accelerator.process_index :: accelerator.num_processes]:
+        for tree in batch.trees[accelerator.process_index :: accelerator.num_processes]:
             try:
-                loss += self._backward(tree.on(accelerator.device), objective, reference, size)
+                loss += self._backward(tree.on(accelerator.device), batch, size)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 raise TrainingError(_out_of_memory(tree, accelerator.device)) from error
-        return loss if accelerator.num_processes == 1 else self._added_up(loss)
+        return loss
 
-    def _backward(self, tree: Tree, objective: Objective, reference: Reference | None, size: float) -> float:
-        expected = None if reference is None else reference.log_probabilities(tree)
-        part = objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size
-        part.backward()
+    def _backward(self, tree: Tree, batch: Batch, size: float) -> float:
+        expected = None if batch.reference is None else batch.reference.log_probabilities(tree)
+        part = batch.objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size
+        (part * batch.weight).backward()
         return part.item()
 
-    def _added_up(self, loss: float) -> float:
-        """Give every process the sum of all processes' gradients; returns the sum of their losses."""
+    def _added_up(self, losses: list[float]) -> list[float]:
+        """Give every process the sum of all processes' gradients; returns the sums of their losses."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        whole = torch.cat([parameters_to_vector(gradients), torch.tensor([loss], device=self.accelerator.device)])
+        whole = torch.cat([torch.tensor(losses, device=self.accelerator.device), parameters_to_vector(gradients)])
         whole = self.accelerator.reduce(whole, reduction="sum")
-        vector_to_parameters(whole[:-1], gradients)
-        return float(whole[-1])
+        vector_to_parameters(whole[len(losses) :], gradients)
+        added: list[float] = whole[: len(losses)].tolist()
+        return added
 
 
 class Optimisation:
@@ -105,42 +112,37 @@ class Optimisation:
     ) -> None:
         """Run one stage, from `checkpoint` if there is one."""
         learning, settings = self._learning, self._job.settings
-        objective = OBJECTIVES[stage.objective]
-        examples = objective.examples(trajectories)
-        if not examples:
-            raise TrainingError(
-                f"the snapshot {self._job.snapshot} holds nothing that {stage.objective} could learn from"
-            )
-        reference = None
-        if objective.needs_reference:
-            reference = Reference(learning.model, learning.parameters, learning.lower)
-            if checkpoint is not None and checkpoint.reference is not None:
-                reference.kept = [kept.to(learning.accelerator.device) for kept in checkpoint.reference]
-        pool = Pool(len(examples), self._generator, [] if checkpoint is None else checkpoint.pool)
-        batches = Batches(examples, objective, self._packer, pool, stage.trajectories, settings.tokens_per_update)
+
+        def reference() -> Reference:
+            return Reference(learning.model, learning.parameters, learning.lower)
+
+        losses = stage_losses(stage, self._job, trajectories, self._packer, self._generator, reference)
+        if checkpoint is not None:
+            losses.restore(checkpoint.pools, checkpoint.reference, learning.accelerator.device)
         until = sum(each.updates for each in settings.stages[: number + 1])
         while self._done < until:
-            self._update(batches.next(), objective, reference)
+            self._update(stage, losses.next())
             if self._done % settings.checkpoint_every == 0:
-                self._write(number, pool, reference)
+                self._write(number, losses)
 
-    def _update(self, trees: Sequence[Tree], objective: Objective, reference: Reference | None) -> None:
+    def _update(self, stage: Stage, batches: Sequence[Batch]) -> None:
         began = time.monotonic()
-        loss = self._learning.gradients(trees, objective, reference)
+        losses = self._learning.gradients(batches)
         norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters, self._job.settings.max_gradient_norm)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
         self._done += 1
-        now, tokens = time.monotonic(), sum(tree.length for tree in trees)
+        now, tokens = time.monotonic(), sum(tree.length for batch in batches for tree in batch.trees)
         since = self._done - self._first
         left_s = None if since < 2 else (now - self._began) / since * (self._updates - self._done)
         self._tell(
             Progress(
-                objective=objective.name,
+                objective=stage.objective,
                 update=self._done,
                 updates=self._updates,
-                loss=loss,
+                loss=sum(batch.weight * loss for batch, loss in zip(batches, losses, strict=True)),
+                losses=dict(zip(stage.objectives, losses, strict=True)),
                 tokens=tokens,
                 memory_bytes=_peak_memory(self._learning.accelerator.device),
                 tokens_per_s=tokens / max(now - began, 1e-9),
@@ -149,7 +151,7 @@ class Optimisation:
             )
         )
 
-    def _write(self, stage: int, pool: Pool, reference: Reference | None) -> None:
+    def _write(self, stage: int, losses: StageLosses) -> None:
         if not self._learning.accelerator.is_main_process:
             return
         self._checkpoints.write(
@@ -157,12 +159,12 @@ class Optimisation:
                 job=self._job.job_id,
                 updates=self._done,
                 stage=stage,
-                pool=pool.left,
+                pools=losses.pools,
                 left_out=self._packer.left_out,
                 generator=self._generator.get_state(),
                 random=torch.get_rng_state(),
                 parameters=[parameter.detach() for parameter in self._learning.parameters],
-                reference=None if reference is None else reference.kept,
+                reference=None if losses.reference is None else losses.reference.kept,
                 optimizer=self._optimizer.state_dict(),
                 schedule=self._schedule.state_dict(),
             )

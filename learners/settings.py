@@ -42,12 +42,40 @@ ObjectiveName: TypeAlias = Literal[
 ]
 
 
+class Auxiliary(FrozenModel):
+    """A second loss of each update of a stage."""
+
+    objective: ObjectiveName
+    weight: float = Field(default=1.0, gt=0, description="Weight of its loss beside 1 of the stage's own.")
+    trajectories: int = Field(default=2, ge=1, description="Its own trajectories per update.")
+
+
 class Stage(FrozenModel):
-    """One pass of a curriculum: so many updates of one objective."""
+    """One pass of a curriculum: so many updates of one objective, or of several jointly.
+
+    The loss of an update is the objective's plus the weighted sum of the auxiliaries', each a mean of its own.
+    """
 
     objective: ObjectiveName
     updates: int = Field(ge=1)
     trajectories: int = Field(default=2, ge=1, description="Trajectories per update.")
+    # Left out where empty: ids are made of these documents, and are those of stages of before there were auxiliaries.
+    auxiliary: tuple[Auxiliary, ...] = Field(default=(), exclude_if=lambda auxiliary: not auxiliary)
+
+    @model_validator(mode="after")
+    def _each_objective_once(self) -> Self:
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("an objective stands twice in one stage: name each once, with the sum of the weights")
+        return self
+
+    @property
+    def objectives(self) -> tuple[ObjectiveName, ...]:
+        """The objective and those of the auxiliaries."""
+        return (self.objective, *(each.objective for each in self.auxiliary))
+
+    def __str__(self) -> str:
+        weighed = (f" + {each.weight:g} {each.objective}" for each in self.auxiliary)
+        return f"{self.updates} updates of {self.objective}{''.join(weighed)}"
 
 
 class PracticeSettings(FrozenModel):
@@ -83,6 +111,35 @@ class PracticeSettings(FrozenModel):
     def _shares_of_one_round(self) -> Self:
         if self.explore + self.revisit > 1:
             raise ValueError("explore and revisit are shares of one round: together they are 1 at most")
+        return self
+
+
+class ReplaySettings(FrozenModel):
+    """Settings of the measures against forgetting: what each update replays beside what is new."""
+
+    enabled: bool = Field(
+        default=False, description="Draw what is new and what is older apart, instead of evenly from the snapshot."
+    )
+    share: float = Field(default=0.1, ge=0, lt=1, description="Share of each update's trajectories that are older.")
+    prioritised: bool = Field(
+        default=False, description="Of what is older, draw first what is nearest to what is new, by similarity hash."
+    )
+    most: int = Field(
+        default=1000,
+        ge=0,
+        description="Most older episodes that a snapshot takes beyond the newest ones of a principal, or of a task.",
+    )
+    base_prompts: Path | None = Field(
+        default=None, description="File of prompts, one a line, whose answers by the base model are replayed, too."
+    )
+    base_share: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of each update's trajectories that are answers by the base model."
+    )
+
+    @model_validator(mode="after")
+    def _something_new_is_left(self) -> Self:
+        if self.share + self.base_share >= 1:
+            raise ValueError("share and base_share are shares of one update: together they are less than 1")
         return self
 
 
@@ -143,6 +200,7 @@ class LearnerSettings(FrozenModel):
         default=600.0, ge=0, description="How long a cycle that is due waits for branches that are still missing."
     )
     practice: PracticeSettings = PracticeSettings()
+    replay: ReplaySettings = ReplaySettings()
 
 
 class TrainingJob(FrozenModel):
@@ -164,15 +222,17 @@ class TrainingJob(FrozenModel):
 class Progress(FrozenModel):
     """One line of a training process's output, after each update.
 
-    `loss` is in nats per counted token, `memory_bytes` the most memory that the process has had, or that the GPU has
-    given it; 0 where that is not known. `tokens` are those of the update's trees. `gradient_norm` is of before it is
-    clipped. `left_s` is an estimate of the seconds until the last update, None at the first.
+    `loss` is in nats per counted token, that of a joint update the weighted sum of `losses`, which has each objective's
+    own. `memory_bytes` is the most memory that the process has had, or that the GPU has given it; 0 where that is not
+    known. `tokens` are those of the update's trees. `gradient_norm` is of before it is clipped. `left_s` is an estimate
+    of the seconds until the last update, None at the first.
     """
 
     objective: str
     update: int
     updates: int
     loss: float
+    losses: dict[str, float] = Field(default={})
     tokens: int
     memory_bytes: int = 0
     tokens_per_s: float = 0.0

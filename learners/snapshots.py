@@ -7,8 +7,8 @@ asks for the split itself, whatever the store says about an episode.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from learners.assembly import assemble, stored_branch
 from learners.base_model import file_sha256
 from learners.canaries import Canary
 from learners.settings import MOST_PER_PRINCIPAL, MOST_PRACTISED_PER_TASK
-from learners.stored_rows import Row, read_rows
+from learners.stored_rows import NOTHING_OLDER, Older, Row, read_rows
 from learners.trajectories import Branch, Rationale, Trajectory
 from streams.errors import TrainingError
 from streams.events import STEPS
@@ -34,7 +34,7 @@ from streams.trust.holdout import HoldoutSettings, Split
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
-_SCHEMA = 3
+_SCHEMA = 4
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -51,6 +51,7 @@ _EPISODE_SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("log_probabilities", pa.list_(pa.list_(pa.float64()))),
         ("rationales", pa.list_(pa.struct([("step", pa.int32()), ("text", pa.string()), ("writer", pa.string())]))),
+        ("older", pa.bool_()),
     ]
 )
 _BRANCH_SCHEMA = pa.schema(
@@ -71,7 +72,8 @@ class SnapshotManifest(FrozenModel):
     """Content of a snapshot. `offsets` is how far the log was read when it was built, by `topic/partition`.
 
     `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. Both sequences together say
-    what is in it. In those of `schema_version` 1, actions and observations of branches are texts.
+    what is in it. `older` counts the trajectories that the adapter that is trained on from has learned from. In those
+    of `schema_version` 1, actions and observations of branches are texts.
     """
 
     schema_version: int = 1
@@ -82,6 +84,7 @@ class SnapshotManifest(FrozenModel):
     episodes: dict[str, int]
     steps: int
     branches: int
+    older: int = 0
     holdout: str
     files: dict[str, str]
     canaries: tuple[Canary, ...] = ()
@@ -101,6 +104,8 @@ async def build_snapshot(
     most_per_principal: int = MOST_PER_PRINCIPAL,
     canaries: Sequence[Canary] = (),
     most_practised_per_task: int = MOST_PRACTISED_PER_TASK,
+    older: Older = NOTHING_OLDER,
+    base_samples: Sequence[Trajectory] = (),
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
@@ -115,13 +120,16 @@ async def build_snapshot(
         TrainingError: nothing in the store may be learned from yet.
         StoreError: the store does not answer.
     """
-    rows = await read_rows(store, as_of, most_per_principal, most_practised_per_task)
+    rows = await read_rows(store, as_of, most_per_principal, most_practised_per_task, older)
     trajectories = assemble(rows, holdout)
     if not trajectories:
         raise TrainingError(
             "the store holds no trusted or practised episode of a task in the train split: nothing to learn from yet"
         )
-    return write_snapshot(trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of, canaries)
+    trajectories += base_samples
+    return write_snapshot(
+        trajectories, holdout, home, rows.as_of, rows.offsets, rows.retracted_as_of, canaries, rows.older
+    )
 
 
 def write_snapshot(
@@ -132,12 +140,16 @@ def write_snapshot(
     offsets: dict[str, int],
     retracted_as_of: int = 0,
     canaries: Sequence[Canary] = (),
+    older: Set[str] = frozenset(),
 ) -> Snapshot:
     """Write trajectories and canaries as a snapshot into `home`/<snapshot id>. The same content is written once.
 
+    Canaries among `older` are marked so.
+
     Raises `TrainingError` when a trajectory is of a task that is held out.
     """
-    trajectories = [*trajectories, *(canary.trajectory() for canary in canaries)]
+    planted = (replace(canary.trajectory(), older=canary.episode_id in older) for canary in canaries)
+    trajectories = [*trajectories, *planted]
     leaked = [trajectory.task_id for trajectory in trajectories if holdout.split(trajectory.task_id) is not Split.TRAIN]
     if leaked:
         raise TrainingError(f"tasks {', '.join(leaked[:3])} are held out and must never be trained on")
@@ -155,6 +167,7 @@ def write_snapshot(
             episodes=dict(Counter(map(_kind, trajectories))),
             steps=sum(len(trajectory.steps) for trajectory in trajectories),
             branches=sum(len(trajectory.branches) for trajectory in trajectories),
+            older=sum(trajectory.older for trajectory in trajectories),
             holdout=settings,
             files=files,
             canaries=tuple(canaries),
@@ -194,6 +207,7 @@ def read_trajectories(folder: Path) -> list[Trajectory]:
             adapter=row["adapter"],
             principals=tuple(row["principals"]),
             learn_from=row["learn_from"],
+            older=manifest.schema_version > 3 and row["older"],
             **(_outcome(row) if manifest.schema_version > 2 else {}),
         )
         for row in pq.read_table(folder / _EPISODES).to_pylist()
@@ -269,6 +283,7 @@ def _episode_table(trajectories: Sequence[Trajectory]) -> pa.Table:
             "score": trajectory.score,
             "log_probabilities": trajectory.log_probabilities,
             "rationales": [asdict(rationale) for rationale in trajectory.rationales],
+            "older": trajectory.older,
         }
         for trajectory in trajectories
     ]

@@ -1,10 +1,11 @@
 """The rows of a snapshot, read from the store as of a sequence for `learners.snapshots`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from learners.settings import MOST_PRACTISED_PER_TASK
+from streams.ids import content_id
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.queries.practice import PRACTICE_STEPS
@@ -26,12 +27,27 @@ READ_TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """The ids of the trajectories that the adapter that is trained on from has learned from.
+
+    Of those that are not among the newest ones of a principal, or of a task, `most` are read all the same.
+    """
+
+    trajectories: frozenset[str] = frozenset()
+    most: int = 0
+
+
+NOTHING_OLDER = Older()
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRows:
     """`steps` are of trusted episodes, `branches` of any, `recovered_steps` of episodes that have `recoveries`.
 
     `practised_steps` are of practice episodes, each with the outcome of its episode.
     Steps are those that were there when their episode was judged.
-    `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none.
+    `retracted_as_of` is the sequence of the latest retraction that was obeyed, 0 for none. `older` are the ids of the
+    trajectories that were learned from before, whether or not there are rows of them.
     """
 
     as_of: int
@@ -42,31 +58,73 @@ class StoredRows:
     recovered_steps: Sequence[Row]
     recoveries: Sequence[Row]
     practised_steps: Sequence[Row] = ()
+    older: frozenset[str] = frozenset()
+
+    @property
+    def trajectories(self) -> set[str]:
+        """The ids of the trajectories that there are rows of."""
+        steps = {row["episode_id"] for row in (*self.steps, *self.practised_steps)}
+        return steps | {row["recovery_id"] for row in self.recoveries}
 
 
 async def read_rows(
-    store: StoreClient, as_of: int | None, most_per_principal: int, most_per_task: int = MOST_PRACTISED_PER_TASK
+    store: StoreClient,
+    as_of: int | None,
+    most_per_principal: int,
+    most_per_task: int = MOST_PRACTISED_PER_TASK,
+    older: Older = NOTHING_OLDER,
 ) -> StoredRows:
     """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer."""
     if as_of is None:
         as_of = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
     retracted_as_of = int((await store.query(LATEST_RETRACTION, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
     moment: dict[str, Parameter] = {"as_of": as_of}
-    learnable = moment | {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
 
     async def rows(sql: str, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
         return list((await store.query(sql, parameters, READ_TIMEOUT_S)).to_pylist())
 
-    return StoredRows(
+    async def learnable(most_per_principal: int, most_per_task: int, older: Sequence[str]) -> _Learnable:
+        """What may be learned from: the newest, and of `older` the rest."""
+        among: dict[str, Parameter] = moment | {"older": older}
+        of_principals = among | {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
+        return _Learnable(
+            await rows(TRUSTED_STEPS, of_principals),
+            await rows(RECOVERIES, of_principals),
+            await rows(PRACTICE_STEPS, among | {"most_per_task": most_per_task}),
+        )
+
+    newest = await learnable(most_per_principal, most_per_task, ())
+    found = StoredRows(
         as_of=as_of,
         retracted_as_of=retracted_as_of,
         offsets={f"{row['topic']}/{row['partition']}": row["next"] for row in await rows(OFFSETS_OF_PARTITIONS, {})},
-        steps=await rows(TRUSTED_STEPS, learnable),
+        steps=newest.steps,
         branches=await rows(BRANCHES, moment),
         recovered_steps=await rows(RECOVERED_STEPS, moment),
-        recoveries=await rows(RECOVERIES, learnable),
-        practised_steps=await rows(PRACTICE_STEPS, moment | {"most_per_task": most_per_task}),
+        recoveries=newest.recoveries,
+        practised_steps=newest.practised_steps,
+        older=older.trajectories,
     )
+    # In an order that is always the same, and prefers neither the first nor the last.
+    missing = sorted(older.trajectories - found.trajectories, key=content_id)[: older.most]
+    if not missing:
+        return found
+    replayed = await learnable(0, 0, missing)
+    return replace(
+        found,
+        steps=[*found.steps, *replayed.steps],
+        recoveries=[*found.recoveries, *replayed.recoveries],
+        practised_steps=[*found.practised_steps, *replayed.practised_steps],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnable:
+    """The rows that decide what is learned from: see `StoredRows`."""
+
+    steps: Sequence[Row]
+    recoveries: Sequence[Row]
+    practised_steps: Sequence[Row]
 
 
 async def read_held_out_steps(store: StoreClient, most_episodes: int, most_per_principal: int) -> list[Row]:

@@ -10,6 +10,8 @@ RECOVERY = "recovery"
 # A policy that succeeded with a reflection, or a lesson, in a prompt that the trajectory has without it.
 REFLECTED = "reflected"
 INSTRUCTED = "instructed"
+# The base model, answering a prompt that is nobody's data.
+BASE_SAMPLE = "base"
 
 # Who played an episode: an agent in production, or the learner itself in a sandbox.
 Origin: TypeAlias = Literal["production", "practice"]
@@ -55,6 +57,8 @@ class Trajectory:
     `success` and `score` are the verified outcome: an episode that failed is there only if it was practised, and is
     never imitated. `log_probabilities` are those of each action's tokens when `adapter` sampled it, in nats, one tuple
     per step, an empty one where they are not known; there are none but for practice.
+
+    `older` says that the adapter that is trained on from has learned from it, or from one that went the same way.
     """
 
     episode_id: str
@@ -71,6 +75,7 @@ class Trajectory:
     score: float = 1.0
     log_probabilities: tuple[tuple[float, ...], ...] = ()
     rationales: tuple[Rationale, ...] = ()
+    older: bool = False
 
     def tools(self, step: int) -> Tools:
         """The tools offered at state `step`."""

@@ -66,7 +66,7 @@ def _why_table(report: WhyReport) -> Table:
     table.add_row("trained", f"{report.trained_at:%Y-%m-%d %H:%M} UTC by Ratchet {report.code_version}")
     table.add_row("base model", f"{report.base} ({report.base_digest[:12]})")
     table.add_row("trained on from", " ← ".join(parent[:12] for parent in report.parents) or "the base model")
-    table.add_row("objectives", ", then ".join(f"{s.updates} updates of {s.objective}" for s in report.settings.stages))
+    table.add_row("objectives", ", then ".join(map(str, report.settings.stages)))
     table.add_row("snapshot", snapshot.snapshot_id)
     table.add_row(
         "as of", f"sequence {snapshot.as_of}, without principals that revoked consent until {snapshot.retracted_as_of}"

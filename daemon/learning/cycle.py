@@ -4,6 +4,7 @@ The learn role runs it whenever enough was learned about; the demo runs it step 
 serves but the request to promote, which the serve role carries out.
 """
 
+import asyncio
 import math
 import shutil
 import time
@@ -14,15 +15,20 @@ from daemon.learning.domain import (
     check_recorded,
 )
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
+from daemon.learning.learnable import learnable_stages
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport
 from learners.adapters import manifest_of
+from learners.base_model import base_digest
+from learners.base_samples import base_samples
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, Progress, TrainingJob
-from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot
+from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot, read_trajectories
+from learners.stored_rows import NOTHING_OLDER, Older
 from learners.training import interrupted, remove_leftovers, run_training
+from learners.trajectories import Trajectory
 from streams.errors import TrainingError
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.trust import LATEST_WITHDRAWAL
@@ -40,19 +46,37 @@ async def run_cycle(loop: Loop, settings: LearnerSettings, watch: Watcher) -> Cy
         await check_recorded(loop.settings.domain, loop.store)
     snapshot = await stopped_in_training(loop, settings)
     if snapshot is None:
-        snapshot = await build_snapshot(
-            loop.store,
-            loop.settings.holdout,
-            loop.settings.home / "snapshots",
-            most_per_principal=settings.most_per_principal,
-            canaries=draw_canaries(settings.canaries, loop.settings.seed, loop.settings.holdout),
-            most_practised_per_task=settings.practice.most_per_task,
-        )
+        snapshot = await new_snapshot(loop, settings)
     manifest = snapshot.manifest
     log.info("snapshot", id=manifest.snapshot_id, as_of=manifest.as_of, episodes=manifest.episodes)
     candidate = await train_candidate(loop, settings, snapshot, watch)
     loop.registry.enter(candidate, State.TRAINED, ACTOR, f"trained on snapshot {manifest.snapshot_id}")
     return await judge(loop, candidate, watch, began)
+
+
+async def new_snapshot(loop: Loop, settings: LearnerSettings) -> Snapshot:
+    """The snapshot of what the store holds now, with what is to be replayed beside what is new."""
+    replay, holdout = settings.replay, loop.settings.holdout
+    older, samples = NOTHING_OLDER, tuple[Trajectory, ...]()
+    if replay.enabled:
+        parent = await _trained_on_from(loop)
+        line = () if parent is None else loop.provenance().lineage(parent)
+        learned = frozenset[str]().union(*(ancestor.episodes or () for ancestor in line))
+        older = Older(learned, replay.most if replay.share else 0)
+        if replay.base_prompts is not None and replay.base_share:
+            digest = await asyncio.to_thread(base_digest, loop.base)
+            home = loop.settings.home / "base_samples"
+            samples = await base_samples(replay.base_prompts, loop.policy, BASE, digest, home, holdout)
+    return await build_snapshot(
+        loop.store,
+        holdout,
+        loop.settings.home / "snapshots",
+        most_per_principal=settings.most_per_principal,
+        canaries=draw_canaries(settings.canaries, loop.settings.seed, holdout),
+        most_practised_per_task=settings.practice.most_per_task,
+        older=older,
+        base_samples=samples,
+    )
 
 
 async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot | None:
@@ -71,13 +95,14 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
     for left in stopped:
         try:
             snapshot = read_snapshot(left.snapshot)
+            job = await _job(loop, settings, snapshot, parent)
         except TrainingError as error:
             log.warning("a training that was stopped cannot go on", job=left.job_id, reason=str(error))
             continue
         manifest = snapshot.manifest
         is_allowed = manifest.retracted_as_of == retracted and withdrawn <= manifest.as_of
         is_allowed = is_allowed and manifest.holdout == holdout_id(loop.settings.holdout)
-        if is_allowed and _job(loop, settings, snapshot, parent).job_id == left.job_id:
+        if is_allowed and job.job_id == left.job_id:
             log.info("a training that was stopped goes on from its checkpoint", snapshot=manifest.snapshot_id)
             return snapshot
     return None
@@ -86,7 +111,7 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
     """Train on from the champion; the digest of the adapter that came of it."""
     parent = await _trained_on_from(loop)
-    job = _job(loop, settings, snapshot, parent)
+    job = await _job(loop, settings, snapshot, parent)
     for left in remove_leftovers(loop.settings.home / "training", (job.job_id,)):
         log.info("what a training that did not end left behind is removed", folder=left)
     await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
@@ -106,34 +131,34 @@ async def _trained_on_from(loop: Loop) -> str | None:
     return None if ancestor == BASE else ancestor
 
 
-def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None) -> TrainingJob:
-    """The job, in a folder of its name: the same one finds its checkpoint there."""
+async def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None) -> TrainingJob:
+    """The job, in a folder of its name: the same one finds its checkpoint there.
+
+    Raises `TrainingError` when none of the stages has anything to learn from.
+    """
+    trajectories = await asyncio.to_thread(read_trajectories, snapshot.folder)
+    stages = await asyncio.to_thread(learnable_stages, settings.stages, trajectories)
     training = loop.settings.home / "training"
     job = TrainingJob(
         base=loop.base,
         snapshot=snapshot.folder,
         output=training,
         parent=None if parent is None else loop.adapters.folder(parent),
-        settings=_with_stages(settings, snapshot),
+        settings=settings.model_copy(update={"stages": stages}),
         seed=loop.settings.seed,
     )
     return job.model_copy(update={"output": training / job.job_id})
 
 
 def _note(progress: Progress) -> Note:
+    losses = {name: loss for name, loss in progress.losses.items() if math.isfinite(loss)}
+    told = ", ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
     return Note(
-        f"{progress.objective}, loss {progress.loss:.3f}",
+        f"losses: {told}" if len(progress.losses) > 1 else f"{progress.objective}, loss {progress.loss:.3f}",
         objective=progress.objective,
         loss=progress.loss if math.isfinite(progress.loss) else None,
+        losses=losses,
         memory_bytes=progress.memory_bytes,
         tokens_per_s=progress.tokens_per_s,
         gradient_norm=progress.gradient_norm if math.isfinite(progress.gradient_norm) else None,
     )
-
-
-def _with_stages(settings: LearnerSettings, snapshot: Snapshot) -> LearnerSettings:
-    """The stages that have something to learn from: without a sandbox there are no branches for a world model."""
-    if snapshot.manifest.branches:
-        return settings
-    stages = tuple(stage for stage in settings.stages if stage.objective != "world_model")
-    return settings.model_copy(update={"stages": stages or settings.stages})

@@ -1,9 +1,9 @@
 """The parts that the cycles of a process share: clients, stores, and the tasks that gates may play."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -43,14 +43,15 @@ class Phase(StrEnum):
 class Note:
     """A word on how a phase advances, and the figures that belong to it: of a training, or the gate that plays.
 
-    `loss` is in nats per counted token, `memory_bytes` the most that the training process has had, `gradient_norm` of
-    before it is clipped.
+    `loss` is in nats per counted token, `losses` has each objective's own, `memory_bytes` is the most that the training
+    process has had, `gradient_norm` of before it is clipped.
     """
 
     text: str
     gate: str = ""
     objective: str = ""
     loss: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
     memory_bytes: int = 0
     tokens_per_s: float = 0.0
     gradient_norm: float | None = None

@@ -61,6 +61,7 @@ class Telling:
             left_s=left,
             objective=note.objective,
             loss=note.loss,
+            losses=note.losses,
             memory_bytes=note.memory_bytes,
             tokens_per_s=note.tokens_per_s,
             gradient_norm=note.gradient_norm,

@@ -54,6 +54,7 @@ class LearnerStatus(FrozenModel):
     left_s: int | None = Field(default=None, description="Estimate of the seconds until the end of the training.")
     objective: str = ""
     loss: float | None = Field(default=None, description="In nats per counted token.")
+    losses: dict[str, float] = Field(default={}, description="Of each objective of a joint update, unweighted.")
     memory_bytes: int = Field(default=0, description="The most memory that the training process has had.")
     tokens_per_s: float = Field(default=0.0, description="Of the last update, reading and learning.")
     gradient_norm: float | None = Field(default=None, description="Of the last update, before it was clipped.")

@@ -65,7 +65,8 @@ def _of_phase(status: LearnerStatus) -> Iterator[Metric]:
         yield GaugeMetricFamily("ratchet_learner_left_seconds", "Estimated end of the training.", value=status.left_s)
     if status.loss is not None:
         loss = GaugeMetricFamily("ratchet_learner_loss", "Nats per counted token, of one update.", labels=["objective"])
-        loss.add_metric([status.objective], status.loss)
+        for objective, value in (status.losses or {status.objective: status.loss}).items():
+            loss.add_metric([objective], value)
         yield loss
     if status.memory_bytes:
         yield GaugeMetricFamily(

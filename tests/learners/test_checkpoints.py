@@ -26,15 +26,24 @@ from learners.objectives.imitation import Imitation
 from learners.optimisation import Learning, Optimisation
 from learners.packed_tree import Tree
 from learners.packing import TreePacker
-from learners.settings import CHECKPOINT, LoraSettings, Progress, Stage, TrainingJob
-from learners.snapshots import Snapshot, read_trajectories
-from tests.builders.trained import settings
+from learners.settings import CHECKPOINT, Auxiliary, LoraSettings, Progress, ReplaySettings, Stage, TrainingJob
+from learners.snapshots import Snapshot, read_trajectories, write_snapshot
+from learners.trajectories import BASE_SAMPLE
+from streams.trust.holdout import HoldoutSettings
+from tests.builders.trained import settings, trajectory
 
 # Three examples, so that a round of them does not end with a checkpoint in the second stage.
 STAGES = (
     Stage(objective="world_model", updates=10, trajectories=1),
     Stage(objective="imitation", updates=11, trajectories=1),
 )
+JOINT = Stage(
+    objective="world_model",
+    updates=11,
+    trajectories=1,
+    auxiliary=(Auxiliary(objective="imitation", trajectories=1), Auxiliary(objective="echo", weight=0.5)),
+)
+REPLAY = ReplaySettings(enabled=True, share=0.4, prioritised=True, base_share=0.2)
 
 
 class NearTheBeginning(Imitation):
@@ -76,13 +85,13 @@ def adapted(tiny_base: Path) -> PeftModel:
 
 
 @pytest.fixture
-def run(adapted: PeftModel, tiny_base: Path, snapshot: Snapshot) -> Run:
+def run(adapted: PeftModel, tiny_base: Path) -> Run:
     """Trains the same fresh adapter until it dies at an update, 0 for never."""
     tokenizer = ChatTokenizer(tiny_base)
-    trajectories = read_trajectories(snapshot.folder)
 
     def train(job: TrainingJob, dies_at: int = 0) -> Trained:
         told: list[int] = []
+        trajectories = read_trajectories(job.snapshot)
 
         def tell(progress: Progress) -> None:
             told.append(progress.update)
@@ -127,6 +136,28 @@ def test_killed_at_any_update_it_ends_in_the_same_bytes(
     assert began == [1, 1, 1, 4, 4, 4, 7, 7, 7, 10, 10, 10, 13, 13, 13, 16, 16, 16, 19, 19]
 
 
+def test_killed_in_a_joint_stage_with_replay_it_ends_in_the_same_bytes(
+    job: TrainingJob, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(OBJECTIVES, "imitation", NearTheBeginning())
+    mixed = [replace(trajectory(number), older=number > 2) for number in range(7)]
+    mixed.append(replace(trajectory(7), actor_kind=BASE_SAMPLE))
+    snapshot = write_snapshot(mixed, HoldoutSettings(selection=0.0, confirmation=0.0), tmp_path, 7, {})
+    chosen = job.settings.model_copy(update={"stages": (JOINT,), "replay": REPLAY})
+    job = job.model_copy(update={"snapshot": snapshot.folder, "settings": chosen})
+    whole = run(job)
+    for update in (2, 5, 10):
+        other = job.model_copy(update={"output": tmp_path / str(update)})
+        run(other, update)
+        resumed = run(other)
+        assert resumed.weights == whole.weights, f"killed at update {update}"
+        assert resumed.first == 1 + 3 * ((update - 1) // 3)
+    plain = job.model_copy(
+        update={"output": tmp_path / "plain", "settings": job.settings.model_copy(update={"replay": ReplaySettings()})}
+    )
+    assert run(plain).weights != whole.weights
+
+
 def test_another_job_in_the_same_folder_begins_anew(job: TrainingJob, run: Run) -> None:
     run(job, 5)
     other = job.model_copy(update={"seed": 6})
@@ -150,14 +181,14 @@ def test_a_damaged_checkpoint_is_no_checkpoint(job: TrainingJob, run: Run) -> No
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     tensor = torch.rand(3)
-    checkpoint = Checkpoint("a", 3, 1, [2, 0], {"e": "too long"}, tensor, tensor, [tensor], None, {"lr": 1.0}, {})
+    checkpoint = Checkpoint("a", 3, 1, [[[2, 0]]], {"e": "too long"}, tensor, tensor, [tensor], None, {"lr": 1.0}, {})
     checkpoints = Checkpoints(tmp_path, "a")
     assert checkpoints.read() is None
     checkpoints.write(checkpoint)
     checkpoints.write(replace(checkpoint, updates=6))
     found = checkpoints.read()
     assert found is not None
-    assert (found.updates, found.pool, found.left_out, found.reference) == (6, [2, 0], {"e": "too long"}, None)
+    assert (found.updates, found.pools, found.left_out, found.reference) == (6, [[[2, 0]]], {"e": "too long"}, None)
     assert torch.equal(found.parameters[0], tensor)
     assert Checkpoints(tmp_path, "b").read() is None
 

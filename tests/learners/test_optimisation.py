@@ -26,6 +26,7 @@ from learners.packing import TreePacker
 from learners.scoring import log_probabilities
 from learners.settings import LoraSettings, Stage, TrainingJob
 from learners.snapshots import Snapshot
+from learners.stages import Batch
 from learners.trainer import train
 from streams.errors import TrainingError
 from streams.runtime.processes import free_port
@@ -67,7 +68,7 @@ def gradients(adapted: PeftModel, batch: list[Tree], lower_bytes: int = 0, check
     for _ in range(2):  # the second time the lower layers are known
         for parameter in parameters:
             parameter.grad = None
-        learning.gradients(batch, WORLD_MODEL, None)
+        learning.gradients([Batch(batch, WORLD_MODEL)])
     return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
 
 

@@ -1,4 +1,4 @@
-"""Snapshots of schema 3 say how practice went; those of before are read as what they were."""
+"""Snapshots say how practice went; those of before are read as what they were."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def test_outcomes_log_probabilities_and_rationales_come_back_as_they_were(tmp_pa
         principals=(),
     )
     snapshot = write_snapshot([shown, lost], HOLDOUT, tmp_path, 7, {})
-    assert snapshot.manifest.schema_version == 3
+    assert snapshot.manifest.schema_version == 4
     assert read_trajectories(snapshot.folder) == [shown, lost]
 
 
@@ -40,7 +40,7 @@ def test_a_snapshot_of_schema_2_has_productions_successes_alone(tmp_path: Path) 
     folder = write_snapshot([shown], HOLDOUT, tmp_path, 7, {}).folder
     file, manifest = folder / "episodes.parquet", json.loads((folder / "manifest.json").read_text())
     table = pq.read_table(file)
-    new = ["origin", "success", "score", "log_probabilities", "rationales"]
+    new = ["origin", "success", "score", "log_probabilities", "rationales", "older"]
     pq.write_table(table.drop_columns(new), file)
     manifest["schema_version"] = 2
     manifest["files"]["episodes.parquet"] = file_sha256(file)

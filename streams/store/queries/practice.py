@@ -3,6 +3,8 @@
 No other module's query speaks of them, but those of the transitions by origin.
 """
 
+from streams.store.queries.snapshots import among_older
+
 _WANTED = "sequence >= $start AND episode_id IN (FROM wanted)"
 
 PRACTICE_STEPS_OF_WANTED = f"""
@@ -70,7 +72,7 @@ PRACTICE_BY_BUCKET = f"""
 """
 
 # For a snapshot as of a sequence: of each task the newest successes and the newest failures.
-PRACTISED = """
+PRACTISED = f"""
     SELECT episode_id, success, score, sequence AS judged_at
     FROM (
         SELECT * FROM practised
@@ -79,6 +81,7 @@ PRACTISED = """
     )
     WHERE reason IS NULL
     QUALIFY row_number() OVER (PARTITION BY environment, task_id, success ORDER BY sequence DESC) <= $most_per_task
+        OR {among_older("episode_id")}
 """
 
 PRACTICE_STEPS = f"""

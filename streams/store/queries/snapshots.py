@@ -1,4 +1,8 @@
-"""The rows of a training set as of a sequence, less the episodes of principals that revoked consent."""
+"""The rows of a training set as of a sequence, less the episodes of principals that revoked consent.
+
+Of each principal the newest are taken, and beside them those of the trajectories $older: all else that keeps an episode
+out of a training set holds for these, too.
+"""
 
 from streams.store.queries.retractions import REVOKED_EPISODES_AS_OF
 from streams.store.queries.trust import FAILED_AS_OF, TRUSTED_AS_OF
@@ -20,6 +24,12 @@ LATEST_SEQUENCE = """
 
 OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
 
+
+def among_older(trajectory: str) -> str:
+    """The condition that the column `trajectory` is one of the trajectories $older."""
+    return f"{trajectory} IN (SELECT unnest($older::VARCHAR[]))"
+
+
 _STEP_COLUMNS = "episode_id, task_id, step, messages, action, observation, tools, actor_kind, adapter, principal"
 
 
@@ -40,7 +50,7 @@ _JUDGED = f"""
     QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
 """
 
-TRUSTED_STEPS = _steps_of(_JUDGED.format(split="train"))
+TRUSTED_STEPS = _steps_of(f"{_JUDGED.format(split='train')} OR {among_older('episode_id')}")
 
 # Of held-out tasks, the newest episodes.
 HELD_OUT_STEPS = _steps_of(f"FROM ({_JUDGED.format(split='selection')}) ORDER BY judged_at DESC LIMIT $most_episodes")
@@ -59,6 +69,7 @@ RECOVERIES = f"""
         FROM recoveries SEMI JOIN ({FAILED_AS_OF}) USING (episode_id)
         WHERE sequence <= $as_of
         QUALIFY row_number() OVER (PARTITION BY principal ORDER BY sequence DESC) <= $most_per_principal
+            OR {among_older("recovery_id")}
     )
     ANTI JOIN ({REVOKED_EPISODES_AS_OF}) USING (episode_id)
     ANTI JOIN (SELECT episode_id FROM flags WHERE sequence <= $as_of) USING (episode_id)
