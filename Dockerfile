@@ -45,7 +45,7 @@ VOLUME /var/lib/ratchet
 EXPOSE 8420
 # Answers when the serve role is up; a container of other roles alone is to be run with --no-healthcheck.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=4 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8420/status', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8420/healthz', timeout=4)"]
 
 ENTRYPOINT ["ratchet"]
 CMD ["run"]
