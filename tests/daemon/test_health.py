@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -76,6 +77,9 @@ class Roles:
         assert (answer.status_code, found.ready) == ((503, False) if found.reasons else (200, True))
         return found.reasons
 
+    def is_ready(self, role: Role) -> bool:
+        return not self.unready(role)
+
 
 @pytest.fixture
 def roles(tmp_path: Path) -> Iterator[Roles]:
@@ -91,7 +95,7 @@ def test_every_role_answers_and_a_store_that_hangs_is_named_by_those_that_need_i
             processes[role] = running.enter_context(roles.start(role))
             running.callback(processes[role].kill)
         for role in set(Role) - {Role.SERVE}:
-            until(lambda role=role: not roles.unready(role), lambda role=role: f"{role}: {roles.unready(role)}")
+            until(partial(roles.is_ready, role), f"{role} is ready")
         assert list(roles.unready(Role.SERVE)) == ["engine"]  # there is none
         versions = {roles.get(role, "/version").text for role in Role}
         assert len(versions) == 1
@@ -105,7 +109,7 @@ def test_every_role_answers_and_a_store_that_hangs_is_named_by_those_that_need_i
             assert not roles.unready(Role.ASSEMBLE)
         finally:
             processes[Role.RECORD].send_signal(signal.SIGCONT)
-        until(lambda: not roles.unready(Role.LEARN), "the store is seen again")
+        until(partial(roles.is_ready, Role.LEARN), "the store is seen again")
 
 
 def test_the_ports_of_health_can_be_set_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
