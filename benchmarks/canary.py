@@ -11,7 +11,7 @@ import random
 from dataclasses import asdict, dataclass
 from statistics import median
 
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from evaluation.two_samples import BlockShape, TwoSamples
 
 SHARES = (0.1, 0.5)

@@ -56,6 +56,14 @@ class EngineSettings(FrozenModel):
     )
 
 
+class HealthSettings(FrozenModel):
+    """Where the roles without an interface of their own answer `/healthz`, `/readyz` and `/version`."""
+
+    host: str = Field(default="127.0.0.1", description="Where they listen.")
+    branch_port: int = Field(default=8403, ge=0, le=65535, description="Port of the branch role; 0: none.")
+    learn_port: int = Field(default=8404, ge=0, le=65535, description="Port of the learn role; 0: none.")
+
+
 class DomainSettings(FrozenModel):
     """The agent's domain, as far as evaluation must know it: the tasks that gates are played on."""
 
@@ -104,6 +112,7 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     assembly: AssemblySettings = AssemblySettings()
     otlp: OtlpSettings = OtlpSettings()
+    health: HealthSettings = HealthSettings()
 
     @model_validator(mode="after")
     def _promotion_is_set_once(self) -> Self:

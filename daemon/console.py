@@ -12,13 +12,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from daemon.printable import printable
 from daemon.registry.audit import AuditEntry
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
 from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from evaluation.account_summary import AccountSummary
 from evaluation.gates.verdict import GateResult
-from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
-from streams.store.episodes import EpisodeState
+from streams.store.episode_state import EpisodeState
 from streams.store.status import most_frequent
 
 _LINE_EVERY_S = 15.0
@@ -81,11 +82,6 @@ class Narrator:
     def _clock(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         return f"{minutes:02d}:{seconds:02d}"
-
-
-def printable(text: str) -> str:
-    """The text without what would command the terminal."""
-    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
 
 
 def plain(text: str) -> str:

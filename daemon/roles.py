@@ -9,6 +9,7 @@ import structlog
 from daemon.config import Settings
 from daemon.learning import role as learn_role
 from daemon.learning.domain import holdout_of
+from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
@@ -16,8 +17,10 @@ from streams.environments.registry import is_configured
 from streams.errors import ConfigurationError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
+from streams.policy.client import PolicyClient
 from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
+from streams.runtime.health import answers, health_listener, reachable
 from streams.runtime.processes import stop_on_signals
 from streams.trust.holdout import HoldoutSettings
 
@@ -64,7 +67,16 @@ def _known_holdout(settings: Settings) -> HoldoutSettings:
 async def branch(settings: Settings) -> None:
     key = await asyncio.to_thread(redaction_key, settings.store.path.parent)
     redactor = Redactor(settings.redaction, key)
-    await branch_role.serve(settings.kafka, settings.branching, stop_on_signals(), redactor)
+    branching, health = settings.branching, settings.health
+    policy = PolicyClient(branching.policy_url, token=branching.policy_token.get_secret_value())
+
+    async def is_served() -> str:
+        await policy.models()
+        return ""
+
+    checks = {"log": reachable(settings.kafka.bootstrap), "policy": is_served}
+    async with policy, health_listener(Role.BRANCH, health.host, health.branch_port, checks):
+        await branch_role.serve(settings.kafka, branching, stop_on_signals(), redactor)
 
 
 async def serve(settings: Settings) -> None:
@@ -72,7 +84,17 @@ async def serve(settings: Settings) -> None:
 
 
 async def learn(settings: Settings) -> None:
-    await learn_role.serve(settings, stop_on_signals())
+    async def learns() -> str:
+        status = (await asyncio.to_thread(learner_report, settings.home, ())).status
+        return status.error if status is not None and status.phase is LearnerPhase.PAUSED else ""
+
+    checks = {
+        "learner": learns,
+        "store": answers(f"{settings.store_url}/readyz"),
+        "gateway": answers(f"{settings.control_url}/healthz"),
+    }
+    async with health_listener(Role.LEARN, settings.health.host, settings.health.learn_port, checks):
+        await learn_role.serve(settings, stop_on_signals())
 
 
 async def assemble(settings: Settings) -> None:

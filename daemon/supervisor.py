@@ -161,10 +161,10 @@ class Supervisor:
 
     def _role(self, role: Role) -> Service:
         health = {
-            Role.RECORD: f"{self.settings.store_url}/status",
-            Role.SERVE: f"{self.settings.control_url}/status",
-            Role.ASSEMBLE: f"{self.settings.assembly_url}/status",
-            Role.OTLP: f"{self.settings.otlp_url}/status",
+            Role.RECORD: f"{self.settings.store_url}/healthz",
+            Role.SERVE: f"{self.settings.control_url}/healthz",
+            Role.ASSEMBLE: f"{self.settings.assembly_url}/healthz",
+            Role.OTLP: f"{self.settings.otlp_url}/healthz",
         }
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
         return _service(self.settings, role.value, command, health.get(role))

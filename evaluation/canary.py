@@ -7,52 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
-from typing import Literal
 
-from pydantic import Field, FiniteFloat
 from scipy.stats import fisher_exact
 
+from evaluation.canary_figures import CanaryFigures
+from evaluation.settings import CanarySettings
 from evaluation.two_samples import BlockShape, TwoSamples
-from streams.settings import FrozenModel
 
 # A share of episodes without an outcome that is this much higher, by so many standard errors, is not chance.
 _MISSING_SHARE = 0.05
 _MISSING_Z = 3.0
 _ERRORS_P = 0.001
 _ERRORS_ALONE = 20
-
-
-class CanarySettings(FrozenModel):
-    """Settings of canaries. A candidate that passed its gates then first answers a share of the episodes."""
-
-    share: FiniteFloat = Field(
-        default=0.0, ge=0, lt=1, description="Share of new episodes that a candidate answers; 0: it serves at once."
-    )
-    alpha: FiniteFloat = Field(
-        default=0.05, gt=0, lt=0.5, description="Probability that an equal candidate is promoted or rolled back."
-    )
-    promotes: Literal["better", "not_worse"] = Field(
-        default="better", description="What must be proved of a candidate before it serves all episodes."
-    )
-    margin: FiniteFloat = Field(
-        default=0.05, gt=0, lt=0.5, description="A candidate that is less than this worse counts as not worse."
-    )
-    not_worse_episodes: int = Field(
-        default=1000, ge=1, description="Judged episodes of the candidate before it can be promoted as not worse."
-    )
-    most_episodes: int = Field(
-        default=10_000, ge=1, description="Judged episodes of both sides after which a canary ends without a proof."
-    )
-    most_hours: FiniteFloat = Field(default=168.0, gt=0, description="Hours after which it ends without a proof.")
-    judge_s: FiniteFloat = Field(default=10.0, gt=0, description="How often the store is asked for outcomes.")
-    least_errors: int = Field(
-        default=5, ge=1, description="Errors of the inference server before they can end a canary."
-    )
-
-    @property
-    def proof(self) -> float:
-        """The least e-value that proves a direction: each may spend half of `alpha`."""
-        return 2 / self.alpha
 
 
 class CanaryVerdict(StrEnum):
@@ -88,19 +54,6 @@ class CanaryEvidence:
     champion_begun: int
     candidate_begun: int
     hours: float
-
-
-class CanaryFigures(FrozenModel):
-    """What the judgement rests on. The e-values are those of the last block; a proof is one of 2/alpha and more."""
-
-    champion_episodes: int = 0
-    champion_successes: int = 0
-    candidate_episodes: int = 0
-    candidate_successes: int = 0
-    blocks: int = 0
-    e_better: FiniteFloat = 1.0
-    e_worse: FiniteFloat = 1.0
-    e_not_worse: FiniteFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)

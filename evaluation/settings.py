@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from streams.errors import ConfigurationError
 from streams.events import Identity
@@ -264,6 +264,39 @@ class GateSettings(FrozenModel):
     def time_limit_of(self, gate: str) -> float:
         """The longest time of the gate of that name, in seconds."""
         return self.time_limits_s.get(gate, self.time_limit_s)
+
+
+class CanarySettings(FrozenModel):
+    """Settings of canaries. A candidate that passed its gates then first answers a share of the episodes."""
+
+    share: FiniteFloat = Field(
+        default=0.0, ge=0, lt=1, description="Share of new episodes that a candidate answers; 0: it serves at once."
+    )
+    alpha: FiniteFloat = Field(
+        default=0.05, gt=0, lt=0.5, description="Probability that an equal candidate is promoted or rolled back."
+    )
+    promotes: Literal["better", "not_worse"] = Field(
+        default="better", description="What must be proved of a candidate before it serves all episodes."
+    )
+    margin: FiniteFloat = Field(
+        default=0.05, gt=0, lt=0.5, description="A candidate that is less than this worse counts as not worse."
+    )
+    not_worse_episodes: int = Field(
+        default=1000, ge=1, description="Judged episodes of the candidate before it can be promoted as not worse."
+    )
+    most_episodes: int = Field(
+        default=10_000, ge=1, description="Judged episodes of both sides after which a canary ends without a proof."
+    )
+    most_hours: FiniteFloat = Field(default=168.0, gt=0, description="Hours after which it ends without a proof.")
+    judge_s: FiniteFloat = Field(default=10.0, gt=0, description="How often the store is asked for outcomes.")
+    least_errors: int = Field(
+        default=5, ge=1, description="Errors of the inference server before they can end a canary."
+    )
+
+    @property
+    def proof(self) -> float:
+        """The least e-value that proves a direction: each may spend half of `alpha`."""
+        return 2 / self.alpha
 
 
 class ProbeSettings(FrozenModel):

@@ -11,8 +11,9 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
+from evaluation.account_summary import AccountSummary
 from evaluation.gates.gate import TaskLists
 from evaluation.settings import TaskListSettings
 from streams.events import Task, family
@@ -58,25 +59,6 @@ class TasksUsed(FrozenModel):
     list: ListName
     tasks: tuple[str, ...]
     at: AwareDatetime
-
-
-class AccountSummary(FrozenModel):
-    """The account as status, doctor and metrics show it.
-
-    `fresh` are confirmation tasks that no gate has played, None where no trial has yet said how many there are.
-    `most_uses` is of the selection task that most trials played. After `gates_until_rotation` more gates, or the next
-    promotion, other tasks are drawn.
-    """
-
-    trials: int
-    generation: int
-    gates_until_rotation: int
-    selection: int | None = None
-    confirmation: int | None = None
-    fresh: int | None = None
-    uses: dict[str, int] = Field(default={})
-    mean_uses: float = 0.0
-    most_uses: int = 0
 
 
 @dataclass(frozen=True, slots=True)

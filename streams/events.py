@@ -23,6 +23,7 @@ from streams.messages import Message as Message
 from streams.messages import Messages as Messages
 from streams.messages import Record, Tools
 from streams.messages import ToolCall as ToolCall
+from streams.schema_versions import EVENTS
 
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
 VARIANT_MARK = "~"
@@ -55,7 +56,7 @@ class Actor(Record):
 class Envelope(Record):
     """`schema` 1, in which actions and observations were texts, is still read."""
 
-    schema_version: Literal[1, 2] = Field(default=2, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=EVENTS, alias="schema")
     event_id: Identity = Field(default_factory=uuid7)
 
     model_config = ConfigDict(populate_by_name=True)

@@ -17,9 +17,9 @@ from learners.snapshots import read_episodes
 from streams.errors import TrainingError
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
+from streams.store.episode_state import EpisodeState
 from streams.store.episodes import (
     EpisodeReport,
-    EpisodeState,
     EpisodeSummary,
     episode_report,
     newest_episodes,

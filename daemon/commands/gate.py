@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from daemon.commands.gate_measures import aa, stats, tenant
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
-from daemon.console import plain, print_json, printable
+from daemon.console import plain, print_json
 from daemon.learning.why import find
+from daemon.printable import printable
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Digest
@@ -26,6 +28,8 @@ from streams.messages import Message, same_message
 from streams.settings import FrozenModel
 
 gate = typer.Typer(name="gate", no_args_is_help=True, help="Trials of candidates: what was played, and the verdicts.")
+for measure in (aa, stats, tenant):
+    gate.command()(measure)
 
 
 class ShownGate(FrozenModel):

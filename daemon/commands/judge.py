@@ -23,7 +23,8 @@ from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.messages import MESSAGE, MESSAGES, Messages
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
-from streams.store.episodes import EpisodeState, newest_episodes
+from streams.store.episode_state import EpisodeState
+from streams.store.episodes import newest_episodes
 from streams.store.queries.episodes import STEPS_OF_EPISODE
 from streams.trust.agreement import Agreement
 from streams.trust.rules import MODEL_JUDGE

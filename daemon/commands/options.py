@@ -3,12 +3,11 @@
 import asyncio
 import getpass
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-import uvloop
 
 from daemon.config import Settings
 from daemon.serving.control_client import ControlClient
@@ -25,13 +24,13 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
-def run_async(work: Awaitable[Result], fast: bool = False) -> Result:
-    """Run `work` on an event loop of its own and return its result; a `fast` one is uvloop's."""
+def run_async(work: Awaitable[Result], new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Result:
+    """Run `work` on an event loop of its own, made by `new_loop` where that is given, and return its result."""
 
     async def run() -> Result:
         return await work
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop if fast else None) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(run())
 
 

@@ -31,6 +31,7 @@ from daemon.inference.requests import (
 from daemon.inference.schemas import ChatChunk, CompletionReply, ModelCard, ModelList, Stats
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RequestRefusedError, SupervisorError
+from streams.runtime.health import add_health
 from streams.runtime.http_errors import ErrorReply, answer_errors
 from streams.runtime.http_server import KEEP_ALIVE_S
 
@@ -82,6 +83,11 @@ def create_app(engine: Engine) -> FastAPI:
     started = int(time.time())
 
     answer_errors(app, invalid=400)  # as OpenAI has it
+
+    async def is_alive() -> str:
+        return "" if engine.alive else "the engine failed, or has not started yet; the log says of what"
+
+    add_health(app, {"engine": is_alive})
 
     @app.get("/health")
     async def health() -> Response:

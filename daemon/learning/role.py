@@ -1,4 +1,4 @@
-"""The learn role: runs a cycle whenever one is due. It listens on nothing."""
+"""The learn role: runs a cycle whenever one is due. `daemon/roles.py` tells its health."""
 
 import asyncio
 import time

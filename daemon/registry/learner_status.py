@@ -1,6 +1,6 @@
 """The learner's own account of what it is at: a file in the home that it writes, and that the serve role reads.
 
-The learn role listens on nothing. Its file is replaced atomically every few seconds, so that a dead learner shows.
+The file is replaced atomically every few seconds, so that a dead learner shows.
 """
 
 from collections.abc import Sequence

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from daemon.registry.learner_status import LearnerReport
-from evaluation.canary import CanaryFigures
+from evaluation.account_summary import AccountSummary
+from evaluation.canary_figures import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
-from evaluation.task_account import AccountSummary
 from streams.assembly.status import AssemblyStatus
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus

@@ -16,7 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from daemon.registry.audit import Action
 from daemon.registry.registry import Registry
-from evaluation.task_account import AccountSummary, ListName, TaskAccount, TasksUsed, TrialBegun
+from evaluation.account_summary import AccountSummary
+from evaluation.task_account import ListName, TaskAccount, TasksUsed, TrialBegun
 from streams.errors import RegistryError
 from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 

@@ -17,7 +17,9 @@ from daemon.registry.schemas import CanaryEnd, CanaryReport, CanaryStart
 from daemon.serving.assignment import Assignment, RecentKeys
 from daemon.serving.refusals import Refused
 from daemon.serving.shadow import Shadow
-from evaluation.canary import CanaryFigures, CanarySettings, Errors, error_reason
+from evaluation.canary import Errors, error_reason
+from evaluation.canary_figures import CanaryFigures
+from evaluation.settings import CanarySettings
 from streams.calls.beginnings import may_begin
 from streams.calls.records import Face, record_key
 

@@ -23,7 +23,7 @@ from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.learner_metrics import learner_metrics
 from daemon.serving.store_watch import StoreWatch
-from evaluation.task_account import AccountSummary
+from evaluation.account_summary import AccountSummary
 from streams.store.status import most_frequent
 
 

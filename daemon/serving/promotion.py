@@ -26,7 +26,7 @@ from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.settings import PromotionSettings as PromotionSettings
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from streams.errors import PromotionError, RatchetError
 from streams.policy.client import PolicyClient
 

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -30,6 +31,7 @@ from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.policy.client import PolicyClient
+from streams.runtime.health import add_health, answers, reachable
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.client import StoreClient
@@ -68,6 +70,14 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         metrics = Metrics(registry, alias, watch, capture, feedback, canary)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
+        add_health(
+            app,
+            {
+                "engine": partial(_engine_reason, alias, policy),
+                "store": answers(f"{store_url}/readyz"),
+                "log": reachable(kafka.bootstrap),
+            },
+        )
         gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
         app.router.routes += gateway.routes()
         app.include_router(
@@ -98,6 +108,14 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             for task in background:
                 task.cancel()
             await asyncio.gather(answering, *background, return_exceptions=True)
+
+
+async def _engine_reason(alias: Alias, policy: PolicyClient) -> str:
+    """The reason for which no model would answer an agent; empty where one does."""
+    if alias.served is None:
+        return "nothing serves yet; the log says why"
+    await policy.models()
+    return ""
 
 
 @asynccontextmanager

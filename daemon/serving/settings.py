@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from daemon.registry.approval import Approval
-from daemon.serving.shadow import ShadowSettings
-from evaluation.canary import CanarySettings
-from evaluation.settings import ProbeSettings
+from evaluation.settings import CanarySettings, ProbeSettings
 from streams.settings import FrozenModel, Secret, ServerUrl
 
 MEBIBYTE = 2**20
@@ -49,6 +47,21 @@ class PromotionSettings(FrozenModel):
         default=60.0, gt=0, description="Longest wait for requests in flight before the old adapter is unloaded."
     )
     probe: ProbeSettings = ProbeSettings()
+
+
+class ShadowSettings(FrozenModel):
+    """Settings of the shadow."""
+
+    share: FiniteFloat = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the champion's calls whose copies the candidate of a canary gets.",
+    )
+    queue_calls: int = Field(default=32, ge=1, description="Most copies that wait; more are dropped and counted.")
+    queue_bytes: int = Field(default=16 * 2**20, ge=0, description="Most bytes of requests and replies that wait.")
+    concurrency: int = Field(default=1, ge=1, description="Copies that are asked for at once.")
+    timeout_s: FiniteFloat = Field(default=120.0, gt=0, description="Longest wait for the answer to a copy.")
 
 
 class ServingSettings(FrozenModel):

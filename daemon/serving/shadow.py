@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from pydantic import Field, FiniteFloat
 
 from daemon.registry.schemas import ShadowFigures
 from daemon.serving.headers import RawHeaders
 from daemon.serving.requests import with_model
+from daemon.serving.settings import ShadowSettings
 from daemon.serving.upstream import Upstream, UpstreamError
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
@@ -27,26 +27,10 @@ from streams.environments.tool_calls import calls_of, canonical
 from streams.environments.tool_definitions import usable
 from streams.errors import ToolCallError
 from streams.messages import Message, Tools
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 
 FACES = frozenset({Face.CHAT, Face.COMPLETIONS, Face.ANTHROPIC})
-
-
-class ShadowSettings(FrozenModel):
-    """Settings of the shadow."""
-
-    share: FiniteFloat = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Share of the champion's calls whose copies the candidate of a canary gets.",
-    )
-    queue_calls: int = Field(default=32, ge=1, description="Most copies that wait; more are dropped and counted.")
-    queue_bytes: int = Field(default=16 * 2**20, ge=0, description="Most bytes of requests and replies that wait.")
-    concurrency: int = Field(default=1, ge=1, description="Copies that are asked for at once.")
-    timeout_s: FiniteFloat = Field(default=120.0, gt=0, description="Longest wait for the answer to a copy.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.kafka.worker import run
+from streams.kafka.worker import run, works
+from streams.runtime.health import reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.tally import Tally
 from streams.settings import Secret
@@ -37,13 +38,15 @@ async def serve(
     state = await asyncio.to_thread(AssemblyState.open, settings, time.time())
     try:
         tally = Tally(AssemblyStatus())
-        await _serve(Assembler(state, kafka, settings, keys or {}, tally), stop)
+        await _serve(Assembler(state, kafka, settings, keys or {}, tally), kafka, stop)
     finally:
         await asyncio.to_thread(state.close)
 
 
-async def _serve(assembler: Assembler, stop: asyncio.Event) -> None:
-    settings, app = assembler.settings, build_status_app(assembler.tally, assembler.state)
+async def _serve(assembler: Assembler, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    settings, worker = assembler.settings, assembler.build_app()
+    checks = {"log": reachable(kafka.bootstrap), "worker": works(worker)}
+    app = build_status_app(assembler.tally, assembler.state, checks)
     server = HttpServer(
         uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )
@@ -52,7 +55,7 @@ async def _serve(assembler: Assembler, stop: asyncio.Event) -> None:
     )
     log.info("assembling", host=settings.host, port=settings.port)
     try:
-        await run(assembler.build_app(), stop)
+        await run(worker, stop)
     finally:
         server.should_exit = True
         await answering

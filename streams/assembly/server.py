@@ -1,7 +1,8 @@
 """The assemble role over HTTP: `/status` answers with an `AssemblyStatus`, `/metrics` with it for Prometheus."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
@@ -11,11 +12,21 @@ from prometheus_client.registry import Collector
 
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
+from streams.runtime.health import Check, add_health
 from streams.runtime.tally import Tally
 
 
-def build_status_app(tally: Tally[AssemblyStatus], state: AssemblyState) -> FastAPI:
+def build_status_app(
+    tally: Tally[AssemblyStatus], state: AssemblyState, checks: Mapping[str, Check] | None = None
+) -> FastAPI:
+    """`checks` are those of `/readyz` beside that of the state."""
     app = FastAPI(title="Ratchet assembler", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def is_readable() -> str:
+        await asyncio.to_thread(state.unfinished, time.time())
+        return ""
+
+    add_health(app, {"state": is_readable, **(checks or {})})
 
     # Not coroutines: the state may be busy, and the server must not wait for it.
     @app.get("/status")

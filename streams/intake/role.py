@@ -15,10 +15,11 @@ from streams.intake.processor import build_processor
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import make_operator_key
 from streams.kafka.topics import create_topics
-from streams.kafka.worker import run
+from streams.kafka.worker import run, works
 from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.health import reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
 from streams.store.limited_queries import LimitedQueries
@@ -62,7 +63,7 @@ async def serve(
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
         processor = build_processor(store, intake, kafka, settings, has_sandbox)
-        await _serve(store, processor, settings, admission.authenticates, stop)
+        await _serve(store, processor, settings, admission.authenticates, kafka, stop)
     finally:
         await asyncio.to_thread(store.close)
 
@@ -72,10 +73,12 @@ async def _serve(
     processor: faust.App,
     settings: StoreSettings,
     authenticated: bool,
+    kafka: KafkaSettings,
     stop: asyncio.Event,
 ) -> None:
     queries = LimitedQueries(store, settings)
-    api = build_api(store, queries, authenticated=authenticated)
+    checks = {"log": reachable(kafka.bootstrap), "worker": works(processor)}
+    api = build_api(store, queries, authenticated=authenticated, checks=checks)
     server = HttpServer(
         uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
     )

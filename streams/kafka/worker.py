@@ -147,6 +147,17 @@ async def run(app: faust.App, stop: asyncio.Event) -> None:
         raise BrokerError(f"{app.conf.id} crashed: {app.crash_reason!r}; {remedy}") from app.crash_reason
 
 
+def works(app: faust.App) -> Callable[[], Awaitable[str]]:
+    """The check, for `/readyz`, that `app` has started and has not crashed."""
+
+    async def check() -> str:
+        if app.crashed:
+            return f"it crashed: {app.crash_reason!r}"
+        return "" if app.started else "it has not started yet"
+
+    return check
+
+
 def _credentials(security: KafkaSecurity) -> SASLCredentials | SSLCredentials | None:
     context = tls_context(security) if security.encrypted else None
     if security.authenticated:

@@ -11,6 +11,7 @@ from streams.kafka.topics import create_topics
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
 from streams.otlp.status import OtlpStatus
+from streams.runtime.health import add_health, reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.tally import Tally
 
@@ -29,6 +30,7 @@ async def serve(kafka: KafkaSettings, settings: OtlpSettings, stop: asyncio.Even
     await asyncio.to_thread(create_topics, kafka)
     publisher = Publisher(kafka, settings.publish_timeout_s, settings.max_record_bytes)
     intake = build_intake(settings, kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
+    add_health(intake, {"log": reachable(kafka.bootstrap)})
     server = HttpServer(
         uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )

@@ -1,8 +1,12 @@
 """The query API: the HTTP interface of the one process that has the store open. The record role serves it."""
 
+import asyncio
+from collections.abc import Mapping
+
 from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
+from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
 from streams.store.database import Parameter
@@ -25,15 +29,27 @@ class Query(FrozenModel):
     timeout_s: float | None = Field(default=None, gt=0, le=LONGEST_QUERY_S)
 
 
-def build_api(store: Store, queries: LimitedQueries | None = None, *, authenticated: bool | None = None) -> FastAPI:
+def build_api(
+    store: Store,
+    queries: LimitedQueries | None = None,
+    *,
+    authenticated: bool | None = None,
+    checks: Mapping[str, Check] | None = None,
+) -> FastAPI:
     """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`.
 
     `queries` sets the limits, by default those of `StoreSettings`; `authenticated` says that every event has to be
-    signed.
+    signed. `checks` are those of `/readyz` beside the store's own.
     """
     limited = queries or LimitedQueries(store, StoreSettings())
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
     answer_errors(api)
+
+    async def is_queried() -> str:
+        await asyncio.to_thread(store.query, "SELECT 1")
+        return ""
+
+    add_health(api, {"store": is_queried, **(checks or {})})
 
     @api.post("/query")
     async def query(body: Query, request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
@@ -12,6 +11,7 @@ from streams.messages import MESSAGE, MESSAGES, Messages, text_of
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
+from streams.store.episode_state import EpisodeState
 from streams.store.queries.episodes import (
     BRANCHES_OF_EPISODE,
     DECISIONS_ON_EPISODE,
@@ -28,23 +28,6 @@ from streams.trust.rules import StoredStep, distinct, rewritten_at
 
 _SHORT = 160
 _MOST_MATCHES = 10
-
-
-class EpisodeState(StrEnum):
-    """The state of an episode.
-
-    `held-out` ones are trusted or failed, and of tasks that are kept for gates. `undecided` ones have an outcome and
-    are neither trusted nor failed, `open` ones have none. `untrusted` ones were trusted or failed before.
-    """
-
-    OPEN = "open"
-    TRUSTED = "trusted"
-    FAILED = "failed"
-    HELD_OUT = "held-out"
-    UNDECIDED = "undecided"
-    UNTRUSTED = "untrusted"
-    FLAGGED = "flagged"
-    REVOKED = "revoked"
 
 
 class EpisodeSummary(FrozenModel):

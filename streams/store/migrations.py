@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import structlog
 
+from streams import schema_versions
 from streams.errors import StoreError
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import replacing
@@ -16,7 +17,7 @@ from streams.runtime.files import replacing
 log = structlog.get_logger()
 
 # In schema 1, actions and observations were texts, and reasoning was a column. Schema 2 has messages.
-SCHEMA = 2
+SCHEMA = schema_versions.STORE
 
 _ACTION = """CASE
     WHEN {0} IS NULL THEN NULL

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -20,8 +21,10 @@ from streams.store.queries.status import (
     TRANSITIONS_BY_ORIGIN,
     TRUSTED_BY_SPLIT,
 )
-from streams.store.writer import Store
 from streams.trust.agreement import Agreement
+
+if TYPE_CHECKING:
+    from streams.store.writer import Store  # clients read the status, and need no database
 
 _MOST_REASONS = 20
 
@@ -114,7 +117,7 @@ def most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
     return dict(ranked[:_MOST_REASONS]) | ({"other": others} if others else {})
 
 
-def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
+def status(store: "Store", authenticated: bool | None = None) -> StoreStatus:
     """Count. Each number is exact for a moment, and the moments differ by milliseconds."""
     failures = _by_name(store, FAILURES_BY_KIND)
     positions: dict[str, dict[int, int]] = {}
@@ -142,17 +145,17 @@ def status(store: Store, authenticated: bool | None = None) -> StoreStatus:
     )
 
 
-def _by_name(store: Store, sql: str) -> dict[str, int]:
+def _by_name(store: "Store", sql: str) -> dict[str, int]:
     return {row["name"]: row["total"] for row in store.query(sql).to_pylist()}
 
 
-def _by_state(store: Store) -> dict[str, dict[str, int]]:
+def _by_state(store: "Store") -> dict[str, dict[str, int]]:
     states: dict[str, dict[str, int]] = {}
     for row in store.query(EPISODES_BY_STATE).to_pylist():
         states.setdefault(row["state"], {})[row["name"]] = row["total"]
     return states
 
 
-def _row(store: Store, sql: str) -> dict[str, int]:
+def _row(store: "Store", sql: str) -> dict[str, int]:
     (row,) = store.query(sql).to_pylist()
     return dict(row)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from daemon.cli import COMMANDS as LISTED
 from daemon.cli import app
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -36,7 +37,10 @@ class Ratchet:
         self._environment = kept | {"RATCHET_SERVING__PORT": str(free_port()), "PYTHONPATH": repository}
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "daemon.cli", *arguments]
+        return self.python("-m", "daemon.cli", *arguments)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments]
         return subprocess.run(
             command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -130,9 +134,26 @@ def test_the_history_needs_nothing_running_and_shows_the_newest_entries_last(
     assert "reason 0" in table.output
 
 
-def test_asking_for_a_status_needs_no_torch() -> None:
+HEAVY = ("torch", "transformers", "peft", "scipy", "pyarrow", "duckdb", "faust", "aiokafka", "pandas", "sklearn")
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("--help", 0), ("rollback --help", 0), ("status", 1), ("rollback", 1), ("history", 0)],
+)
+def test_a_command_imports_no_more_than_it_needs(command: str, status: int, ratchet: "Ratchet") -> None:
     script = (
-        "import sys, daemon.cli; print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+        "import atexit, sys, daemon.cli\n"
+        f"atexit.register(lambda: print([name for name in {HEAVY} if name in sys.modules]))\n"
+        "daemon.cli.main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "[]"
+    done = ratchet.python("-c", script, *command.split())
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> None:
+    command = LISTED[name].load(name)
+    assert command.help is not None
+    assert " ".join(command.help.split("\n\n")[0].split()) == LISTED[name].summary

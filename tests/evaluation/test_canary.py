@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 from evaluation.canary import (
     CanaryEvidence,
-    CanarySettings,
     CanaryVerdict,
     Errors,
     JudgedEpisode,
     decide_canary,
     error_reason,
 )
+from evaluation.settings import CanarySettings
 
 SETTINGS = CanarySettings(share=0.5)
 

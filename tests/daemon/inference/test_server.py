@@ -61,6 +61,11 @@ def test_a_chat_reply_is_complete(http: httpx.Client) -> None:
     assert all(token["logprob"] <= 0 for token in choice["logprobs"]["content"])
 
 
+def test_it_is_alive_and_ready_while_the_engine_is(http: httpx.Client) -> None:
+    assert http.get("/healthz").text == "ok\n"
+    assert http.get("/readyz").json() == {"ready": True, "reasons": {}}
+
+
 def test_samples_differ_and_a_seed_draws_them_again(http: httpx.Client) -> None:
     first, second = (
         [choice["message"]["content"] for choice in chat(http, n=4, seed=3).json()["choices"]] for _ in range(2)

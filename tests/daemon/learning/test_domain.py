@@ -16,8 +16,7 @@ from daemon.learning.gates import check_gates, contradictions, gate_names
 from daemon.learning.loop import open_loop
 from daemon.learning.role import serve
 from daemon.serving.settings import ServingSettings
-from evaluation.canary import CanarySettings
-from evaluation.settings import GateSettings
+from evaluation.settings import CanarySettings, GateSettings
 from learners.snapshots import write_snapshot
 from streams.branching.settings import BranchingSettings
 from streams.environments.toolbox.definition import ToolboxDefinition

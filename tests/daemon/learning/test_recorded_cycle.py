@@ -14,9 +14,8 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CanaryEnd, StatusReport
 from daemon.serving.control_client import ControlClient
 from daemon.serving.settings import ServingSettings
-from evaluation.canary import CanarySettings
 from evaluation.gates.verdict import Verdict
-from evaluation.settings import CollapseSettings, GateSettings, RecordedSettings
+from evaluation.settings import CanarySettings, CollapseSettings, GateSettings, RecordedSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from streams.events import OutcomeEvent, StepEvent
 from streams.messages import assistant

@@ -13,7 +13,7 @@ from daemon.registry.canaries import RunningCanary
 from daemon.registry.schemas import CanaryStart
 from daemon.serving.assignment import place
 from daemon.serving.canary import FOLDER, PHASES, Canary, CanaryPhase
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from streams.calls.labels import episode_key
 from tests.daemon.serving.upstream import CHAT, Bench, bench, stream, whole
 

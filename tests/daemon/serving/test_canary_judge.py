@@ -16,7 +16,7 @@ from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.promotion import Promoter, PromotionSettings
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from streams.errors import StoreError
 from streams.policy.client import PolicyClient
 from streams.store.client import StoreClient

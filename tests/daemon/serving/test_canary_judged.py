@@ -8,8 +8,8 @@ import pytest
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CanaryEnd, StatusReport
-from daemon.serving.shadow import ShadowSettings
-from evaluation.canary import CanarySettings
+from daemon.serving.settings import ShadowSettings
+from evaluation.settings import CanarySettings
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store

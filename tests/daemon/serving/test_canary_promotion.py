@@ -12,7 +12,7 @@ from daemon.registry.schemas import BASE, CanaryEnd
 from daemon.serving.alias import Alias
 from daemon.serving.canary import FOLDER, Canary, CanaryPhase
 from daemon.serving.promotion import Promoter, PromotionSettings
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from streams.errors import PolicyError, PromotionError
 from streams.policy.client import PolicyClient
 

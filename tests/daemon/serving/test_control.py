@@ -8,6 +8,7 @@ from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, CycleReport, StatusReport
 from evaluation.gates.verdict import Verdict
+from streams.runtime.health import Readiness
 
 MakeAdapter = Callable[..., str]
 
@@ -45,6 +46,13 @@ async def test_status_says_what_serves_and_that_the_store_does_not_answer(servin
     assert status.store is None
     assert status.cycles == ()
     assert (status.retrain, status.bootstrap) == ((), "127.0.0.1:9")
+
+
+async def test_a_role_with_an_engine_alone_is_alive_and_not_ready(serving: httpx.AsyncClient) -> None:
+    assert (await serving.get("/healthz")).status_code == 200
+    answer = await serving.get("/readyz")
+    assert answer.status_code == 503
+    assert set(Readiness.model_validate(answer.json()).reasons) == {"store", "log"}
 
 
 async def test_a_cycle_a_promotion_and_a_rollback_appear_in_status_history_and_metrics(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from daemon.serving.canary import Canary
-from daemon.serving.shadow import Shadow, ShadowSettings, are_valid, same_action
-from evaluation.canary import CanarySettings
+from daemon.serving.settings import ShadowSettings
+from daemon.serving.shadow import Shadow, are_valid, same_action
+from evaluation.settings import CanarySettings
 from streams.messages import Message, assistant, call
 from tests.builders.calls import TOOL
 from tests.daemon.serving.test_canary import begin, named

@@ -9,7 +9,8 @@ import pytest
 from streams.errors import StoreError
 from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.store.client import StoreClient
-from streams.store.episodes import EpisodeState, episode_report, newest_episodes
+from streams.store.episode_state import EpisodeState
+from streams.store.episodes import episode_report, newest_episodes
 from streams.store.queries.episodes import ENDED_WITHOUT, LATER_STEPS, NO_OUTCOME
 from streams.store.status import status
 from streams.trust.holdout import Split

@@ -1,0 +1,35 @@
+"""`ratchet rollback`: what served before serves again."""
+
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
+from daemon.config import Settings
+from daemon.console import print_json
+from daemon.registry.schemas import Change, RollbackRequest
+from daemon.serving.control_client import ControlClient
+
+
+def rollback(
+    to: Annotated[str | None, typer.Option(help="Digest of an adapter that served, or `base`.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")] = "asked for by an operator",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let what served before serve again. What is taken back does not return by itself."""
+    try:
+        request = RollbackRequest(to=to, reason=reason, actor=operator_name())
+    except ValidationError as error:
+        raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
+    change = run_async(_roll_back(Settings.load(config), request))
+    if as_json:
+        print_json(change.model_dump_json())
+    else:
+        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+
+
+async def _roll_back(settings: Settings, request: RollbackRequest) -> Change:
+    async with ControlClient(settings.control_url) as control:
+        return await control.rollback(request)

@@ -1,0 +1,64 @@
+"""`ratchet run`: the roles, one in this process or several under a supervisor."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+import uvloop
+
+from daemon.commands.options import ConfigOption, run_async
+from daemon.config import Settings
+from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
+from daemon.roles import RUN, Role
+from daemon.supervisor import Supervisor
+from learners.base_model import resolve_base
+from streams.runtime.processes import die_with_parent, stop_on_signals
+
+
+def run(
+    roles: Annotated[
+        str, typer.Option(help="Which of record, branch, learn, serve, assemble, otlp.")
+    ] = "record,branch,learn,serve,assemble",
+    config: ConfigOption = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run Ratchet, or some of its roles: one in this process, several in a process each, restarted if they die."""
+    try:
+        chosen = [Role(name) for name in roles.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
+    settings = Settings.load(config)
+    if len(chosen) == 1:
+        if not settings.kafka.bootstrap:
+            raise typer.BadParameter(
+                "one role alone needs a cluster to share with the others: set RATCHET_KAFKA__BOOTSTRAP"
+            )
+        if parent is not None:
+            die_with_parent(parent)
+        run_async(RUN[chosen[0]](settings), uvloop.new_event_loop if chosen[0] is Role.SERVE else None)
+    else:
+        run_async(_supervise(settings, chosen))
+
+
+async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
+    """Run the roles until a signal comes, which may also be while they start."""
+    stop = asyncio.create_task(stop_on_signals().wait())
+    running = asyncio.create_task(_run_supervised(settings, roles))
+    await asyncio.wait((stop, running), return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
+    if Role.LEARN in roles and await check_domain(settings) is None:
+        typer.echo(RECORDED if is_judged(settings.domain) else f"{UNSET}: {SET}", err=True)
+    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
+    async with Supervisor(settings, base, roles) as supervisor:
+        names = ", ".join(role.value for role in roles)
+        typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
+        typer.echo(f"the log is at {supervisor.settings.kafka.bootstrap}, logs are in {settings.home}/logs", err=True)
+        await supervisor.wait()
