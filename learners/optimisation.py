@@ -109,7 +109,10 @@ class Optimisation:
         examples = objective.examples(trajectories)
         if not examples:
             raise TrainingError(
-                f"the snapshot {self._job.snapshot} holds nothing that {stage.objective} could learn from"
+                f"the snapshot {self._job.snapshot} holds nothing that {stage.objective} could learn from: of its "
+                f"{len(trajectories)} trajectories {sum(bool(one.branches) for one in trajectories)} have branches and "
+                f"{sum(bool(one.rationales) for one in trajectories)} rationales. Leave the stage out, or record or "
+                "branch what it learns from first."
             )
         reference = None
         if objective.needs_reference:

@@ -15,11 +15,13 @@ from daemon.learning.domain import (
 )
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
+from daemon.learning.reflecting import reflections_of, with_reflections
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport
 from learners.adapters import manifest_of
 from learners.canaries import draw_canaries
+from learners.reflections.records import ReflectionFile
 from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot
 from learners.training import interrupted, remove_leftovers, run_training
@@ -77,7 +79,7 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
         manifest = snapshot.manifest
         is_allowed = manifest.retracted_as_of == retracted and withdrawn <= manifest.as_of
         is_allowed = is_allowed and manifest.holdout == holdout_id(loop.settings.holdout)
-        if is_allowed and _job(loop, settings, snapshot, parent).job_id == left.job_id:
+        if is_allowed and await _would_go_on(loop, settings, snapshot, parent, left):
             log.info("a training that was stopped goes on from its checkpoint", snapshot=manifest.snapshot_id)
             return snapshot
     return None
@@ -86,7 +88,8 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
     """Train on from the champion; the digest of the adapter that came of it."""
     parent = await _trained_on_from(loop)
-    job = _job(loop, settings, snapshot, parent)
+    reflections = await reflections_of(loop, settings, snapshot, write=True)
+    job = _job(loop, settings, snapshot, parent, reflections)
     for left in remove_leftovers(loop.settings.home / "training", (job.job_id,)):
         log.info("what a training that did not end left behind is removed", folder=left)
     await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
@@ -106,7 +109,25 @@ async def _trained_on_from(loop: Loop) -> str | None:
     return None if ancestor == BASE else ancestor
 
 
-def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None) -> TrainingJob:
+async def _would_go_on(
+    loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None, left: TrainingJob
+) -> bool:
+    """Return whether a training of this snapshot would be the one that `left` is."""
+    try:
+        reflections = await reflections_of(loop, settings, snapshot)
+    except TrainingError as error:
+        log.warning("a training that was stopped cannot go on", job=left.job_id, reason=str(error))
+        return False
+    return _job(loop, settings, snapshot, parent, reflections).job_id == left.job_id
+
+
+def _job(
+    loop: Loop,
+    settings: LearnerSettings,
+    snapshot: Snapshot,
+    parent: str | None,
+    reflections: ReflectionFile | None,
+) -> TrainingJob:
     """The job, in a folder of its name: the same one finds its checkpoint there."""
     training = loop.settings.home / "training"
     job = TrainingJob(
@@ -114,7 +135,9 @@ def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str 
         snapshot=snapshot.folder,
         output=training,
         parent=None if parent is None else loop.adapters.folder(parent),
-        settings=_with_stages(settings, snapshot),
+        reflections=None if reflections is None else reflections.path,
+        reflections_sha256="" if reflections is None else reflections.sha256,
+        settings=with_reflections(_with_stages(settings, snapshot), reflections),
         seed=loop.settings.seed,
     )
     return job.model_copy(update={"output": training / job.job_id})
