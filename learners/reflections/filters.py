@@ -13,6 +13,8 @@ from learners.reflections.states import ReflectedState, shown, told
 
 LEAST_WORDS, MOST_WORDS = 30, 140
 CONCLUSION = "Action:"
+# Models write it in bold as they like.
+_CONCLUDES = re.compile(rf"(\**){CONCLUSION}\**(.*)", re.IGNORECASE)
 _DOUBLED = 12
 _COPIED = 8
 _SLOTS = re.compile(r"\b(?i:action|option|alternative|candidate|choice)\s*(?:#?\d+|[A-D])\b")
@@ -41,13 +43,14 @@ class Draft:
         """The draft in a writer's text, whose last line is `Action:` and the action.
 
         >>> Draft.read("It is late.\\n\\n**Action:** `go home`")
-        Draft(text='It is late.', conclusion='go home')
+        Draft(text='It is late.', conclusion='`go home`')
         """
         text, _, last = written.strip().rpartition("\n")
-        line = last.replace("*", "").strip()
-        if not line.lower().startswith(CONCLUSION.lower()):
+        found = _CONCLUDES.fullmatch(last.strip())
+        if found is None:
             return cls(written.strip())
-        return cls(text.strip(), line[len(CONCLUSION) :].strip().strip("`").strip())
+        bold, said = found.groups()
+        return cls(text.strip(), said.removesuffix(bold).strip())
 
 
 def is_empty(draft: Draft, state: ReflectedState) -> bool:
@@ -120,5 +123,5 @@ def _runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
 
 
 def _spelled(action: str) -> str:
-    """An action without what writers spell as they like: white space, and a full stop at the end."""
-    return "".join(action.split()).rstrip(".!")
+    """An action without what writers spell as they like: white space, marks of code, and a full stop at the end."""
+    return "".join(action.split()).strip("`").rstrip(".!")
