@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 
 from learners.comparisons import Outcome, outcome_of
-from learners.reflections.filters import CONCLUSION, Draft, leaks
+from learners.reflections.filters import CONCLUSION, Draft, leaks, narrates_future
 from learners.reflections.states import ReflectedState, shown, told
 from streams.messages import Messages
 
@@ -107,7 +107,8 @@ def _text(state: ReflectedState, rng: random.Random, detail: int) -> str:
 def _hint(state: ReflectedState, observation: Messages) -> str:
     """The begin of an observation; empty where nothing is said in it, or where it would give the source away."""
     hint = _quoted(told(observation), _OUTCOME, "")
-    return "" if leaks(Draft(hint), state) else hint
+    draft = Draft(hint)
+    return "" if leaks(draft, state) or narrates_future(draft, state) else hint
 
 
 def _quoted(text: str, words: int, otherwise: str) -> str:

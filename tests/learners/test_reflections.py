@@ -105,6 +105,8 @@ TEXTS = st.one_of(
             "",
             "the expert did this",
             "Action 1",
+            "I tried it and the next state came",
+            "x. " * 15 + "The resulting state",
             "option B. The next state is known. I tried.",
             "Error: no such thing",
             '{"error": "no room"}',
