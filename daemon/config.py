@@ -7,9 +7,9 @@ starts as variables of the same kind.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -29,7 +29,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.redaction.settings import RedactionSettings
 from streams.setting_errors import told
-from streams.settings import REVEAL, FrozenModel, server_url
+from streams.settings import REVEAL, FrozenModel, ServerUrlIfAny
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.rules import TrustSettings
@@ -38,14 +38,10 @@ PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
 
 
-def _server_url_if_any(text: str) -> str:
-    return server_url(text) if text.strip() else ""
-
-
 class EngineSettings(FrozenModel):
     """The inference server that Ratchet starts, unless one is named."""
 
-    url: Annotated[str, AfterValidator(_server_url_if_any)] = Field(
+    url: ServerUrlIfAny = Field(
         default="", description="A running server, such as vLLM, with or without /v1; empty starts the embedded one."
     )
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")

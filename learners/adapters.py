@@ -1,7 +1,8 @@
 """The adapter store: `adapters/<sha256>/`, immutable folders named by what they hold.
 
 The digest covers the weights, the configuration, the probes and the manifest, so provenance cannot be changed behind an
-adapter's back. The gate's report joins the folder later and is not part of the digest.
+adapter's back. The gate's report joins the folder later and is not part of the digest; neither are the rationales that
+it learned, of which the manifest has the counts.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, Field
 
 from learners.base_model import base_digest, file_sha256
-from learners.settings import TRAINING_REPORT, LearnerSettings, TrainingJob, TrainingReport
+from learners.settings import REFLECTIONS, TRAINING_REPORT, LearnerSettings, TrainingJob, TrainingReport
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
@@ -63,7 +64,8 @@ class AdapterStore:
         if missing:
             raise TrainingError(f"{trained} is not a trained adapter: it lacks {', '.join(missing)}")
         with new_folder(self._folder) as scratch:
-            for name in _CONTENT[:-1]:
+            rationales = (REFLECTIONS,) if (trained / REFLECTIONS).is_file() else ()
+            for name in (*_CONTENT[:-1], *rationales):
                 shutil.copy2(trained / name, scratch / name)
             (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2))
             (scratch / "README.md").write_text(_card(manifest))

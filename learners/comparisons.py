@@ -7,9 +7,19 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from enum import StrEnum
 
 from learners.trajectories import Branch, Trajectory
 from streams.messages import Message, Messages, same_conversation, same_message
+
+
+class Outcome(StrEnum):
+    """The observed outcome of an alternative. All but the last say that it is worse than what was done."""
+
+    ERROR = "error"
+    NOTHING_NEW = "nothing new"
+    WORSE_END = "worse end"
+    OTHER = "other"
 
 
 def worse_branches(trajectory: Trajectory) -> tuple[Branch, ...]:
@@ -23,7 +33,7 @@ def worse_branches(trajectory: Trajectory) -> tuple[Branch, ...]:
         for branch in trajectory.branches
         if trajectory.learn_from <= branch.step < len(steps)
         and not same_message(branch.action, steps[branch.step].action)
-        and _is_worse(branch, trajectory)
+        and outcome_of(branch, trajectory) is not Outcome.OTHER
     )
 
 
@@ -79,6 +89,18 @@ def parting(one: Trajectory, other: Trajectory) -> int | None:
     return None
 
 
+def outcome_of(branch: Branch, trajectory: Trajectory) -> Outcome:
+    """The outcome of a branch of `trajectory`; an observation without a text is an error, too."""
+    texts = [message.text.strip() for message in branch.observation]
+    if not any(texts) or any(map(_is_error, branch.observation)):
+        return Outcome.ERROR
+    before = trajectory.steps[branch.step - 1].observation if branch.step else trajectory.opening[-1:]
+    if texts == [message.text.strip() for message in before]:
+        return Outcome.NOTHING_NEW
+    is_worse = branch.done and branch.score is not None and branch.score < trajectory.score
+    return Outcome.WORSE_END if is_worse else Outcome.OTHER
+
+
 def _numbered(messages: Messages, ids: dict[str, str]) -> Messages:
     """The messages with ids of calls by the order in which they came."""
 
@@ -92,16 +114,6 @@ def _numbered(messages: Messages, ids: dict[str, str]) -> Messages:
         return message.model_copy(update={"tool_calls": calls or None, "tool_call_id": answered})
 
     return tuple(map(renamed, messages))
-
-
-def _is_worse(branch: Branch, trajectory: Trajectory) -> bool:
-    texts = [message.text.strip() for message in branch.observation]
-    if not any(texts) or any(map(_is_error, branch.observation)):
-        return True
-    before = trajectory.steps[branch.step - 1].observation if branch.step else trajectory.opening[-1:]
-    if texts == [message.text.strip() for message in before]:
-        return True
-    return branch.done and branch.score is not None and branch.score < trajectory.score
 
 
 def _is_error(message: Message) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from learners.chat import ChatTokenizer, Turn
 from learners.packed_tree import Tree, TreeBuilder
-from learners.trajectories import Branch, Trajectory
+from learners.trajectories import Branch, Rationale, Trajectory
 from streams.environments.tool_calls import calls_of
 from streams.errors import ToolCallError
 from streams.messages import Message, Messages
@@ -93,6 +93,20 @@ class Packing:
             return None
         return self.add_reply(branch.step, self._imitated(branch.action), weight)
 
+    def add_rationale(self, rationale: Rationale, weight: float) -> int | None:
+        """Count a rationale and the recorded action after it as one reply, if it fits; returns its number.
+
+        None also where the action must not be imitated.
+        """
+        step, trajectory = rationale.step, self.trajectory
+        if not trajectory.learn_from <= step < len(trajectory.steps):
+            return None
+        action = trajectory.steps[step].action
+        if not can_be_imitated(action):
+            return None
+        thought = self._reasoning and self._tokenizer.reply_format.thoughts is not None
+        return self.add_reply(step, reasoned(action, rationale.text, thought=thought), weight)
+
     def add_observation(self, step: int, weight: float) -> int | None:
         """Count what came back after a step, if anything did; returns the response's number."""
         observation = self.trajectory.steps[step].observation
@@ -137,6 +151,18 @@ class Packing:
 
     def _imitated(self, action: Message) -> Message:
         return action if self._reasoning else action.spoken()
+
+
+def reasoned(action: Message, rationale: str, *, thought: bool) -> Message:
+    """The action with a rationale before it: as its reasoning where it is `thought`, else at the begin of its content.
+
+    >>> reasoned(Message(role="assistant", content="open fridge"), "Food spoils.", thought=False).text
+    'Food spoils.\\nopen fridge'
+    """
+    if thought:
+        return action.model_copy(update={"reasoning_content": rationale})
+    said = "\n".join(part for part in (rationale, action.text.strip()) if part)
+    return action.model_copy(update={"content": said, "reasoning_content": None})
 
 
 def can_be_imitated(action: Message) -> bool:

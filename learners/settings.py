@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from streams.ids import content_id
-from streams.settings import FrozenModel
+from streams.settings import FrozenModel, Secret, ServerUrlIfAny
 
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"
 MOST_PER_PRINCIPAL = 1000
 MOST_PRACTISED_PER_TASK = 16
 TRAINING_REPORT = "training.json"
+# The rationales that a training learned and those that were dropped, beside its adapter.
+REFLECTIONS = "reflections.jsonl"
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -39,6 +41,8 @@ ObjectiveName: TypeAlias = Literal[
     "preference_kto",
     "rejection_sampling",
     "echo",
+    "reflection",
+    "inverse_dynamics",
 ]
 
 
@@ -143,6 +147,28 @@ class ReplaySettings(FrozenModel):
         return self
 
 
+class ReflectionSettings(FrozenModel):
+    """Settings of the rationales that the objective `reflection` learns."""
+
+    writer: Literal["grounded", "model"] = Field(
+        default="grounded",
+        description="Composed from observed outcomes, or written by a model; where that fails, composed after all.",
+    )
+    url: ServerUrlIfAny = Field(
+        default="", description="An OpenAI-compatible server of a writer, with or without /v1; empty is what serves."
+    )
+    model: str = Field(default="", description="The writer's name there.")
+    api_key: Secret = Field(default=SecretStr(""), description="Its API key, if it wants one; never shown.")
+    alternatives: int = Field(default=3, ge=1, le=4, description="Most alternatives that a rationale compares.")
+    states: int = Field(default=2000, ge=1, description="Most states of a snapshot that get one, drawn by the seed.")
+
+    @model_validator(mode="after")
+    def _names_the_model_of_a_server(self) -> Self:
+        if self.url and not self.model:
+            raise ValueError("model is missing: name the model of the server at url that writes rationales")
+        return self
+
+
 class LearnerSettings(FrozenModel):
     """Settings of training."""
 
@@ -201,6 +227,7 @@ class LearnerSettings(FrozenModel):
     )
     practice: PracticeSettings = PracticeSettings()
     replay: ReplaySettings = ReplaySettings()
+    reflection: ReflectionSettings = ReflectionSettings()
 
 
 class TrainingJob(FrozenModel):
@@ -210,6 +237,8 @@ class TrainingJob(FrozenModel):
     snapshot: Path
     output: Path
     parent: Path | None = Field(default=None, description="Adapter folder to continue from.")
+    reflections: Path | None = Field(default=None, description="File of rationales, which belongs to the snapshot.")
+    reflections_sha256: str = ""
     settings: LearnerSettings
     seed: int = 0
 
@@ -244,7 +273,9 @@ class TrainingReport(FrozenModel):
     """The content of `training.json` beside a trained adapter.
 
     `adapted` counts the adapted layers by name, `left_out` the trajectories that the chat template refused by reason.
+    `reflections` counts rationales by `writer/kept`, or `writer/` and the reason for which they were dropped.
     """
 
     adapted: dict[str, int] = Field(default={})
     left_out: dict[str, int] = Field(default={})
+    reflections: dict[str, int] = Field(default={})

@@ -7,6 +7,7 @@ starts several such processes where its configuration says so.
 """
 
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,8 +27,9 @@ from learners.optimisation import Learning, Optimisation, is_out_of_memory
 from learners.packing import TreePacker
 from learners.precision import compute_dtype
 from learners.probes import write_probes
+from learners.reflections.records import counts, read_reflections, with_rationales
 from learners.scoring import set_values
-from learners.settings import TRAINING_REPORT, Progress, TrainingJob, TrainingReport
+from learners.settings import REFLECTIONS, TRAINING_REPORT, Progress, TrainingJob, TrainingReport
 from learners.snapshots import read_trajectories
 from streams.errors import ConfigurationError, RatchetError
 from streams.runtime.processes import die_with_parent
@@ -42,6 +44,8 @@ def train(job: TrainingJob) -> None:
     torch.set_num_threads(settings.threads)
     torch.manual_seed(job.seed)
     trajectories = read_trajectories(job.snapshot)
+    reflections = [] if job.reflections is None else read_reflections(job.reflections, job.reflections_sha256)
+    trajectories = with_rationales(trajectories, reflections)
     tokenizer = ChatTokenizer(job.base)
     tokenizer.check_replies()
     adapted = adapted_model(job.base, settings.lora, job.parent, compute_dtype(device=accelerator.device))
@@ -68,7 +72,11 @@ def train(job: TrainingJob) -> None:
     adapted.eval()
     adapted.to("cpu")
     write_probes(adapted, tokenizer, [one for one in trajectories if one.episode_id not in left_out], job.output)
-    report = TrainingReport(adapted=adapted_layers(adapted), left_out=dict(Counter(left_out.values())))
+    report = TrainingReport(
+        adapted=adapted_layers(adapted), left_out=dict(Counter(left_out.values())), reflections=counts(reflections)
+    )
+    if job.reflections is not None:
+        shutil.copyfile(job.reflections, job.output / REFLECTIONS)
     (job.output / TRAINING_REPORT).write_text(report.model_dump_json())
     adapted.save_pretrained(str(job.output))
     Checkpoints(job.output, job.job_id).remove()

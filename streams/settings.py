@@ -57,3 +57,4 @@ def server_url(text: str) -> str:
 
 
 ServerUrl: TypeAlias = Annotated[str, AfterValidator(server_url)]
+ServerUrlIfAny: TypeAlias = Annotated[str, AfterValidator(lambda text: server_url(text) if text.strip() else "")]

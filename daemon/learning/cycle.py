@@ -17,6 +17,7 @@ from daemon.learning.domain import (
 from daemon.learning.forgetting import mark_exposed, unmarked_ancestor
 from daemon.learning.learnable import learnable_stages
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
+from daemon.learning.reflecting import reflections_of, with_reflections
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport
@@ -24,6 +25,7 @@ from learners.adapters import manifest_of
 from learners.base_model import base_digest
 from learners.base_samples import base_samples
 from learners.canaries import draw_canaries
+from learners.reflections.records import ReflectionFile, read_reflections, with_rationales
 from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot, read_trajectories
 from learners.stored_rows import NOTHING_OLDER, Older
@@ -95,7 +97,8 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
     for left in stopped:
         try:
             snapshot = read_snapshot(left.snapshot)
-            job = await _job(loop, settings, snapshot, parent)
+            reflections = await reflections_of(loop, settings, snapshot)
+            job = await _job(loop, settings, snapshot, parent, reflections)
         except TrainingError as error:
             log.warning("a training that was stopped cannot go on", job=left.job_id, reason=str(error))
             continue
@@ -111,7 +114,8 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
 async def train_candidate(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, watch: Watcher) -> str:
     """Train on from the champion; the digest of the adapter that came of it."""
     parent = await _trained_on_from(loop)
-    job = await _job(loop, settings, snapshot, parent)
+    reflections = await reflections_of(loop, settings, snapshot, write=True)
+    job = await _job(loop, settings, snapshot, parent, reflections)
     for left in remove_leftovers(loop.settings.home / "training", (job.job_id,)):
         log.info("what a training that did not end left behind is removed", folder=left)
     await run_training(job, lambda progress: watch(Phase.TRAINING, progress.update, progress.updates, _note(progress)))
@@ -131,19 +135,31 @@ async def _trained_on_from(loop: Loop) -> str | None:
     return None if ancestor == BASE else ancestor
 
 
-async def _job(loop: Loop, settings: LearnerSettings, snapshot: Snapshot, parent: str | None) -> TrainingJob:
+async def _job(
+    loop: Loop,
+    settings: LearnerSettings,
+    snapshot: Snapshot,
+    parent: str | None,
+    reflections: ReflectionFile | None,
+) -> TrainingJob:
     """The job, in a folder of its name: the same one finds its checkpoint there.
 
     Raises `TrainingError` when none of the stages has anything to learn from.
     """
     trajectories = await asyncio.to_thread(read_trajectories, snapshot.folder)
-    stages = await asyncio.to_thread(learnable_stages, settings.stages, trajectories)
+    if reflections is not None:
+        written = await asyncio.to_thread(read_reflections, reflections.path, reflections.sha256)
+        trajectories = with_rationales(trajectories, written)
+    stages = with_reflections(settings, reflections).stages
+    stages = await asyncio.to_thread(learnable_stages, stages, trajectories)
     training = loop.settings.home / "training"
     job = TrainingJob(
         base=loop.base,
         snapshot=snapshot.folder,
         output=training,
         parent=None if parent is None else loop.adapters.folder(parent),
+        reflections=None if reflections is None else reflections.path,
+        reflections_sha256="" if reflections is None else reflections.sha256,
         settings=settings.model_copy(update={"stages": stages}),
         seed=loop.settings.seed,
     )

@@ -10,10 +10,12 @@ from learners.objectives.erl import Erl
 from learners.objectives.exgrpo import ExGrpo
 from learners.objectives.grpo import Grpo
 from learners.objectives.imitation import Imitation
+from learners.objectives.inverse_dynamics import InverseDynamics
 from learners.objectives.mel import Mel
 from learners.objectives.objective import Objective
 from learners.objectives.preference_dpo import PreferenceDPO
 from learners.objectives.preference_kto import PreferenceKTO
+from learners.objectives.reflection import Reflection
 from learners.objectives.rejection_sampling import RejectionSampling
 from learners.objectives.self_distillation import SelfDistillation
 from learners.objectives.world_model import WorldModel
@@ -33,5 +35,7 @@ _ALL: tuple[Objective, ...] = (
     Erl(),
     Mel(),
     SelfDistillation(),
+    Reflection(),
+    InverseDynamics(),
 )
 OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in _ALL}

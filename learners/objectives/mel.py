@@ -44,13 +44,13 @@ class Mel(Likelihood):
 
 def asked(trajectory: Trajectory, lesson: Rationale) -> Trajectory:
     """The lesson as the answer to a question about the state that it is about: a chat of one step."""
-    said = [*trajectory.opening]
+    state = [*trajectory.opening]
     for step in trajectory.steps[: lesson.step]:
-        said += [step.sent_back, *step.observation]
+        state += [step.sent_back, *step.observation]
     return replace(
         trajectory,
         episode_id=f"{trajectory.episode_id}/lesson/{lesson.step}",
-        opening=(Message(role="system", content=_QUESTION), user(transcript(tuple(said)))),
+        opening=(Message(role="system", content=_QUESTION), user(transcript(tuple(state)))),
         steps=(RecordedStep(action=assistant(lesson.text), observation=()),),
         branches=(),
         rationales=(),
@@ -75,10 +75,11 @@ def shared_steps(one: Trajectory, other: Trajectory) -> int:
 
 def transcript(messages: Messages) -> str:
     """A chat as text, without its system message."""
-    return "\n".join(f"{each.role}: {_said(each)}" for each in messages if each.role != "system")
+    return "\n".join(f"{each.role}: {said(each)}" for each in messages if each.role != "system")
 
 
-def _said(message: Message) -> str:
+def said(message: Message) -> str:
+    """The content and the calls of a message as one text."""
     calls = (call.model_dump_json(include={"function"}, exclude_none=True) for call in message.calls)
     return " ".join(part for part in (message.text.strip(), *calls) if part)
 
@@ -89,4 +90,4 @@ def _same_action(one: Trajectory, other: Trajectory, step: int) -> bool:
 
 def _alike(one: Messages, other: Messages) -> bool:
     """Return whether messages say the same: the ids of calls, which differ each time, say nothing."""
-    return [(each.role, _said(each)) for each in one] == [(each.role, _said(each)) for each in other]
+    return [(each.role, said(each)) for each in one] == [(each.role, said(each)) for each in other]

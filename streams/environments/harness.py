@@ -23,14 +23,15 @@ def _of_before(reply: object) -> object:
 
 
 # Where it is read from settings or a server, "text" still stands for "message": all of the reply.
-Reply: TypeAlias = Annotated[Literal["line", "message"], BeforeValidator(_of_before)]
+Reply: TypeAlias = Annotated[Literal["line", "last_line", "message"], BeforeValidator(_of_before)]
 
 
 @dataclass(frozen=True, slots=True)
 class ChatHarness:
     """An episode as an append-only conversation: every state's messages are a prefix of the next one's.
 
-    `reply` says how much of a model's reply is the action: its first line, or the whole message with its tool calls.
+    `reply` says how much of a model's reply is the action: its first line, its last line with reasons before it, or the
+    whole message with its tool calls.
     `max_tokens` and `stop` bound a reply as it is sampled. An empty `system_prompt` is no message.
     """
 
@@ -68,9 +69,13 @@ class ChatHarness:
 
         >>> ChatHarness().parse(assistant(" open fridge \\nThen I would look inside.")).text
         'open fridge'
+        >>> ChatHarness(reply="last_line").parse(assistant("Food spoils outside.\\nopen fridge ")).text
+        'open fridge'
         """
         if self.reply == "message":
             return reply.model_copy(update={"content": reply.text.strip() or None})
+        if self.reply == "last_line":
+            return assistant(reply.text.strip().rpartition("\n")[2].strip(), reasoning=reply.reasoning_content)
         return assistant(reply.text.partition("\n")[0].strip(), reasoning=reply.reasoning_content)
 
 

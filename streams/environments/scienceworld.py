@@ -6,16 +6,18 @@ codes, so the machine is set to give all of them the same: a state is then the s
 
 from dataclasses import astuple, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
+from pydantic import BaseModel
 from scienceworld.constants import BASEPATH, ID2TASK, JAR_PATH
 
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.jvm import start_jvm
 from streams.environments.task_names import parse_task_name
+from streams.environments.text_games import PLAIN, TextGameSettings
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
@@ -91,9 +93,10 @@ class ScienceWorld:
     capabilities = Capabilities(
         restores=(Restore.REPLAY,), deterministic=True, side_effects=False, network=Network.LOOPBACK
     )
-    harness = ChatHarness(system_prompt=_SYSTEM_PROMPT, max_steps=_MAX_STEPS)
+    settings: ClassVar[type[BaseModel]] = TextGameSettings
 
-    def __init__(self) -> None:
+    def __init__(self, settings: TextGameSettings = PLAIN) -> None:
+        self.harness = settings.harness(ChatHarness(system_prompt=_SYSTEM_PROMPT, max_steps=_MAX_STEPS))
         self._simulator = _simulator()
         self._task: Task | None = None
         self._actions: list[str] = []

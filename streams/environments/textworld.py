@@ -7,15 +7,17 @@ Nothing of it is a thread or a connection, so its process may fork.
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from jericho import FrotzEnv
+from pydantic import BaseModel
 from textworld.generator.game import Game, GameProgression
 from textworld.generator.inform7 import Inform7Game
 
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.task_names import parse_task_name
+from streams.environments.text_games import PLAIN, TextGameSettings
 from streams.environments.textworld_games import FOLDS, GAMES, generate
 from streams.errors import SandboxError
 from streams.events import Task
@@ -108,9 +110,10 @@ class TextWorld:
     capabilities = Capabilities(
         restores=(Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY), deterministic=True, side_effects=False
     )
-    harness = ChatHarness(system_prompt=_SYSTEM_PROMPT, max_steps=_MAX_STEPS)
+    settings: ClassVar[type[BaseModel]] = TextGameSettings
 
-    def __init__(self) -> None:
+    def __init__(self, settings: TextGameSettings = PLAIN) -> None:
+        self.harness = settings.harness(ChatHarness(system_prompt=_SYSTEM_PROMPT, max_steps=_MAX_STEPS))
         self._task: Task | None = None
         self._machine: Any = None
         self._progression: Any = None

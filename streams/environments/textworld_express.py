@@ -7,16 +7,18 @@ next to nothing. One thread at a time may use them.
 import json
 from collections import defaultdict
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from py4j.java_gateway import JavaGateway
 from py4j.protocol import Py4JJavaError
+from pydantic import BaseModel
 from textworld_express.constants import BASEPATH, GAME_NAMES, JAR_PATH
 
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.jvm import start_jvm
 from streams.environments.task_names import parse_task_name
+from streams.environments.text_games import PLAIN, TextGameSettings
 from streams.errors import SandboxError
 from streams.events import Task
 from streams.ids import content_id
@@ -73,9 +75,10 @@ class TextWorldExpress:
         complete_fingerprint=True,
         network=Network.LOOPBACK,
     )
-    harness = ChatHarness()
+    settings: ClassVar[type[BaseModel]] = TextGameSettings
 
-    def __init__(self) -> None:
+    def __init__(self, settings: TextGameSettings = PLAIN) -> None:
+        self.harness = settings.harness(ChatHarness())
         _seeds()  # slow the first time, and a reset has less time than an opening
         self._server: Any = None
         self._game = ""

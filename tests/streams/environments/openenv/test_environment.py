@@ -43,7 +43,7 @@ def test_a_session_has_the_abilities_that_its_server_offers_and_no_others(sessio
     assert session.capabilities.restores == (Restore.SNAPSHOT, Restore.REPLAY)
     assert session.capabilities.network is Network.REMOTE
     assert not session.capabilities.side_effects
-    assert session.harness == TextWorldExpress.harness
+    assert session.harness == TextWorldExpress().harness
 
 
 def test_a_remote_environment_is_played_as_it_is_where_it_runs(session: OpenEnv, task: Task) -> None:
