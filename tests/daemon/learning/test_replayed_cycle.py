@@ -54,7 +54,7 @@ async def test_what_any_ancestor_learned_from_is_replayed_and_named_by_the_prove
     third = await new_snapshot(loop, REPLAYING)
     assert found(third) == {"first": True, "second": True, "third": False}
     child = entered(loop.settings.home, third, parent)
-    assert loop.provenance().lineage(child)[0].episodes == {"first", "second", "third"}
+    assert loop.provenance().lineage(child)[0].episodes == frozenset({"first", "second", "third"})
     without = await new_snapshot(loop, REPLAYING.model_copy(update={"replay": ReplaySettings()}))
     assert found(without) == {"third": False}
 
