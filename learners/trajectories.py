@@ -10,6 +10,8 @@ RECOVERY = "recovery"
 # A policy that succeeded with a reflection, or a lesson, in a prompt that the trajectory has without it.
 REFLECTED = "reflected"
 INSTRUCTED = "instructed"
+# The writer of the rationale that is a lesson.
+LESSON = "lesson"
 
 # Who played an episode: an agent in production, or the learner itself in a sandbox.
 Origin: TypeAlias = Literal["production", "practice"]
