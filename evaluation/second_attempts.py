@@ -1,20 +1,23 @@
 """Plays a task again with advice: a reflection on a failure, or the lesson of a success and a failure.
 
 What succeeds is a trajectory of the prompt without the advice, which the objectives `erl`, `mel` and
-`self_distillation` learn from. Nothing here chooses tasks: whoever calls gives tasks of the train split, and a snapshot
-refuses all others. Sources: arXiv 2602.13949 (reflection and second attempt), arXiv 2602.10224 (lessons).
+`self_distillation` learn from. `evaluation/practice.py` calls it for the groups that it plays. Sources: arXiv
+2602.13949 (reflection and second attempt), arXiv 2602.10224 (lessons).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import structlog
 
 from evaluation.episode import Player, Turn
-from learners.objectives.mel import LESSON, parting, shared_steps, transcript
-from learners.trajectories import INSTRUCTED, REFLECTED, Rationale, Trajectory
+from evaluation.rollouts import Rollout
+from learners.objectives.mel import parting, shared_steps, transcript
+from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
-from streams.events import RecordedStep, Task, with_changes
+from streams.events import Advice, RecordedStep, Task, with_changes
 from streams.ids import uuid7
 from streams.messages import Message, escaped, user
 from streams.policy.client import Sampling
@@ -48,11 +51,47 @@ class SecondAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Advised:
+    """An attempt that succeeded, and the advice that it was played with."""
+
+    attempt: Trajectory
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
 class Adviser:
-    """Has `player`'s model play, think, and play again; what it thinks is sampled with `thinking`."""
+    """Has `player`'s model play, think, and play again; what it thinks is sampled with `thinking`.
+
+    `on_turn` is told each turn that is played.
+    """
 
     player: Player
     thinking: Sampling = _THINKING
+    on_turn: Callable[[Turn], None] = lambda turn: None
+
+    async def follow_up(self, session: SandboxSession, task: Task, group: Sequence[Trajectory]) -> Advised | None:
+        """A success at `task` with advice from a group of attempts at it; None where nothing comes of it.
+
+        Where some succeeded and some failed it is the lesson of the first two that part from one state; where all
+        failed, a reflection on the best of them. Raises as `attempt_twice`.
+        """
+        failures = [one for one in group if not one.success]
+        successes = [one for one in group if one.success]
+        if not failures:
+            return None
+        if not successes:
+            best = max(failures, key=lambda one: one.score)
+            again = await self.try_again(session, task, best)
+            if again.second is None or not again.second.success:
+                return None
+            return Advised(again.second, Advice(kind="reflection", text=again.reflection))
+        pairs = (pair for pair in product(successes, failures) if parting(*pair) is not None)
+        pair = next(pairs, None)
+        learned = None if pair is None else await self.learn_lesson(session, task, *pair)
+        if learned is None:
+            return None
+        (lesson,) = learned.rationales
+        return Advised(learned, Advice(kind="lesson", text=lesson.text, step=lesson.step))
 
     async def attempt_twice(self, session: SandboxSession, task: Task) -> SecondAttempt:
         """Attempt `task`; after a failure reflect on it, and attempt it again with the reflection in the prompt.
@@ -60,8 +99,10 @@ class Adviser:
         Raises `PolicyError` and `SandboxError`; `ContextLengthError` where there is no room for a first action.
         """
         first = await self.attempt(session, task)
-        if first.success:
-            return SecondAttempt(first)
+        return SecondAttempt(first) if first.success else await self.try_again(session, task, first)
+
+    async def try_again(self, session: SandboxSession, task: Task, first: Trajectory) -> SecondAttempt:
+        """Reflect on `first`, which failed, and attempt `task` again. Raises as `attempt_twice`."""
         reflection = await self._think(_REFLECT, f"{_told(first)}\n\nThe attempt failed. Its score: {first.score:.2f}")
         if not reflection:
             return SecondAttempt(first)
@@ -95,26 +136,20 @@ class Adviser:
     ) -> Trajectory:
         """Play `task` with `advice`; the trajectory's prompt is without it. Raises as `attempt_twice`."""
         turns: list[Turn] = []
+
+        def told(turn: Turn) -> None:
+            self.on_turn(turn)
+            turns.append(turn)
+
         harness = self.player.harness
-        player = replace(self.player, harness=advised(harness, advice)) if advice else self.player
-        rollout = await player.play(session, task, turns.append)
-        opening = turns[0].messages if turns else rollout.messages
-        shown = opening[1:] if player.harness.system_prompt else opening
-        changes = with_changes(turn.tools for turn in turns)
-        return Trajectory(
-            episode_id=uuid7(),
-            task_id=task.task_id,
-            opening=harness.opening(shown),
-            steps=tuple(
-                RecordedStep(action=turn.action, observation=turn.observation, tools=tools)
-                for turn, tools in zip(turns, changes, strict=True)
-            ),
-            actor_kind=actor_kind,
-            adapter=player.model,
-            origin="practice",
-            success=rollout.success,
-            score=rollout.score,
-        )
+        if not advice:
+            rollout = await self.player.play(session, task, told)
+            return replace(as_played(task, self.player.model, turns, rollout), actor_kind=actor_kind)
+        player = replace(self.player, harness=advised(harness, advice))
+        rollout = await player.play(session, task, told)
+        played = as_played(task, player.model, turns, rollout)
+        # What the advised prompt made of its tokens is not what the prompt without it would have.
+        return replace(played, opening=harness.opening(played.opening[1:]), actor_kind=actor_kind, log_probabilities=())
 
     async def _think(self, instruction: str, told: str) -> str:
         """The model's answer to an instruction; an empty one where it says nothing, or there is no room for it."""
@@ -125,6 +160,26 @@ class Adviser:
             log.warning("an attempt is too long to be reviewed", model=self.player.model, reason=str(error))
             return ""
         return escaped(reply.message).text.strip()
+
+
+def as_played(task: Task, model: str, turns: Sequence[Turn], rollout: Rollout) -> Trajectory:
+    """The trajectory of an episode that `model` played for practice, turn by turn."""
+    changes = with_changes(turn.tools for turn in turns)
+    return Trajectory(
+        episode_id=uuid7(),
+        task_id=task.task_id,
+        opening=turns[0].messages if turns else rollout.messages,
+        steps=tuple(
+            RecordedStep(action=turn.action, observation=turn.observation, tools=tools)
+            for turn, tools in zip(turns, changes, strict=True)
+        ),
+        actor_kind="policy",
+        adapter=model,
+        origin="practice",
+        success=rollout.success,
+        score=rollout.score,
+        log_probabilities=tuple(turn.log_probabilities for turn in turns),
+    )
 
 
 def advised(harness: ChatHarness, advice: str) -> ChatHarness:

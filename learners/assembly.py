@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain
+from typing import Any
 
 from learners.stored_rows import Row, StoredRows
-from learners.trajectories import RECOVERY, Branch, Trajectory
-from streams.events import STEPS, RecordedStep, keeps_reasoning, tools_at, with_changes
+from learners.trajectories import INSTRUCTED, LESSON, RECOVERY, REFLECTED, Branch, Rationale, Trajectory
+from streams.events import STEPS, Advice, RecordedStep, keeps_reasoning, tools_at, with_changes
 from streams.ids import content_id
 from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, as_json
 from streams.trust.holdout import HoldoutSettings, Split
@@ -89,8 +90,8 @@ def _practised(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
             task_id=steps[0]["task_id"],
             opening=MESSAGES.validate_json(steps[0]["messages"]),
             steps=_recorded(steps),
-            actor_kind=steps[0]["actor_kind"],
             adapter=steps[0]["adapter"],
+            **_advised(steps[0]),
             origin="practice",
             success=steps[0]["success"],
             score=steps[0]["score"],
@@ -99,6 +100,16 @@ def _practised(rows: StoredRows, holdout: HoldoutSettings) -> list[Trajectory]:
         )
         for episode_id, steps in of_split(rows.practised_steps, holdout).items()
     ]
+
+
+def _advised(first: Row) -> dict[str, Any]:
+    """Who acted, and the lesson that told it to; of a reflection, which is about another attempt, only that it was."""
+    if first["advice"] is None:
+        return {"actor_kind": first["actor_kind"]}
+    advice = Advice.model_validate_json(first["advice"])
+    if advice.kind == "reflection":
+        return {"actor_kind": REFLECTED}
+    return {"actor_kind": INSTRUCTED, "rationales": (Rationale(advice.step, advice.text, LESSON),)}
 
 
 def of_split(steps: Sequence[Row], holdout: HoldoutSettings, split: Split = Split.TRAIN) -> dict[str, list[Row]]:

@@ -100,6 +100,18 @@ class PracticeSettings(FrozenModel):
         default=0, ge=0, description="While more calls of agents than this are in flight, no practice episode begins."
     )
     rest_s: float = Field(default=30.0, ge=0, description="Pause between rounds.")
+    second_attempts: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the groups with a failure that are followed up by an attempt with advice, for `erl`, "
+        "`mel` and `self_distillation`.",
+    )
+    generated: int = Field(
+        default=200,
+        ge=0,
+        description="Tasks that the environment is asked to generate, if it can, to practise those of the train split.",
+    )
     min_new_episodes: int = Field(
         default=64,
         ge=1,
@@ -109,6 +121,10 @@ class PracticeSettings(FrozenModel):
         default=MOST_PRACTISED_PER_TASK,
         ge=1,
         description="Most practised successes, and most failures, of one task in a snapshot, the newest.",
+    )
+    stages: tuple[Stage, ...] = Field(
+        default=(Stage(objective="rejection_sampling", updates=60),),
+        description="Stages of a cycle that is due for practice alone; the learner's own where there are none.",
     )
 
     @model_validator(mode="after")
@@ -228,6 +244,10 @@ class LearnerSettings(FrozenModel):
     practice: PracticeSettings = PracticeSettings()
     replay: ReplaySettings = ReplaySettings()
     reflection: ReflectionSettings = ReflectionSettings()
+
+    def for_practice(self) -> Self:
+        """The settings of a cycle that is due for practice alone."""
+        return self.model_copy(update={"stages": self.practice.stages}) if self.practice.stages else self
 
 
 class TrainingJob(FrozenModel):

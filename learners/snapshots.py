@@ -20,7 +20,7 @@ from learners.base_model import file_sha256
 from learners.canaries import Canary
 from learners.settings import MOST_PER_PRINCIPAL, MOST_PRACTISED_PER_TASK
 from learners.stored_rows import NOTHING_OLDER, Older, Row, read_rows
-from learners.trajectories import Branch, Rationale, Trajectory
+from learners.trajectories import INSTRUCTED, REFLECTED, Branch, Rationale, Trajectory
 from streams.errors import TrainingError
 from streams.events import STEPS
 from streams.ids import content_id
@@ -235,6 +235,8 @@ def read_episodes(folder: Path) -> frozenset[str]:
 def _kind(trajectory: Trajectory) -> str:
     """The name under which the manifest counts a trajectory."""
     if trajectory.origin == "practice":
+        if trajectory.actor_kind in (REFLECTED, INSTRUCTED):
+            return f"practice_{trajectory.actor_kind}"
         return "practice" if trajectory.success else "practice_failed"
     return trajectory.actor_kind
 

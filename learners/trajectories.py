@@ -12,6 +12,8 @@ REFLECTED = "reflected"
 INSTRUCTED = "instructed"
 # The base model, answering a prompt that is nobody's data.
 BASE_SAMPLE = "base"
+# The writer of the rationale that is a lesson.
+LESSON = "lesson"
 
 # Who played an episode: an agent in production, or the learner itself in a sandbox.
 Origin: TypeAlias = Literal["production", "practice"]

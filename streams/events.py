@@ -72,6 +72,17 @@ Origin: TypeAlias = Literal["production", "practice"]
 _Origin: TypeAlias = Annotated[Origin, Field(exclude_if=lambda origin: origin == "production")]
 
 
+class Advice(Record):
+    """Advice that a practising policy had in its system message, which `messages` are shown without.
+
+    It is a reflection on an attempt that failed, or the lesson of a success and a failure, about the state `step`.
+    """
+
+    kind: Literal["reflection", "lesson"]
+    text: str = Field(min_length=1)
+    step: Count = 0
+
+
 class StepEvent(Envelope):
     """One step of an episode: the exact messages the actor saw, what it did, and what came back.
 
@@ -82,6 +93,7 @@ class StepEvent(Envelope):
 
     `log_probabilities` are those of the action's tokens when they were sampled, in nats, the end of turn included;
     none where they are not known. Only Ratchet may say that an episode is `practice`, and signs that as its operator.
+    `advice` is practice's alone; of other episodes it is not stored.
     """
 
     kind: Literal["step"] = "step"
@@ -101,6 +113,7 @@ class StepEvent(Envelope):
     receipt: Identity | None = Field(default=None, exclude_if=is_none)
     origin: _Origin = "production"
     log_probabilities: tuple[FiniteFloat, ...] = Field(default=(), exclude_if=is_empty)
+    advice: Advice | None = Field(default=None, exclude_if=is_none)
 
 
 class OutcomeEvent(Envelope):

@@ -1,24 +1,23 @@
 """`ratchet demo`: the whole loop on one machine, played by an agent that knows nothing of it.
 
-An expert demonstrates, the agent fails, alternatives are branched, two cycles train and are gated, a damaged adapter is
-kept out, an operator rolls back, and every event is accounted for.
+An expert demonstrates, the agent fails, alternatives are branched, a cycle trains and is gated, what serves then
+practises for the next ones, a damaged adapter is kept out, an operator rolls back, and every event is accounted for.
 """
 
 import asyncio
 import fcntl
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from daemon.config import Settings
 from daemon.console import Narrator
+from daemon.demo.agent import AgentSummary, output_of
 from daemon.demo.plan import (
+    NO_PRACTICE,
     CaptureCounts,
     CycleLine,
     DemoBranchCounts,
@@ -26,21 +25,24 @@ from daemon.demo.plan import (
     DemoReport,
     EventCounts,
     OutOfDomain,
+    PracticeLine,
     RollbackLine,
     Unseen,
 )
 from daemon.demo.preparation import bounded, embedded, train_tasks
 from daemon.demo.sabotage import damaged_copy
-from daemon.demo.scenario import REPOSITORY, Command, Scenario
+from daemon.demo.scenario import Scenario
 from daemon.demo.text_game import TEXT_GAME
 from daemon.learning.cycle import run_cycle
 from daemon.learning.loop import Loop, Note, Phase, open_loop
+from daemon.learning.practice import Practice
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
 from evaluation.arena import Arena
 from evaluation.gates.verdict import Verdict
+from evaluation.practice import Round
 from evaluation.report import GateReport
 from evaluation.rollouts import paired
 from learners.base_model import resolve_base
@@ -57,29 +59,6 @@ _POLL_S = 0.5
 _BRANCHING_TIMEOUT_S = 900.0
 # How many episodes the agent plays before and after the rollback.
 _FEW = 4
-
-
-class AgentSummary(BaseModel):
-    """The last line of the agent's output. `models` counts its replies by the model that gave them.
-
-    `feedback` counts the episodes that it gave its verdict on, where it publishes no events.
-    """
-
-    # Not a `FrozenModel`: an agent says more than is shown here.
-
-    episodes: int
-    successes: int
-    events: int = 0
-    feedback: int | None = None
-    models: dict[str, int] = {}
-
-    @property
-    def calls(self) -> int:
-        return sum(self.models.values())
-
-    @property
-    def judged(self) -> int:
-        return self.episodes if self.feedback is None else self.feedback
 
 
 async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT_GAME) -> DemoReport:
@@ -101,7 +80,8 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
             Supervisor(settings, base, scenario.roles) as supervisor,
             open_loop(supervisor.settings, base) as loop,
         ):
-            demo = Demo(plan, narrator, bounded(loop, plan), train_tasks(loop, plan), scenario)
+            played, unseen = train_tasks(loop, plan)
+            demo = Demo(plan, narrator, bounded(loop, plan, played), iter(played), scenario, unseen)
             report = await demo.run(began)
         write_atomically(home / "report.json", report.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
         narrator.say(f"the report is {home}/report.json")
@@ -110,7 +90,7 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
 
 @dataclass(slots=True)
 class Demo:
-    """A demo under way. `tasks` yields tasks of the train split, each once.
+    """A demo under way. `tasks` yields tasks of the train split, each once; `unseen` are others, to measure by.
 
     `judged` episodes have been played and judged so far, with `calls` of the policy.
     """
@@ -120,25 +100,33 @@ class Demo:
     loop: Loop
     tasks: Iterator[Task]
     scenario: Scenario = TEXT_GAME
+    unseen: Sequence[Task] = ()
     judged: int = 0
     calls: int = 0
 
     async def run(self, began: float) -> DemoReport:
         await self.play("expert", self.plan.demonstrations)
         await self.play("policy", self.plan.first_plays)
-        first = await self.cycle(1, self.plan.first_cycle)
+        reports = [await self.cycle(1, self.plan.first_cycle)]
+        lines = [self.line(reports[0], NO_PRACTICE)]
         await self.play("policy", self.plan.plays)
-        second = await self.cycle(2, self.plan.second_cycle)
+        for number in range(2, self.plan.cycles + 1):
+            practised = await self.practise()
+            learner = self.loop.settings.learner.for_practice()
+            # Without a success there is nothing to imitate of it.
+            stages = learner.stages if practised.successes else self.plan.without_practice
+            reports.append(await self.cycle(number, stages))
+            lines.append(self.line(reports[-1], practised))
         self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
-        victim = damaged_copy(self.loop.adapters, second.adapter, self.plan.seed)
+        victim = damaged_copy(self.loop.adapters, reports[-1].adapter, self.plan.seed)
         self.loop.registry.enter(victim, State.TRAINED, OPERATOR, "damaged on purpose")
         sabotage = await judge(replace(self.loop, out_of_domain=()), victim, self.watcher("sabotage"), time.monotonic())
         self.narrator.say(f"damaged adapter: {sabotage.verdict.value}")
-        champions = [report for report in (first, second) if report.verdict is Verdict.PROMOTE]
+        champions = [report for report in reports if report.verdict is Verdict.PROMOTE]
         unseen = await self.measure() if champions else None
         return DemoReport(
             seed=self.plan.seed,
-            cycles=(self.line(first), self.line(second)),
+            cycles=tuple(lines),
             unseen=unseen,
             out_of_domain=self.out_of_domain(champions),
             sabotage_verdict=sabotage.verdict,
@@ -155,7 +143,7 @@ class Demo:
         tasks = [task for _, task in zip(range(count), self.tasks, strict=False)]
         self.narrator.say(f"{'an expert demonstrates' if role == 'expert' else 'the agent plays'} {len(tasks)} tasks")
         players = self.scenario.expert if role == "expert" else self.scenario.agent
-        output, *_ = [await _output_of(command) for command in players(tasks, self.loop.settings)]
+        output, *_ = [await output_of(command) for command in players(tasks, self.loop.settings)]
         summary = AgentSummary.model_validate_json(output.splitlines()[-1])
         self.narrator.say(
             f"{summary.successes} of {summary.episodes} episodes succeeded, {summary.events or summary.calls} "
@@ -165,6 +153,25 @@ class Demo:
         self.calls += summary.calls
         await self.digested()
         return summary
+
+    async def practise(self) -> PracticeLine:
+        """Let what serves practise as the learn role would between cycles, so many rounds."""
+        practice, rounds = Practice(self.loop), list[Round]()
+        try:
+            for number in range(1, self.plan.rounds + 1):
+                self.narrator.say(f"what serves practises train tasks, round {number} of {self.plan.rounds}")
+                played = await practice.play_round()
+                if played is not None:
+                    rounds.append(played)
+                # The next round chooses by what the store has of this one.
+                await self.digested()
+        finally:
+            practice.close()
+        line = PracticeLine(
+            episodes=sum(each.episodes for each in rounds), successes=sum(each.successes for each in rounds)
+        )
+        self.narrator.say(f"{line.successes} of {line.episodes} practice episodes succeeded")
+        return line
 
     async def digested(self) -> None:
         """Wait until every episode is judged, all events are stored, and the branch workers have answered for them."""
@@ -193,8 +200,7 @@ class Demo:
 
         A gate stops while its candidate is ahead, and promotes the ones that were: its own figures flatter them.
         """
-        tasks = [task for _, task in zip(range(self.plan.unseen), self.tasks, strict=False)]
-        served = (await self.loop.control.status()).served
+        tasks, served = self.unseen, (await self.loop.control.status()).served
         if not tasks or served is None:
             return None
         arena = Arena(
@@ -234,10 +240,10 @@ class Demo:
             answered_after=tuple(after.models),
         )
 
-    def line(self, report: CycleReport) -> CycleLine:
+    def line(self, report: CycleReport, practised: PracticeLine) -> CycleLine:
         snapshot = self.loop.adapters.manifest(report.adapter).snapshot
         own, recovered = snapshot.episodes.get("policy", 0), snapshot.episodes.get(RECOVERY, 0)
-        return CycleLine.of(report, own, recovered, snapshot.branches)
+        return CycleLine.of(report, own, recovered, snapshot.branches, practised)
 
     def out_of_domain(self, champions: list[CycleReport]) -> OutOfDomain | None:
         """The base model, and the last champion, on the other fold; both were played by gates."""
@@ -263,6 +269,7 @@ class Demo:
         return EventCounts(
             produced=produced,
             stored=stored,
+            practice=counts["practice"],
             lost=produced - stored - counts["duplicates"] - counts["dead_letters"] - counts["quarantined"],
             duplicated=stored - counts["distinct_ids"],
         )
@@ -288,26 +295,6 @@ class _Watch:
 
     def __call__(self, phase: Phase, done: int, total: int, note: Note) -> None:
         self.narrator.advance(f"{self.name}: {phase.value}", done, total, str(note))
-
-
-async def _output_of(command: Command) -> bytes:
-    """What the command printed. Raises `RatchetError` if it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *command.arguments,
-        cwd=REPOSITORY,
-        env={**os.environ, **command.variables},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise RatchetError(f"the agent ended with status {process.returncode}; it said why above")
-    return output
 
 
 @contextmanager

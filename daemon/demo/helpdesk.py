@@ -7,7 +7,7 @@ The agent is on the OpenAI SDK, its tools are an MCP server on the shop's databa
 from collections.abc import Sequence
 
 from daemon.config import DomainSettings, Settings
-from daemon.demo.plan import QUICK_ALPHA, QUICK_UNPROVEN, DemoPlan
+from daemon.demo.plan import QUICK_ALPHA, QUICK_UNPROVEN, DemoPlan, practising
 from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
 from daemon.roles import Role
 from learners.settings import Stage
@@ -46,12 +46,13 @@ def _full(seed: int) -> DemoPlan:
         seed=seed,
         demonstrations=100,
         first_plays=16,
-        plays=64,
+        plays=24,
         held_out=160,
         out_of_domain=24,
         unseen=100,
         first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
-        second_cycle=(Stage(objective="imitation", updates=60),),
+        practice=practising(tasks=8, samples=4, most_seconds=90, updates=50),
+        without_practice=(Stage(objective="imitation", updates=50),),
     )
 
 
@@ -65,7 +66,10 @@ def _quick(seed: int) -> DemoPlan:
         out_of_domain=0,
         unseen=0,
         first_cycle=(Stage(objective="imitation", updates=40),),
-        second_cycle=(Stage(objective="imitation", updates=6),),
+        practice=practising(tasks=4, samples=2, most_seconds=60, updates=6),
+        without_practice=(Stage(objective="imitation", updates=6),),
+        cycles=2,
+        rounds=1,
         constant_alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
     )

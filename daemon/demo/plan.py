@@ -11,7 +11,7 @@ from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
-from learners.settings import Stage
+from learners.settings import PracticeSettings, Stage
 from streams.settings import FrozenModel
 
 TWC = DomainSettings(environment="textworld_express", suite="twc")
@@ -25,10 +25,24 @@ QUICK_UNPROVEN = (
 )
 
 
+def practising(tasks: int, samples: int, most_seconds: float, updates: int) -> PracticeSettings:
+    """Practice in rounds of so many tasks, and so many updates on what succeeded. Nobody else asks the model then."""
+    return PracticeSettings(
+        enabled=True,
+        tasks=tasks,
+        samples=samples,
+        most_seconds=most_seconds,
+        concurrency=8,
+        stages=(Stage(objective="rejection_sampling", updates=updates),),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
+    Before each of the `cycles` but the first, what serves practises so many `rounds`; the cycle has the stages of
+    `practice`, or those of `without_practice` where no episode succeeded.
     Without a `constant_alpha` gates spend alpha as an installation's do.
     """
 
@@ -40,7 +54,10 @@ class DemoPlan:
     out_of_domain: int
     unseen: int
     first_cycle: tuple[Stage, ...]
-    second_cycle: tuple[Stage, ...]
+    practice: PracticeSettings
+    without_practice: tuple[Stage, ...]
+    cycles: int = 3
+    rounds: int = 2
     constant_alpha: float | None = None
     unproven: tuple[str, ...] = ()
 
@@ -50,12 +67,13 @@ class DemoPlan:
             seed=seed,
             demonstrations=60,
             first_plays=16,
-            plays=64,
+            plays=24,
             held_out=160,
             out_of_domain=32,
             unseen=100,
             first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
-            second_cycle=(Stage(objective="world_model", updates=10), Stage(objective="imitation", updates=50)),
+            practice=practising(tasks=10, samples=6, most_seconds=90, updates=50),
+            without_practice=(Stage(objective="imitation", updates=50),),
         )
 
     @classmethod
@@ -69,17 +87,21 @@ class DemoPlan:
             out_of_domain=0,
             unseen=0,
             first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
-            second_cycle=(Stage(objective="imitation", updates=6),),
+            practice=practising(tasks=4, samples=4, most_seconds=60, updates=6),
+            without_practice=(Stage(objective="imitation", updates=6),),
+            cycles=2,
+            rounds=1,
             constant_alpha=QUICK_ALPHA,
             unproven=QUICK_UNPROVEN,
         )
 
 
 class EventCounts(FrozenModel):
-    """`produced` comes from the broker's end offsets, the others from the store."""
+    """`produced` comes from the broker's end offsets, the others from the store. `practice` of those stored are its."""
 
     produced: int
     stored: int
+    practice: int
     lost: int
     duplicated: int
 
@@ -109,7 +131,19 @@ class CaptureCounts(FrozenModel):
     mismatches: int
 
 
+class PracticeLine(FrozenModel):
+    """Episodes that what served practised before a cycle, and how many succeeded."""
+
+    episodes: int
+    successes: int
+
+
+NO_PRACTICE = PracticeLine(episodes=0, successes=0)
+
+
 class CycleLine(FrozenModel):
+    """A cycle. Successes are shares of the held-out tasks that both sides played."""
+
     adapter: str
     verdict: Verdict
     champion_success: float | None
@@ -120,14 +154,18 @@ class CycleLine(FrozenModel):
     own_episodes: int
     recoveries: int
     branches: int
+    practice: PracticeLine
 
     @classmethod
-    def of(cls, report: CycleReport, own_episodes: int, recoveries: int, branches: int) -> "CycleLine":
+    def of(
+        cls, report: CycleReport, own_episodes: int, recoveries: int, branches: int, practice: PracticeLine
+    ) -> "CycleLine":
         return cls(
             **report.model_dump(exclude={"cycle", "champion", "reason"}),
             own_episodes=own_episodes,
             recoveries=recoveries,
             branches=branches,
+            practice=practice,
         )
 
 
@@ -214,6 +252,8 @@ class DemoReport(FrozenModel):
                 "no episode of captured calls is trusted": captured.trusted > 0 or bool(plan.unproven),
                 "no state of a captured call was branched": captured.branched > 0,
             }
+        later = self.cycles[1:]
+        checks["a later cycle had no practice episode"] = all(cycle.practice.episodes > 0 for cycle in later)
         if self.rollback is not None:
             answered = ", ".join(self.rollback.answered_after)
             checks[f"after the rollback {answered} answered"] = self.rollback.answered_after == (self.rollback.to,)
@@ -222,7 +262,8 @@ class DemoReport(FrozenModel):
             checks |= {
                 "no candidate was promoted": any(cycle.verdict is Verdict.PROMOTE for cycle in self.cycles),
                 f"success on unseen tasks rose by {gain:.3f} only": gain >= PROVEN_GAIN,
-                "the second cycle had no episode of the agent's own": self.cycles[-1].own_episodes > 0,
+                "the last cycle had no episode of the agent's own": self.cycles[-1].own_episodes > 0,
+                "no practice episode succeeded": any(cycle.practice.successes > 0 for cycle in later),
             }
         return [failure for failure, shown in checks.items() if not shown]
 
@@ -238,6 +279,7 @@ class DemoReport(FrozenModel):
             "gates",
             "own episodes",
             "recoveries",
+            "practised, succeeded",
             "seconds",
         )
         for number, cycle in enumerate(self.cycles, 1):
@@ -245,11 +287,13 @@ class DemoReport(FrozenModel):
                 *(str(number), cycle.adapter[:12], cycle.verdict.value),
                 *(_share(cycle.champion_success), _share(cycle.candidate_success), str(cycle.tasks)),
                 ", ".join(f"{result.gate} {result.verdict.value}" for result in cycle.gates),
-                *(str(cycle.own_episodes), str(cycle.recoveries), f"{cycle.seconds:.0f}"),
+                *(str(cycle.own_episodes), str(cycle.recoveries)),
+                *(f"{cycle.practice.episodes}, {cycle.practice.successes}", f"{cycle.seconds:.0f}"),
             )
         facts = Table(show_header=False)
         events, branches, rollback = self.events, self.branches, self.rollback
         facts.add_row("events produced, stored", f"{events.produced}, {events.stored}")
+        facts.add_row("of these, of practice", str(events.practice))
         facts.add_row("events lost, duplicated", f"{events.lost}, {events.duplicated}")
         if (captured := self.captured) is not None:
             facts.add_row("calls made, captured and stored", f"{captured.calls}, {captured.stored}")

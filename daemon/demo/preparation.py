@@ -1,7 +1,7 @@
 """The settings of a demo, and the tasks that it plays."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) ->
             "gate": given.gate.model_copy(update=_gate(given.gate, plan)),
             "branching": scenario.branching(given.branching),
             # Adapters on the upper half of the layers alone train 1.5 times as fast.
-            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15)}),
+            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15), "practice": plan.practice}),
         }
     ).settled()
 
@@ -55,10 +55,11 @@ def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
     return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
 
 
-def bounded(loop: Loop, plan: DemoPlan) -> Loop:
-    """The loop with as many tasks for gates as the plan says."""
+def bounded(loop: Loop, plan: DemoPlan, played: Sequence[Task]) -> Loop:
+    """The loop with as many tasks for gates as the plan says, whose practice is of `played`."""
     return replace(
         loop,
+        tasks=tuple(played),
         held_out=loop.held_out[: plan.held_out],
         out_of_domain=loop.out_of_domain[: plan.out_of_domain],
         # A proof of no forgetting takes fewer tasks than one of improvement.
@@ -67,8 +68,8 @@ def bounded(loop: Loop, plan: DemoPlan) -> Loop:
     )
 
 
-def train_tasks(loop: Loop, plan: DemoPlan) -> Iterator[Task]:
-    """The tasks of the train split, in an order that the seed decides."""
+def train_tasks(loop: Loop, plan: DemoPlan) -> tuple[Sequence[Task], Sequence[Task]]:
+    """The tasks of the train split in an order that the seed decides: those to play, and those kept unseen."""
     tasks = [task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN]
     random.Random(plan.seed).shuffle(tasks)
-    return iter(tasks)
+    return tasks[plan.unseen :], tasks[: plan.unseen]

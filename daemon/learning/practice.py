@@ -6,7 +6,7 @@ episode while agents' calls are in flight.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -38,16 +38,31 @@ class Practice:
         self._loop = loop
         self._settings: PracticeSettings = loop.settings.learner.practice
         self._publisher: Publisher | None = None
+        self._all_tasks: tuple[Task, ...] | None = None
         self._not_before = 0.0
         self._in_flight = 0
         self._asked_at = float("-inf")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks that may be practised: none that anything is judged by."""
+        """The listed tasks that may be practised: none that anything is judged by."""
+        return self._practisable(self._loop.tasks)
+
+    async def all_tasks(self) -> tuple[Task, ...]:
+        """Those, and the generated ones that may be practised. Gates are given generated tasks of other splits alone.
+
+        Raises `SandboxError` where none can be generated.
+        """
+        if self._all_tasks is None:
+            (suite, fold), count = self._loop.generated, self._settings.generated
+            made = await self._loop.pool.generate(suite, fold, 0, count) if suite and count else ()
+            self._all_tasks = self._practisable((*self._loop.tasks, *made))
+        return self._all_tasks
+
+    def _practisable(self, tasks: Iterable[Task]) -> tuple[Task, ...]:
         loop = self._loop
         kept = (*loop.held_out, *loop.confirmation, *loop.golden, *loop.out_of_domain, *loop.unsolvable)
-        return practisable(loop.tasks, loop.settings.holdout, kept)
+        return practisable(tasks, loop.settings.holdout, kept)
 
     def is_wanted(self) -> bool:
         """Return whether practice is enabled, has tasks, has rested, and no canary is about to decide who serves."""
@@ -87,7 +102,7 @@ class Practice:
         known = {row["task_id"]: Attempts(row["attempts"], row["successes"]) for row in rows}
         # Another draw each round, and the same one if the same store is asked again.
         seed = loop.settings.seed + max((row["last"] for row in rows), default=0)
-        tasks = choose(self.tasks, known, settings.tasks, settings.explore, settings.revisit, seed)
+        tasks = choose(await self.all_tasks(), known, settings.tasks, settings.explore, settings.revisit, seed)
         key = await asyncio.to_thread(self._key)
         sampling = Sampling(temperature=settings.temperature)
         harness = (await loop.pool.describe()).harness
@@ -97,6 +112,7 @@ class Practice:
             budget=Budget(settings.most_seconds, settings.most_steps, settings.concurrency),
             may_begin=self._until_quiet,
             keep=lambda practised: self._publish(practised, key),
+            second_attempts=settings.second_attempts,
         )
         log.info("practice begins", tasks=len(tasks), samples=settings.samples, model=served)
         try:
@@ -108,6 +124,8 @@ class Practice:
                 episodes=played.episodes,
                 successes=played.successes,
                 steps=played.steps,
+                advised=played.advised,
+                helped=played.helped,
                 failed=len(played.failures),
             )
         return played

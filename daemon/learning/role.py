@@ -11,6 +11,7 @@ from daemon.config import Settings
 from daemon.learning.attempts import Attempts
 from daemon.learning.cycle import run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
+from daemon.learning.due import Cause, news_since
 from daemon.learning.forgetting import mark_exposed
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
@@ -25,10 +26,8 @@ from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_lea
 from learners.base_model import resolve_base
 from learners.training import interrupted, remove_leftovers
 from streams.errors import RatchetError
-from streams.store.queries.learning import LEARNABLE_EPISODES
-from streams.store.queries.practice import NEW_PRACTICE
-from streams.store.queries.retractions import LATEST_RETRACTION, RETRACTIONS_AFTER
-from streams.store.queries.trust import LATEST_WITHDRAWAL, WITHDRAWALS_AFTER
+from streams.store.queries.retractions import LATEST_RETRACTION
+from streams.store.queries.trust import LATEST_WITHDRAWAL
 
 log = structlog.get_logger()
 
@@ -91,6 +90,7 @@ class Learner:
         self._earlier = earlier
         self._practice = Practice(loop)
         self._practising = False
+        self._cause: Cause | None = None
         self._due_since: float | None = None
         self._due_until: datetime | None = None
         self._told = 0.0
@@ -148,21 +148,13 @@ class Learner:
                 LearnerPhase.PAUSED, until=until, error=self._attempts.error, failures=self._attempts.failures
             )
             return False
-        learned = await self._learned_extent()
-        count = await self._loop.store.query(LEARNABLE_EPISODES, {"since": learned.as_of})
-        new, needed = int(count["new"][0].as_py()), settings.learner.min_new_episodes
-        if (
-            new < needed
-            and not (
-                count["learnable"][0].as_py()
-                and await self._champion_is_to_be_replaced(learned.as_of, learned.retracted_as_of)
-            )
-            and not await self._practised_enough(learned.as_of)
-        ):
+        news, needed = await news_since(await self._learned_extent(), self._loop), settings.learner.min_new_episodes
+        self._cause = news.cause
+        if news.cause is None:
             self._due_since = None
-            self._tell_waiting(new, needed)
+            self._tell_waiting(news.episodes, needed)
             return False
-        return await self._is_branched(new, needed)
+        return await self._is_branched(news.episodes, needed)
 
     async def run_cycle(self) -> None:
         """Run a cycle. Raises `RatchetError` when a step fails; the next is then paused for."""
@@ -176,8 +168,11 @@ class Learner:
                 failures=self._attempts.failures,
             )
         self._telling.tell(LearnerPhase.TRAINING, failures=self._attempts.failures)
+        settings = self._loop.settings.learner
         try:
-            await run_cycle(self._loop, self._loop.settings.learner, self._tell)
+            await run_cycle(
+                self._loop, settings.for_practice() if self._cause is Cause.PRACTICE else settings, self._tell
+            )
         except RatchetError as error:
             # A candidate that is there is resumed instead.
             if unfinished(self._loop.registry.audit.read()) is None:
@@ -203,7 +198,14 @@ class Learner:
                 )
         waited_s = time.monotonic() - self._due_since
         if not missing or waited_s > patience_s:
-            log.info("a cycle begins", new=new, needed=needed, missing_branches=missing, waited_s=round(waited_s))
+            log.info(
+                "a cycle begins",
+                cause=self._cause,
+                new=new,
+                needed=needed,
+                missing_branches=missing,
+                waited_s=round(waited_s),
+            )
             return True
         self._telling.tell(LearnerPhase.BRANCHES, new=new, needed=needed, missing=missing, until=self._due_until)
         return False
@@ -234,14 +236,6 @@ class Learner:
                 None if tried is None else Extent().with_snapshot(tried),
                 failures - 1,
             )
-
-    async def _practised_enough(self, since: int) -> bool:
-        """Return whether practice alone, after the sequence `since`, is worth a cycle."""
-        practice = self._loop.settings.learner.practice
-        if not practice.enabled:
-            return False
-        count = await self._loop.store.query(NEW_PRACTICE, {"since": since})
-        return int(count["successes"][0].as_py()) >= practice.min_new_episodes
 
     def _tell_waiting(self, new: int, needed: int) -> None:
         """Say why no cycle is due; in the log whenever that has changed."""
@@ -314,19 +308,6 @@ class Learner:
         for mark in await mark_exposed(self._loop.store, self._loop.registry, self._loop.provenance(), ACTOR):
             log.warning("to be retrained", adapter=mark.subject, reason=mark.reason)
         self._marked = looked_at
-
-    async def _champion_is_to_be_replaced(self, since: int, obeyed: int) -> bool:
-        """Return whether it saw what the newest snapshots do not leave out yet.
-
-        These go up to the sequence `since`, and obey retractions up to `obeyed`.
-        """
-        registry = self._loop.registry
-        ids = sorted(registry.marks().get(registry.refs().champion, ()))
-        if not ids:
-            return False
-        retracted = await self._loop.store.query(RETRACTIONS_AFTER, {"sequence": obeyed, "event_ids": ids})
-        withdrawn = await self._loop.store.query(WITHDRAWALS_AFTER, {"sequence": since, "withdrawal_ids": ids})
-        return bool(retracted["count"][0].as_py() or withdrawn["count"][0].as_py())
 
     async def _latest(self, query: str) -> int:
         return int((await self._loop.store.query(query))["sequence"][0].as_py())

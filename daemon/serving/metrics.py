@@ -187,6 +187,7 @@ class _StoreFigures(Collector):
         for name, meaning, value in (
             ("ratchet_practice_episodes", "Episodes practised between cycles.", status.practice.episodes),
             ("ratchet_practice_successes", "Those of them that succeeded.", status.practice.successes),
+            ("ratchet_practice_advised", "Practised successes with advice in the prompt.", status.practice.advised),
             ("ratchet_practice_steps", "Steps of episodes practised.", status.practice.steps),
             ("ratchet_practice_unusable", "Practised episodes not learned from.", status.practice.unusable),
             ("ratchet_recovery_attempts", "Continuations of failed episodes.", status.recoveries.attempts),

@@ -17,13 +17,11 @@ from dataclasses import replace
 from learners.objectives.objective import Example, Likelihood
 from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights
-from learners.trajectories import INSTRUCTED, Rationale, Trajectory
+from learners.trajectories import INSTRUCTED, LESSON, Rationale, Trajectory
 from streams.environments.harness import canonical
 from streams.events import RecordedStep
 from streams.messages import Message, Messages, assistant, user
 
-# The writer of the rationale that is a lesson.
-LESSON = "lesson"
 _QUESTION = "You review how a task was begun. Say in a few words what must be heeded to go on well."
 
 

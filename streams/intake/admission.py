@@ -148,6 +148,8 @@ def flag(event: Event) -> str | None:
         sign = injection_sign(text)
         if sign is not None:
             return f"injection in the action: {sign}"
+    if event.advice is not None and (sign := injection_sign(event.advice.text)) is not None:
+        return f"injection in the advice: {sign}"
     return None
 
 

@@ -1,10 +1,10 @@
 """From an event as it came to one that may be stored. The record role calls it between admission and the store.
 
 Covered is every text of an event: of messages their content, reasoning, arguments of calls and every field they have
-besides; the definitions of tools, the flag, the keys and values of `evidence` at any depth, the reason of a retraction.
-JSON in arguments and in results of tools is redacted value by value, and stays JSON. Identifiers (`event_id`,
-`episode_id`, `principal`, `agent`, `verifier`, the task, the adapter, names of functions, ids of calls) stay: rows are
-joined by them, holdouts are drawn by them, and a retraction must still find its principal.
+besides; the definitions of tools, advice, the flag, the keys and values of `evidence` at any depth, the reason of a
+retraction. JSON in arguments and in results of tools is redacted value by value, and stays JSON. Identifiers
+(`event_id`, `episode_id`, `principal`, `agent`, `verifier`, the task, the adapter, names of functions, ids of calls)
+stay: rows are joined by them, holdouts are drawn by them, and a retraction must still find its principal.
 """
 
 from collections import Counter
@@ -124,12 +124,11 @@ class Redactor:
         walk = _Episode(self._texts, event.episode_id, counts)
         messages, observation = walk.messages(event.messages), walk.messages(event.observation)
         action, tools = walk.message(event.action), walk.tools(event.tools)
-        flag = None if event.flag is None else walk.text(event.flag)
-        if not counts:
-            return event
-        return event.model_copy(
-            update={"messages": messages, "action": action, "observation": observation, "tools": tools, "flag": flag}
-        )
+        update: dict[str, object] = {"messages": messages, "action": action, "observation": observation, "tools": tools}
+        update["flag"] = None if event.flag is None else walk.text(event.flag)
+        if event.advice is not None:
+            update["advice"] = event.advice.model_copy(update={"text": walk.text(event.advice.text)})
+        return event.model_copy(update=update) if counts else event
 
 
 class _Episode:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from streams.events import OutcomeEvent
+from streams.events import Advice, OutcomeEvent
 from streams.store.database import Database
 from streams.store.memory import Memory
 from streams.store.queries.practice import FLAGS_OF_WANTED, PRACTICE_STEPS_OF_WANTED
@@ -50,6 +50,7 @@ class PracticeJudge:
             episode = outcome.episode_id
             steps = stored.get(episode, [])
             first = steps[0] if steps else {}
+            advice = first.get("advice")
             batch.add(
                 "practised",
                 event_id=outcome.event_id,
@@ -61,6 +62,7 @@ class PracticeJudge:
                 success=outcome.success,
                 score=outcome.score,
                 reason=self._refusal(episode, [StoredStep.of(step) for step in steps], flags.get(episode)),
+                advice=None if advice is None else Advice.model_validate_json(advice).kind,
             )
 
     def _refusal(self, episode: str, stored: Sequence[StoredStep], flag: str | None) -> str | None:

@@ -106,6 +106,7 @@ class Batch:
             tools=TOOLS.dump_json(event.tools).decode() if event.tools else None,
             receipt=event.receipt,
             log_probabilities=(event.log_probabilities or None) if is_practice(event) else None,
+            advice=event.advice.model_dump_json() if event.advice is not None and is_practice(event) else None,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -153,6 +154,7 @@ class Batch:
                 tools=None,
                 receipt=None,
                 log_probabilities=None,
+                advice=None,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:

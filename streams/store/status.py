@@ -53,9 +53,10 @@ class RecoveryCounts(FrozenModel):
 class PracticeCounts(FrozenModel):
     """Counts of the episodes that Ratchet played itself between cycles; no other count has them."""
 
-    episodes: int = Field(default=0, description="Practice episodes that ended.")
+    episodes: int = Field(default=0, description="Practice episodes that ended, less those played with advice.")
     successes: int = Field(default=0, description="Those of them that succeeded.")
-    steps: int = Field(default=0, description="Their steps.")
+    advised: int = Field(default=0, description="Successes with a reflection or a lesson in the prompt.")
+    steps: int = Field(default=0, description="The steps of all.")
     unusable: int = Field(default=0, description="Those of them that nothing may be learned from.")
     tasks: dict[str, int] = Field(
         default={},

@@ -41,7 +41,8 @@ TABLES: dict[str, pa.Schema] = {
     # Steps of three origins. `messages` is null in branch rows: they start from the production row of the same step.
     # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
     # were offered, and in branch rows. `receipt` is that of the captured call that a step was. `log_probabilities` are
-    # those of a practised action's tokens when they were sampled, in nats; null where they are not known.
+    # those of a practised action's tokens when they were sampled, in nats; null where they are not known. `advice` is
+    # the JSON of what a practising policy was told beside `messages`; null where it was told nothing.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -64,9 +65,12 @@ TABLES: dict[str, pa.Schema] = {
         tools=pa.string(),
         receipt=pa.string(),
         log_probabilities=pa.list_(pa.float64()),
+        advice=pa.string(),
     ),
     # Practice episodes that came to their end, with their outcome. `reason` is why nothing may be learned from one; it
-    # is null where it may. Their steps are of a lower sequence. No other table has outcomes of practice.
+    # is null where it may. `advice` is the kind of advice that it was played with, null without any: such an episode
+    # says nothing of what its adapter does alone. Their steps are of a lower sequence. No other table has outcomes of
+    # practice.
     "practised": _schema(
         **_SEQUENCE,
         event_id=pa.string(),
@@ -78,6 +82,7 @@ TABLES: dict[str, pa.Schema] = {
         success=pa.bool_(),
         score=pa.float64(),
         reason=pa.string(),
+        advice=pa.string(),
     ),
     # One row per state that was to be branched, whatever became of it.
     "branches": _schema(

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from evaluation.episode import Player
 from evaluation.second_attempts import Adviser, advised
 from learners.objectives import OBJECTIVES
-from learners.objectives.mel import LESSON
-from learners.trajectories import INSTRUCTED, REFLECTED, Rationale
+from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale
 from streams.environments.harness import ChatHarness
 from streams.events import Task
 from streams.messages import Messages

@@ -114,6 +114,36 @@ class Dark(Sound):
         return [assistant("light")]
 
 
+class Lottery(Sound):
+    """Luck decides, by the first character of the one action: of an even code in the suite `even`, else of an odd one,
+    it wins four times of five, and otherwise once in twenty. So there is always something to practise.
+    """
+
+    capabilities = Capabilities(ALL_WAYS, deterministic=False, side_effects=False)
+    harness = ChatHarness(system_prompt="Draw.", max_steps=1)
+    TASKS = 120
+
+    def reset(self, task: Task) -> Observation:
+        game, fold, name = (*task.task_id.split("/"), "", "")[:3]
+        if game not in self.games() or fold not in ("train", "dev") or not name.isdecimal():
+            raise SandboxError(f"no such task: {task.task_id!r}")
+        self.lamp, self.place, self.lit = self.games().index(game), 0, False
+        return self.observed(f"Draw number {name}.")
+
+    def step(self, action: Message) -> Observation:
+        fits = action.text != "" and ord(action.text[0]) % 2 == self.lamp
+        self.lit = random.random() < (0.8 if fits else 0.05)
+        return Observation.said("Drawn.", float(self.lit), True, self.lit)
+
+    def games(self) -> tuple[str, ...]:
+        return ("even", "odd")
+
+    def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
+        if fold == "test":
+            raise SandboxError("the fold test is reserved")
+        return tuple(Task(environment="faulty_lottery", task_id=f"{game}/{fold}/{name}") for name in range(self.TASKS))
+
+
 class Forgetful(Sound):
     """Brings back a state that is a step off."""
 

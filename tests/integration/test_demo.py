@@ -24,6 +24,7 @@ CYCLE_KEYS = {
     "candidate_success",
     "tasks",
     "gates",
+    "practice",
     "seconds",
 }
 
@@ -73,6 +74,10 @@ def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(home: P
     for key, parts in REPORT_KEYS.items():
         assert parts <= (report[key] or dict.fromkeys(parts)).keys()
     assert report["events"]["produced"] == report["events"]["stored"] > 0
+    first, later = (cycle["practice"]["episodes"] for cycle in report["cycles"])
+    assert first == 0
+    assert later > 0
+    assert report["events"]["stored"] > report["events"]["practice"] >= 2 * later
     assert report["events"]["lost"] == report["events"]["duplicated"] == 0
     assert report["branches"]["requested"] == report["branches"]["executed"] + report["branches"]["diverged"] > 0
     assert [CYCLE_KEYS - cycle.keys() for cycle in report["cycles"]] == [set(), set()]

@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM
 from learners import tree_attention
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
-from learners.objectives.mel import LESSON, parting
+from learners.objectives.mel import parting
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
 from learners.scoring import log_probabilities
 from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.trainer import train
-from learners.trajectories import INSTRUCTED, REFLECTED, Rationale, Trajectory
+from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
 from streams.messages import assistant
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import attempt, settings

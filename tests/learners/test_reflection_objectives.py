@@ -9,7 +9,6 @@ import pytest
 
 from learners.chat import ChatTokenizer
 from learners.objectives import OBJECTIVES
-from learners.objectives.mel import LESSON
 from learners.objectives.objective import Example
 from learners.objectives.reflection import GROUNDED, MODEL
 from learners.packing import TreePacker
@@ -19,7 +18,7 @@ from learners.settings import REFLECTIONS, TRAINING_REPORT, Progress, Stage, Tra
 from learners.settings import TrainingReport as Report
 from learners.snapshots import write_snapshot
 from learners.trainer import train
-from learners.trajectories import Rationale
+from learners.trajectories import LESSON, Rationale
 from streams.environments.harness import ChatHarness
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings

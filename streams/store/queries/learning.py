@@ -33,16 +33,17 @@ BRANCHING_STATE = f"""
             + (SELECT count(*) FROM resumed) AS asked
 """
 
-# What agents published; practice is not theirs.
+# Everything on a topic; `practice` of what is stored is Ratchet's own.
 RECORDS_OF_TOPIC = """
     SELECT
         count(*) AS stored,
+        count(*) FILTER (starts_with(kind, 'practice_')) AS practice,
         count(DISTINCT event_id) AS distinct_ids,
         (SELECT count(*) FROM duplicates WHERE topic = $topic) AS duplicates,
         (SELECT count(*) FROM dead_letters WHERE topic = $topic) AS dead_letters,
         (SELECT count(*) FROM quarantined WHERE topic = $topic) AS quarantined
     FROM events
-    WHERE topic = $topic AND NOT starts_with(kind, 'practice_')
+    WHERE topic = $topic
 """
 
 JUDGED_EPISODES = "SELECT count(DISTINCT episode_id) AS judged FROM outcomes"

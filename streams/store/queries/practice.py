@@ -10,7 +10,7 @@ _WANTED = "sequence >= $start AND episode_id IN (FROM wanted)"
 PRACTICE_STEPS_OF_WANTED = f"""
     SELECT
         episode_id, step, environment, task_id, seed, messages, action, observation, tools, actor_kind, principal, done,
-        sequence, adapter
+        sequence, adapter, advice
     FROM transitions
     WHERE {_WANTED} AND origin = 'practice'
     ORDER BY episode_id, step, sequence
@@ -25,7 +25,8 @@ _FIRST = """
     SELECT * FROM practised
     WHERE task_id IS NOT NULL QUALIFY row_number() OVER (PARTITION BY episode_id ORDER BY sequence) = 1
 """
-_LEARNABLE = f"SELECT * FROM ({_FIRST}) WHERE reason IS NULL"
+# Attempts without advice: those with it say nothing of what the adapter does alone.
+_UNAIDED = f"SELECT * FROM ({_FIRST}) WHERE advice IS NULL"
 
 # Of each task, the attempts of the adapter that played it last: what earlier ones could do says little about it.
 _NEWEST_ATTEMPTS = f"""
@@ -35,7 +36,7 @@ _NEWEST_ATTEMPTS = f"""
             PARTITION BY environment, task_id ORDER BY sequence
             ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
         ) AS newest
-        FROM ({_FIRST})
+        FROM ({_UNAIDED})
     )
     WHERE adapter IS NOT DISTINCT FROM newest
     GROUP BY ALL
@@ -48,7 +49,7 @@ ATTEMPTS_BY_TASK = f"""
 
 # Successes that came after the sequence $since on tasks that the same adapter failed as well: of these it can learn.
 NEW_PRACTICE = f"""
-    WITH new AS (SELECT * FROM ({_LEARNABLE}) WHERE sequence > $since)
+    WITH new AS (SELECT * FROM ({_UNAIDED}) WHERE reason IS NULL AND sequence > $since)
     SELECT coalesce(sum(successes), 0)::BIGINT AS successes, count(*) AS groups
     FROM (
         SELECT count(*) FILTER (success) AS successes FROM new
@@ -58,8 +59,9 @@ NEW_PRACTICE = f"""
 
 PRACTICE_COUNTS = f"""
     SELECT
-        count(*) AS episodes,
-        count(*) FILTER (success) AS successes,
+        count(*) FILTER (advice IS NULL) AS episodes,
+        count(*) FILTER (success AND advice IS NULL) AS successes,
+        count(*) FILTER (advice IS NOT NULL) AS advised,
         coalesce(sum(steps), 0)::BIGINT AS steps,
         count(*) FILTER (reason IS NOT NULL) AS unusable
     FROM ({_FIRST})
@@ -71,7 +73,7 @@ PRACTICE_BY_BUCKET = f"""
     FROM ({_NEWEST_ATTEMPTS}) GROUP BY ALL ORDER BY name
 """
 
-# For a snapshot as of a sequence: of each task the newest successes and the newest failures.
+# For a snapshot as of a sequence: of each task the newest successes and the newest failures, by kind of advice.
 PRACTISED = f"""
     SELECT episode_id, success, score, sequence AS judged_at
     FROM (
@@ -80,14 +82,15 @@ PRACTISED = f"""
         QUALIFY row_number() OVER (PARTITION BY episode_id ORDER BY sequence) = 1
     )
     WHERE reason IS NULL
-    QUALIFY row_number() OVER (PARTITION BY environment, task_id, success ORDER BY sequence DESC) <= $most_per_task
+    QUALIFY
+        row_number() OVER (PARTITION BY environment, task_id, success, advice ORDER BY sequence DESC) <= $most_per_task
         OR {among_older("episode_id")}
 """
 
 PRACTICE_STEPS = f"""
     SELECT DISTINCT ON (episode_id, step)
         episode_id, task_id, step, messages, action, observation, tools, actor_kind, adapter, log_probabilities,
-        practice.success, practice.score
+        advice, practice.success, practice.score
     FROM transitions JOIN ({PRACTISED}) AS practice USING (episode_id)
     WHERE origin = 'practice' AND sequence < judged_at
     ORDER BY episode_id, step, sequence

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from daemon.demo.plan import (
+    NO_PRACTICE,
     QUICK_ALPHA,
     CaptureCounts,
     CycleLine,
@@ -16,6 +17,7 @@ from daemon.demo.plan import (
     DemoReport,
     EventCounts,
     OutOfDomain,
+    PracticeLine,
     RollbackLine,
     Unseen,
 )
@@ -37,16 +39,23 @@ CYCLE = CycleLine(
     own_episodes=0,
     recoveries=0,
     branches=100,
+    practice=NO_PRACTICE,
 )
-SECOND = CYCLE.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "own_episodes": 20})
+LATER = CYCLE.model_copy(
+    update={
+        "verdict": Verdict.INCONCLUSIVE,
+        "own_episodes": 20,
+        "practice": PracticeLine(episodes=120, successes=31),
+    }
+)
 ROLLBACK = RollbackLine(
     from_="ratchet-1-abc", to="base", seconds=0.2, answered_before=("ratchet-1-abc",), answered_after=("base",)
 )
 REPORT = DemoReport(
     seed=0,
-    events=EventCounts(produced=100, stored=100, lost=0, duplicated=0),
+    events=EventCounts(produced=100, stored=100, lost=0, duplicated=0, practice=0),
     branches=DemoBranchCounts(requested=50, executed=48, diverged=2),
-    cycles=(CYCLE, SECOND),
+    cycles=(CYCLE, LATER, LATER),
     unseen=Unseen(tasks=100, first_success=0.1, last_success=0.4, only_first=2, only_last=32),
     out_of_domain=OutOfDomain(tasks=64, first_success=0.1, last_success=0.2),
     sabotage_verdict=Verdict.REJECT,
@@ -69,9 +78,13 @@ def test_a_report_that_shows_everything_has_no_failures() -> None:
 @pytest.mark.parametrize(
     ("report", "failure"),
     [
-        (but(events=EventCounts(produced=9, stored=8, lost=1, duplicated=0)), "1 events were lost"),
-        (but(events=EventCounts(produced=9, stored=9, lost=0, duplicated=2)), "2 events were stored twice"),
+        (but(events=EventCounts(produced=9, stored=8, lost=1, duplicated=0, practice=0)), "1 events were lost"),
+        (but(events=EventCounts(produced=9, stored=9, lost=0, duplicated=2, practice=0)), "2 events were stored twice"),
         (but(branches=DemoBranchCounts(requested=9, executed=0, diverged=9)), "no alternative was executed"),
+        (
+            but(cycles=(CYCLE, LATER, LATER.model_copy(update={"practice": NO_PRACTICE}))),
+            "a later cycle had no practice episode",
+        ),
         (but(sabotage_verdict=Verdict.PROMOTE), "an adapter with noise on its weights was promoted"),
         (
             but(rollback=ROLLBACK.model_copy(update={"answered_after": ("ratchet-1-abc", "base")})),
@@ -87,15 +100,19 @@ def test_a_missing_result_that_every_demo_must_show_is_named(report: DemoReport,
 @pytest.mark.parametrize(
     ("report", "failure"),
     [
-        (but(cycles=(SECOND, SECOND)), "no candidate was promoted"),
+        (but(cycles=(LATER, LATER)), "no candidate was promoted"),
         (
             but(unseen=Unseen(tasks=100, first_success=0.1, last_success=0.2, only_first=5, only_last=15)),
             "success on unseen tasks rose by 0.100 only",
         ),
         (but(unseen=None), "success on unseen tasks rose by 0.000 only"),
         (
-            but(cycles=(CYCLE, SECOND.model_copy(update={"own_episodes": 0}))),
-            "the second cycle had no episode of the agent's own",
+            but(cycles=(CYCLE, LATER.model_copy(update={"own_episodes": 0}))),
+            "the last cycle had no episode of the agent's own",
+        ),
+        (
+            but(cycles=(CYCLE, LATER.model_copy(update={"practice": PracticeLine(episodes=120, successes=0)}))),
+            "no practice episode succeeded",
         ),
     ],
 )
@@ -130,6 +147,9 @@ def test_the_quick_demo_says_what_it_leaves_unproven(scenario: Scenario) -> None
     assert quick.unproven
     assert not full.unproven
     assert full.held_out > quick.held_out
+    assert (full.cycles, quick.cycles, quick.rounds) == (3, 2, 1)
+    assert full.practice.enabled
+    assert quick.practice.enabled
     assert (full.constant_alpha, quick.constant_alpha) == (None, QUICK_ALPHA)
 
 
@@ -137,10 +157,11 @@ def test_the_file_has_the_promised_keys() -> None:
     document = json.loads(REPORT.model_dump_json(by_alias=True))
     required = {"events", "branches", "cycles", "unseen", "sabotage_verdict", "rollback"}
     assert document.keys() >= required | {"wall_seconds"}
-    assert document["events"].keys() == {"produced", "stored", "lost", "duplicated"}
+    assert document["events"].keys() == {"produced", "stored", "practice", "lost", "duplicated"}
     assert document["branches"].keys() == {"requested", "executed", "diverged"}
     cycle = {"adapter", "verdict", "champion_success", "candidate_success", "tasks", "gates", "seconds"}
     assert all(line.keys() >= cycle for line in document["cycles"])
+    assert [line["practice"]["successes"] for line in document["cycles"]] == [0, 31, 31]
     assert document["rollback"].keys() >= {"from", "to", "seconds"}
 
 
@@ -157,7 +178,7 @@ def test_a_line_has_the_figures_that_the_cycle_reported() -> None:
         gates=CYCLE.gates,
         seconds=CYCLE.seconds,
     )
-    assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100) == CYCLE
+    assert CycleLine.of(report, own_episodes=0, recoveries=0, branches=100, practice=NO_PRACTICE) == CYCLE
 
 
 def test_unseen_tasks_are_summed_up_with_those_that_one_side_alone_solves() -> None:
@@ -172,7 +193,7 @@ def test_the_table_shows_the_figures() -> None:
     console.print(REPORT.table())
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    for figure in ("PROMOTE", "0.100 → 0.400", "48, 2", "ratchet-1-abc → base", "REJECT", "10.0 min"):
+    for figure in ("PROMOTE", "0.100 → 0.400", "120, 31", "48, 2", "ratchet-1-abc → base", "REJECT", "10.0 min"):
         assert figure in shown
 
 

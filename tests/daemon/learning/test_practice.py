@@ -1,6 +1,7 @@
 """Practice between cycles: what is played, when, and what becomes of it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from daemon.config import DomainSettings, EngineSettings, Settings
+from daemon.demo.helpdesk import FOLDER as HELPDESK
 from daemon.learning.loop import Loop, open_loop
 from daemon.learning.practice import Practice
 from daemon.learning.role import Learner
@@ -19,10 +21,11 @@ from daemon.roles import Role
 from daemon.serving.control_client import ControlClient
 from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
-from evaluation.settings import GateSettings
+from evaluation.settings import GateSettings, TaskListSettings
 from learners.adapters import AdapterStore
-from learners.settings import LearnerSettings, PracticeSettings
+from learners.settings import LearnerSettings, PracticeSettings, Stage
 from learners.snapshots import build_snapshot, read_trajectories
+from streams.environments.toolbox.generated import generated_id
 from streams.events import Task
 from streams.intake.admission import AdmissionSettings
 from streams.policy.client import PolicyClient
@@ -31,8 +34,8 @@ from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from streams.store.status import PracticeCounts
-from streams.trust.holdout import Split
-from tests.builders.episodes import HOLDOUT, TASKS, task
+from streams.trust.holdout import HoldoutSettings, Split
+from tests.builders.episodes import HOLDOUT, TASKS, episode, task
 from tests.builders.practised import practised
 from tests.builders.stored import Log, ServedStore
 from tests.builders.trained import entered
@@ -100,6 +103,56 @@ async def test_enough_practice_makes_a_cycle_due_once(loop: Loop, served_store: 
     snapshot = await build_snapshot(loop.store, HOLDOUT, loop.settings.home / "snapshots")
     entered(loop.settings.home, snapshot)
     assert not await learner.is_due()
+
+
+async def test_a_cycle_for_practice_alone_has_stages_of_its_own(
+    loop: Loop, served_store: ServedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[Stage, ...]] = []
+
+    async def run(loop: Loop, settings: LearnerSettings, watch: object) -> None:
+        ran.append(settings.stages)
+
+    monkeypatch.setattr("daemon.learning.role.run_cycle", run)
+    log, settings = Log(served_store.store), with_practice(loop, enabled=True)
+    patient = settings.learner.model_copy(update={"min_new_episodes": 1, "branch_patience_s": 0.0})
+    learner = Learner(replace(loop, settings=settings.model_copy(update={"learner": patient})))
+    log.publish(*practised("a", TRAIN[0]), *practised("b", TRAIN[0]), *practised("c", TRAIN[0], success=False))
+    await eventually(learner.is_due)
+    await learner.run_cycle()
+    log.publish(*episode("mine", TRAIN[1], "policy"))
+    await eventually(learner.is_due)
+    await learner.run_cycle()
+    assert ran == [patient.practice.stages, patient.stages]
+    assert [stage.objective for stage in ran[0]] == ["rejection_sampling"]
+
+
+def test_without_stages_of_its_own_practice_has_the_usual_ones() -> None:
+    assert LearnerSettings(practice=PracticeSettings(stages=())).for_practice().stages == LearnerSettings().stages
+
+
+async def test_generated_tasks_are_practised_and_none_that_a_gate_may_be_given(loop: Loop) -> None:
+    holdout = HoldoutSettings()
+    settings = with_practice(loop, generated=60).model_copy(update={"holdout": holdout})
+    async with SandboxPool("toolbox", settings={"folder": str(HELPDESK)}) as pool:
+        listed = await pool.tasks("helpdesk", "train")
+        generating = replace(
+            loop,
+            settings=settings,
+            pool=pool,
+            tasks=listed,
+            held_out=tuple(task for task in listed if holdout.split(task.task_id) is Split.SELECTION),
+            generated=("helpdesk", "train"),
+        )
+        practised = {one.task_id for one in await Practice(generating).all_tasks()}
+        wanted = TaskListSettings(selection_tasks=400, fresh_tasks=100)
+        judged = {one.task_id for one in await generating.supply().tasks(pool, Counter(), holdout, wanted)}
+    made = {generated_id("helpdesk", "train", seed) for seed in range(60)}
+    assert practised & made
+    assert judged & made
+    assert not practised & judged
+    assert {holdout.split(name) for name in practised} == {Split.TRAIN}
+    assert practised - made == {one.task_id for one in listed if holdout.split(one.task_id) is Split.TRAIN}
 
 
 async def test_a_round_ends_at_once_when_a_cycle_is_due(

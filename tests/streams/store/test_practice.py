@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from learners.snapshots import build_snapshot, read_episodes, read_principals, read_trajectories
-from streams.events import RetractionEvent
+from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale
+from streams.events import Advice, RetractionEvent
 from streams.store.client import StoreClient
 from streams.store.episodes import newest_episodes
 from streams.store.queries.canary import CANARY_EPISODES
@@ -20,7 +21,6 @@ from streams.store.queries.learning import (
     LABELS_OF_TASKS,
     LEARNABLE_EPISODES,
     POLICY_EPISODES,
-    RECORDS_OF_TOPIC,
 )
 from streams.store.queries.practice import ATTEMPTS_BY_TASK, NEW_PRACTICE
 from streams.store.queries.writer import JUDGED_EPISODES as JUDGED_IDS
@@ -37,12 +37,12 @@ from tests.builders.stored import Log, ServedStore, column, records, requests
 TRAIN, HELD_OUT = TASKS[Split.TRAIN], TASKS[Split.SELECTION]
 ENVIRONMENT = "textworld_express"
 _FAR = 10.0**10
+REFLECTION = Advice(kind="reflection", text="Look first.")
 
 # Every figure of production, by the query that gives it.
 FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
     "learnable": (LEARNABLE_EPISODES, {"since": -1}),
     "branching": (BRANCHING_STATE, {}),
-    "records": (RECORDS_OF_TOPIC, {"topic": KAFKA.events_topic}),
     "judged": (JUDGED_EPISODES, {}),
     "ids of judged": (JUDGED_IDS, {}),
     "policies' episodes": (POLICY_EPISODES, {}),
@@ -56,7 +56,8 @@ FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def played(store: Store, log: Log) -> None:
-    """Practice of every kind: both outcomes, one that is flagged, one that is broken, one that never ends."""
+    """Practice of every kind: both outcomes, one with advice, one flagged, one broken, one that never ends."""
+    log.publish(*practised("advised", TRAIN[0], advice=REFLECTION))
     log.publish(*practised("won", TRAIN[0]), *practised("lost", TRAIN[0], success=False))
     log.publish(*practised("broken", TRAIN[2])[1:], *practised("unended", TRAIN[3])[:2])
     flagged = records(practised("flagged", TRAIN[1]), partition=1)
@@ -89,7 +90,7 @@ async def test_practice_has_its_own_counts_and_buckets(served_store: ServedStore
     store = served_store.store
     played(store, Log(store))
     assert status(store).practice == PracticeCounts(
-        episodes=4, successes=3, steps=7, unusable=2, tasks={"frontier": 1, "solved": 2}
+        episodes=4, successes=3, advised=1, steps=9, unusable=2, tasks={"frontier": 1, "solved": 2}
     )
     rows = store.query("SELECT episode_id, reason FROM practised WHERE reason IS NOT NULL").to_pylist()
     assert {row["episode_id"]: row["reason"] for row in rows} == {"flagged": "a test", "broken": "a step is missing"}
@@ -104,6 +105,29 @@ def test_attempts_are_those_of_the_adapter_that_played_a_task_last(served_store:
     (row,) = store.query(ATTEMPTS_BY_TASK, {"environment": ENVIRONMENT}).to_pylist()
     assert (row["attempts"], row["successes"]) == (3, 1)
     assert store.query(ATTEMPTS_BY_TASK, {"environment": "another"}).num_rows == 0
+
+
+async def test_attempts_with_advice_are_of_no_group_and_take_no_place_of_the_others(
+    served_store: ServedStore, tmp_path: Path
+) -> None:
+    store, log = served_store.store, Log(served_store.store)
+    log.publish(*practised("lost", TRAIN[0], success=False), *practised("won", TRAIN[0]))
+    lesson = Advice(kind="lesson", text="Go.", step=1)
+    for name, advice in (("reflected", REFLECTION), ("instructed", lesson)):
+        log.publish(*practised(name, TRAIN[0], advice=advice))
+    (row,) = store.query(ATTEMPTS_BY_TASK, {"environment": ENVIRONMENT}).to_pylist()
+    assert (row["attempts"], row["successes"]) == (2, 1)
+    assert store.query(NEW_PRACTICE, {"since": -1}).to_pylist() == [{"successes": 1, "groups": 1}]
+    async with StoreClient(served_store.url) as client:
+        snapshot = await build_snapshot(client, HOLDOUT, tmp_path, most_practised_per_task=1)
+    found = {one.episode_id: one for one in read_trajectories(snapshot.folder)}
+    assert {name: one.actor_kind for name, one in found.items()} == {
+        "lost": "policy",
+        "won": "policy",
+        "reflected": REFLECTED,
+        "instructed": INSTRUCTED,
+    }
+    assert found["instructed"].rationales == (Rationale(1, "Go.", LESSON),)
 
 
 def test_a_group_without_spread_is_no_news(served_store: ServedStore) -> None:
@@ -193,14 +217,16 @@ def test_a_production_episode_of_the_same_id_is_another_episode(served_store: Se
     assert column(store, "SELECT episode_id FROM failed") == ["same"]
 
 
-async def test_a_store_of_before_takes_practice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["DROP TABLE practised", "ALTER TABLE practised DROP COLUMN advice"])
+async def test_a_store_of_before_takes_practice(tmp_path: Path, before: str) -> None:
     path = tmp_path / "store.duckdb"
     store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
     Log(store).publish(*episode("before", TRAIN[0]))
     store.close()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DROP TABLE practised")
-        connection.execute("ALTER TABLE transitions DROP COLUMN log_probabilities")
+        connection.execute(before)
+        for later in ("advice", "log_probabilities"):
+            connection.execute(f"ALTER TABLE transitions DROP COLUMN {later}")
     store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
     store.append(records(practised("now", TRAIN[1]), partition=1))
     known = "SELECT episode_id, log_probabilities FROM transitions ORDER BY sequence"
@@ -213,11 +239,12 @@ async def test_a_store_of_before_takes_practice(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_an_agent_says_of_probabilities_is_not_kept(served_store: ServedStore) -> None:
+def test_what_an_agent_says_of_probabilities_and_advice_is_not_kept(served_store: ServedStore) -> None:
     store = served_store.store
-    said = [event.model_copy(update={"log_probabilities": (-1.0,)}) for event in episode("agent", TRAIN[0])[:2]]
-    Log(store).publish(*said)
-    assert column(store, "SELECT log_probabilities FROM transitions") == [None, None]
+    own = {"log_probabilities": (-1.0,), "advice": REFLECTION}
+    Log(store).publish(*(event.model_copy(update=own) for event in episode("agent", TRAIN[0])[:2]))
+    rows = store.query("SELECT log_probabilities, advice FROM transitions").to_pylist()
+    assert rows == [{"log_probabilities": None, "advice": None}] * 2
 
 
 def test_practice_that_is_read_twice_is_stored_once(served_store: ServedStore) -> None:
