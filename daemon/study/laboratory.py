@@ -113,10 +113,14 @@ class Laboratory:
         """The folder of a snapshot of these alone."""
         return write_snapshot(trajectories, self.settings.holdout, self.home / "snapshots" / name, 0, {}).folder
 
-    async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
-        """Greedy rollouts of `model`, one for each task, as a gate plays them. Raises `GateError` when one lacks."""
+    async def played(self, model: str, tasks: Sequence[Task], step: str = "") -> list[Rollout]:
+        """Greedy rollouts of `model`, one for each task, as a gate plays them; progress is told under the name `step`.
+
+        Raises `GateError` when one lacks.
+        """
+        told = step or f"{model}: playing"
         played = await (await self.arena()).play(
-            tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
+            tasks, model, lambda done, total: self.narrator.advance(told, done, total)
         )
         for exclusion in played.excluded:
             raise GateError(f"the task {exclusion.task.task_id!r} could not be played: {exclusion.reason}")

@@ -9,7 +9,7 @@ from typing import Literal, Self, TypeAlias
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from daemon.config import DomainSettings
-from learners.settings import LearnerSettings, LoraSettings, Stage
+from learners.settings import EMBEDDED, LearnerSettings, LoraSettings, Stage
 from streams.errors import ConfigurationError
 from streams.ids import content_id
 from streams.settings import FrozenModel
@@ -117,6 +117,7 @@ class StudyPlan(FrozenModel):
     )
     held_out_tasks: int = Field(default=160, ge=1)
     validation_tasks: int = Field(default=60, ge=1, description="Train tasks by which an arm's variant is chosen.")
+    model: str = Field(default=EMBEDDED, description="The base model, as `model` in `ratchet.toml`.")
     lora: LoraSettings = LoraSettings(layers=15)
     max_length: int = Field(default=LearnerSettings().max_length, ge=64)
 
@@ -172,6 +173,7 @@ class StudyPlan(FrozenModel):
                     budget="updates" if name == self.baseline else budget,
                     held_out_tasks=self.held_out_tasks,
                     validation_tasks=self.validation_tasks,
+                    model=self.model,
                     lora=self.lora,
                     max_length=self.max_length,
                     played=self.domains[self.domains[domain].play] if self.domains[domain].play else None,
@@ -206,6 +208,7 @@ class Cell(FrozenModel):
     budget: Budget
     held_out_tasks: int
     validation_tasks: int
+    model: str
     lora: LoraSettings
     max_length: int
     played: StudyDomain | None = None

@@ -36,7 +36,8 @@ class Study:
         missing = [cell for cell in self.plan.cells() if self.results.find(cell) is None]
         todo = missing if most is None else missing[:most]
         if todo:
-            async with workshop(self.folder, self.settings, self.narrator) as opened:
+            settings = self.settings.model_copy(update={"model": self.plan.model})
+            async with workshop(self.folder, settings, self.narrator) as opened:
                 await self._run(opened, todo)
         return [found for cell in self.plan.cells() if (found := self.results.find(cell)) is not None]
 

@@ -164,7 +164,7 @@ class Workshop:
         def note(progress: Progress) -> None:
             updates.append(progress)
             told = f"{progress.objective}, loss {progress.loss:.3f}"
-            self._narrator.advance(f"training {name[:8]}", progress.update, progress.updates, told)
+            self._narrator.advance("training", progress.update, progress.updates, told)
 
         job = TrainingJob(
             base=self._server.base,
@@ -188,7 +188,7 @@ class Workshop:
         if path.exists():
             return _PLAYED_TYPE.validate_json(path.read_bytes())
         async with self._served(adapter) as model:
-            rollouts = await lab.played(model, tasks)
+            rollouts = await lab.played(model, tasks, "playing")
         played = tuple(
             PlayedTask(
                 task_id=rollout.task_id,
