@@ -12,7 +12,7 @@ from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.study.plan import StudyPlan
 from daemon.study.report import write_report
-from daemon.study.results import Difference, differences
+from daemon.study.results import Difference, Results, differences
 from daemon.study.running import Study
 from streams.settings import FrozenModel
 
@@ -27,7 +27,12 @@ class StudyReport(FrozenModel):
 
 def study(
     plan: Annotated[Path, typer.Argument(help="The plan, a TOML file: domains, arms, seeds.", dir_okay=False)],
-    folder: Annotated[Path, typer.Option(help="Where results and data are kept.", file_okay=False)] = Path("study"),
+    folder: Annotated[Path, typer.Option(help="Where data, adapters and rollouts are kept.", file_okay=False)] = Path(
+        "study"
+    ),
+    results: Annotated[
+        Path | None, typer.Option(help="Where the small results are kept; FOLDER/cells by default.", file_okay=False)
+    ] = None,
     cells: Annotated[int | None, typer.Option(min=0, help="Stop after so many cells; 0 only reports.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots, such as docs/study.md.")] = None,
     config: ConfigOption = None,
@@ -40,13 +45,14 @@ def study(
     """
     chosen = StudyPlan.read(plan)
     with Narrator() as narrator:
-        results = run_async(Study(chosen, folder, Settings.read(config), narrator).run(cells))
-    compared = differences(results, chosen.baseline)
+        kept = Results(results or folder / "cells")
+        found = run_async(Study(chosen, folder, kept, Settings.read(config), narrator).run(cells))
+    compared = differences(found, chosen.baseline)
     if report is not None:
-        for path in write_report(chosen, results, report):
+        for path in write_report(chosen, found, report):
             narrator.say(f"written: {path}")
     if as_json:
-        told = StudyReport(cells=sum(1 for _ in chosen.cells()), done=len(results), differences=tuple(compared))
+        told = StudyReport(cells=sum(1 for _ in chosen.cells()), done=len(found), differences=tuple(compared))
         print_json(told.model_dump_json())
         return
     table = Table("domain", "arm", "equal", "demos", "seeds", "tasks", "success", "difference", "95% interval")

@@ -118,10 +118,14 @@ class Laboratory:
         """The folder of a snapshot of these alone."""
         return write_snapshot(trajectories, self.settings.holdout, self.home / "snapshots" / name, 0, {}).folder
 
-    async def played(self, model: str, tasks: Sequence[Task]) -> list[Rollout]:
-        """Greedy rollouts of `model`, one for each task, as a gate plays them. Raises `GateError` when one lacks."""
+    async def played(self, model: str, tasks: Sequence[Task], step: str = "") -> list[Rollout]:
+        """Greedy rollouts of `model`, one for each task, as a gate plays them; progress is told under the name `step`.
+
+        Raises `GateError` when one lacks.
+        """
+        told = step or f"{model}: playing"
         played = await (await self.arena()).play(
-            tasks, model, lambda done, total: self.narrator.advance(f"{model}: playing", done, total)
+            tasks, model, lambda done, total: self.narrator.advance(told, done, total)
         )
         for exclusion in played.excluded:
             raise GateError(f"the task {exclusion.task.task_id!r} could not be played: {exclusion.reason}")
@@ -147,29 +151,51 @@ def _trajectory(request: BranchRequest, results: Sequence[BranchResult]) -> Traj
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ModelServer:
+    """A running server of the base model `base`. `home` is a folder that is gone in the end."""
+
+    settings: Settings
+    base: Path
+    home: Path
+    policy: PolicyClient
+
+
 @asynccontextmanager
-async def laboratory(narrator: Narrator, given: Settings) -> AsyncIterator[Laboratory]:
-    """Start the server, and the sandboxes of the domain that is set, and end them."""
+async def model_server(given: Settings) -> AsyncIterator[ModelServer]:
+    """Start the server, and end it."""
     base = await asyncio.to_thread(resolve_base, given.model, given.home)
     with tempfile.TemporaryDirectory(prefix="ratchet-laboratory-") as scratch:
         engine = given.engine.model_copy(update={"port": free_port()})
-        domain = given.domain
         settings = given.model_copy(update={"home": Path(scratch), "engine": engine}).settled()
         server = inference_service(settings, base)
         try:
             await server.start()
             await server.ready()
-            async with (
-                sandbox_pool(domain.environment, settings.branching, size=1) as pool,
-                PolicyClient(settings.serving.inference_url) as policy,
-            ):
-                tasks = (await domain_tasks(domain, pool)).tasks
-                splits = {
-                    split: tuple(task for task in tasks if settings.holdout.split(task.task_id) is split)
-                    for split in (Split.TRAIN, Split.SELECTION)
-                }
-                yield Laboratory(
-                    settings, base, Path(scratch), pool, policy, splits[Split.TRAIN], splits[Split.SELECTION], narrator
-                )
+            async with PolicyClient(settings.serving.inference_url) as policy:
+                yield ModelServer(settings, base, Path(scratch), policy)
         finally:
             await server.stop()
+
+
+@asynccontextmanager
+async def laboratory_with(server: ModelServer, narrator: Narrator, given: Settings) -> AsyncIterator[Laboratory]:
+    """Start the sandboxes of the domain that is set, beside a server that runs, and end them."""
+    domain = given.domain
+    environments = {"environments": given.branching.environments}
+    branching = server.settings.branching.model_copy(update=environments)
+    settings = server.settings.model_copy(update={"domain": domain, "branching": branching})
+    async with sandbox_pool(domain.environment, branching, size=1) as pool:
+        tasks = (await domain_tasks(domain, pool)).tasks
+        train, held_out = (
+            tuple(task for task in tasks if settings.holdout.split(task.task_id) is split)
+            for split in (Split.TRAIN, Split.SELECTION)
+        )
+        yield Laboratory(settings, server.base, server.home, pool, server.policy, train, held_out, narrator)
+
+
+@asynccontextmanager
+async def laboratory(narrator: Narrator, given: Settings) -> AsyncIterator[Laboratory]:
+    """Start the server, and the sandboxes of the domain that is set, and end them."""
+    async with model_server(given) as server, laboratory_with(server, narrator, given) as lab:
+        yield lab

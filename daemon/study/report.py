@@ -1,12 +1,12 @@
 """A study's results as a Markdown page with plots."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from daemon.study.plan import StudyPlan
+from daemon.study.plots import draw
 from daemon.study.results import CellResult, Difference, differences
-from streams.errors import ConfigurationError
+from daemon.study.retention import CurvePoint, Retention, practice_curves, retention
 from streams.runtime.files import write_atomically
 
 
@@ -16,11 +16,15 @@ def write_report(plan: StudyPlan, results: Sequence[CellResult], page: Path) -> 
     Raises `ConfigurationError` where the library for the plots is not installed.
     """
     page.parent.mkdir(parents=True, exist_ok=True)
-    compared = differences(results, plan.baseline)
-    plots = _plots(compared, results, page)
-    pictures = "\n\n".join(f"![{path.stem.replace('-', ' ')}]({path.name})" for path in plots)
-    table = markdown(plan, compared, len(results))
-    write_atomically(page, (f"{table}\n{pictures}\n" if plots else table).encode())
+    compared, kept, curves = differences(results, plan.baseline), retention(results), practice_curves(results)
+    plots = draw(compared, curves, results, page)
+    parts = [markdown(plan, compared, len(results))]
+    if kept:
+        parts.append(_retention_table(kept))
+    if curves:
+        parts.append(_curve_table(curves))
+    parts += [_remarks(results), *(f"![{path.stem.replace('-', ' ')}]({path.name})\n" for path in plots)]
+    write_atomically(page, "\n".join(part for part in parts if part).encode())
     return [page, *plots]
 
 
@@ -35,8 +39,7 @@ def markdown(plan: StudyPlan, compared: Sequence[Difference], done: int) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in compared:
-        interval = "" if each.low is None else f" ({each.low:+.3f} to {each.high:+.3f})"
-        told = "" if each.arm == plan.baseline else f"{each.difference:+.3f}{interval}"
+        told = "" if each.arm == plan.baseline else _difference(each)
         low, high = each.spread
         lines.append(
             f"| {each.domain} | {each.demonstrations} | {each.alternatives} | {each.wrong:.0%} | {each.arm} | "
@@ -45,55 +48,47 @@ def markdown(plan: StudyPlan, compared: Sequence[Difference], done: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plots(compared: Sequence[Difference], results: Sequence[CellResult], page: Path) -> list[Path]:
-    """Success by demonstrations, where there are several numbers of them, and the losses of the first seed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError(
-            "a study's plots need matplotlib, which is not installed: pip install matplotlib, or leave out --report"
-        ) from error
-    written = []
+def _retention_table(kept: Sequence[Retention]) -> str:
+    lines = [
+        "Forgetting: success in the domain that was learned first, before and after the others were learned. The",
+        "difference is paired by task; below 0 something was forgotten.",
+        "",
+        "| domain | then learned | demonstrations | arm | seeds | tasks | before | after | difference | in the other |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.domain} | {', '.join(each.others)} | {each.demonstrations} | {each.arm} | {each.seeds} | "
+        f"{each.tasks} | {each.before:.3f} | {each.after:.3f} | {_difference(each)} | {each.learned:.3f} |"
+        for each in kept
+    ]
+    return "\n".join(lines) + "\n"
 
-    def save(figure: Figure, name: str) -> None:
-        path = page.with_name(f"{page.stem}-{name}.svg")
-        figure.savefig(path, bbox_inches="tight")
-        written.append(path)
 
-    for domain in dict.fromkeys(each.domain for each in compared):
-        lines: dict[str, dict[int, Difference]] = defaultdict(dict)
-        for each in compared:
-            if each.domain == domain and each.budget == "updates" and not each.wrong:
-                lines[each.arm].setdefault(each.demonstrations, each)
-        if any(len(points) > 1 for points in lines.values()):
-            figure = Figure(figsize=(6, 4))
-            axes = figure.subplots()
-            for arm, points in lines.items():
-                shown = [points[number] for number in sorted(points)]
-                axes.errorbar(
-                    [each.demonstrations for each in shown],
-                    [each.success for each in shown],
-                    [
-                        [each.success - each.spread[0] for each in shown],
-                        [each.spread[1] - each.success for each in shown],
-                    ],
-                    label=arm,
-                    capsize=3,
-                )
-            axes.set(xlabel="demonstrations", ylabel="success on held-out tasks", title=domain, ylim=(0, 1))
-            axes.legend()
-            save(figure, f"{domain}-demonstrations")
-        first = {
-            result.cell.arm_name: result
-            for result in reversed(results)
-            if result.cell.data.name == domain and result.cell.budget == "updates"
-        }
-        figure = Figure(figsize=(6, 4))
-        axes = figure.subplots()
-        for arm, result in sorted(first.items()):
-            for objective, losses in result.losses.items():
-                axes.plot(losses, label=f"{arm}: {objective}")
-        axes.set(xlabel="update of the objective", ylabel="loss (nats per counted token)", title=domain)
-        axes.legend(fontsize="small")
-        save(figure, f"{domain}-losses")
-    return written
+def _curve_table(curves: Mapping[tuple[str, str], Sequence[CurvePoint]]) -> str:
+    lines = [
+        "Practice: success by the episodes that were played for practice until then, the mean over seeds.",
+        "",
+        "| domain | arm | episodes: success |",
+        "|---|---|---|",
+    ]
+    for (domain, arm), points in curves.items():
+        told = ", ".join(f"{point.practised:.0f}: {point.success:.3f}" for point in points)
+        lines.append(f"| {domain} | {arm} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _remarks(results: Sequence[CellResult]) -> str:
+    """The versions that the cells ran on, and the objectives that found nothing to learn from."""
+    versions = sorted({result.code for result in results if result.code})
+    lines = [f"Run on {', '.join(versions)}."] if versions else []
+    skipped = sorted({(result.cell.arm_name, name) for result in results for name in result.skipped})
+    for arm, name in skipped:
+        cells = [result for result in results if result.cell.arm_name == arm]
+        count = sum(name in result.skipped for result in cells)
+        lines.append(f"In {count} of {len(cells)} cells of `{arm}`, {name} found nothing to learn from at times.")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _difference(each: Difference | Retention) -> str:
+    interval = "" if each.low is None else f" ({each.low:+.3f} to {each.high:+.3f})"
+    return f"{each.difference:+.3f}{interval}"

@@ -17,11 +17,31 @@ from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
 
+class Measurement(FrozenModel):
+    """The play of the adapter after the phase number `phase`, when `practised` episodes had been played for practice.
+
+    `domain` is the domain whose held-out tasks were played, by the plan's name.
+    """
+
+    phase: int
+    domain: str
+    practised: int
+    solved: dict[str, bool]
+
+    @property
+    def success(self) -> float:
+        """The share of held-out tasks that were solved."""
+        return mean(self.solved.values())
+
+
 class CellResult(FrozenModel):
     """The play of a cell's adapter. `solved` says of each held-out task, by id, whether it was solved.
 
     `variant` is the place of the arm's variant that was chosen, `losses` the mean loss of each update in nats per
-    counted token, by objective, `tokens` what was read in all updates.
+    counted token, by objective, `tokens` what was read in all updates. `measured` is what was played on the way, and
+    in the end of other domains; `practised` counts the episodes of practice, and `skipped` names the objectives that
+    found nothing to learn from. `seconds` are those of this cell: what it shares with an earlier one takes none.
+    `code` is the version that it ran on.
     """
 
     cell: Cell
@@ -33,6 +53,10 @@ class CellResult(FrozenModel):
     tokens: int
     losses: dict[str, tuple[float, ...]]
     seconds: float
+    measured: tuple[Measurement, ...] = ()
+    practised: int = 0
+    skipped: tuple[str, ...] = ()
+    code: str = ""
 
     @property
     def success(self) -> float:
@@ -41,10 +65,10 @@ class CellResult(FrozenModel):
 
 
 class Results:
-    """The folder of a study's results."""
+    """The results of studies in `folder`, a file for each cell."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "cells"
+        self._folder = folder
 
     def find(self, cell: Cell) -> CellResult | None:
         """The result of a cell, None where there is none yet. Raises `ConfigurationError` for a damaged one."""
@@ -58,12 +82,25 @@ class Results:
                 f"{path} is not a cell's result: {error}. Remove it to have it done again"
             ) from error
         # The same work may be known by other names now.
-        return found.model_copy(update={"cell": cell})
+        named = found.cell.model_copy(
+            update={
+                "arm_name": cell.arm_name,
+                "data": found.cell.data.model_copy(update={"name": cell.data.name}),
+            }
+        )
+        # An id leaves out what is as by default: where a default has changed since, it is other work.
+        if named != cell:
+            return None
+        renamed = tuple(
+            each.model_copy(update={"domain": cell.data.name}) if each.domain == found.cell.data.name else each
+            for each in found.measured
+        )
+        return found.model_copy(update={"cell": cell, "measured": renamed})
 
     def keep(self, result: CellResult) -> None:
         """Write the result, whole or not at all."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path(result.cell), result.model_dump_json().encode())
+        write_atomically(self._path(result.cell), result.model_dump_json().encode() + b"\n")
 
     def _path(self, cell: Cell) -> Path:
         return self._folder / f"{cell.cell_id}.json"

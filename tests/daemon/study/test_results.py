@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_rel
 
-from daemon.study.plan import Cell, StudyPlan
+from daemon.study.plan import Arm, Cell, StudyPlan, Variant
 from daemon.study.report import write_report
 from daemon.study.results import CellResult, Results, differences
 from streams.errors import ConfigurationError
@@ -51,10 +51,30 @@ def test_a_result_is_found_again_by_its_cell_and_a_damaged_one_is_named(tmp_path
     kept.keep(result(first, "ab"))
     assert kept.find(first) == result(first, "ab")
     assert kept.find(second) is None
-    (path,) = (tmp_path / "cells").iterdir()
+    (path,) = tmp_path.iterdir()
     path.write_text("{}")
     with pytest.raises(ConfigurationError, match=path.name):
         kept.find(first)
+
+
+def test_results_are_found_in_another_folder_under_other_names(tmp_path: Path) -> None:
+    for each in results():
+        Results(tmp_path / "first").keep(each)
+    (tmp_path / "first").rename(tmp_path / "second")
+    names = {"domains": {"kitchen": PLAN.domains["game"]}, "arms": {**PLAN.arms, "joint": PLAN.arms["both"]}}
+    renamed = PLAN.model_copy(update=names)
+    found = [Results(tmp_path / "second").find(cell) for cell in renamed.cells()]
+    assert [each and each.cell for each in found] == list(renamed.cells())
+
+
+def test_a_result_under_a_default_that_has_changed_since_is_other_work(tmp_path: Path) -> None:
+    kept, cell = Results(tmp_path), next(PLAN.cells())
+    stage = cell.arm.variants[0].stages[0]
+    older = Variant(stages=(stage.model_copy(update={"trajectories": 7}),))
+    kept.keep(result(cell.model_copy(update={"arm": Arm(variants=(older,))}), "ab"))
+    (path,) = tmp_path.iterdir()
+    path.rename(tmp_path / f"{cell.cell_id}.json")
+    assert kept.find(cell) is None
 
 
 def test_arms_are_compared_on_the_same_tasks_over_all_seeds() -> None:

@@ -30,6 +30,12 @@ stages = [{ objective = "world_model", updates = 1 }, { objective = "imitation",
 [[arms.both.variants]]
 stages = [{ objective = "imitation", updates = 1 }]
 learning_rate = 1e-4
+[[arms.practised.variants]]
+phases = [
+  { train = [{ objective = "imitation", updates = 2, trajectories = 1 }], measure = true },
+  { practise = { tasks = 1, samples = 2 } },
+  { train = [{ objective = "imitation", updates = 1 }] },
+]
 """
 
 
@@ -48,10 +54,17 @@ def test_a_study_goes_on_where_it_was_left(
         return told
 
     first = study("--cells", "2")
-    assert (first["cells"], first["done"]) == (3, 2)
+    assert (first["cells"], first["done"]) == (5, 2)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "cells").iterdir()}
     whole = study("--report", str(tmp_path / "study.md"))
-    assert whole["done"] == 3
+    assert whole["done"] == 5
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
-    assert len(list((tmp_path / "study" / "data").glob("*/*/manifest.json"))) == 1
+    manifests = [path.read_text() for path in (tmp_path / "study" / "data").glob("*/*/manifest.json")]
+    assert sum("practice" not in manifest for manifest in manifests) == 1
+    assert len(manifests) > 1
+    (tmp_path / "study" / "cells").rename(tmp_path / "results")
+    again = study("--results", str(tmp_path / "results"), "--folder", str(tmp_path / "none"), "--cells", "0")
+    assert again == whole
+    assert not (tmp_path / "none").exists()
+    assert "| practised | tokens | 1 | 2 |" in (tmp_path / "study.md").read_text()
     assert "| both | tokens | 1 | 2 |" in (tmp_path / "study.md").read_text()

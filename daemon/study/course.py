@@ -1,0 +1,134 @@
+"""Goes through the phases of a variant, one after the other: train, practise, measure."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from daemon.study.plan import Cell, Data, Phase, StudyDomain, Variant
+from daemon.study.results import Measurement
+from daemon.study.workshop import BASE, PlayedTask, Workshop
+from learners.objectives import OBJECTIVES
+from learners.settings import LearnerSettings, Progress, Stage
+from learners.trajectories import Trajectory
+from streams.events import Task
+
+
+@dataclass(slots=True)
+class Learned:
+    """What was learned so far: `adapter`, and the ids of the sets of each domain, by name, in the order learned in.
+
+    `updates` are those of all trainings; `rounds` the sets of practice by domain, and `practised` the episodes in them.
+    `skipped` are the objectives that found nothing to learn from.
+    """
+
+    adapter: str = BASE
+    sets: dict[str, list[str]] = field(default_factory=dict)
+    rounds: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    updates: list[Progress] = field(default_factory=list)
+    practised: int = 0
+    skipped: list[str] = field(default_factory=list)
+    measured: list[Measurement] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The course of a cell. Its stages have `scale` times the updates that the plan says."""
+
+    workshop: Workshop
+    cell: Cell
+    threads: int
+    scale: float = 1.0
+
+    async def learn(self, variant: Variant, measure: bool) -> Learned:
+        """Go through the variant's phases; the domains learned so far are played where a phase, and `measure`, say so.
+
+        In the end all domains but the cell's own, which is the caller's to play, are measured.
+        """
+        learned = Learned()
+        last = max(number for number, phase in enumerate(variant.course) if phase.train)
+        for number, phase in enumerate(variant.course):
+            data = self._data(phase)
+            if data.name not in learned.sets:
+                learned.sets[data.name] = [await self.workshop.demonstrated(data)]
+            if phase.practise is not None:
+                await self._practise(phase, data, learned)
+                continue
+            await self._train(phase, variant, data, learned)
+            if measure and (phase.measure or number == last):
+                await self._measure(number, number == last, learned)
+        return learned
+
+    async def play(self, adapter: str) -> tuple[PlayedTask, ...]:
+        """The held-out tasks of the cell's own domain, or of the one in which it is played."""
+        return await self._play(adapter, self.cell.played or self.cell.data.domain)
+
+    async def validate(self, adapter: str) -> float:
+        """The share of validation tasks that the adapter solves."""
+        domain, tasks = self.cell.data.domain, await self._validation()
+        played = await self.workshop.played(adapter, domain, tasks)
+        return sum(task.success for task in played) / len(played)
+
+    async def _validation(self) -> Sequence[Task]:
+        return (await self.workshop.split(self.cell.data))[1][: self.cell.validation_tasks]
+
+    async def _practise(self, phase: Phase, data: Data, learned: Learned) -> None:
+        assert phase.practise is not None  # a phase that does not train practises
+        # By the validation tasks variants are told apart.
+        reserved = await self._validation() if len(self.cell.arm.variants) > 1 else ()
+        rounds = learned.rounds[data.name]
+        found = await self.workshop.practised(data, learned.adapter, phase.practise, rounds, reserved)
+        rounds.append(found)
+        learned.sets[data.name].append(found)
+        learned.practised += len(self.workshop.trajectories(found))
+
+    async def _train(self, phase: Phase, variant: Variant, data: Data, learned: Learned) -> None:
+        older = [each for name, sets in learned.sets.items() if name != data.name for each in sets]
+        joined = await self.workshop.joined(learned.sets[data.name], older, phase.replay, data.seed)
+        stages, skipped = teachable(self._scaled(phase.train), self.workshop.trajectories(joined))
+        learned.skipped += skipped
+        if not stages:
+            return
+        settings = LearnerSettings(
+            stages=stages,
+            lora=self.cell.lora,
+            learning_rate=phase.learning_rate or variant.learning_rate,
+            max_length=self.cell.max_length,
+            threads=self.threads,
+        )
+        learned.adapter, updates = await self.workshop.trained(joined, learned.adapter, settings, data.seed)
+        learned.updates += updates
+
+    async def _measure(self, number: int, is_last: bool, learned: Learned) -> None:
+        for name in learned.sets:
+            is_own = name == self.cell.data.name
+            if is_own and is_last:
+                continue
+            played = (
+                await self.play(learned.adapter)
+                if is_own
+                else await self._play(learned.adapter, self.cell.visits[name])
+            )
+            solved = {task.task_id: task.success for task in played}
+            learned.measured.append(Measurement(phase=number, domain=name, practised=learned.practised, solved=solved))
+
+    async def _play(self, adapter: str, domain: StudyDomain) -> tuple[PlayedTask, ...]:
+        tasks = (await self.workshop.laboratory(domain)).held_out[: self.cell.held_out_tasks]
+        return await self.workshop.played(adapter, domain, tasks)
+
+    def _data(self, phase: Phase) -> Data:
+        own = self.cell.data
+        if phase.domain in ("", own.name):
+            return own
+        return own.model_copy(update={"name": phase.domain, "domain": self.cell.visits[phase.domain]})
+
+    def _scaled(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+        return tuple(
+            stage.model_copy(update={"updates": max(1, round(stage.updates * self.scale))}) for stage in stages
+        )
+
+
+def teachable(stages: Sequence[Stage], trajectories: Sequence[Trajectory]) -> tuple[tuple[Stage, ...], list[str]]:
+    """The stages that have something to learn from, and the objectives of the others."""
+    has_any = {stage.objective: bool(OBJECTIVES[stage.objective].examples(trajectories)) for stage in stages}
+    left = tuple(stage for stage in stages if has_any[stage.objective])
+    return left, [stage.objective for stage in stages if not has_any[stage.objective]]
