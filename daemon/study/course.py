@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from daemon.learning.learnable import learnable_stages
 from daemon.study.plan import Cell, Data, Phase, StudyDomain, Variant
 from daemon.study.results import Measurement
 from daemon.study.workshop import BASE, PlayedTask, Workshop
-from learners.objectives import OBJECTIVES
+from learners.reflections.records import read_reflections, with_rationales
 from learners.settings import LearnerSettings, Progress, Stage
 from learners.trajectories import Trajectory
+from streams.errors import TrainingError
 from streams.events import Task
 
 
@@ -84,18 +86,26 @@ class Course:
     async def _train(self, phase: Phase, variant: Variant, data: Data, learned: Learned) -> None:
         older = [each for name, sets in learned.sets.items() if name != data.name for each in sets]
         joined = await self.workshop.joined(learned.sets[data.name], older, phase.replay, data.seed)
-        stages, skipped = teachable(self._scaled(phase.train), self.workshop.trajectories(joined))
-        learned.skipped += skipped
-        if not stages:
-            return
         settings = LearnerSettings(
-            stages=stages,
+            stages=self._scaled(phase.train),
             lora=self.cell.lora,
             learning_rate=phase.learning_rate or variant.learning_rate,
             max_length=self.cell.max_length,
             threads=self.threads,
         )
-        learned.adapter, updates = await self.workshop.trained(joined, learned.adapter, settings, data.seed)
+        domain = self._data(phase).domain
+        reflections = await self.workshop.reflected(joined, domain, settings, data.seed)
+        trajectories = self.workshop.trajectories(joined)
+        if reflections is not None:
+            trajectories = with_rationales(trajectories, read_reflections(reflections.path, reflections.sha256))
+        stages, skipped = teachable(settings.stages, trajectories)
+        learned.skipped += skipped
+        if not stages:
+            return
+        settings = settings.model_copy(update={"stages": stages})
+        learned.adapter, updates = await self.workshop.trained(
+            joined, learned.adapter, settings, data.seed, reflections
+        )
         learned.updates += updates
 
     async def _measure(self, number: int, is_last: bool, learned: Learned) -> None:
@@ -128,7 +138,11 @@ class Course:
 
 
 def teachable(stages: Sequence[Stage], trajectories: Sequence[Trajectory]) -> tuple[tuple[Stage, ...], list[str]]:
-    """The stages that have something to learn from, and the objectives of the others."""
-    has_any = {stage.objective: bool(OBJECTIVES[stage.objective].examples(trajectories)) for stage in stages}
-    left = tuple(stage for stage in stages if has_any[stage.objective])
-    return left, [stage.objective for stage in stages if not has_any[stage.objective]]
+    """The stages without objectives that have nothing to learn from, and the names of these."""
+    named: list[str] = list(dict.fromkeys(name for stage in stages for name in stage.objectives))
+    try:
+        left = learnable_stages(stages, trajectories)
+    except TrainingError:
+        return (), named
+    taught = {name for stage in left for name in stage.objectives}
+    return left, [name for name in named if name not in taught]

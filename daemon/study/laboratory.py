@@ -13,7 +13,6 @@ from daemon.console import Narrator
 from daemon.learning.domain import domain_tasks
 from daemon.supervisor import inference_service
 from evaluation.arena import Arena
-from evaluation.reflecting import reflect
 from evaluation.rollouts import Rollout
 from learners.base_model import resolve_base
 from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, TrainingJob
@@ -57,16 +56,8 @@ class Laboratory:
             threads=given.threads,
             max_length=max_length or given.max_length,
         )
-        return await self.teach_with(learner, name, snapshot, seed)
-
-    async def teach_with(self, learner: LearnerSettings, name: str, snapshot: Path, seed: int) -> list[Progress]:
-        """Train an adapter with these settings and have it served as `name`; returns how each update went."""
         output = self.home / name
         job = TrainingJob(base=self.base, snapshot=snapshot, output=output, settings=learner, seed=seed)
-        if any(stage.objective == "reflection" for stage in learner.stages):
-            harness = (await self.pool.describe()).harness
-            found = await reflect(snapshot, learner, self.base, harness, seed, self.policy, "base")
-            job = job.model_copy(update={"reflections": found.path, "reflections_sha256": found.sha256})
         updates: list[Progress] = []
 
         def note(progress: Progress) -> None:

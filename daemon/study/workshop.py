@@ -18,6 +18,8 @@ from daemon.study.episodes import attempts, demonstrate, play_round
 from daemon.study.laboratory import Laboratory, ModelServer, laboratory_with, model_server
 from daemon.study.plan import Data, Practise, StudyDomain
 from evaluation.frontier import choose
+from evaluation.reflecting import reflect
+from learners.reflections.records import ReflectionFile
 from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import read_trajectories, write_snapshot
 from learners.training import run_training
@@ -148,12 +150,23 @@ class Workshop:
         """The trajectories of a set."""
         return read_trajectories(self.snapshot(name))
 
+    async def reflected(
+        self, data: str, domain: StudyDomain, learner: LearnerSettings, seed: int
+    ) -> ReflectionFile | None:
+        """The rationales of a set's states, which are written unless they are there; None where no stage learns any."""
+        if not any("reflection" in stage.objectives for stage in learner.stages):
+            return None
+        harness = (await (await self.laboratory(domain)).pool.describe()).harness
+        server = self._server
+        return await reflect(self.snapshot(data), learner, server.base, harness, seed, server.policy, _SERVED_BASE)
+
     async def trained(
-        self, data: str, parent: str, learner: LearnerSettings, seed: int
+        self, data: str, parent: str, learner: LearnerSettings, seed: int, reflections: ReflectionFile | None = None
     ) -> tuple[str, tuple[Progress, ...]]:
         """The id of the adapter that is trained on a set, on from `parent`, and how each update went."""
         settings = learner.model_dump_json(exclude={"threads"})
-        name = content_id("trained", self._settings.model, data, parent, settings, str(seed))
+        about = () if reflections is None else (reflections.sha256,)
+        name = content_id("trained", self._settings.model, data, parent, settings, str(seed), *about)
         folder = self._folder / "adapters" / name
         if (folder / _UPDATES).exists():
             return name, _UPDATES_TYPE.validate_json((folder / _UPDATES).read_bytes())
@@ -173,6 +186,8 @@ class Workshop:
             parent=self._adapter(parent),
             settings=learner,
             seed=seed,
+            reflections=None if reflections is None else reflections.path.resolve(),
+            reflections_sha256="" if reflections is None else reflections.sha256,
         )
         await run_training(job, note)
         write_atomically(folder / _UPDATES, _UPDATES_TYPE.dump_json(tuple(updates)))
