@@ -13,7 +13,7 @@ import structlog
 
 from evaluation.episode import Player, Turn
 from evaluation.rollouts import Rollout
-from learners.objectives.mel import parting, shared_steps, transcript
+from learners.lessons import parting, shared_steps, transcript
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError

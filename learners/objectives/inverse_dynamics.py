@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from learners.comparisons import Outcome, outcome_of
-from learners.objectives.mel import said, transcript
+from learners.lessons import said, transcript
 from learners.objectives.objective import Example, Likelihood
 from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights, can_be_imitated

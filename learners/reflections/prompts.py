@@ -2,7 +2,7 @@
 
 import random
 
-from learners.objectives.mel import transcript
+from learners.lessons import transcript
 from learners.reflections.filters import CONCLUSION
 from learners.reflections.states import ReflectedState, shown
 from streams.messages import Message, Messages, user

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learners.comparisons import Outcome, outcome_of
-from learners.objectives.mel import said
+from learners.lessons import said
 from learners.packing import can_be_imitated
 from learners.trajectories import Branch, Trajectory
 from streams.environments import tool_calls

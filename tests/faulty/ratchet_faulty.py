@@ -120,8 +120,8 @@ class Lottery(Sound):
     """
 
     capabilities = Capabilities(ALL_WAYS, deterministic=False, side_effects=False)
-    harness = ChatHarness(system_prompt="Draw.", max_steps=1)
-    TASKS = 120
+    harness = ChatHarness(system_prompt="Draw.", max_steps=1, max_tokens=1)
+    TASKS = 200
 
     def reset(self, task: Task) -> Observation:
         game, fold, name = (*task.task_id.split("/"), "", "")[:3]

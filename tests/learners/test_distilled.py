@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from learners import tree_attention
 from learners.chat import ChatTokenizer
+from learners.lessons import parting
 from learners.objectives import OBJECTIVES
-from learners.objectives.mel import parting
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
 from learners.scoring import log_probabilities
