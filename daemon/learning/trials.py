@@ -10,6 +10,7 @@ from daemon.learning.gates import gate_names
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
 from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name, trial_number
+from daemon.registry import holds
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
 from daemon.registry.ledger import reserve
@@ -71,7 +72,9 @@ async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport
     A candidate that won against a champion that does not serve any more has proved nothing about the one that does.
     """
     registry = loop.registry
-    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval)
+    hold = holds.standing(registry.audit.read())
+    on_hold = "" if hold is None else holds.why_on_hold(hold)
+    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval, on_hold)
     if state is State.APPROVED and registry.refs().champion != champion:
         state = State.INCONCLUSIVE
         reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."

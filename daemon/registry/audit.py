@@ -38,6 +38,9 @@ class Action(StrEnum):
     CANARY_ENDED = "canary_ended"
     ANCHORED = "anchored"
     RESERVED = "reserved"
+    RESTORED = "restored"
+    HOLD = "hold"
+    RESUMED = "resumed"
 
 
 class AuditEvent(FrozenModel):

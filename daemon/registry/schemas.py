@@ -143,6 +143,21 @@ class DecisionRequest(FrozenModel):
     actor: Said
 
 
+class HoldRequest(FrozenModel):
+    """That the person `actor` stops automatic promotion, or lets it go on."""
+
+    reason: Said
+    actor: Said
+
+
+class Hold(FrozenModel):
+    """A hold: nothing is promoted without a person's approval. Since when, by whom and why."""
+
+    since: AwareDatetime
+    actor: str
+    reason: str
+
+
 class HeldAdapter(FrozenModel):
     """A candidate that waits for a person: since when and why, and when it lapses.
 
@@ -179,6 +194,7 @@ class Change(FrozenModel):
     to_name: str
     seconds: float
     share: float = 1.0
+    on_hold: bool = False
 
 
 class CaptureStatus(FrozenModel):
@@ -202,7 +218,8 @@ class StatusReport(FrozenModel):
     asked; `capture` what became of the calls at the gateway. `holdout` is the account of held-out tasks, None where its
     file is damaged, and for one of an older version. `held` are the candidates that wait for a person, the one that has
     waited longest first.
-    `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version.
+    `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
+    is the one that stands, None where promotion is automatic.
     """
 
     alias: str
@@ -222,3 +239,4 @@ class StatusReport(FrozenModel):
     held: tuple[HeldAdapter, ...] = ()
     canary: CanaryReport | None = None
     learner: LearnerReport | None = None
+    hold: Hold | None = None
