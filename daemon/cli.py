@@ -1,4 +1,4 @@
-"""The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | forget | …`.
+"""The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | restore | …`.
 
 Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do.
 """
@@ -30,6 +30,7 @@ from daemon.commands.importing import import_files
 from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, assembly_status, operator_name, run_async
 from daemon.commands.study import study
+from daemon.commands.undoing import ON_HOLD, hold, restore, resume
 from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, history_table, print_json, printable, status_table
@@ -139,7 +140,7 @@ def rollback(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let what served before serve again. What is taken back does not return by itself."""
+    """Let what served before serve again. What is taken back does not return by itself: see `ratchet restore`."""
     try:
         request = RollbackRequest(to=to, reason=reason, actor=operator_name())
     except ValidationError as error:
@@ -149,8 +150,13 @@ def rollback(
         print_json(change.model_dump_json())
     else:
         typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+    if change.on_hold:
+        typer.echo(ON_HOLD, err=True)
 
 
+app.command()(restore)
+app.command()(hold)
+app.command()(resume)
 app.command()(doctor)
 app.command()(why)
 app.command()(approve)
