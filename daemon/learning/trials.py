@@ -1,5 +1,6 @@
 """A candidate's trial: what its gates judge from, their verdict on record, and what follows from it."""
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
 
@@ -53,6 +54,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
     # What is played after this has its alpha in the log.
     reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
+    await asyncio.to_thread(loop.adapters.check, candidate)
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -49,12 +49,20 @@ def secret_key(path: Path) -> bytes:
 
     Processes that ask for it at the same time get the same.
     """
+    return secret_file(path, lambda: secrets.token_bytes(32))
+
+
+def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of the file `path`, which only its owner may read; it is what `make` returns the first time.
+
+    Processes that ask for it at the same time get the same.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
+                file.write(make())
                 file.flush()
                 os.fsync(descriptor)
             # Unlike a rename, a link never replaces a key that another process has made.
