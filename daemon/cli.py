@@ -31,6 +31,7 @@ from daemon.commands.judge import judge
 from daemon.commands.options import ConfigOption, JsonOption, assembly_status, operator_name, run_async
 from daemon.commands.study import study
 from daemon.commands.undoing import ON_HOLD, hold, restore, resume
+from daemon.commands.verify import verify
 from daemon.commands.why import why
 from daemon.config import Settings
 from daemon.console import Narrator, history_table, print_json, printable, status_table
@@ -157,6 +158,7 @@ def rollback(
 app.command()(restore)
 app.command()(hold)
 app.command()(resume)
+app.command()(verify)
 app.command()(doctor)
 app.command()(why)
 app.command()(approve)

@@ -20,6 +20,7 @@ from streams.runtime.files import secret_file, write_atomically
 SIGNING_KEY = "signing.key"
 PUBLIC_KEY = "signing.pub"
 SIGNATURE = "model.sig"
+SIGNED = ("adapter_config.json", "adapter_model.safetensors", "probes.json", "manifest.json", "README.md")
 # They join an adapter's folder after its gate.
 _LATER = ("gate.json", "report.md")
 
@@ -71,10 +72,18 @@ def check_signature(folder: Path, home: Path) -> bool:
     except Exception as error:
         # The library and what it stands on raise whatever a damaged file makes of them.
         raise TrainingError(
-            f"{signature} does not vouch for the adapter: {str(error).strip() or type(error).__name__}; restore the "
-            "folder from a backup, or train again"
+            f"{signature} does not vouch for {_what_differs(str(error))}; restore the folder from a backup, or train "
+            "again"
         ) from error
     return True
+
+
+def _what_differs(said: str) -> str:
+    """The files that the library says are not those that were signed; the adapter where it names none."""
+    plain = said.replace("\\", "")
+    differing = [name for name in SIGNED if f"mismatch for '{name}'" in plain]
+    missing = plain.partition("Missing files in model")[2]
+    return ", ".join([*differing, *(name for name in SIGNED if name in missing)]) or "the adapter"
 
 
 def trusted_key(home: Path) -> ec.EllipticCurvePublicKey | None:

@@ -14,6 +14,7 @@ from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_n
 from daemon.registry import holds
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
+from daemon.registry.evidence import Fingerprint, fingerprints
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
@@ -23,8 +24,8 @@ from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
-from evaluation.report import Comparison, GateReport
-from evaluation.rollout_log import RolloutLog, rollouts_path
+from evaluation.report import GATE_FILE, REPORT_FILE, Comparison, GateReport
+from evaluation.rollout_log import RolloutLog, newest_rollouts, rollouts_path
 from evaluation.rollouts import Played, paired
 from evaluation.trial import hold_trial
 from learners.canaries import Canary
@@ -106,6 +107,7 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
             tasks=report.held_out.candidate.tasks if report.held_out else 0,
             gates=report.gates,
             seconds=time.monotonic() - began,
+            evidence=_evidence_of(loop, verdict.subject),
         )
         await loop.control.record_cycle(cycle)
         reach(CrashPoint.CYCLE_AFTER)
@@ -116,6 +118,12 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
         remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
         log.warning("a candidate waits for a person", adapter=cycle.adapter, reason=verdict.reason, remedy=remedy)
     return cycle
+
+
+def _evidence_of(loop: Loop, adapter: str) -> dict[str, Fingerprint]:
+    home, folder = loop.settings.home, loop.adapters.folder(adapter)
+    files = (folder / GATE_FILE, folder / REPORT_FILE, newest_rollouts(home, adapter), TaskUses(home).path)
+    return fingerprints(home, files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
+from daemon.registry.evidence import Fingerprint
 from daemon.registry.learner_status import LearnerReport
 from evaluation.canary import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
@@ -36,6 +37,9 @@ class CycleReport(FrozenModel):
     tasks: int = Field(ge=0)
     gates: tuple[GateResult, ...] = Field(description="What each gate said, in the order in which they were played.")
     seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")
+    evidence: dict[str, Fingerprint] = Field(
+        default={}, description="Fingerprints of the files that the verdict rests on, by their paths in the home."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """The one way to write a file, and a folder, that a crash must not tear."""
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -47,9 +48,23 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 def secret_key(path: Path) -> bytes:
     """The 32 random bytes in the file `path`, which only its owner may read; made there the first time.
 
-    Processes that ask for it at the same time get the same.
+    Its SHA-256 is beside it, for `sha256sum --check`. Processes that ask for it at the same time get the same.
     """
-    return secret_file(path, lambda: secrets.token_bytes(32))
+    new = not path.exists()
+    key = secret_file(path, lambda: secrets.token_bytes(32))
+    if new:
+        write_atomically(checksum_path(path), checksum(path, key))
+    return key
+
+
+def checksum_path(path: Path) -> Path:
+    """The file beside `path` that holds its checksum."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def checksum(path: Path, content: bytes) -> bytes:
+    """The line that `sha256sum` writes for a file `path` of that content."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
 
 
 def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
