@@ -1,4 +1,4 @@
-"""The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | forget | …`.
+"""The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | restore | …`.
 
 Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do. It is a
 function, or a group of them, in a file of `daemon/commands/` that is imported when it is called.
@@ -33,7 +33,23 @@ COMMANDS = {
     ),
     "rollback": LazyCommand(
         "daemon.commands.rollback:rollback",
-        "Let what served before serve again. What is taken back does not return by itself.",
+        "Let what served before serve again. What is taken back does not return by itself: see `ratchet restore`.",
+    ),
+    "restore": LazyCommand(
+        "daemon.commands.undoing:restore",
+        "Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; Ratchet must run.",
+    ),
+    "hold": LazyCommand(
+        "daemon.commands.undoing:hold",
+        "Stop automatic promotion: what passes its gates waits for a person. What serves goes on. Works offline.",
+    ),
+    "resume": LazyCommand(
+        "daemon.commands.undoing:resume",
+        "Let promotion be automatic again. What waits for a person meanwhile goes on waiting. Works offline.",
+    ),
+    "verify": LazyCommand(
+        "daemon.commands.verify:verify",
+        "Check the audit log, refs, adapters and their signatures, gate reports, snapshots and keys. Works offline.",
     ),
     "doctor": LazyCommand(
         "daemon.commands.doctor:doctor",

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from daemon.printable import printable
 from daemon.registry.audit import AuditEntry
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
-from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, StatusReport
+from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, Hold, StatusReport
 from evaluation.account_summary import AccountSummary
 from evaluation.gates.verdict import GateResult
 from streams.assembly.status import AssemblyStatus
@@ -115,6 +115,8 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("last cycle", plain(f"{last.verdict.value}, {_ago(last.at)}: {last.reason}"))
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
+    if report.hold is not None:
+        table.add_row("promotion", plain(hold_told(report.hold)))
     for adapter in report.held:
         table.add_row(f"held {adapter.adapter[:12]}", _held(adapter))
         if adapter.obstacle:
@@ -170,6 +172,14 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def hold_told(hold: Hold) -> str:
+    """The hold in a sentence."""
+    return (
+        f"on hold since {_ago(hold.since)}, by {hold.actor}: {hold.reason}. What passes its gates waits for a person; "
+        "`ratchet resume` ends it"
+    )
 
 
 def open_told(assembly: AssemblyStatus) -> str:

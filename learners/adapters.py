@@ -2,7 +2,8 @@
 
 The digest covers the weights, the configuration, the probes and the manifest, so provenance cannot be changed behind an
 adapter's back. The gate's report joins the folder later and is not part of the digest; neither are the rationales that
-it learned, of which the manifest has the counts.
+it learned, of which the manifest has the counts. A signature of all but the report (`learners/signing.py`) says that
+this home made the adapter.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pydantic import AwareDatetime, Field
 
 from learners.base_model import base_digest, file_sha256
 from learners.settings import REFLECTIONS, TRAINING_REPORT, LearnerSettings, TrainingJob, TrainingReport
+from learners.signing import check_signature, sign
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
@@ -64,15 +66,26 @@ class AdapterStore:
         if missing:
             raise TrainingError(f"{trained} is not a trained adapter: it lacks {', '.join(missing)}")
         with new_folder(self._folder) as scratch:
+            folder = scratch / "adapter"
+            folder.mkdir(mode=0o755)
             rationales = (REFLECTIONS,) if (trained / REFLECTIONS).is_file() else ()
             for name in (*_CONTENT[:-1], *rationales):
-                shutil.copy2(trained / name, scratch / name)
-            (scratch / MANIFEST).write_text(manifest.model_dump_json(indent=2))
-            (scratch / "README.md").write_text(_card(manifest))
-            digest = adapter_digest(scratch)
-            scratch.chmod(0o755)
-            move_into_place(scratch, self.folder(digest))
+                shutil.copy2(trained / name, folder / name)
+            (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+            (folder / "README.md").write_text(_card(manifest))
+            digest = adapter_digest(folder)
+            folder = folder.rename(scratch / digest)  # its name is in the signature
+            sign(folder, self._folder.parent)
+            move_into_place(folder, self.folder(digest))
             return digest
+
+    def check(self, digest: str) -> bool:
+        """Return whether the adapter is signed by this home's key. What is to be loaded must pass this check.
+
+        Raises `TrainingError` when its files are not those of its digest, or not those that were signed.
+        """
+        self.manifest(digest)
+        return check_signature(self.folder(digest), self._folder.parent)
 
     def manifest(self, digest: str) -> AdapterManifest:
         """Raises `TrainingError` when the adapter is not found or its files are not those of its digest."""
@@ -81,7 +94,9 @@ class AdapterStore:
             raise TrainingError(f"adapter {digest} not found in {self._folder}")
         whole = all((folder / name).is_file() for name in _CONTENT)
         if not whole or adapter_digest(folder) != digest:
-            raise TrainingError(f"{folder} is damaged: its files are not those that its name stands for")
+            raise TrainingError(
+                f"{folder} is damaged: its files are not those that its name stands for; restore it from a backup"
+            )
         return AdapterManifest.model_validate_json((folder / MANIFEST).read_bytes())
 
 

@@ -26,7 +26,7 @@ def approve(
 ) -> None:
     """Let a candidate serve that waits for a person. It is loaded and attested like any other; Ratchet must run."""
     settings = Settings.load(config)
-    request = _request(settings, adapter, reason)
+    request = decision_request(settings, adapter, reason)
     change = run_async(_approve(settings, request))
     if as_json:
         print_json(change.model_dump_json())
@@ -43,7 +43,7 @@ def reject(
 ) -> None:
     """End a candidate that waits for a person. Works offline."""
     settings = Settings.load(config)
-    request = _request(settings, adapter, reason)
+    request = decision_request(settings, adapter, reason)
     registry = Registry(settings.home)
     try:
         entry = registry.reject(request.digest, request.actor, request.reason)
@@ -57,7 +57,8 @@ def reject(
         typer.echo(f"{request.digest[:12]} is rejected and will not serve")
 
 
-def _request(settings: Settings, adapter: str, reason: str) -> DecisionRequest:
+def decision_request(settings: Settings, adapter: str, reason: str) -> DecisionRequest:
+    """What this user says about the adapter that `adapter` names. Raises `UnknownAdapterError`, and `BadParameter`."""
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
     digest = find(adapter, Registry(settings.home), AdapterStore(settings.home / "adapters"))

@@ -68,16 +68,7 @@ def show_gate(
     )
     if task is not None and not any(match.task.task_id.startswith(task) for match in chosen):
         raise GateError(f"no task {task!r} was played in the trial of {digest[:12]}: `--json` counts what was")
-    report = GateReport.read(registry.adapter_folder(digest))
-    shown = ShownGate(
-        adapter=digest,
-        state=registry.state(digest),
-        verdict=report.verdict if report else None,
-        reason=report.reason if report else "the trial is not over, or was never begun",
-        gates=report.gates if report else (),
-        results={name: Counter(match.result for match in found if match.gate == name) for name in _gates(found)},
-        tasks=chosen,
-    )
+    shown = _shown(registry, digest, found, chosen)
     if as_json:
         print_json(shown.model_dump_json())
         return
@@ -86,6 +77,25 @@ def show_gate(
     for match in chosen:
         for line in _match_lines(match):
             console.print(line, soft_wrap=True)
+
+
+def gate_summary(registry: Registry, digest: str) -> Table:
+    """What each gate said of an adapter, and how many tasks either side solved."""
+    found = tuple(matches(read_rollouts(newest_rollouts(registry.home, digest)), digest))
+    return _summary(_shown(registry, digest, found, ()), found)
+
+
+def _shown(registry: Registry, digest: str, found: Sequence[Match], chosen: tuple[Match, ...]) -> ShownGate:
+    report = GateReport.read(registry.adapter_folder(digest))
+    return ShownGate(
+        adapter=digest,
+        state=registry.state(digest),
+        verdict=report.verdict if report else None,
+        reason=report.reason if report else "the trial is not over, or was never begun",
+        gates=report.gates if report else (),
+        results={name: Counter(match.result for match in found if match.gate == name) for name in _gates(found)},
+        tasks=chosen,
+    )
 
 
 def _gates(found: Sequence[Match]) -> tuple[str, ...]:

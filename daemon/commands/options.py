@@ -22,6 +22,7 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+ON_HOLD = "promotion is on hold: what passes its gates waits for a person, until `ratchet resume`"
 
 
 def run_async(work: Awaitable[Result], new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Result:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
+from daemon.commands.options import ON_HOLD, ConfigOption, JsonOption, operator_name, run_async
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.registry.schemas import Change, RollbackRequest
@@ -18,7 +18,7 @@ def rollback(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let what served before serve again. What is taken back does not return by itself."""
+    """Let what served before serve again. What is taken back does not return by itself: see `ratchet restore`."""
     try:
         request = RollbackRequest(to=to, reason=reason, actor=operator_name())
     except ValidationError as error:
@@ -28,6 +28,8 @@ def rollback(
         print_json(change.model_dump_json())
     else:
         typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+    if change.on_hold:
+        typer.echo(ON_HOLD, err=True)
 
 
 async def _roll_back(settings: Settings, request: RollbackRequest) -> Change:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
-from daemon.console import plain, print_json
+from daemon.console import hold_told, plain, print_json
 from daemon.learning.forgetting import ExposedAdapter, exposed_adapters
 from daemon.learning.why import WhyReport
 from daemon.learning.why import why as explain
@@ -84,6 +84,8 @@ def _why_table(report: WhyReport) -> Table:
         assert entry.state is not None  # of entries that gave it a state
         said = f"{entry.at:%Y-%m-%d %H:%M} UTC by {plain(entry.actor)}: {plain(entry.reason)}"
         table.add_row(entry.state.value, said)
+    if report.hold is not None:
+        table.add_row("promotion", plain(hold_told(report.hold)))
     if report.note:
         table.add_row("note", plain(report.note))
     if report.retrain:

@@ -1,5 +1,6 @@
 """The anchor of a trial, loaded while the trial lasts. `cycle.py` calls this."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -30,6 +31,7 @@ async def served_anchor(
     name = registry.name(anchor, actor, "to be compared with, as the anchor")
     missing = ""
     try:
+        await asyncio.to_thread(adapters.check, anchor)
         await policy.load_adapter(name, str(adapters.folder(anchor).resolve()))
     except RatchetError as error:
         log.warning("the anchor cannot be loaded", adapter=anchor, reason=str(error))

@@ -1,5 +1,6 @@
 """A candidate's trial: what its gates judge from, their verdict on record, and what follows from it."""
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,10 @@ from daemon.learning.gates import gate_names
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, Watcher
 from daemon.learning.measured import flips_so_far
 from daemon.learning.task_lists import counting, drawn_lists, labels_of, trial_name, trial_number
+from daemon.registry import holds
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
+from daemon.registry.evidence import Fingerprint, fingerprints
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
@@ -21,8 +24,8 @@ from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
-from evaluation.report import Comparison, GateReport
-from evaluation.rollout_log import RolloutLog, rollouts_path
+from evaluation.report import GATE_FILE, REPORT_FILE, Comparison, GateReport
+from evaluation.rollout_log import RolloutLog, newest_rollouts, rollouts_path
 from evaluation.rollouts import Played, paired
 from evaluation.trial import hold_trial
 from learners.canaries import Canary
@@ -52,6 +55,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
     # What is played after this has its alpha in the log.
     reserved = reserve(registry.audit, candidate, status.champion, ACTOR, loop.settings.gate)
+    await asyncio.to_thread(loop.adapters.check, candidate)
     name = registry.name(candidate, ACTOR, "to be evaluated")
     await loop.policy.load_adapter(name, str(loop.adapters.folder(candidate).resolve()))
     try:
@@ -71,7 +75,9 @@ async def conclude(loop: Loop, candidate: str, champion: str, report: GateReport
     A candidate that won against a champion that does not serve any more has proved nothing about the one that does.
     """
     registry = loop.registry
-    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval)
+    hold = holds.standing(registry.audit.read())
+    on_hold = "" if hold is None else holds.why_on_hold(hold)
+    state, reason = state_after(report.verdict, report.reason, loop.settings.promotion.approval, on_hold)
     if state is State.APPROVED and registry.refs().champion != champion:
         state = State.INCONCLUSIVE
         reason = f"{reason} But what it was judged against was replaced meanwhile, so it does not serve."
@@ -101,6 +107,7 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
             tasks=report.held_out.candidate.tasks if report.held_out else 0,
             gates=report.gates,
             seconds=time.monotonic() - began,
+            evidence=_evidence_of(loop, verdict.subject),
         )
         await loop.control.record_cycle(cycle)
         reach(CrashPoint.CYCLE_AFTER)
@@ -111,6 +118,12 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
         remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
         log.warning("a candidate waits for a person", adapter=cycle.adapter, reason=verdict.reason, remedy=remedy)
     return cycle
+
+
+def _evidence_of(loop: Loop, adapter: str) -> dict[str, Fingerprint]:
+    home, folder = loop.settings.home, loop.adapters.folder(adapter)
+    files = (folder / GATE_FILE, folder / REPORT_FILE, newest_rollouts(home, adapter), TaskUses(home).path)
+    return fingerprints(home, files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from collections import Counter
 from pydantic import AwareDatetime
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.holds import told
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from daemon.registry.schemas import BASE, Digest
+from daemon.registry.schemas import BASE, Digest, Hold
 from evaluation.gates.verdict import GateResult
 from evaluation.report import GateReport
 from learners.adapters import AdapterStore
@@ -26,7 +27,7 @@ class WhyReport(FrozenModel):
     `principals` has how many of the snapshot's trajectories are of each, `inherited` how many of those of the parents'
     snapshots; None where files are gone that would tell. `retrain` are the retractions, and the withdrawals of
     trust, that it is to be retrained for. `states` are the entries of the audit log that gave it its states, the oldest
-    first: who approved or rejected it, and why.
+    first: who approved or rejected it, and why. `hold` is the one that stands for all candidates.
     """
 
     adapter: Digest
@@ -46,6 +47,7 @@ class WhyReport(FrozenModel):
     gates: tuple[GateResult, ...]
     retrain: tuple[str, ...]
     states: tuple[AuditEntry, ...] = ()
+    hold: Hold | None = None
 
 
 def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Provenance) -> WhyReport:
@@ -57,6 +59,7 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
     manifest = adapters.manifest(adapter)
     itself, *ancestors = provenance.lineage(adapter)
     report = GateReport.read(registry.adapter_folder(adapter))
+    entries = registry.audit.read()
     return WhyReport(
         adapter=adapter,
         state=registry.state(adapter),
@@ -74,7 +77,8 @@ def why(name: str, registry: Registry, adapters: AdapterStore, provenance: Prove
         inherited=_counts(ancestors),
         gates=report.gates if report else (),
         retrain=tuple(sorted(registry.marks().get(adapter, ()))),
-        states=tuple(entry for entry in registry.audit.read() if entry.subject == adapter and entry.state is not None),
+        states=tuple(entry for entry in entries if entry.subject == adapter and entry.state is not None),
+        hold=told(entries),
     )
 
 

@@ -13,6 +13,16 @@ from daemon.registry.schemas import BASE, HeldAdapter
 from evaluation.gates.verdict import Verdict
 from streams.errors import LifecycleError, PromotionError
 
+_NO_WAY = "it must win a gate first"
+_ELSE = {
+    State.SERVING: "it serves",
+    State.RETIRED: "`ratchet rollback --to` it",
+    State.HELD: "`ratchet approve` it",
+    State.APPROVED: "`ratchet approve` it",
+    State.CANARY: "wait for the end of the canary",
+    State.QUARANTINED: "it never serves again",
+}
+
 _STATES = {
     Verdict.PROMOTE: State.APPROVED,
     Verdict.REJECT: State.REJECTED,
@@ -29,14 +39,16 @@ class Approval(StrEnum):
     NEVER = "never"
 
 
-def state_after(verdict: Verdict, reason: str, approval: Approval) -> tuple[State, str]:
-    """The state that `verdict` brings a candidate into, and the reason for it.
+def state_after(verdict: Verdict, reason: str, approval: Approval, on_hold: str = "") -> tuple[State, str]:
+    """The state that `verdict` brings a candidate into, and the reason for it; `on_hold` tells of a hold that stands.
 
     >>> state_after(Verdict.PROMOTE, "It is better.", Approval.ALWAYS)
     (<State.HELD: 'held'>, 'It is better. Every promotion waits for a person (promotion.approval = always).')
     """
     if verdict is Verdict.PROMOTE and approval is Approval.ALWAYS:
         return State.HELD, f"{reason} Every promotion waits for a person (promotion.approval = always)."
+    if verdict is Verdict.PROMOTE and on_hold:
+        return State.HELD, f"{reason} It waits for a person: {on_hold}."
     if verdict is Verdict.HOLD and approval is Approval.NEVER:
         return (
             State.INCONCLUSIVE,
@@ -71,7 +83,7 @@ def described(entries: Sequence[AuditEntry], champion: str, age_s: float) -> tup
             lapses=entry.at + timedelta(seconds=age_s),
             reason=entry.reason,
             against=entry.against,
-            obstacle=overtaken(entries, entry.subject, champion) or _to_be_retrained(entries, entry.subject),
+            obstacle=_obstacle(entries, entry.subject, champion),
         )
         for entry in held(entries)
     )
@@ -95,6 +107,13 @@ def overtaken(entries: Sequence[AuditEntry], adapter: str, champion: str) -> str
     )
 
 
+def check_not_overtaken(entries: Sequence[AuditEntry], adapter: str, champion: str) -> None:
+    """Raise `PromotionError` when `overtaken` says why `adapter` may not serve."""
+    obstacle = overtaken(entries, adapter, champion)
+    if obstacle:
+        raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
+
+
 def check_may_be_approved(entries: Sequence[AuditEntry], adapter: str, champion: str) -> AuditEntry:
     """The entry by which `adapter` waits to serve, held or approved.
 
@@ -102,10 +121,35 @@ def check_may_be_approved(entries: Sequence[AuditEntry], adapter: str, champion:
     to be trained again without data that it saw.
     """
     entry = check_waits(entries, adapter, State.HELD, State.APPROVED)
-    obstacle = overtaken(entries, adapter, champion) or _to_be_retrained(entries, adapter)
+    obstacle = _obstacle(entries, adapter, champion)
     if obstacle:
         raise PromotionError(f"{adapter[:12]} cannot be approved: {obstacle}")
     return entry
+
+
+def check_may_be_restored(entries: Sequence[AuditEntry], adapter: str) -> None:
+    """Raise `LifecycleError` unless `adapter` has served and was rolled back since.
+
+    Raises `PromotionError` when it is to be trained again without data that it saw.
+    """
+    last = latest(entries).get(adapter)
+    if last is None or last.state is None:
+        raise LifecycleError(
+            f"adapter {adapter[:12]} is not known: `ratchet history` lists those that were rolled back"
+        )
+    if last.state is not State.ROLLED_BACK:
+        raise LifecycleError(
+            f"adapter {adapter[:12]} cannot be restored: it was not rolled back but is {last.state.value}, by "
+            f"{last.actor} at {last.at:%Y-%m-%d %H:%M:%S} UTC ({last.reason}); {_ELSE.get(last.state, _NO_WAY)}"
+        )
+    if not any(entry.subject == adapter and entry.state is State.SERVING for entry in entries):
+        raise LifecycleError(
+            f"adapter {adapter[:12]} cannot be restored: it was rolled back in a canary and has never been promoted; "
+            "it must win a gate again"
+        )
+    obstacle = _to_be_retrained(entries, adapter)
+    if obstacle:
+        raise PromotionError(f"{adapter[:12]} cannot be restored: {obstacle}")
 
 
 def check_waits(entries: Sequence[AuditEntry], adapter: str, *states: State) -> AuditEntry:
@@ -121,10 +165,15 @@ def check_waits(entries: Sequence[AuditEntry], adapter: str, *states: State) -> 
     return entry
 
 
+def _obstacle(entries: Sequence[AuditEntry], adapter: str, champion: str) -> str | None:
+    retrained = _to_be_retrained(entries, adapter)
+    return overtaken(entries, adapter, champion) or (f"{retrained}; reject it" if retrained else None)
+
+
 def _to_be_retrained(entries: Sequence[AuditEntry], adapter: str) -> str | None:
     for entry in entries:
         if entry.subject == adapter and entry.retraction is not None:
-            return f"it is to be trained again, since {entry.reason}; reject it"
+            return f"it is to be trained again, since {entry.reason}"
     return None
 
 

@@ -38,6 +38,9 @@ class Action(StrEnum):
     CANARY_ENDED = "canary_ended"
     ANCHORED = "anchored"
     RESERVED = "reserved"
+    RESTORED = "restored"
+    HOLD = "hold"
+    RESUMED = "resumed"
 
 
 class AuditEvent(FrozenModel):
@@ -117,10 +120,12 @@ class AuditLog:
         for count, line in enumerate(whole_lines(self._bytes()), start=1):
             try:
                 fields = json.loads(line)
+                whole = _written(fields)
                 stored = fields.pop("hash")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise AuditError(f"{self.path}, line {count}: not an entry of an audit log") from error
-            if fields.get("sequence") != count or fields.get("previous") != previous or stored != _hash(fields):
+            links = fields.get("sequence") == count and fields.get("previous") == previous
+            if not links or stored != _hash(fields) or whole != line:
                 raise AuditError(
                     f"{self.path}, line {count}: the chain is broken, somebody changed this line or one before it; "
                     "compare with a backup"
@@ -160,10 +165,14 @@ class LockedLog:
             }
             previous = _hash(fields)
             line = fields | {"hash": previous}
-            lines += json.dumps(line, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+            lines += _written(line) + b"\n"
             entries.append(AuditEntry.model_validate(line))
         append_lines(self._file, end_of_lines(content), lines)
         return entries
+
+
+def _written(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _hash(fields: dict[str, object]) -> str:

@@ -106,6 +106,32 @@ def unrecorded_promotion(registry: Registry) -> RunningCanary | None:
     return None
 
 
+def complete_report(registry: Registry, actor: str) -> None:
+    """Report a canary whose candidate was promoted right before a crash; does nothing where there is none."""
+    unrecorded = unrecorded_promotion(registry)
+    if unrecorded is None:
+        return
+    report = CanaryReport(
+        adapter=unrecorded.adapter,
+        champion=unrecorded.start.champion,
+        share=unrecorded.start.share,
+        began=unrecorded.began,
+        ended=CanaryEnd.PROMOTED,
+        reason="a crash came right after the promotion, so its figures are lost",
+    )
+    end_canary(registry, report, actor)
+
+
+def check_no_canary_runs(registry: Registry, adapter: str, actor: str) -> None:
+    """Raise `PromotionError`, and record it for `adapter`, which is to be promoted, while a canary runs."""
+    running = running_canary(registry)
+    if running is None:
+        return
+    message = f"the canary of {running.adapter[:12]} runs: wait for its end, or promote with at_once"
+    registry.record_failure(adapter, actor, message)
+    raise PromotionError(message)
+
+
 def _running(entries: Sequence[AuditEntry]) -> RunningCanary | None:
     states = states_of(entries)
     for entry in reversed(entries):

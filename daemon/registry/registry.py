@@ -13,28 +13,29 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from daemon.registry.approval import check_may_be_approved, check_waits, described, overdue, overtaken
+from daemon.registry import holds
+from daemon.registry.approval import (
+    check_may_be_approved,
+    check_may_be_restored,
+    check_not_overtaken,
+    check_waits,
+    described,
+    overdue,
+)
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
-from daemon.registry.schemas import BASE, Adapter, CycleReport, HeldAdapter
+from daemon.registry.refs import Refs as Refs
+from daemon.registry.refs import after_rollback
+from daemon.registry.refs import states_of as states_of
+from daemon.registry.schemas import BASE, CycleReport, HeldAdapter
 from streams.errors import LifecycleError, PromotionError, RegistryError
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 AUDIT_FILE = "audit.jsonl"
 REFS_FILE = "refs.json"
 
-
-class Refs(FrozenModel):
-    """The champion serves, a rollback returns to the previous; the anchor is a fixed older reference.
-
-    Gates hold each candidate against the anchor, so that no series of small losses goes unnoticed. It is the first
-    champion that a candidate was to replace, until an operator sets another.
-    """
-
-    champion: Adapter = BASE
-    previous: Adapter = BASE
-    anchor: Adapter = BASE
+# What a champion becomes that another one replaces; retired where nothing else is said.
+_LEAVES_AS = {Action.ROLLED_BACK: State.ROLLED_BACK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +99,30 @@ class Registry:
             served_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor
         )
 
-    def check_may_serve(self, adapter: str) -> None:
+    def check_may_serve(self, adapter: str, *, automatic: bool = False) -> None:
         """Raises `LifecycleError` unless `adapter` is approved or has served.
 
-        Raises `PromotionError` if it serves now, or was judged against another adapter than what serves now.
+        Raises `PromotionError` if it serves now, was judged against another adapter than what serves now, or if the
+        promotion is `automatic` and promotion is on hold.
         """
-        champion = self.refs().champion
+        champion, entries = self.refs().champion, self.audit.read()
         if adapter == champion:
             raise PromotionError(f"{adapter[:12]} already serves")
+        if automatic:
+            holds.check_none(entries, adapter)
         if adapter != BASE:
-            entries = self.audit.read()
             check(adapter, states_of(entries).get(adapter), State.SERVING)
-            _check_not_overtaken(entries, adapter, champion)
+            check_not_overtaken(entries, adapter, champion)
 
-    def promote(self, adapter: str, actor: str, reason: str) -> Refs:
+    def promote(self, adapter: str, actor: str, reason: str, *, automatic: bool = False) -> Refs:
         """Make `adapter` the champion, and the champion the previous one. Durable, or nothing changed.
 
-        Raises `PromotionError` if it was judged against another adapter than what serves now.
+        Raises `PromotionError` as `check_may_serve` does.
         """
         with self.audit.locked() as log:
-            _check_not_overtaken(log.read(), adapter, self.refs().champion)
+            if automatic:
+                holds.check_none(log.read(), adapter)
+            check_not_overtaken(log.read(), adapter, self.refs().champion)
             return self._promote(log, adapter, actor, reason)
 
     def held(self, age_s: float) -> tuple[HeldAdapter, ...]:
@@ -204,17 +209,35 @@ class Registry:
             raise
         return new
 
-    def roll_back(self, to: str, actor: str, reason: str) -> Refs:
-        """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed."""
+    def roll_back(self, to: str, actor: str, reason: str, *, hold: bool = False) -> Refs:
+        """Make `to` the champion again, and what served before `to` the previous one. Durable, or nothing changed.
+
+        With `hold` automatic promotion stops, which is on disk before the champion changes.
+        """
         with self.audit.locked() as log:
-            old = self.refs()
-            entries = log.read()
-            new = old.model_copy(update={"champion": to, "previous": _predecessor(entries, to)})
-            if old.anchor == old.champion and old.anchor != to:
-                # What was taken back is no measure any more.
-                new = new.model_copy(update={"anchor": BASE})
-            self._exchange(log, old, new, Action.ROLLED_BACK, State.ROLLED_BACK, actor, reason)
+            old, entries = self.refs(), log.read()
+            new = after_rollback(old, entries, to)
+            self._check_exchange(entries, old, new, Action.ROLLED_BACK)
+            if hold:
+                holds.begin_in(log, old.champion, actor, f"{old.champion[:12]} was rolled back: {reason}")
+            self._exchange(log, old, new, Action.ROLLED_BACK, actor, reason)
             return new
+
+    def restore(self, adapter: str, actor: str, reason: str) -> Refs:
+        """Make `adapter`, which was rolled back, the champion again, because the person `actor` says so.
+
+        Durable, or nothing changed. Raises as `check_may_be_restored` does.
+        """
+        with self.audit.locked() as log:
+            check_may_be_restored(log.read(), adapter)
+            old = self.refs()
+            new = old.model_copy(update={"champion": adapter, "previous": old.champion})
+            self._exchange(log, old, new, Action.RESTORED, actor, reason)
+            return new
+
+    def check_may_be_restored(self, adapter: str) -> None:
+        """Raises `LifecycleError` or `PromotionError`, with the reason, unless `adapter` was only rolled back."""
+        check_may_be_restored(self.audit.read(), adapter)
 
     def reconcile(self, actor: str) -> None:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
@@ -278,17 +301,18 @@ class Registry:
     def _promote(self, log: LockedLog, adapter: str, actor: str, reason: str) -> Refs:
         old = self.refs()
         new = old.model_copy(update={"champion": adapter, "previous": old.champion})
-        self._exchange(log, old, new, Action.PROMOTED, State.RETIRED, actor, reason)
+        self._exchange(log, old, new, Action.PROMOTED, actor, reason)
         return new
 
-    def _exchange(
-        self, log: LockedLog, old: Refs, new: Refs, action: Action, leaves_as: State, actor: str, reason: str
-    ) -> None:
-        states = states_of(log.read())
-        if new.champion != BASE:
+    def _check_exchange(self, entries: list[AuditEntry], old: Refs, new: Refs, action: Action) -> None:
+        states = states_of(entries)
+        if new.champion != BASE and action is not Action.RESTORED:
             check(new.champion, states.get(new.champion), State.SERVING)
         if old.champion != BASE:
-            check(old.champion, states.get(old.champion), leaves_as)
+            check(old.champion, states.get(old.champion), _LEAVES_AS.get(action, State.RETIRED))
+
+    def _exchange(self, log: LockedLog, old: Refs, new: Refs, action: Action, actor: str, reason: str) -> None:
+        self._check_exchange(log.read(), old, new, action)
         audit_events = [
             AuditEvent(
                 actor=actor,
@@ -300,7 +324,7 @@ class Registry:
             )
         ]
         if old.champion != BASE:
-            audit_events.append(_moved(old.champion, leaves_as, actor, reason))
+            audit_events.append(_moved(old.champion, _LEAVES_AS.get(action, State.RETIRED), actor, reason))
         self._write(new)
         try:
             log.append(*audit_events)
@@ -316,31 +340,6 @@ def _moved(adapter: str, state: State, actor: str, reason: str, against: str | N
     return AuditEvent(actor=actor, action=Action.MOVED, subject=adapter, reason=reason, state=state, against=against)
 
 
-def _check_not_overtaken(entries: list[AuditEntry], adapter: str, champion: str) -> None:
-    obstacle = overtaken(entries, adapter, champion)
-    if obstacle:
-        raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
-
-
 def served_name(entry: AuditEntry) -> str:
     """The name that an entry gave to its adapter."""
     return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
-
-
-def states_of(entries: Iterable[AuditEntry]) -> dict[str, State]:
-    """The state of each adapter after the entries."""
-    return {entry.subject: entry.state for entry in entries if entry.state is not None}
-
-
-def _predecessor(entries: list[AuditEntry], adapter: str) -> str:
-    """The adapter that served before `adapter` was last promoted and may serve again; `base` where nothing may."""
-    states = states_of(entries)
-    met = False
-    for entry in reversed(entries):
-        if entry.action is not Action.PROMOTED:
-            continue
-        met = met or entry.subject == adapter
-        before = entry.replaced or BASE
-        if met and (before == BASE or (before != adapter and states[before] is State.RETIRED)):
-            return before
-    return BASE

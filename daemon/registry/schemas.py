@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
+from daemon.registry.evidence import Fingerprint
 from daemon.registry.learner_status import LearnerReport
 from evaluation.account_summary import AccountSummary
 from evaluation.canary_figures import CanaryFigures
@@ -36,6 +37,9 @@ class CycleReport(FrozenModel):
     tasks: int = Field(ge=0)
     gates: tuple[GateResult, ...] = Field(description="What each gate said, in the order in which they were played.")
     seconds: FiniteFloat = Field(ge=0, description="Wall-clock time of the whole cycle.")
+    evidence: dict[str, Fingerprint] = Field(
+        default={}, description="Fingerprints of the files that the verdict rests on, by their paths in the home."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -143,6 +147,21 @@ class DecisionRequest(FrozenModel):
     actor: Said
 
 
+class HoldRequest(FrozenModel):
+    """That the person `actor` stops automatic promotion, or lets it go on."""
+
+    reason: Said
+    actor: Said
+
+
+class Hold(FrozenModel):
+    """A hold: nothing is promoted without a person's approval. Since when, by whom and why."""
+
+    since: AwareDatetime
+    actor: str
+    reason: str
+
+
 class HeldAdapter(FrozenModel):
     """A candidate that waits for a person: since when and why, and when it lapses.
 
@@ -179,6 +198,7 @@ class Change(FrozenModel):
     to_name: str
     seconds: float
     share: float = 1.0
+    on_hold: bool = False
 
 
 class CaptureStatus(FrozenModel):
@@ -202,7 +222,8 @@ class StatusReport(FrozenModel):
     asked; `capture` what became of the calls at the gateway. `holdout` is the account of held-out tasks, None where its
     file is damaged, and for one of an older version. `held` are the candidates that wait for a person, the one that has
     waited longest first.
-    `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version.
+    `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
+    is the one that stands, None where promotion is automatic.
     """
 
     alias: str
@@ -222,3 +243,4 @@ class StatusReport(FrozenModel):
     held: tuple[HeldAdapter, ...] = ()
     canary: CanaryReport | None = None
     learner: LearnerReport | None = None
+    hold: Hold | None = None

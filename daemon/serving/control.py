@@ -9,6 +9,7 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from daemon.registry import holds
 from daemon.registry.audit import AuditEntry
 from daemon.registry.canaries import last_canary
 from daemon.registry.learner_status import learner_report
@@ -18,6 +19,7 @@ from daemon.registry.schemas import (
     Change,
     CycleReport,
     DecisionRequest,
+    HoldRequest,
     PromoteRequest,
     RollbackRequest,
     StatusReport,
@@ -53,6 +55,9 @@ def control_router(
     """The routes, over the parts of one serve process. `bootstrap` is the cluster's address."""
     router = APIRouter(route_class=JsonRoute)
 
+    def with_hold(change: Change) -> Change:
+        return change.model_copy(update={"on_hold": holds.standing(registry.audit.read()) is not None})
+
     @router.get("/status")
     async def status() -> StatusReport:
         refs = registry.refs()
@@ -75,6 +80,7 @@ def control_router(
             held=promoter.held(),
             canary=(canary.report() if canary is not None else None) or last_canary(registry),
             learner=learner_report(registry.home, entries),
+            hold=holds.told(entries),
         )
 
     @router.get("/history")
@@ -96,7 +102,23 @@ def control_router(
 
     @router.post("/rollback")
     async def rollback(request: RollbackRequest) -> Change:
-        return await promoter.roll_back(request.to, request.actor, request.reason)
+        change = await promoter.roll_back(request.to, request.actor, request.reason)
+        return with_hold(change)
+
+    @router.post("/restore")
+    async def restore(request: DecisionRequest) -> Change:
+        change = await promoter.restore(request.digest, request.actor, request.reason)
+        return with_hold(change)
+
+    @router.post("/hold")
+    async def hold(request: HoldRequest) -> AuditEntry:
+        """The entry of the hold that stands from now on; an earlier one where one stood already."""
+        return holds.begin(registry.audit, registry.refs().champion, request.actor, request.reason)
+
+    @router.post("/resume")
+    async def resume(request: HoldRequest) -> AuditEntry | None:
+        """The entry that ends the hold; null where none stood."""
+        return holds.end(registry.audit, registry.refs().champion, request.actor, request.reason)
 
     @router.post("/cycles")
     async def record_cycle(report: CycleReport) -> AuditEntry:

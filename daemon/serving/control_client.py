@@ -30,5 +30,9 @@ class ControlClient(HttpClient):
         answer = await self._call("POST", "/rollback", request.model_dump(mode="json"))
         return Change.model_validate_json(answer.content)
 
+    async def restore(self, request: DecisionRequest) -> Change:
+        answer = await self._call("POST", "/restore", request.model_dump(mode="json"))
+        return Change.model_validate_json(answer.content)
+
     async def record_cycle(self, report: CycleReport) -> None:
         await self._call("POST", "/cycles", report.model_dump(mode="json"))

@@ -1,11 +1,14 @@
 """Loads adapters into the inference server under names of their own, attests them, and unloads them."""
 
+import asyncio
+
 import structlog
 
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from evaluation.attestation import Probes, attest
 from evaluation.settings import ProbeSettings
+from learners.adapters import AdapterStore
 from streams.errors import PolicyError, RatchetError
 from streams.policy.client import PolicyClient
 
@@ -22,17 +25,23 @@ class Loader:
         self._registry = registry
         self._policy = policy
         self._settings = settings
+        self._adapters = AdapterStore(registry.home / "adapters")
 
     async def loaded(self) -> set[str]:
         """The names that the inference server has now. Raises `PolicyError`."""
         return {model.name for model in await self._policy.models()}
 
     async def bring_up(self, adapter: str) -> str:
-        """Load `adapter` under a fresh name and attest it; the name."""
+        """Load `adapter` under a fresh name and attest it; the name.
+
+        Raises `RatchetError` when its files are not those of its digest and signature, before they are loaded, or when
+        it cannot be loaded or attested.
+        """
         if adapter == BASE:
             return BASE
         folder = self._registry.adapter_folder(adapter)
         probes = Probes.read(folder)
+        await asyncio.to_thread(self._adapters.check, adapter)
         served = self._registry.name(adapter, ACTOR, "to serve")
         await self._policy.load_adapter(served, str(folder.resolve()))
         try:

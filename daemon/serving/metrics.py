@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from daemon.registry.audit import Action
+from daemon.registry.holds import standing
 from daemon.registry.learner_status import learner_report
 from daemon.registry.registry import Registry
 from daemon.registry.task_uses import readable_summary
@@ -73,6 +74,14 @@ class _LoopFigures(Collector):
         )
         yield CounterMetricFamily(
             "ratchet_rollbacks", "Changes of the champion back to an earlier one.", value=actions[Action.ROLLED_BACK]
+        )
+        yield CounterMetricFamily(
+            "ratchet_restores", "Adapters that a person put back after a rollback.", value=actions[Action.RESTORED]
+        )
+        yield GaugeMetricFamily(
+            "ratchet_promotion_hold",
+            "1 while nothing is promoted without a person's approval.",
+            value=float(standing(entries) is not None),
         )
         yield CounterMetricFamily(
             "ratchet_promotion_failures",

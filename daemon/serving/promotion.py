@@ -8,20 +8,23 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
+from daemon.registry import holds
 from daemon.registry.audit import AuditEntry
 from daemon.registry.canaries import (
     RunningCanary,
+    check_no_canary_runs,
+    complete_report,
     end_canary,
     running_canary,
     start_canary,
-    unrecorded_promotion,
 )
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
-from daemon.registry.schemas import CanaryEnd, CanaryReport, CanaryStart, Change, HeldAdapter
+from daemon.registry.schemas import CanaryEnd, CanaryStart, Change, HeldAdapter
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.loading import ACTOR, Loader
@@ -63,16 +66,19 @@ class Promoter:
         """Let the approved `adapter` serve. Returns when the old one is drained and unloaded.
 
         Where the settings ask for a canary this begins one, unless `at_once`. So does a second request for what is in a
-        canary not end it.
+        canary not end it. While promotion is on hold nothing is promoted but `at_once`, which is a person's word.
 
         Raises `PromotionError`, and records it, when it may not serve, cannot be loaded, or is not what was trained.
         """
         async with self._turn:
-            self._check_no_canary_runs(adapter, actor, at_once)
+            if not at_once:
+                check_no_canary_runs(self._registry, adapter, actor)
             asked = self._canary.settings.share > 0 and not at_once
+            checked = partial(self._registry.check_may_serve, automatic=not at_once)
             if asked and self._registry.state(adapter) is State.APPROVED:
-                return await self._begin_canary(adapter, actor, reason, self._registry.check_may_serve)
-            return await self._change(adapter, actor, reason, self._registry.check_may_serve, self._registry.promote)
+                return await self._begin_canary(adapter, actor, reason, checked)
+            promote = partial(self._registry.promote, automatic=not at_once)
+            return await self._change(adapter, actor, reason, checked, promote)
 
     async def approve(self, adapter: str, actor: str, reason: str) -> Change:
         """Let `adapter`, which waits for a person, serve, because the person `actor` says so; else as `promote`.
@@ -81,7 +87,7 @@ class Promoter:
         """
         async with self._turn:
             self.lapse()
-            self._check_no_canary_runs(adapter, actor)
+            check_no_canary_runs(self._registry, adapter, actor)
             checked = self._registry.check_may_be_approved
             if self._canary.settings.share > 0:
                 return await self._begin_canary(adapter, actor, reason, checked, self._registry.accept)
@@ -91,16 +97,33 @@ class Promoter:
         """Let `to`, or else what served before, serve again. What served until now must win a gate to come back.
 
         During a canary what is taken back is its candidate, and the champion answers all; with a `to` that is not the
-        champion both are.
+        champion both are. Where the settings say so, promotion is on hold afterwards.
 
         Raises `PromotionError` as `promote` does. The base model is always there: rolling back to it loads nothing.
         """
         async with self._turn:
             running = running_canary(self._registry)
+            hold = self._settings.hold_after_rollback
             if running is not None and to in (None, running.start.champion):
+                if hold:
+                    why = f"the canary of {running.adapter[:12]} was rolled back: {reason}"
+                    holds.begin(self._registry.audit, running.start.champion, actor, why)
                 return await self._end_canary(CanaryEnd.ROLLED_BACK, actor, reason)
             to = to or self._registry.refs().previous
-            return await self._change(to, actor, reason, self._registry.check_may_serve, self._registry.roll_back)
+            roll_back = partial(self._registry.roll_back, hold=hold)
+            return await self._change(to, actor, reason, self._registry.check_may_serve, roll_back)
+
+    async def restore(self, adapter: str, actor: str, reason: str) -> Change:
+        """Let `adapter`, which was rolled back, serve again, because the person `actor` says so.
+
+        A rollback undoes it. One that serves already stays as it is. Raises `PromotionError` as `promote` does.
+        """
+        async with self._turn:
+            served = self._alias.served
+            if adapter == self._registry.refs().champion and self._alias.adapter == adapter and served is not None:
+                return Change(from_adapter=adapter, to_adapter=adapter, from_name=served, to_name=served, seconds=0.0)
+            checked = self._registry.check_may_be_restored
+            return await self._change(adapter, actor, reason, checked, self._registry.restore)
 
     def held(self) -> tuple[HeldAdapter, ...]:
         """The candidates that wait for a person."""
@@ -124,13 +147,20 @@ class Promoter:
             await self._reconcile_canary(loaded)
 
     async def end_canary(self, end: CanaryEnd, adapter: str, reason: str) -> None:
-        """End the canary of `adapter` as it was judged; does nothing if it has ended. Raises `PromotionError`."""
+        """End the canary of `adapter` as it was judged; does nothing if it has ended. Raises `PromotionError`.
+
+        While promotion is on hold no candidate is promoted, unless a person approved it during the hold.
+        """
         async with self._turn:
             running = running_canary(self._registry)
             if running is None or running.adapter != adapter:
                 return
             if end is CanaryEnd.PROMOTED:
                 registry = self._registry
+                hold = holds.standing(registry.audit.read())
+                if hold is not None and hold.sequence > running.sequence:
+                    log.warning("a canary goes on, promotion is on hold", adapter=adapter, found=reason)
+                    return
                 await self._change(adapter, ACTOR, reason, registry.check_may_serve, registry.promote)
             else:
                 await self._end_canary(end, ACTOR, reason)
@@ -153,7 +183,7 @@ class Promoter:
             return
         running = running_canary(self._registry)
         if running is None:
-            self._complete_report()
+            complete_report(self._registry, ACTOR)
             await self._retire(self._canary.end())
         elif running.start.champion != self._registry.refs().champion:
             await self._end_canary(CanaryEnd.CANCELLED, ACTOR, "the champion that it was compared with serves no more")
@@ -182,29 +212,6 @@ class Promoter:
         for name in sorted(loaded & self._registry.names_given_by(ACTOR) - {served, self._alias.served}):
             await self._loader.take_down(name)
 
-    def _complete_report(self) -> None:
-        """Report a canary whose candidate was promoted right before a crash."""
-        unrecorded = unrecorded_promotion(self._registry)
-        if unrecorded is None:
-            return
-        report = CanaryReport(
-            adapter=unrecorded.adapter,
-            champion=unrecorded.start.champion,
-            share=unrecorded.start.share,
-            began=unrecorded.began,
-            ended=CanaryEnd.PROMOTED,
-            reason="a crash came right after the promotion, so its figures are lost",
-        )
-        end_canary(self._registry, report, ACTOR)
-
-    def _check_no_canary_runs(self, adapter: str, actor: str, at_once: bool = False) -> None:
-        running = running_canary(self._registry)
-        if at_once or running is None:
-            return
-        message = f"the canary of {running.adapter[:12]} runs: wait for its end, or promote with at_once"
-        self._registry.record_failure(adapter, actor, message)
-        raise PromotionError(message)
-
     async def _begin_canary(
         self,
         adapter: str,
@@ -223,6 +230,7 @@ class Promoter:
             checked(adapter)
             served = await self._loader.bring_up(adapter)
             try:
+                checked(adapter)
                 if accept is not None:
                     accept(adapter, actor, reason)
                 start = CanaryStart(champion=champion, share=share, salt=secrets.token_hex(16))

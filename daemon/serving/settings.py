@@ -43,6 +43,10 @@ class PromotionSettings(FrozenModel):
         le=3650 * 86_400.0,
         description="Seconds after which a candidate that nobody approved or rejected lapses.",
     )
+    hold_after_rollback: bool = Field(
+        default=True,
+        description="Whether a rollback stops automatic promotion until `ratchet resume`.",
+    )
     drain_timeout_s: float = Field(
         default=60.0, gt=0, description="Longest wait for requests in flight before the old adapter is unloaded."
     )

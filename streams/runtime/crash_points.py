@@ -41,6 +41,8 @@ class CrashPoint(StrEnum):
     GROUP_COMMIT_AFTER = "group.commit:after"
     FILE_RENAME_BEFORE = "file.rename:before"
     FILE_RENAME_AFTER = "file.rename:after"
+    LINES_APPEND_BEFORE = "lines.append:before"
+    LINES_APPEND_AFTER = "lines.append:after"
     SNAPSHOT_RENAME_BEFORE = "snapshot.rename:before"
     SNAPSHOT_RENAME_AFTER = "snapshot.rename:after"
     ROLLOUT_BEFORE = "trial.rollout:before"

@@ -1,11 +1,12 @@
 """The one way to write a file, and a folder, that a crash must not tear."""
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +48,28 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
 def secret_key(path: Path) -> bytes:
     """The 32 random bytes in the file `path`, which only its owner may read; made there the first time.
 
+    Its SHA-256 is beside it, for `sha256sum --check`. Processes that ask for it at the same time get the same.
+    """
+    new = not path.exists()
+    key = secret_file(path, lambda: secrets.token_bytes(32))
+    if new:
+        write_atomically(checksum_path(path), checksum(path, key))
+    return key
+
+
+def checksum_path(path: Path) -> Path:
+    """The file beside `path` that holds its checksum."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def checksum(path: Path, content: bytes) -> bytes:
+    """The line that `sha256sum` writes for a file `path` of that content."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
+
+
+def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of the file `path`, which only its owner may read; it is what `make` returns the first time.
+
     Processes that ask for it at the same time get the same.
     """
     if not path.exists():
@@ -54,7 +77,7 @@ def secret_key(path: Path) -> bytes:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
+                file.write(make())
                 file.flush()
                 os.fsync(descriptor)
             # Unlike a rename, a link never replaces a key that another process has made.

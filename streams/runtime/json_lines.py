@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import sync_folder
 
 
@@ -55,6 +56,7 @@ def append_lines(file: FileIO, end: int, lines: bytes) -> None:
     Raises `OSError`; the file is then as it was up to `end`.
     """
     file.truncate(end)
+    reach(CrashPoint.LINES_APPEND_BEFORE)
     try:
         if file.write(lines) != len(lines):
             raise OSError(f"the disk took only a part of what was to be added to {file.name!r}")
@@ -62,3 +64,4 @@ def append_lines(file: FileIO, end: int, lines: bytes) -> None:
     except OSError:
         file.truncate(end)
         raise
+    reach(CrashPoint.LINES_APPEND_AFTER)

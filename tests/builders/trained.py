@@ -4,7 +4,7 @@ from pathlib import Path
 
 from learners.adapters import AdapterManifest, AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
-from learners.snapshots import Snapshot
+from learners.snapshots import Snapshot, SnapshotManifest
 from learners.trajectories import Branch, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.events import RecordedStep
@@ -71,6 +71,22 @@ def settings(*stages: Stage, lora: LoraSettings | None = None) -> LearnerSetting
     """A training that takes seconds."""
     chosen = stages or (Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=8))
     return LearnerSettings(stages=chosen, lora=lora or LoraSettings(rank=4, alpha=8), learning_rate=5e-3, threads=1)
+
+
+def manifest_without_data(note: str) -> AdapterManifest:
+    """The manifest of an adapter whose snapshot is empty and lies nowhere."""
+    nothing = SnapshotManifest(
+        snapshot_id="0" * 64, as_of=0, offsets={}, episodes={}, steps=0, branches=0, holdout="", files={}
+    )
+    return AdapterManifest(
+        parent=None,
+        base="tiny",
+        base_digest="b" * 64,
+        snapshot=nothing,
+        settings=LearnerSettings(),
+        seed=0,
+        note=note,
+    )
 
 
 def entered(home: Path, snapshot: Snapshot, parent: str | None = None, weights: str = "weights") -> str:

@@ -16,6 +16,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.runtime.crash_points import VARIABLE, CrashPoint
 from tests.crash.load import Recording
 from tests.crash.stage import AGENTS, LIBRARY, LOADS, on_stage, played
+from tests.crash.test_champion import CHAMPION
 from tests.crash.test_trials import TRIAL
 from tests.crash.victims import ROOT
 from tests.streams.store.test_migrations import KILLED_AT
@@ -71,7 +72,7 @@ SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
 
 def test_every_crash_point_has_a_test_that_kills_at_it() -> None:
-    places = " ".join((*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT, *TRIAL, *KILLED_AT)).split()
+    places = " ".join((*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT, *CHAMPION, *TRIAL, *KILLED_AT)).split()
     hit = {place.partition("@")[0] for place in places}
     assert hit == set(CrashPoint)
 

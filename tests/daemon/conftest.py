@@ -17,9 +17,11 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
-from streams.ids import content_id, uuid7
+from learners.adapters import AdapterStore
+from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
+from tests.builders.trained import manifest_without_data
 from tests.waiting import eventually
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
@@ -47,13 +49,12 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         approved: bool = True,
         last: State = State.APPROVED,
     ) -> str:
-        folder = registry.home / "adapters" / f"new-{seed}-{scale}"
+        folder = registry.home / "training"
         _save_adapter(tiny_base, seed, scale, folder)
         probes = _merged_logprobs(tiny_base, seed, scale if trained_scale is None else trained_scale)
         (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
         # The server outlives a test's registry, and refuses a name that another test has used.
-        digest = content_id(uuid7())
-        folder.rename(folder.parent / digest)
+        digest = AdapterStore(registry.home / "adapters").add(folder, manifest_without_data(note=uuid7()))
         if approved:
             for state in (State.TRAINED, State.EVALUATING, last):
                 registry.enter(digest, state, "learner", "a test")

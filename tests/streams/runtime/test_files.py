@@ -106,7 +106,7 @@ def test_processes_that_make_a_key_at_the_same_time_have_the_same_one(tmp_path: 
     assert keys == {secret_key(path).hex()}
     assert len(secret_key(path)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(path.parent) == ["redaction.key"]
+    assert sorted(os.listdir(path.parent)) == ["redaction.key", "redaction.key.sha256"]
 
 
 def test_a_key_that_another_made_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,4 +121,4 @@ def test_a_key_that_another_made_meanwhile_is_not_replaced(tmp_path: Path, monke
 
     monkeypatch.setattr(Path, "exists", overtaken)
     assert secret_key(path) == b"the other's"
-    assert os.listdir(tmp_path) == ["redaction.key"]
+    assert sorted(os.listdir(tmp_path)) == ["redaction.key", "redaction.key.sha256"]
