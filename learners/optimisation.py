@@ -2,6 +2,7 @@
 
 Several processes may share each update. All of them pack the same batch; each computes its part of the trees, and their
 gradients are added up: losses are normalised by the whole batch's size, so the sum is the gradient of one process.
+Where the base is sharded, too, all compute equally many trees, of which the surplus does not count.
 """
 
 import time
@@ -36,6 +37,7 @@ class Learning:
     parameters: Sequence[torch.nn.Parameter]
     lower: LowerLayers
     accelerator: Accelerator
+    sharded: bool = False
 
     def gradients(self, trees: Sequence[Tree], objective: Objective, reference: Reference | None) -> float:
         """Add the gradients of a batch to the weights'; returns its loss. Raises `TrainingError` out of memory."""
@@ -43,18 +45,27 @@ class Learning:
         size = sum(map(objective.size, trees))
         accelerator = self.accelerator
         loss = 0.0
-        for tree in trees[accelerator.process_index :: accelerator.num_processes]:
+        for tree, counts in self._share(trees):
             try:
-                loss += self._backward(tree.on(accelerator.device), objective, reference, size)
+                loss += self._backward(tree.on(accelerator.device), objective, reference, size, counts)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 raise TrainingError(_out_of_memory(tree, accelerator.device)) from error
         return loss if accelerator.num_processes == 1 else self._added_up(loss)
 
-    def _backward(self, tree: Tree, objective: Objective, reference: Reference | None, size: float) -> float:
+    def _share(self, trees: Sequence[Tree]) -> list[tuple[Tree, float]]:
+        """This process' trees, each with 1, or with 0 where it is run for the other processes' sake."""
+        first, step = self.accelerator.process_index, self.accelerator.num_processes
+        share = [(tree, 1.0) for tree in trees[first::step]]
+        most = -(-len(trees) // step)
+        return share + [(trees[0], 0.0)] * (most - len(share)) if self.sharded else share
+
+    def _backward(
+        self, tree: Tree, objective: Objective, reference: Reference | None, size: float, counts: float
+    ) -> float:
         expected = None if reference is None else reference.log_probabilities(tree)
-        part = objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size
+        part = objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size * counts
         part.backward()
         return part.item()
 
