@@ -37,7 +37,8 @@ COMMANDS = {
     ),
     "restore": LazyCommand(
         "daemon.commands.undoing:restore",
-        "Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; Ratchet must run.",
+        "Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; "
+        "Ratchet must run.",
     ),
     "hold": LazyCommand(
         "daemon.commands.undoing:hold",

@@ -1,26 +1,44 @@
 """The base model with the adapter that is trained: a fresh one, or one that is trained on."""
 
+import importlib.util
 from pathlib import Path
 from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from learners import tree_attention
 from learners.architecture import check_trees, linear_layers
-from learners.settings import LoraSettings
+from learners.settings import LoraSettings, Quantisation
 from streams.errors import ConfigurationError
 
+_CPU = torch.device("cpu")
 
-def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: torch.dtype) -> PeftModel:
+
+def adapted_model(
+    base: Path,
+    lora: LoraSettings,
+    parent: Path | None,
+    dtype: torch.dtype,
+    quantisation: Quantisation | None = None,
+    device: torch.device = _CPU,
+) -> PeftModel:
     """The base model with a fresh adapter of all its linear layers, or with `parent` to be trained on.
 
-    Adapter weights are float32. Raises `ConfigurationError` when the architecture cannot be trained exactly.
+    Adapter weights are float32. With `quantisation` the base's linear layers but its output layer are kept in 4 bit and
+    multiplied in `dtype`. Raises `ConfigurationError` when the architecture cannot be trained exactly, or what
+    quantises is missing.
     """
+    quantised = None if quantisation is None else _quantised(quantisation, dtype)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, attn_implementation=tree_attention.NAME, local_files_only=True
+            base,
+            dtype=dtype,
+            attn_implementation=tree_attention.NAME,
+            local_files_only=True,
+            quantization_config=quantised,
+            device_map={"": device},
         )
     # Libraries raise many kinds of errors for files that are damaged and for architectures without such attention.
     except Exception as error:
@@ -45,3 +63,18 @@ def adapted_model(base: Path, lora: LoraSettings, parent: Path | None, dtype: to
         return cast(PeftModel, get_peft_model(model, config))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"PEFT cannot adapt {type(model).__name__}: {error}") from error
+
+
+def _quantised(quantisation: Quantisation, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """*QLoRA: Efficient Finetuning of Quantized LLMs* (arXiv 2305.14314), section 3: NormalFloat, quantised twice."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigurationError(
+            f"learner.quantisation is {quantisation} and bitsandbytes is not installed: pip install "
+            "'ratchetd[qlora]', or leave learner.quantisation out"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantisation,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

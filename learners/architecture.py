@@ -89,14 +89,14 @@ def check_trees(model: PreTrainedModel) -> None:
     kind = type(model).__name__
     refused = f"{kind} cannot be trained on packed episodes"
     attention_windows(model.config.get_text_config())
-    ids = probe_tokens(model)
+    ids = probe_tokens(model).to(model.device)
     third = _PROBE_TOKENS // 3
     segments = (Segment(0, 2 * third, -1), Segment(2 * third, 3 * third, third - 1))
-    positions = torch.cat([torch.arange(2 * third), torch.arange(third, 2 * third)])
+    positions = torch.cat([torch.arange(2 * third), torch.arange(third, 2 * third)]).to(model.device)
     implementation = model.config._attn_implementation
     try:
         with torch.inference_mode():
-            states = hidden_states(model, ids, positions, tree_layout(segments))
+            states = hidden_states(model, ids, positions, tree_layout(segments).to(model.device))
             in_tree = OutputHead(model)(states).float().log_softmax(dim=-1)
             model.set_attn_implementation("eager")
             paths = (torch.arange(2 * third), torch.cat([torch.arange(third), torch.arange(2 * third, 3 * third)]))

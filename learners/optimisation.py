@@ -2,6 +2,7 @@
 
 Several processes may share each update. All of them pack the same batch; each computes its part of the trees, and their
 gradients are added up: losses are normalised by the whole batch's size, so the sum is the gradient of one process.
+Where the base is sharded, too, all compute equally many trees, of which the surplus does not count.
 """
 
 import time
@@ -35,6 +36,7 @@ class Learning:
     parameters: Sequence[torch.nn.Parameter]
     lower: LowerLayers
     accelerator: Accelerator
+    sharded: bool = False
 
     def gradients(self, batches: Sequence[Batch]) -> list[float]:
         """Add the gradients of the weighted sum of the batches' losses to the weights'; returns the losses, unweighted.
@@ -49,18 +51,25 @@ class Learning:
         size = sum(map(batch.objective.size, batch.trees))
         accelerator = self.accelerator
         loss = 0.0
-        for tree in batch.trees[accelerator.process_index :: accelerator.num_processes]:
+        for tree, counts in self._share(batch.trees):
             try:
-                loss += self._backward(tree.on(accelerator.device), batch, size)
+                loss += self._backward(tree.on(accelerator.device), batch, size, counts)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 raise TrainingError(_out_of_memory(tree, accelerator.device)) from error
         return loss
 
-    def _backward(self, tree: Tree, batch: Batch, size: float) -> float:
+    def _share(self, trees: Sequence[Tree]) -> list[tuple[Tree, float]]:
+        """This process' trees, each with 1, or with 0 where it is run for the other processes' sake."""
+        first, step = self.accelerator.process_index, self.accelerator.num_processes
+        share = [(tree, 1.0) for tree in trees[first::step]]
+        most = -(-len(trees) // step)
+        return share + [(trees[0], 0.0)] * (most - len(share)) if self.sharded else share
+
+    def _backward(self, tree: Tree, batch: Batch, size: float, counts: float) -> float:
         expected = None if batch.reference is None else batch.reference.log_probabilities(tree)
-        part = batch.objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size
+        part = batch.objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size * counts
         (part * batch.weight).backward()
         return part.item()
 

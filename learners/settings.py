@@ -28,6 +28,8 @@ class LoraSettings(FrozenModel):
     )
 
 
+Quantisation: TypeAlias = Literal["nf4"]
+
 ObjectiveName: TypeAlias = Literal[
     "imitation",
     "world_model",
@@ -216,6 +218,11 @@ class LearnerSettings(FrozenModel):
         description="Memory for what layers below the adapted ones give, where `lora.layers` leaves such; 0 for none.",
     )
     checkpoint_every: int = Field(default=20, ge=1, description="Updates between checkpoints.")
+    quantisation: Quantisation | None = Field(
+        default=None,
+        description="Train against the base in 4 bit, as QLoRA does; needs the extra `qlora`. The adapter is "
+        "served on the base as it is.",
+    )
     accelerate: Path | None = Field(
         default=None, description="File of `accelerate config`: training is then started by `accelerate launch`."
     )

@@ -10,11 +10,13 @@ import json
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator, DistributedType
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from learners.adapted_model import adapted_model
@@ -29,18 +31,28 @@ from learners.precision import compute_dtype
 from learners.probes import write_probes
 from learners.reflections.records import counts, read_reflections, with_rationales
 from learners.scoring import set_values
-from learners.settings import REFLECTIONS, TRAINING_REPORT, Progress, TrainingJob, TrainingReport
+from learners.settings import (
+    REFLECTIONS,
+    TRAINING_REPORT,
+    LearnerSettings,
+    Progress,
+    TrainingJob,
+    TrainingReport,
+)
+from learners.sharding import shard
 from learners.snapshots import read_trajectories
 from streams.errors import ConfigurationError, RatchetError
 from streams.runtime.processes import die_with_parent
 
-_SHARED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 def train(job: TrainingJob) -> None:
     """Run the stages in order and write the adapter. Raises `TrainingError` when there is nothing to learn from."""
-    accelerator = _accelerator()
     settings = job.settings
+    accelerator = _accelerator(settings)
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    dtype = compute_dtype(device=accelerator.device)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(job.seed)
     trajectories = read_trajectories(job.snapshot)
@@ -48,15 +60,18 @@ def train(job: TrainingJob) -> None:
     trajectories = with_rationales(trajectories, reflections)
     tokenizer = ChatTokenizer(job.base)
     tokenizer.check_replies()
-    adapted = adapted_model(job.base, settings.lora, job.parent, compute_dtype(device=accelerator.device))
+    # What is sharded may be too large for one device.
+    place = torch.device("cpu") if sharded else accelerator.device
+    adapted = adapted_model(job.base, settings.lora, job.parent, dtype, settings.quantisation, place)
     adapted.train()
     model = cast(PreTrainedModel, adapted.get_base_model())
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapted.to(accelerator.device)
+    if sharded:
+        shard(adapted, accelerator.device, accelerator.num_processes)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
-    learning = Learning(model, parameters, LowerLayers(model, settings.lower_layers_mib * 2**20), accelerator)
+    learning = Learning(model, parameters, LowerLayers(model, settings.lower_layers_mib * 2**20), accelerator, sharded)
     left_out: dict[str, str] = {}
     packer = Packer(TreePacker(tokenizer, settings.max_length, reasoning=settings.reasoning), Limits(model), left_out)
     Optimisation(job, learning, packer, _print if accelerator.is_main_process else _keep_quiet).run(trajectories)
@@ -69,6 +84,8 @@ def train(job: TrainingJob) -> None:
         set_values(
             parameters, [torch.lerp(*pair, settings.interpolation) for pair in zip(before, trained, strict=True)]
         )
+    if sharded or settings.quantisation is not None:
+        adapted = _as_served(job, parameters, dtype)
     adapted.eval()
     adapted.to("cpu")
     write_probes(adapted, tokenizer, [one for one in trajectories if one.episode_id not in left_out], job.output)
@@ -82,14 +99,28 @@ def train(job: TrainingJob) -> None:
     Checkpoints(job.output, job.job_id).remove()
 
 
-def _accelerator() -> Accelerator:
+def _as_served(job: TrainingJob, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> PeftModel:
+    """The trained adapter on the base as it is: whole, on CPU, and not quantised."""
+    adapted = adapted_model(job.base, job.settings.lora, job.parent, dtype)
+    set_values([parameter for parameter in adapted.parameters() if parameter.requires_grad], parameters)
+    return adapted
+
+
+def _accelerator(settings: LearnerSettings) -> Accelerator:
     """The device, and this process' place among others. Raises `ConfigurationError` for what cannot be trained so."""
     # The data type is chosen with the model's weights, not by autocasting.
     accelerator = Accelerator(mixed_precision="no")
-    if accelerator.distributed_type not in _SHARED:
+    kind = accelerator.distributed_type
+    if kind is DistributedType.FSDP:
+        if settings.quantisation is not None:
+            raise ConfigurationError(
+                f"training is not implemented for {settings.quantisation} under FSDP: leave learner.quantisation out, "
+                "or set distributed_type to NO, MULTI_GPU or MULTI_CPU in the file that learner.accelerate names"
+            )
+    elif kind not in _WHOLE:
         raise ConfigurationError(
-            f"training is not implemented for accelerate's {accelerator.distributed_type.value}: set "
-            "distributed_type to NO, MULTI_GPU or MULTI_CPU in the file that learner.accelerate names"
+            f"training is not implemented for accelerate's {kind.value}: set distributed_type to NO, MULTI_GPU, "
+            "MULTI_CPU or FSDP in the file that learner.accelerate names"
         )
     return accelerator
 

@@ -2,17 +2,20 @@
 
 A dense mask over the whole tree would spend most of its time on pairs of branches that do not see each other: of a tree
 of 1,200 tokens two thirds of the pairs are masked. Here the reference trajectory attends to itself, and the branches
-of one state to the reference trajectory up to that state and to themselves.
+of one state to the reference trajectory up to that state and to themselves. On a GPU one kernel, FlexAttention, does
+all of it and passes over the blocks of pairs that are masked (*Flex Attention*, arXiv 2412.05496).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.integrations.flex_attention import compile_friendly_flex_attention
 
 from streams.errors import ConfigurationError
 
@@ -52,17 +55,50 @@ class BranchGroup:
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
-    """The reference trajectory is the first `reference` tokens; the groups follow it without gaps."""
+    """The reference trajectory is the first `reference` tokens; the groups follow it without gaps.
+
+    Shapes: (tokens,). `segments` numbers the segment of each token, 0 for the reference trajectory; `parent_ends` and
+    `positions` are the segment's `parent_end` and the token's position.
+    """
 
     reference: int
     groups: tuple[BranchGroup, ...]
+    segments: torch.Tensor
+    parent_ends: torch.Tensor
+    positions: torch.Tensor
+    _block_masks: dict[int | None, BlockMask] = field(default_factory=dict, compare=False, repr=False)
 
     def to(self, device: torch.device) -> "TreeLayout":
         """The same layout on a device."""
         groups = tuple(
             replace(group, mask=group.mask.to(device), positions=group.positions.to(device)) for group in self.groups
         )
-        return TreeLayout(self.reference, groups)
+        return TreeLayout(
+            self.reference,
+            groups,
+            self.segments.to(device),
+            self.parent_ends.to(device),
+            self.positions.to(device),
+        )
+
+    def block_mask(self, window: int | None) -> BlockMask:
+        """The blocks of pairs of tokens that a layer computes which attends over the last `window` positions, or all.
+
+        Made once for all layers and passes.
+        """
+        if window not in self._block_masks:
+            segments, parent_ends, positions = self.segments, self.parent_ends, self.positions
+
+            def seen(
+                _batch: torch.Tensor, _head: torch.Tensor, row: torch.Tensor, column: torch.Tensor
+            ) -> torch.Tensor:
+                own = (segments[row] == segments[column]) & (column <= row)
+                pairs = own | ((segments[column] == 0) & (column <= parent_ends[row]))
+                return pairs if window is None else pairs & (positions[row] - positions[column] < window)
+
+            length, device = len(segments), segments.device
+            self._block_masks[window] = create_block_mask(seen, None, None, length, length, device=device)
+        return self._block_masks[window]
 
 
 def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
@@ -77,7 +113,16 @@ def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
         seen = torch.cat([torch.ones(own.shape[0], parent_end + 1), own], dim=1).bool()
         positions = torch.cat([torch.arange(branch.stop - branch.start) for branch in group]) + parent_end + 1
         groups.append(BranchGroup(group[0].start, group[-1].stop, parent_end, seen, positions))
-    return TreeLayout(reference.stop, tuple(groups))
+    lengths = torch.tensor([segment.stop - segment.start for segment in segments])
+    parent_ends = torch.tensor([segment.parent_end for segment in segments]).repeat_interleave(lengths)
+    starts = torch.tensor([segment.start for segment in segments]).repeat_interleave(lengths)
+    return TreeLayout(
+        reference.stop,
+        tuple(groups),
+        torch.arange(len(segments)).repeat_interleave(lengths),
+        parent_ends,
+        torch.arange(len(starts)) - starts + parent_ends + 1,
+    )
 
 
 def tree_attention(
@@ -98,6 +143,8 @@ def tree_attention(
     refuse_other_attention(module, others)
     if tree is None:
         raise ConfigurationError(f"{type(module).__name__} does not hand the tree of an episode to its attention")
+    if query.device.type == "cuda":
+        return block_attention(query, key, value, tree, scaling, sliding_window), None
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     reference = slice(0, tree.reference)
@@ -124,6 +171,23 @@ def tree_attention(
             )
         )
     return torch.cat(mixed, dim=2).transpose(1, 2), None
+
+
+def block_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tree: TreeLayout,
+    scaling: float | None = None,
+    window: int | None = None,
+    kernel: Callable[..., Any] = compile_friendly_flex_attention,
+) -> torch.Tensor:
+    """Attend as `tree_attention` does, by one kernel; (1, tokens, heads, head size)."""
+    grouped = query.shape[1] != key.shape[1]
+    mixed: torch.Tensor = kernel(
+        query, key, value, block_mask=tree.block_mask(window), scale=scaling, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2)
 
 
 def refuse_other_attention(module: torch.nn.Module, others: dict[str, Any]) -> None:

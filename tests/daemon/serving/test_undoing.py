@@ -11,7 +11,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Refs, Registry
 from daemon.registry.schemas import BASE, Change, StatusReport
 from daemon.serving.promotion import PromotionSettings
-from evaluation.canary import CanarySettings
+from evaluation.settings import CanarySettings
 from tests.daemon.conftest import serve_role
 from tests.daemon.serving.test_approval import decision, message, status
 from tests.daemon.serving.test_control import figures
