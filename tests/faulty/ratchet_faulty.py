@@ -115,33 +115,33 @@ class Dark(Sound):
 
 
 class Lottery(Sound):
-    """Luck decides, by the first character of the one action: of an even code in the suite `even`, else of an odd one,
-    it wins four times of five, and otherwise once in twenty. So there is always something to practise.
+    """Luck decides: an action that begins with a letter of an even code wins four times of five, others once in twenty.
+
+    So there is always something to practise, and something to learn for a model that says anything at random.
     """
 
     capabilities = Capabilities(ALL_WAYS, deterministic=False, side_effects=False)
     harness = ChatHarness(system_prompt="Draw.", max_steps=1, max_tokens=1)
-    TASKS = 200
 
     def reset(self, task: Task) -> Observation:
         game, fold, name = (*task.task_id.split("/"), "", "")[:3]
-        if game not in self.games() or fold not in ("train", "dev") or not name.isdecimal():
+        if game != "lottery" or fold not in ("train", "dev") or not name.isdecimal():
             raise SandboxError(f"no such task: {task.task_id!r}")
-        self.lamp, self.place, self.lit = self.games().index(game), 0, False
+        self.lamp, self.place, self.lit = 0, 0, False
         return self.observed(f"Draw number {name}.")
 
     def step(self, action: Message) -> Observation:
-        fits = action.text != "" and ord(action.text[0]) % 2 == self.lamp
+        fits = action.text != "" and ord(action.text[0]) % 2 == 0
         self.lit = random.random() < (0.8 if fits else 0.05)
         return Observation.said("Drawn.", float(self.lit), True, self.lit)
 
     def games(self) -> tuple[str, ...]:
-        return ("even", "odd")
+        return ("lottery",)
 
     def task_list(self, game: str, fold: str) -> tuple[Task, ...]:
         if fold == "test":
             raise SandboxError("the fold test is reserved")
-        return tuple(Task(environment="faulty_lottery", task_id=f"{game}/{fold}/{name}") for name in range(self.TASKS))
+        return tuple(Task(environment="faulty_lottery", task_id=f"{game}/{fold}/{name}") for name in range(150))
 
 
 class Forgetful(Sound):

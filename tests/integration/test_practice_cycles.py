@@ -18,25 +18,13 @@ from evaluation.gates.verdict import Verdict
 from evaluation.settings import GateSettings
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, PracticeSettings, Stage
-from streams.messages import user
-from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
-from tests.faulty import ratchet_faulty
 from tests.waiting import eventually
 
 CYCLES = 4
-LOTTERY = ratchet_faulty.Lottery.harness
-STAGES = (Stage(objective="rejection_sampling", updates=60),)
-
-
-async def unlucky_suite(policy: PolicyClient) -> str:
-    """The suite of the lottery in which the greedy base model loses: there something is to be gained."""
-    opening = LOTTERY.opening((user("Draw number 0. You are at 0."),))
-    (reply,) = await policy.chat(BASE, opening, Sampling().within(LOTTERY.max_tokens, LOTTERY.stop))
-    said = LOTTERY.parse(reply.message).text
-    return "odd" if said and ord(said[0]) % 2 == 0 else "even"
+STAGES = (Stage(objective="rejection_sampling", updates=60, trajectories=4),)
 
 
 def asked(settings: Settings, *arguments: str) -> object:
@@ -47,7 +35,7 @@ def asked(settings: Settings, *arguments: str) -> object:
 
 @pytest.mark.slow
 async def test_what_serves_practises_is_trained_on_it_judged_and_promoted_and_practises_again(
-    policy: PolicyClient, tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
+    tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
 ) -> None:
     settings = Settings(
         home=tmp_path,
@@ -55,12 +43,12 @@ async def test_what_serves_practises_is_trained_on_it_judged_and_promoted_and_pr
         store=StoreSettings(port=free_port()),
         engine=EngineSettings(port=free_port(), threads=1),
         serving=ServingSettings(port=free_port(), reconcile_s=0.2),
-        # Of 200 tasks 40 or more are of the selection split, too few for the first alpha of many gates.
+        # Of 150 tasks some 45 are of the selection split, too few for the first alpha of many gates.
         gate=GateSettings(gates=("improvement",), min_tasks=30, spending="constant"),
-        domain=DomainSettings(environment="faulty_lottery", suite=await unlucky_suite(policy), out_of_domain_tasks=0),
+        domain=DomainSettings(environment="faulty_lottery", suite="lottery", out_of_domain_tasks=0),
         learner=LearnerSettings(
             lora=LoraSettings(rank=8, alpha=16),
-            learning_rate=5e-3,
+            learning_rate=2e-2,
             threads=1,
             practice=PracticeSettings(enabled=True, tasks=8, samples=4, rest_s=0, min_new_episodes=4, stages=STAGES),
         ),
