@@ -124,7 +124,7 @@ def train_sharded(accelerator: Accelerator, job: TrainingJob) -> bool:
         # The trainer's own would ask accelerate for a GPU.
         patch.setattr("learners.trainer._accelerator", lambda _: accelerator)
         train(job)
-    return accelerator.is_main_process
+    return bool(accelerator.is_main_process)
 
 
 def test_a_sharded_training_writes_the_adapter_of_one_process(
