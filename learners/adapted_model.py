@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from learners import tree_attention
@@ -43,6 +44,8 @@ def adapted_model(
     # Libraries raise many kinds of errors for files that are damaged and for architectures without such attention.
     except Exception as error:
         raise ConfigurationError(f"{base} holds no model that can be trained: {error}") from error
+    if quantised is not None:
+        _keep_gradients(model)
     check_trees(model)
     if parent is not None:
         try:
@@ -78,3 +81,11 @@ def _quantised(quantisation: Quantisation, dtype: torch.dtype) -> BitsAndBytesCo
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _keep_gradients(model: PreTrainedModel) -> None:
+    """Let the quantised layers be in training from the start."""
+    # In evaluation bitsandbytes packs them for kernels in bfloat16 on some CPUs; those pass no gradients on.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.weight.dtype == torch.uint8:
+            module.train()

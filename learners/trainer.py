@@ -114,7 +114,7 @@ def _accelerator(settings: LearnerSettings) -> Accelerator:
     if kind is DistributedType.FSDP:
         if settings.quantisation is not None:
             raise ConfigurationError(
-                f"training is not implemented for {settings.quantisation} under FSDP: leave learner.quantisation out, "
+                f"training under FSDP is not implemented for {settings.quantisation}: leave learner.quantisation out, "
                 "or set distributed_type to NO, MULTI_GPU or MULTI_CPU in the file that learner.accelerate names"
             )
     elif kind not in _WHOLE:

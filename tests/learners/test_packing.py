@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from learners import tree_attention
@@ -283,6 +284,25 @@ def test_attention_over_any_tree_is_attention_over_each_of_its_paths(tree: list[
             weights = (query[:, :, [token]] @ wide_key[:, :, seen].transpose(2, 3) * 0.5).softmax(dim=-1)
             alone = (weights @ wide_value[:, :, seen]).transpose(1, 2)
             assert torch.allclose(mixed[:, [token]], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 150])
+def test_the_kernel_for_gpus_gives_what_scaled_dot_products_give(window: int | None) -> None:
+    branches = [(parent_end, length) for parent_end in (0, 130, 299) for length in (1, 40, 150)]
+    tree = [Segment(0, 300, -1)]
+    for parent_end, length in branches:
+        tree.append(Segment(tree[-1].stop, tree[-1].stop + length, parent_end))
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, tree[-1].stop, 16, generator=generator)
+    key, value = (torch.randn(1, 2, tree[-1].stop, 16, generator=generator) for _ in range(2))
+    layout = tree_layout(tree)
+    expected, _ = tree_attention.tree_attention(
+        torch.nn.Identity(), query, key, value, None, scaling=0.2, sliding_window=window, tree=layout
+    )
+    # Not compiled: on a CPU the compiler builds other code than on a GPU.
+    mixed = tree_attention.block_attention(query, key, value, layout, 0.2, window, flex_attention)
+    torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+    assert layout.block_mask(window).sparsity() > 0
 
 
 @given(tree=segments())

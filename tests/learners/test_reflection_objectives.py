@@ -175,5 +175,5 @@ def test_a_snapshot_without_branches_is_an_error_that_says_what_is_missing(tiny_
         output=tmp_path / "output",
         settings=settings(Stage(objective="reflection", updates=1)),
     )
-    with pytest.raises(TrainingError, match="of its 1 trajectories 0 have branches and 0 rationales"):
+    with pytest.raises(TrainingError, match="holds nothing that reflection could learn from: leave it out"):
         train(job)
