@@ -28,6 +28,7 @@ from learners.scoring import Reference
 from learners.settings import CHECKPOINT, LoraSettings, Stage, TrainingJob
 from learners.sharding import shard
 from learners.snapshots import Snapshot
+from learners.stages import Batch
 from learners.trainer import train
 from streams.runtime.processes import free_port
 from tests.builders.trained import settings, trajectory
@@ -71,7 +72,7 @@ def decoder(adapted: PeftModel) -> PreTrainedModel:
 
 def gradients(learning: Learning, batch: list[Tree], referenced: bool) -> torch.Tensor:
     reference = Reference(learning.model, learning.parameters, learning.lower) if referenced else None
-    learning.gradients(batch, WORLD_MODEL, reference)
+    learning.gradients([Batch(batch, WORLD_MODEL, reference)])
     return torch.cat([parameter.grad.flatten() for parameter in learning.parameters if parameter.grad is not None])
 
 
