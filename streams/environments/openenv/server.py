@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_valida
 from streams.environments.environment import Configured, Environment
 from streams.environments.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Frame
 from streams.environments.openenv.session import OpenEnvSession
-from streams.environments.registry import load_environment
+from streams.environments.registry import is_configured, load_environment, open_environment
 from streams.errors import ConfigurationError, RatchetError, ServerRefusedError
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.processes import stop_on_signals
@@ -160,15 +160,15 @@ async def _health() -> dict[str, str]:
 async def serve(settings: ServerSettings) -> None:
     """Serve until a signal. Raises `ConfigurationError` when the environment is not found or the port is taken."""
     environment = load_environment(settings.environment)
-    if isinstance(environment, Configured):
+    if isinstance(environment, Configured) and not is_configured(settings.environment, {}):
         raise ConfigurationError(
-            f"the environment {settings.environment!r} has settings, which this server has no place for. "
-            "Serve it by a class of your own without any."
+            f"the environment {settings.environment!r} needs settings, which this server has no place for. "
+            "Serve it by a class of your own that needs none."
         )
     listening = listen(settings.host, settings.port, f"the server of {settings.environment}", "--port")
     stop = stop_on_signals()
     config = uvicorn.Config(
-        OpenEnvServer(environment, settings).app(),
+        OpenEnvServer(partial(open_environment, settings.environment, {}), settings).app(),
         ws_max_size=MESSAGE_BYTES,
         log_config=None,
         lifespan="off",
