@@ -13,7 +13,7 @@ from daemon.serving.alias import Alias
 from daemon.serving.canary import FOLDER, Canary, CanaryPhase
 from daemon.serving.promotion import Promoter, PromotionSettings
 from evaluation.settings import CanarySettings
-from streams.errors import PolicyError, PromotionError
+from streams.errors import PromotionError, TrainingError
 from streams.policy.client import PolicyClient
 
 MakeAdapter = Callable[..., str]
@@ -180,7 +180,7 @@ async def test_a_candidate_that_cannot_be_loaded_again_is_taken_back(
     await policy.unload_adapter(served)
     (registry.adapter_folder(adapter) / "adapter_model.safetensors").write_bytes(b"torn")
     for _ in range(2):
-        with pytest.raises(PolicyError):
+        with pytest.raises(TrainingError, match="damaged"):
             await process.promoter.reconcile()
         assert (process.canary.phase, process.alias.served) == (CanaryPhase.LOADING, BASE)
     await process.promoter.reconcile()
