@@ -161,7 +161,7 @@ class CycleLine(FrozenModel):
         cls, report: CycleReport, own_episodes: int, recoveries: int, branches: int, practice: PracticeLine
     ) -> "CycleLine":
         return cls(
-            **report.model_dump(exclude={"cycle", "champion", "reason"}),
+            **report.model_dump(exclude={"cycle", "champion", "reason", "evidence"}),
             own_episodes=own_episodes,
             recoveries=recoveries,
             branches=branches,
