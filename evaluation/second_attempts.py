@@ -13,8 +13,9 @@ import structlog
 
 from evaluation.episode import Player, Turn
 from evaluation.rollouts import Rollout
-from learners.lessons import parting, shared_steps, transcript
+from learners.comparisons import parting, shared_steps
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
+from learners.transcripts import transcript
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
 from streams.events import Advice, RecordedStep, Task, with_changes

@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from learners.trajectories import Branch, Trajectory
+from streams.environments.harness import canonical
 from streams.messages import Message, Messages, same_conversation, same_message
 
 
@@ -72,21 +73,13 @@ def parting(one: Trajectory, other: Trajectory) -> int | None:
     None where they acted alike to the end of one of them, or where the environment answered differently first. The ids
     of calls, which differ each time, say nothing.
     """
-    ids: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    step, acted_differently = _first_difference(one, other)
+    return step if acted_differently else None
 
-    def alike(mine: Messages, theirs: Messages) -> bool:
-        return same_conversation(_numbered(mine, ids[0]), _numbered(theirs, ids[1]))
 
-    if not alike(one.opening, other.opening):
-        return None
-    for number, (mine, theirs) in enumerate(zip(one.steps, other.steps, strict=False)):
-        if one.tools(number) != other.tools(number):
-            return None
-        if not alike((mine.action.spoken(),), (theirs.action.spoken(),)):
-            return number
-        if not alike(mine.observation, theirs.observation):
-            return None
-    return None
+def shared_steps(one: Trajectory, other: Trajectory) -> int:
+    """The number of first steps at which two episodes acted alike and were answered alike."""
+    return _first_difference(one, other)[0]
 
 
 def outcome_of(branch: Branch, trajectory: Trajectory) -> Outcome:
@@ -99,6 +92,26 @@ def outcome_of(branch: Branch, trajectory: Trajectory) -> Outcome:
         return Outcome.NOTHING_NEW
     is_worse = branch.done and branch.score is not None and branch.score < trajectory.score
     return Outcome.WORSE_END if is_worse else Outcome.OTHER
+
+
+def _first_difference(one: Trajectory, other: Trajectory) -> tuple[int, bool]:
+    """The first step that is not the same in both, and whether the actions are what differs there."""
+    ids: tuple[dict[str, str], dict[str, str]] = ({}, {})
+
+    def alike(mine: Messages, theirs: Messages) -> bool:
+        return same_conversation(_numbered(mine, ids[0]), _numbered(theirs, ids[1]))
+
+    if not alike(one.opening, other.opening):
+        return 0, False
+    for number, (mine, theirs) in enumerate(zip(one.steps, other.steps, strict=False)):
+        if one.tools(number) != other.tools(number):
+            return number, False
+        said_alike = alike((mine.action.spoken(),), (theirs.action.spoken(),))
+        if not said_alike and canonical(mine.action) != canonical(theirs.action):
+            return number, True
+        if not alike(mine.observation, theirs.observation):
+            return number, False
+    return min(len(one.steps), len(other.steps)), False
 
 
 def _numbered(messages: Messages, ids: dict[str, str]) -> Messages:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from learners.comparisons import Outcome, outcome_of
-from learners.lessons import said, transcript
 from learners.objectives.objective import Example, Likelihood
 from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights, can_be_imitated
 from learners.trajectories import Branch, Trajectory
+from learners.transcripts import said, transcript
 from streams.events import RecordedStep
 from streams.messages import Message, Messages, assistant, user
 

@@ -14,11 +14,11 @@ The question has a system message of its own, so that the policy does not answer
 from collections.abc import Sequence
 from dataclasses import replace
 
-from learners.lessons import transcript
 from learners.objectives.objective import Example, Likelihood
 from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights
 from learners.trajectories import INSTRUCTED, LESSON, Rationale, Trajectory
+from learners.transcripts import transcript
 from streams.events import RecordedStep
 from streams.messages import Message, assistant, user
 

@@ -2,9 +2,9 @@
 
 import random
 
-from learners.lessons import transcript
 from learners.reflections.filters import CONCLUSION
 from learners.reflections.states import ReflectedState, shown
+from learners.transcripts import transcript
 from streams.messages import Message, Messages, user
 
 _INSTRUCTION = (

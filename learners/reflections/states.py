@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from learners.comparisons import Outcome, outcome_of
-from learners.lessons import said
 from learners.packing import can_be_imitated
 from learners.trajectories import Branch, Trajectory
+from learners.transcripts import said
 from streams.environments import tool_calls
 from streams.environments.harness import canonical
 from streams.messages import Message, Messages

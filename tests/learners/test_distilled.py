@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from learners import tree_attention
 from learners.chat import ChatTokenizer
-from learners.lessons import parting
+from learners.comparisons import parting
 from learners.objectives import OBJECTIVES
 from learners.objectives.objective import Example
 from learners.packing import TreePacker
