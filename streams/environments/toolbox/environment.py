@@ -79,7 +79,7 @@ class Toolbox:
             system_prompt=file.system_prompt,
             max_steps=file.max_steps,
             reply="message",
-            max_tokens=file.max_tokens,
+            max_tokens=settings.max_tokens or file.max_tokens,
             stop=(),
         )
         self._toolset = _toolset(definition)

@@ -22,6 +22,9 @@ class ToolboxSettings(FrozenModel):
     folder: Annotated[Path, AfterValidator(_absolute)] = Field(
         description="The folder with toolbox.toml; a relative one is below the folder in which Ratchet was started."
     )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Longest reply of a policy, in tokens, instead of the one of toolbox.toml."
+    )
 
     def readable(self) -> tuple[Path, ...]:
         """The paths that its sandboxes must be able to read."""

@@ -12,6 +12,7 @@ from daemon.study.course import Course, Learned, teachable
 from daemon.study.laboratory import ModelServer
 from daemon.study.plan import Cell, StudyPlan
 from daemon.study.workshop import BASE, Workshop
+from learners.reflections.records import read_reflections
 from learners.settings import Stage
 from streams.policy.client import PolicyClient
 from streams.trust.holdout import Split
@@ -24,7 +25,7 @@ PRACTISE = {"practise": {"tasks": 2, "samples": 2}}
 def plan(**arms: list[dict[str, Any]]) -> StudyPlan:
     """A plan of one cell for each arm, which has these phases."""
     desk = {"environment": "toolbox", "suite": "helpdesk"}
-    environments = {"toolbox": {"folder": str(HELPDESK)}}
+    environments = {"toolbox": {"folder": str(HELPDESK), "max_tokens": 256}}
     return StudyPlan.model_validate(
         {
             "baseline": next(iter(arms)),
@@ -125,6 +126,20 @@ async def test_the_base_model_itself_may_practise_and_the_validation_tasks_are_l
     played = {one.task_id for one in workshop.trajectories(found)}
     assert tasks > len(played) == 2
     assert not played & {task.task_id for task in reserved}
+
+
+async def test_rationales_are_written_once_for_all_that_reflect_and_joint_losses_are_taught(workshop: Workshop) -> None:
+    reflect = {"train": [{"objective": "reflection", "updates": 1}]}
+    jointly = [{"objective": "world_model"}, {"objective": "grpo"}, {"objective": "reflection"}]
+    joint = {"train": [{"objective": "imitation", "updates": 1, "auxiliary": jointly}]}
+    arms = cells(plan(reflects=[reflect], joint=[joint]))
+    reflects, both = [await learn(workshop, arms[name]) for name in arms]
+    assert (reflects.skipped, both.skipped) == ([], ["grpo"])
+    assert [update.objective for update in reflects.updates] == ["reflection"]
+    assert both.updates[0].losses.keys() == {"imitation", "world_model", "reflection"}
+    (name,) = reflects.sets["desk"]
+    (written,) = workshop.snapshot(name).glob("reflections-*.jsonl")
+    assert any(not reflection.dropped for reflection in read_reflections(written))
 
 
 def test_a_stage_that_finds_nothing_is_left_out_and_named() -> None:
