@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from learners.objectives.reflection import GROUNDED, MODEL
+from learners.reflections.records import Reflection
 from learners.reflections.states import ReflectedState, reflected_states
 from learners.trajectories import Trajectory
 from streams.messages import assistant, call, tool_result, user
@@ -40,3 +42,17 @@ GOOD = (
 
 def state(one: Trajectory = KITCHEN, number: int = 0) -> ReflectedState:
     return reflected_states([one], 3, 100, 0)[number]
+
+
+def written(number: int, dropped: str = "", text: str = GOOD) -> Reflection:
+    """A rationale of an episode, kept or dropped."""
+    return Reflection(
+        episode_id=f"episode-{number}",
+        step=0,
+        writer=MODEL if dropped else GROUNDED,
+        text=text,
+        dropped=dropped,
+        state="You are in the kitchen.",
+        action="take",
+        alternatives=("sing",),
+    )

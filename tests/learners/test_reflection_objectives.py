@@ -12,7 +12,7 @@ from learners.objectives import OBJECTIVES
 from learners.objectives.objective import Example
 from learners.objectives.reflection import GROUNDED, MODEL
 from learners.packing import TreePacker
-from learners.reflections.records import Reflection, read_reflections, write_reflections
+from learners.reflections.records import read_reflections, write_reflections
 from learners.reflections.states import reflected_states
 from learners.settings import REFLECTIONS, TRAINING_REPORT, Progress, Stage, TrainingJob
 from learners.settings import TrainingReport as Report
@@ -22,7 +22,7 @@ from learners.trajectories import LESSON, Rationale
 from streams.environments.harness import ChatHarness
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings
-from tests.builders.reflected import BOOKING, GOOD, KITCHEN
+from tests.builders.reflected import BOOKING, GOOD, KITCHEN, written
 from tests.builders.trained import settings, tool, trajectory
 
 NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
@@ -106,19 +106,6 @@ def test_inverse_dynamics_tells_calls_as_texts() -> None:
     first = OBJECTIVES["inverse_dynamics"].examples([BOOKING])[0].trajectory.steps[0].action
     assert not first.calls
     assert '"arguments":"{\\"city\\":\\"Rome\\"}"' in first.text
-
-
-def written(number: int, dropped: str = "", text: str = GOOD) -> Reflection:
-    return Reflection(
-        episode_id=f"episode-{number}",
-        step=0,
-        writer=MODEL if dropped else GROUNDED,
-        text=text,
-        dropped=dropped,
-        state="You are in the kitchen.",
-        action="take",
-        alternatives=("sing",),
-    )
 
 
 def test_kept_rationales_are_learned_and_dropped_ones_are_beside_the_adapter(

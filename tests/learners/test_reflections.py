@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.chat import ChatTokenizer
-from learners.objectives.reflection import GROUNDED, MODEL
+from learners.objectives.reflection import GROUNDED
 from learners.reflections.filters import Draft, reason_to_drop
 from learners.reflections.grounded import composed
 from learners.reflections.places import Places, places
 from learners.reflections.prompts import question
-from learners.reflections.records import Reflection, counts, read_reflections, with_rationales
+from learners.reflections.records import counts, read_reflections, with_rationales
 from learners.reflections.states import reflected_states
 from learners.settings import ReflectionSettings
 from learners.trajectories import Rationale, Trajectory
 from streams.environments.harness import ChatHarness
 from streams.errors import TrainingError
 from streams.messages import Message, assistant, call, user
-from tests.builders.reflected import BOOKING, GOOD, KITCHEN, state
+from tests.builders.reflected import BOOKING, GOOD, KITCHEN, state, written
 from tests.builders.trained import branch, step, trajectory
 
 CALLING = ChatHarness(reply="message", max_tokens=256, stop=())
@@ -162,19 +162,6 @@ def test_the_question_shows_each_action_with_its_outcome_and_numbers_none() -> N
         assert shown in asked.text
     assert "expert" not in system.text + asked.text
     assert len({question(state(), seed)[1].text for seed in range(8)}) > 1
-
-
-def written(number: int, dropped: str = "", text: str = GOOD) -> Reflection:
-    return Reflection(
-        episode_id=f"episode-{number}",
-        step=0,
-        writer=MODEL if dropped else GROUNDED,
-        text=text,
-        dropped=dropped,
-        state="You are in the kitchen.",
-        action="take",
-        alternatives=("sing",),
-    )
 
 
 def test_rationales_join_their_trajectories_and_damaged_files_are_named(tmp_path: Path) -> None:
