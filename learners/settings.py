@@ -84,6 +84,12 @@ class Stage(FrozenModel):
         return f"{self.updates} updates of {self.objective}{''.join(weighed)}"
 
 
+def practised_stage(updates: int) -> Stage:
+    """A stage for what was practised: its successes and, as many again, all that is trusted, so that none is lost."""
+    imitation = Auxiliary(objective="imitation", trajectories=1)
+    return Stage(objective="rejection_sampling", updates=updates, trajectories=1, auxiliary=(imitation,))
+
+
 class PracticeSettings(FrozenModel):
     """Settings of practice: what serves plays train tasks in sandboxes, between cycles, in rounds."""
 
@@ -125,7 +131,7 @@ class PracticeSettings(FrozenModel):
         description="Most practised successes, and most failures, of one task in a snapshot, the newest.",
     )
     stages: tuple[Stage, ...] = Field(
-        default=(Stage(objective="rejection_sampling", updates=60),),
+        default=(practised_stage(60),),
         description="Stages of a cycle that is due for practice alone; the learner's own where there are none.",
     )
 

@@ -11,7 +11,7 @@ from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
-from learners.settings import PracticeSettings, Stage
+from learners.settings import PracticeSettings, Stage, practised_stage
 from streams.settings import FrozenModel
 
 TWC = DomainSettings(environment="textworld_express", suite="twc")
@@ -33,7 +33,7 @@ def practising(tasks: int, samples: int, most_seconds: float, updates: int) -> P
         samples=samples,
         most_seconds=most_seconds,
         concurrency=8,
-        stages=(Stage(objective="rejection_sampling", updates=updates),),
+        stages=(practised_stage(updates),),
     )
 
 
