@@ -14,13 +14,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from learners.settings import REFLECTIONS
 from streams.errors import TrainingError
 from streams.runtime.files import secret_file, write_atomically
 
 SIGNING_KEY = "signing.key"
 PUBLIC_KEY = "signing.pub"
 SIGNATURE = "model.sig"
-SIGNED = ("adapter_config.json", "adapter_model.safetensors", "probes.json", "manifest.json", "README.md")
+SIGNED = ("adapter_config.json", "adapter_model.safetensors", "probes.json", "manifest.json", "README.md", REFLECTIONS)
 # They join an adapter's folder after its gate.
 _LATER = ("gate.json", "report.md")
 

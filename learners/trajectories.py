@@ -10,7 +10,7 @@ RECOVERY = "recovery"
 # A policy that succeeded with a reflection, or a lesson, in a prompt that the trajectory has without it.
 REFLECTED = "reflected"
 INSTRUCTED = "instructed"
-# The base model, answering a prompt that is nobody's data.
+# The base model, answering a prompt that is no principal's data.
 BASE_SAMPLE = "base"
 # The writer of the rationale that is a lesson.
 LESSON = "lesson"

@@ -25,7 +25,7 @@ from learners.adapters import manifest_of
 from learners.base_model import base_digest
 from learners.base_samples import base_samples
 from learners.canaries import draw_canaries
-from learners.reflections.records import ReflectionFile, read_reflections, with_rationales
+from learners.reflections.records import ReflectionFile, with_rationales
 from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot, holdout_id, read_snapshot, read_trajectories
 from learners.stored_rows import NOTHING_OLDER, Older
@@ -97,15 +97,16 @@ async def stopped_in_training(loop: Loop, settings: LearnerSettings) -> Snapshot
     for left in stopped:
         try:
             snapshot = read_snapshot(left.snapshot)
+            manifest = snapshot.manifest
+            is_allowed = manifest.retracted_as_of == retracted and withdrawn <= manifest.as_of
+            if not is_allowed or manifest.holdout != holdout_id(loop.settings.holdout):
+                continue
             reflections = await reflections_of(loop, settings, snapshot)
             job = await _job(loop, settings, snapshot, parent, reflections)
         except TrainingError as error:
             log.warning("a training that was stopped cannot go on", job=left.job_id, reason=str(error))
             continue
-        manifest = snapshot.manifest
-        is_allowed = manifest.retracted_as_of == retracted and withdrawn <= manifest.as_of
-        is_allowed = is_allowed and manifest.holdout == holdout_id(loop.settings.holdout)
-        if is_allowed and job.job_id == left.job_id:
+        if job.job_id == left.job_id:
             log.info("a training that was stopped goes on from its checkpoint", snapshot=manifest.snapshot_id)
             return snapshot
     return None
@@ -148,8 +149,7 @@ async def _job(
     """
     trajectories = await asyncio.to_thread(read_trajectories, snapshot.folder)
     if reflections is not None:
-        written = await asyncio.to_thread(read_reflections, reflections.path, reflections.sha256)
-        trajectories = with_rationales(trajectories, written)
+        trajectories = with_rationales(trajectories, reflections.reflections)
     stages = with_reflections(settings, reflections).stages
     stages = await asyncio.to_thread(learnable_stages, stages, trajectories)
     training = loop.settings.home / "training"

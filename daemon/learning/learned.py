@@ -10,7 +10,8 @@ import structlog
 from pydantic import ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Registry, states_of
+from daemon.registry.refs import states_of
+from daemon.registry.registry import Registry
 from learners.adapters import MANIFEST, AdapterManifest, AdapterStore
 from learners.snapshots import SnapshotManifest
 from streams.errors import TrainingError

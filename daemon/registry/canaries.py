@@ -9,7 +9,8 @@ from datetime import datetime
 
 from daemon.registry.audit import Action, AuditEntry, AuditEvent
 from daemon.registry.lifecycle import State, check
-from daemon.registry.registry import Registry, states_of
+from daemon.registry.refs import states_of
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryReport, CanaryStart
 from streams.errors import LifecycleError, PromotionError
 

@@ -24,9 +24,7 @@ from daemon.registry.approval import (
 )
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
 from daemon.registry.lifecycle import State, check
-from daemon.registry.refs import Refs as Refs
-from daemon.registry.refs import after_rollback
-from daemon.registry.refs import states_of as states_of
+from daemon.registry.refs import Refs, after_rollback, states_of
 from daemon.registry.schemas import BASE, CycleReport, HeldAdapter
 from streams.errors import LifecycleError, PromotionError, RegistryError
 from streams.runtime.files import write_atomically
@@ -120,9 +118,10 @@ class Registry:
         Raises `PromotionError` as `check_may_serve` does.
         """
         with self.audit.locked() as log:
+            entries = log.read()
             if automatic:
-                holds.check_none(log.read(), adapter)
-            check_not_overtaken(log.read(), adapter, self.refs().champion)
+                holds.check_none(entries, adapter)
+            check_not_overtaken(entries, adapter, self.refs().champion)
             return self._promote(log, adapter, actor, reason)
 
     def held(self, age_s: float) -> tuple[HeldAdapter, ...]:

@@ -23,7 +23,8 @@ from daemon.registry.canaries import (
     start_canary,
 )
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryStart, Change, HeldAdapter
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary, CanaryPhase

@@ -8,7 +8,7 @@ from daemon.learning.learnable import learnable_stages
 from daemon.study.plan import Cell, Data, Phase, StudyDomain, Variant
 from daemon.study.results import Measurement
 from daemon.study.workshop import BASE, PlayedTask, Workshop
-from learners.reflections.records import read_reflections, with_rationales
+from learners.reflections.records import with_rationales
 from learners.settings import LearnerSettings, Progress, Stage
 from learners.trajectories import Trajectory
 from streams.errors import TrainingError
@@ -97,7 +97,7 @@ class Course:
         reflections = await self.workshop.reflected(joined, domain, settings, data.seed)
         trajectories = self.workshop.trajectories(joined)
         if reflections is not None:
-            trajectories = with_rationales(trajectories, read_reflections(reflections.path, reflections.sha256))
+            trajectories = with_rationales(trajectories, reflections.reflections)
         stages, skipped = teachable(settings.stages, trajectories)
         learned.skipped += skipped
         if not stages:

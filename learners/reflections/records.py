@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from learners.base_model import file_sha256
 from learners.settings import LearnerSettings
 from learners.trajectories import Rationale, Trajectory
 from streams.environments.harness import ChatHarness
@@ -21,6 +20,7 @@ from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
 
 KEPT = "kept"
+_REMEDY = "Remove it and begin the training again: it is written once more."
 
 
 class Reflection(FrozenModel):
@@ -43,15 +43,20 @@ class Reflection(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class ReflectionFile:
-    """A file of rationales, by its path and its content's SHA-256; `counts` are by writer and fate."""
+    """A file of rationales: its path, its content's SHA-256 and what it holds."""
 
     path: Path
     sha256: str
-    counts: dict[str, int]
+    reflections: tuple[Reflection, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of rationales by `writer/kept`, or `writer/` and the reason for which they were dropped."""
+        return counts(self.reflections)
 
     @property
     def kept(self) -> int:
-        return sum(count for name, count in self.counts.items() if name.endswith(f"/{KEPT}"))
+        return sum(not each.dropped for each in self.reflections)
 
 
 def reflections_path(
@@ -75,21 +80,16 @@ def write_reflections(path: Path, reflections: Iterable[Reflection]) -> Reflecti
 
 def find_reflections(path: Path) -> ReflectionFile:
     """The file of rationales at `path`. Raises `TrainingError` as `read_reflections`."""
-    return ReflectionFile(path, file_sha256(path), counts(read_reflections(path)))
+    content = _content(path)
+    return ReflectionFile(path, hashlib.sha256(content).hexdigest(), tuple(_parsed(content, path)))
 
 
 def read_reflections(path: Path, sha256: str | None = None) -> list[Reflection]:
     """The rationales in a file. Raises `TrainingError` where it is missing, damaged, or not the one of `sha256`."""
-    remedy = "Remove it and begin the training again: it is written anew."
-    try:
-        content = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise TrainingError(f"the rationales in {path} have changed since the training was begun. {remedy}")
-        return [Reflection.model_validate_json(line) for line in content.splitlines()]
-    except OSError as error:
-        raise TrainingError(f"the rationales of the training cannot be read: {error}. Begin it again.") from error
-    except ValidationError as error:
-        raise TrainingError(f"{path} is no file of rationales: {error.errors()[0]['msg']}. {remedy}") from error
+    content = _content(path)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise TrainingError(f"the rationales in {path} have changed since the training was begun. {_REMEDY}")
+    return _parsed(content, path)
 
 
 def counts(reflections: Iterable[Reflection]) -> dict[str, int]:
@@ -104,3 +104,17 @@ def with_rationales(trajectories: Sequence[Trajectory], reflections: Iterable[Re
         if not each.dropped:
             kept[each.episode_id].append(Rationale(each.step, each.text, each.writer))
     return [replace(one, rationales=(*one.rationales, *kept[one.episode_id])) for one in trajectories]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"the rationales of the training cannot be read: {error}. Begin it again.") from error
+
+
+def _parsed(content: bytes, path: Path) -> list[Reflection]:
+    try:
+        return [Reflection.model_validate_json(line) for line in content.splitlines()]
+    except ValidationError as error:
+        raise TrainingError(f"{path} is no file of rationales: {error.errors()[0]['msg']}. {_REMEDY}") from error

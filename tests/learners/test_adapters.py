@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from learners.adapters import AdapterManifest, AdapterStore, adapter_digest, manifest_of
 from learners.base_model import base_digest
-from learners.settings import TRAINING_REPORT, TrainingJob, TrainingReport
+from learners.settings import REFLECTIONS, TRAINING_REPORT, TrainingJob, TrainingReport
 from learners.snapshots import Snapshot
 from streams.errors import TrainingError
 from tests.builders.trained import settings
@@ -97,3 +97,14 @@ def test_a_folder_that_lost_a_file_is_refused(store: AdapterStore, output: Path,
     (store.folder(digest) / "probes.json").unlink()
     with pytest.raises(TrainingError, match="is damaged"):
         store.manifest(digest)
+
+
+def test_rationales_are_signed_and_named_where_they_were_changed(
+    store: AdapterStore, output: Path, manifest: AdapterManifest
+) -> None:
+    (output / REFLECTIONS).write_text("{}\n")
+    digest = store.add(output, manifest)
+    assert store.check(digest)
+    (store.folder(digest) / REFLECTIONS).write_text("[]\n")
+    with pytest.raises(TrainingError, match=f"does not vouch for {REFLECTIONS}"):
+        store.check(digest)

@@ -1,4 +1,4 @@
-"""The base model answers each prompt once; what it said is learned from as nobody's data."""
+"""The base model answers each prompt once; its answers are learned from as no principal's data."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -40,14 +40,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Return a model's reasoning; None where its provider keeps it to itself, or it was hidden."""
+    """A model's reasoning; None where its provider keeps it to itself, or it was hidden."""
 
     text: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Return a model's refusal."""
+    """A model's refusal."""
 
     text: str
 

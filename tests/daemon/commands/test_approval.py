@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from daemon.cli import app
 from daemon.commands.options import operator_name
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from streams.errors import ControlError, LifecycleError, RatchetError, RegistryError, UnknownAdapterError
 from streams.runtime.processes import free_port
 

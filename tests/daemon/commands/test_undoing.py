@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from daemon.cli import app
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from streams.errors import LifecycleError
 
 MakeAdapter = Callable[..., str]

@@ -11,7 +11,8 @@ from daemon.registry.approval import Approval, state_after
 from daemon.registry.audit import AuditEntry
 from daemon.registry.canaries import end_canary, start_canary
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Mark, Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Mark, Registry
 from daemon.registry.schemas import BASE, CanaryEnd, CanaryReport, CanaryStart
 from evaluation.gates.verdict import Verdict
 from streams.errors import LifecycleError, PromotionError, RatchetError

@@ -5,7 +5,8 @@ import pytest
 
 from daemon.registry.audit import Action, AuditEvent
 from daemon.registry.lifecycle import TRANSITIONS, State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from streams.errors import LifecycleError, PromotionError, RegistryError
 

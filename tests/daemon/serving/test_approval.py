@@ -10,7 +10,8 @@ from daemon.commands.diagnosis import Health
 from daemon.commands.running import held_candidates
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Change, StatusReport
 from daemon.serving.promotion import PromotionSettings
 from evaluation.settings import CanarySettings

@@ -7,7 +7,8 @@ import pytest
 from daemon.registry.audit import Action
 from daemon.registry.canaries import last_canary, running_canary
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, CanaryEnd
 from daemon.serving.alias import Alias
 from daemon.serving.canary import FOLDER, Canary, CanaryPhase

@@ -5,7 +5,8 @@ import pytest
 
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from daemon.serving.alias import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings

@@ -8,7 +8,8 @@ import pytest
 
 from daemon.registry.audit import Action
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Refs, Registry
+from daemon.registry.refs import Refs
+from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Change, StatusReport
 from daemon.serving.promotion import PromotionSettings
 from evaluation.settings import CanarySettings
