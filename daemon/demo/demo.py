@@ -112,10 +112,7 @@ class Demo:
         await self.play("policy", self.plan.plays)
         for number in range(2, self.plan.cycles + 1):
             practised = await self.practise()
-            learner = self.loop.settings.learner.for_practice()
-            # Without a success there is nothing to imitate of it.
-            stages = learner.stages if practised.successes else self.plan.without_practice
-            reports.append(await self.cycle(number, stages))
+            reports.append(await self.cycle(number, self.loop.settings.learner.for_practice().stages))
             lines.append(self.line(reports[-1], practised))
         self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
         victim = damaged_copy(self.loop.adapters, reports[-1].adapter, self.plan.seed)

@@ -52,7 +52,6 @@ def _full(seed: int) -> DemoPlan:
         unseen=100,
         first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
         practice=practising(tasks=8, samples=4, most_seconds=90, updates=50),
-        without_practice=(Stage(objective="imitation", updates=50),),
     )
 
 
@@ -67,7 +66,6 @@ def _quick(seed: int) -> DemoPlan:
         unseen=0,
         first_cycle=(Stage(objective="imitation", updates=40),),
         practice=practising(tasks=4, samples=2, most_seconds=60, updates=6),
-        without_practice=(Stage(objective="imitation", updates=6),),
         cycles=2,
         rounds=1,
         constant_alpha=QUICK_ALPHA,

@@ -42,7 +42,7 @@ class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
     Before each of the `cycles` but the first, what serves practises so many `rounds`; the cycle has the stages of
-    `practice`, or those of `without_practice` where no episode succeeded.
+    `practice`, less what has nothing to learn from.
     Without a `constant_alpha` gates spend alpha as an installation's do.
     """
 
@@ -55,7 +55,6 @@ class DemoPlan:
     unseen: int
     first_cycle: tuple[Stage, ...]
     practice: PracticeSettings
-    without_practice: tuple[Stage, ...]
     cycles: int = 3
     rounds: int = 2
     constant_alpha: float | None = None
@@ -73,7 +72,6 @@ class DemoPlan:
             unseen=100,
             first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
             practice=practising(tasks=10, samples=6, most_seconds=90, updates=50),
-            without_practice=(Stage(objective="imitation", updates=50),),
         )
 
     @classmethod
@@ -88,7 +86,6 @@ class DemoPlan:
             unseen=0,
             first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
             practice=practising(tasks=4, samples=4, most_seconds=60, updates=6),
-            without_practice=(Stage(objective="imitation", updates=6),),
             cycles=2,
             rounds=1,
             constant_alpha=QUICK_ALPHA,
