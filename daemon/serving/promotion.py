@@ -157,12 +157,12 @@ class Promoter:
             if running is None or running.adapter != adapter:
                 return
             if end is CanaryEnd.PROMOTED:
-                registry = self._registry
-                hold = holds.standing(registry.audit.read())
+                hold = holds.standing(self._registry.audit.read())
                 if hold is not None and hold.sequence > running.sequence:
                     log.warning("a canary goes on, promotion is on hold", adapter=adapter, found=reason)
                     return
-                await self._change(adapter, ACTOR, reason, registry.check_may_serve, registry.promote)
+                checked, promote = self._registry.check_may_serve, self._registry.promote
+                await self._change(adapter, ACTOR, reason, checked, promote)
             else:
                 await self._end_canary(end, ACTOR, reason)
 
@@ -270,9 +270,8 @@ class Promoter:
             assert report is not None
             end_canary(self._registry, report, actor)
         except OSError as error:
-            raise PromotionError(
-                f"the end of the canary of {running.adapter[:12]} was not recorded: {error}"
-            ) from error
+            what = f"the end of the canary of {running.adapter[:12]}"
+            raise PromotionError(f"{what} was not recorded: {error}") from error
         served = self._canary.end()
         seconds = time.monotonic() - began
         log.info("canary ended", adapter=running.adapter, end=end.value, reason=reason)
@@ -309,9 +308,8 @@ class Promoter:
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
-            raise PromotionError(
-                f"{adapter[:12]} was not put into service, {old_served} still serves: {error}"
-            ) from error
+            what = f"{adapter[:12]} was not put into service, {old_served} still serves"
+            raise PromotionError(f"{what}: {error}") from error
         self._alias.point_to(adapter, served)
         seconds = time.monotonic() - began
         log.info("serving", adapter=adapter, served=served, instead_of=old_served, seconds=round(seconds, 3))
