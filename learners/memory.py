@@ -21,6 +21,7 @@ _OF_HIDDEN, _OF_INNER = 20, 6  # values that a layer keeps of each token, in mul
 _BYTES_KEPT = {2: 2.75, 4: 4.0}
 _OUTPUT_BYTES = 14  # of each word of the vocabulary: scores, their float32 copy, its softmax, the gradient
 _COUNTED = 0.5  # of the tokens, about so many are learned
+_LEARN_BRANCHES = {"world_model", "preference_dpo", "preference_kto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def training_memory(
     Trees are learned one after the other, so the longest counts: `longest_episode` tokens, or `settings.max_length`
     where a stage learns branches. `dtype_bytes` is the size of a weight, `counted` the share of tokens learned.
     """
-    branches = any("world_model" in stage.objectives for stage in settings.stages)
+    branches = any(_LEARN_BRANCHES.intersection(stage.objectives) for stage in settings.stages)
     tokens = max(longest_episode, settings.max_length if branches else 0)
     kept = shape.layers * (_OF_HIDDEN * shape.hidden + _OF_INNER * shape.inner) * _BYTES_KEPT[dtype_bytes]
     widths = 2 * (shape.hidden + shape.heads_width) + 2 * (shape.hidden + shape.keys_width)
