@@ -43,10 +43,14 @@ class Loader:
         probes = Probes.read(folder)
         await asyncio.to_thread(self._adapters.check, adapter)
         served = self._registry.name(adapter, ACTOR, "to serve")
-        await self._policy.load_adapter(served, str(folder.resolve()))
+        try:
+            await self._policy.load_adapter(served, str(folder.resolve()))
+        except asyncio.CancelledError:
+            await self.take_down(served)
+            raise
         try:
             proof = await attest(self._policy, served, BASE, probes, self._settings)
-        except RatchetError:
+        except (RatchetError, asyncio.CancelledError):
             await self.take_down(served)
             raise
         log.info("attested", served=served, deviation=round(proof.deviation, 4), effect=round(proof.effect, 4))
