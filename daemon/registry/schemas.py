@@ -212,8 +212,8 @@ class Drill(FrozenModel):
     """A drill of the rollback: everything that a rollback to `adapter` does, but that it serves afterwards.
 
     `seconds` runs from the beginning to the adapter's first reply at the inference server; None where it `failed`,
-    which says why. `flip_s` is what a rollback has to do besides, the durable change of who serves, as measured at the last
-    real rollback; None where none was yet.
+    which says why. `flip_s` is what a rollback has to do besides, the durable change of who serves, as measured at the
+    last real rollback; None where none was yet.
     """
 
     adapter: Adapter

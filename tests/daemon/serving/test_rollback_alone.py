@@ -89,7 +89,11 @@ async def test_a_store_that_hangs_does_not_hold_up_the_status(
     async with serve_role(registry, inference_url, f"http://{silent}") as serving:
         # Its own limit for the store is far longer.
         answer = await serving.get("/status", timeout=15)
-        assert (answer.json()["served"], answer.json()["store_answers"], answer.json()["store"]) == ("base", False, None)
+        assert (answer.json()["served"], answer.json()["store_answers"], answer.json()["store"]) == (
+            "base",
+            False,
+            None,
+        )
 
 
 async def test_the_status_keeps_the_figures_of_a_store_that_does_not_answer_any_more(

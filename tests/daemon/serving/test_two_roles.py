@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from streams.policy.client import PolicyClient
 from tests.daemon.conftest import NO_KAFKA, serve_role
 from tests.daemon.serving.test_approval import decision, status
 from tests.daemon.serving.test_promotion import loaded
-from tests.waiting import until
+from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
 
@@ -90,14 +90,21 @@ async def test_a_second_role_on_one_home_is_refused_and_told_the_process_of_the_
         assert (await status(first)).served == "base"
 
 
-async def test_the_lock_of_a_role_that_was_killed_blocks_nobody(tmp_path: Path) -> None:
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has the lock of `tmp_path`."""
     command = [sys.executable, "-c", HOLDS_THE_LOCK, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"locked\n"
-        with pytest.raises(ConfigurationError, match=f"process id {process.pid}:"):
-            await sole_serve_role(tmp_path).__aenter__()
-        os.kill(process.pid, signal.SIGKILL)
-        until(lambda: process.poll() is not None, "the role is gone")
+        yield process
+        process.kill()
+
+
+async def test_the_lock_of_a_role_that_was_killed_blocks_nobody(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    with pytest.raises(ConfigurationError, match=f"process id {other.pid}:"):
+        await sole_serve_role(tmp_path).__aenter__()
+    os.kill(other.pid, signal.SIGKILL)
+    await eventually(lambda: other.poll() is not None, "the role is gone")
     async with sole_serve_role(tmp_path):
         assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
