@@ -13,7 +13,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis import BaseSchema, Case, CheckContext, GenerationMode, Responsefrom schemathesis.core.result import Ok
+from schemathesis import BaseSchema, Case, CheckContext, GenerationMode, Response
+from schemathesis.core.result import Ok
 
 from streams.otlp.server import build_intake
 from streams.otlp.settings import OtlpSettings
