@@ -35,6 +35,9 @@ COMMANDS = {
         "daemon.commands.rollback:rollback",
         "Let what served before serve again. What is taken back does not return by itself: see `ratchet restore`.",
     ),
+    "drill": LazyCommand(
+        "daemon.commands.drill:drill", "Try, without any effect on agents, whether what an emergency needs would work."
+    ),
     "restore": LazyCommand(
         "daemon.commands.undoing:restore",
         "Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; "

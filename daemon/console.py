@@ -15,7 +15,16 @@ from rich.table import Column, Table
 from daemon.printable import printable
 from daemon.registry.audit import AuditEntry
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
-from daemon.registry.schemas import BASE, CanaryReport, CaptureStatus, CycleReport, HeldAdapter, Hold, StatusReport
+from daemon.registry.schemas import (
+    BASE,
+    CanaryReport,
+    CaptureStatus,
+    CycleReport,
+    Drill,
+    HeldAdapter,
+    Hold,
+    StatusReport,
+)
 from evaluation.account_summary import AccountSummary
 from evaluation.gates.verdict import GateResult
 from streams.assembly.status import AssemblyStatus
@@ -115,6 +124,8 @@ def status_table(report: StatusReport) -> Table:
             table.add_row("last cycle", plain(f"{last.verdict.value}, {_ago(last.at)}: {last.reason}"))
     if report.holdout is not None and report.holdout.trials:
         table.add_row("held-out tasks", account_told(report.holdout))
+    if report.drill is not None:
+        table.add_row("rollback drill", plain(drill_told(report.drill)))
     if report.hold is not None:
         table.add_row("promotion", plain(hold_told(report.hold)))
     for adapter in report.held:
@@ -130,9 +141,9 @@ def status_table(report: StatusReport) -> Table:
             "to be retrained",
             f"{champion}{others} other adapters: consent was revoked, or an episode lost trust (`ratchet history`)",
         )
-    if report.store is None:
-        table.add_row("store", "does not answer")
-    else:
+    if report.store is None or not report.store_answers:
+        table.add_row("store", store_told(report.store_at))
+    if report.store is not None:
         if report.store.authenticated is False:
             table.add_row(
                 "warning", "events are not authenticated: any producer can pass for an expert (`ratchet doctor`)"
@@ -172,6 +183,20 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
+
+
+def store_told(at: datetime | None) -> str:
+    """That the store does not answer, and of when its figures are, where there are any."""
+    return "does not answer" + ("" if at is None else f"; its figures are those of {_ago(at)}")
+
+
+def drill_told(drill: Drill) -> str:
+    """The last drill of the rollback in a sentence."""
+    what = f"to {drill.adapter[:12]}, {_ago(drill.began)}"
+    if drill.seconds is None:
+        return f"FAILED {what}: {drill.failed}"
+    flip = "" if drill.flip_s is None else f", and {drill.flip_s:.3f} s to change who serves"
+    return f"{drill.seconds:.2f} s to the first reply{flip}; {what}"
 
 
 def hold_told(hold: Hold) -> str:

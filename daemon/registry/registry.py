@@ -23,6 +23,7 @@ from daemon.registry.approval import (
     overdue,
 )
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
+from daemon.registry.instance import instance_of
 from daemon.registry.lifecycle import State, check
 from daemon.registry.refs import Refs, after_rollback, states_of
 from daemon.registry.schemas import BASE, CycleReport, HeldAdapter
@@ -85,17 +86,16 @@ class Registry:
             return log.append(_moved(adapter, state, actor, reason, against))[0]
 
     def name(self, adapter: str, actor: str, reason: str) -> str:
-        """A name to load `adapter` under that no load has ever had: `ratchet-<number of the entry>-<digest12>`."""
-        return served_name(
-            self.audit.append(AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason))
-        )
+        """A name for `adapter` that no load has ever had: `ratchet-<number of the entry>-<home's id>-<digest12>`."""
+        instance = instance_of(self.home)
+        event = AuditEvent(actor=actor, action=Action.NAMED, subject=adapter, reason=reason, instance=instance)
+        return served_name(self.audit.append(event))
 
     def names_given_by(self, actor: str) -> frozenset[str]:
-        """Every name that `actor` ever asked for."""
-        entries = self.audit.read()
-        return frozenset(
-            served_name(entry) for entry in entries if entry.action is Action.NAMED and entry.actor == actor
-        )
+        """Every name that `actor` ever asked for in this home, and not in one that this is a copy of."""
+        named = [entry for entry in self.audit.read() if entry.action is Action.NAMED and entry.actor == actor]
+        ours = instance_of(self.home) if named else None
+        return frozenset(served_name(entry) for entry in named if entry.instance == ours)
 
     def check_may_serve(self, adapter: str, *, automatic: bool = False) -> None:
         """Raises `LifecycleError` unless `adapter` is approved or has served.
@@ -340,5 +340,5 @@ def _moved(adapter: str, state: State, actor: str, reason: str, against: str | N
 
 
 def served_name(entry: AuditEntry) -> str:
-    """The name that an entry gave to its adapter."""
-    return f"ratchet-{entry.sequence}-{entry.subject[:12]}"
+    """The name that an entry gave to its adapter; those of older versions have no id of a home."""
+    return "-".join(filter(None, ("ratchet", str(entry.sequence), entry.instance, entry.subject[:12])))

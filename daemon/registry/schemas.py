@@ -177,6 +177,13 @@ class HeldAdapter(FrozenModel):
     obstacle: str | None
 
 
+class DrillRequest(FrozenModel):
+    """That `actor` wants a drill of the rollback now."""
+
+    reason: Said
+    actor: Said
+
+
 class RollbackRequest(FrozenModel):
     """Without `to`, what served before the champion serves again."""
 
@@ -201,6 +208,21 @@ class Change(FrozenModel):
     on_hold: bool = False
 
 
+class Drill(FrozenModel):
+    """A drill of the rollback: everything that a rollback to `adapter` does, but that it serves afterwards.
+
+    `seconds` runs from the beginning to the adapter's first reply at the inference server; None where it `failed`,
+    which says why. `flip_s` is what a rollback has to do besides, the durable change of who serves, as measured at the
+    last real rollback; None where none was yet.
+    """
+
+    adapter: Adapter
+    began: AwareDatetime
+    seconds: FiniteFloat | None = None
+    flip_s: FiniteFloat | None = None
+    failed: str = ""
+
+
 class CaptureStatus(FrozenModel):
     """What was captured since the serve role's start, and what waits for the log now."""
 
@@ -216,14 +238,15 @@ class StatusReport(FrozenModel):
     """The serving adapter and the state of the loop.
 
     `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
-    where that is not known. So is `store` while the store does not answer. The newest cycle comes last. `retrain` are
+    where that is not known. `store` is as the store said it last, at `store_at`, both None where it never answered;
+    `store_answers` says whether it does now. The newest cycle comes last. `retrain` are
     the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
     where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
     asked; `capture` what became of the calls at the gateway. `holdout` is the account of held-out tasks, None where its
     file is damaged, and for one of an older version. `held` are the candidates that wait for a person, the one that has
     waited longest first.
     `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
-    is the one that stands, None where promotion is automatic.
+    is the one that stands, None where promotion is automatic. `drill` is the last drill of the rollback.
     """
 
     alias: str
@@ -234,6 +257,8 @@ class StatusReport(FrozenModel):
     in_flight: int
     served_models: tuple[str, ...] | None
     store: StoreStatus | None
+    store_answers: bool = True
+    store_at: AwareDatetime | None = None
     cycles: tuple[CycleReport, ...]
     retrain: tuple[Adapter, ...] = ()
     bootstrap: str = ""
@@ -244,3 +269,4 @@ class StatusReport(FrozenModel):
     canary: CanaryReport | None = None
     learner: LearnerReport | None = None
     hold: Hold | None = None
+    drill: Drill | None = None

@@ -1,27 +1,48 @@
 """The one model name that agents use, and the adapter behind it."""
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 
+from daemon.registry.refs import Refs
 from daemon.registry.schemas import BASE
+
+Exchange = Callable[[str, str, str], Refs]
 
 
 class Alias:
     """The name agents use, what stands behind it, and the requests in flight. Belongs to one event loop.
 
-    `served` is the name at the inference server; None until the champion was brought up.
+    `served` is the name at the inference server; None until the champion was brought up. `flip_s` is how long the last
+    rollback took from the beginning of its exchange in the registry; None before there was one.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.adapter = BASE
         self.served: str | None = None
+        self.flip_s: float | None = None
+        self._exchanging: float | None = None
         self._in_flight: Counter[str] = Counter()
         self._draining: dict[str, asyncio.Event] = {}
 
     def point_to(self, adapter: str, served: str) -> None:
         """From now on requests go to `served`. Those in flight end where they began."""
         self.adapter, self.served = adapter, served
+        if self._exchanging is not None:
+            self.flip_s, self._exchanging = time.monotonic() - self._exchanging, None
+
+    def timed(self, exchange: Exchange) -> Exchange:
+        """`exchange`, of who serves in the registry: from its beginning to `point_to` is the time of the flip."""
+
+        def exchanged(adapter: str, actor: str, reason: str) -> Refs:
+            began = time.monotonic()
+            refs = exchange(adapter, actor, reason)
+            self._exchanging = began
+            return refs
+
+        return exchanged
 
     def begin(self, served: str) -> None:
         self._in_flight[served] += 1

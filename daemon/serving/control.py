@@ -3,6 +3,7 @@
 It has no authentication yet, so the serve role binds it to loopback.
 """
 
+import asyncio
 from typing import Annotated
 
 import structlog
@@ -19,6 +20,8 @@ from daemon.registry.schemas import (
     Change,
     CycleReport,
     DecisionRequest,
+    Drill,
+    DrillRequest,
     HoldRequest,
     PromoteRequest,
     RollbackRequest,
@@ -28,25 +31,28 @@ from daemon.registry.task_uses import readable_summary
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
+from daemon.serving.drill import RollbackDrill, last_drill
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
-from streams.errors import PolicyError, StoreError
+from daemon.serving.store_watch import StoreWatch
+from streams.errors import PolicyError
 from streams.policy.client import PolicyClient
 from streams.runtime.http_bodies import JsonRoute
-from streams.store.client import StoreClient
-from streams.store.status import StoreStatus
 
 log = structlog.get_logger()
 
 LAST_CYCLES = 10
+# The status of an inference server that hangs is told without its models.
+PATIENCE_S = 2.0
 
 
 def control_router(
     registry: Registry,
     alias: Alias,
     promoter: Promoter,
+    drill: RollbackDrill,
     policy: PolicyClient,
-    store: StoreClient,
+    watch: StoreWatch,
     metrics: Metrics,
     bootstrap: str,
     capture: Capture | None = None,
@@ -63,6 +69,7 @@ def control_router(
         refs = registry.refs()
         entries = registry.audit.read()
         cycles = [entry.cycle for entry in entries if entry.cycle]
+        served_models, store_answers = await asyncio.gather(_served_models(policy), watch.answers())
         return StatusReport(
             alias=alias.name,
             champion=refs.champion,
@@ -70,8 +77,10 @@ def control_router(
             anchor=refs.anchor,
             served=alias.served,
             in_flight=alias.in_flight(alias.served) if alias.served else 0,
-            served_models=await _served_models(policy),
-            store=await _store_status(store),
+            served_models=served_models,
+            store=watch.status,
+            store_answers=store_answers,
+            store_at=watch.at,
             cycles=tuple(cycles[-LAST_CYCLES:]),
             retrain=tuple(sorted(registry.marks())),
             bootstrap=bootstrap,
@@ -81,6 +90,7 @@ def control_router(
             canary=(canary.report() if canary is not None else None) or last_canary(registry),
             learner=learner_report(registry.home, entries),
             hold=holds.told(entries),
+            drill=last_drill(entries),
         )
 
     @router.get("/history")
@@ -104,6 +114,11 @@ def control_router(
     async def rollback(request: RollbackRequest) -> Change:
         change = await promoter.roll_back(request.to, request.actor, request.reason)
         return with_hold(change)
+
+    @router.post("/drill")
+    async def drill_rollback(request: DrillRequest) -> Drill:
+        """Hold a drill of the rollback now; one that fails says so in its result."""
+        return await drill.hold(request.actor, request.reason)
 
     @router.post("/restore")
     async def restore(request: DecisionRequest) -> Change:
@@ -133,15 +148,8 @@ def control_router(
 
 async def _served_models(policy: PolicyClient) -> tuple[str, ...] | None:
     try:
-        return tuple(model.name for model in await policy.models())
-    except PolicyError as error:
-        log.warning("the inference server did not say what it serves", error=str(error))
-        return None
-
-
-async def _store_status(store: StoreClient) -> StoreStatus | None:
-    try:
-        return await store.status()
-    except StoreError as error:
-        log.warning("the store did not say what it holds", error=str(error))
+        async with asyncio.timeout(PATIENCE_S):
+            return tuple(model.name for model in await policy.models())
+    except (PolicyError, TimeoutError) as error:
+        log.warning("the inference server did not say what it serves", error=str(error) or repr(error))
         return None

@@ -1,6 +1,15 @@
 """The client of the control API, for the command line, the learner and the demo."""
 
-from daemon.registry.schemas import Change, CycleReport, DecisionRequest, PromoteRequest, RollbackRequest, StatusReport
+from daemon.registry.schemas import (
+    Change,
+    CycleReport,
+    DecisionRequest,
+    Drill,
+    DrillRequest,
+    PromoteRequest,
+    RollbackRequest,
+    StatusReport,
+)
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
 
@@ -29,6 +38,10 @@ class ControlClient(HttpClient):
     async def rollback(self, request: RollbackRequest) -> Change:
         answer = await self._call("POST", "/rollback", request.model_dump(mode="json"))
         return Change.model_validate_json(answer.content)
+
+    async def drill_rollback(self, request: DrillRequest) -> Drill:
+        answer = await self._call("POST", "/drill", request.model_dump(mode="json"))
+        return Drill.model_validate_json(answer.content)
 
     async def restore(self, request: DecisionRequest) -> Change:
         answer = await self._call("POST", "/restore", request.model_dump(mode="json"))

@@ -1,6 +1,7 @@
 """Loads adapters into the inference server under names of their own, attests them, and unloads them."""
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -43,10 +44,18 @@ class Loader:
         probes = Probes.read(folder)
         await asyncio.to_thread(self._adapters.check, adapter)
         served = self._registry.name(adapter, ACTOR, "to serve")
-        await self._policy.load_adapter(served, str(folder.resolve()))
+        loading = asyncio.ensure_future(self._policy.load_adapter(served, str(folder.resolve())))
+        try:
+            await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            # The server goes on loading, and knows no such adapter before it has it.
+            with suppress(PolicyError):
+                await loading
+                await self.take_down(served)
+            raise
         try:
             proof = await attest(self._policy, served, BASE, probes, self._settings)
-        except RatchetError:
+        except (RatchetError, asyncio.CancelledError):
             await self.take_down(served)
             raise
         log.info("attested", served=served, deviation=round(proof.deviation, 4), effect=round(proof.effect, 4))

@@ -20,6 +20,7 @@ from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.capture import Capture, Result
+from daemon.serving.drill_metrics import drill_metrics
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.learner_metrics import learner_metrics
@@ -89,6 +90,7 @@ class _LoopFigures(Collector):
             value=actions[Action.PROMOTION_FAILED],
         )
         yield from gate_metrics(entries)
+        yield from drill_metrics(entries)
         yield from learner_metrics(learner_report(self.registry.home, entries))
         account = readable_summary(self.registry)
         if account is not None:

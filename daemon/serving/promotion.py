@@ -53,6 +53,7 @@ class Promoter:
         alias: Alias,
         settings: PromotionSettings,
         canary: Canary | None = None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
         self._registry = registry
         self._loader = Loader(registry, policy, settings.probe)
@@ -61,7 +62,7 @@ class Promoter:
         self._canary = canary or Canary(CanarySettings(), registry.home)
         self._failed_loads = 0
         self._log_was_read = False
-        self._turn = asyncio.Lock()
+        self._turn = turn or asyncio.Lock()
 
     async def promote(self, adapter: str, actor: str, reason: str, *, at_once: bool = False) -> Change:
         """Let the approved `adapter` serve. Returns when the old one is drained and unloaded.
@@ -111,7 +112,7 @@ class Promoter:
                     holds.begin(self._registry.audit, running.start.champion, actor, why)
                 return await self._end_canary(CanaryEnd.ROLLED_BACK, actor, reason)
             to = to or self._registry.refs().previous
-            roll_back = partial(self._registry.roll_back, hold=hold)
+            roll_back = self._alias.timed(partial(self._registry.roll_back, hold=hold))
             return await self._change(to, actor, reason, self._registry.check_may_serve, roll_back)
 
     async def restore(self, adapter: str, actor: str, reason: str) -> Change:

@@ -18,13 +18,17 @@ from daemon.serving.canary import Canary
 from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
+from daemon.serving.drill import RollbackDrill
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
+from daemon.serving.loading import Loader
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.settings import ServingSettings
 from daemon.serving.shadow import Shadow
+from daemon.serving.sole import sole_serve_role
 from daemon.serving.store_watch import StoreWatch
+from daemon.serving.turn import Turn
 from daemon.serving.upstream import Upstream
 from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
@@ -50,11 +54,13 @@ LAST_SECONDS = 2
 async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-    Raises whatever its background work did not expect: the process should then end and be started again, since a
-    gateway that is not reconciled would go stale in silence.
+    Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
+    expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
+    silence.
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
+        sole_serve_role(settings.home),
         Upstream(settings.inference_url, settings.timeout_s) as upstream,
         _topics(kafka),
         _capture(settings, kafka) as capture,
@@ -64,7 +70,10 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     ):
         shadow = Shadow(settings.shadow, upstream)
         canary = Canary(settings.canary, settings.home, shadow)
-        promoter = Promoter(registry, policy, alias, settings.promotion, canary)
+        turn = Turn()
+        promoter = Promoter(registry, policy, alias, settings.promotion, canary, turn)
+        loader = Loader(registry, policy, settings.promotion.probe)
+        drill = RollbackDrill(registry, policy, loader, alias, turn, settings.drill)
         judge = CanaryJudge(registry, canary, promoter, store)
         watch = StoreWatch(store, kafka)
         metrics = Metrics(registry, alias, watch, capture, feedback, canary)
@@ -81,7 +90,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
         app.router.routes += gateway.routes()
         app.include_router(
-            control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture, canary)
+            control_router(registry, alias, promoter, drill, policy, watch, metrics, kafka.bootstrap, capture, canary)
         )
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
@@ -92,11 +101,12 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             asyncio.create_task(work)
             for work in (
                 stop.wait(),
-                _keep_reconciled(promoter, settings),
+                _keep_reconciled(promoter, turn, settings),
                 _keep_fresh(watch, settings),
                 _keep_lapsing(promoter, settings),
                 judge.run(),
                 shadow.run(),
+                drill.keep_holding(),
             )
         ]
         try:
@@ -178,12 +188,13 @@ async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIte
         await asyncio.to_thread(publisher.close)
 
 
-async def _keep_reconciled(promoter: Promoter, settings: ServingSettings) -> None:
+async def _keep_reconciled(promoter: Promoter, turn: Turn, settings: ServingSettings) -> None:
     """The inference server may start later than this process, and forgets its adapters when it restarts."""
     pause = settings.reconcile_s
     while True:
         try:
-            await promoter.reconcile()
+            if not turn.lent:  # it would end a drill, which is over soon in any case
+                await promoter.reconcile()
             pause = settings.reconcile_s
         except (RatchetError, OSError) as error:
             # Each attempt at a champion that cannot serve leaves an entry in the audit log, so they grow rarer.

@@ -68,6 +68,17 @@ class ShadowSettings(FrozenModel):
     timeout_s: FiniteFloat = Field(default=120.0, gt=0, description="Longest wait for the answer to a copy.")
 
 
+class DrillSettings(FrozenModel):
+    """Settings of the drills of the rollback."""
+
+    every_s: FiniteFloat = Field(
+        default=86_400.0, ge=0, description="Seconds from one drill of the rollback to the next; 0: only on request."
+    )
+    timeout_s: FiniteFloat = Field(
+        default=120.0, gt=0, description="Seconds after which a drill that had no reply has failed."
+    )
+
+
 class ServingSettings(FrozenModel):
     """Settings of the serve role: where it listens and which engine it serves from."""
 
@@ -103,3 +114,4 @@ class ServingSettings(FrozenModel):
     capture: CaptureSettings = CaptureSettings()
     canary: CanarySettings = CanarySettings()
     shadow: ShadowSettings = ShadowSettings()
+    drill: DrillSettings = DrillSettings()

@@ -65,7 +65,10 @@ class LimitedQueries:
         long; behind its first rows the connection is cut instead.
         """
         deadline = time.monotonic() + (timeout_s or self._settings.query_timeout_s)
-        await self._take_turn(timeout_s or LONGEST_WAIT_S)
+        try:
+            await self._take_turn(request, time.monotonic() + (timeout_s or LONGEST_WAIT_S))
+        except _ClientLeftError:
+            return Response(status_code=_CLIENT_LEFT)
         running = _Running(self._store.begin_query(), self._threads, self._give_turn)
         try:
             watch = _Watch(request, deadline, self._stopped)
@@ -81,8 +84,12 @@ class LimitedQueries:
             if isinstance(error, _ClientLeftError):
                 return Response(status_code=_CLIENT_LEFT)
             raise
-        encoder = _Encoder(schema)
-        beginning = b"".join(encoder.encode(rows) for rows in (first, second) if rows is not None)
+        encoder = _Encoder(schema, self._settings.query_bytes)
+        try:
+            beginning = b"".join(encoder.encode(rows) for rows in (first, second) if rows is not None)
+        except StoreError as error:
+            await running.end()
+            raise RequestRefusedError(413, "answer_too_large", str(error)) from error
         if second is None:
             await running.end()
             return Response(beginning + encoder.end(), media_type=ARROW_STREAM)
@@ -95,16 +102,25 @@ class LimitedQueries:
 
         return _LimitedStream(body(), running, deadline, self._stopped)
 
-    async def _take_turn(self, patience_s: float) -> None:
-        """Return when fewer queries run than may. Raises `HTTPException` when that takes too long."""
+    async def _take_turn(self, request: Request, deadline: float) -> None:
+        """Return when fewer queries run than may.
+
+        Raises `HTTPException` when that takes too long, and `_ClientLeftError` when nobody waits for it any more.
+        """
         if self._stopped.is_set() or (self._turns.locked() and self._waiting >= MOST_WAITING):
             raise self._busy()
         self._waiting += 1
+        turn = asyncio.ensure_future(self._turns.acquire())
         try:
-            async with asyncio.timeout(patience_s):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise self._busy() from error
+            watch = _Watch(request, deadline, self._stopped)
+            while not (await asyncio.wait({turn}, timeout=_LOOK_EVERY_S))[0]:
+                await watch.check()
+        except BaseException as error:
+            if not turn.cancel() and not turn.cancelled():
+                self._turns.release()
+            if isinstance(error, _TooLongError):
+                raise self._busy() from error
+            raise
         finally:
             self._waiting -= 1
         self.running += 1
@@ -214,9 +230,11 @@ class _LimitedStream(StreamingResponse):
 
 
 class _Encoder:
-    """Record batches as the bytes of one Arrow stream."""
+    """Record batches as the bytes of one Arrow stream. Raises `StoreError` when these are more than `limit`."""
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, limit: int) -> None:
+        self._left = limit
+        self._limit = limit
         self._sink = io.BytesIO()
         self._writer = pa.ipc.new_stream(self._sink, schema)
 
@@ -232,6 +250,12 @@ class _Encoder:
 
     def _taken(self) -> bytes:
         taken = self._sink.getvalue()
+        self._left -= len(taken)
+        if self._left < 0:
+            raise StoreError(
+                f"the answer is larger than {self._limit} bytes: ask for less, or raise store.query_bytes "
+                "(RATCHET_STORE__QUERY_BYTES)"
+            )
         self._sink.seek(0)
         self._sink.truncate()
         return taken

@@ -19,4 +19,7 @@ class StoreSettings(FrozenModel):
     query_timeout_s: float = Field(
         default=60.0, gt=0, description="Longest time of a query of the query API, sending its rows included."
     )
+    query_bytes: int = Field(
+        default=16 * 2**30, ge=1, description="Most bytes of the answer of a query of the query API, as Arrow has them."
+    )
     queries: int = Field(default=4, ge=1, description="Queries of the query API that run at once; more wait a little.")

@@ -145,6 +145,56 @@ async def test_a_result_larger_than_the_memory_is_streamed(serve_store: Serve) -
     assert await answered(store)
 
 
+async def test_an_answer_larger_than_allowed_is_refused_or_cut_and_is_never_a_part_of_the_rows(
+    serve_store: Serve,
+) -> None:
+    store = serve_store(query_bytes=20_000_000)
+    async with httpx.AsyncClient(base_url=store.url, timeout=60) as http:
+        wide = await http.post("/query", json={"sql": "SELECT repeat('x', 100000) FROM range(2000)"})
+        assert (wide.status_code, wide.json()["error"]["code"]) == (413, "answer_too_large")
+        assert "store.query_bytes" in wide.json()["error"]["message"]
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.post("/query", json={"sql": ENDLESS_ROWS})
+    assert await answered(store)
+
+
+async def test_those_who_leave_while_they_wait_for_a_turn_keep_nobody_from_waiting(
+    serve_store: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited_queries, "MOST_WAITING", 3)
+    store = serve_store(query_timeout_s=3600)
+    async with asking(store, ENDLESS) as running:
+        async with httpx.AsyncClient(base_url=store.url, timeout=0.5) as http:
+            left = [http.post("/query", json={"sql": ENDLESS, "timeout_s": 3600}) for _ in range(3)]
+            answers = await asyncio.gather(*left, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {httpx.ReadTimeout}
+        async with httpx.AsyncClient(base_url=store.url, timeout=60) as http:
+            patient = asyncio.create_task(http.post("/query", json={"sql": "SELECT 1", "timeout_s": 50}))
+            await asyncio.wait({patient}, timeout=1)
+            running.cancel()
+            assert (await patient).status_code == 200
+
+
+async def test_with_45_queries_without_an_end_events_are_stored_and_the_role_answers(serve_store: Serve) -> None:
+    store = serve_store(queries=4, query_timeout_s=3600)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=store.url, timeout=120, limits=limits) as hostile:
+        body = {"sql": ENDLESS, "timeout_s": 3600}
+        asked = [asyncio.create_task(hostile.post("/query", json=body)) for _ in range(45)]
+        await eventually(lambda: store.queries.running == 4, "as many run as may")
+        events = episode("meanwhile", TASKS[Split.TRAIN][0])
+        await asyncio.to_thread(Log(store.store).publish, *events)
+        async with httpx.AsyncClient(base_url=store.url, timeout=60) as http, StoreClient(store.url) as client:
+            assert (await http.get("/healthz")).status_code == 200
+            assert sum((await client.status()).events.values()) == len(events)
+        assert not any(task.done() for task in asked)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    await eventually(lambda: store.queries.running == 0, "all were interrupted when their clients left")
+    assert await answered(store)
+
+
 async def test_rows_that_are_sent_for_too_long_end_in_an_error_and_not_in_a_part_of_them(serve_store: Serve) -> None:
     store = serve_store(query_timeout_s=1)
     async with (

@@ -1,0 +1,120 @@
+"""Drills of the rollback: all that it does but the change of who serves, timed. On a schedule, or for an operator.
+
+The adapter that a rollback would bring back is checked, loaded under a name of its own, attested and asked for a reply.
+No request of an agent ever goes to that name. Neither store nor broker nor learner is needed.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from daemon.registry.audit import Action, AuditEntry, AuditEvent
+from daemon.registry.canaries import running_canary
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE, Drill
+from daemon.serving.alias import Alias
+from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.settings import DrillSettings
+from daemon.serving.turn import Turn
+from streams.errors import PromotionError, RatchetError
+from streams.messages import Message
+from streams.policy.client import PolicyClient, Sampling
+
+log = structlog.get_logger()
+
+_PROBE = (Message(role="user", content="Are you there?"),)
+_LOOK_EVERY_S = 60.0
+
+
+def last_drill(entries: Sequence[AuditEntry]) -> Drill | None:
+    """The result of the last drill; None where none was ever held."""
+    return next((entry.drill for entry in reversed(entries) if entry.drill is not None), None)
+
+
+class RollbackDrill:
+    """Holds drills. The control API and the serve role's schedule call it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        policy: PolicyClient,
+        loader: Loader,
+        alias: Alias,
+        turn: Turn,
+        settings: DrillSettings,
+    ) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._loader = loader
+        self._alias = alias
+        self._turn = turn
+        self._settings = settings
+
+    async def hold(self, actor: str, reason: str) -> Drill:
+        """Hold a drill and record it. One that fails is a result too.
+
+        Raises `PromotionError`, and records nothing, where a canary runs, or a change of what serves does or begins.
+        """
+        if running_canary(self._registry) is not None:
+            raise PromotionError("a canary runs, and a rollback would end it and load nothing: ask again after it")
+        return await self._turn.lend(self._hold(actor, reason))
+
+    async def keep_holding(self) -> None:
+        """Hold a drill whenever one is due, until cancelled; never where the settings say so."""
+        while self._settings.every_s:
+            try:
+                if self._is_due():
+                    await self.hold(ACTOR, "it was due")
+            except (RatchetError, OSError) as error:
+                log.info("no drill was held", error=str(error))
+            await asyncio.sleep(min(_LOOK_EVERY_S, self._settings.every_s))
+        await asyncio.Event().wait()
+
+    def _is_due(self) -> bool:
+        """From the last drill on, or else from the beginning of the audit log, the interval is over."""
+        entries = self._registry.audit.read()
+        since = next((entry.at for entry in reversed(entries) if entry.action is Action.DRILLED), None)
+        if since is None and entries:
+            since = entries[0].at
+        # With nothing in the log no adapter ever served.
+        return since is not None and datetime.now(UTC) - since >= timedelta(seconds=self._settings.every_s)
+
+    async def _hold(self, actor: str, reason: str) -> Drill:
+        began, started = datetime.now(UTC), time.monotonic()
+        entries = self._registry.audit.read()
+        before = last_drill(entries)
+        flip_s = self._alias.flip_s if self._alias.flip_s is not None else before and before.flip_s
+        adapter = self._registry.refs().previous
+        seconds, failed = None, ""
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                seconds = await self._first_reply(adapter, started)
+        except TimeoutError:
+            failed = f"the adapter had not replied after {self._settings.timeout_s:g} s (serving.drill.timeout_s)"
+        except (RatchetError, OSError) as error:
+            failed = str(error)
+        drill = Drill(adapter=adapter, began=began, seconds=seconds, flip_s=flip_s, failed=failed)
+        self._registry.audit.append(
+            AuditEvent(actor=actor, action=Action.DRILLED, subject=adapter, reason=reason, drill=drill)
+        )
+        if failed:
+            log.error("a rollback would fail", adapter=adapter, error=failed, remedy="`ratchet rollback --to` another")
+        else:
+            log.info("a rollback would work", adapter=adapter, seconds=seconds, flip_s=flip_s)
+        return drill
+
+    async def _first_reply(self, adapter: str, started: float) -> float:
+        """Seconds from `started` to the first reply of `adapter`, which is loaded for that and unloaded again."""
+        if adapter != self._registry.refs().champion:
+            self._registry.check_may_serve(adapter)
+        served = await self._loader.bring_up(adapter)
+        try:
+            (reply,) = await self._policy.chat(served, _PROBE, Sampling(max_tokens=1))
+            if reply.model != served and adapter != BASE:
+                raise PromotionError(f"the inference server answered for {served} with {reply.model}")
+            return time.monotonic() - started
+        finally:
+            await self._loader.take_down(served)
