@@ -5,6 +5,7 @@ It holds sessions of one environment and works one request at a time (see `proto
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -149,7 +150,8 @@ def main() -> None:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    os.register_at_fork(after_in_child=lambda: [os.close(each.fileno()) for each in (requests, answers)])
+    for each in (requests, answers):
+        os.register_at_fork(after_in_child=partial(os.close, each.fileno()))
     start = Start.model_validate_json(requests.readline())
     serve(start, requests, answers)
 
