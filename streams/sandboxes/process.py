@@ -6,7 +6,9 @@ raises `SandboxError` from then on.
 
 import asyncio
 import os
+import secrets
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Self
 
@@ -35,7 +37,7 @@ class SandboxProcess:
         self._watch = watch
         self._folder = folder
         self._turn = asyncio.Lock()
-        self._requests = 0
+        self._unanswered: deque[str] = deque()
         self._death = ""
 
     @classmethod
@@ -121,18 +123,21 @@ class SandboxProcess:
             raise (DivergedError if answer.diverged else SandboxError)(answer.error)
         return answer
 
-    def _send(self, request: Request) -> int:
+    def _send(self, request: Request) -> str:
         assert self._process.stdin is not None
-        self._requests += 1
+        number = secrets.token_hex(16)
         if not self._death:
-            identified = request.model_copy(update={"id": self._requests})
-            self._process.stdin.write(identified.to_json() + b"\n")
-        return self._requests
+            self._unanswered.append(number)
+            self._process.stdin.write(request.model_copy(update={"id": number}).to_json() + b"\n")
+        return number
 
-    async def _answer_to(self, identified: int) -> Answer:
+    async def _answer_to(self, identified: str) -> Answer:
+        """The answer to the request `identified`. Raises `ValueError` for one that no request waits for in its turn."""
         assert self._process.stdout is not None
         while True:
             answer = Answer.model_validate_json(await self._process.stdout.readuntil(b"\n"))
+            if answer.id != self._unanswered.popleft():
+                raise ValueError("it is to a request that was not made, or not the next one")
             # An earlier caller may have been cancelled while it waited; its answer is unowned.
             if answer.id == identified:
                 return answer

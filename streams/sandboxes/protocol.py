@@ -43,7 +43,7 @@ class Start(Record):
 
 
 class Request(Record):
-    """One request; `id` comes back in its answers.
+    """One request; `id` comes back in its answer, and nobody who has not read the request can guess it.
 
     `needs` asks for the network and the paths that the environment needs, before it is opened; it is of no session.
     `replay` resets to `task` and takes all of `actions`. `follow` does so too, compares what comes back with `expected`
@@ -52,7 +52,7 @@ class Request(Record):
     has; `branch` takes each of `actions` from there. `generate` makes the tasks number `first` to `first + count - 1`.
     """
 
-    id: int = 0
+    id: str = ""
     op: Operation
     session: int = 0
     task: Task | None = None
@@ -107,7 +107,7 @@ class Answer(Record):
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
-    id: int
+    id: str
     error: str = ""
     diverged: bool = False
     timed_out: bool = False

@@ -4,8 +4,8 @@ It holds sessions of one environment and works one request at a time (see `proto
 """
 
 import os
-import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -144,11 +144,16 @@ def _task(request: Request) -> Task:
 
 
 def main() -> None:
-    # What a simulator prints must not end up between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    start = Start.model_validate_json(sys.stdin.buffer.readline())
-    serve(start, sys.stdin.buffer, answers)
+    # What a simulator prints must not end up between the answers, and no program that it starts is to read the requests
+    # or answer them: these descriptors are closed in what is executed, and below in what is forked.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    for each in (requests, answers):
+        os.register_at_fork(after_in_child=partial(os.close, each.fileno()))
+    start = Start.model_validate_json(requests.readline())
+    serve(start, requests, answers)
 
 
 if __name__ == "__main__":

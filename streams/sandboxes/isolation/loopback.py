@@ -13,6 +13,8 @@ import os
 import re
 import socket
 import struct
+from contextlib import suppress
+from typing import TypeAlias
 
 _RECEIVE, _SEND, _IS_VALID = 0xC0502100, 0xC0182101, 0x40082102  # ioctls of linux/seccomp.h
 _QUESTION = struct.Struct("=QIIiIQ6Q")
@@ -21,6 +23,8 @@ _PIDFD_GETFD = 438  # of every architecture
 _LONGEST_ADDRESS = 128
 # Below lie the ports that services have and that a sandbox could take before one starts.
 _FIRST_PORT = 32768
+_LISTEN = "0A"  # of the kernel's states of TCP
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,7 +35,7 @@ class Loopback:
     def __init__(self, listener: int, numbers: dict[str, int]) -> None:
         self._listener = listener
         self._names = {number: name for name, number in numbers.items()}
-        self._ports: set[int] = set()
+        self._sockets: set[int] = set()
 
     def answer(self) -> None:
         """Answer the question that waits. One whose process has died meanwhile needs no answer."""
@@ -62,15 +66,41 @@ class Loopback:
             if call == "listen":
                 _on_loopback(copy.getsockname())
                 copy.listen(arguments[1])
-                self._ports.add(copy.getsockname()[1])
+                self._sockets.add(os.fstat(copy.fileno()).st_ino)
                 return
             host, port = address = _on_loopback(_parse(raw))
             if call == "bind" and (port == 0 or port >= _FIRST_PORT):
                 copy.bind(address)
-            elif call == "connect" and port in self._ports:
+            elif call == "connect" and self._listens_on(host, port):
                 copy.connect(address)
             else:
                 raise PermissionError(errno.EACCES, f"the port {port} of {host} is not the sandbox's")
+
+    def _listens_on(self, host: str, port: int) -> bool:
+        """Return whether the socket that listens on this very address now is one of the sandbox's."""
+        listening = _listening()
+        self._sockets &= set(listening.values())
+        return listening.get((_inner(host), port)) in self._sockets
+
+
+def _listening() -> dict[tuple[_Address, int], int]:
+    """The inode of the socket that listens, by its address and port (proc_net(5))."""
+    found: dict[tuple[_Address, int], int] = {}
+    for name in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError), open(f"/proc/net/{name}") as table:
+            for fields in map(str.split, table):
+                if fields[3] == _LISTEN:
+                    host, port = fields[1].split(":")
+                    words = (int(host[start : start + 8], 16) for start in range(0, len(host), 8))
+                    packed = b"".join(struct.pack("=I", word) for word in words)
+                    found[_inner(str(ipaddress.ip_address(packed))), int(port, 16)] = int(fields[9])
+    return found
+
+
+def _inner(host: str) -> _Address:
+    """The address, of version 4 where it is one in the spelling of version 6."""
+    ip = ipaddress.ip_address(host)
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
 
 
 def _parse(raw: bytes) -> tuple[str, int]:
@@ -85,10 +115,8 @@ def _parse(raw: bytes) -> tuple[str, int]:
 
 
 def _on_loopback(address: tuple[str, int]) -> tuple[str, int]:
-    ip = ipaddress.ip_address(address[0])
-    inner = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped else ip
-    if not inner.is_loopback:
-        raise PermissionError(errno.EACCES, f"{ip} is not loopback")
+    if not _inner(address[0]).is_loopback:
+        raise PermissionError(errno.EACCES, f"{address[0]} is not loopback")
     return address[0], address[1]
 
 

@@ -163,6 +163,7 @@ def outside(folder: Path) -> Iterator[Outside]:
         name = f"\0ratchet-test-{os.getpid()}"
         for kind, family, type_, address in (
             ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("0.0.0.0", 0)),
+            ("high", socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("0.0.0.0", 0)),
             ("unix", socket.AF_UNIX, socket.SOCK_STREAM, str(files / "unix")),
             ("abstract", socket.AF_UNIX, socket.SOCK_STREAM, name),
