@@ -13,6 +13,7 @@ from daemon.commands.lazy_group import LazyCommand, lazy_group
 from daemon.commands.logs import log_from
 from daemon.printable import printable
 from streams.errors import RatchetError
+from streams.runtime.private_home import keep_files_private
 
 COMMANDS = {
     "demo": LazyCommand(
@@ -123,6 +124,7 @@ def ratchet() -> None:
 
 
 def main() -> None:
+    keep_files_private()
     log_from(logging.INFO)
     try:
         app()
