@@ -1,6 +1,6 @@
 """Files that only their owner may read: what a process makes, and what lies in the home folder.
 
-Every process of Ratchet calls `keep_files_private` before it makes a file; `ratchet run` and the demo `secure` the home.
+Every process of Ratchet calls `keep_files_private` before it makes a file; `ratchet run` and the demo call `secure`.
 """
 
 import os
