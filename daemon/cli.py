@@ -53,6 +53,7 @@ COMMANDS = {
         "daemon.commands.verify:verify",
         "Check the audit log, refs, adapters and their signatures, gate reports, snapshots and keys. Works offline.",
     ),
+    "backup": LazyCommand("daemon.commands.backup:backup", "Copies of all that Ratchet keeps, and homes of them."),
     "doctor": LazyCommand(
         "daemon.commands.doctor:doctor",
         "Check that Ratchet can run here and, where it runs, that what it needs arrives.",

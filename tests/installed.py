@@ -59,9 +59,12 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     lines = [f"{name} = {member}" for name, member in entries.items()]
     with locked(site):
         metadata.mkdir(exist_ok=True)
+        metadata.chmod(0o755)
         about = b"Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n"
         write_atomically(metadata / "METADATA", about, _READABLE)
-        write_atomically(metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode(), _READABLE)
+        write_atomically(
+            metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode(), _READABLE
+        )
         for name, module in _INSTALLED.items():
             write_atomically(site / f"{name}.py", _source(module), _READABLE)
         use = os.open(metadata, os.O_RDONLY)

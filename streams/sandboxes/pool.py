@@ -221,9 +221,7 @@ class SandboxPool:
             if session.process.alive:
                 raise
             # Not its text, which may quote what the sandbox wrote.
-            log.warning(
-                "sandbox gone when its session ended", environment=self.environment, error=type(error).__name__
-            )
+            log.warning("sandbox gone when its session ended", environment=self.environment, error=type(error).__name__)
 
     async def _running(self, slot: "_Slot") -> SandboxProcess:
         async with slot.starting:

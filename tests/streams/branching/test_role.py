@@ -183,7 +183,9 @@ async def test_the_log_says_of_a_dropped_state_what_the_store_says_and_nothing_r
     kafka, redactor = KafkaSettings(), Redactor(RedactionSettings(), b"key")
     settings = BranchingSettings(recovery=RecoverySettings(attempts=1, steps=1))
     async with SandboxPool("faulty_sound") as pool:
-        request = await played(pool, Task(environment="faulty_raising", task_id="walk/train/1"), said("bob@x.org", "look"))
+        request = await played(
+            pool, Task(environment="faulty_raising", task_id="walk/train/1"), said("bob@x.org", "look")
+        )
     failed = request.model_copy(update={"event_id": "request-2", "verdict": "failed"})
     messages = []
     with capture_logs() as logs:
