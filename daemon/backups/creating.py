@@ -9,12 +9,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.backups.manifest import HOME, MANIFEST, SETTINGS, STORE, BackedUpFile, BackupManifest, check_backup, copied
+from daemon.registry.maintenance import maintenance
 from daemon.registry.registry import AUDIT_FILE, REFS_FILE, Registry
 from daemon.registry.verifying import verify
 from streams.errors import BackupError, StoreError
@@ -22,13 +23,11 @@ from streams.kafka.signatures import OPERATOR_KEY_FILE
 from streams.redaction.key import KEY_FILE
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import checksum_path, move_into_place
-from streams.runtime.json_lines import locked
 from streams.store.client import StoreClient
 from streams.store.copies import Read, StoreCopy, copy_store, reading_in, reading_through
 from streams.store.database import Database
 from streams.store.settings import StoreSettings
 
-MAINTENANCE_LOCK = ".maintenance.lock"
 _LEFT_OUT = {
     "logs": "logs are not state",
     "base": "the base model is converted again",
@@ -74,19 +73,6 @@ class _Files:
         """Note a file that was written into the folder."""
         with path.open("rb") as file:
             self.files[str(path.relative_to(self.root))] = copied(file)
-
-
-@contextmanager
-def maintenance(home: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keep a backup and an erasure of one home from coming into each other's way.
-
-    Raises `BackupError` where another process is at one, and `wait` is not asked for.
-    """
-    try:
-        with locked(home / MAINTENANCE_LOCK, wait=wait):
-            yield
-    except BlockingIOError as error:
-        raise BackupError(f"another backup or an erasure of {home} is under way: try again when it is over") from error
 
 
 async def create_backup(source: Source, to: Path, say: Say) -> BackupManifest:

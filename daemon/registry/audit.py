@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Reservation
+from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Erasure, Reservation
 from streams.errors import AuditError
 from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 from streams.settings import FrozenModel
@@ -41,6 +41,7 @@ class Action(StrEnum):
     RESTORED = "restored"
     HOLD = "hold"
     RESUMED = "resumed"
+    ERASED = "erased"
 
 
 class AuditEvent(FrozenModel):
@@ -50,6 +51,7 @@ class AuditEvent(FrozenModel):
     `subject` was judged against. `retraction` is the id of the retraction, or of the withdrawal of trust, for which
     `subject` is to be trained again: the log cannot forget, so it never names a principal. `reserved` is the alpha of
     the gate that `subject` is about to play. `canary_start` and `canary` are of a canary that began or ended.
+    `erasure` is what was removed of the home, by ids; `subject` is then the erasure's own id.
     """
 
     actor: str
@@ -64,6 +66,7 @@ class AuditEvent(FrozenModel):
     canary_start: CanaryStart | None = None
     canary: CanaryReport | None = None
     reserved: Reservation | None = None
+    erasure: Erasure | None = None
 
 
 class AuditEntry(AuditEvent):

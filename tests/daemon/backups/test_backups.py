@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -60,7 +61,7 @@ def source_of(home: Path, url: str = NOWHERE) -> Source:
     return Source(home, StoreSettings(path=home / STORE_FILE), home / "assembly.sqlite", url, '{"seed": 3}\n')
 
 
-def rows(path: Path) -> dict[str, list[tuple[object, ...]]]:
+def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     with duckdb.connect(str(path), read_only=True) as connection:
         return {
             name: connection.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in (*TABLES, "schema_version")
@@ -131,11 +132,11 @@ def test_through_the_record_role_it_is_of_one_moment_while_the_store_is_written(
     sequences = [
         row[0] for name, of in found.items() if "sequence" in TABLES.get(name, TABLES["offsets"]).names for row in of
     ]
-    assert max(map(int, sequences)) == manifest.store.as_of  # type: ignore[call-overload]
+    assert max(map(int, sequences)) == manifest.store.as_of
     ends = {topic: offset for topic, _, offset in found["offsets"]}
     columns = TABLES["events"].names
     offsets = [row[columns.index("offset")] for row in found["events"] if row[columns.index("kind")] != "retraction"]
-    assert sorted(offsets) == list(range(int(ends[KAFKA.events_topic])))  # type: ignore[call-overload]
+    assert sorted(offsets) == list(range(int(ends[KAFKA.events_topic])))
 
 
 def test_the_files_of_a_backup_are_for_its_owner_alone(home: Path, tmp_path: Path) -> None:
