@@ -71,8 +71,8 @@ async def _done(settings: Settings, request: ErasureRequest, store: StoreClient,
             return report
         if time.monotonic() > deadline:
             raise ErasureError(
-                f"the erasure {request.erasure_id} is asked for, and not done within {wait_s:g} s. The record role does "
-                f"it when it starts, with the home {settings.home}: start it, and look at its log"
+                f"the erasure {request.erasure_id} is asked for, and not done within {wait_s:g} s: the record role "
+                f"does it when it starts, with the home {settings.home}. Start it, and look at its log"
             )
         await asyncio.sleep(_POLL_S)
 
