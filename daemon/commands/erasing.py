@@ -47,20 +47,26 @@ async def erase_from(
         found = await store.query(TRAJECTORIES_OF, asked)
         trajectories = tuple(found["trajectory"].to_pylist())
         exposed = await asyncio.to_thread(exposed_adapters, settings.home, subject.principal, trajectories)
-        if serving := in_use(registry, exposed):
+        while serving := in_use(registry, exposed):
             if not retire_champion:
                 raise ErasureError(
                     f"nothing is erased yet: adapter {serving[0][:12]} serves and saw the data. Say --retire-champion "
                     f"to roll back to {last_unexposed(registry, exposed)[:12]}, which did not"
                 )
-            say("rolling back what serves")
-            async with ControlClient(settings.control_url) as control:
-                to = last_unexposed(registry, exposed)
-                await control.rollback(RollbackRequest(to=to, reason=reason, actor=operator_name()))
+            say(f"rolling back {serving[0][:12]}")
+            await _roll_back(settings, serving, last_unexposed(registry, exposed), reason)
         request = ErasureRequest(principal=subject.principal, episodes=subject.episodes, actor=operator_name())
         ask(settings.home, request)
         say("the record role starts again, and erases first")
         return await _done(settings, request, store, wait_s)
+
+
+async def _roll_back(settings: Settings, serving: tuple[str, ...], to: str, reason: str) -> None:
+    """Roll the champion back to `to`, or else end the canary of one of `serving`; both may serve."""
+    is_champion = Registry(settings.home).refs().champion in serving
+    async with ControlClient(settings.control_url) as control:
+        request = RollbackRequest(to=to if is_champion else None, reason=reason, actor=operator_name())
+        await control.rollback(request)
 
 
 async def _done(settings: Settings, request: ErasureRequest, store: StoreClient, wait_s: float) -> ErasureReport:

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from structlog.testing import capture_logs
@@ -78,3 +79,21 @@ def test_the_home_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path: Path)
     with pytest.raises(ConfigurationError, match="belongs to user 4242"):
         secure(home)
     assert stat.S_IMODE(home.stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_volume_of_root_is_used_and_what_it_holds_of_others_is_left_alone() -> None:
+    script = "import os, sys; os.setuid(4242); from pathlib import Path; secure(Path(sys.argv[1]))"
+    # Not pytest's own folder, which only its owner may enter.
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        home = Path(folder) / "home"
+        write_atomically(home / "own", b"x", 0o644)
+        write_atomically(home / "other", b"x", 0o644)
+        home.chmod(0o777)
+        os.chown(home / "own", 4242, 4242)
+        command = [sys.executable, "-c", f"from streams.runtime.private_home import secure; {script}", str(home)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert modes(home) == {".": 0o777, "own": 0o600, "other": 0o644}
+    assert "belongs to root" in done.stdout
