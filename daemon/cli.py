@@ -13,6 +13,7 @@ from daemon.commands.lazy_group import LazyCommand, lazy_group
 from daemon.commands.logs import log_from
 from daemon.printable import printable
 from streams.errors import RatchetError
+from streams.runtime.private_home import keep_files_private
 
 COMMANDS = {
     "demo": LazyCommand(
@@ -55,6 +56,7 @@ COMMANDS = {
         "daemon.commands.verify:verify",
         "Check the audit log, refs, adapters and their signatures, gate reports, snapshots and keys. Works offline.",
     ),
+    "backup": LazyCommand("daemon.commands.backup:backup", "Copies of all that Ratchet keeps, and homes of them."),
     "doctor": LazyCommand(
         "daemon.commands.doctor:doctor",
         "Check that Ratchet can run here and, where it runs, that what it needs arrives.",
@@ -126,6 +128,7 @@ def ratchet() -> None:
 
 
 def main() -> None:
+    keep_files_private()
     log_from(logging.INFO)
     try:
         app()

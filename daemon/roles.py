@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 
 import structlog
 
 from daemon.config import Settings
+from daemon.erasure.carrying_out import carry_out
+from daemon.erasure.request import is_asked_for
 from daemon.learning import role as learn_role
 from daemon.learning.domain import holdout_of
 from daemon.registry.learner_status import LearnerPhase, learner_report
@@ -14,7 +17,7 @@ from daemon.serving import role as serve_role
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
 from streams.environments.registry import is_configured
-from streams.errors import ConfigurationError
+from streams.errors import ConfigurationError, ErasureError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
 from streams.policy.client import PolicyClient
@@ -25,6 +28,8 @@ from streams.runtime.processes import stop_on_signals
 from streams.trust.holdout import HoldoutSettings
 
 log = structlog.get_logger()
+
+_LOOK_EVERY_S = 1.0
 
 
 class Role(StrEnum):
@@ -43,11 +48,30 @@ class Role(StrEnum):
 
 
 async def record(settings: Settings) -> None:
+    """Carry out the erasure that waits, if one does, then store the stream; end when another one is asked for."""
+    await asyncio.to_thread(carry_out, settings.home, settings.store)
+    stop = stop_on_signals()
+    watch = asyncio.create_task(_end_when_erasure_is_asked_for(settings.home, stop))
+    try:
+        await _record(settings, stop)
+    finally:
+        watch.cancel()
+    if is_asked_for(settings.home):
+        raise ErasureError("an erasure was asked for: start the record role again, which carries it out first")
+
+
+async def _end_when_erasure_is_asked_for(home: Path, stop: asyncio.Event) -> None:
+    while not is_asked_for(home):  # noqa: ASYNC110 - another process makes the file
+        await asyncio.sleep(_LOOK_EVERY_S)
+    stop.set()
+
+
+async def _record(settings: Settings, stop: asyncio.Event) -> None:
     await record_role.serve(
         settings.kafka,
         settings.store,
         await asyncio.to_thread(_known_holdout, settings),
-        stop_on_signals(),
+        stop,
         settings.admission,
         settings.redaction,
         settings.trust,

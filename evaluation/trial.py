@@ -1,7 +1,6 @@
 """A candidate's trial: the gates that are configured, one after the other. The learner calls `hold_trial`."""
 
 import asyncio
-import traceback
 from collections.abc import Sequence
 
 import structlog
@@ -10,6 +9,7 @@ from evaluation.gates.gate import Evidence, Gate
 from evaluation.gates.verdict import GateResult, Verdict, combined
 from evaluation.settings import GateSettings
 from streams.errors import GateError, PolicyError, RatchetError
+from streams.runtime.tracebacks import where_raised
 from streams.trust.holdout import Split
 
 log = structlog.get_logger()
@@ -73,8 +73,7 @@ async def _judged(gate: Gate, evidence: Evidence, limit_s: float) -> GateResult:
             await _check_served(evidence)
         failure = str(error)
     except Exception as error:  # noqa: BLE001 - a gate may be anybody's code
-        # Not `log.exception`, which would show local variables: what agents say.
-        log.error("a gate failed", gate=gate.name, exception=traceback.format_exc())
+        log.error("a gate failed", gate=gate.name, exception=where_raised(error))
         failure = f"{type(error).__name__}: {error}"
     # Half of a surrogate pair, which no file can hold, may come with any text.
     reason = f"The gate {gate.name} could not be played: {failure}".encode(errors="backslashreplace").decode()

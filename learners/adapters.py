@@ -67,7 +67,7 @@ class AdapterStore:
             raise TrainingError(f"{trained} is not a trained adapter: it lacks {', '.join(missing)}")
         with new_folder(self._folder) as scratch:
             folder = scratch / "adapter"
-            folder.mkdir(mode=0o755)
+            folder.mkdir()
             rationales = (REFLECTIONS,) if (trained / REFLECTIONS).is_file() else ()
             for name in (*_CONTENT[:-1], *rationales):
                 shutil.copy2(trained / name, folder / name)

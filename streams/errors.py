@@ -30,6 +30,8 @@ RatchetError
 ├── LifecycleError              the states of an adapter
 ├── RegistryError               refs and adapters
 ├── AuditError                  the audit log
+├── BackupError                 `ratchet backup`
+├── ErasureError                `ratchet forget --erase`
 ├── UnknownAdapterError         the name of an adapter
 ├── ControlError                the client of the control API
 └── SupervisorError             processes of `ratchet run`
@@ -176,6 +178,14 @@ class RegistryError(RatchetError):
 
 class AuditError(RatchetError):
     """The audit log cannot be read, or somebody changed it."""
+
+
+class BackupError(RatchetError):
+    """A backup cannot be taken, is not whole, or cannot be restored."""
+
+
+class ErasureError(RatchetError):
+    """What was to be erased is not, or not yet."""
 
 
 class UnknownAdapterError(RatchetError):

@@ -25,6 +25,10 @@ _INSTALLED = {
 }
 
 
+# Sandboxes may run as another user.
+_READABLE = 0o644
+
+
 def _environments(module: ModuleType) -> list[str]:
     return [
         name
@@ -55,10 +59,14 @@ def faulty_package() -> Iterator[tuple[str, ...]]:
     lines = [f"{name} = {member}" for name, member in entries.items()]
     with locked(site):
         metadata.mkdir(exist_ok=True)
-        write_atomically(metadata / "METADATA", b"Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n")
-        write_atomically(metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode())
+        metadata.chmod(0o755)
+        about = b"Metadata-Version: 2.1\nName: ratchet-faulty\nVersion: 1\n"
+        write_atomically(metadata / "METADATA", about, _READABLE)
+        write_atomically(
+            metadata / "entry_points.txt", "\n".join([f"[{ENTRY_POINTS}]", *lines, ""]).encode(), _READABLE
+        )
         for name, module in _INSTALLED.items():
-            write_atomically(site / f"{name}.py", _source(module))
+            write_atomically(site / f"{name}.py", _source(module), _READABLE)
         use = os.open(metadata, os.O_RDONLY)
         fcntl.flock(use, fcntl.LOCK_SH)
     invalidate_caches()

@@ -1,14 +1,16 @@
 """`ratchet forget`: a principal revokes consent."""
 
+import json
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from daemon.commands.erasing import Subject, erase_from, print_erased
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, operator_name, run_async
 from daemon.commands.why import exposure_table
 from daemon.config import Settings
-from daemon.console import print_json
+from daemon.console import Narrator, print_json
 from daemon.learning import forgetting
 from daemon.learning.forgetting import ForgetReport
 from daemon.registry.registry import Registry
@@ -21,22 +23,46 @@ from streams.store.client import StoreClient
 
 
 def forget(
-    principal: Annotated[str, typer.Option(help="Whose data no later training set may hold.")],
+    principal: Annotated[str, typer.Option(help="Whose data no later training set may hold.")] = "",
+    episode: Annotated[
+        list[str] | None, typer.Option(help="With --erase, in place of a principal: an episode to erase.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; it is stored with the retraction.")] = "asked for by an operator",
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Remove it from the store, snapshots and records, and adapters that saw it.")
+    ] = False,
+    retire_champion: Annotated[
+        bool, typer.Option("--retire-champion", help="With --erase: roll back a champion that saw it.")
+    ] = False,
+    wait_s: Annotated[float, typer.Option(min=0, help="With --erase: how long to wait until it is done.")] = 600.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Keep a principal out of everything that is trained from now on, and mark the adapters that saw its data.
 
     The retraction holds permanently, for episodes of that name that come later too. The champion keeps serving until a
-    replacement that did not see the data passes the gate. Nothing is erased: see "Revoke consent" in docs/operating.md.
+    replacement that did not see the data passes the gate. Without --erase nothing is erased: see "Revoke consent" in
+    docs/operating.md.
     """
-    if not principal:
-        raise typer.BadParameter("name the principal that revokes consent", param_hint="--principal")
-    report = run_async(_forget(Settings.load(config), principal, reason))
+    if bool(principal) == bool(episode) or (episode and not erase):
+        raise typer.BadParameter("name the principal that revokes consent, or episodes to --erase")
+    settings = Settings.load(config)
+    report = run_async(_forget(settings, principal, reason)) if principal else None
+    done = None
+    if erase:
+        subject = Subject(principal or None, tuple(episode or ()))
+        done = run_async(erase_from(settings, subject, reason, retire_champion, wait_s, Narrator().say))
     if as_json:
-        print_json(report.model_dump_json())
+        told = {"erasure": done.model_dump(mode="json")} if done else {}
+        print_json(json.dumps((report.model_dump(mode="json") if report else {}) | told))
         return
+    if report is not None:
+        _print(report)
+    if done is not None:
+        print_erased(done)
+
+
+def _print(report: ForgetReport) -> None:
     typer.echo(
         f"retraction {report.retraction} is stored as sequence {report.sequence}: no later snapshot holds any of the "
         f"{report.episodes} episodes of {report.principal!r}, or of those to come"

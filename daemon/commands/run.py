@@ -14,6 +14,7 @@ from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role
 from daemon.supervisor import Supervisor
 from learners.base_model import resolve_base
+from streams.runtime.private_home import secure
 from streams.runtime.processes import die_with_parent, stop_on_signals
 
 
@@ -30,6 +31,7 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
     settings = Settings.load(config)
+    secure(settings.home)
     if len(chosen) == 1:
         if not settings.kafka.bootstrap:
             raise typer.BadParameter(

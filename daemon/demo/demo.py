@@ -52,6 +52,7 @@ from streams.errors import ConfigurationError, RatchetError
 from streams.events import Task
 from streams.kafka.topics import end_offsets
 from streams.runtime.files import write_atomically
+from streams.runtime.private_home import secure
 from streams.store.queries.learning import JUDGED_EPISODES, POLICY_EPISODES, RECORDS_OF_TOPIC
 
 OPERATOR = "demo"
@@ -69,6 +70,7 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
     began = time.monotonic()
     scenario.check()
     given = Settings.read()
+    secure(given.home)
     with _only_one(given.home / "demo.lock"):
         home = given.home / "demo"
         shutil.rmtree(home, ignore_errors=True)

@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RatchetError
+from streams.runtime.private_home import keep_files_private
 from streams.runtime.processes import die_with_parent
 
 
 def main() -> int:
     """Serve until a signal; the exit status is 0 then, 2 for wrong usage, 1 if the server cannot start."""
     die_with_parent()
+    keep_files_private()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     structlog.configure(

@@ -23,6 +23,7 @@ from learners.architecture import longest_exact
 from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from streams.errors import ConfigurationError, RequestRefusedError
+from streams.runtime.tracebacks import where_raised
 
 log = structlog.get_logger()
 
@@ -202,8 +203,8 @@ class Engine:
             while self._step():
                 pass
         # Whatever failed, the process must end with it and be started again.
-        except Exception:
-            log.exception("the inference engine failed")
+        except Exception as error:  # noqa: BLE001
+            log.error("the inference engine failed", exception=where_raised(error))
             self.failed = True
             self.on_failure()
         finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
-from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Drill, Reservation
+from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Drill, Erasure, Reservation
 from streams.errors import AuditError
 from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
 from streams.settings import FrozenModel
@@ -42,6 +42,7 @@ class Action(StrEnum):
     HOLD = "hold"
     RESUMED = "resumed"
     DRILLED = "drilled"
+    ERASED = "erased"
 
 
 class AuditEvent(FrozenModel):
@@ -52,6 +53,7 @@ class AuditEvent(FrozenModel):
     `subject` is to be trained again: the log cannot forget, so it never names a principal. `reserved` is the alpha of
     the gate that `subject` is about to play. `canary_start` and `canary` are of a canary that began or ended.
     `instance` is the id of the home that named `subject`, and `drill` the result of a drill.
+    `erasure` is what was removed of the home, by ids; `subject` is then the erasure's own id.
     """
 
     actor: str
@@ -68,6 +70,7 @@ class AuditEvent(FrozenModel):
     reserved: Reservation | None = None
     instance: str | None = None
     drill: Drill | None = None
+    erasure: Erasure | None = None
 
 
 class AuditEntry(AuditEvent):

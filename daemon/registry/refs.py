@@ -3,9 +3,9 @@
 The registry writes them; `ratchet verify` compares both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from daemon.registry.audit import Action, AuditEntry
+from daemon.registry.audit import Action, AuditEntry, AuditEvent
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, Adapter
 from streams.settings import FrozenModel
@@ -23,12 +23,12 @@ class Refs(FrozenModel):
     anchor: Adapter = BASE
 
 
-def states_of(entries: Iterable[AuditEntry]) -> dict[str, State]:
+def states_of(entries: Iterable[AuditEvent]) -> dict[str, State]:
     """The state of each adapter after the entries."""
     return {entry.subject: entry.state for entry in entries if entry.state is not None}
 
 
-def predecessor(entries: Sequence[AuditEntry], adapter: str) -> str:
+def predecessor(entries: Sequence[AuditEvent], adapter: str) -> str:
     """The adapter that served before `adapter` last came to serve and may serve again; `base` where nothing may."""
     states = states_of(entries)
     met = False
@@ -49,6 +49,13 @@ def after_rollback(refs: Refs, entries: Sequence[AuditEntry], to: str) -> Refs:
     return Refs(champion=to, previous=predecessor(entries, to), anchor=anchor)
 
 
+def after_erasure(refs: Refs, entries: Sequence[AuditEvent], erased: Collection[str]) -> Refs:
+    """The refs once the adapters `erased` are gone; `entries` say that these are quarantined. The champion stays."""
+    anchor = BASE if refs.anchor in erased else refs.anchor
+    previous = predecessor(entries, refs.champion) if refs.previous in erased else refs.previous
+    return Refs(champion=refs.champion, previous=previous, anchor=anchor)
+
+
 def refs_told(entries: Sequence[AuditEntry]) -> tuple[Refs, bool]:
     """The refs that follow from the audit log, and whether it tells the previous one.
 
@@ -64,6 +71,8 @@ def refs_told(entries: Sequence[AuditEntry]) -> tuple[Refs, bool]:
             refs, tells_previous = refs.model_copy(update={"champion": entry.subject}), False
         elif entry.action is Action.RECONCILED and entry.subject == refs.champion:
             refs, tells_previous = refs.model_copy(update={"champion": BASE}), False
+        elif entry.action is Action.ERASED and entry.erasure is not None:
+            refs = after_erasure(refs, entries[:place], entry.erasure.adapters)
         elif entry.action is Action.ANCHORED:
             refs = refs.model_copy(update={"anchor": entry.subject})
     return refs, tells_previous

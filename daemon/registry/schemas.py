@@ -270,3 +270,21 @@ class StatusReport(FrozenModel):
     learner: LearnerReport | None = None
     hold: Hold | None = None
     drill: Drill | None = None
+
+
+class Erasure(FrozenModel):
+    """The extent of an erasure, by numbers and ids alone: the log that holds it cannot forget.
+
+    `rows` are those of the store, by table. `adapters` learned from what was erased, or may have. `paths` are folders
+    and files below the home, named by digests; `others` is how many more files were removed.
+    """
+
+    erasure_id: str
+    rows: dict[str, int]
+    adapters: tuple[Digest, ...]
+    paths: tuple[str, ...]
+    others: int
+
+    def removed(self, path: str) -> bool:
+        """Return whether a path below the home is one that was removed, or lies in one."""
+        return any(path == gone or path.startswith(f"{gone}/") for gone in self.paths)

@@ -146,9 +146,12 @@ def _refs(registry: Registry, entries: list[AuditEntry]) -> Iterator[Finding]:
 
 
 def _evidence(home: Path, entries: list[AuditEntry]) -> Iterator[Finding]:
+    erasures = [entry.erasure for entry in entries if entry.erasure]
     newest = {name: print_ for entry in entries if entry.cycle for name, print_ in entry.cycle.evidence.items()}
     for name, taken in sorted(newest.items()):
         path = home / name
+        if not path.exists() and any(erasure.removed(name) for erasure in erasures):
+            continue
         content = path.read_bytes() if path.is_file() else b""
         if not taken.fits(content, grows=name == TASK_USES_FILE):
             problem = "it is not what it was when its cycle ended, so it is no account of the verdict"

@@ -5,7 +5,6 @@ call is recorded off its path (`capture.py`).
 """
 
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +34,7 @@ from streams.calls.labels import ResponseKeys, call_key, read_labels
 from streams.calls.records import CallLabels, Face, new_receipt
 from streams.errors import RequestRefusedError
 from streams.runtime.http_errors import UNEXPECTED
+from streams.runtime.tracebacks import where_raised
 
 log = structlog.get_logger()
 
@@ -253,9 +253,8 @@ class _Endpoint:
             refused = error
         except RequestRefusedError as error:
             refused = Refused(error.status, str(error), error.code)
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
-            # Not `log.exception`, which would show local variables: what agents say.
-            log.error("a request failed unexpectedly", path=scope["path"], exception=traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
+            log.error("a request failed unexpectedly", path=scope["path"], exception=where_raised(error))
             refused = Refused(500, UNEXPECTED)
         if reply.status is not None:
             raise refused  # its reply has begun: Uvicorn breaks it off

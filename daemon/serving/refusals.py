@@ -34,7 +34,7 @@ def refusal(path: str, refused: Refused) -> JSONResponse:
     """The response to a request for `path`."""
     if not is_anthropic(path):
         return error_response(refused.status, str(refused), refused.code, headers=refused.headers)
-    log.info("request refused", status=refused.status, path=path, reason=str(refused))
+    log.info("request refused", status=refused.status, path=path, code=refused.code)
     return JSONResponse(anthropic_error(refused.status, str(refused)).model_dump(), refused.status, refused.headers)
 
 

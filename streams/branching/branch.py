@@ -8,7 +8,6 @@ import random
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import structlog
 from aiolimiter import AsyncLimiter
 
 from streams.branching.candidates import Proposal, Suggestions, propose
@@ -24,8 +23,6 @@ from streams.policy.served import Policy
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool
 from streams.sandboxes.protocol import Description
-
-log = structlog.get_logger()
 
 # Of an answer: who says what. Which call it answers is not part of what it says.
 _Said: TypeAlias = tuple[tuple[str, str], ...]
@@ -150,7 +147,6 @@ def fidelity(description: Description) -> Fidelity:
 
 def dropped(request: BranchRequest, step: int, reason: str, settings: BranchingSettings) -> BranchResult:
     """The result of a state at which nothing could be tried; what would have been tried counts as requested."""
-    log.warning("state dropped", episode=request.episode_id, step=step, task=request.task.task_id, reason=reason)
     return BranchResult(
         event_id=BranchResult.id_for(request.event_id, step),
         request_id=request.event_id,

@@ -101,7 +101,6 @@ async def recover(
 
 def unrecovered(request: BranchRequest, reason: str) -> RecoveryResult:
     """The result of an episode that nothing could be tried in."""
-    log.warning("episode dropped", episode=request.episode_id, task=request.task.task_id, reason=reason)
     return RecoveryResult(
         event_id=RecoveryResult.id_for(request.event_id),
         request_id=request.event_id,
@@ -163,7 +162,8 @@ async def _continue(
                     return None
                 (action,), model = episode.recorded([harness.parse(samples.replies[0])]), samples.model
     except SandboxError as error:
-        log.warning("continuation lost", episode=request.episode_id, step=start.step, reason=str(error))
+        # Not its text, which may quote the sandbox.
+        log.warning("continuation lost", episode=request.episode_id, step=start.step, error=type(error).__name__)
         return None
 
 

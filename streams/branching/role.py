@@ -117,10 +117,21 @@ async def work(received: Received, kafka: KafkaSettings, context: BranchContext)
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
         return [dead_letter_record(received, Unreadable(reason), kafka.dead_letters_topic)]
     results = await (_branched(request, context) if request.verdict == "trusted" else _recovered(request, context))
-    return [
-        Outgoing(kafka.transitions_topic, request.episode_id.encode(), _redacted(result, context).to_json())
-        for result in results
-    ]
+    told = [_redacted(result, context) for result in results]
+    for result in told:
+        _log_dropped(result)
+    return [Outgoing(kafka.transitions_topic, request.episode_id.encode(), result.to_json()) for result in told]
+
+
+def _log_dropped(result: BranchResult | RecoveryResult) -> None:
+    """Log why nothing was tried. The result must be redacted: a reason quotes what a sandbox showed."""
+    if result.fidelity != "dropped":
+        return
+    about = {"episode": result.episode_id, "task": result.task.task_id, "reason": result.reason}
+    if isinstance(result, BranchResult):
+        log.warning("state dropped", step=result.step, **about)
+    else:
+        log.warning("episode dropped", **about)
 
 
 def _redacted(result: BranchResult | RecoveryResult, context: BranchContext) -> BranchResult | RecoveryResult:

@@ -52,6 +52,8 @@ class CrashPoint(StrEnum):
     VERDICT_BEFORE = "trial.verdict:before"
     VERDICT_AFTER = "trial.verdict:after"
     CYCLE_AFTER = "trial.cycle:after"
+    BACKUP_STEP_BEFORE = "backup.step:before"
+    ERASURE_STEP_BEFORE = "erasure.step:before"
 
 
 def reach(point: CrashPoint) -> None:

@@ -14,14 +14,14 @@ from typing import BinaryIO
 from streams.runtime.crash_points import CrashPoint, reach
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data`, as `replacing` does."""
     with replacing(path, mode) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file that replaces `path` at the end: after a crash at any instant that holds all of the old bytes or the new.
 
     A temporary file in the same folder is written and synced, renamed over `path`, and the folder synced, so that the
@@ -32,7 +32,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)  # mkstemp makes it private; readers of a home may be other users
+            os.fchmod(descriptor, mode)
             yield file
             file.flush()
             os.fsync(descriptor)

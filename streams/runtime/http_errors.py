@@ -86,7 +86,8 @@ def error_response(
     status: int, message: str, code: str = "", param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     reply = error_reply(status, message, code, param)
-    log.info("request refused", status=status, code=reply.error.code, reason=reply.error.message)
+    # Not the message, which may quote the request; the client has it.
+    log.info("request refused", status=status, code=reply.error.code, param=param)
     return JSONResponse(reply.model_dump(), status, headers)
 
 

@@ -220,7 +220,8 @@ class SandboxPool:
         except SandboxError as error:
             if session.process.alive:
                 raise
-            log.warning("sandbox gone when its session ended", environment=self.environment, reason=str(error))
+            # Not its text, which may quote what the sandbox wrote.
+            log.warning("sandbox gone when its session ended", environment=self.environment, error=type(error).__name__)
 
     async def _running(self, slot: "_Slot") -> SandboxProcess:
         async with slot.starting:

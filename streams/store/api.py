@@ -9,13 +9,12 @@ from pydantic import Field
 from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
+from streams.store.client import LONGEST_QUERY_S
 from streams.store.database import Parameter
 from streams.store.limited_queries import LimitedQueries
 from streams.store.settings import StoreSettings
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
-
-LONGEST_QUERY_S = 3600.0
 
 
 class Query(FrozenModel):

@@ -5,7 +5,9 @@ from datetime import datetime
 
 from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
 from streams.store.database import Database
+from streams.store.erased import Erased
 from streams.store.positions import Positions
+from streams.store.queries.erasure import ERASED
 from streams.store.queries.writer import (
     JUDGED_EPISODES,
     NEXT_SEQUENCE,
@@ -35,6 +37,7 @@ class Memory:
         self.starts = EpisodeStarts(SeenIds(database.connection, STORED_EPISODES))
         # Those with an outcome: more steps of them may change what was decided.
         self.judged = SeenIds(database.connection, JUDGED_EPISODES)
+        self.erased = Erased(database.rows(ERASED))
         recent = database.rows(RECENTLY_TRUSTED, {"since": clock() - WINDOW})
         self.quota = Quota(quota, (Admitted(row["principal"], row["likeness"], row["trusted_at"]) for row in recent))
 
@@ -49,10 +52,10 @@ class Memory:
     def commit(self, sequence: int) -> None:
         """Keep what the transaction did: call it after the commit. `sequence` is what the next row gets."""
         self.sequence = sequence
-        for part in (self.positions, self.quota, self.ids, self.starts, self.judged):
+        for part in (self.positions, self.quota, self.ids, self.starts, self.judged, self.erased):
             part.commit()
 
     def rollback(self) -> None:
         """Forget what the transaction did."""
-        for part in (self.positions, self.quota, self.ids, self.starts, self.judged):
+        for part in (self.positions, self.quota, self.ids, self.starts, self.judged, self.erased):
             part.rollback()

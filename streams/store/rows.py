@@ -195,6 +195,17 @@ class Batch:
     def duplicate(self, received: Received, event_id: str) -> None:
         self.add("duplicates", **_origin(received), event_id=event_id)
 
+    def erased(self, received: Received, event_id: str, episode_id: str | None) -> None:
+        """Note that a record is not stored, since its episode or its principal was erased."""
+        self.add(
+            "erased",
+            erasure_id=None,
+            principal=None,
+            episode_id=episode_id,
+            event_id=event_id,
+            **_origin(received),
+        )
+
     def outgoing(self, message: Outgoing) -> None:
         self.add("outbox", topic=message.topic, key=message.key, value=message.value)
 

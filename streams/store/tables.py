@@ -150,6 +150,16 @@ TABLES: dict[str, pa.Schema] = {
     # Records that are not events, and events that were not let in. Their bytes are on the dead-letter topic only.
     "dead_letters": _schema(**_SEQUENCE, **_ORIGIN, error=pa.string()),
     "quarantined": _schema(**_SEQUENCE, **_ORIGIN, principal=pa.string(), reason=pa.string()),
+    # What was erased, and must not come back: a principal, an episode, or a record by its ids and place in the log,
+    # under the sequence that it had.
+    "erased": _schema(
+        **_SEQUENCE,
+        erasure_id=pa.string(),
+        principal=pa.string(),
+        episode_id=pa.string(),
+        event_id=pa.string(),
+        **_ORIGIN,
+    ),
     # Values replaced by placeholders, by kind and batch.
     "redactions": _schema(**_SEQUENCE, kind=pa.string(), count=pa.int64()),
     # Records whose event was stored before, under another offset.

@@ -15,7 +15,15 @@ from typing import Self, TypeGuard
 import pyarrow as pa
 import structlog
 
-from streams.events import BranchRequest, BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
+from streams.events import (
+    BranchRequest,
+    BranchResult,
+    Event,
+    OutcomeEvent,
+    RecoveryResult,
+    RetractionEvent,
+    StepEvent,
+)
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings
@@ -267,6 +275,10 @@ class Store:
                 batch.refused(record.received, content)
             elif content.event_id in known:
                 batch.duplicate(record.received, content.event_id)
+            elif not isinstance(content, RetractionEvent) and self._memory.erased.covers(content):
+                known.add(content.event_id)
+                self._memory.ids.note(content.event_id)
+                batch.erased(record.received, content.event_id, content.episode_id)
             else:
                 known.add(content.event_id)
                 self._memory.note(content, batch.sequence)

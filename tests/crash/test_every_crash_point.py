@@ -68,11 +68,15 @@ LIBRARY_AGENTS = [
 ]
 FOR_EACH_CHANGE = {"outbox.publish:after", "store.commit:after@2", "results.publish:after", "producer.send:after"}
 FILE = ["file.rename:before", "file.rename:after"]
+# tests/daemon kills at each of their steps.
+MAINTENANCE = ["backup.step:before", "erasure.step:before"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
 
 def test_every_crash_point_has_a_test_that_kills_at_it() -> None:
-    places = " ".join((*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT, *CHAMPION, *TRIAL, *KILLED_AT)).split()
+    places = " ".join(
+        (*RECORDER, *BRANCHER, *LIBRARY_AGENTS, *FILE, *SNAPSHOT, *CHAMPION, *TRIAL, *KILLED_AT, *MAINTENANCE)
+    ).split()
     hit = {place.partition("@")[0] for place in places}
     assert hit == set(CrashPoint)
 

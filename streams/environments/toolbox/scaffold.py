@@ -37,3 +37,7 @@ def write_toolbox(folder: Path, name: str, kind: Kind) -> None:
     readme = folder / "README.md"
     readme.write_text(readme.read_text().replace('"NAME"', f'"{name}"').replace('"FOLDER"', f'"{folder.absolute()}"'))
     (folder / DEFINITION).write_text(_DEFINITION.format(name=name, tools=_TOOLS[kind]))
+    # Sandboxes may run as another user, and what Ratchet writes is its owner's alone otherwise.
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)

@@ -62,7 +62,8 @@ def choose(isolation: Isolation) -> Tier:
 def _probe(tier: Tier) -> None:
     folder = make_home()
     secret = folder / "secret"
-    secret.touch(0o644)
+    secret.touch()
+    secret.chmod(0o644)  # whatever the umask: the tier must hide it, and not its mode
     command = (sys.executable, "-I", "-S", "-c", _PROBE, str(secret))
     try:
         with tier.launch(command, Confinement(folder, Network.LOOPBACK)) as launch:

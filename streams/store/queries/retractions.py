@@ -41,3 +41,15 @@ REASON_OF_REFUSAL = """
     UNION ALL
     SELECT error FROM dead_letters WHERE topic = $topic AND "partition" = $partition AND "offset" = $offset
 """
+
+# What snapshots call the episodes of a principal, or those of the ids $episodes, and what was recovered from them.
+TRAJECTORIES_OF = """
+    WITH wanted AS (
+        SELECT DISTINCT episode_id FROM (
+            SELECT episode_id FROM transitions WHERE principal = $principal
+            UNION ALL SELECT unnest($episodes::VARCHAR[])
+        )
+    )
+    SELECT episode_id AS trajectory FROM wanted
+    UNION ALL SELECT recovery_id FROM recoveries SEMI JOIN wanted USING (episode_id)
+"""

@@ -5,9 +5,12 @@ from streams.store.queries.retractions import REVOKED_EPISODES, REVOKED_EPISODES
 from streams.store.queries.trust import decisions, standing_outcomes
 from streams.store.tables import TABLES
 
-_ENDS = " UNION ALL ".join(
-    f"SELECT max(sequence) AS last FROM {name}" for name, schema in TABLES.items() if "sequence" in schema.names
-)
+
+def next_sequence(database: str = "") -> str:
+    """The sequence that the next row gets, in the store that is attached as `database`."""
+    numbered = (name for name, schema in TABLES.items() if "sequence" in schema.names)
+    ends = " UNION ALL ".join(f"SELECT max(sequence) AS last FROM {database}{name}" for name in numbered)
+    return f"SELECT coalesce(max(last), 0) + 1 AS sequence FROM ({ends})"
 
 
 def _newest(table: str, columns: str) -> str:
@@ -19,7 +22,7 @@ def _newest(table: str, columns: str) -> str:
     """
 
 
-NEXT_SEQUENCE = f"SELECT coalesce(max(last), 0) + 1 AS sequence FROM ({_ENDS})"
+NEXT_SEQUENCE = next_sequence()
 
 OFFSETS = "SELECT topic, partition, next FROM offsets"
 ADD_OFFSET = "INSERT INTO offsets (topic, partition, next) VALUES ($topic, $partition, $next)"
@@ -32,6 +35,7 @@ STORED_IDS = """
     SELECT event_id FROM events
     UNION ALL SELECT result_id FROM branches
     UNION ALL SELECT result_id FROM recovery_attempts
+    UNION ALL SELECT event_id FROM erased WHERE event_id IS NOT NULL
 """
 WANTED_STORED_IDS = f"SELECT event_id FROM ({STORED_IDS}) WHERE event_id IN (FROM wanted)"
 

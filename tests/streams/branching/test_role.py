@@ -12,10 +12,12 @@ from threading import Thread
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
+from structlog.testing import capture_logs
 
-from streams.branching.role import BranchContext, serve
+from streams.branching.role import BranchContext, serve, work
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult, Task
+from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
 from streams.messages import text_of
 from streams.redaction.redactor import Redactor
@@ -174,3 +176,26 @@ async def test_episodes_with_placeholders_are_branched_and_nothing_raw_is_publis
     (tried,) = (RecoveryResult.model_validate_json(value) for value in values if b"recovery_result" in value)
     assert (tried.fidelity, tried.attempts) == ("sandbox_exact", 3)
     assert not [value for value in values if b"example.com" in value or b"tr0ub4dor" in value]
+
+
+@pytest.mark.usefixtures("faulty_environments")
+async def test_the_log_says_of_a_dropped_state_what_the_store_says_and_nothing_raw() -> None:
+    kafka, redactor = KafkaSettings(), Redactor(RedactionSettings(), b"key")
+    settings = BranchingSettings(recovery=RecoverySettings(attempts=1, steps=1))
+    async with SandboxPool("faulty_sound") as pool:
+        request = await played(
+            pool, Task(environment="faulty_raising", task_id="walk/train/1"), said("bob@x.org", "look")
+        )
+    failed = request.model_copy(update={"event_id": "request-2", "verdict": "failed"})
+    messages = []
+    with capture_logs() as logs:
+        async with SandboxPool("faulty_raising") as pool:
+            context = BranchContext.of(settings, {"faulty_raising": pool}, FixedPolicy(said("look")), redactor)
+            for each in (request, failed):
+                messages += await work(Received("t", 0, 0, b"k", each.to_json()), kafka, context)
+    told = [json.loads(message.body or b"") for message in messages]
+    dropped = [each["reason"] for each in told if each["fidelity"] == "dropped"]
+    assert dropped
+    assert all("<EMAIL_" in reason for reason in dropped)
+    assert [entry["reason"] for entry in logs if "dropped" in entry["event"]] == dropped
+    assert "bob@x.org" not in repr(logs)

@@ -91,6 +91,7 @@ def test_whatever_a_record_says_becomes_rows_that_their_tables_take() -> None:
         batch.content(raw(b""), content, {"a": "tenant/a"})
     batch.refused(raw(None).received, Unreadable("no value"))
     batch.refused(raw(None).received, RefusedEvent("too large", "p"))
+    batch.erased(raw(None).received, "a-9", "a")
     batch.duplicate(raw(None).received, "a-0")
     batch.outgoing(Outgoing("topic", b"a", b"{}"))
     tables = batch.take_rows()

@@ -1,0 +1,121 @@
+"""Carrying out an erasure, from the request to the report. The record role does it before it opens the store.
+
+What is removed is decided on and written down first; each step after that may be killed and done again.
+"""
+
+import shutil
+from pathlib import Path
+
+import structlog
+
+from daemon.erasure.files import files_with, snapshots_of, trainings_on
+from daemon.erasure.request import (
+    ErasurePlan,
+    ErasureReport,
+    ErasureRequest,
+    finish,
+    keep_plan,
+    kept_plan,
+    pending,
+)
+from daemon.registry.erasing import in_use, record_erasure
+from daemon.registry.maintenance import maintenance
+from daemon.registry.registry import Registry
+from daemon.registry.schemas import Erasure
+from learners.adapters import AdapterStore
+from learners.provenance import Provenance
+from streams.runtime.crash_points import CrashPoint, reach
+from streams.runtime.files import sync_folder
+from streams.store import erasure as store_erasure
+from streams.store.erasure import StoreErased
+from streams.store.settings import StoreSettings
+
+log = structlog.get_logger()
+
+REASON = "it was trained on data that is erased"
+# Their names are digests, and say nothing of the data.
+_BY_DIGEST = ("adapters/", "snapshots/", "trials/", "training/")
+
+
+def carry_out(home: Path, store: StoreSettings) -> ErasureReport | None:
+    """Carry out the erasure that was asked for, if one was; nothing may have the store open.
+
+    Raises `ErasureError` or `StoreError`. Then, and after a kill, the next call goes on with it.
+    """
+    request = pending(home)
+    if request is None:
+        return None
+    with maintenance(home):
+        begun = kept_plan(home, request)
+        plan = begun or _plan(home, store, request)
+        if store.path.exists():
+            if not store_erasure.is_erased(store, request.erasure_id):
+                if begun is not None:  # a kill may have left half a file
+                    store_erasure.prepare(store, request.erasure_id, request.principal, request.episodes)
+                store_erasure.swap(store)
+            store_erasure.remove_copies(store)
+        reach(CrashPoint.ERASURE_STEP_BEFORE)
+        erasure = _erasure(plan)
+        record_erasure(Registry(home), erasure, request.actor, REASON)
+        for path in plan.paths:
+            reach(CrashPoint.ERASURE_STEP_BEFORE)
+            _remove(home / path)
+        report = ErasureReport(erasure=erasure, in_use=plan.in_use, retained=plan.store.retained)
+        reach(CrashPoint.ERASURE_STEP_BEFORE)
+        finish(home, request, report)
+    log.warning("erased", erasure=request.erasure_id, rows=sum(erasure.rows.values()), adapters=len(erasure.adapters))
+    return report
+
+
+def exposed_adapters(home: Path, principal: str | None, trajectories: tuple[str, ...]) -> tuple[str, ...]:
+    """The adapters that learned from the principal or one of the trajectories, or may have."""
+    provenance = Provenance(AdapterStore(home / "adapters"), home / "snapshots")
+    found = {exposure.adapter for exposure in (provenance.exposed(principal) if principal is not None else ())}
+    of_episodes = provenance.exposed_to(dict.fromkeys(trajectories, "erased"))
+    return tuple(sorted(found | {exposure.adapter for _, exposure in of_episodes}))
+
+
+def _plan(home: Path, store: StoreSettings, request: ErasureRequest) -> ErasurePlan:
+    """Decide what is removed, and write that down; the new file of the store is beside it then."""
+    told = StoreErased(rows={}, episodes=request.episodes, recoveries=(), retained=())
+    if store.path.exists() and not store_erasure.is_erased(store, request.erasure_id):
+        told = store_erasure.prepare(store, request.erasure_id, request.principal, request.episodes)
+    trajectories = (*told.episodes, *told.recoveries)
+    exposed = exposed_adapters(home, request.principal, trajectories)
+    kept = in_use(Registry(home), exposed)
+    removed = tuple(adapter for adapter in exposed if adapter not in kept)
+    snapshots = snapshots_of(home, request.principal, trajectories)
+    trials = [path for adapter in exposed for path in sorted((home / "trials").glob(f"{adapter}-*"))]
+    paths = [*(home / "adapters" / adapter for adapter in removed), *snapshots, *trainings_on(home, snapshots), *trials]
+    known = set(paths)
+    others = files_with(home, request.principal, trajectories)
+    paths += [path for path in others if not known & set(path.parents)]
+    plan = ErasurePlan(
+        erasure_id=request.erasure_id,
+        store=told,
+        adapters=removed,
+        in_use=kept,
+        paths=tuple(dict.fromkeys(str(path.relative_to(home)) for path in paths)),
+    )
+    keep_plan(home, plan)
+    return plan
+
+
+def _erasure(plan: ErasurePlan) -> Erasure:
+    named = tuple(path for path in plan.paths if path.startswith(_BY_DIGEST))
+    return Erasure(
+        erasure_id=plan.erasure_id,
+        rows=plan.store.rows,
+        adapters=plan.adapters,
+        paths=named,
+        others=len(plan.paths) - len(named),
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)

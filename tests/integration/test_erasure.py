@@ -1,0 +1,102 @@
+"""`ratchet forget --erase` with a record role at work: what it stores, its files and its logs, before and after."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from streams.kafka.settings import KafkaSettings
+from streams.runtime.processes import die_with_parent, free_port
+from streams.store.client import StoreClient
+from streams.trust.holdout import Split
+from tests.builders.episodes import TASKS, episode
+from tests.integration.recording import ROOT, answers, caught_up, pairs, publisher
+from tests.integration.test_privacy import stored_texts
+from tests.waiting import eventually
+
+SECRETS = ("john.smith@example.com", "ghp_0123456789abcdefghij0123456789abcdef")
+PLANTED = "zanzibar-4711"
+RATCHET = (sys.executable, "-m", "daemon.cli")
+
+
+@contextmanager
+def kept_up(environment: dict[str, str], log: Path) -> Iterator[list[int]]:
+    """The record role as a supervisor keeps it up; yields the exit statuses so far."""
+    parent, over, statuses = os.getpid(), Event(), list[int]()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def keep_up() -> None:
+        while not over.is_set():
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [*RATCHET, "run", "--roles", "record"],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                    umask=0o022,
+                    preexec_fn=lambda: die_with_parent(parent),
+                )
+            running[:] = [process]
+            statuses.append(process.wait())
+
+    # The signal of a parent's end follows the thread that started a process.
+    thread = Thread(target=keep_up)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        running[0].terminate()
+        thread.join()
+
+
+@pytest.mark.slow
+async def test_forget_erases_from_a_record_role_at_work_and_no_log_or_other_user_sees_content(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    home, log, port = tmp_path / "home", tmp_path / "record.log", free_port()
+    environment = {
+        **os.environ,
+        "RATCHET_HOME": str(home),
+        "RATCHET_KAFKA": kafka.model_dump_json(),
+        "RATCHET_STORE__PORT": str(port),
+    }
+    with kept_up(environment, log) as statuses, publisher(kafka) as publish:
+        async with StoreClient(f"http://127.0.0.1:{port}") as client:
+            await eventually(lambda: answers(client))
+            for number, name in enumerate(("stays", "leaves")):
+                said = f"tell {PLANTED if name == 'leaves' else 'hello'} to {' '.join(SECRETS)}"
+                publish(kafka.events_topic, pairs(episode(name, TASKS[Split.TRAIN][number], action=said)))
+            publish(kafka.events_topic, [("bad", json.dumps({"kind": "step", SECRETS[0]: SECRETS[1]}).encode())])
+            await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+            await client.query("SELECT 1")
+            with pytest.raises(Exception, match="john"):
+                await client.query(f"SELECT '{SECRETS[0]}'::INTEGER")
+            # What other programs of the machine wait for, the command does in a process of its own.
+            command = [*RATCHET, "forget", "--principal", "leaves", "--erase", "--json"]
+            told = subprocess.run(  # noqa: ASYNC221
+                command, cwd=ROOT, env=environment, capture_output=True, text=True
+            )
+            assert told.returncode == 0, told.stderr
+            report = json.loads(told.stdout)
+            assert report["principal"] == "leaves"
+            assert report["erasure"]["erasure"]["rows"]["transitions"] == 2
+            assert [each["topic"] for each in report["erasure"]["retained"]] == [kafka.events_topic]
+            events = await client.query("SELECT DISTINCT episode_id FROM events WHERE episode_id IS NOT NULL")
+            assert events["episode_id"].to_pylist() == ["stays"]
+    assert statuses[0] == 1  # it ended to be started again
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert [path.name for path in files if PLANTED.encode() in path.read_bytes()] == []
+    assert not [text for text in stored_texts(home / "store.duckdb") if PLANTED in text]
+    assert [path for path in (home, *home.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    written = log.read_text() + told.stderr
+    assert "not every record was stored" in written
+    assert [value for value in (*SECRETS, PLANTED) if value in written] == []
