@@ -30,6 +30,7 @@ from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
+from daemon.serving.replicas import Replicas
 from streams.errors import PolicyError, StoreError
 from streams.policy.client import PolicyClient
 from streams.runtime.http_bodies import JsonRoute
@@ -45,7 +46,7 @@ def control_router(
     registry: Registry,
     alias: Alias,
     promoter: Promoter,
-    policy: PolicyClient,
+    replicas: Replicas,
     store: StoreClient,
     metrics: Metrics,
     bootstrap: str,
@@ -68,9 +69,9 @@ def control_router(
             champion=refs.champion,
             previous=refs.previous,
             anchor=refs.anchor,
-            served=alias.served,
+            served=replicas.first.held.get(alias.served or "", alias.served),
             in_flight=alias.in_flight(alias.served) if alias.served else 0,
-            served_models=await _served_models(policy),
+            served_models=await _served_models(replicas.first.policy),
             store=await _store_status(store),
             cycles=tuple(cycles[-LAST_CYCLES:]),
             retrain=tuple(sorted(registry.marks())),
@@ -81,6 +82,7 @@ def control_router(
             canary=(canary.report() if canary is not None else None) or last_canary(registry),
             learner=learner_report(registry.home, entries),
             hold=holds.told(entries),
+            replicas=tuple(replica.status() for replica in replicas.all),
         )
 
     @router.get("/history")

@@ -1,9 +1,9 @@
 """Corrects a defect of vLLM's LoRA path on CPUs in the environment of `make vllm`, so that its tests can be run at all.
 
-A request to the base model beside one to an adapter gets the adapter's weights: its slot is -1, and the PyTorch kernels
-index the weights with it, which picks the last slot (vLLM's pull request 48421). Attestation then refuses every adapter,
-rightly, because the base model cannot be told from it. By their source, the kernels for GPUs skip such requests, so this
-is for the tests alone, and a server that serves is not to be changed.
+A request to the base model beside one to an adapter gets an adapter's weights: its slot is -1, and the kernels in
+PyTorch index the weights with it, which picks the last slot (vLLM's pull request 48421). Attestation then refuses every
+adapter, rightly, because it cannot be told from the base model. By their source the kernels for GPUs skip such
+requests: this is for the tests alone, and a server that serves is not to be changed.
 """
 
 import sys

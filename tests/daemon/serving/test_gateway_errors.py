@@ -21,6 +21,7 @@ from daemon.serving.upstream import Upstream
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.http_errors import ErrorReply
 from streams.store.client import StoreClient
+from tests.builders.rotations import in_rotation
 from tests.served import served
 
 CHAT: dict[str, Any] = {
@@ -181,7 +182,7 @@ async def gateway(odd_server: str, registry: Registry) -> AsyncIterator[tuple[ht
     alias, app = Alias("assistant"), FastAPI()
     alias.point_to("base", "base")
     metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
-    async with Upstream(odd_server, 10) as upstream:
+    async with Upstream(in_rotation(odd_server), 10) as upstream:
         app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             yield client, metrics, alias
