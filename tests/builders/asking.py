@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests.waiting import eventually
+
 CHAT: dict[str, Any] = {
     "model": "assistant",
     "messages": [{"role": "user", "content": "open the fridge"}],
@@ -28,6 +30,11 @@ class Answered:
     @property
     def count(self) -> int:
         return self.statuses.total()
+
+    async def more(self, count: int) -> None:
+        """Wait until there are so many more than now."""
+        wanted = self.count + count
+        await eventually(lambda: self.count >= wanted, lambda: f"{count} more replies, failures: {self.failures[:3]}")
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Inference servers as processes of their own that a test can stop, kill and start again: the embedded one, and vLLM."""
+"""Inference servers as processes of their own, which a test can stop and start again: the embedded one, and vLLM."""
 
 import os
 import signal

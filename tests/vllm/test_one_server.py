@@ -1,4 +1,4 @@
-"""Ratchet over one vLLM: its key, its name for the base model, promotion, attestation, and what happens when it goes."""
+"""Ratchet over one vLLM: its key, its name for the base model, promotion, attestation, and what comes when it goes."""
 
 import asyncio
 import signal
@@ -38,8 +38,7 @@ async def test_twenty_promotions_and_rollbacks_while_clients_ask_lose_no_request
     async with gateway(registry, first) as client, asking(client) as answered:
         for adapter in adapters:
             promoted = await change(client, "/promote", digest=adapter)
-            before = answered.count
-            await eventually(lambda least=before + 4: answered.count > least)
+            await answered.more(4)
             await change(client, "/rollback")
             await change(client, "/resume")
             names.add(promoted["to_name"])

@@ -28,9 +28,9 @@ async def test_changes_reach_both_and_one_may_die_and_come_back(
                 name = (await change(client, "/promote", digest=adapter))["to_name"]
                 assert all(name in replica["models"] for replica in await replicas(client))
             second.kill()
-            await eventually(lambda before=answered.count: answered.count > before + 20)
+            await answered.more(20)
             await asyncio.to_thread(second.start)
             await eventually(both_serve)
-            await eventually(lambda before=answered.count: answered.count > before + 20)
+            await answered.more(20)
     assert answered.failures == []
     assert {name: len(texts) for name, texts in answered.texts.items()} == dict.fromkeys(answered.texts, 1)

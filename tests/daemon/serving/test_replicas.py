@@ -1,6 +1,7 @@
 """Two embedded servers behind one gateway: one may go, restart or fail, and no request does."""
 
 import json
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -64,8 +65,7 @@ async def test_promotions_and_rollbacks_over_two_servers_lose_no_request_and_mix
         for adapter in adapters:
             promoted = await change(client, "/promote", digest=adapter)
             assert {each for replica in await replicas(client) for each in replica["models"]} >= {promoted["to_name"]}
-            before = answered.count
-            await eventually(lambda least=before + 8: answered.count > least)
+            await answered.more(4)
             back = await change(client, "/rollback")
             await change(client, "/resume")
             names |= {promoted["to_name"], back["to_name"]}
@@ -81,7 +81,7 @@ async def test_a_conversation_stays_at_one_server_and_both_are_used(
     async with gateway(registry, *(engine.url for engine in engines)) as client:
 
         async def decoded() -> list[int]:
-            return [int(httpx.get(f"{engine.url}/stats").json()["decoded"]) for engine in engines]
+            return [int((await client.get(f"{engine.url}/stats")).json()["decoded"]) for engine in engines]
 
         used = set()
         for number in range(8):
@@ -104,7 +104,7 @@ async def test_a_server_that_dies_and_restarts_is_brought_up_again_without_touch
         attested = await answers_of(client)
         second.kill()
         async with asking(client) as answered:
-            await eventually(lambda: answered.count > 20)
+            await answered.more(20)
 
             async def is_out() -> bool:
                 return bool((await replicas(client))[1]["reason"])
@@ -119,8 +119,7 @@ async def test_a_server_that_dies_and_restarts_is_brought_up_again_without_touch
                 )
 
             await eventually(is_back)
-            before = answered.count
-            await eventually(lambda: answered.count > before + 20)
+            await answered.more(20)
         assert answered.failures == []
         assert len({text for texts in answered.texts.values() for text in texts}) == 1
         assert all(name.endswith(champion[-12:]) for name in answered.texts)
@@ -201,9 +200,9 @@ async def test_an_adapter_that_one_server_serves_wrongly_is_promoted_on_the_othe
         assert champion in forgotten
         good, bad = await replicas(client)
         assert (good["reason"], champion in good["models"], champion in bad["models"]) == ("", True, False)
-        assert "no-op" in bad["reason"]
+        assert re.search("no-op|not the adapter", bad["reason"])
         async with asking(client) as answered:
-            await eventually(lambda: answered.count > 20)
+            await answered.more(20)
         assert (answered.failures, set(answered.texts)) == ([], {champion})
 
 
@@ -217,7 +216,7 @@ async def test_a_hung_server_gets_no_more_requests(engines: tuple[Engine, Engine
 
             await eventually(is_out, within_s=60)
             async with asking(client) as answered:
-                await eventually(lambda: answered.count > 10)
+                await answered.more(10)
             assert answered.failures == []
         finally:
             engines[1].signal(signal.SIGCONT)
