@@ -53,7 +53,7 @@ def too_old(version: str) -> str:
     >>> too_old("0.32.0"), too_old("0.24.1")[:28], too_old("1.0"), too_old("dev")
     ('', 'vLLM 0.24.1 gives requests i', '', '')
     """
-    numbers = re.match(r"v?(\d+)\\.(\d+)", version)
+    numbers = re.match(r"v?(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) > _MIXING:
         return ""
     return f"vLLM {version} gives requests in flight another adapter when one is loaded; use 0.25 or later"

@@ -85,7 +85,9 @@ async def going() -> AsyncIterator[tuple[str, asyncio.Server]]:
                 await writer.drain()
                 continue
             body = b'{"data": [{"id": "base"}]}'
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + body)
+            writer.close()
+            return
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
