@@ -157,6 +157,14 @@ def _engine(found: Running, settings: Settings) -> Diagnosis:
             message=f"the inference server at {url} does not answer",
             remedy="start it, or correct engine.url; the embedded one says in logs/inference.log why it ended",
         )
+    unfit = [each for each in found.gateway.replicas if each.reason] if found.gateway is not None else []
+    if unfit:
+        return Diagnosis(
+            name="engine",
+            status=Health.ERROR,
+            message=f"{unfit[0].url} takes no requests: {unfit[0].reason}",
+            remedy="see what the reason says; the serve role looks at it again by itself",
+        )
     return Diagnosis(name="engine", status=Health.OK, message=f"{url} serves {found.models} models")
 
 

@@ -17,7 +17,7 @@ from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.looking import look
 from daemon.serving.replicas import Replica, Replicas
-from streams.errors import PolicyError, RatchetError
+from streams.errors import PolicyError, PromotionError, RatchetError
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ class Reconciler:
         self._canary = canary
         self._backoff = Backoff(first_s=2.0)
         self._tried: str | None = None
-        self._failure: RatchetError | OSError | None = None
+        self._failure = ""
         self.failed_loads = 0
 
     async def look(self) -> None:
@@ -63,17 +63,17 @@ class Reconciler:
         if served is not None and self._alias.adapter == champion and any(each.takes(served) for each in usable):
             await self._have_everywhere(champion, served)
             return
-        if champion == self._tried and self._failure is not None and not self._backoff.due:
-            raise self._failure
+        if champion == self._tried and not self._backoff.due:
+            raise PromotionError(self._failure)
         self._registry.reconcile(ACTOR)
         try:
             served = await self._loader.bring_up(champion)
         except (RatchetError, OSError) as error:
             self._backoff.failed()
-            self._tried, self._failure = champion, error
+            self._tried, self._failure = champion, str(error)
             raise
         self._backoff.reset()
-        self._tried = self._failure = None
+        self._tried = None
         self._alias.point_to(champion, served)
         log.info("serving", adapter=champion, served=served)
         await self._take_down_stale()
