@@ -30,9 +30,8 @@ from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
-from daemon.serving.replicas import Replicas
+from daemon.serving.replicas import Replica, Replicas
 from streams.errors import PolicyError, StoreError
-from streams.policy.client import PolicyClient
 from streams.runtime.http_bodies import JsonRoute
 from streams.store.client import StoreClient
 from streams.store.status import StoreStatus
@@ -40,6 +39,8 @@ from streams.store.status import StoreStatus
 log = structlog.get_logger()
 
 LAST_CYCLES = 10
+# A status must not hang because an inference server does.
+_PATIENCE_S = 5.0
 
 
 def control_router(
@@ -71,7 +72,7 @@ def control_router(
             anchor=refs.anchor,
             served=replicas.first.held.get(alias.served or "", alias.served),
             in_flight=alias.in_flight(alias.served) if alias.served else 0,
-            served_models=await _served_models(replicas.first.policy),
+            served_models=await _served_models(replicas.first),
             store=await _store_status(store),
             cycles=tuple(cycles[-LAST_CYCLES:]),
             retrain=tuple(sorted(registry.marks())),
@@ -133,9 +134,11 @@ def control_router(
     return router
 
 
-async def _served_models(policy: PolicyClient) -> tuple[str, ...] | None:
+async def _served_models(replica: Replica) -> tuple[str, ...] | None:
+    if replica.away:
+        return None
     try:
-        return tuple(model.name for model in await policy.models())
+        return tuple(model.name for model in await replica.policy.models(_PATIENCE_S))
     except PolicyError as error:
         log.warning("the inference server did not say what it serves", error=str(error))
         return None
