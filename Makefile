@@ -3,11 +3,13 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# vLLM's build for CPUs, for `make test-vllm` alone.
+VLLM := .venv-vllm
 # Two processes, each with whole files; with three on two cores, limits that are watched act late. For one test and a
 # debugger: .venv/bin/python -m pytest PATH::TEST -x --pdb
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-nightly lint bench clean lock
+.PHONY: demo test test-slow test-nightly test-vllm vllm lint bench clean lock
 
 demo: $(READY)
 	$(BIN)/ratchet demo $(ARGS)
@@ -21,6 +23,9 @@ test-slow: $(READY)
 
 test-nightly: $(READY)
 	$(BIN)/python -m pytest -m nightly $(ARGS)
+
+test-vllm: $(READY) $(VLLM)/ready
+	$(BIN)/python -m pytest -m vllm $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -53,6 +58,15 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
+vllm: $(VLLM)/ready
+
+$(VLLM)/ready: requirements-vllm.lock tests/vllm/patch_cpu_lora.py
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements-vllm.lock torch==2.13.0
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.lock
+	$(VLLM)/bin/python tests/vllm/patch_cpu_lora.py
+	touch $(VLLM)/ready
+
 # What is installed now becomes the lock file; run it after upgrading something in .venv on purpose.
 lock:
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip \
@@ -60,4 +74,4 @@ lock:
 	mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf $(VENV) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

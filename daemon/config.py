@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -27,9 +27,10 @@ from streams.errors import ConfigurationError
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
+from streams.policy.client import BASE
 from streams.redaction.settings import RedactionSettings
 from streams.setting_errors import told
-from streams.settings import REVEAL, FrozenModel, ServerUrlIfAny
+from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.rules import TrustSettings
@@ -44,12 +45,32 @@ class EngineSettings(FrozenModel):
     url: ServerUrlIfAny = Field(
         default="", description="A running server, such as vLLM, with or without /v1; empty starts the embedded one."
     )
+    urls: tuple[ServerUrl, ...] = Field(
+        default=(), description="Several of them instead, of the same base model; gates are played on the first."
+    )
+    api_key: Secret = Field(default=SecretStr(""), description="The key that the running servers ask for, if any.")
+    base_name: str = Field(
+        default=BASE, min_length=1, description="The running servers' name for the base model, `--served-model-name`."
+    )
     port: int = Field(default=8421, ge=1, le=65535, description="Port of the embedded server.")
     threads: int = Field(default=2, ge=1, description="Torch threads of the embedded server.")
     slots: int = Field(default=96, ge=1, description="Chats it keeps, per model; memory that is used again is faster.")
     max_length: int = Field(
         default=2048, ge=8, description="Longest prompt and reply together, in tokens; tools are part of the prompt."
     )
+
+    @model_validator(mode="after")
+    def _servers_are_named_once(self) -> Self:
+        if self.url and self.urls and self.url not in self.urls:
+            raise ValueError("url and urls name different servers: set one of the two")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError("urls names a server twice: name each once")
+        return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The servers that run already; none where Ratchet starts its own."""
+        return self.urls or ((self.url,) if self.url else ())
 
 
 class HealthSettings(FrozenModel):
@@ -160,7 +181,13 @@ class Settings(BaseSettings):
 
         home = self.home.resolve()
         gate = self.gate.model_copy(update={"golden": self.gate.golden.with_file()})
-        engine_url = self.engine.url or f"http://127.0.0.1:{self.engine.port}"
+        engines = self.engine.named or (f"http://127.0.0.1:{self.engine.port}",)
+        engine = {
+            "inference_url": engines[0],
+            "replica_urls": engines[1:],
+            "engine_key": self.engine.api_key,
+            "base_name": self.engine.base_name if self.engine.named else BASE,
+        }
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
         gateway = f"http://{self.serving.host}:{self.serving.port}"
         older = self.serving.promotion
@@ -177,9 +204,7 @@ class Settings(BaseSettings):
                     environment=self.domain.environment or self.assembly.environment,
                 ),
                 "promotion": promotion,
-                "serving": fill(self.serving, home=home, inference_url=engine_url).model_copy(
-                    update={"promotion": promotion}
-                ),
+                "serving": fill(self.serving, home=home, **engine).model_copy(update={"promotion": promotion}),
                 "branching": fill(
                     self.branching,
                     policy_url=gateway,

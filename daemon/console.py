@@ -113,6 +113,10 @@ def status_table(report: StatusReport) -> Table:
     table = Table(Column(), Column(overflow="fold"), title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
     table.add_row("served now", report.served or "nothing yet")
+    for replica in report.replicas:
+        if replica.reason or len(report.replicas) > 1:
+            told = replica.reason or f"takes requests, {replica.in_flight} in flight"
+            table.add_row(f"engine {replica.url}", plain(told))
     table.add_row("champion", report.champion)
     table.add_row("previous", report.previous)
     if report.anchor != BASE:

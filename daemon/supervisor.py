@@ -137,7 +137,7 @@ class Supervisor:
             self.settings = self.settings.model_copy(update={"kafka": kafka})
         self._services = (
             [inference_service(self.settings, self.base)]
-            if Role.SERVE in self.roles and not self.settings.engine.url
+            if Role.SERVE in self.roles and not self.settings.engine.named
             else []
         )
         self._services += [self._role(role) for role in self.roles if role is not Role.LEARN]

@@ -305,3 +305,6 @@ class ProbeSettings(FrozenModel):
     tolerance: float = Field(
         default=0.15, gt=0, description="Highest mean absolute difference per token, in nats, to the trainer's record."
     )
+    every_s: float = Field(
+        default=300.0, gt=0, description="How often each inference server is attested again while an adapter serves."
+    )

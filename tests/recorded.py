@@ -15,6 +15,7 @@ from streams.calls.chat import Chat
 from streams.calls.faces import read_call
 from streams.calls.records import ANY_CALL_RECORD, CapturedCall
 from streams.kafka.records import Outgoing
+from tests.builders.rotations import in_rotation
 from tests.served import served
 from tests.waiting import until
 
@@ -73,7 +74,7 @@ def recorded_gateway(
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        async with Upstream(upstream_url, 60) as upstream:
+        async with Upstream(in_rotation(upstream_url), 60) as upstream:
             app.router.routes += Gateway(alias, upstream, requests, capture=capture).routes()
             yield
 

@@ -14,9 +14,9 @@ from daemon.learning.domain import SET, UNSET, domain_tasks
 from daemon.learning.measured import AARun, Measured, agreement_of_plays, keep_aa_run, measured
 from daemon.learning.task_lists import tenant_label
 from daemon.serving.control_client import ControlClient
+from daemon.serving.engine_client import engine_client
 from evaluation.arena import Arena
 from streams.errors import ConfigurationError, GateError
-from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import sandbox_pool
 
 
@@ -61,7 +61,7 @@ async def _play_against_itself(settings: Settings, plays: int, most: int) -> AAR
         raise ConfigurationError(f"{UNSET}: {SET}")
     async with (
         ControlClient(settings.control_url) as control,
-        PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
+        engine_client(settings.serving) as policy,
         sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
         status = await control.status()

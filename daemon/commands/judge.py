@@ -100,10 +100,11 @@ async def _judge(
     pairs: bool,
     dry_run: bool,
 ) -> JudgeReport:
-    report = JudgeReport(verifier=MODEL_JUDGE + model)
+    report, own = JudgeReport(verifier=MODEL_JUDGE + model), settings.serving
+    key = own.engine_key.get_secret_value()
     async with (
         StoreClient(settings.store_url) as store,
-        JudgeClient(base_url or settings.serving.inference_url, model, api_key) as judge,
+        JudgeClient(base_url or own.inference_url, model, api_key or ("" if base_url else key)) as judge,
     ):
         if not ids:
             newest = await newest_episodes(store, None, limit)

@@ -34,7 +34,7 @@ def check_memory(settings: Settings) -> Diagnosis:
         available = None if available is None else available + learner.status.memory_bytes
     if not learner.running:
         # During a training the engine has the base model and the champion.
-        beside = _ROLES + (0 if settings.engine.url else LIBRARIES + 2 * shape.parameters * dtype)
+        beside = _ROLES + (0 if settings.engine.named else LIBRARIES + 2 * shape.parameters * dtype)
         needed += beside
         message += f", and what runs beside it about {_told(beside)}"
     if available is None:

@@ -16,12 +16,12 @@ from daemon.learning.domain import is_judged
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
+from daemon.serving.engine_client import engine_client
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
 from streams.errors import RatchetError
 from streams.events import NO_SANDBOX
 from streams.kafka.topics import end_offsets
-from streams.policy.client import PolicyClient
 from streams.store.client import StoreClient
 from streams.store.queries.episodes import WITHOUT_OUTCOME_SINCE
 from streams.store.queries.learning import BRANCHING_STATE
@@ -78,7 +78,7 @@ async def _look(settings: Settings) -> Running:
         ControlClient(settings.control_url, _PATIENCE_S) as control,
         StoreClient(settings.store_url, _PATIENCE_S) as stored,
         AssemblyClient(settings.assembly_url) as assembler,
-        PolicyClient(settings.serving.inference_url, _PATIENCE_S) as engine,
+        engine_client(settings.serving, timeout_s=_PATIENCE_S) as engine,
     ):
         gateway, store = await _answer(control.status()), await _answer(stored.status())
         if gateway is None and store is None:
@@ -156,6 +156,14 @@ def _engine(found: Running, settings: Settings) -> Diagnosis:
             status=Health.ERROR,
             message=f"the inference server at {url} does not answer",
             remedy="start it, or correct engine.url; the embedded one says in logs/inference.log why it ended",
+        )
+    unfit = [each for each in found.gateway.replicas if each.reason] if found.gateway is not None else []
+    if unfit:
+        return Diagnosis(
+            name="engine",
+            status=Health.ERROR,
+            message=f"{unfit[0].url} takes no requests: {unfit[0].reason}",
+            remedy="see what the reason says; the serve role looks at it again by itself",
         )
     return Diagnosis(name="engine", status=Health.OK, message=f"{url} serves {found.models} models")
 

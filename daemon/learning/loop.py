@@ -19,6 +19,7 @@ from daemon.learning.domain import (
 from daemon.learning.task_lists import TaskSupply
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient
+from daemon.serving.engine_client import engine_client
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from streams.events import Task
@@ -116,7 +117,7 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
     check_judging(settings)
     async with (
         StoreClient(settings.store_url) as store,
-        PolicyClient(settings.serving.inference_url, timeout_s=settings.serving.timeout_s) as policy,
+        engine_client(settings.serving) as policy,
         ControlClient(settings.control_url) as control,
         AsyncExitStack() as opened,
     ):

@@ -66,7 +66,7 @@ async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earl
         log.warning(RECORDED)
     stopped = asyncio.create_task(stop.wait())
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
-    await asyncio.to_thread(check_template, base, embedded=not settings.engine.url)
+    await asyncio.to_thread(check_template, base, embedded=not settings.engine.named)
     async with open_loop(settings, base) as loop:
         learning = asyncio.create_task(Learner(loop, telling, earlier).run())
         await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -12,13 +12,13 @@ from evaluation.canary_figures import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
 from streams.assembly.status import AssemblyStatus
+from streams.policy.client import BASE as BASE
 from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
 
 # An adapter is named by its SHA-256, the base model without an adapter by the word `base`.
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Adapter = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|base)$")]
-BASE = "base"
 
 
 class CycleReport(FrozenModel):
@@ -223,6 +223,22 @@ class Drill(FrozenModel):
     failed: str = ""
 
 
+class ReplicaStatus(FrozenModel):
+    """One inference server. `reason` says why it takes no requests, empty where it does.
+
+    `models` are the names that it had when it was last looked at, `in_flight` the requests of agents that it answers,
+    `attested` and `refuted` how many attestations since the serve role's start found an adapter served as it was
+    trained, and otherwise.
+    """
+
+    url: str
+    reason: str
+    models: tuple[str, ...] = ()
+    in_flight: int = 0
+    attested: int = 0
+    refuted: int = 0
+
+
 class CaptureStatus(FrozenModel):
     """What was captured since the serve role's start, and what waits for the log now."""
 
@@ -237,14 +253,14 @@ class CaptureStatus(FrozenModel):
 class StatusReport(FrozenModel):
     """The serving adapter and the state of the loop.
 
-    `served` is the name behind the alias and `served_models` all that the inference server has loaded; both are None
-    where that is not known. `store` is as the store said it last, at `store_at`, both None where it never answered;
-    `store_answers` says whether it does now. The newest cycle comes last. `retrain` are
-    the adapters that saw data of principals that revoked consent since, or episodes that lost trust. `bootstrap` is
-    where the log is. `assembly` is what the assembler counted since its start, None where it does not answer or was not
-    asked; `capture` what became of the calls at the gateway. `holdout` is the account of held-out tasks, None where its
-    file is damaged, and for one of an older version. `held` are the candidates that wait for a person, the one that has
-    waited longest first.
+    `served` is the name behind the alias, as the first inference server has it, and `served_models` all that this one
+    has loaded; both are None where that is not known. `replicas` are all inference servers, the first one first.
+    `store` is as the store said it last, at `store_at`, both None where it never answered; `store_answers` says whether
+    it does now. The newest cycle comes last. `retrain` are the adapters that saw data of principals that revoked
+    consent since, or episodes that lost trust. `bootstrap` is where the log is. `assembly` is what the assembler
+    counted since its start, None where it does not answer or was not asked; `capture` what became of the calls at the
+    gateway. `holdout` is the account of held-out tasks, None where its file is damaged, and for one of an older version. `held`
+    are the candidates that wait for a person, the one that has waited longest first.
     `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
     is the one that stands, None where promotion is automatic. `drill` is the last drill of the rollback.
     """
@@ -269,6 +285,7 @@ class StatusReport(FrozenModel):
     canary: CanaryReport | None = None
     learner: LearnerReport | None = None
     hold: Hold | None = None
+    replicas: tuple[ReplicaStatus, ...] = ()
     drill: Drill | None = None
 
 

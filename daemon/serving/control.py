@@ -34,16 +34,16 @@ from daemon.serving.capture import Capture
 from daemon.serving.drill import RollbackDrill, last_drill
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
+from daemon.serving.replicas import Replica, Replicas
 from daemon.serving.store_watch import StoreWatch
 from streams.errors import PolicyError
-from streams.policy.client import PolicyClient
 from streams.runtime.http_bodies import JsonRoute
 
 log = structlog.get_logger()
 
 LAST_CYCLES = 10
 # The status of an inference server that hangs is told without its models.
-PATIENCE_S = 2.0
+_PATIENCE_S = 2.0
 
 
 def control_router(
@@ -51,7 +51,7 @@ def control_router(
     alias: Alias,
     promoter: Promoter,
     drill: RollbackDrill,
-    policy: PolicyClient,
+    replicas: Replicas,
     watch: StoreWatch,
     metrics: Metrics,
     bootstrap: str,
@@ -69,13 +69,13 @@ def control_router(
         refs = registry.refs()
         entries = registry.audit.read()
         cycles = [entry.cycle for entry in entries if entry.cycle]
-        served_models, store_answers = await asyncio.gather(_served_models(policy), watch.answers())
+        served_models, store_answers = await asyncio.gather(_served_models(replicas.first), watch.answers())
         return StatusReport(
             alias=alias.name,
             champion=refs.champion,
             previous=refs.previous,
             anchor=refs.anchor,
-            served=alias.served,
+            served=replicas.first.held.get(alias.served or "", alias.served),
             in_flight=alias.in_flight(alias.served) if alias.served else 0,
             served_models=served_models,
             store=watch.status,
@@ -91,6 +91,7 @@ def control_router(
             learner=learner_report(registry.home, entries),
             hold=holds.told(entries),
             drill=last_drill(entries),
+            replicas=tuple(replica.status() for replica in replicas.all),
         )
 
     @router.get("/history")
@@ -146,10 +147,11 @@ def control_router(
     return router
 
 
-async def _served_models(policy: PolicyClient) -> tuple[str, ...] | None:
+async def _served_models(replica: Replica) -> tuple[str, ...] | None:
+    if replica.away:
+        return None
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            return tuple(model.name for model in await policy.models())
-    except (PolicyError, TimeoutError) as error:
-        log.warning("the inference server did not say what it serves", error=str(error) or repr(error))
+        return tuple(model.name for model in await replica.policy.models(_PATIENCE_S))
+    except PolicyError as error:
+        log.warning("the inference server did not say what it serves", error=str(error))
         return None

@@ -17,11 +17,13 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
 from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.replicas import Replicas
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
-from streams.errors import PromotionError, RatchetError
+from evaluation.settings import ProbeSettings
+from streams.errors import PolicyError, PromotionError, RatchetError
 from streams.messages import Message
-from streams.policy.client import PolicyClient, Sampling
+from streams.policy.client import Sampling
 
 log = structlog.get_logger()
 
@@ -40,15 +42,15 @@ class RollbackDrill:
     def __init__(
         self,
         registry: Registry,
-        policy: PolicyClient,
-        loader: Loader,
+        replicas: Replicas,
         alias: Alias,
         turn: Turn,
         settings: DrillSettings,
+        probe: ProbeSettings,
     ) -> None:
         self._registry = registry
-        self._policy = policy
-        self._loader = loader
+        self._replicas = replicas
+        self._probe = probe
         self._alias = alias
         self._turn = turn
         self._settings = settings
@@ -107,14 +109,24 @@ class RollbackDrill:
         return drill
 
     async def _first_reply(self, adapter: str, started: float) -> float:
-        """Seconds from `started` to the first reply of `adapter`, which is loaded for that and unloaded again."""
+        """Seconds from `started` to the first reply of `adapter`, which is loaded for that and unloaded again.
+
+        One inference server is tried, the first that answers, and whether it takes requests does not depend on that.
+        """
         if adapter != self._registry.refs().champion:
             self._registry.check_may_serve(adapter)
-        served = await self._loader.bring_up(adapter)
+        usable = self._replicas.usable()
+        if not usable:
+            raise PolicyError(f"no inference server can be used: {self._replicas.away_reason()}")
+        policy = usable[0].policy
+        tried = Replicas([policy])
+        tried.first.away = ""
+        loader = Loader(self._registry, tried, self._probe)
+        served = await loader.bring_up(adapter)
         try:
-            (reply,) = await self._policy.chat(served, _PROBE, Sampling(max_tokens=1))
+            (reply,) = await policy.chat(served, _PROBE, Sampling(max_tokens=1))
             if reply.model != served and adapter != BASE:
                 raise PromotionError(f"the inference server answered for {served} with {reply.model}")
             return time.monotonic() - started
         finally:
-            await self._loader.take_down(served)
+            await loader.take_down(served)

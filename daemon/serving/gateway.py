@@ -23,12 +23,12 @@ from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import PATH, FeedbackIntake
 from daemon.serving.headers import find, own, to_upstream
-from daemon.serving.passing import Question, Recording, pass_on
+from daemon.serving.passing import Recording, pass_on
 from daemon.serving.refusals import Refused, refusal
 from daemon.serving.reply import Reply, while_connected
-from daemon.serving.requests import read_body, read_object, with_model
+from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
-from daemon.serving.upstream import Upstream
+from daemon.serving.upstream import Question, Upstream
 from daemon.serving.watch import Watch
 from streams.calls.labels import ResponseKeys, call_key, read_labels
 from streams.calls.records import CallLabels, Face, new_receipt
@@ -126,9 +126,12 @@ class Gateway:
             scope["path"],
             _target(scope),
             to_upstream(headers, not self._access.is_open),
-            with_model(body, served),
+            body,
             served,
             bool(asked.get("stream")),
+            identity.key if identity else None,
+            # Its server keeps the responses that the next ones continue.
+            pinned=identity is not None and identity.face is Face.RESPONSES,
         )
         recording = self._recording(body, identity, principal)
         watch = None
@@ -147,7 +150,10 @@ class Gateway:
         self._access.principal(headers)
         body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
         passed = to_upstream(headers, not self._access.is_open)
-        question = Question(scope["method"], scope["path"], _target(scope), passed, body or None)
+        key = self._keys.get(scope["path_params"]["rest"].partition("/")[0])
+        question = Question(
+            scope["method"], scope["path"], _target(scope), passed, body or None, key=key, pinned=key is not None
+        )
         async with while_connected(receive, reply):
             await pass_on(question, self.upstream, reply, None)
 
@@ -165,7 +171,7 @@ class Gateway:
 
     def _identify(self, scope: Scope, asked: dict[str, Any], principal: str | None) -> "_Identity | None":
         """Whose call it is; None where nothing here asks for that."""
-        looks = self.canary is not None and self.canary.looks
+        looks = (self.canary is not None and self.canary.looks) or len(self.upstream.replicas.all) > 1
         if scope["path"] not in _FACES or not (looks or self.capture is not None):
             return None
         face, headers = Face(scope["path"]), own(scope["headers"])

@@ -17,7 +17,7 @@ _HOP_BY_HOP = frozenset(
 _REQUEST_ONLY = frozenset({b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"})
 # Uvicorn writes the last two itself.
 _REPLY_ONLY = frozenset({b"content-length", b"server", b"date"})
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _OWN = b"x-ratchet-"
 
 
@@ -26,7 +26,7 @@ def to_upstream(headers: RawHeaders, own_credentials: bool) -> RawHeaders:
 
     With `own_credentials` the request's token is the gateway's and not the inference server's: it stays here.
     """
-    stays = _REQUEST_ONLY | _CREDENTIALS if own_credentials else _REQUEST_ONLY
+    stays = _REQUEST_ONLY | CREDENTIALS if own_credentials else _REQUEST_ONLY
     return [*_passing(headers, stays), (b"accept-encoding", b"identity")]
 
 

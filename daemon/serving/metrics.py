@@ -24,6 +24,8 @@ from daemon.serving.drill_metrics import drill_metrics
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import gate_metrics
 from daemon.serving.learner_metrics import learner_metrics
+from daemon.serving.replica_metrics import ReplicaMetrics
+from daemon.serving.replicas import Replicas
 from daemon.serving.store_watch import StoreWatch
 from evaluation.account_summary import AccountSummary
 from streams.store.status import most_frequent
@@ -40,6 +42,7 @@ class Metrics:
         capture: Capture | None = None,
         feedback: FeedbackIntake | None = None,
         canary: Canary | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._exposed = CollectorRegistry()
         self.gateway_requests = Counter(
@@ -53,6 +56,8 @@ class Metrics:
         self._exposed.register(_CaptureFigures(capture, feedback))
         if canary is not None:
             self._exposed.register(CanaryMetrics(registry, canary))
+        if replicas is not None:
+            self._exposed.register(ReplicaMetrics(replicas))
 
     def expose(self) -> bytes:
         """All figures in Prometheus' text format."""

@@ -9,9 +9,10 @@ import structlog
 from daemon.serving.capture import Capture, Taken
 from daemon.serving.headers import RawHeaders
 from daemon.serving.refusals import Refused, error_event
+from daemon.serving.replicas import Replica
 from daemon.serving.reply import Reply
 from daemon.serving.response_ids import ResponseId
-from daemon.serving.upstream import Answer, Upstream, UpstreamError, UpstreamTimeoutError
+from daemon.serving.upstream import Answer, NoReplicaError, Question, Upstream, UpstreamError, UpstreamTimeoutError
 from daemon.serving.upstream_errors import has_lost, is_json_object
 from streams.calls.labels import ResponseKeys
 from streams.calls.records import CallLabels, Face, key_of_receipt
@@ -19,8 +20,18 @@ from streams.runtime.http_client import error_message
 
 log = structlog.get_logger()
 
+_UNAUTHORIZED = 401
 RECEIPT = b"x-ratchet-receipt"
 ADAPTER = b"x-ratchet-adapter"
+_UNREACHABLE = "the inference server is not reachable; try again soon"
+
+
+class _LostError(Exception):
+    """`replica` does not have the model that it was asked for."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica.url)
+        self.replica = replica
 
 
 @dataclass(slots=True)
@@ -70,19 +81,6 @@ class Recording:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request as it is passed on. `served` is the model that it names, None for one that names none."""
-
-    method: str
-    path: str
-    target: str
-    headers: RawHeaders
-    body: bytes | None
-    served: str | None = None
-    asks_for_stream: bool = False
-
-
 class Watches(Protocol):
     """Is told the parts of a reply, and once at its end whether the inference server failed.
 
@@ -97,19 +95,44 @@ class Watches(Protocol):
 async def pass_on(
     question: Question, upstream: Upstream, reply: Reply, recording: Recording | None, watch: Watches | None = None
 ) -> None:
-    """Answer with what the inference server answers; calls that succeed are recorded.
+    """Answer with what an inference server answers; calls that succeed are recorded.
 
-    Raises `Refused` where it does not answer at all, or has lost the model.
+    Raises `Refused` where none answers at all, or has the model.
     """
+    lost: list[Replica] = []
+    while not await _passed_on(question, upstream, reply, recording, watch, lost):
+        pass
+
+
+async def _passed_on(
+    question: Question,
+    upstream: Upstream,
+    reply: Reply,
+    recording: Recording | None,
+    watch: Watches | None,
+    lost: list[Replica],
+) -> bool:
+    """Do so at one of the servers but those in `lost`; False where it is one more, so that others may be asked."""
     began = False
     try:
-        async with upstream.ask(question.method, question.target, question.headers, question.body) as answer:
+        async with upstream.ask(question, lost) as answer:
             began = True
             is_stream = answer.media_type == "text/event-stream" or question.asks_for_stream
             if is_stream and answer.status < 300:
                 await _stream(question, answer, reply, recording, watch)
             else:
                 await _whole(question, answer, reply, recording, watch)
+        return True
+    except _LostError as error:
+        log.warning("an inference server has lost an adapter", served=question.served, url=error.replica.url)
+        upstream.replicas.lost(error.replica, question.served or "")
+        lost.append(error.replica)
+        return False
+    except NoReplicaError as error:
+        if lost or upstream.replicas.usable():
+            raise Refused(503, "the serving adapter is being loaded again; try again soon") from error
+        log.warning("no inference server answers", path=question.path, error=str(error))
+        raise Refused(503, _UNREACHABLE) from error
     except UpstreamTimeoutError as error:
         if watch is not None:
             watch.end(failed=True)
@@ -119,7 +142,7 @@ async def pass_on(
         if watch is not None and began:
             watch.end(failed=True)
         log.warning("the inference server did not answer", path=question.path, error=str(error))
-        raise Refused(503, "the inference server is not reachable; try again soon") from error
+        raise Refused(503, _UNREACHABLE) from error
 
 
 async def _whole(
@@ -182,8 +205,10 @@ async def _stream(
 
 async def _failed(question: Question, answer: Answer, content: bytes, reply: Reply) -> None:
     if _is_lost(question, answer, content):
-        log.warning("the inference server has lost the serving adapter", served=question.served)
-        raise Refused(503, "the serving adapter is being loaded again; try again soon")
+        raise _LostError(answer.replica)
+    if answer.status == _UNAUTHORIZED:
+        log.error("the inference server refuses the key", url=answer.replica.url, remedy="set engine.api_key")
+        raise Refused(502, "the inference server refuses Ratchet's key: its operator must set engine.api_key")
     headers = _marked(answer.headers, question.served, None)
     if answer.encoding or is_json_object(content):
         await reply.whole(answer.status, headers, content)
@@ -198,7 +223,8 @@ async def _failed(question: Question, answer: Answer, content: bytes, reply: Rep
 
 
 def _is_lost(question: Question, answer: Answer, content: bytes) -> bool:
-    return answer.status == 404 and bool(question.served) and has_lost(question.served or "", content)
+    served = question.served
+    return answer.status == 404 and bool(served) and has_lost(answer.replica.name_there(served or ""), content)
 
 
 def _marked(headers: RawHeaders, served: str | None, receipt: str | None) -> RawHeaders:

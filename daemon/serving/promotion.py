@@ -27,17 +27,15 @@ from daemon.registry.refs import Refs
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryStart, Change, HeldAdapter
 from daemon.serving.alias import Alias
-from daemon.serving.canary import Canary, CanaryPhase
+from daemon.serving.canary import Canary
 from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.reconciling import Reconciler
+from daemon.serving.replicas import Replicas
 from daemon.serving.settings import PromotionSettings as PromotionSettings
 from evaluation.settings import CanarySettings
 from streams.errors import PromotionError, RatchetError
-from streams.policy.client import PolicyClient
 
 log = structlog.get_logger()
-
-# A candidate that could not be loaded again so often is given up.
-_MOST_LOADS = 3
 
 
 class Promoter:
@@ -49,18 +47,18 @@ class Promoter:
     def __init__(
         self,
         registry: Registry,
-        policy: PolicyClient,
+        replicas: Replicas,
         alias: Alias,
         settings: PromotionSettings,
         canary: Canary | None = None,
         turn: asyncio.Lock | None = None,
     ) -> None:
         self._registry = registry
-        self._loader = Loader(registry, policy, settings.probe)
+        self._loader = Loader(registry, replicas, settings.probe)
         self._alias = alias
         self._settings = settings
         self._canary = canary or Canary(CanarySettings(), registry.home)
-        self._failed_loads = 0
+        self._reconciler = Reconciler(registry, replicas, self._loader, alias, self._canary)
         self._log_was_read = False
         self._turn = turn or asyncio.Lock()
 
@@ -139,14 +137,14 @@ class Promoter:
         return lapsed
 
     async def reconcile(self) -> None:
-        """Make the alias stand for the champion, and the inference server have it; does nothing where that is so.
+        """Make the alias stand for the champion, and the inference servers have it; does nothing where that is so.
 
-        Raises `PolicyError` when the server cannot be reached, `PromotionError` when the champion cannot serve there.
+        Raises `PolicyError` when no server can be used, `PromotionError` when the champion cannot serve at any.
         """
         async with self._turn:
-            loaded = await self._loader.loaded()
-            await self._reconcile_champion(loaded)
-            await self._reconcile_canary(loaded)
+            await self._reconciler.look()
+            await self._reconciler.have_champion()
+            await self._reconcile_canary()
 
     async def end_canary(self, end: CanaryEnd, adapter: str, reason: str) -> None:
         """End the canary of `adapter` as it was judged; does nothing if it has ended. Raises `PromotionError`.
@@ -167,19 +165,7 @@ class Promoter:
             else:
                 await self._end_canary(end, ACTOR, reason)
 
-    async def _reconcile_champion(self, loaded: set[str]) -> None:
-        champion = self._registry.refs().champion
-        if self._alias.served in loaded and self._alias.adapter == champion:
-            return
-        self._registry.reconcile(ACTOR)
-        stale = loaded & self._registry.names_given_by(ACTOR) - {self._canary.served}
-        served = await self._loader.bring_up(champion)
-        self._alias.point_to(champion, served)
-        log.info("serving", adapter=champion, served=served)
-        for name in sorted(stale):
-            await self._loader.take_down(name)
-
-    async def _reconcile_canary(self, loaded: set[str]) -> None:
+    async def _reconcile_canary(self) -> None:
         """Have the candidate loaded, or the canary ended, as the audit log says; also one of an earlier process."""
         if self._canary.running is None and self._log_was_read:
             return
@@ -193,26 +179,10 @@ class Promoter:
             await self._end_canary(CanaryEnd.CANCELLED, ACTOR, "canaries were switched off")
         else:
             self._canary.resume(running)
-            if self._canary.served not in loaded:
-                await self._load_candidate(running.adapter, loaded)
+            given_up = await self._reconciler.have_candidate(running)
+            if given_up is not None:
+                await self._end_canary(CanaryEnd.ROLLED_BACK, ACTOR, given_up)
         self._log_was_read = True
-
-    async def _load_candidate(self, adapter: str, loaded: set[str]) -> None:
-        if self._canary.phase is CanaryPhase.ANSWERING:
-            self._canary.lose()
-        try:
-            served = await self._loader.bring_up(adapter)
-        except (RatchetError, OSError) as error:
-            self._failed_loads += 1
-            if self._failed_loads < _MOST_LOADS:
-                raise
-            await self._end_canary(CanaryEnd.ROLLED_BACK, ACTOR, f"the candidate could not be loaded again: {error}")
-            return
-        self._failed_loads = 0
-        self._canary.answer(served)
-        log.info("canary", adapter=adapter, served=served)
-        for name in sorted(loaded & self._registry.names_given_by(ACTOR) - {served, self._alias.served}):
-            await self._loader.take_down(name)
 
     async def _begin_canary(
         self,
@@ -244,7 +214,7 @@ class Promoter:
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
             raise PromotionError(f"the canary of {adapter[:12]} did not begin: {error}") from error
-        self._failed_loads = 0
+        self._reconciler.failed_loads = 0
         self._canary.answer(served)
         log.info("canary", adapter=adapter, served=served, share=share)
         return Change(

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import structlog
@@ -19,11 +19,12 @@ from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
 from daemon.serving.drill import RollbackDrill
+from daemon.serving.engine_client import engine_client
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
-from daemon.serving.loading import Loader
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
+from daemon.serving.replicas import Replicas
 from daemon.serving.settings import ServingSettings
 from daemon.serving.shadow import Shadow
 from daemon.serving.sole import sole_serve_role
@@ -34,7 +35,6 @@ from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetE
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.policy.client import PolicyClient
 from streams.runtime.health import add_health, answers, reachable
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
@@ -61,28 +61,31 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
     registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
         sole_serve_role(settings.home),
-        Upstream(settings.inference_url, settings.timeout_s) as upstream,
+        AsyncExitStack() as opened,
         _topics(kafka),
         _capture(settings, kafka) as capture,
         _feedback(settings, kafka) as feedback,
-        PolicyClient(settings.inference_url, settings.timeout_s) as policy,
         StoreClient(store_url) as store,
     ):
+        urls = (settings.inference_url, *settings.replica_urls)
+        clients = [await opened.enter_async_context(engine_client(settings, url)) for url in urls]
+        replicas = Replicas(clients)
+        key = settings.engine_key.get_secret_value()
+        upstream = await opened.enter_async_context(Upstream(replicas, settings.timeout_s, key))
         shadow = Shadow(settings.shadow, upstream)
         canary = Canary(settings.canary, settings.home, shadow)
         turn = Turn()
-        promoter = Promoter(registry, policy, alias, settings.promotion, canary, turn)
-        loader = Loader(registry, policy, settings.promotion.probe)
-        drill = RollbackDrill(registry, policy, loader, alias, turn, settings.drill)
+        promoter = Promoter(registry, replicas, alias, settings.promotion, canary, turn)
+        drill = RollbackDrill(registry, replicas, alias, turn, settings.drill, settings.promotion.probe)
         judge = CanaryJudge(registry, canary, promoter, store)
         watch = StoreWatch(store, kafka)
-        metrics = Metrics(registry, alias, watch, capture, feedback, canary)
+        metrics = Metrics(registry, alias, watch, capture, feedback, canary, replicas)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
         add_health(
             app,
             {
-                "engine": partial(_engine_reason, alias, policy),
+                "engine": partial(_engine_reason, alias, replicas),
                 "store": answers(f"{store_url}/readyz"),
                 "log": reachable(kafka.bootstrap),
             },
@@ -90,7 +93,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
         app.router.routes += gateway.routes()
         app.include_router(
-            control_router(registry, alias, promoter, drill, policy, watch, metrics, kafka.bootstrap, capture, canary)
+            control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)
         )
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
@@ -101,7 +104,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             asyncio.create_task(work)
             for work in (
                 stop.wait(),
-                _keep_reconciled(promoter, turn, settings),
+                _keep_reconciled(promoter, replicas, turn, settings),
                 _keep_fresh(watch, settings),
                 _keep_lapsing(promoter, settings),
                 judge.run(),
@@ -120,12 +123,12 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
             await asyncio.gather(answering, *background, return_exceptions=True)
 
 
-async def _engine_reason(alias: Alias, policy: PolicyClient) -> str:
+async def _engine_reason(alias: Alias, replicas: Replicas) -> str:
     """The reason for which no model would answer an agent; empty where one does."""
-    if alias.served is None:
-        return "nothing serves yet; the log says why"
-    await policy.models()
-    return ""
+    if alias.served is not None and replicas.choose(alias.served) is not None:
+        return ""
+    reasons = [f"{replica.url}: {replica.reason}" for replica in replicas.all if replica.reason]
+    return "; ".join(reasons) or "nothing serves yet; the log says why"
 
 
 @asynccontextmanager
@@ -188,19 +191,25 @@ async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIte
         await asyncio.to_thread(publisher.close)
 
 
-async def _keep_reconciled(promoter: Promoter, turn: Turn, settings: ServingSettings) -> None:
-    """The inference server may start later than this process, and forgets its adapters when it restarts."""
-    pause = settings.reconcile_s
+async def _keep_reconciled(promoter: Promoter, replicas: Replicas, turn: Turn, settings: ServingSettings) -> None:
+    """Inference servers may start later than this process, go, and forget their adapters when they restart.
+
+    Each is looked at again soon, whatever is wrong; attempts at a champion that cannot serve grow rarer by themselves.
+    """
+    told = ""
     while True:
+        replicas.changed.clear()
         try:
             if not turn.lent:  # it would end a drill, which is over soon in any case
                 await promoter.reconcile()
-            pause = settings.reconcile_s
+            told = ""
         except (RatchetError, OSError) as error:
-            # Each attempt at a champion that cannot serve leaves an entry in the audit log, so they grow rarer.
-            log.warning("what should serve does not serve yet", error=str(error), next_try_s=pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-        await asyncio.sleep(pause)
+            if str(error) != told:
+                log.warning("what should serve does not serve yet", error=str(error))
+            told = str(error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.reconcile_s):
+                await replicas.changed.wait()
 
 
 async def _keep_fresh(store: StoreWatch, settings: ServingSettings) -> None:

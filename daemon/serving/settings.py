@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, SecretStr
 
 from daemon.registry.approval import Approval
 from evaluation.settings import CanarySettings, ProbeSettings
+from streams.policy.client import BASE
 from streams.settings import FrozenModel, Secret, ServerUrl
 
 MEBIBYTE = 2**20
@@ -99,13 +100,18 @@ class ServingSettings(FrozenModel):
     inference_url: ServerUrl = Field(
         default="http://127.0.0.1:8421", description="The inference server, with or without /v1."
     )
+    replica_urls: tuple[ServerUrl, ...] = Field(
+        default=(), description="More inference servers of the same base model."
+    )
+    engine_key: Secret = Field(default=SecretStr(""), description="The key that the inference servers ask for, if any.")
+    base_name: str = Field(default=BASE, min_length=1, description="The inference servers' name for the base model.")
     home: Path = Field(default=Path(".ratchet"), description="Folder of the refs, the audit log and the adapters.")
     timeout_s: float = Field(
         default=300.0, gt=0, description="Longest wait for the inference server to send anything of an answer."
     )
     max_request_bytes: int = Field(default=64 * MEBIBYTE, ge=1, description="Most bytes of a request, decompressed.")
     reconcile_s: float = Field(
-        default=2.0, gt=0, description="How often it is checked that the inference server still has what serves."
+        default=2.0, gt=0, description="How often it is checked that the inference servers still have what serves."
     )
     refresh_s: float = Field(
         default=10.0, gt=0, description="How often the store and the broker are asked for figures."

@@ -16,9 +16,8 @@ import structlog
 
 from daemon.registry.schemas import ShadowFigures
 from daemon.serving.headers import RawHeaders
-from daemon.serving.requests import with_model
 from daemon.serving.settings import ShadowSettings
-from daemon.serving.upstream import Upstream, UpstreamError
+from daemon.serving.upstream import Question, Upstream, UpstreamError
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
@@ -35,7 +34,7 @@ FACES = frozenset({Face.CHAT, Face.COMPLETIONS, Face.ANTHROPIC})
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A call that the champion answered: the request as it was passed on, the reply as it came, and its duration."""
+    """A call that the champion answered: the request as it came, the reply as it came, and its duration."""
 
     face: Face
     target: str
@@ -47,6 +46,10 @@ class Original:
     @property
     def size(self) -> int:
         return len(self.request) + len(self.reply)
+
+    def question(self, served: str) -> Question:
+        """The copy, for `served`."""
+        return Question("POST", self.face, self.target, self.headers, self.request, served)
 
 
 class Shadow:
@@ -105,9 +108,7 @@ class Shadow:
         try:
             async with (
                 asyncio.timeout(self.settings.timeout_s),
-                self._upstream.ask(
-                    "POST", original.target, original.headers, with_model(original.request, served)
-                ) as answer,
+                self._upstream.ask(original.question(served)) as answer,
             ):
                 reply = await answer.whole()
                 failed = answer.status >= 300

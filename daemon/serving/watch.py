@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from daemon.serving.canary import Canary, CanaryPhase
-from daemon.serving.passing import Question
 from daemon.serving.response_ids import ResponseId
 from daemon.serving.shadow import Original
+from daemon.serving.upstream import Question
 from streams.calls.records import Face
 
 # How inference servers tell in a stream that they failed.

@@ -11,6 +11,7 @@ from typing import Literal
 from daemon.config import Settings
 from daemon.console import Narrator
 from daemon.learning.domain import domain_tasks
+from daemon.serving.engine_client import engine_client
 from daemon.supervisor import inference_service
 from evaluation.arena import Arena
 from evaluation.rollouts import Rollout
@@ -163,7 +164,7 @@ async def model_server(given: Settings) -> AsyncIterator[ModelServer]:
         try:
             await server.start()
             await server.ready()
-            async with PolicyClient(settings.serving.inference_url) as policy:
+            async with engine_client(settings.serving) as policy:
                 yield ModelServer(settings, base, Path(scratch), policy)
         finally:
             await server.stop()

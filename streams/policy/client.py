@@ -71,11 +71,15 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """An entry of `/v1/models`; `root` is an adapter's folder, `parent` its base model, None for the base itself."""
+    """An entry of `/v1/models`; `root` is an adapter's folder, `parent` its base model, None for the base itself.
+
+    `owner` is the server's word for who made it, which tells vLLM from others.
+    """
 
     name: str
     root: str
     parent: str | None
+    owner: str = ""
 
 
 # Neither of the two is a `FrozenModel`: the server's reply has many more fields.
@@ -90,10 +94,15 @@ class _ScoredPrompt(BaseModel):
     prompt_logprobs: tuple[dict[int, _TokenLogprob] | None, ...]
 
 
+BASE = "base"
+"""The base model's name everywhere in Ratchet."""
+
+
 class PolicyClient(HttpClient):
     """An asynchronous client of the inference server, or of the gateway before it.
 
-    `base_url` may end with `/v1`. Raises `ConfigurationError` where it is not the URL of a server.
+    `base_url` may end with `/v1`. `base_name` is the server's own name for the base model; callers write `base`, and
+    read it. Raises `ConfigurationError` where `base_url` is not the URL of a server.
     """
 
     server = "the inference server"
@@ -102,11 +111,12 @@ class PolicyClient(HttpClient):
     # What Ratchet asks for is not an agent's doing: the gateway must not record it.
     headers: ClassVar[Mapping[str, str]] = {"x-ratchet-capture": "off"}
 
-    def __init__(self, base_url: str, timeout_s: float = 300.0, token: str = "") -> None:
+    def __init__(self, base_url: str, timeout_s: float = 300.0, token: str = "", base_name: str = BASE) -> None:
         try:
             super().__init__(server_url(base_url), timeout_s, token)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+        self.base_name = base_name
         self._frame: ChatFrame | None = None
         self._framing = asyncio.Lock()
 
@@ -130,17 +140,17 @@ class PolicyClient(HttpClient):
         Raises `ContextLengthError` when there is no room for a reply, and `PolicyError` for all else.
         """
         body = {
-            **_chat(model, messages, tools),
+            **_chat(self.name_there(model), messages, tools),
             "n": n,
             "logprobs": logprobs,
             **sampling.model_dump(exclude_none=True),
         }
         answer = (await self._call("POST", "/v1/chat/completions", body)).json()
-        return [_reply(answer["model"], choice) for choice in answer["choices"]]
+        return [_reply(self._name_here(answer["model"]), choice) for choice in answer["choices"]]
 
     async def prompt_logprobs(self, model: str, prompt: str | Sequence[int]) -> list[float]:
         """The log-probability, in nats, of each token of `prompt`, a text or token ids, but the first."""
-        body = {"model": model, "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
+        body = {"model": self.name_there(model), "prompt": prompt, "max_tokens": 0, "echo": True, "logprobs": 0}
         answer = (await self._call("POST", "/v1/completions", body)).json()
         return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"][1:]]
 
@@ -203,7 +213,7 @@ class PolicyClient(HttpClient):
     async def _score(self, model: str, messages: Sequence[Message], first: int, tools: Tools) -> _ScoredPrompt:
         """The chat's tokens, with log-probabilities at least of those of the messages from `first` on."""
         body = {
-            **_chat(model, messages, tools),
+            **_chat(self.name_there(model), messages, tools),
             "max_tokens": 1,
             "temperature": 0,
             "add_generation_prompt": False,
@@ -219,12 +229,44 @@ class PolicyClient(HttpClient):
                 f"the inference server at {self.base_url} scores no prompts; use the embedded one or vLLM 0.10.2"
             ) from error
 
-    async def models(self) -> list[ServedModel]:
-        answer = await self._call("GET", "/v1/models")
-        return [
-            ServedModel(entry["id"], entry.get("root") or entry["id"], entry.get("parent"))
-            for entry in answer.json()["data"]
-        ]
+    async def models(self, timeout_s: float | None = None) -> list[ServedModel]:
+        """The models that the server has now; `timeout_s` takes the place of the client's own."""
+        answer = await self._call("GET", "/v1/models", timeout_s=timeout_s)
+        try:
+            return [
+                ServedModel(
+                    name=self._name_here(entry["id"]),
+                    root=entry.get("root") or entry["id"],
+                    parent=self._name_here(entry["parent"]) if entry.get("parent") else None,
+                    owner=entry.get("owned_by") or "",
+                )
+                for entry in answer.json()["data"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PolicyError(
+                f"{self.base_url}/v1/models is no list of models as OpenAI's API has it; is this an inference server?"
+            ) from error
+
+    async def check_health(self, timeout_s: float | None = None) -> None:
+        """Raise `PolicyError` where the server says that its engine is dead; one that has no `/health` passes."""
+        answer = await self._send("GET", "/health", timeout_s=timeout_s)
+        if answer.is_server_error:
+            raise PolicyError(f"{self.base_url}/health says {answer.status_code}: its engine is dead; see its log")
+
+    async def version(self, timeout_s: float | None = None) -> str:
+        """The server's version as it says it; empty where it says none."""
+        answer = await self._call("GET", "/version", timeout_s=timeout_s)
+        try:
+            return str(answer.json()["version"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    def name_there(self, model: str) -> str:
+        """The server's name for `model`."""
+        return self.base_name if model == BASE else model
+
+    def _name_here(self, model: str) -> str:
+        return BASE if model == self.base_name else model
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load the adapter in folder `path` under `name`, which must never have been used before."""

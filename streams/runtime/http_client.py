@@ -20,11 +20,12 @@ class HttpClient:
 
     `token` is sent as a bearer token, where there is one. Every method raises the subclass's `error` when the server
     cannot be reached or refuses; nothing is retried. `server` is its name in the text of errors, and `remedy` what to
-    do when it does not answer. `headers` go with every request.
+    do when it does not answer; `key_remedy` what to do when it wants another token. `headers` go with every request.
     """
 
     server: ClassVar[str]
     remedy: ClassVar[str]
+    key_remedy: str = ""
     error: ClassVar[type[RatchetError]]
     headers: ClassVar[Mapping[str, str]] = {}
 
@@ -51,22 +52,40 @@ class HttpClient:
 
         `timeout_s` takes the place of the client's own.
         """
+        response = await self._send(method, path, body, timeout_s)
+        if response.is_error:
+            reason = error_message(response.content)
+            kind = self.error_of(response.content)
+            remedy = (
+                f"; {self.key_remedy}" if response.status_code == httpx.codes.UNAUTHORIZED and self.key_remedy else ""
+            )
+            raise kind(f"{self.server} at {self.base_url} refused {path} with {response.status_code}: {reason}{remedy}")
+        return response
+
+    async def _send(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> httpx.Response:
+        """The server's answer, whatever its status is."""
         timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         try:
-            response = await self._http.request(method, path, json=body, timeout=timeout)
+            return await self._http.request(method, path, json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise self.error(
                 f"{self.server} at {self.base_url} did not answer {path}: {error!r}; {self.remedy}"
             ) from error
-        if response.is_error:
-            reason = error_message(response.content)
-            kind = self.error_of(response.content)
-            raise kind(f"{self.server} refused {path} with {response.status_code}: {reason}")
-        return response
 
     def error_of(self, body: bytes) -> type[RatchetError]:
         """The kind of error that the server means by `body`, where the subclass tells several apart."""
         return self.error
+
+
+def found_nobody(error: BaseException) -> bool:
+    """Return whether an error of a client means that nothing took the connection, so that nothing was sent."""
+    return isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def found_silence(error: BaseException) -> bool:
+    """Return whether an error of a client means that the server took the connection and did not answer in time."""
+    cause = error.__cause__
+    return isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
 
 
 def error_message(body: bytes) -> str:

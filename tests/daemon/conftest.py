@@ -76,9 +76,10 @@ async def serve_role(
     inference_url: str,
     store_url: str = "http://127.0.0.1:9",
     kafka: KafkaSettings = NO_KAFKA,
+    waits: bool = True,
     **parts: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Runs a serve role, by default without a store; yields a client of it once it serves.
+    """Runs a serve role, by default without a store; yields a client of it once it serves, or answers.
 
     `parts` are more of its settings.
     """
@@ -95,7 +96,8 @@ async def serve_role(
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:
-            return role.done() or (await client.get("/status")).json()["served"] is not None
+            status = (await client.get("/status")).json()
+            return role.done() or not waits or status["served"] is not None
 
         await eventually(serves, "the serve role serves", errors=(httpx.TransportError,))
         yield client

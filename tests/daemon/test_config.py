@@ -187,6 +187,33 @@ def test_an_engine_without_url_is_the_embedded_one(monkeypatch: pytest.MonkeyPat
         assert Settings.load().engine.url == ""
 
 
+def test_several_engines_their_key_and_their_name_for_the_base_reach_the_serve_role(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write("[engine]\nurls = ['http://one:8000/v1', 'http://two:8000/']\napi_key = 'sk-1'\nbase_name = 'my/model'\n")
+    settings = Settings.load()
+    assert settings.engine.named == ("http://one:8000", "http://two:8000")
+    serving = settings.serving
+    assert (serving.inference_url, serving.replica_urls) == ("http://one:8000", ("http://two:8000",))
+    assert (serving.engine_key.get_secret_value(), serving.base_name) == ("sk-1", "my/model")
+    assert "sk-1" not in settings.model_dump_json()
+    monkeypatch.setenv("RATCHET_SERVING", settings.to_environment()["RATCHET_SERVING"])
+    assert Settings.load().serving == serving
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("url = 'http://one'\nurls = ['http://two']", "set one of the two"),
+        ("urls = ['http://one', 'http://one/v1']", "names a server twice"),
+    ],
+)
+def test_engines_that_contradict_each_other_are_refused(text: str, words: str) -> None:
+    write(f"[engine]\n{text}\n")
+    with pytest.raises(ConfigurationError, match=words):
+        Settings.load()
+
+
 def test_another_process_reads_the_very_same_settings_from_its_variables(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.canary_metrics import CanaryMetrics
 from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.replicas import Replicas
 from evaluation.settings import CanarySettings
 from streams.errors import StoreError
 from streams.policy.client import PolicyClient
@@ -40,7 +41,7 @@ async def judged(home: Path, **settings: float) -> AsyncIterator[tuple[CanaryJud
     alias = Alias("assistant")
     alias.point_to("base", "base")
     async with PolicyClient(NOWHERE, 1) as policy, StoreClient(NOWHERE, 1) as store:
-        promoter = Promoter(registry, policy, alias, PromotionSettings(drain_timeout_s=1), canary)
+        promoter = Promoter(registry, Replicas([policy]), alias, PromotionSettings(drain_timeout_s=1), canary)
         yield CanaryJudge(registry, canary, promoter, store), canary, registry
 
 

@@ -13,6 +13,7 @@ from daemon.registry.schemas import BASE, CanaryEnd
 from daemon.serving.alias import Alias
 from daemon.serving.canary import FOLDER, Canary, CanaryPhase
 from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.replicas import Replicas
 from evaluation.settings import CanarySettings
 from streams.errors import PromotionError, TrainingError
 from streams.policy.client import PolicyClient
@@ -28,7 +29,7 @@ class Process:
         self.alias = Alias("assistant")
         self.canary = Canary(settings, registry.home)
         drain = PromotionSettings(drain_timeout_s=5)
-        self.promoter = Promoter(Registry(registry.home), policy, self.alias, drain, self.canary)
+        self.promoter = Promoter(Registry(registry.home), Replicas([policy]), self.alias, drain, self.canary)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
 from streams.messages import user
 from streams.policy.client import PolicyClient, Sampling
+from tests.builders.rotations import in_rotation
 from tests.daemon.serving.upstream import CHAT, Log, bench, over_tcp, stream, whole
 from tests.integration.recording import read_all
 from tests.waiting import until
@@ -32,6 +33,7 @@ class _Source:
     """A connection to the engine that gives `parts`, and then ends or breaks off."""
 
     status, media_type, encoding = 200, "text/event-stream", ""
+    replicas = in_rotation("http://127.0.0.1:9")
 
     def __init__(self, parts: list[bytes], ends: bool) -> None:
         self._parts, self._ends = parts, ends

@@ -11,7 +11,6 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
 from daemon.serving.drill import RollbackDrill
-from daemon.serving.loading import Loader
 from daemon.serving.promotion import Promoter, PromotionSettings
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
@@ -122,11 +121,12 @@ async def test_a_change_does_not_wait_for_a_drill_and_a_drill_not_for_a_change(
 ) -> None:
     first, second = make_adapter(1), make_adapter(2)
     alias, turn = Alias("assistant"), Turn()
-    promoter = Promoter(registry, policy, alias, PromotionSettings(), None, turn)
+    replicas = Replicas([policy])
+    promoter = Promoter(registry, replicas, alias, PromotionSettings(), None, turn)
+    await promoter.reconcile()
     for adapter in (first, second):
         await promoter.promote(adapter, "anna", "better")
-    loader = Loader(registry, policy, PromotionSettings().probe)
-    drill = RollbackDrill(registry, policy, loader, alias, turn, DrillSettings())
+    drill = RollbackDrill(registry, replicas, alias, turn, DrillSettings(), PromotionSettings().probe)
     holding = asyncio.create_task(drill.hold("anna", "now"))
     await eventually(lambda: turn.lent, "the drill has begun")
     back = await promoter.roll_back(None, "anna", "complaints")

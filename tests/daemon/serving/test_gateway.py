@@ -16,6 +16,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.store.client import StoreClient
+from tests.builders.rotations import in_rotation
 from tests.daemon.conftest import serve_role
 from tests.served import served
 from tests.waiting import eventually
@@ -195,7 +196,7 @@ async def test_an_unavailable_or_dying_server_is_a_503_that_says_when_to_try_aga
         alias.point_to("base", "base")
         app = FastAPI()
         metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
-        async with Upstream(url, 10) as upstream:
+        async with Upstream(in_rotation(url), 10) as upstream:
             app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
                 response = await client.post("/v1/chat/completions", json=CHAT)

@@ -16,11 +16,13 @@ from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
 from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
+from daemon.serving.replicas import Replicas
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.http_errors import ErrorReply
 from streams.store.client import StoreClient
+from tests.builders.rotations import in_rotation
 from tests.served import served
 
 CHAT: dict[str, Any] = {
@@ -176,12 +178,17 @@ def odd_server() -> Iterator[str]:
 
 
 @pytest.fixture
-async def gateway(odd_server: str, registry: Registry) -> AsyncIterator[tuple[httpx.AsyncClient, Metrics, Alias]]:
+def replicas(odd_server: str) -> Replicas:
+    return in_rotation(odd_server)
+
+
+@pytest.fixture
+async def gateway(replicas: Replicas, registry: Registry) -> AsyncIterator[tuple[httpx.AsyncClient, Metrics, Alias]]:
     """The gateway in front of it."""
     alias, app = Alias("assistant"), FastAPI()
     alias.point_to("base", "base")
     metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
-    async with Upstream(odd_server, 10) as upstream:
+    async with Upstream(replicas, 10) as upstream:
         app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
             yield client, metrics, alias
@@ -212,12 +219,11 @@ async def test_an_error_in_json_is_passed_on_as_it_is(gateway: tuple[httpx.Async
 
 
 async def test_an_unexpected_error_of_the_gateway_is_a_counted_500_with_openais_body(
-    gateway: tuple[httpx.AsyncClient, Metrics, Alias],
+    gateway: tuple[httpx.AsyncClient, Metrics, Alias], replicas: Replicas
 ) -> None:
-    client, metrics, alias = gateway
-    alias.served = object()  # type: ignore[assignment]  # it cannot be written as JSON
+    client, metrics, _ = gateway
+    replicas.first.hold("base", object(), 0.0)  # type: ignore[arg-type]  # it cannot be written as JSON
     answer = await client.post("/v1/chat/completions", json=CHAT)
-    alias.served = "base"
     error = ErrorReply.model_validate_json(answer.content).error
     assert (answer.status_code, error.type, error.code) == (500, "server_error", "internal_server_error")
     assert "object" not in error.message

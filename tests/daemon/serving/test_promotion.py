@@ -10,6 +10,7 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from daemon.serving.alias import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.replicas import Replicas
 from streams.errors import PromotionError
 from streams.policy.client import PolicyClient
 from tests.waiting import eventually
@@ -24,7 +25,7 @@ def alias() -> Alias:
 
 @pytest.fixture
 async def promoter(registry: Registry, policy: PolicyClient, alias: Alias) -> Promoter:
-    promoter = Promoter(registry, policy, alias, PromotionSettings(drain_timeout_s=5))
+    promoter = Promoter(registry, Replicas([policy]), alias, PromotionSettings(drain_timeout_s=5))
     await promoter.reconcile()
     return promoter
 
@@ -149,7 +150,7 @@ async def test_a_restarted_process_serves_the_champion_and_unloads_leftover_adap
 ) -> None:
     left = (await promoter.promote(make_adapter(1), "anna", "better")).to_name
     alias = Alias("assistant")
-    await Promoter(Registry(registry.home), policy, alias, PromotionSettings()).reconcile()
+    await Promoter(Registry(registry.home), Replicas([policy]), alias, PromotionSettings()).reconcile()
     assert alias.adapter == registry.refs().champion
     assert alias.served in await loaded(policy)
     assert left not in await loaded(policy)
@@ -161,7 +162,7 @@ async def test_a_candidate_under_evaluation_stays_loaded(
     adapter = make_adapter(1, approved=False)
     candidate = registry.name(adapter, "learner", "to be gated")
     await policy.load_adapter(candidate, str(registry.adapter_folder(adapter)))
-    await Promoter(registry, policy, Alias("assistant"), PromotionSettings()).reconcile()
+    await Promoter(registry, Replicas([policy]), Alias("assistant"), PromotionSettings()).reconcile()
     assert candidate in await loaded(policy)
     await policy.unload_adapter(candidate)
 
@@ -173,7 +174,7 @@ async def test_a_champion_that_cannot_serve_is_an_error_and_an_operator_can_roll
     await promoter.promote(adapter, "anna", "better")
     (registry.adapter_folder(adapter) / "probes.json").unlink()
     alias = Alias("assistant")
-    restarted = Promoter(registry, policy, alias, PromotionSettings())
+    restarted = Promoter(registry, Replicas([policy]), alias, PromotionSettings())
     with pytest.raises(PromotionError, match="cannot be attested"):
         await restarted.reconcile()
     assert alias.served is None

@@ -66,12 +66,12 @@ async def test_a_role_that_loses_its_champion_leaves_those_of_another_home_alone
 ) -> None:
     adapter = make_adapter(1)
     alias = Alias("assistant")
-    await Promoter(registry, policy, alias, PromotionSettings()).reconcile()
-    promoter = Promoter(registry, policy, alias, PromotionSettings())
+    await Promoter(registry, Replicas([policy]), alias, PromotionSettings()).reconcile()
+    promoter = Promoter(registry, Replicas([policy]), alias, PromotionSettings())
     ours = (await promoter.promote(adapter, "anna", "better")).to_name
     shutil.copytree(registry.home, tmp_path / "copy")
     copied = Alias("assistant")
-    theirs = Promoter(Registry(tmp_path / "copy"), policy, copied, PromotionSettings())
+    theirs = Promoter(Registry(tmp_path / "copy"), Replicas([policy]), copied, PromotionSettings())
     await theirs.reconcile()
     assert copied.served is not None
     await policy.unload_adapter(copied.served)

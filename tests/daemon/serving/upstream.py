@@ -25,6 +25,7 @@ from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
+from tests.builders.rotations import in_rotation
 from tests.waiting import until
 
 CHAT = {"model": "assistant", "messages": [{"role": "system", "content": "Help."}, {"role": "user", "content": "Hi."}]}
@@ -127,7 +128,9 @@ async def bench(*answers: list[bytes], pause_s: float = 0.0, **settings: object)
     counter = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
     app = FastAPI()
     answer_errors(app)
-    async with Upstream(address, serving.timeout_s) as upstream:
+    async with Upstream(
+        in_rotation(address, holding=("ratchet-1", "ratchet-9", "ratchet-12")), serving.timeout_s
+    ) as upstream:
         gateway = Gateway(alias, upstream, counter, serving, capture, intake)
         app.router.routes += gateway.routes()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
