@@ -11,6 +11,7 @@ from tests.vllm.test_one_server import OWN
 from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
+CLIENTS = 4
 
 
 async def test_changes_reach_both_and_one_may_die_and_come_back(
@@ -23,7 +24,7 @@ async def test_changes_reach_both_and_one_may_die_and_come_back(
             return not any(replica["reason"] for replica in await replicas(client))
 
         await eventually(both_serve)
-        async with asking(client) as answered:
+        async with asking(client, CLIENTS) as answered:
             for adapter in adapters:
                 name = (await change(client, "/promote", digest=adapter))["to_name"]
                 assert all(name in replica["models"] for replica in await replicas(client))
@@ -32,5 +33,7 @@ async def test_changes_reach_both_and_one_may_die_and_come_back(
             await asyncio.to_thread(second.start)
             await eventually(both_serve)
             await answered.more(20)
-    assert answered.failures == []
+    # Those in flight at the one that died, which clients try again; nothing else.
+    assert len(answered.failures) <= CLIENTS
+    assert all(failure.startswith("503") for failure in answered.failures)
     assert {name: len(texts) for name, texts in answered.texts.items()} == dict.fromkeys(answered.texts, 1)
