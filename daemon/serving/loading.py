@@ -6,7 +6,8 @@ import structlog
 
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
-from evaluation.attestation import Probes, attest
+from daemon.serving.attested import Attested
+from evaluation.attestation import Probes, measure
 from evaluation.settings import ProbeSettings
 from learners.adapters import AdapterStore
 from streams.errors import PolicyError, RatchetError
@@ -26,6 +27,7 @@ class Loader:
         self._policy = policy
         self._settings = settings
         self._adapters = AdapterStore(registry.home / "adapters")
+        self.attested = Attested()
 
     async def loaded(self) -> set[str]:
         """The names that the inference server has now. Raises `PolicyError`."""
@@ -45,7 +47,10 @@ class Loader:
         served = self._registry.name(adapter, ACTOR, "to serve")
         await self._policy.load_adapter(served, str(folder.resolve()))
         try:
-            proof = await attest(self._policy, served, BASE, probes, self._settings)
+            proof = await measure(self._policy, served, BASE, probes)
+            self.attested.note(adapter, proof, passed=False)
+            proof.check(served, BASE, self._settings)
+            self.attested.note(adapter, proof, passed=True)
         except RatchetError:
             await self.take_down(served)
             raise

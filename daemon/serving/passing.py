@@ -6,6 +6,7 @@ from typing import Protocol
 
 import structlog
 
+from daemon.serving.call_metrics import Failure
 from daemon.serving.capture import Capture, Taken
 from daemon.serving.headers import RawHeaders
 from daemon.serving.refusals import Refused, error_event
@@ -113,11 +114,13 @@ async def pass_on(
     except UpstreamTimeoutError as error:
         if watch is not None:
             watch.end(failed=True)
+        reply.passage.failure = Failure.TIMEOUT
         log.warning("the inference server did not answer in time", path=question.path, served=question.served)
         raise Refused(504, "the inference server did not answer in time; try again, or ask for less") from error
     except UpstreamError as error:
         if watch is not None and began:
             watch.end(failed=True)
+        reply.passage.failure = Failure.BROKEN_OFF if began else Failure.UNREACHABLE
         log.warning("the inference server did not answer", path=question.path, error=str(error))
         raise Refused(503, "the inference server is not reachable; try again soon") from error
 
@@ -141,6 +144,8 @@ async def _whole_content(
     if answer.status >= 400:
         await _failed(question, answer, content, reply)
         return
+    if not answer.encoding:
+        reply.passage.add(content)
     if recording is None or answer.status >= 300:
         await reply.whole(answer.status, _marked(answer.headers, question.served, None), content)
         return
@@ -159,6 +164,9 @@ async def _stream(
     try:
         await reply.begin(answer.status, _marked(answer.headers, question.served, receipt))
         async for part in answer.parts():
+            reply.passage.begin()
+            if not answer.encoding:
+                reply.passage.add(part)
             if recording is not None:
                 recording.add(part)
             if watch is not None:
@@ -169,6 +177,8 @@ async def _stream(
             watch.end(failed=False)
         await reply.end()
     except UpstreamError as error:
+        timed_out = isinstance(error, UpstreamTimeoutError)
+        reply.passage.failure = Failure.TIMEOUT if timed_out else Failure.BROKEN_OFF
         log.warning("the inference server did not finish a reply", path=question.path, error=str(error))
         if watch is not None:
             watch.end(failed=True)
@@ -182,8 +192,11 @@ async def _stream(
 
 async def _failed(question: Question, answer: Answer, content: bytes, reply: Reply) -> None:
     if _is_lost(question, answer, content):
+        reply.passage.failure = Failure.LOST_ADAPTER
         log.warning("the inference server has lost the serving adapter", served=question.served)
         raise Refused(503, "the serving adapter is being loaded again; try again soon")
+    if answer.status >= 500:
+        reply.passage.failure = Failure.SERVER_ERROR
     headers = _marked(answer.headers, question.served, None)
     if answer.encoding or is_json_object(content):
         await reply.whole(answer.status, headers, content)

@@ -55,7 +55,7 @@ class Promoter:
         canary: Canary | None = None,
     ) -> None:
         self._registry = registry
-        self._loader = Loader(registry, policy, settings.probe)
+        self.loader = Loader(registry, policy, settings.probe)
         self._alias = alias
         self._settings = settings
         self._canary = canary or Canary(CanarySettings(), registry.home)
@@ -143,7 +143,7 @@ class Promoter:
         Raises `PolicyError` when the server cannot be reached, `PromotionError` when the champion cannot serve there.
         """
         async with self._turn:
-            loaded = await self._loader.loaded()
+            loaded = await self.loader.loaded()
             await self._reconcile_champion(loaded)
             await self._reconcile_canary(loaded)
 
@@ -172,11 +172,11 @@ class Promoter:
             return
         self._registry.reconcile(ACTOR)
         stale = loaded & self._registry.names_given_by(ACTOR) - {self._canary.served}
-        served = await self._loader.bring_up(champion)
+        served = await self.loader.bring_up(champion)
         self._alias.point_to(champion, served)
         log.info("serving", adapter=champion, served=served)
         for name in sorted(stale):
-            await self._loader.take_down(name)
+            await self.loader.take_down(name)
 
     async def _reconcile_canary(self, loaded: set[str]) -> None:
         """Have the candidate loaded, or the canary ended, as the audit log says; also one of an earlier process."""
@@ -200,7 +200,7 @@ class Promoter:
         if self._canary.phase is CanaryPhase.ANSWERING:
             self._canary.lose()
         try:
-            served = await self._loader.bring_up(adapter)
+            served = await self.loader.bring_up(adapter)
         except (RatchetError, OSError) as error:
             self._failed_loads += 1
             if self._failed_loads < _MOST_LOADS:
@@ -211,7 +211,7 @@ class Promoter:
         self._canary.answer(served)
         log.info("canary", adapter=adapter, served=served)
         for name in sorted(loaded & self._registry.names_given_by(ACTOR) - {served, self._alias.served}):
-            await self._loader.take_down(name)
+            await self.loader.take_down(name)
 
     async def _begin_canary(
         self,
@@ -229,7 +229,7 @@ class Promoter:
         champion, share = self._registry.refs().champion, self._canary.settings.share
         try:
             checked(adapter)
-            served = await self._loader.bring_up(adapter)
+            served = await self.loader.bring_up(adapter)
             try:
                 checked(adapter)
                 if accept is not None:
@@ -238,7 +238,7 @@ class Promoter:
                 self._canary.prepare(start)
                 self._canary.resume(start_canary(self._registry, adapter, start, actor, reason))
             except (RatchetError, OSError):
-                await self._loader.take_down(served)
+                await self.loader.take_down(served)
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
@@ -299,12 +299,12 @@ class Promoter:
         answering = self._canary.served if canary is not None and canary.adapter == adapter else None
         try:
             checked(adapter)
-            served = answering or await self._loader.bring_up(adapter)
+            served = answering or await self.loader.bring_up(adapter)
             try:
                 exchange(adapter, actor, reason)
             except (RatchetError, OSError):
                 if answering is None:
-                    await self._loader.take_down(served)
+                    await self.loader.take_down(served)
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
@@ -346,4 +346,4 @@ class Promoter:
             return
         if not await self._alias.drained(served, self._settings.drain_timeout_s):
             log.warning("requests were cut off", served=served, count=self._alias.in_flight(served))
-        await self._loader.take_down(served)
+        await self.loader.take_down(served)

@@ -26,6 +26,7 @@ from daemon.serving.settings import ServingSettings
 from daemon.serving.shadow import Shadow
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
+from evaluation.settings import GateSettings
 from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
@@ -47,10 +48,16 @@ SWITCH_INTERVAL_S = 0.0002
 LAST_SECONDS = 2
 
 
-async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def serve(
+    settings: ServingSettings,
+    store_url: str,
+    kafka: KafkaSettings,
+    stop: asyncio.Event,
+    gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
+) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-    Raises whatever its background work did not expect: the process should then end and be started again, since a
+    `gate` are the settings that the learner's gates have, for metrics. Raises whatever its background work did not expect: the process should then end and be started again, since a
     gateway that is not reconciled would go stale in silence.
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)
@@ -67,7 +74,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         promoter = Promoter(registry, policy, alias, settings.promotion, canary)
         judge = CanaryJudge(registry, canary, promoter, store)
         watch = StoreWatch(store, kafka)
-        metrics = Metrics(registry, alias, watch, capture, feedback, canary)
+        metrics = Metrics(registry, alias, watch, capture, feedback, canary, promoter.loader.attested, gate)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
         add_health(
@@ -78,7 +85,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
                 "log": reachable(kafka.bootstrap),
             },
         )
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, metrics.calls)
         app.router.routes += gateway.routes()
         app.include_router(
             control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture, canary)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.runtime.health import Check, add_health
+from streams.runtime.metrics import process_registry
 from streams.runtime.tally import Tally
 
 
@@ -46,13 +47,13 @@ def build_status_app(
 
 def expose(status: AssemblyStatus) -> bytes:
     """All figures in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Figures(status))
-    return generate_latest(registry)
+    return generate_latest(process_registry("assemble", AssemblyMetrics(status)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Figures(Collector):
+class AssemblyMetrics(Collector):
+    """The figures of one process; counters are since its start."""
+
     status: AssemblyStatus
 
     def collect(self) -> Iterator[Metric]:
