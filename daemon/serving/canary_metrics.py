@@ -55,7 +55,7 @@ def _of(report: CanaryReport) -> Iterator[Metric]:
         "ratchet_canary_requests", "Requests since the canary, or the serve role, began.", labels=["side"]
     )
     errors = GaugeMetricFamily(
-        "ratchet_canary_errors", "Those of them that the inference server failed on.", labels=["side"]
+        "ratchet_canary_errors", "Requests of the canary that the inference server failed on.", labels=["side"]
     )
     for side in sides:
         judged, solved = getattr(figures, f"{side}_episodes"), getattr(figures, f"{side}_successes")

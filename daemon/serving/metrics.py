@@ -68,6 +68,10 @@ class Metrics:
         if canary is not None:
             self._exposed.register(CanaryMetrics(chain, canary))
 
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        return iter(self._exposed.collect())
+
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._exposed)
@@ -98,7 +102,7 @@ class _LoopMetrics(Collector):
         yield disk_free("home", self.registry.home)
         account = readable_summary(self.registry) if not self.chain.is_broken() else None
         if account is not None:
-            yield from _of_holdout(account)
+            yield from holdout_metrics(account)
         active = GaugeMetricFamily(
             "ratchet_active_adapter",
             "1 for the adapter that answers now, absent while nothing does.",
@@ -141,7 +145,7 @@ def _of_actions(entries: Sequence[AuditEntry]) -> Iterator[Metric]:
     )
 
 
-def _of_holdout(account: AccountSummary) -> Iterator[Metric]:
+def holdout_metrics(account: AccountSummary) -> Iterator[Metric]:
     """Metrics of the held-out tasks; how many there are is known from the first trial on."""
     used = GaugeMetricFamily("ratchet_holdout_tasks_used", "Held-out tasks that any trial played.", labels=["list"])
     for name, count in account.uses.items():

@@ -57,7 +57,9 @@ async def serve(
 ) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-    `gate` are the settings that the learner's gates have, for metrics. Raises whatever its background work did not expect: the process should then end and be started again, since a
+    `gate` are the settings that the learner's gates have, for metrics.
+
+    Raises whatever its background work did not expect: the process should then end and be started again, since a
     gateway that is not reconciled would go stale in silence.
     """
     registry, alias = Registry(settings.home), Alias(settings.alias)

@@ -182,7 +182,7 @@ def _of_practice(status: StoreStatus) -> Iterator[Metric]:
     yield practised
     for name, meaning, value in (
         ("ratchet_practice_episodes", "Episodes practised between cycles without advice.", status.practice.episodes),
-        ("ratchet_practice_successes", "Those of them that succeeded.", status.practice.successes),
+        ("ratchet_practice_successes", "Episodes practised without advice that succeeded.", status.practice.successes),
         ("ratchet_practice_advised", "Practised successes with advice in the prompt.", status.practice.advised),
         ("ratchet_practice_steps", "Steps of episodes practised.", status.practice.steps),
         ("ratchet_practice_unusable", "Practised episodes that nothing is learned from.", status.practice.unusable),

@@ -60,9 +60,21 @@ class AssemblyMetrics(Collector):
         status = self.status
         for name, meaning, gauge in (
             ("ratchet_assembly_open", "Traces and conversations that are not complete yet.", status.open),
-            ("ratchet_assembly_open_seconds", "Silence of the oldest of them.", status.open_s),
-            ("ratchet_assembly_next_settles_seconds", "Until the first of them is complete.", status.next_settles_s),
-            ("ratchet_assembly_all_settle_seconds", "Until all of them are complete.", status.all_settle_s),
+            (
+                "ratchet_assembly_open_seconds",
+                "Silence of the oldest trace or conversation that is not complete.",
+                status.open_s,
+            ),
+            (
+                "ratchet_assembly_next_settles_seconds",
+                "Time until the first open trace or conversation is complete.",
+                status.next_settles_s,
+            ),
+            (
+                "ratchet_assembly_all_settle_seconds",
+                "Time until all open traces and conversations are complete.",
+                status.all_settle_s,
+            ),
             ("ratchet_assembly_waiting_feedback", "Feedback whose call has not come yet.", status.waiting_feedback),
         ):
             yield GaugeMetricFamily(name, meaning, value=gauge)
