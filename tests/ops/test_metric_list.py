@@ -1,15 +1,13 @@
 """The list of metrics in the docs says what running roles answer to a scrape."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.metric_list import Listed, listed, of_processes, page
 from tests.ops.conftest import Roles
+from tests.ops.promtool import needs_promtool, promtool
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,11 +61,10 @@ async def test_a_call_is_measured_by_the_adapter_that_answered(roles: Roles) -> 
     assert samples["ratchet_production_episodes", "base", "champion", "false"] == 1
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing: apt-get install prometheus")
+@needs_promtool
 async def test_promtool_finds_nothing_odd_in_a_scrape(roles: Roles) -> None:
     for job, text in roles.scraped.items():
-        checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
-        assert (checked.returncode, checked.stdout + checked.stderr) == (0, ""), job
+        assert promtool("check", "metrics", text=text) == (0, ""), job
 
 
 def scraped(text: str) -> dict[str, Listed]:
