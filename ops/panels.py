@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import count
 
 from grafana_foundation_sdk.builders import bargauge, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizLegendOptions
@@ -77,10 +78,11 @@ def as_json(board: Board) -> str:
         )
         .link(dashboard.DashboardLink("Ratchet").type(DashboardLinkType.DASHBOARDS).tags(["ratchet"]))
     )
+    numbers = count(1)
     for title, panels in board.rows:
-        built = built.with_row(dashboard.Row(title))
+        built = built.with_row(dashboard.Row(title).id(next(numbers)))
         for panel in panels:
-            built = built.with_panel(_panel(panel))
+            built = built.with_panel(_panel(panel).id(next(numbers)))
     return json.dumps(built.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
