@@ -104,7 +104,7 @@ async def branch(settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals())
+    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals(), settings.gate)
 
 
 async def learn(settings: Settings) -> None:

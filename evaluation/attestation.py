@@ -1,4 +1,5 @@
-"""Proof that what is served is what was trained. Promotion calls `attest` between loading an adapter and serving it.
+"""Proof that what is served is what was trained. Promotion calls `measure` and `check` between
+loading an adapter and serving it.
 
 A stale or no-op adapter is the field's most reported silent failure: training seems to work and the served model never
 changes. The trainer records the log-probabilities of probe prompts under the trained model; the server must reproduce
@@ -52,13 +53,26 @@ class Attestation:
     deviation: float
     effect: float
 
+    def check(self, served: str, base: str, settings: ProbeSettings) -> None:
+        """Raise `PromotionError` when this does not prove that `served` is the trained adapter and not `base`.
 
-async def attest(policy: PolicyClient, served: str, base: str, probes: Probes, settings: ProbeSettings) -> Attestation:
-    """Prove that the model `served` is the trained one and not `base` in disguise.
+        It does where the served log-probabilities differ from the trainer's by the tolerance at most, and are twice as
+        near to them as to the base model's; otherwise it is a no-op, or another adapter.
+        """
+        figures = f"{self.deviation:.3f} nats per token from its trainer's record, {self.effect:.3f} from {base}"
+        # `not <=` rather than `>`: a NaN proves nothing.
+        if not self.deviation <= settings.tolerance:
+            raise PromotionError(
+                f"{served} is not the adapter that was trained: it is {figures}, allowed are {settings.tolerance:g}"
+            )
+        if not 2 * self.deviation < self.effect:
+            raise PromotionError(f"{served} is a no-op or another adapter: it is {figures}")
 
-    Raises `PromotionError` when the served log-probabilities differ from the trainer's by more than the tolerance, or
-    are not twice as near to them as to the base model's (a no-op, or another adapter), and `PolicyError` as the client
-    does.
+
+async def measure(policy: PolicyClient, served: str, base: str, probes: Probes) -> Attestation:
+    """How far `served` is from its trainer's record and from `base`.
+
+    Raises `PromotionError` when server and trainer split a probe into different tokens, and `PolicyError`.
     """
     to_record: list[float] = []
     to_base: list[float] = []
@@ -72,13 +86,4 @@ async def attest(policy: PolicyClient, served: str, base: str, probes: Probes, s
             )
         to_record += [abs(a - b) for a, b in zip(now, recorded, strict=True)]
         to_base += [abs(a - b) for a, b in zip(now, bare, strict=True)]
-    proof = Attestation(deviation=sum(to_record) / len(to_record), effect=sum(to_base) / len(to_base))
-    figures = f"{proof.deviation:.3f} nats per token from its trainer's record, {proof.effect:.3f} from {base}"
-    # `not <=` rather than `>`: a NaN proves nothing.
-    if not proof.deviation <= settings.tolerance:
-        raise PromotionError(
-            f"{served} is not the adapter that was trained: it is {figures}, allowed are {settings.tolerance:g}"
-        )
-    if not 2 * proof.deviation < proof.effect:
-        raise PromotionError(f"{served} is a no-op or another adapter: it is {figures}")
-    return proof
+    return Attestation(deviation=sum(to_record) / len(to_record), effect=sum(to_base) / len(to_base))

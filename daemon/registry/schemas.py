@@ -259,8 +259,8 @@ class StatusReport(FrozenModel):
     it does now. The newest cycle comes last. `retrain` are the adapters that saw data of principals that revoked
     consent since, or episodes that lost trust. `bootstrap` is where the log is. `assembly` is what the assembler
     counted since its start, None where it does not answer or was not asked; `capture` what became of the calls at the
-    gateway. `holdout` is the account of held-out tasks, None where its file is damaged, and for one of an older version. `held`
-    are the candidates that wait for a person, the one that has waited longest first.
+    gateway. `holdout` is the account of held-out tasks, None where its file is damaged, and for one of an older
+    version. `held` are the candidates that wait for a person, the one that has waited longest first.
     `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
     is the one that stands, None where promotion is automatic. `drill` is the last drill of the rollback.
     """

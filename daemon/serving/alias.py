@@ -55,6 +55,11 @@ class Alias:
     def in_flight(self, served: str) -> int:
         return self._in_flight[served]
 
+    def all_in_flight(self) -> dict[str, int]:
+        """The requests in flight by the name that they are answered under: what serves, and what has any."""
+        current = {} if self.served is None else {self.served: 0}
+        return current | {served: count for served, count in list(self._in_flight.items()) if count}
+
     async def drained(self, served: str, timeout_s: float) -> bool:
         """Wait until no request is in flight to `served`, which must get no new ones; False when the time ran out."""
         if not self._in_flight[served]:

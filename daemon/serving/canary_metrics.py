@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryReport, ShadowFigures
+from daemon.serving.audit_chain import AuditChain
 from daemon.serving.canary import Canary
 
 _SHADOW_RESULTS = ("copies", "dropped", "errors", "compared", "agreed", "tool_calls", "valid_tool_calls")
@@ -18,18 +18,26 @@ _SHADOW_RESULTS = ("copies", "dropped", "errors", "compared", "agreed", "tool_ca
 class CanaryMetrics(Collector):
     """Ends are counted in the audit log; requests, errors and the shadow since the canary or the role began."""
 
-    registry: Registry
+    chain: AuditChain
     canary: Canary
 
     def collect(self) -> Iterator[Metric]:
-        ends = Tally(entry.canary.ended for entry in self.registry.audit.read() if entry.canary is not None)
-        ended = CounterMetricFamily("ratchet_canaries", "Canaries that ended, by how.", labels=["end"])
+        ends = Tally(entry.canary.ended for entry in self.chain.entries() if entry.canary is not None)
+        ended = CounterMetricFamily(
+            "ratchet_canaries",
+            "Canaries that ended: `promoted`, `rolled_back`, `inconclusive`, `cancelled`.",
+            labels=["end"],
+        )
         for end in CanaryEnd:
             ended.add_metric([end.value], ends[end])
         yield ended
         report = self.canary.report()
         share = report.share if report is not None else 0.0
-        yield GaugeMetricFamily("ratchet_canary_share", "Share of new episodes that a candidate answers.", value=share)
+        yield GaugeMetricFamily(
+            "ratchet_canary_share",
+            "Share of new episodes that a candidate answers; 0 while no canary runs.",
+            value=share,
+        )
         if report is None:
             return
         yield from _of(report)
@@ -43,9 +51,11 @@ def _of(report: CanaryReport) -> Iterator[Metric]:
     episodes = GaugeMetricFamily(
         "ratchet_canary_episodes", "Judged episodes of the canary that runs.", labels=["side", "success"]
     )
-    requests = GaugeMetricFamily("ratchet_canary_requests", "Requests that a side was asked.", labels=["side"])
+    requests = GaugeMetricFamily(
+        "ratchet_canary_requests", "Requests since the canary, or the serve role, began.", labels=["side"]
+    )
     errors = GaugeMetricFamily(
-        "ratchet_canary_errors", "Those of them that the inference server failed on.", labels=["side"]
+        "ratchet_canary_errors", "Requests of the canary that the inference server failed on.", labels=["side"]
     )
     for side in sides:
         judged, solved = getattr(figures, f"{side}_episodes"), getattr(figures, f"{side}_successes")
@@ -54,7 +64,9 @@ def _of(report: CanaryReport) -> Iterator[Metric]:
         requests.add_metric([side], getattr(report, f"{side}_requests"))
         errors.add_metric([side], getattr(report, f"{side}_errors"))
     evidence = GaugeMetricFamily(
-        "ratchet_canary_evidence", "E-values of the canary that runs; 2/alpha is a proof.", labels=["direction"]
+        "ratchet_canary_evidence",
+        "E-values of the canary for `better`, `worse` and, where asked for, `not_worse`; 2/alpha is a proof.",
+        labels=["direction"],
     )
     for direction in ("better", "worse", "not_worse"):
         value = getattr(figures, f"e_{direction}")
@@ -65,7 +77,10 @@ def _of(report: CanaryReport) -> Iterator[Metric]:
 
 def _of_shadow(shadow: ShadowFigures) -> Iterator[Metric]:
     calls = GaugeMetricFamily(
-        "ratchet_shadow_calls", "Copies of calls that the candidate answered for comparison.", labels=["result"]
+        "ratchet_shadow_calls",
+        "Copies of calls for comparison: `copies`, `dropped`, `errors`, `compared`, `agreed` of them, and the "
+        "candidate's `tool_calls` and `valid_tool_calls` of them.",
+        labels=["result"],
     )
     for name in _SHADOW_RESULTS:
         calls.add_metric([name], getattr(shadow, name))

@@ -12,7 +12,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from daemon.registry.approval import held
 from daemon.registry.audit import AuditEntry
+from daemon.registry.ledger import history
+from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult
+from evaluation.settings import GateSettings
+from evaluation.spending import allowed, lord
 
 _MOST_GATES = 50
 _MOST_FIGURES = 50
@@ -24,7 +28,7 @@ def gate_metrics(entries: Sequence[AuditEntry]) -> Iterator[Metric]:
     cycles = [entry.cycle for entry in entries if entry.cycle]
     verdicts = CounterMetricFamily(
         "ratchet_gate_verdicts",
-        "Verdicts on candidates, and with a label `gate` those of each gate.",
+        'Verdicts on candidates; select them by `gate=""`, since those of each gate have a label `gate`.',
         labels=["verdict"],
     )
     for verdict, count in Tally(cycle.verdict.value for cycle in cycles).items():
@@ -36,11 +40,15 @@ def gate_metrics(entries: Sequence[AuditEntry]) -> Iterator[Metric]:
             verdicts.add_sample("ratchet_gate_verdicts_total", {"gate": gate, "verdict": verdict}, count)
     yield verdicts
     figures = GaugeMetricFamily(
-        "ratchet_gate_figure", "Figures that the gates of the last trial rest on.", labels=["gate", "figure"]
+        "ratchet_gate_figure",
+        "Numbers that the gates of the last trial rest on, such as the power; up to 50 of a gate.",
+        labels=["gate", "figure"],
     )
     for labels, value in _figures(cycles[-1].gates if cycles else ()).items():
         figures.add_metric(labels, value)
     yield figures
+    if cycles:
+        yield from _of_trial(cycles[-1])
     waiting = held(entries)
     yield GaugeMetricFamily("ratchet_held_adapters", "Candidates that wait for a person.", value=len(waiting))
     yield GaugeMetricFamily(
@@ -48,6 +56,35 @@ def gate_metrics(entries: Sequence[AuditEntry]) -> Iterator[Metric]:
         "How long the oldest of the candidates that wait for a person has waited; 0 without any.",
         value=max(0.0, time.time() - waiting[0].at.timestamp()) if waiting else 0.0,
     )
+
+
+def alpha_metrics(entries: Sequence[AuditEntry], settings: GateSettings) -> Iterator[Metric]:
+    """The alpha of the next gate, and what all gates until the next promotion may spend, by LORD++."""
+    if settings.spending == "constant":
+        following = settings.alpha
+    else:
+        spent = history(entries)
+        following = lord(spent, settings.alpha)
+        promotions = sum(gate.is_promoted for gate in spent)
+        yield GaugeMetricFamily(
+            "ratchet_gate_alpha_left",
+            "Probability of wrong promotions that gates may still spend before the next promotion earns more.",
+            value=max(0.0, allowed(promotions, settings.alpha) - sum(gate.alpha for gate in spent)),
+        )
+    yield GaugeMetricFamily(
+        "ratchet_gate_alpha_next", "Probability of a wrong promotion that the next gate may spend.", value=following
+    )
+
+
+def _of_trial(cycle: CycleReport) -> Iterator[Metric]:
+    success = GaugeMetricFamily(
+        "ratchet_trial_success_ratio", "Share of the tasks of the last trial that a side solved.", labels=["side"]
+    )
+    for side, value in (("champion", cycle.champion_success), ("candidate", cycle.candidate_success)):
+        if value is not None:
+            success.add_metric([side], value)
+    yield success
+    yield GaugeMetricFamily("ratchet_trial_tasks", "Tasks that both sides of the last trial played.", value=cycle.tasks)
 
 
 def _figures(results: Sequence[GateResult]) -> dict[tuple[str, str], float]:

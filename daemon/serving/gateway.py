@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from daemon.serving.access import Access
 from daemon.serving.alias import Alias
+from daemon.serving.call_metrics import CallMetrics
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import PATH, FeedbackIntake
@@ -51,7 +52,8 @@ _Answer = Callable[[Scope, Receive, Reply], Awaitable[None]]
 class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
-    Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken.
+    Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken; without
+    `calls` nothing is measured.
     """
 
     alias: Alias
@@ -61,6 +63,7 @@ class Gateway:
     capture: Capture | None = None
     feedback: FeedbackIntake | None = None
     canary: Canary | None = None
+    calls: CallMetrics | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
@@ -143,6 +146,8 @@ class Gateway:
                 await pass_on(question, self.upstream, reply, recording, watch)
         finally:
             self.alias.end(served)
+            if self.calls is not None:
+                self.calls.observe(served, reply.passage)
 
     async def _other(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request about an earlier response: it names no model, and is passed on."""

@@ -14,7 +14,11 @@ from evaluation.gates.verdict import Verdict
 
 def learner_metrics(report: LearnerReport) -> Iterator[Metric]:
     """The metrics that `report` gives. What belongs to a phase is absent in the others, and where no learner runs."""
-    yield GaugeMetricFamily("ratchet_learner_up", "Whether the learner lives.", value=float(report.running))
+    yield GaugeMetricFamily(
+        "ratchet_learner_up",
+        "1 if the learner lives; it is taken for dead after 60 s of silence.",
+        value=float(report.running),
+    )
     status = report.status
     if status is not None:
         yield GaugeMetricFamily(
@@ -50,7 +54,9 @@ def _of_phase(status: LearnerStatus) -> Iterator[Metric]:
             "ratchet_learner_new_episodes", "Trusted episodes that no adapter has learned from.", value=status.new
         )
         yield GaugeMetricFamily(
-            "ratchet_learner_needed_episodes", "How many of them start a cycle.", value=status.needed
+            "ratchet_learner_needed_episodes",
+            "Trusted episodes that no adapter has learned from that start a cycle.",
+            value=status.needed,
         )
     if status.phase is LearnerPhase.BRANCHES:
         yield GaugeMetricFamily(
@@ -60,11 +66,19 @@ def _of_phase(status: LearnerStatus) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "ratchet_learner_done", "Updates of the training, or episodes that a gate has played.", value=status.done
         )
-        yield GaugeMetricFamily("ratchet_learner_total", "How many of them there will be at most.", value=status.total)
+        yield GaugeMetricFamily(
+            "ratchet_learner_planned",
+            "Updates of the training, or episodes of a gate, that there will be at most.",
+            value=status.total,
+        )
     if status.left_s is not None:
-        yield GaugeMetricFamily("ratchet_learner_left_seconds", "Estimated end of the training.", value=status.left_s)
+        yield GaugeMetricFamily(
+            "ratchet_learner_left_seconds", "Estimated time until the end of the training.", value=status.left_s
+        )
     if status.loss is not None:
-        loss = GaugeMetricFamily("ratchet_learner_loss", "Nats per counted token, of one update.", labels=["objective"])
+        loss = GaugeMetricFamily(
+            "ratchet_learner_loss", "Loss of one update, in nats per counted token.", labels=["objective"]
+        )
         for objective, value in (status.losses or {status.objective: status.loss}).items():
             loss.add_metric([objective], value)
         yield loss
@@ -76,9 +90,13 @@ def _of_phase(status: LearnerStatus) -> Iterator[Metric]:
         )
     if status.tokens_per_s:
         yield GaugeMetricFamily(
-            "ratchet_learner_tokens_per_second", "Tokens that the training learns from.", value=status.tokens_per_s
+            "ratchet_learner_tokens_per_second",
+            "Tokens of one update over its time, reading and learning.",
+            value=status.tokens_per_s,
         )
     if status.gradient_norm is not None:
         yield GaugeMetricFamily(
-            "ratchet_learner_gradient_norm", "Of one update, before it is clipped.", value=status.gradient_norm
+            "ratchet_learner_gradient_norm",
+            "Norm of the gradient of one update, before it is clipped.",
+            value=status.gradient_norm,
         )

@@ -9,8 +9,9 @@ import structlog
 
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
+from daemon.serving.attested import Attested
 from daemon.serving.replicas import Replica, Replicas
-from evaluation.attestation import Probes, attest
+from evaluation.attestation import Attestation, Probes, measure
 from evaluation.settings import ProbeSettings
 from learners.adapters import AdapterStore
 from streams.errors import PolicyError, PromotionError, RatchetError
@@ -25,6 +26,7 @@ ACTOR = "serve"
 class _Fit:
     """An adapter whose files are those of its digest and signature, and its trainer's record."""
 
+    adapter: str
     folder: str
     probes: Probes
 
@@ -37,6 +39,7 @@ class Loader:
         self._replicas = replicas
         self._settings = settings
         self._adapters = AdapterStore(registry.home / "adapters")
+        self.attested = Attested()
 
     async def bring_up(self, adapter: str) -> str:
         """Have every server that answers load `adapter` under one fresh name, and attest it there; the name.
@@ -90,7 +93,7 @@ class Loader:
         name = replica.held[served]
         try:
             probes = Probes.read(self._registry.adapter_folder(adapter))
-            await attest(replica.policy, name, BASE, probes, self._settings)
+            await self._attest(replica, name, adapter, probes)
         except PromotionError as error:
             replica.refuted += 1
             self._failed(replica, name, error)
@@ -118,7 +121,7 @@ class Loader:
         folder = self._registry.adapter_folder(adapter)
         probes = Probes.read(folder)
         await asyncio.to_thread(self._adapters.check, adapter)
-        return _Fit(str(folder.resolve()), probes)
+        return _Fit(adapter, str(folder.resolve()), probes)
 
     async def _load(self, replica: Replica, served: str, name: str, fit: _Fit) -> None:
         """Load and attest an adapter as `name`; it is unloaded again where that fails."""
@@ -132,7 +135,7 @@ class Loader:
                 await self._unload(replica, name)
             raise
         try:
-            proof = await attest(replica.policy, name, BASE, fit.probes, self._settings)
+            proof = await self._attest(replica, name, fit.adapter, fit.probes)
         except (RatchetError, asyncio.CancelledError) as error:
             replica.refuted += isinstance(error, PromotionError)
             await self._unload(replica, name)
@@ -143,6 +146,14 @@ class Loader:
         replica.backoff.reset()
         deviation, effect = round(proof.deviation, 4), round(proof.effect, 4)
         log.info("attested", served=name, url=replica.url, deviation=deviation, effect=effect)
+
+    async def _attest(self, replica: Replica, name: str, adapter: str, probes: Probes) -> Attestation:
+        """Prove that the server serves `adapter` as `name`. Raises `PromotionError` where it does not."""
+        proof = await measure(replica.policy, name, BASE, probes)
+        self.attested.note(adapter, proof, passed=False)
+        proof.check(name, BASE, self._settings)
+        self.attested.note(adapter, proof, passed=True)
+        return proof
 
     async def _take_down(self, replica: Replica, served: str) -> None:
         name = replica.drop(served)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import structlog
 
+from daemon.serving.call_metrics import Failure
 from daemon.serving.capture import Capture, Taken
 from daemon.serving.headers import RawHeaders
 from daemon.serving.refusals import Refused, error_event
@@ -130,17 +131,21 @@ async def _passed_on(
         return False
     except NoReplicaError as error:
         if lost or upstream.replicas.usable():
+            reply.passage.failure = Failure.LOST_ADAPTER
             raise Refused(503, "the serving adapter is being loaded again; try again soon") from error
+        reply.passage.failure = Failure.UNREACHABLE
         log.warning("no inference server answers", path=question.path, error=str(error))
         raise Refused(503, _UNREACHABLE) from error
     except UpstreamTimeoutError as error:
         if watch is not None:
             watch.end(failed=True)
+        reply.passage.failure = Failure.TIMEOUT
         log.warning("the inference server did not answer in time", path=question.path, served=question.served)
         raise Refused(504, "the inference server did not answer in time; try again, or ask for less") from error
     except UpstreamError as error:
         if watch is not None and began:
             watch.end(failed=True)
+        reply.passage.failure = Failure.BROKEN_OFF if began else Failure.UNREACHABLE
         log.warning("the inference server did not answer", path=question.path, error=str(error))
         raise Refused(503, _UNREACHABLE) from error
 
@@ -164,6 +169,8 @@ async def _whole_content(
     if answer.status >= 400:
         await _failed(question, answer, content, reply)
         return
+    if not answer.encoding:
+        reply.passage.add(content)
     if recording is None or answer.status >= 300:
         await reply.whole(answer.status, _marked(answer.headers, question.served, None), content)
         return
@@ -182,6 +189,9 @@ async def _stream(
     try:
         await reply.begin(answer.status, _marked(answer.headers, question.served, receipt))
         async for part in answer.parts():
+            reply.passage.begin()
+            if not answer.encoding:
+                reply.passage.add(part)
             if recording is not None:
                 recording.add(part)
             if watch is not None:
@@ -192,6 +202,8 @@ async def _stream(
             watch.end(failed=False)
         await reply.end()
     except UpstreamError as error:
+        timed_out = isinstance(error, UpstreamTimeoutError)
+        reply.passage.failure = Failure.TIMEOUT if timed_out else Failure.BROKEN_OFF
         log.warning("the inference server did not finish a reply", path=question.path, error=str(error))
         if watch is not None:
             watch.end(failed=True)
@@ -207,8 +219,11 @@ async def _failed(question: Question, answer: Answer, content: bytes, reply: Rep
     if _is_lost(question, answer, content):
         raise _LostError(answer.replica)
     if answer.status == _UNAUTHORIZED:
+        reply.passage.failure = Failure.SERVER_ERROR
         log.error("the inference server refuses the key", url=answer.replica.url, remedy="set engine.api_key")
         raise Refused(502, "the inference server refuses Ratchet's key: its operator must set engine.api_key")
+    if answer.status >= 500:
+        reply.passage.failure = Failure.SERVER_ERROR
     headers = _marked(answer.headers, question.served, None)
     if answer.encoding or is_json_object(content):
         await reply.whole(answer.status, headers, content)

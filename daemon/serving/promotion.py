@@ -54,11 +54,11 @@ class Promoter:
         turn: asyncio.Lock | None = None,
     ) -> None:
         self._registry = registry
-        self._loader = Loader(registry, replicas, settings.probe)
+        self.loader = Loader(registry, replicas, settings.probe)
         self._alias = alias
         self._settings = settings
         self._canary = canary or Canary(CanarySettings(), registry.home)
-        self._reconciler = Reconciler(registry, replicas, self._loader, alias, self._canary)
+        self._reconciler = Reconciler(registry, replicas, self.loader, alias, self._canary)
         self._log_was_read = False
         self._turn = turn or asyncio.Lock()
 
@@ -200,7 +200,7 @@ class Promoter:
         champion, share = self._registry.refs().champion, self._canary.settings.share
         try:
             checked(adapter)
-            served = await self._loader.bring_up(adapter)
+            served = await self.loader.bring_up(adapter)
             try:
                 checked(adapter)
                 if accept is not None:
@@ -209,7 +209,7 @@ class Promoter:
                 self._canary.prepare(start)
                 self._canary.resume(start_canary(self._registry, adapter, start, actor, reason))
             except (RatchetError, OSError):
-                await self._loader.take_down(served)
+                await self.loader.take_down(served)
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
@@ -270,12 +270,12 @@ class Promoter:
         answering = self._canary.served if canary is not None and canary.adapter == adapter else None
         try:
             checked(adapter)
-            served = answering or await self._loader.bring_up(adapter)
+            served = answering or await self.loader.bring_up(adapter)
             try:
                 exchange(adapter, actor, reason)
             except (RatchetError, OSError):
                 if answering is None:
-                    await self._loader.take_down(served)
+                    await self.loader.take_down(served)
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
@@ -317,4 +317,4 @@ class Promoter:
             return
         if not await self._alias.drained(served, self._settings.drain_timeout_s):
             log.warning("requests were cut off", served=served, count=self._alias.in_flight(served))
-        await self._loader.take_down(served)
+        await self.loader.take_down(served)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Send
 
+from daemon.serving.call_metrics import Passage
 from daemon.serving.headers import RawHeaders, find
 from daemon.serving.refusals import is_anthropic
 from streams.ids import uuid7
@@ -19,7 +20,8 @@ _ANTHROPIC_REQUEST_ID = b"request-id"
 class Reply:
     """Sends one reply, which bears a request id: the inference server's, else the client's own, else a new one.
 
-    `status` is None until the reply has begun; `finished` is true once its last part is on its way.
+    `status` is None until the reply has begun; `finished` is true once its last part is on its way. `passage` has what
+    is measured of the call.
     """
 
     def __init__(self, path: str, headers: RawHeaders, send: Send) -> None:
@@ -28,6 +30,7 @@ class Reply:
         self.request_id = find(headers, _REQUEST_ID) or uuid7()
         self.status: int | None = None
         self.finished = False
+        self.passage = Passage()
 
     async def __call__(self, message: Message) -> None:
         """The `send` of ASGI, for a response of Starlette's."""

@@ -31,6 +31,7 @@ from daemon.serving.sole import sole_serve_role
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.turn import Turn
 from daemon.serving.upstream import Upstream
+from evaluation.settings import GateSettings
 from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
@@ -51,8 +52,16 @@ SWITCH_INTERVAL_S = 0.0002
 LAST_SECONDS = 2
 
 
-async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def serve(
+    settings: ServingSettings,
+    store_url: str,
+    kafka: KafkaSettings,
+    stop: asyncio.Event,
+    gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
+) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
+
+    `gate` are the settings that the learner's gates have, for metrics.
 
     Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
     expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
@@ -79,7 +88,8 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         drill = RollbackDrill(registry, replicas, alias, turn, settings.drill, settings.promotion.probe)
         judge = CanaryJudge(registry, canary, promoter, store)
         watch = StoreWatch(store, kafka)
-        metrics = Metrics(registry, alias, watch, capture, feedback, canary, replicas)
+        attested = promoter.loader.attested
+        metrics = Metrics(registry, alias, watch, capture, feedback, canary, replicas, attested, gate)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
         add_health(
@@ -90,7 +100,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
                 "log": reachable(kafka.bootstrap),
             },
         )
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, metrics.calls)
         app.router.routes += gateway.routes()
         app.include_router(
             control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)

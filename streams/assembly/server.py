@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.runtime.health import Check, add_health
+from streams.runtime.metrics import process_registry
 from streams.runtime.tally import Tally
 
 
@@ -46,22 +47,34 @@ def build_status_app(
 
 def expose(status: AssemblyStatus) -> bytes:
     """All figures in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Figures(status))
-    return generate_latest(registry)
+    return generate_latest(process_registry("assemble", AssemblyMetrics(status)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Figures(Collector):
+class AssemblyMetrics(Collector):
+    """The figures of one process; counters are since its start."""
+
     status: AssemblyStatus
 
     def collect(self) -> Iterator[Metric]:
         status = self.status
         for name, meaning, gauge in (
             ("ratchet_assembly_open", "Traces and conversations that are not complete yet.", status.open),
-            ("ratchet_assembly_open_seconds", "Silence of the oldest of them.", status.open_s),
-            ("ratchet_assembly_next_settles_seconds", "Until the first of them is complete.", status.next_settles_s),
-            ("ratchet_assembly_all_settle_seconds", "Until all of them are complete.", status.all_settle_s),
+            (
+                "ratchet_assembly_open_seconds",
+                "Silence of the oldest trace or conversation that is not complete.",
+                status.open_s,
+            ),
+            (
+                "ratchet_assembly_next_settles_seconds",
+                "Time until the first open trace or conversation is complete.",
+                status.next_settles_s,
+            ),
+            (
+                "ratchet_assembly_all_settle_seconds",
+                "Time until all open traces and conversations are complete.",
+                status.all_settle_s,
+            ),
             ("ratchet_assembly_waiting_feedback", "Feedback whose call has not come yet.", status.waiting_feedback),
         ):
             yield GaugeMetricFamily(name, meaning, value=gauge)

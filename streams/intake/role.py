@@ -78,7 +78,7 @@ async def _serve(
 ) -> None:
     queries = LimitedQueries(store, settings)
     checks = {"log": reachable(kafka.bootstrap), "worker": works(processor)}
-    api = build_api(store, queries, authenticated=authenticated, checks=checks)
+    api = build_api(store, queries, authenticated=authenticated, checks=checks, path=settings.path)
     server = HttpServer(
         uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
     )

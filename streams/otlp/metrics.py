@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.otlp.status import OtlpStatus
+from streams.runtime.metrics import process_registry
 from streams.runtime.tally import Tally
 
 _RECORDS = ("accepted", "rejected", "ignored")
@@ -15,13 +16,13 @@ _RECORDS = ("accepted", "rejected", "ignored")
 
 def expose(tally: Tally[OtlpStatus]) -> bytes:
     """All figures in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Figures(tally))
-    return generate_latest(registry)
+    return generate_latest(process_registry("otlp", OtlpMetrics(tally)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Figures(Collector):
+class OtlpMetrics(Collector):
+    """The counters of one process, since its start."""
+
     tally: Tally[OtlpStatus]
 
     def collect(self) -> Iterator[Metric]:

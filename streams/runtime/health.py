@@ -14,10 +14,12 @@ import structlog
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streams import schema_versions
 from streams.errors import ConfigurationError
 from streams.runtime.http_server import HttpServer, listen
+from streams.runtime.metrics import process_registry
 from streams.settings import FrozenModel
 
 log = structlog.get_logger()
@@ -85,12 +87,18 @@ def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
 
 @asynccontextmanager
 async def health_listener(role: str, host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
-    """Answer for a role that has no other interface; on no port where `port` is 0.
+    """Answer for a role that has no other interface, also with the metrics of its process; on no port where it is 0.
 
     Where the port is taken, as by another worker of the role on this machine, the role goes on without.
     """
     app = FastAPI(title=f"Ratchet {role}", docs_url=None, redoc_url=None, openapi_url=None)
     add_health(app, checks)
+    registry = process_registry(role)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     variable = f"RATCHET_HEALTH__{role.upper()}_PORT"
     try:
         sockets = [listen(host, port, f"the health of the role {role}", variable)] if port else []

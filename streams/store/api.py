@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
 from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
+from streams.runtime.metrics import process_registry
 from streams.settings import FrozenModel
 from streams.store.client import LONGEST_QUERY_S
 from streams.store.database import Parameter
 from streams.store.limited_queries import LimitedQueries
+from streams.store.metrics import StoreFile
 from streams.store.settings import StoreSettings
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
@@ -34,11 +38,12 @@ def build_api(
     *,
     authenticated: bool | None = None,
     checks: Mapping[str, Check] | None = None,
+    path: Path | None = None,
 ) -> FastAPI:
-    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`.
+    """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`, `GET /metrics` with metrics.
 
     `queries` sets the limits, by default those of `StoreSettings`; `authenticated` says that every event has to be
-    signed. `checks` are those of `/readyz` beside the store's own.
+    signed. `checks` are those of `/readyz` beside the store's own. `path` is that of the file, for its metrics.
     """
     limited = queries or LimitedQueries(store, StoreSettings())
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
@@ -50,6 +55,8 @@ def build_api(
 
     add_health(api, {"store": is_queried, **(checks or {})})
 
+    metrics = process_registry("record", store.write_seconds, *([] if path is None else [StoreFile(path)]))
+
     @api.post("/query")
     async def query(body: Query, request: Request) -> Response:
         return await limited.answer(request, body.sql, body.parameters, body.timeout_s)
@@ -57,5 +64,9 @@ def build_api(
     @api.get("/status")
     def report() -> StoreStatus:
         return status(store, authenticated)
+
+    @api.get("/metrics")
+    def figures() -> Response:
+        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
 
     return api

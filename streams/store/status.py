@@ -9,6 +9,7 @@ from pydantic import Field
 from streams.settings import FrozenModel
 from streams.store.queries.episodes import AGREEMENT_OF_MODELS, DROPPED_BY_REASON, EPISODES_BY_STATE
 from streams.store.queries.practice import PRACTICE_BY_BUCKET, PRACTICE_COUNTS
+from streams.store.queries.production import FUNNEL, PRODUCTION_BY_ADAPTER
 from streams.store.queries.status import (
     BRANCH_COUNTS,
     COUNTS,
@@ -72,6 +73,13 @@ class PracticeCounts(FrozenModel):
         return f"{self.successes} of {self.episodes} episodes succeeded; tasks: {tasks}"
 
 
+class ProductionCounts(FrozenModel):
+    """Judged episodes of production that one adapter answered alone."""
+
+    episodes: int
+    successes: int
+
+
 class StoreStatus(FrozenModel):
     """Counts as of `sequence`. `positions` has, per topic and partition, the offset to be read next."""
 
@@ -105,6 +113,12 @@ class StoreStatus(FrozenModel):
     )
     untrusted: int = Field(default=0, description="Episodes that lost trust by later events.")
     outbox_pending: int = Field(description="Messages decided on and not yet published.")
+    funnel: dict[str, int] = Field(
+        default={}, description="Episodes of production that ended, were judged, are trusted, and were restored."
+    )
+    production: dict[str, ProductionCounts] = Field(
+        default={}, description="Judged episodes by the name that the adapter served under, the last ones first."
+    )
     positions: dict[str, dict[int, int]]
     authenticated: bool | None = Field(
         default=None, description="Whether every event has to be signed; null where an older version does not say."
@@ -140,6 +154,10 @@ def status(store: "Store", authenticated: bool | None = None) -> StoreStatus:
         episodes=_by_state(store),
         dropped=_by_name(store, DROPPED_BY_REASON),
         judges={row.pop("verifier"): Agreement(**row) for row in store.query(AGREEMENT_OF_MODELS).to_pylist()},
+        funnel=_row(store, FUNNEL),
+        production={
+            row.pop("served"): ProductionCounts(**row) for row in store.query(PRODUCTION_BY_ADAPTER).to_pylist()
+        },
         positions=positions,
         authenticated=authenticated,
         **_row(store, COUNTS),

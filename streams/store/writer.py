@@ -31,6 +31,7 @@ from streams.store.database import Database, Parameters, RunningQuery
 from streams.store.decoded import RESULTS, Decoded
 from streams.store.judge import Judge
 from streams.store.memory import Memory
+from streams.store.metrics import write_seconds
 from streams.store.positions import OUTBOX
 from streams.store.practice import PracticeJudge
 from streams.store.queries.writer import (
@@ -97,6 +98,7 @@ class Store:
     ) -> None:
         self._database = database
         self._kafka = kafka
+        self.write_seconds = write_seconds()
         self._lock = threading.Lock()
         self._memory = Memory(database, quota, clock)
         self._judge = Judge(database, self._memory, holdout, trust, kafka.branches_topic, clock)
@@ -135,7 +137,11 @@ class Store:
         Raises `StoreError`, and stores nothing, when DuckDB fails or a partition that was being read skips offsets.
         Reading again from `positions` is the remedy: a gap that is still there is the log's own and is recorded.
         """
-        with self._lock, self._transaction(f"store {len(records)} records") as batch:
+        with (
+            self.write_seconds.time(),
+            self._lock,
+            self._transaction(f"store {len(records)} records") as batch,
+        ):
             fresh = [record for record in records if self._memory.positions.passes(record.received, batch)]
             ended, practised = self._take(batch, fresh)
             self._database.insert(batch.take_rows())

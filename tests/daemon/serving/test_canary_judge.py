@@ -12,6 +12,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryStart
 from daemon.serving.alias import Alias
+from daemon.serving.audit_chain import AuditChain
 from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.canary_metrics import CanaryMetrics
@@ -88,7 +89,7 @@ async def test_metrics_are_of_the_canary_that_runs_and_of_all_that_ended(tmp_pat
         def samples() -> dict[tuple[str, ...], float]:
             return {
                 (sample.name, *sample.labels.values()): sample.value
-                for metric in CanaryMetrics(registry, canary).collect()
+                for metric in CanaryMetrics(AuditChain(registry.audit), canary).collect()
                 for sample in metric.samples
             }
 

@@ -12,6 +12,7 @@ from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
 from daemon.serving.drill import RollbackDrill
 from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.replicas import Replicas
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
 from evaluation.settings import CanarySettings

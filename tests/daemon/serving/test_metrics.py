@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from daemon.registry import holds
 from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
 from daemon.serving.metrics import Metrics
@@ -17,6 +18,7 @@ from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
+from streams.store.status import ProductionCounts
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import TASKS
@@ -98,3 +100,41 @@ async def test_an_unavailable_store_is_reported_and_its_last_counts_stay(
     exposed = metrics.expose().decode()
     assert "ratchet_store_up 0.0" in exposed
     assert "ratchet_duplicates_total 0.0" in exposed
+
+
+async def test_a_broken_audit_log_is_told_and_all_else_is_shown_on(
+    watch: StoreWatch, kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "home")
+    metrics = Metrics(registry, Alias("assistant"), watch)
+    for reason in ("first", "second"):
+        holds.begin(registry.audit, "base", "anna", reason)
+        holds.end(registry.audit, "base", "anna", reason)
+    holds.begin(registry.audit, "base", "anna", "third")
+    sound = metrics.expose().decode()
+    assert "ratchet_audit_chain_broken 0.0" in sound
+    assert "ratchet_promotion_hold 1.0" in sound
+    whole = registry.audit.path.read_bytes()
+    for broken in (whole.replace(b"anna", b"dora", 1), b"{}" + whole):
+        registry.audit.path.write_bytes(broken)
+        shown = metrics.expose().decode()
+        assert "ratchet_audit_chain_broken 1.0" in shown
+        assert "ratchet_promotion_hold 1.0" in shown
+    registry.audit.path.write_bytes(whole)
+    assert "ratchet_audit_chain_broken 0.0" in metrics.expose().decode()
+
+
+async def test_production_is_told_by_the_adapter_and_its_position(
+    watch: StoreWatch, store: Store, tmp_path: Path
+) -> None:
+    registry = Registry(tmp_path / "home")
+    metrics = Metrics(registry, Alias("assistant"), watch)
+    served = registry.name("a" * 64, "serve", "to serve")
+    await watch.refresh()
+    assert watch.status is not None
+    counted = {served: ProductionCounts(episodes=5, successes=3), "base": ProductionCounts(episodes=2, successes=0)}
+    watch.status = watch.status.model_copy(update={"production": counted})
+    exposed = metrics.expose().decode()
+    adapter = "a" * 64
+    assert f'ratchet_production_episodes{{adapter="{adapter}",position="earlier",success="true"}} 3.0' in exposed
+    assert 'ratchet_production_episodes{adapter="base",position="champion",success="false"} 2.0' in exposed

@@ -14,6 +14,7 @@ import pytest
 from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
 from daemon.serving.promotion import Promoter, PromotionSettings
+from daemon.serving.replicas import Replicas
 from daemon.serving.role import serve
 from daemon.serving.settings import ServingSettings
 from daemon.serving.sole import LOCK_FILE, sole_serve_role
