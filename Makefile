@@ -53,11 +53,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-# What is installed now becomes the lock file; run it after upgrading something in .venv on purpose.
+# What is installed now becomes the lock files; run it after upgrading something in .venv on purpose.
 lock:
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip \
 		| sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(BIN)/python -m ops.slim_lock
 
 clean:
 	rm -rf $(VENV) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
