@@ -11,19 +11,17 @@ from packaging.utils import canonicalize_name
 from ops.slim_lock import ROOT, SLIM_LOCK, pinned
 
 _SITECUSTOMIZE = """\
-import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
 ABSENT = frozenset({absent})
+find_spec = PathFinder.find_spec
 
 
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ABSENT:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+def find_present(name, path=None, target=None):
+    return None if name.partition(".")[0] in ABSENT else find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Absent())
+PathFinder.find_spec = find_present
 """
 
 

@@ -61,6 +61,16 @@ def test_the_environment_of_these_tests_has_no_torch(tmp_path: Path) -> None:
     assert "No module named 'torch'" in done.stderr
 
 
+def test_the_doctor_says_that_the_learner_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).write_text("{}")
+    environment = slim_environment(tmp_path) | {"RATCHET_MODEL": str(tmp_path / "model")}
+    command = [sys.executable, "-m", "daemon.cli", "doctor", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "the learner, which reads it, is not installed here" in done.stdout, done.stderr
+
+
 @pytest.mark.slow
 def test_the_roles_run_without_the_learner_beside_an_inference_server_that_is_named(tmp_path: Path) -> None:
     ports = {part: free_port() for part in ("STORE", "SERVING", "ASSEMBLY", "OTLP")}
