@@ -2,15 +2,40 @@
 
 {{/* The user is set here too: a sidecar is in a pod whose other containers may run as somebody else. */}}
 {{- define "ratchet.containerSecurity" -}}
+{{ include "ratchet.user" . }}
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/*
+As above, for a container with sandboxes. The runtime's own seccomp profile lets pidfd_getfd through, which their isolation by
+Landlock needs, with the capability SYS_PTRACE alone; a process that is not root does not get the capability itself.
+*/}}
+{{- define "ratchet.sandboxSecurity" -}}
+{{ include "ratchet.user" . }}
+{{- with .Values.sandboxes.localhostProfile }}
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: Localhost
+  localhostProfile: {{ . }}
+{{- else }}
+capabilities:
+  drop: [ALL]
+  add: [SYS_PTRACE]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+{{- end }}
+
+{{- define "ratchet.user" -}}
 runAsNonRoot: true
 runAsUser: 10001
 runAsGroup: 10001
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-seccompProfile:
-  type: RuntimeDefault
 {{- end }}
 
 {{- define "ratchet.environment" -}}

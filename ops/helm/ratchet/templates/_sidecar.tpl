@@ -20,6 +20,7 @@ Its readiness is not asked, so that the agent's pod stays in service while Ratch
 */}}
 {{- define "ratchet.sidecar" -}}
 {{- $embedded := or (not .Values.engine.url) (has "learn" (splitList "," .Values.sidecar.roles)) }}
+{{- $sandboxes := regexMatch "\\b(branch|learn)\\b" .Values.sidecar.roles }}
 {{- $loopback := not .Values.auth.existingSecret }}
 - name: ratchet
   image: {{ ternary .Values.image.full .Values.image.slim $embedded }}
@@ -45,7 +46,7 @@ Its readiness is not asked, so that the agent's pod stays in service while Ratch
     periodSeconds: 15
     failureThreshold: 4
   securityContext:
-    {{- include "ratchet.containerSecurity" . | nindent 4 }}
+    {{- include (ternary "ratchet.sandboxSecurity" "ratchet.containerSecurity" $sandboxes) . | nindent 4 }}
   resources:
     {{- toYaml .Values.sidecar.resources | nindent 4 }}
   volumeMounts:
