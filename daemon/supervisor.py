@@ -96,7 +96,8 @@ class Service:
 class Supervisor:
     """Runs `roles` with `settings`. Use it as a context manager.
 
-    `base` is the folder of the base model; None will do where `starts_engine` says no. Entering returns when everything answers, and raises `SupervisorError` when something does not.
+    `base` is the folder of the base model; None will do where `starts_engine` says no. Entering returns when everything
+    answers, and raises `SupervisorError` when something does not.
     """
 
     settings: Settings
