@@ -25,13 +25,8 @@ def _services(file: str) -> dict[str, Any]:
 
 
 def _variables(service: dict[str, Any]) -> dict[str, str]:
-    common = _services("role.yaml")["role"]["environment"]
-    own = {name: re.sub(r"\$\{(\w+).*\}", lambda found: GIVEN[found[1]], value) for name, value in _own(service)}
-    return common | own
-
-
-def _own(service: dict[str, Any]) -> list[tuple[str, str]]:
-    return list(service.get("environment", {}).items())
+    written: dict[str, str] = _services("role.yaml")["role"]["environment"] | service.get("environment", {})
+    return {name: re.sub(r"\$\{(\w+).*\}", lambda found: GIVEN[found[1]], value) for name, value in written.items()}
 
 
 @pytest.mark.parametrize("role", ROLES)
