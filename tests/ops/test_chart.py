@@ -127,14 +127,18 @@ def test_a_chart_of_an_agent_takes_the_sidecar_into_its_own_pod(tmp_path: Path) 
     assert {"claimName": "mine"} in [volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"]]
 
 
-def test_a_service_monitor_asks_with_a_token() -> None:
-    values = OPS / "helm" / "ci" / "roles.yaml"
+def test_a_service_monitor_asks_every_role_with_a_token() -> None:
+    values = OPS / "helm" / "ci" / "roles-full.yaml"
     rendered = _render("-f", values, "--set", "serviceMonitor.enabled=true")
     (monitor,) = [found for found in rendered if found["kind"] == "ServiceMonitor"]
-    (service,) = [found for found in rendered if found["kind"] == "Service"]
-    assert monitor["spec"]["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
-    credentials = monitor["spec"]["endpoints"][0]["authorization"]["credentials"]
-    assert credentials == {"name": "ratchet-tokens", "key": "token"}
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    services = [found for found in rendered if found["kind"] == "Service"]
+    (service,) = [found for found in services if found["metadata"]["labels"].items() >= wanted]
+    ports = [port["name"] for port in service["spec"]["ports"]]
+    assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ports
+    assert set(ports) == set(Role)
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert endpoint["authorization"]["credentials"] == {"name": "ratchet-tokens", "key": "token"}
 
 
 @pytest.mark.parametrize("variable", sorted(secret_variables()))

@@ -49,29 +49,38 @@ def test_roles_reach_each_other_by_the_names_of_their_containers(
     assert settings["branch"].branching.policy_url == "http://serve:8420"
     assert {settings[role].serving.inference_url for role in ("serve", "learn")} == {GIVEN["ENGINE_URL"]}
     asked = [role for role in ROLES if host_of(Role(role), settings[role]) == "0.0.0.0"]
-    assert sorted(asked) == ["otlp", "record", "serve"]
+    assert set(asked) == set(ROLES)
     for role in ROLES:
         assert str(settings[role].home) == HOME
         assert settings[role].kafka.bootstrap == "kafka:9092"
 
 
-def test_all_roles_in_one_container_are_reached_at_the_gateway_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_roles_in_one_container_answer_prometheus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = _services("compose.yaml")["ratchet"]
     settings = settings_of(_variables(service), tmp_path, monkeypatch)
-    assert {role: host_of(role, settings) for role in Role if role is not Role.SERVE} == {
-        role: host_of(role, Settings()) for role in Role if role is not Role.SERVE
-    }
-    assert settings.serving.host == "0.0.0.0"
+    asked = {role.value for role in Role if host_of(role, settings) == "0.0.0.0"}
+    assert asked == set(service["networks"]["inside"]["aliases"]) == set(_scraped())
     assert f"127.0.0.1:{settings.serving.port}/healthz" in service["healthcheck"]["test"][-1]
+    assert service["ports"] == [f"127.0.0.1:{settings.serving.port}:{settings.serving.port}"]
 
 
-def test_prometheus_asks_the_port_of_the_gateway_with_a_token() -> None:
-    (job,) = yaml.safe_load((COMPOSE / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"ratchet:{Settings().serving.port}"]}]
-    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+def test_prometheus_asks_each_role_where_it_listens() -> None:
+    assert _scraped() == {role.value: health_port(role, Settings()) for role in Role if role is not Role.OTLP}
     run(tool("promtool"), "check", "config", "--syntax-only", COMPOSE / "prometheus.yml")
+
+
+def _scraped() -> dict[str, int]:
+    """The ports of the roles that Prometheus asks, by the names of their containers."""
+    found = {}
+    for job in yaml.safe_load((COMPOSE / "prometheus.yml").read_text())["scrape_configs"]:
+        assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+        for static in job.get("static_configs", ()):
+            name, _, port = static["targets"][0].partition(":")
+            found[name] = int(port)
+        for dns in job.get("dns_sd_configs", ()):
+            found[dns["names"][0]] = dns["port"]
+        assert job["job_name"] == f"ratchet-{list(found)[-1]}"
+    return found
 
 
 def _compose() -> str:
