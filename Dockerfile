@@ -1,52 +1,75 @@
-# `ratchet run` in a container.
+# Ratchet in two images (docs/deploying.md has compose files and a chart that use them):
 #
-#   docker build -t ratchet .
-#   docker run --init --stop-timeout 30 -v ratchet:/var/lib/ratchet \
-#     -e RATCHET_KAFKA__BOOTSTRAP=kafka:9092 -e RATCHET_SERVING__HOST=0.0.0.0 ratchet
+#   docker build --target slim -t ratchet-slim .   # record, branch, assemble, otlp, serve: no torch
+#   docker build --target full -t ratchet .        # all roles, the embedded engine and the demo's environments
 #
-# The gateway and the control API listen on loopback unless RATCHET_SERVING__HOST says 0.0.0.0, which a container needs to
-# be reached from outside it. Authentication does not exist yet: any client that reaches the port can ask the model, promote and roll
-# back. Keep it on a network of the pod or of the host, and never publish it.
-# `--init`: sandboxes start processes of their own (Java), and something must reap those that are left.
-FROM python:3.11-slim
+# Both run as user 10001, write to /var/lib/ratchet and /tmp alone, and so start with a read-only root.
+# Interfaces listen on loopback unless RATCHET_SERVING__HOST and its like say 0.0.0.0, which a container needs to be
+# reached from outside it: give it tokens first.
 
-# Isolation of sandboxes. In a container without user namespaces they get those of Landlock (docs/isolation.md).
-RUN apt-get update && apt-get install --yes --no-install-recommends bubblewrap libseccomp2 \
+FROM python:3.11-slim AS system
+# Isolation of sandboxes: in a container without user namespaces they get that of Landlock (docs/isolation.md). `tini`
+# reaps what sandboxes leave behind, such as a Java runtime's children.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap libseccomp2 tini \
     && rm -rf /var/lib/apt/lists/*
+RUN groupadd --gid 10001 ratchet \
+    && useradd --uid 10001 --gid ratchet --no-log-init --create-home --home-dir /var/lib/ratchet ratchet
+ENV PATH=/opt/ratchet/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RATCHET_HOME=/var/lib/ratchet
 
+FROM python:3.11-slim AS slim-packages
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/ratchet
+ENV PATH=/opt/ratchet/bin:$PATH
+WORKDIR /src
+COPY requirements-slim.lock ./
+RUN pip install --no-deps --requirement requirements-slim.lock
+
+FROM slim-packages AS full-packages
 # The build of torch for CPUs, which is far smaller than the one for GPUs. Name another index for another build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-
-ENV PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PYTHONUNBUFFERED=1
-
-WORKDIR /src
 COPY requirements.lock ./
 RUN pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple \
-        --constraint requirements.lock "$(grep '^torch==' requirements.lock)"
-RUN pip install --no-deps --requirement requirements.lock
+        --constraint requirements.lock "$(grep '^torch==' requirements.lock)" \
+    && pip install --no-deps --requirement requirements.lock
 
+# Ratchet itself, as a wheel.
+FROM slim-packages AS wheel
+COPY requirements.lock ./
+RUN pip install --no-deps "$(grep '^setuptools==' requirements.lock)"
 COPY pyproject.toml README.md LICENSE ./
 COPY streams streams
 COPY learners learners
 COPY evaluation evaluation
 COPY daemon daemon
-# The lock file has brought setuptools, so nothing more is fetched.
-RUN pip install --no-deps --no-build-isolation . && rm -rf /src/*
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/ratchet ratchet
-USER ratchet
+FROM slim-packages AS slim-installed
+RUN --mount=from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
+
+FROM full-packages AS full-installed
+RUN --mount=from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl
+
+FROM system AS run
+USER 10001:10001
 # The working folder too: `ratchet.toml` is looked for there.
 WORKDIR /var/lib/ratchet
-ENV RATCHET_HOME=/var/lib/ratchet
 VOLUME /var/lib/ratchet
-
 EXPOSE 8420
-# Answers while the serve role is up. For a container of another role alone give --health-cmd with that role's port
-# (docs/operating.md).
+# Answers while the serve role is up. For a container of another role give the command with that role's port.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=4 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8420/healthz', timeout=4)"]
+ENTRYPOINT ["tini", "--", "ratchet"]
 
-ENTRYPOINT ["ratchet"]
+FROM run AS slim
+COPY --from=slim-installed /opt/ratchet /opt/ratchet
+# It needs RATCHET_KAFKA__BOOTSTRAP and RATCHET_ENGINE__URL: the embedded ones are in the other image.
+CMD ["run", "--roles", "record,branch,serve,assemble"]
+
+FROM run AS full
+COPY --from=full-installed /opt/ratchet /opt/ratchet
 CMD ["run"]

@@ -67,11 +67,12 @@ $(VLLM)/ready: requirements-vllm.lock tests/vllm/patch_cpu_lora.py
 	$(VLLM)/bin/python tests/vllm/patch_cpu_lora.py
 	touch $(VLLM)/ready
 
-# What is installed now becomes the lock file; run it after upgrading something in .venv on purpose.
+# What is installed now becomes the lock files; run it after upgrading something in .venv on purpose.
 lock:
 	{ sed -n '/^#/p' requirements.lock; $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip \
 		| sed 's/^\(torch==[0-9.]*\)+.*/\1/'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(BIN)/python -m ops.slim_lock
 
 clean:
 	rm -rf $(VENV) $(VLLM) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -94,13 +94,14 @@ class Service:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `roles` with `settings`; `base` is the folder of the base model. Use it as a context manager.
+    """Runs `roles` with `settings`. Use it as a context manager.
 
-    Entering returns when everything answers, and raises `SupervisorError` when something does not.
+    `base` is the folder of the base model; None will do where `starts_engine` says no. Entering returns when everything
+    answers, and raises `SupervisorError` when something does not.
     """
 
     settings: Settings
-    base: Path
+    base: Path | None
     roles: Sequence[Role]
     _broker: EmbeddedBroker | None = None
     _services: list[Service] = field(default_factory=list)
@@ -135,11 +136,10 @@ class Supervisor:
             await asyncio.to_thread(self._broker.start)
             kafka = self.settings.kafka.model_copy(update={"bootstrap": self._broker.bootstrap})
             self.settings = self.settings.model_copy(update={"kafka": kafka})
-        self._services = (
-            [inference_service(self.settings, self.base)]
-            if Role.SERVE in self.roles and not self.settings.engine.named
-            else []
-        )
+        self._services = []
+        if starts_engine(self.settings, self.roles):
+            assert self.base is not None  # see the class
+            self._services.append(inference_service(self.settings, self.base))
         self._services += [self._role(role) for role in self.roles if role is not Role.LEARN]
         for service in self._services:
             await service.start()
@@ -181,6 +181,11 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             await service.start()
+
+
+def starts_engine(settings: Settings, roles: Sequence[Role]) -> bool:
+    """Return whether a supervisor of these roles starts the embedded inference server."""
+    return Role.SERVE in roles and not settings.engine.named
 
 
 def inference_service(settings: Settings, base: Path) -> Service:

@@ -5,6 +5,7 @@ Each check of the set-up is a function of `CHECKS`: add one there. Those of what
 
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import typer
@@ -98,6 +99,9 @@ def check_authentication(settings: Settings) -> Diagnosis:
 def check_base_model(settings: Settings) -> Diagnosis:
     """The base model is there, and its chat template writes replies that can be trained as they are served."""
     name = "base model"
+    if find_spec("transformers") is None:
+        message = "not looked at: the learner, which reads it, is not installed here"
+        return Diagnosis(name=name, status=Health.OK, message=message)
     try:
         found = find_base(settings.model)
         refused = _refused_by_template(found)

@@ -12,7 +12,7 @@ from daemon.commands.options import ConfigOption, run_async
 from daemon.config import Settings
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role
-from daemon.supervisor import Supervisor
+from daemon.supervisor import Supervisor, starts_engine
 from learners.base_model import resolve_base
 from streams.runtime.private_home import secure
 from streams.runtime.processes import die_with_parent, stop_on_signals
@@ -58,7 +58,9 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
     if Role.LEARN in roles and await check_domain(settings) is None:
         typer.echo(RECORDED if is_judged(settings.domain) else f"{UNSET}: {SET}", err=True)
-    base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
+    # An installation without the learner has no model to convert, and nothing to convert it with.
+    wanted = Role.LEARN in roles or starts_engine(settings, roles)
+    base = await asyncio.to_thread(resolve_base, settings.model, settings.home) if wanted else None
     async with Supervisor(settings, base, roles) as supervisor:
         names = ", ".join(role.value for role in roles)
         typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
