@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from daemon.registry.registry import Registry
-from daemon.serving.access import Access
+from daemon.serving.access import GATEWAY, NEEDS, access_of
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.canary_judge import CanaryJudge
@@ -26,6 +26,8 @@ from daemon.serving.settings import ServingSettings
 from daemon.serving.shadow import Shadow
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
+from streams.access.access import Access
+from streams.access.guard import guard
 from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
@@ -47,12 +49,22 @@ SWITCH_INTERVAL_S = 0.0002
 LAST_SECONDS = 2
 
 
-async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def serve(
+    settings: ServingSettings,
+    store_url: str,
+    kafka: KafkaSettings,
+    stop: asyncio.Event,
+    access: Access | None = None,
+) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
+
+    `access` is by default that of the tokens of `settings`.
 
     Raises whatever its background work did not expect: the process should then end and be started again, since a
     gateway that is not reconciled would go stale in silence.
     """
+    access = access or access_of(settings)
+    access.begin()
     registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
         Upstream(settings.inference_url, settings.timeout_s) as upstream,
@@ -70,6 +82,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
         metrics = Metrics(registry, alias, watch, capture, feedback, canary)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
+        guard(app, access, NEEDS, asks_itself=GATEWAY)
         add_health(
             app,
             {
@@ -78,7 +91,7 @@ async def serve(settings: ServingSettings, store_url: str, kafka: KafkaSettings,
                 "log": reachable(kafka.bootstrap),
             },
         )
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary)
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, access)
         app.router.routes += gateway.routes()
         app.include_router(
             control_router(registry, alias, promoter, policy, store, metrics, kafka.bootstrap, capture, canary)
@@ -170,7 +183,7 @@ async def _capture(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIter
 async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIterator[FeedbackIntake]:
     # Of its own: a producer that fails is replaced, with all that it had not sent yet.
     publisher = Publisher(kafka, FEEDBACK_TIMEOUT_S, settings.capture.max_record_bytes, "feedback")
-    intake = FeedbackIntake(settings, Access(settings.tokens), kafka.calls_topic, publisher)
+    intake = FeedbackIntake(settings, kafka.calls_topic, publisher)
     try:
         yield intake
     finally:

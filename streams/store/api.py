@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
+from streams.access.access import Access
+from streams.access.guard import guard
+from streams.access.tokens import AccessRole
 from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
 from streams.settings import FrozenModel
@@ -16,6 +19,7 @@ from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
 
 LONGEST_QUERY_S = 3600.0
+NEEDS = {"/query": AccessRole.READ, "/status": AccessRole.READ}
 
 
 class Query(FrozenModel):
@@ -35,15 +39,17 @@ def build_api(
     *,
     authenticated: bool | None = None,
     checks: Mapping[str, Check] | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`.
 
     `queries` sets the limits, by default those of `StoreSettings`; `authenticated` says that every event has to be
-    signed. `checks` are those of `/readyz` beside the store's own.
+    signed. `checks` are those of `/readyz` beside the store's own. `access` is by default that of no tokens.
     """
     limited = queries or LimitedQueries(store, StoreSettings())
-    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
+    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None, openapi_url=None)
     answer_errors(api)
+    guard(api, access or Access(), NEEDS)
 
     async def is_queried() -> str:
         await asyncio.to_thread(store.query, "SELECT 1")

@@ -183,7 +183,7 @@ async def gateway(odd_server: str, registry: Registry) -> AsyncIterator[tuple[ht
     metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
     async with Upstream(odd_server, 10) as upstream:
         app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             yield client, metrics, alias
 
 
