@@ -5,8 +5,12 @@
 #     -e RATCHET_KAFKA__BOOTSTRAP=kafka:9092 -e RATCHET_SERVING__HOST=0.0.0.0 ratchet
 #
 # The gateway and the control API listen on loopback unless RATCHET_SERVING__HOST says 0.0.0.0, which a container needs to
-# be reached from outside it. Authentication does not exist yet: any client that reaches the port can ask the model, promote and roll
-# back. Keep it on a network of the pod or of the host, and never publish it.
+# be reached from outside it. It then refuses to start without a token; make the first one in the same volume:
+#
+#   docker run --rm -v ratchet:/var/lib/ratchet ratchet token new NAME --role admin
+#
+# Tokens cross the network as they are (docs/access.md): put a proxy with TLS before the port, or keep it on a network of
+# the pod or of the host.
 # `--init`: sandboxes start processes of their own (Java), and something must reap those that are left.
 FROM python:3.11-slim
 

@@ -88,7 +88,11 @@ def apps(tmp_path: Path, home: Path) -> Iterator[dict[str, FastAPI]]:
 
 def routes(app: FastAPI) -> dict[str, str]:
     """A method of each path."""
-    return {cast(Any, route).path: sorted(cast(Any, route).methods)[-1] for route in app.routes}
+    found: list[Any] = []
+    for route in app.routes:
+        included = getattr(route, "original_router", None)
+        found += [route] if included is None else included.routes
+    return {route.path: sorted(route.methods)[-1] for route in found}
 
 
 async def test_every_route_lets_in_whom_the_table_says(apps: dict[str, FastAPI], home: Path) -> None:
