@@ -92,7 +92,7 @@ def routes(app: FastAPI) -> dict[str, str]:
     for route in app.routes:
         included = getattr(route, "original_router", None)
         found += [route] if included is None else included.routes
-    return {route.path: sorted(route.methods)[-1] for route in found}
+    return {route.path: sorted(route.methods)[0] for route in found}
 
 
 async def test_every_route_lets_in_whom_the_table_says(apps: dict[str, FastAPI], home: Path) -> None:
