@@ -35,7 +35,7 @@ from streams.runtime.tally import Tally
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from tests.builders.stored import HOLDOUT, KAFKA
+from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.daemon.serving.upstream import Log
 
 ADMITTED, ROLES = "admitted", tuple(AccessRole)
