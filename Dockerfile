@@ -5,7 +5,12 @@
 #
 # Both run as user 10001, write to /var/lib/ratchet and /tmp alone, and so start with a read-only root.
 # Interfaces listen on loopback unless RATCHET_SERVING__HOST and its like say 0.0.0.0, which a container needs to be
-# reached from outside it: give it tokens first.
+# reached from outside it. They then refuse to start without a token; make the first one in the same volume:
+#
+#   docker run --rm -v ratchet:/var/lib/ratchet ratchet token new NAME --role admin
+#
+# Tokens cross the network as they are (docs/access.md): put a proxy with TLS before the port, or keep it on a network of
+# the pod or of the host.
 
 FROM python:3.11-slim AS system
 # Isolation of sandboxes: in a container without user namespaces they get that of Landlock (docs/isolation.md). `tini`

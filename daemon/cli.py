@@ -71,6 +71,7 @@ COMMANDS = {
         "Let a candidate serve that waits for a person. It is loaded and attested like any other; Ratchet must run.",
     ),
     "reject": LazyCommand("daemon.commands.approval:reject", "End a candidate that waits for a person. Works offline."),
+    "token": LazyCommand("daemon.commands.token:token", "Who may ask Ratchet over HTTP, and what."),
     "forget": LazyCommand(
         "daemon.commands.forget:forget",
         "Keep a principal out of everything that is trained from now on, and mark the adapters that saw its data.",

@@ -21,6 +21,8 @@ from pydantic_settings import (
 from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
+from streams.access.settings import AccessSettings
+from streams.access.tokens import INTERNAL_VARIABLE, TOKEN_VARIABLE
 from streams.assembly.settings import AssemblySettings
 from streams.branching.settings import BranchingSettings
 from streams.errors import ConfigurationError
@@ -37,6 +39,8 @@ from streams.trust.rules import TrustSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
+# Tokens that are sent, which are nobody's setting: they stand in no file and are never printed.
+_SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE})
 
 
 class EngineSettings(FrozenModel):
@@ -129,6 +133,7 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     assembly: AssemblySettings = AssemblySettings()
     otlp: OtlpSettings = OtlpSettings()
+    access: AccessSettings = AccessSettings()
     health: HealthSettings = HealthSettings()
 
     @model_validator(mode="after")
@@ -246,7 +251,7 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
     # Pydantic reads the variables that it knows and would pass over a misspelt one in silence.
     for variable in os.environ:
         name, _, key = variable.upper().removeprefix(PREFIX).lower().partition("__")
-        if not variable.upper().startswith(PREFIX):
+        if not variable.upper().startswith(PREFIX) or variable in _SENT:
             continue
         field = settings.model_fields.get(name)
         if field is None or (key and not isinstance(field.default, BaseModel)):

@@ -146,7 +146,8 @@ def status_table(report: StatusReport) -> Table:
             f"{champion}{others} other adapters: consent was revoked, or an episode lost trust (`ratchet history`)",
         )
     if report.store is None or not report.store_answers:
-        table.add_row("store", store_told(report.store_at))
+        since = "" if report.store_at is None else f"; its figures are those of {_ago(report.store_at)}"
+        table.add_row("store", f"does not answer{since}")
     if report.store is not None:
         if report.store.authenticated is False:
             table.add_row(
@@ -187,11 +188,6 @@ def status_table(report: StatusReport) -> Table:
     for cycle in report.cycles:
         table.add_row(f"cycle {cycle.cycle}", _outcome(cycle))
     return table
-
-
-def store_told(at: datetime | None) -> str:
-    """That the store does not answer, and of when its figures are, where there are any."""
-    return "does not answer" + ("" if at is None else f"; its figures are those of {_ago(at)}")
 
 
 def drill_told(drill: Drill) -> str:

@@ -14,6 +14,8 @@ from daemon.learning import role as learn_role
 from daemon.learning.domain import holdout_of
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
+from streams.access.access import Access
+from streams.access.tokens import AccessRole, callers, own_token
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
 from streams.environments.registry import is_configured
@@ -47,6 +49,21 @@ class Role(StrEnum):
     OTLP = "otlp"
 
 
+def access_of(settings: Settings, role: Role) -> Access | None:
+    """Who may ask the role; None where it has no interface but its health."""
+    asking, recording = settings.serving.tokens, settings.otlp.tokens
+    found = {
+        Role.RECORD: (settings.store.host, "store.host", {}),
+        Role.SERVE: (settings.serving.host, "serving.host", callers(asking, AccessRole.ASK)),
+        Role.ASSEMBLE: (settings.assembly.host, "assembly.host", {}),
+        Role.OTLP: (settings.otlp.host, "otlp.host", callers(recording, AccessRole.RECORD)),
+    }.get(role)
+    if found is None:
+        return None
+    host, setting, tokens = found
+    return Access(host, setting, settings.access, settings.home, tokens)
+
+
 async def record(settings: Settings) -> None:
     """Carry out the erasure that waits, if one does, then store the stream; end when another one is asked for."""
     await asyncio.to_thread(carry_out, settings.home, settings.store)
@@ -76,6 +93,7 @@ async def _record(settings: Settings, stop: asyncio.Event) -> None:
         settings.redaction,
         settings.trust,
         lambda environment: is_configured(environment, settings.branching.environments.get(environment, {})),
+        access_of(settings, Role.RECORD),
     )
 
 
@@ -92,7 +110,9 @@ async def branch(settings: Settings) -> None:
     key = await asyncio.to_thread(redaction_key, settings.store.path.parent)
     redactor = Redactor(settings.redaction, key)
     branching, health = settings.branching, settings.health
-    policy = PolicyClient(branching.policy_url, token=branching.policy_token.get_secret_value())
+    # Our own token is for our own gateway, and for no other server.
+    ours = own_token() if branching.policy_url == settings.control_url else ""
+    policy = PolicyClient(branching.policy_url, token=branching.policy_token.get_secret_value() or ours)
 
     async def is_served() -> str:
         await policy.models()
@@ -104,7 +124,8 @@ async def branch(settings: Settings) -> None:
 
 
 async def serve(settings: Settings) -> None:
-    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop_on_signals(), settings.gate)
+    access, stop = access_of(settings, Role.SERVE), stop_on_signals()
+    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access)
 
 
 async def learn(settings: Settings) -> None:
@@ -122,11 +143,12 @@ async def learn(settings: Settings) -> None:
 
 
 async def assemble(settings: Settings) -> None:
-    await assemble_role.serve(settings.kafka, settings.assembly, stop_on_signals(), settings.admission.principals)
+    keys, access = settings.admission.principals, access_of(settings, Role.ASSEMBLE)
+    await assemble_role.serve(settings.kafka, settings.assembly, stop_on_signals(), keys, access)
 
 
 async def otlp(settings: Settings) -> None:
-    await otlp_role.serve(settings.kafka, settings.otlp, stop_on_signals())
+    await otlp_role.serve(settings.kafka, settings.otlp, stop_on_signals(), access_of(settings, Role.OTLP))
 
 
 RUN: dict[Role, Callable[[Settings], Awaitable[None]]] = {

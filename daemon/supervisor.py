@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ import structlog
 
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
+from streams.access.tokens import INTERNAL_VARIABLE, TOKEN_VARIABLE, new_token
 from streams.errors import SupervisorError
 from streams.kafka.broker import EmbeddedBroker
 
@@ -106,6 +107,8 @@ class Supervisor:
     _broker: EmbeddedBroker | None = None
     _services: list[Service] = field(default_factory=list)
     _watches: list[asyncio.Task[None]] = field(default_factory=list)
+    # By it the roles know each other. It is in their environment alone, and ends with them.
+    _token: str = field(default_factory=new_token, repr=False)
 
     async def __aenter__(self) -> Self:
         try:
@@ -167,7 +170,10 @@ class Supervisor:
             Role.OTLP: f"{self.settings.otlp_url}/healthz",
         }
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
-        return _service(self.settings, role.value, command, health.get(role))
+        tokens = {INTERNAL_VARIABLE: self._token}
+        if TOKEN_VARIABLE in os.environ:
+            tokens[TOKEN_VARIABLE] = os.environ[TOKEN_VARIABLE]
+        return _service(self.settings, role.value, command, health.get(role), tokens)
 
     async def _keep_up(self, service: Service) -> None:
         pause = 0.5
@@ -199,9 +205,11 @@ def inference_service(settings: Settings, base: Path) -> Service:
     return _service(settings, "inference", command, f"http://127.0.0.1:{engine.port}/health")
 
 
-def _service(settings: Settings, name: str, command: tuple[str, ...], health: str | None) -> Service:
+def _service(
+    settings: Settings, name: str, command: tuple[str, ...], health: str | None, tokens: Mapping[str, str] | None = None
+) -> Service:
     # Idle threads that spin would take the cores from the processes beside them.
-    own = settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"}
+    own = settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"} | dict(tokens or {})
     # What was resolved stands: a variable for one key would win over the section it is part of.
     inherited = {variable: value for variable, value in os.environ.items() if not variable.upper().startswith(PREFIX)}
     return Service(name, command, health, inherited | own, settings.home / "logs" / f"{name}.log")

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from prometheus_client.core import Metric
 
 from daemon.registry.registry import Registry
-from daemon.serving.access import Access
 from daemon.serving.alias import Alias
 from daemon.serving.attested import Attested
 from daemon.serving.call_metrics import Failure, Passage
@@ -146,7 +145,7 @@ def _serve_in(home: Path) -> Iterator[Metric]:
     canary = Canary(settings.canary, home, Shadow(settings.shadow, Upstream(replicas, 1)))
     canary.running = examples.CANARY
     publisher = Publisher(kafka, 1, 10_000, "example")
-    feedback = FeedbackIntake(settings, Access({}), kafka.calls_topic, publisher)
+    feedback = FeedbackIntake(settings, kafka.calls_topic, publisher)
     attested = Attested()
     attested.note(examples.ADAPTER, Attestation(0.01, 1.0), passed=True)
     alias.point_to(examples.ADAPTER, examples.SERVED)

@@ -22,7 +22,7 @@ RatchetError
 │   └── BrokenPromiseError      `ratchet environment check`
 ├── PolicyError                 the client of the inference server
 │   └── ContextLengthError
-├── RequestRefusedError         the inference server
+├── RequestRefusedError         the inference server, and access
 ├── ChatTemplateError           a chat and the base model's template
 ├── TrainingError               a training run
 ├── GateError                   an evaluation
@@ -37,7 +37,7 @@ RatchetError
 └── SupervisorError             processes of `ratchet run`
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class RatchetError(Exception):
@@ -144,12 +144,16 @@ class ContextLengthError(PolicyError):
 
 
 class RequestRefusedError(RatchetError):
-    """A request cannot be served; `status` is its HTTP status and `code` the word that programs may act upon."""
+    """A request cannot be served; `status` is its HTTP status and `code` the word that programs may act upon.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    `headers` go with the answer.
+    """
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers
 
 
 class ChatTemplateError(RatchetError):

@@ -11,7 +11,7 @@ import uvloop
 from daemon.commands.options import ConfigOption, run_async
 from daemon.config import Settings
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
-from daemon.roles import RUN, Role
+from daemon.roles import RUN, Role, access_of
 from daemon.supervisor import Supervisor, starts_engine
 from learners.base_model import resolve_base
 from streams.runtime.private_home import secure
@@ -56,6 +56,11 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 
 
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
+    # Before anything starts: the roles themselves would say it in their logs.
+    faces = [access for access in (access_of(settings, role) for role in roles) if access is not None]
+    have_tokens = [access.check() for access in faces]
+    if not all(have_tokens):
+        typer.echo("no token is asked for, as there is none: make one with `ratchet token new NAME`", err=True)
     if Role.LEARN in roles and await check_domain(settings) is None:
         typer.echo(RECORDED if is_judged(settings.domain) else f"{UNSET}: {SET}", err=True)
     # An installation without the learner has no model to convert, and nothing to convert it with.

@@ -1,40 +1,31 @@
-"""Says who asks, where the settings give principals tokens."""
+"""Who may do what at the serve role: the gateway asks for itself, and the guard for the control API."""
 
-import hmac
-from collections.abc import Mapping
+from starlette.types import Scope
 
-from daemon.serving.headers import RawHeaders, find
-from daemon.serving.refusals import Refused
-from streams.settings import Secret
+from daemon.serving.settings import ServingSettings
+from streams.access.access import Access, caller_of
+from streams.access.tokens import AccessRole, callers
+
+GATEWAY = "/v1"
+NEEDS = {
+    **dict.fromkeys(("/status", "/history", "/metrics"), AccessRole.READ),
+    **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"), AccessRole.READ),
+    **dict.fromkeys(("/promote", "/approve", "/reject", "/rollback", "/restore"), AccessRole.OPERATE),
+    **dict.fromkeys(("/hold", "/resume", "/cycles", "/drill"), AccessRole.OPERATE),
+}
 
 
-class Access:
-    """The bearer tokens by principal. Without any, every request is let in, and none has a principal."""
+def access_of(settings: ServingSettings) -> Access:
+    """Who may ask, where the settings alone have tokens."""
+    return Access(settings.host, "serving.host", configured=callers(settings.tokens, AccessRole.ASK))
 
-    def __init__(self, tokens: Mapping[str, Secret]) -> None:
-        self._tokens = {name: token.get_secret_value().encode() for name, token in tokens.items()}
 
-    @property
-    def is_open(self) -> bool:
-        return not self._tokens
+def principal_of(scope: Scope) -> str | None:
+    """The principal that a request's token proves; None where it came without."""
+    caller = caller_of(scope)
+    return None if caller is None else caller.principal
 
-    def principal(self, headers: RawHeaders) -> str | None:
-        """The principal whose token came, as OpenAI's clients or as Anthropic's send it. Raises `Refused` with 401."""
-        if not self._tokens:
-            return None
-        scheme, _, token = (find(headers, b"authorization") or "").partition(" ")
-        given = (token.strip() if scheme.lower() == "bearer" else "", (find(headers, b"x-api-key") or "").strip())
-        found = None
-        for principal, secret in self._tokens.items():
-            # Every token is compared, so that the time taken tells nothing.
-            matches = [hmac.compare_digest(each.encode(), secret) for each in given]
-            if True in matches:
-                found = principal
-        if found is None:
-            raise Refused(
-                401,
-                "the gateway does not know this token; send one of serving.tokens as the API key",
-                "invalid_api_key",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        return found
+
+def keeps_credentials(access: Access, scope: Scope) -> bool:
+    """Return whether the request's token is for the gateway, so that the inference server must not get it."""
+    return access.closes(AccessRole.ASK) or caller_of(scope) is not None

@@ -1,13 +1,13 @@
 """The control API: what serves and why, changes of it, and the figures. The CLI and the learner talk to it.
 
-It has no authentication yet, so the serve role binds it to loopback.
+Who may ask is said in `access.py`. The actor of a change is whose token came.
 """
 
 import asyncio
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from daemon.registry import holds
@@ -36,6 +36,7 @@ from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.replicas import Replica, Replicas
 from daemon.serving.store_watch import StoreWatch
+from streams.access.access import actor_of
 from streams.errors import PolicyError
 from streams.runtime.http_bodies import JsonRoute
 
@@ -100,45 +101,49 @@ def control_router(
         return registry.audit.read()[-limit:]
 
     @router.post("/promote")
-    async def promote(request: PromoteRequest) -> Change:
-        return await promoter.promote(request.digest, request.actor, request.reason, at_once=request.at_once)
+    async def promote(request: PromoteRequest, http: Request) -> Change:
+        return await promoter.promote(
+            request.digest, actor_of(http.scope, request.actor), request.reason, at_once=request.at_once
+        )
 
     @router.post("/approve")
-    async def approve(request: DecisionRequest) -> Change:
-        return await promoter.approve(request.digest, request.actor, request.reason)
+    async def approve(request: DecisionRequest, http: Request) -> Change:
+        return await promoter.approve(request.digest, actor_of(http.scope, request.actor), request.reason)
 
     @router.post("/reject")
-    async def reject(request: DecisionRequest) -> AuditEntry:
-        return registry.reject(request.digest, request.actor, request.reason)
+    async def reject(request: DecisionRequest, http: Request) -> AuditEntry:
+        return registry.reject(request.digest, actor_of(http.scope, request.actor), request.reason)
 
     @router.post("/rollback")
-    async def rollback(request: RollbackRequest) -> Change:
-        change = await promoter.roll_back(request.to, request.actor, request.reason)
+    async def rollback(request: RollbackRequest, http: Request) -> Change:
+        change = await promoter.roll_back(request.to, actor_of(http.scope, request.actor), request.reason)
         return with_hold(change)
 
     @router.post("/drill")
-    async def drill_rollback(request: DrillRequest) -> Drill:
+    async def drill_rollback(request: DrillRequest, http: Request) -> Drill:
         """Hold a drill of the rollback now; one that fails says so in its result."""
-        return await drill.hold(request.actor, request.reason)
+        return await drill.hold(actor_of(http.scope, request.actor), request.reason)
 
     @router.post("/restore")
-    async def restore(request: DecisionRequest) -> Change:
-        change = await promoter.restore(request.digest, request.actor, request.reason)
+    async def restore(request: DecisionRequest, http: Request) -> Change:
+        change = await promoter.restore(request.digest, actor_of(http.scope, request.actor), request.reason)
         return with_hold(change)
 
     @router.post("/hold")
-    async def hold(request: HoldRequest) -> AuditEntry:
+    async def hold(request: HoldRequest, http: Request) -> AuditEntry:
         """The entry of the hold that stands from now on; an earlier one where one stood already."""
-        return holds.begin(registry.audit, registry.refs().champion, request.actor, request.reason)
+        return holds.begin(
+            registry.audit, registry.refs().champion, actor_of(http.scope, request.actor), request.reason
+        )
 
     @router.post("/resume")
-    async def resume(request: HoldRequest) -> AuditEntry | None:
+    async def resume(request: HoldRequest, http: Request) -> AuditEntry | None:
         """The entry that ends the hold; null where none stood."""
-        return holds.end(registry.audit, registry.refs().champion, request.actor, request.reason)
+        return holds.end(registry.audit, registry.refs().champion, actor_of(http.scope, request.actor), request.reason)
 
     @router.post("/cycles")
-    async def record_cycle(report: CycleReport) -> AuditEntry:
-        return registry.record_cycle(report, actor="learner")
+    async def record_cycle(report: CycleReport, http: Request) -> AuditEntry:
+        return registry.record_cycle(report, actor_of(http.scope, "learner"))
 
     @router.get("/metrics")
     def figures() -> Response:

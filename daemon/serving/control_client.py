@@ -10,6 +10,7 @@ from daemon.registry.schemas import (
     RollbackRequest,
     StatusReport,
 )
+from streams.access.tokens import own_token
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
 
@@ -22,7 +23,7 @@ class ControlClient(HttpClient):
     error = ControlError
 
     def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
-        super().__init__(base_url, timeout_s)
+        super().__init__(base_url, timeout_s, own_token())
 
     async def status(self) -> StatusReport:
         return StatusReport.model_validate_json((await self._call("GET", "/status")).content)

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope
 
-from daemon.serving.access import Access
+from daemon.serving.access import principal_of
 from daemon.serving.capture import Publishes
 from daemon.serving.headers import find, own
 from daemon.serving.refusals import Refused
@@ -103,9 +103,8 @@ def _contradictory(parts: str) -> Refused:
 class FeedbackIntake:
     """Takes feedback and puts it on the topic of calls. Call `close` at the end."""
 
-    def __init__(self, settings: ServingSettings, access: Access, topic: str, log_: Publishes) -> None:
+    def __init__(self, settings: ServingSettings, topic: str, log_: Publishes) -> None:
         self._settings = settings
-        self._access = access
         self._topic = topic
         self._log = log_
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="feedback")
@@ -142,7 +141,7 @@ class FeedbackIntake:
 
     async def _take(self, scope: Scope, receive: Receive) -> Feedback:
         headers = scope["headers"]
-        principal = self._access.principal(headers)
+        principal = principal_of(scope)
         if (find(headers, b"content-type") or "").partition(";")[0].strip().lower() != "application/json":
             # Any page may have a browser post other types without asking first.
             raise Refused(415, "send feedback as application/json")

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from daemon.serving.access import Access
+from daemon.serving.access import access_of, keeps_credentials, principal_of
 from daemon.serving.alias import Alias
 from daemon.serving.call_metrics import CallMetrics
 from daemon.serving.canary import Canary
@@ -31,6 +31,8 @@ from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
 from daemon.serving.upstream import Question, Upstream
 from daemon.serving.watch import Watch
+from streams.access.access import Access, remember
+from streams.access.tokens import AccessRole
 from streams.calls.labels import ResponseKeys, call_key, read_labels
 from streams.calls.records import CallLabels, Face, new_receipt
 from streams.errors import RequestRefusedError
@@ -53,7 +55,7 @@ class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
     Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken; without
-    `calls` nothing is measured.
+    `calls` nothing is measured. `access` is by default that of the tokens of `settings`.
     """
 
     alias: Alias
@@ -64,12 +66,13 @@ class Gateway:
     feedback: FeedbackIntake | None = None
     canary: Canary | None = None
     calls: CallMetrics | None = None
+    access: Access | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
 
     def __post_init__(self) -> None:
-        self._access = Access(self.settings.tokens)
+        self._access = self.access or access_of(self.settings)
 
     def routes(self) -> list[Route]:
         """All routes; the last ones answer to what is not there."""
@@ -81,23 +84,22 @@ class Gateway:
             self._route("/v1/responses/{rest:path}", ["GET", "POST", "DELETE"], self._other),
         ]
         if self.feedback is not None:
-            endpoint = self.feedback.with_cors(_Endpoint(self.feedback.answer, self.requests))
+            pages = bool(self.settings.cors_origins)
+            endpoint = _Endpoint(self.feedback.answer, self.requests, self._access, from_pages=pages)
             methods = ["POST", "OPTIONS"] if self.settings.cors_origins else ["POST"]
-            found.append(Route(PATH, endpoint, methods=methods))
+            found.append(Route(PATH, self.feedback.with_cors(endpoint), methods=methods))
         missing = self._unrouted(found)
         return [*found, self._route("/v1", _METHODS, missing), self._route("/v1/{rest:path}", _METHODS, missing)]
 
     def _route(self, path: str, methods: list[str], answer: _Answer, counted: bool = True) -> Route:
-        return Route(path, _Endpoint(answer, self.requests if counted else None), methods=methods)
+        return Route(path, _Endpoint(answer, self.requests if counted else None, self._access), methods=methods)
 
     async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
-        self._access.principal(scope["headers"])
         name = self.alias.name
         listed = {"object": "list", "data": [self._card()], "has_more": False, "first_id": name, "last_id": name}
         await _send(JSONResponse(listed), scope, reply)
 
     async def _model(self, scope: Scope, _: Receive, reply: Reply) -> None:
-        self._access.principal(scope["headers"])
         name = scope["path_params"]["name"]
         if not name:
             await _send(RedirectResponse(URL(scope=scope).replace(path="/v1/models")), scope, reply)
@@ -117,7 +119,7 @@ class Gateway:
     async def _call(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request that names the alias: it goes to the adapter that serves now, or to the candidate of a canary."""
         headers = scope["headers"]
-        principal = self._access.principal(headers)
+        principal = principal_of(scope)
         body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
         asked = read_object(body)
         champion = self._served(asked)
@@ -128,7 +130,7 @@ class Gateway:
             scope["method"],
             scope["path"],
             _target(scope),
-            to_upstream(headers, not self._access.is_open),
+            to_upstream(headers, keeps_credentials(self._access, scope)),
             body,
             served,
             bool(asked.get("stream")),
@@ -152,9 +154,8 @@ class Gateway:
     async def _other(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request about an earlier response: it names no model, and is passed on."""
         headers = scope["headers"]
-        self._access.principal(headers)
         body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
-        passed = to_upstream(headers, not self._access.is_open)
+        passed = to_upstream(headers, keeps_credentials(self._access, scope))
         key = self._keys.get(scope["path_params"]["rest"].partition("/")[0])
         question = Question(
             scope["method"], scope["path"], _target(scope), passed, body or None, key=key, pinned=key is not None
@@ -235,14 +236,20 @@ class _Identity:
 
 
 class _Endpoint:
-    """One route as an ASGI application: errors get the body that the path's clients read, and each answer is counted.
+    """One route as an ASGI application: who asks must have the role `ask`, each answer is counted.
+
+    Errors get the body that the path's clients read. `from_pages` as in `Access.admit`.
 
     Not FastAPI's routes, which take as long as all else that the gateway does.
     """
 
-    def __init__(self, answer: _Answer, requests: RequestCounter | None) -> None:
+    def __init__(
+        self, answer: _Answer, requests: RequestCounter | None, access: Access, *, from_pages: bool = False
+    ) -> None:
         self._answer = answer
         self._requests = requests
+        self._access = access
+        self._from_pages = from_pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = Reply(scope["path"], scope["headers"], send)
@@ -256,6 +263,7 @@ class _Endpoint:
 
     async def _refusing(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         try:
+            remember(scope, self._access.admit(scope, AccessRole.ASK, from_pages=self._from_pages))
             await self._answer(scope, receive, reply)
             return
         except ClientDisconnect:
@@ -263,7 +271,7 @@ class _Endpoint:
         except Refused as error:
             refused = error
         except RequestRefusedError as error:
-            refused = Refused(error.status, str(error), error.code)
+            refused = Refused(error.status, str(error), error.code, error.headers)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
             log.error("a request failed unexpectedly", path=scope["path"], exception=where_raised(error))
             refused = Refused(500, UNEXPECTED)

@@ -1,5 +1,7 @@
 """Errors of the gateway itself, in the shape that the client of each API reads."""
 
+from collections.abc import Mapping
+
 import structlog
 from starlette.responses import JSONResponse
 
@@ -14,7 +16,7 @@ _ANTHROPIC = "/v1/messages"
 class Refused(Exception):
     """A request that the gateway answers with an error: the message says what is wrong and what to do."""
 
-    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from daemon.registry.registry import Registry
-from daemon.serving.access import Access
+from daemon.serving.access import GATEWAY, NEEDS, access_of
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.canary_judge import CanaryJudge
@@ -32,6 +32,8 @@ from daemon.serving.store_watch import StoreWatch
 from daemon.serving.turn import Turn
 from daemon.serving.upstream import Upstream
 from evaluation.settings import GateSettings
+from streams.access.access import Access
+from streams.access.guard import guard
 from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
@@ -58,15 +60,19 @@ async def serve(
     kafka: KafkaSettings,
     stop: asyncio.Event,
     gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
+    access: Access | None = None,
 ) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
-    `gate` are the settings that the learner's gates have, for metrics.
+    `gate` are the settings that the learner's gates have, for metrics; `access` is by default that of the tokens of
+    `settings`.
 
     Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
     expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
     silence.
     """
+    access = access or access_of(settings)
+    access.begin()
     registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
         sole_serve_role(settings.home),
@@ -92,6 +98,7 @@ async def serve(
         metrics = Metrics(registry, alias, watch, capture, feedback, canary, replicas, attested, gate)
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
+        guard(app, access, NEEDS, asks_itself=GATEWAY)
         add_health(
             app,
             {
@@ -100,7 +107,8 @@ async def serve(
                 "log": reachable(kafka.bootstrap),
             },
         )
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, metrics.calls)
+        calls = metrics.calls
+        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, calls, access)
         app.router.routes += gateway.routes()
         app.include_router(
             control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)
@@ -193,7 +201,7 @@ async def _capture(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIter
 async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIterator[FeedbackIntake]:
     # Of its own: a producer that fails is replaced, with all that it had not sent yet.
     publisher = Publisher(kafka, FEEDBACK_TIMEOUT_S, settings.capture.max_record_bytes, "feedback")
-    intake = FeedbackIntake(settings, Access(settings.tokens), kafka.calls_topic, publisher)
+    intake = FeedbackIntake(settings, kafka.calls_topic, publisher)
     try:
         yield intake
     finally:

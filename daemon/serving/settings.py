@@ -84,12 +84,12 @@ class ServingSettings(FrozenModel):
     """Settings of the serve role: where it listens and which engine it serves from."""
 
     host: str = Field(
-        default="127.0.0.1", description="Where it listens. The control API has no authentication: keep it loopback."
+        default="127.0.0.1", description="Where the gateway and the control API listen; off loopback they need tokens."
     )
     port: int = Field(default=8420, ge=1, le=65535)
     alias: str = Field(default="assistant", min_length=1, description="The one model name that agents use.")
     tokens: dict[Annotated[str, Field(min_length=1, max_length=512)], Annotated[Secret, Field(min_length=16)]] = Field(
-        default={}, description="Bearer tokens by principal. If there are any, every request below /v1 must bring one."
+        default={}, description="Bearer tokens by principal, with the role `ask`, beside those of `ratchet token`."
     )
     cors_origins: tuple[str, ...] = Field(
         default=(), description="Origins of pages that may post feedback from a browser, or *; none means no page may."

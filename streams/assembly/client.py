@@ -1,5 +1,6 @@
 """The client of the assemble role's status."""
 
+from streams.access.tokens import own_token
 from streams.assembly.status import AssemblyStatus
 from streams.errors import IntakeError
 from streams.runtime.http_client import HttpClient
@@ -13,7 +14,7 @@ class AssemblyClient(HttpClient):
     error = IntakeError
 
     def __init__(self, base_url: str, timeout_s: float = 2.0) -> None:
-        super().__init__(base_url, timeout_s)
+        super().__init__(base_url, timeout_s, own_token())
 
     async def status(self) -> AssemblyStatus:
         """Raises `IntakeError` when the assembler does not answer."""

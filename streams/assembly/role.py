@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 import uvicorn
 
+from streams.access.access import Access
 from streams.assembly.assembler import Assembler
 from streams.assembly.server import build_status_app
 from streams.assembly.settings import AssemblySettings
@@ -27,26 +28,34 @@ LAST_SECONDS = 5
 
 
 async def serve(
-    kafka: KafkaSettings, settings: AssemblySettings, stop: asyncio.Event, keys: Mapping[str, Secret] | None = None
+    kafka: KafkaSettings,
+    settings: AssemblySettings,
+    stop: asyncio.Event,
+    keys: Mapping[str, Secret] | None = None,
+    access: Access | None = None,
 ) -> None:
     """Run the role until `stop` is set or this task is cancelled. `keys` are those of `AdmissionSettings.principals`.
+
+    `access` is by default that of a home without tokens.
 
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, which loses nothing.
     """
+    access = access or Access(settings.host, "assembly.host")
+    access.begin()
     await asyncio.to_thread(create_topics, kafka)
     state = await asyncio.to_thread(AssemblyState.open, settings, time.time())
     try:
         tally = Tally(AssemblyStatus())
-        await _serve(Assembler(state, kafka, settings, keys or {}, tally), kafka, stop)
+        await _serve(Assembler(state, kafka, settings, keys or {}, tally), kafka, stop, access)
     finally:
         await asyncio.to_thread(state.close)
 
 
-async def _serve(assembler: Assembler, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def _serve(assembler: Assembler, kafka: KafkaSettings, stop: asyncio.Event, access: Access) -> None:
     settings, worker = assembler.settings, assembler.build_app()
     checks = {"log": reachable(kafka.bootstrap), "worker": works(worker)}
-    app = build_status_app(assembler.tally, assembler.state, checks)
+    app = build_status_app(assembler.tally, assembler.state, checks, access)
     server = HttpServer(
         uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
     )

@@ -10,18 +10,27 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streams.access.access import Access
+from streams.access.guard import guard
+from streams.access.tokens import AccessRole
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.runtime.health import Check, add_health
 from streams.runtime.metrics import process_registry
 from streams.runtime.tally import Tally
 
+NEEDS = {"/status": AccessRole.READ, "/metrics": AccessRole.READ}
+
 
 def build_status_app(
-    tally: Tally[AssemblyStatus], state: AssemblyState, checks: Mapping[str, Check] | None = None
+    tally: Tally[AssemblyStatus],
+    state: AssemblyState,
+    checks: Mapping[str, Check] | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
-    """`checks` are those of `/readyz` beside that of the state."""
+    """`checks` are those of `/readyz` beside that of the state. `access` is by default that of no tokens."""
     app = FastAPI(title="Ratchet assembler", docs_url=None, redoc_url=None, openapi_url=None)
+    guard(app, access or Access(), NEEDS)
 
     async def is_readable() -> str:
         await asyncio.to_thread(state.unfinished, time.time())

@@ -12,7 +12,9 @@ MEBIBYTE = 2**20
 class AssemblySettings(FrozenModel):
     """Settings of the assembler: its address, its state, and when a trace or a conversation counts as complete."""
 
-    host: str = Field(default="127.0.0.1", description="Where its status and metrics are.")
+    host: str = Field(
+        default="127.0.0.1", description="Where its status and metrics are; off loopback they need tokens."
+    )
     port: int = Field(default=8402, ge=0, le=65535, description="Port of its status and metrics.")
     path: Path = Field(default=Path(".ratchet/assembly.sqlite"), description="What is not assembled yet.")
     environment: str = Field(

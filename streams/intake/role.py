@@ -9,6 +9,7 @@ import faust
 import structlog
 import uvicorn
 
+from streams.access.access import Access
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED, Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.processor import build_processor
@@ -44,15 +45,18 @@ async def serve(
     redaction: RedactionSettings = RedactionSettings(),  # noqa: B008 - frozen
     trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
     has_sandbox: Callable[[str], bool] = lambda environment: False,
+    access: Access | None = None,
 ) -> None:
     """Run the record role until `stop` is set or this task is cancelled.
 
     `has_sandbox` says of the name of an environment whether it is installed and configured: episodes that were not
-    branched because it was not are branched then.
+    branched because it was not are branched then. `access` is by default that of a home without tokens.
 
     `kafka.bootstrap` must name a cluster. Raises a `RatchetError` when the role cannot go on: the process should then
     end with an error and be started again, which loses nothing.
     """
+    access = access or Access(settings.host, "store.host")
+    access.begin()
     collect_rarely()
     if not admission.authenticates:
         log.warning("events are not authenticated", risk=UNAUTHENTICATED, remedy=AUTHENTICATE)
@@ -63,7 +67,7 @@ async def serve(
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
         processor = build_processor(store, intake, kafka, settings, has_sandbox)
-        await _serve(store, processor, settings, admission.authenticates, kafka, stop)
+        await _serve(store, processor, settings, admission.authenticates, kafka, stop, access)
     finally:
         await asyncio.to_thread(store.close)
 
@@ -75,10 +79,12 @@ async def _serve(
     authenticated: bool,
     kafka: KafkaSettings,
     stop: asyncio.Event,
+    access: Access,
 ) -> None:
     queries = LimitedQueries(store, settings)
     checks = {"log": reachable(kafka.bootstrap), "worker": works(processor)}
-    api = build_api(store, queries, authenticated=authenticated, checks=checks, path=settings.path)
+    path = settings.path
+    api = build_api(store, queries, authenticated=authenticated, checks=checks, path=path, access=access)
     server = HttpServer(
         uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
     )

@@ -4,7 +4,6 @@ A request is answered with success only after the log has acknowledged all of it
 """
 
 import asyncio
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +12,10 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from streams.errors import BrokerError, RequestTooLargeError, UnreadableRequestError
+from streams.access.access import Access
+from streams.access.guard import guard
+from streams.access.tokens import AccessRole, callers
+from streams.errors import BrokerError, RequestRefusedError, RequestTooLargeError, UnreadableRequestError
 from streams.kafka.records import Outgoing
 from streams.otlp.metrics import expose
 from streams.otlp.settings import OtlpSettings
@@ -25,14 +27,32 @@ log = structlog.get_logger()
 
 Publish = Callable[[Sequence[Outgoing]], None]
 
+NEEDS = {"/status": AccessRole.READ, "/metrics": AccessRole.READ}
+SIGNALS = "/v1"
 
-def build_intake(settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally[OtlpStatus]) -> FastAPI:
+
+def access_of(settings: OtlpSettings) -> Access:
+    """Who may send telemetry, where the settings alone have tokens."""
+    tokens = callers(settings.tokens, AccessRole.RECORD)
+    return Access(settings.host, "otlp.host", configured=tokens)
+
+
+def build_intake(
+    settings: OtlpSettings,
+    spans_topic: str,
+    publish: Publish,
+    tally: Tally[OtlpStatus],
+    access: Access | None = None,
+) -> FastAPI:
     """The HTTP application. `publish` is called in worker threads, and returns when the log has the messages.
 
-    `GET /status` answers with an `OtlpStatus`, `GET /metrics` with the same for Prometheus.
+    `GET /status` answers with an `OtlpStatus`, `GET /metrics` with the same for Prometheus. `access` is
+    by default that of a home without tokens.
     """
+    access = access or access_of(settings)
     app = FastAPI(title="Ratchet OTLP", docs_url=None, redoc_url=None, openapi_url=None)
-    intake = _Intake(settings, spans_topic, publish, tally)
+    guard(app, access, NEEDS, asks_itself=SIGNALS)
+    intake = _Intake(settings, spans_topic, publish, tally, access)
 
     @app.post("/v1/traces")
     async def traces(request: Request) -> Response:
@@ -63,12 +83,14 @@ class _Refusal(Exception):
 
 
 class _Intake:
-    def __init__(self, settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally[OtlpStatus]) -> None:
+    def __init__(
+        self, settings: OtlpSettings, spans_topic: str, publish: Publish, tally: Tally[OtlpStatus], access: Access
+    ) -> None:
         self._settings = settings
         self._topic = spans_topic
         self._publish = publish
         self._tally = tally
-        self._tokens = {name: token.get_secret_value().encode() for name, token in settings.tokens.items()}
+        self._access = access
         self._in_flight = 0
         # Of its own: the loop's threads must not wait for the log.
         self._threads = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="otlp")
@@ -126,17 +148,11 @@ class _Intake:
         return bytes(body)
 
     def _principal(self, request: Request) -> str | None:
-        if not self._tokens:
-            return None
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        found = None
-        for principal, token in self._tokens.items():
-            # Every token is compared, so that the time taken tells nothing.
-            if hmac.compare_digest(given.strip().encode(), token) and scheme.lower() == "bearer":
-                found = principal
-        if found is None:
-            raise _Refusal(401, "send a bearer token that this intake knows", {"WWW-Authenticate": "Bearer"})
-        return found
+        try:
+            caller = self._access.admit(request.scope, AccessRole.RECORD)
+        except RequestRefusedError as error:
+            raise _Refusal(error.status, str(error), error.headers) from error
+        return None if caller is None else caller.principal
 
     def _retry_later(self) -> dict[str, str]:
         return {"Retry-After": str(self._settings.retry_after_s)}

@@ -12,10 +12,10 @@ MEBIBYTE = 2**20
 class OtlpSettings(FrozenModel):
     """Settings of the OTLP receiver: its address and its limits."""
 
-    host: str = Field(default="127.0.0.1", description="Where it listens. Off loopback, set tokens.")
+    host: str = Field(default="127.0.0.1", description="Where it listens; off loopback it needs tokens.")
     port: int = Field(default=4318, ge=0, le=65535, description="Port of OTLP over HTTP.")
     tokens: dict[Annotated[str, Field(min_length=1)], Annotated[Secret, Field(min_length=16)]] = Field(
-        default={}, description="Bearer tokens by principal. If there are any, every request must bring one."
+        default={}, description="Bearer tokens by principal, with the role `record`, beside those of `ratchet token`."
     )
     max_request_bytes: int = Field(default=16 * MEBIBYTE, ge=1, description="Most bytes of a request, inflated.")
     max_record_bytes: int = Field(

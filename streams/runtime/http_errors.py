@@ -104,7 +104,7 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
     @app.exception_handler(RatchetError)
     async def failed(_: Request, error: RatchetError) -> JSONResponse:
         if isinstance(error, RequestRefusedError):
-            return error_response(error.status, str(error), error.code)
+            return error_response(error.status, str(error), error.code, headers=error.headers)
         return error_response(409 if isinstance(error, conflicts) else 503, str(error))
 
     @app.exception_handler(HTTPException)

@@ -8,6 +8,9 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
+from streams.access.access import Access
+from streams.access.guard import guard
+from streams.access.tokens import AccessRole
 from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.metrics import process_registry
@@ -19,6 +22,8 @@ from streams.store.metrics import StoreFile
 from streams.store.settings import StoreSettings
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
+
+NEEDS = {"/query": AccessRole.READ, "/status": AccessRole.READ, "/metrics": AccessRole.READ}
 
 
 class Query(FrozenModel):
@@ -39,15 +44,18 @@ def build_api(
     authenticated: bool | None = None,
     checks: Mapping[str, Check] | None = None,
     path: Path | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """`POST /query` answers with an Arrow IPC stream, `GET /status` with a `StoreStatus`, `GET /metrics` with metrics.
 
     `queries` sets the limits, by default those of `StoreSettings`; `authenticated` says that every event has to be
     signed. `checks` are those of `/readyz` beside the store's own. `path` is that of the file, for its metrics.
+    `access` is by default that of no tokens.
     """
     limited = queries or LimitedQueries(store, StoreSettings())
-    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None)
+    api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None, openapi_url=None)
     answer_errors(api)
+    guard(api, access or Access(), NEEDS)
 
     async def is_queried() -> str:
         await asyncio.to_thread(store.query, "SELECT 1")

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pyarrow as pa
 
+from streams.access.tokens import own_token
 from streams.errors import StoreError
 from streams.runtime.http_client import HttpClient, error_message
 from streams.store.database import Parameter, Parameters
@@ -25,7 +26,7 @@ class StoreClient(HttpClient):
     error = StoreError
 
     def __init__(self, base_url: str, timeout_s: float = 60.0) -> None:
-        super().__init__(base_url, timeout_s + _ANSWER_S)
+        super().__init__(base_url, timeout_s + _ANSWER_S, own_token())
 
     async def query(
         self, sql: str, parameters: Mapping[str, Parameter] | None = None, timeout_s: float | None = None

@@ -11,7 +11,7 @@ class StoreSettings(FrozenModel):
     """The DuckDB file and the HTTP interface of the process that writes it."""
 
     path: Path = Field(default=Path(".ratchet/store.duckdb"), description="The DuckDB file; one process writes it.")
-    host: str = Field(default="127.0.0.1", description="Where the query API listens. It has no authentication.")
+    host: str = Field(default="127.0.0.1", description="Where the query API listens; off loopback it needs tokens.")
     port: int = Field(default=8401, ge=0, le=65535, description="Port of the query API.")
     batch: int = Field(default=1000, ge=1, description="Most records that are fetched at once.")
     batch_s: float = Field(default=0.5, gt=0, description="Longest wait, in seconds, for a batch to fill.")

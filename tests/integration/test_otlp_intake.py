@@ -44,7 +44,7 @@ async def intake(
     publish: Callable[[Sequence[Outgoing]], None] = no_log, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = build_intake(OtlpSettings(**settings), TOPIC, publish, Tally(OtlpStatus()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -66,7 +66,7 @@ def publisher(kafka: KafkaSettings) -> Iterator[Publisher]:
 
 async def test_a_request_is_in_the_log_when_it_is_answered(kafka: KafkaSettings, publisher: Publisher) -> None:
     app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         for body, headers in (
             (traces("a", "b"), PROTOBUF),
             (gzip.compress(traces("c")), PROTOBUF | {"content-encoding": "gzip"}),
@@ -160,7 +160,7 @@ async def test_while_the_log_is_unavailable_exporters_are_told_to_retry_and_then
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{port}")
     publisher = Publisher(kafka, timeout_s=1, max_message_bytes=2**20)
     app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp", timeout=30) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=30) as client:
 
         async def status() -> int:
             return (await client.post("/v1/traces", content=traces("a"), headers=PROTOBUF)).status_code

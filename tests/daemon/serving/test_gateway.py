@@ -198,7 +198,7 @@ async def test_an_unavailable_or_dying_server_is_a_503_that_says_when_to_try_aga
         metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
         async with Upstream(in_rotation(url), 10) as upstream:
             app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
                 response = await client.post("/v1/chat/completions", json=CHAT)
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) > 0

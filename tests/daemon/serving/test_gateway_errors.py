@@ -190,7 +190,7 @@ async def gateway(replicas: Replicas, registry: Registry) -> AsyncIterator[tuple
     metrics = Metrics(registry, alias, StoreWatch(StoreClient("http://127.0.0.1:9"), KafkaSettings()))
     async with Upstream(replicas, 10) as upstream:
         app.router.routes += Gateway(alias, upstream, metrics.gateway_requests).routes()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             yield client, metrics, alias
 
 

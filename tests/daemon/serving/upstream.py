@@ -13,7 +13,6 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 
-from daemon.serving.access import Access
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import FeedbackIntake
@@ -124,7 +123,7 @@ async def bench(*answers: list[bytes], pause_s: float = 0.0, **settings: object)
     serving = ServingSettings.model_validate({"capture": CaptureSettings(flush_s=1), **settings})
     capture = Capture(serving.capture, TOPIC, log)
     capture.start()
-    intake = FeedbackIntake(serving, Access(serving.tokens), TOPIC, log)
+    intake = FeedbackIntake(serving, TOPIC, log)
     counter = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
     app = FastAPI()
     answer_errors(app)
@@ -133,7 +132,7 @@ async def bench(*answers: list[bytes], pause_s: float = 0.0, **settings: object)
     ) as upstream:
         gateway = Gateway(alias, upstream, counter, serving, capture, intake)
         app.router.routes += gateway.routes()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             yield Bench(client, engine, alias, capture, log, gateway, app)
     capture.stop()
     intake.close()

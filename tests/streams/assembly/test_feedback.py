@@ -82,7 +82,7 @@ def test_what_is_open_and_what_waits_is_counted(desk: Desk) -> None:
     desk.now += 30
     desk.take(*conversation("hello", TURNS))
     assert desk.state.unfinished(desk.now + 5) == (2, 35, 1)
-    with TestClient(build_status_app(desk.tally, desk.state)) as client:
+    with TestClient(build_status_app(desk.tally, desk.state), base_url="http://127.0.0.1") as client:
         status = client.get("/status").json()
         assert (status["open"], status["waiting_feedback"]) == (2, 1)
         assert "ratchet_assembly_open 2.0" in client.get("/metrics").text
@@ -98,7 +98,7 @@ def test_what_is_open_settles_by_its_own_idle_limit(desk: Desk) -> None:
     desk.take(*conversation("hello", TURNS, episode="e"))
     assert desk.state.settling(desk.now + 5) == (settings.call_idle_s - 35, settings.episode_idle_s - 5)
     assert desk.state.settling(desk.now + DAY) == (0, 0), "overdue"
-    with TestClient(build_status_app(desk.tally, desk.state)) as client:
+    with TestClient(build_status_app(desk.tally, desk.state), base_url="http://127.0.0.1") as client:
         status = client.get("/status").json()
         assert (status["next_settles_s"], status["all_settle_s"]) == (0, 0), "long ago, by this machine's clock"
         assert "ratchet_assembly_all_settle_seconds" in client.get("/metrics").text

@@ -250,7 +250,7 @@ async def test_over_http_the_good_spans_are_in_the_log_and_the_answer_counts_the
     publisher = Publisher(kafka, timeout_s=10, max_message_bytes=2**20)
     app = build_intake(OtlpSettings(), kafka.spans_topic, publisher.publish, Tally(OtlpStatus()))
     text = body(GOOD, BAD | attribute({"stringValue": "@"}), BAD | {"startTimeUnixNano": -1})
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://otlp") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         for content, kind, rejected in (
             (text.replace('"@"', r'"cut \ud83d"').encode(), "application/json", {"rejectedSpans": "1"}),
             (protobuf(lambda whole: whole.replace(b"@@@", b"\xf0\x9f\x98")), "application/x-protobuf", None),

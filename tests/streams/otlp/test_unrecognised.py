@@ -199,7 +199,7 @@ async def test_the_status_and_the_metrics_name_them(tmp_path: Any) -> None:
     for unit in state.due(100):
         assembler.assemble(unit)
     app = build_status_app(tally, state)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://assembler") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         status = AssemblyStatus.model_validate_json((await client.get("/status")).content)
         metrics = (await client.get("/metrics")).text
     state.close()

@@ -1,0 +1,127 @@
+"""The tokens of a home, and what they allow.
+
+A token is 256 random bits, and only its SHA-256 is kept. Slow hashes (bcrypt, Argon2) are for passwords, which can be
+guessed: nobody searches 2^256 tokens, however fast the hash is, so a fast one gives nothing away and lets each request
+be checked by one look-up. Nor does the time of that look-up tell anything, as nobody can choose the beginning of a
+digest.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from streams.settings import FrozenModel, Secret
+
+TOKEN_VARIABLE = "RATCHET_TOKEN"
+INTERNAL_VARIABLE = "RATCHET_INTERNAL_TOKEN"
+INTERNAL = "ratchet (internal)"
+_PREFIX = "ratchet_"
+_BYTES = 32
+_LONGEST = timedelta(days=36_500)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class AccessRole(StrEnum):
+    """What a token allows.
+
+    `ASK`: calls of the model and feedback. `RECORD`: telemetry by OTLP. `READ`: queries, status, history and metrics.
+    `OPERATE`: promote, roll back, restore, hold, resume, approve and reject. `ADMIN`: all of it.
+    """
+
+    ASK = "ask"
+    RECORD = "record"
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+
+# Without white space, so that none can pass for `INTERNAL`.
+TokenName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+
+
+class Token(FrozenModel):
+    """A token as it is kept. `name` is the principal whose calls it proves, and the actor in the audit log."""
+
+    name: TokenName
+    roles: tuple[AccessRole, ...] = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    created: AwareDatetime
+    expires: AwareDatetime | None = None
+
+
+class Caller(FrozenModel):
+    """Who sent a request with a known token. `expires` is in seconds since the epoch.
+
+    `is_internal` says that it is a process of the same `ratchet run`, which speaks for whomever it names.
+    """
+
+    name: str
+    roles: frozenset[AccessRole]
+    expires: float | None = None
+    is_internal: bool = False
+
+    def may(self, role: AccessRole) -> bool:
+        return role in self.roles or AccessRole.ADMIN in self.roles
+
+    @property
+    def principal(self) -> str | None:
+        """The principal that is proved by the token."""
+        return None if self.is_internal else self.name
+
+
+def new_token() -> str:
+    return _PREFIX + secrets.token_urlsafe(_BYTES)
+
+
+def digest(token: str) -> bytes:
+    """The SHA-256 under which a token is known.
+
+    >>> digest("ratchet_x").hex()[:8]
+    '3dc99a09'
+    """
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+def callers(tokens: Mapping[str, Secret], role: AccessRole) -> dict[bytes, Caller]:
+    """The callers of tokens that the settings have by principal, by the digests of the tokens."""
+    return {
+        digest(token.get_secret_value()): Caller(name=name, roles=frozenset({role})) for name, token in tokens.items()
+    }
+
+
+def internal_callers() -> dict[bytes, Caller]:
+    """The processes of the `ratchet run` that this process is of; nothing where it runs alone."""
+    token = os.environ.get(INTERNAL_VARIABLE, "")
+    internal = Caller(name=INTERNAL, roles=frozenset({AccessRole.ADMIN}), is_internal=True)
+    return {digest(token): internal} if token else {}
+
+
+def own_token() -> str:
+    """The token that this process sends to the others: `RATCHET_TOKEN`, or that of its `ratchet run`; or nothing."""
+    return os.environ.get(TOKEN_VARIABLE) or os.environ.get(INTERNAL_VARIABLE, "")
+
+
+def duration(text: str) -> timedelta:
+    """The time that `text` says: a number and one of s, m, h, d, w. Raises `ValueError`.
+
+    >>> duration("90d")
+    datetime.timedelta(days=90)
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smhdw])", text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration: write a number and one of s, m, h, d, w, such as 90d")
+    time = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if time > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a token lives; leave it out for one that does not expire")
+    return time
+
+
+def is_expired(token: Token, now: datetime) -> bool:
+    return token.expires is not None and token.expires <= now
