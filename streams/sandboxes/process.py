@@ -119,6 +119,9 @@ class SandboxProcess:
             if answer.timed_out:
                 await self.kill(f"a step of its {request.op} took too long")
                 raise StepTimeoutError(f"sandbox process {self.pid} was killed: {self._death}", answer.observations)
+            if not answer.error and not answer.is_whole(request):
+                await self.kill(f"its answer to {request.op} lacks what was asked for")
+                raise SandboxDiedError(f"sandbox process {self.pid} was killed: {self._death}")
         if answer.error:
             raise (DivergedError if answer.diverged else SandboxError)(answer.error)
         return answer

@@ -118,3 +118,23 @@ class Answer(Record):
     divergence: str = ""
     actions: tuple[Message, ...] = ()
     description: Description | None = None
+
+    def is_whole(self, request: Request) -> bool:
+        """Return whether it has as much as an answer to `request` has where the environment does not refuse."""
+        actions = len(request.actions)
+        match request.op:
+            case "replay":
+                return len(self.observations) == 1 + actions
+            case "step" | "branch":
+                return len(self.observations) == actions
+            case "follow":
+                return len(self.states) <= 1 + actions
+            case "fingerprint":
+                return len(self.texts) == 1
+            case "canonical":
+                return len(self.texts) == actions
+            case "needs":
+                return len(self.texts) >= 1
+            case "describe":
+                return self.description is not None
+        return True
