@@ -18,14 +18,15 @@ import structlog
 from streams.errors import SandboxError
 from streams.sandboxes.isolation.launching import IN_MEMORY
 from streams.sandboxes.isolation.settings import Limits
-from streams.sandboxes.isolation.tree import Process, descendants, kill_below, processes
+from streams.sandboxes.isolation.tree import Process, descendants, kill_below, processes, processes_and_dead
 from streams.sandboxes.isolation.usage import deleted_files_of, files_in, files_in_memory, memory_of
 
 log = structlog.get_logger()
 
 _INTERVAL_S = 0.1
 _MIB = 2**20
-# Looking through a home of many files takes long; no more than this share of the time goes there.
+# Looking through a home of many files takes long; no more than this share of the time goes there, unless the file
+# system has filled up so far meanwhile that the sandbox may have passed its limit.
 _FILES_SHARE = 0.1
 
 
@@ -42,8 +43,11 @@ class Watch:
     files: Path | None
     breach: str = ""
     _renewed: bool = True
+    _cpu_s: float = 0.0
+    _cpu_lost_s: float = 0.0
     _cpu_before_s: float = 0.0
     _look_again: float = 0.0
+    _least_free: float = 0.0
 
     def renew(self) -> None:
         """A request begins, and with it a new allowance of processor time."""
@@ -61,10 +65,12 @@ class Watch:
             os.kill(self.root, signal.SIGKILL)
 
     def examine(self, everything: list[Process]) -> None:
-        """Kill the sandbox if it has passed a limit. `everything` are all processes of the machine."""
-        if self.breach or not self._lives(everything):
+        """Kill the sandbox if it has passed a limit. `everything` are all processes of the machine, dead ones too."""
+        root = next((each for each in everything if each.pid == self.root and each.started == self.started), None)
+        if self.breach or root is None or root.dead:
             return
-        self.breach = self._excess(descendants(self.root, everything))
+        below = descendants(self.root, everything)
+        self.breach = self._excess([each for each in below if not each.dead]) or self._excess_of_time([root, *below])
         if self.breach:
             log.warning("sandbox killed", sandbox=self.root, reason=self.breach)
             self.kill()
@@ -80,29 +86,50 @@ class Watch:
         most = limits.memory_mib * _MIB
         if sum(process.resident for process in below) > most and (memory := sum(map(memory_of, below))) > most:
             return f"it used {memory // _MIB} MiB of memory, and {limits.memory_mib} are allowed"
-        cpu_s = sum(process.cpu_s for process in below)
-        if self._renewed:
-            self._renewed, self._cpu_before_s = False, cpu_s
-        if (used_s := cpu_s - self._cpu_before_s) > limits.cpu_s:
-            return f"it used {used_s:.0f} s of processor time for one request, and {limits.cpu_s:g} are allowed"
         return self._excess_of_files(below)
 
+    def _excess_of_time(self, whole: list[Process]) -> str:
+        """`whole` are all of the sandbox, the root too, to which the time of orphans falls.
+
+        Time that vanishes is that of a process whose parent does not ask how it ended: nobody took it over.
+        """
+        cpu_s = sum(process.cpu_s for process in whole)
+        self._cpu_lost_s += max(0.0, self._cpu_s - cpu_s)
+        self._cpu_s = cpu_s
+        spent_s = cpu_s + self._cpu_lost_s
+        if self._renewed:
+            self._renewed, self._cpu_before_s = False, spent_s
+        if (used_s := spent_s - self._cpu_before_s) > self.limits.cpu_s:
+            return f"it used {used_s:.0f} s of processor time for one request, and {self.limits.cpu_s:g} are allowed"
+        return ""
+
     def _excess_of_files(self, below: list[Process]) -> str:
-        begun = time.monotonic()
-        if begun < self._look_again:
+        begun, most = time.monotonic(), self.limits.disk_mib * _MIB
+        free = 0.0 if self.files is None else _free(self.files)
+        if begun < self._look_again and free >= self._least_free:
             return ""
         try:
             if self.files is None:
                 size = sum(files_in_memory(process, folder) for process in below[:1] for folder in IN_MEMORY)
             else:
-                size = files_in(self.files) + sum(map(deleted_files_of, below))
+                size = files_in(self.files, most) + sum(map(deleted_files_of, below))
         except OSError as hidden:
             return f"it keeps files where they cannot be counted: {hidden.strerror}"
         finally:
             self._look_again = time.monotonic() + (time.monotonic() - begun) / _FILES_SHARE
-        if size > self.limits.disk_mib * _MIB:
+        self._least_free = free - (most - size)
+        if size > most:
             return f"it kept {size // _MIB} MiB of files, and {self.limits.disk_mib} are allowed"
         return ""
+
+
+def _free(folder: Path) -> float:
+    """The bytes that are free in the file system of `folder`, which may be gone."""
+    try:
+        held = os.statvfs(folder)
+    except FileNotFoundError:
+        return 0.0
+    return held.f_bavail * held.f_frsize
 
 
 class ResourceMonitor:
@@ -146,7 +173,7 @@ class ResourceMonitor:
     def _run(self) -> None:
         while not self._ended.wait(_INTERVAL_S):
             if watches := self._watches:
-                everything = processes()
+                everything = processes_and_dead()
                 for watch in watches:
                     try:
                         watch.examine(everything)

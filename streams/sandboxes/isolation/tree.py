@@ -22,7 +22,7 @@ _KILL_TIMEOUT_S = 30.0
 class Process(NamedTuple):
     """A process at one moment. `started`, in ticks since the machine did, tells it from others of the same number.
 
-    `resident` is in bytes, and `cpu_s` has the time of its reaped children too.
+    `resident` is in bytes, and `cpu_s` has the time of its reaped children too. `dead` is one that waits to be reaped.
     """
 
     pid: int
@@ -31,10 +31,16 @@ class Process(NamedTuple):
     threads: int
     started: int
     resident: int
+    dead: bool = False
 
 
 def processes() -> list[Process]:
     """All processes of the machine that this one can see, without those that are dead and only wait to be reaped."""
+    return [process for process in processes_and_dead() if not process.dead]
+
+
+def processes_and_dead() -> list[Process]:
+    """All of them, and those whose processor time nobody has taken over yet, because they wait to be reaped."""
     return [process for name in os.listdir("/proc") if name.isdecimal() and (process := _read(name)) is not None]
 
 
@@ -51,10 +57,11 @@ def _read(pid: str) -> Process | None:
         os.close(file)
     # The name is in parentheses and may hold any character. Of proc_pid_stat(5), this begins with field 3.
     fields = stat[stat.rindex(b")") + 2 :].split(maxsplit=22)
-    if fields[0] in (b"Z", b"X"):
+    if fields[0] == b"X":
         return None
     cpu_s = sum(map(int, fields[11:15])) / _TICKS_PER_S
-    return Process(int(pid), int(fields[1]), cpu_s, int(fields[17]), int(fields[19]), int(fields[21]) * _PAGE_BYTES)
+    resident, dead = int(fields[21]) * _PAGE_BYTES, fields[0] == b"Z"
+    return Process(int(pid), int(fields[1]), cpu_s, int(fields[17]), int(fields[19]), resident, dead)
 
 
 def descendants(root: int, among: Iterable[Process]) -> list[Process]:

@@ -28,11 +28,14 @@ def memory_of(process: Process) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def files_in(folder: Path) -> int:
-    """The bytes that all files below `folder` take. Raises `OSError` for what cannot be looked at."""
+def files_in(folder: Path, most: int) -> int:
+    """The bytes that all files below `folder` take; some number above `most` once there are more.
+
+    Raises `OSError` for what cannot be looked at.
+    """
     total = 0
     pending = [str(folder)]
-    while pending:
+    while pending and total <= most:
         try:
             entries = list(os.scandir(pending.pop()))
         except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Programs that want more than their share, or more time than they have."""
 
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ GREEDY = (
     "hide_memory",
     "fill_the_disk",
     "fill_the_disk_unseen",
+    "compute_in_orphans",
+    "compute_in_forgotten_children",
     "make_many_files",
 )
 # The resource monitor lets it have nothing, whatever the limits.
@@ -56,6 +59,16 @@ def test_the_same_program_gets_what_it_wants_where_the_limits_are_high(program: 
         assert sandbox.process.stdout is not None
         assert sandbox.process.stdout.readline() == "ESCAPED\n"
         assert not sandbox.watch.breach
+
+
+def test_a_disk_that_fills_up_is_looked_at_before_it_is_time_to(tier: Tier, monitor: ResourceMonitor) -> None:
+    with started(tier, monitor, GREED / "fill_the_disk_after_a_while.py", limits=SMALL) as sandbox:
+        if sandbox.watch.files is None:
+            pytest.skip("a file system in memory is looked at all the time")
+        until(lambda: sandbox.watch._look_again > 0, "it was looked at")
+        sandbox.watch._look_again = math.inf
+        assert "ESCAPED" not in sandbox.finish()
+        assert "MiB of files" in sandbox.watch.breach
 
 
 def test_a_fork_bomb_ends_with_its_sandbox(tier: Tier, monitor: ResourceMonitor) -> None:
