@@ -21,6 +21,7 @@ from streams.otlp.settings import OtlpSettings
 from streams.otlp.status import OtlpStatus
 from streams.runtime.processes import free_port
 from streams.runtime.tally import Tally
+from streams.store.api import build_api
 from tests.builders.stored import ServedStore
 from tests.served import served
 from tests.waiting import until
@@ -91,7 +92,9 @@ def gateway(serve_url: str) -> BaseSchema:
 
 @pytest.fixture
 def query(served_store: ServedStore) -> BaseSchema:
-    return schemathesis.openapi.from_url(f"{served_store.url}/openapi.json")
+    schema = schemathesis.openapi.from_dict(build_api(served_store.store).openapi())
+    schema.config.update(base_url=served_store.url)
+    return schema
 
 
 @pytest.fixture

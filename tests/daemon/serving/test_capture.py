@@ -52,7 +52,14 @@ class _Source:
 
 async def _ask(endpoint: ASGIApp, leaves_after: int | None) -> tuple[str, bytes, bool]:
     """The receipt, what the client got of the engine's bytes, and whether it got all."""
-    scope = {"method": "POST", "path": "/v1/chat/completions", "headers": [], "query_string": b""}
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": headers,
+        "query_string": b"",
+    }
     body = {"type": "http.request", "body": json.dumps(CHAT | {"stream": True}).encode()}
     left, got, receipt, ended, first = asyncio.Event(), list[bytes](), "", False, True
 

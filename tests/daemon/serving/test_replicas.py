@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
+from daemon.registry.instance import instance_of
 from daemon.registry.registry import Registry
 from daemon.serving.settings import PromotionSettings
 from evaluation.settings import ProbeSettings
@@ -195,7 +196,8 @@ async def test_an_adapter_that_one_server_serves_wrongly_is_promoted_on_the_othe
 ) -> None:
     async with forgetful(engines[1].url) as (address, forgotten), gateway(registry, engines[0].url, address) as client:
         digest = make_adapter(1)
-        forgotten.update(f"ratchet-{number}-{digest[:12]}" for number in range(1, 20))
+        home = instance_of(registry.home)
+        forgotten.update(f"ratchet-{number}-{home}-{digest[:12]}" for number in range(1, 20))
         champion = (await change(client, "/promote", digest=digest))["to_name"]
         assert champion in forgotten
         good, bad = await replicas(client)

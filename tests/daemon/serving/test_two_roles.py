@@ -67,8 +67,8 @@ async def test_a_role_that_loses_its_champion_leaves_those_of_another_home_alone
 ) -> None:
     adapter = make_adapter(1)
     alias = Alias("assistant")
-    await Promoter(registry, Replicas([policy]), alias, PromotionSettings()).reconcile()
     promoter = Promoter(registry, Replicas([policy]), alias, PromotionSettings())
+    await promoter.reconcile()
     ours = (await promoter.promote(adapter, "anna", "better")).to_name
     shutil.copytree(registry.home, tmp_path / "copy")
     copied = Alias("assistant")

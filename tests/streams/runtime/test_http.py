@@ -73,7 +73,7 @@ async def test_every_error_has_the_same_body_and_the_client_tells_its_message(
         error = ErrorReply.model_validate_json(response.content).error
         assert (response.status_code, error.type, error.code) == (status, kind, code)
         assert error.message.startswith(message)
-        with pytest.raises(StoreError, match=f"the test's server refused .* with {status}: {message}"):
+        with pytest.raises(StoreError, match=f"the test's server at .* refused .* with {status}: {message}"):
             await client.get(path)
 
 

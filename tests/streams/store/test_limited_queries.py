@@ -209,7 +209,12 @@ async def test_rows_that_are_sent_for_too_long_end_in_an_error_and_not_in_a_part
 async def test_a_client_that_does_not_read_its_rows_does_not_keep_its_turn(serve_store: Serve) -> None:
     store = serve_store(query_timeout_s=1)
     body = f'{{"sql": "{ENDLESS_ROWS}"}}'.encode()
-    lines = (b"POST /query HTTP/1.1", b"Host: x", b"Content-Type: application/json", b"Content-Length: %d" % len(body))
+    lines = (
+        b"POST /query HTTP/1.1",
+        b"Host: 127.0.0.1",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+    )
     url = httpx.URL(store.url)
     with socket.create_connection((url.host, url.port or 0)) as silent:
         silent.sendall(b"\r\n".join((*lines, b"", body)))
