@@ -39,7 +39,7 @@ from streams.trust.rules import TrustSettings
 
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
-# Tokens that are sent, which are nobody's setting: they stand in no file and are never printed.
+# Tokens that this process sends. They are not settings: no file has them, and they are never printed.
 _SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE})
 
 

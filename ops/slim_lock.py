@@ -17,7 +17,7 @@ LOCK = ROOT / "requirements.lock"
 SLIM_LOCK = ROOT / "requirements-slim.lock"
 _HEAD = """\
 # The part of requirements.lock that the roles record, branch, assemble, otlp and serve need: what `dependencies` in
-# pyproject.toml ask for, and no more. `make lock` writes this file anew. Installed with --no-deps.
+# pyproject.toml ask for, and no more. `make lock` writes this file. Installed with --no-deps.
 """
 
 

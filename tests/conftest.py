@@ -10,9 +10,8 @@ import httpx
 import pytest
 import torch
 from hypothesis import settings
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from learners.base_model import embedded_tokenizer_files, resolve_base
+from learners.base_model import resolve_base
 from learners.settings import EMBEDDED
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
@@ -22,6 +21,7 @@ from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
+from tests.builders.base_models import write_tiny_llama
 from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.stored import ServedStore
 from tests.builders.topics import with_own_topics
@@ -41,25 +41,7 @@ settings.load_profile("untimed")
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder: a randomly initialised Llama of two layers with the embedded model's own tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-base")
-    embedded_tokenizer_files(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+    return write_tiny_llama(tmp_path_factory.mktemp("tiny-base"))
 
 
 @pytest.fixture(scope="session")

@@ -8,33 +8,35 @@ from streams.errors import AuditError
 
 @dataclass(slots=True)
 class AuditChain:
-    """Checks every hash of `audit` again when the file has changed."""
+    """Reads `audit`, and checks every hash, again when the file has changed."""
 
     audit: AuditLog
-    _checked: tuple[int, int, int] | None = None
+    _read: tuple[int, int, int] | None = None
     _broken: bool = False
     _entries: list[AuditEntry] = field(default_factory=list)
 
     def is_broken(self) -> bool:
         """Return whether a line of the log is not what was written."""
-        try:
-            state = self.audit.path.stat()
-        except OSError:
-            return False
-        seen = (state.st_ino, state.st_size, state.st_mtime_ns)
-        if self._checked != seen:
-            try:
-                self.audit.verify()
-                self._broken = False
-            except AuditError:
-                self._broken = True
-            self._checked = seen
+        self._look()
         return self._broken
 
     def entries(self) -> list[AuditEntry]:
         """All entries; of a log that cannot be read those of before, so that all else that is shown still is."""
+        self._look()
+        return self._entries
+
+    def _look(self) -> None:
+        try:
+            state = self.audit.path.stat()
+        except OSError:
+            return
+        seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+        if self._read == seen:
+            return
         try:
             self._entries = self.audit.read()
+            self.audit.verify()
+            self._broken = False
         except AuditError:
-            return list(self._entries)
-        return list(self._entries)
+            self._broken = True
+        self._read = seen

@@ -53,7 +53,7 @@ class Access:
     def begin(self) -> None:
         """Say in the log who is let in, where no token is asked for. Raises as `check`."""
         if not self.check():
-            reach = "open to all of this machine" if is_loopback(self._host) else "open to whoever reaches it"
+            reach = "open to all of this machine" if is_loopback(self._host) else "open to any client that reaches it"
             log.warning(f"no token is asked for, as there is none: {reach}", host=self._host, remedy=_REMEDY)
 
     def check(self) -> bool:
@@ -68,7 +68,8 @@ class Access:
         if not has_tokens and not is_loopback(self._host) and not self._settings.open:
             raise ConfigurationError(
                 f"{self._setting} is {self._host}, where others than this machine can ask, and there is no token; "
-                f"{_REMEDY}, listen on 127.0.0.1, or set access.open = true if whoever reaches it may do everything"
+                f"{_REMEDY}, listen on 127.0.0.1, or set access.open = true if any client that reaches it may do "
+                "everything"
             )
         return has_tokens
 

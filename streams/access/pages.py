@@ -1,6 +1,7 @@
 """Requests that a browser sends for a page of somebody else's, and how they are told from those of a person or program.
 
-Without tokens an interface lets in whoever reaches it, and any page reaches loopback through the browser that shows it.
+Without tokens an interface lets in any client that reaches it, and any page reaches loopback through the browser that
+shows it.
 By DNS rebinding its own name leads there: then the Host header is that name (CWE-350). Otherwise the browser says in
 Origin whose page it is (Fetch standard, section 3.2).
 """

@@ -10,8 +10,8 @@ class AccessSettings(FrozenModel):
 
     open: bool = Field(
         default=False,
-        description="Whether interfaces may listen off loopback although there are no tokens: whoever reaches them may "
-        "then do everything.",
+        description="Whether interfaces may listen off loopback although there are no tokens: any client that reaches "
+        "them may then do everything.",
     )
     hosts: tuple[str, ...] = Field(
         default=(),

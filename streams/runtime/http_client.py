@@ -54,12 +54,7 @@ class HttpClient:
         """
         response = await self._send(method, path, body, timeout_s)
         if response.is_error:
-            reason = error_message(response.content)
-            kind = self.error_of(response.content)
-            remedy = (
-                f"; {self.key_remedy}" if response.status_code == httpx.codes.UNAUTHORIZED and self.key_remedy else ""
-            )
-            raise kind(f"{self.server} at {self.base_url} refused {path} with {response.status_code}: {reason}{remedy}")
+            raise self.refusal(path, response)
         return response
 
     async def _send(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> httpx.Response:
@@ -71,6 +66,13 @@ class HttpClient:
             raise self.error(
                 f"{self.server} at {self.base_url} did not answer {path}: {error!r}; {self.remedy}"
             ) from error
+
+    def refusal(self, path: str, response: httpx.Response) -> RatchetError:
+        """The error that an answer which was read whole stands for."""
+        status, reason = response.status_code, error_message(response.content)
+        remedy = f"; {self.key_remedy}" if status == httpx.codes.UNAUTHORIZED and self.key_remedy else ""
+        kind = self.error_of(response.content)
+        return kind(f"{self.server} at {self.base_url} refused {path} with {status}: {reason}{remedy}")
 
     def error_of(self, body: bytes) -> type[RatchetError]:
         """The kind of error that the server means by `body`, where the subclass tells several apart."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from streams.access.tokens import own_token
 from streams.errors import StoreError
-from streams.runtime.http_client import HttpClient, error_message
+from streams.runtime.http_client import HttpClient
 from streams.store.database import Parameter, Parameters
 from streams.store.status import StoreStatus
 
@@ -52,8 +52,8 @@ class StoreClient(HttpClient):
             asked = self._http.stream("POST", "/query", json=body, timeout=LONGEST_QUERY_S + _ANSWER_S)
             async with asked as response:
                 if response.is_error:
-                    reason = error_message(await response.aread())
-                    raise StoreError(f"{self.server} refused /query with {response.status_code}: {reason}")
+                    await response.aread()
+                    raise self.refusal("/query", response)
                 with to.open("wb") as file:
                     async for part in response.aiter_bytes():
                         file.write(part)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from learners.base_model import embedded_tokenizer_files
 
 TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
@@ -137,6 +139,27 @@ def write_base(words: Path, folder: Path, template: str = "smollm2", architectur
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     _write_stops(folder, template)
+    return folder
+
+
+def write_tiny_llama(folder: Path, hidden: int = 64, heads: int = 4, key_heads: int = 2) -> Path:
+    """Write a randomly initialised Llama of two layers, with the embedded model's own tokenizer, into `folder`."""
+    embedded_tokenizer_files(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(folder)),
+        hidden_size=hidden,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        max_position_embeddings=2048,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from learners.base_model import embedded_tokenizer_files
+from tests.builders.base_models import write_tiny_llama
 from tests.builders.engines import VLLM, VllmEngine
 from tests.daemon.conftest import make_adapter as make_adapter
 from tests.daemon.conftest import registry as registry
@@ -28,25 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers as elsewhere, with heads of 64: vLLM has no attention for smaller ones on a CPU."""
-    folder = tmp_path_factory.mktemp("tiny-base")
-    embedded_tokenizer_files(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+    return write_tiny_llama(tmp_path_factory.mktemp("tiny-base"), hidden=128, heads=2, key_heads=1)
 
 
 def _room_for(servers: int) -> None:
