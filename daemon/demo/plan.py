@@ -19,7 +19,7 @@ PROVEN_GAIN = 0.15
 QUICK_ALPHA = 0.3
 # What a quick demo, whose gates play few tasks, leaves unproven.
 QUICK_UNPROVEN = (
-    "that anything was learned: its gates play 24 tasks at most, and each promotes wrongly with probability "
+    "that anything was learned: its gates play 12 tasks at most, and each promotes wrongly with probability "
     f"{QUICK_ALPHA}; those of a full demo together spend 0.05",
     "how the model does out of domain",
 )
@@ -78,14 +78,14 @@ class DemoPlan:
     def quick(cls, seed: int) -> "DemoPlan":
         return cls(
             seed=seed,
-            demonstrations=16,
+            demonstrations=8,
             first_plays=4,
-            plays=8,
-            held_out=24,
+            plays=4,
+            held_out=12,
             out_of_domain=0,
             unseen=0,
-            first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=50)),
-            practice=practising(tasks=4, samples=4, most_seconds=60, updates=6),
+            first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=18)),
+            practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
             cycles=2,
             rounds=1,
             constant_alpha=QUICK_ALPHA,

@@ -36,6 +36,18 @@ class _LostError(Exception):
 
 
 @dataclass(slots=True)
+class _Attempts:
+    """The servers that a request is not sent to again: they have `lost` its model, or `broken` the connection."""
+
+    lost: list[Replica] = field(default_factory=list)
+    broken: list[Replica] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[Replica]:
+        return [*self.lost, *self.broken]
+
+
+@dataclass(slots=True)
 class Recording:
     """The record of a call while it passes; `most_bytes` of the reply at most."""
 
@@ -98,10 +110,11 @@ async def pass_on(
 ) -> None:
     """Answer with what an inference server answers; calls that succeed are recorded.
 
-    Raises `Refused` where none answers at all, or has the model.
+    A call whose server goes before the client has any of the answer is sent to one other server. Only one: it may be
+    what ends them. Raises `Refused` where none answers at all, or has the model.
     """
-    lost: list[Replica] = []
-    while not await _passed_on(question, upstream, reply, recording, watch, lost):
+    attempts = _Attempts()
+    while not await _passed_on(question, upstream, reply, recording, watch, attempts):
         pass
 
 
@@ -111,12 +124,12 @@ async def _passed_on(
     reply: Reply,
     recording: Recording | None,
     watch: Watches | None,
-    lost: list[Replica],
+    attempts: _Attempts,
 ) -> bool:
-    """Do so at one of the servers but those in `lost`; False where it is one more, so that others may be asked."""
+    """Do so at one of the servers but those of `attempts`; False where it is one more, so that others may be asked."""
     began = False
     try:
-        async with upstream.ask(question, lost) as answer:
+        async with upstream.ask(question, attempts.all) as answer:
             began = True
             is_stream = answer.media_type == "text/event-stream" or question.asks_for_stream
             if is_stream and answer.status < 300:
@@ -127,10 +140,10 @@ async def _passed_on(
     except _LostError as error:
         log.warning("an inference server has lost an adapter", served=question.served, url=error.replica.url)
         upstream.replicas.lost(error.replica, question.served or "")
-        lost.append(error.replica)
+        attempts.lost.append(error.replica)
         return False
     except NoReplicaError as error:
-        if lost or upstream.replicas.usable():
+        if attempts.lost or upstream.replicas.usable():
             reply.passage.failure = Failure.LOST_ADAPTER
             raise Refused(503, "the serving adapter is being loaded again; try again soon") from error
         reply.passage.failure = Failure.UNREACHABLE
@@ -143,11 +156,29 @@ async def _passed_on(
         log.warning("the inference server did not answer in time", path=question.path, served=question.served)
         raise Refused(504, "the inference server did not answer in time; try again, or ask for less") from error
     except UpstreamError as error:
+        if reply.status is None and _may_go_elsewhere(question, upstream, error.replica, attempts):
+            log.warning("a request is sent to another inference server", path=question.path, error=str(error))
+            return False
         if watch is not None and began:
             watch.end(failed=True)
         reply.passage.failure = Failure.BROKEN_OFF if began else Failure.UNREACHABLE
         log.warning("the inference server did not answer", path=question.path, error=str(error))
         raise Refused(503, _UNREACHABLE) from error
+
+
+def _may_go_elsewhere(question: Question, upstream: Upstream, broke: Replica | None, attempts: _Attempts) -> bool:
+    """Return whether a call can be sent to another server than the one that `broke` off; it is noted then.
+
+    A request about an earlier response is for the server that has it.
+    """
+    if broke is None or attempts.broken or question.served is None:
+        return False
+    without = [*attempts.all, broke]
+    if upstream.replicas.choose(question.served, question.key, without, pinned=question.pinned) is None:
+        return False
+    attempts.broken.append(broke)
+    upstream.replicas.changed.set()
+    return True
 
 
 async def _whole(

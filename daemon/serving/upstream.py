@@ -22,7 +22,9 @@ _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class UpstreamError(Exception):
-    """The inference server cannot be reached, or did not finish its answer."""
+    """The inference server cannot be reached, or did not finish its answer. `replica` is the server that was asked."""
+
+    replica: Replica | None = None
 
 
 class UpstreamTimeoutError(UpstreamError):
@@ -115,6 +117,7 @@ class Upstream:
         `UpstreamError` where one does not, or is found gone meanwhile.
         """
         failed = list(without)
+        replica = None
         cut = asyncio.timeout(None)
         try:
             async with cut:
@@ -142,10 +145,15 @@ class Upstream:
                         finally:
                             # A response that was read to its end has given its connection back already.
                             response.close()
+        except UpstreamError as error:
+            error.replica = replica
+            raise
         except TimeoutError as error:
             if not cut.expired():
                 raise
-            raise UpstreamError("the inference server is gone") from error
+            gone = UpstreamError("the inference server is gone")
+            gone.replica = replica
+            raise gone from error
 
     async def _send(self, replica: Replica, question: Question) -> aiohttp.ClientResponse:
         headers, body = question.headers, question.body

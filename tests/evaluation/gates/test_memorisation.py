@@ -79,7 +79,7 @@ async def test_a_secret_in_a_held_out_episode_is_found(policy: PolicyClient) -> 
     assert result.figures["told_in_episodes"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_model_that_was_trained_on_canaries_until_it_knows_them_is_held(
     policy: PolicyClient, tiny_base: Path, tmp_path: Path
 ) -> None:

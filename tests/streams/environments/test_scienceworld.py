@@ -61,7 +61,7 @@ def test_the_demonstration_solves_the_task(science: ScienceWorld, game: str) -> 
     assert last.score == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demonstration_solves_a_task_of_every_game(science: ScienceWorld) -> None:
     for game in science.games():
         solved = task(f"{game}/train/1")

@@ -136,7 +136,7 @@ def quoting_refusals(refusals: list[str]) -> list[str]:
     return [refusal for refusal in refusals if MARKER[:7] in refusal or not refusal.isprintable()]
 
 
-@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_fuzzed_records_are_each_counted_once(open_store: Callable[[], Store], count: int) -> None:
     ledger = Ledger(open_store())
     records = fuzz(count)

@@ -83,8 +83,8 @@ async def test_a_broken_promise_is_found(name: str, promise: str, faulty_environ
     [
         ("textworld_express", "twc"),
         ("bfcl", "multi_turn_base"),
-        pytest.param("textworld", "", marks=pytest.mark.slow),
-        pytest.param("scienceworld", "", marks=pytest.mark.slow),
+        pytest.param("textworld", "", marks=pytest.mark.nightly),
+        pytest.param("scienceworld", "", marks=pytest.mark.nightly),
     ],
 )
 async def test_every_environment_of_ours_keeps_every_promise(name: str, game: str) -> None:
