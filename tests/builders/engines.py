@@ -62,9 +62,12 @@ class Engine:
         assert self.process is not None
         os.killpg(self.process.pid, number)
 
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
     def kill(self) -> None:
         """End it and all its processes at once, if it runs."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and not self.has_ended():
             self.signal(signal.SIGKILL)
             self.process.wait()
 

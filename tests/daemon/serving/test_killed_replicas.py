@@ -98,7 +98,7 @@ async def test_a_server_that_is_killed_in_any_phase_of_a_promotion_costs_no_requ
                 leaves = before if phase.endswith(("unloads", "unloaded")) else adapter
                 armed.update(phase=phase, adapter=leaves[:12])
                 await change(client, "/promote", digest=adapter)
-                await eventually(lambda: engines[1].process is not None and engines[1].process.poll() is not None, phase)
+                await eventually(engines[1].has_ended, phase)
                 await answered.more(CLIENTS)
                 armed.clear()
                 await asyncio.to_thread(engines[1].start)
