@@ -119,6 +119,7 @@ class AssemblyState:
             except BlockingIOError as error:
                 raise StoreError(f"cannot open {path}: {_ONE_ROLE}") from error
             return cls(_opened(path, now), settings, stack.pop_all())
+
     def close(self) -> None:
         with self._lock, self._held:
             self._connection.close()
