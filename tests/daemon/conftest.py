@@ -18,6 +18,7 @@ from daemon.registry.registry import Registry
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from learners.adapters import AdapterStore
+from learners.snapshots import Snapshot
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
@@ -39,7 +40,7 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
     """Makes a LoRA adapter with random weights of size `scale`, has it approved, and returns its digest.
 
     `trained_scale` is what the trainer recorded its probes with; other than `scale`, the adapter is not what it says.
-    Its last state may be another than approved.
+    Its last state may be another than approved. It was trained on `snapshot`, or on no data.
     """
 
     def make(
@@ -48,13 +49,17 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         trained_scale: float | None = None,
         approved: bool = True,
         last: State = State.APPROVED,
+        snapshot: Snapshot | None = None,
     ) -> str:
         folder = registry.home / "training"
         _save_adapter(tiny_base, seed, scale, folder)
         probes = _merged_logprobs(tiny_base, seed, scale if trained_scale is None else trained_scale)
         (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
         # The server outlives a test's registry, and refuses a name that another test has used.
-        digest = AdapterStore(registry.home / "adapters").add(folder, manifest_without_data(note=uuid7()))
+        manifest = manifest_without_data(note=uuid7())
+        if snapshot is not None:
+            manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
+        digest = AdapterStore(registry.home / "adapters").add(folder, manifest)
         if approved:
             for state in (State.TRAINED, State.EVALUATING, last):
                 registry.enter(digest, state, "learner", "a test")
