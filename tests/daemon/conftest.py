@@ -1,7 +1,6 @@
 """Real adapters of the tiny base, and the serve role in front of the inference server."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,23 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
-from learners.adapters import AdapterStore
 from learners.snapshots import Snapshot
-from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
-from tests.builders.trained import manifest_without_data
+from tests.builders.adapters import added_adapter
 from tests.waiting import eventually
-
-PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
 
 NO_KAFKA = KafkaSettings(bootstrap="127.0.0.1:9")
 
@@ -51,15 +43,8 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         last: State = State.APPROVED,
         snapshot: Snapshot | None = None,
     ) -> str:
-        folder = registry.home / "training"
-        _save_adapter(tiny_base, seed, scale, folder)
-        probes = _merged_logprobs(tiny_base, seed, scale if trained_scale is None else trained_scale)
-        (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
-        # The server outlives a test's registry, and refuses a name that another test has used.
-        manifest = manifest_without_data(note=uuid7())
-        if snapshot is not None:
-            manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
-        digest = AdapterStore(registry.home / "adapters").add(folder, manifest)
+        probed = scale if trained_scale is None else trained_scale
+        digest = added_adapter(registry.home, tiny_base, seed, scale, probed, snapshot)
         if approved:
             for state in (State.TRAINED, State.EVALUATING, last):
                 registry.enter(digest, state, "learner", "a test")
@@ -108,27 +93,3 @@ async def serve_role(
         yield client
     stop.set()
     await role
-
-
-def _save_adapter(base: Path, seed: int, scale: float, folder: Path | None) -> torch.nn.Module:
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in adapted.named_parameters():
-        if "lora_" in name:
-            weight.data = torch.randn(weight.shape, generator=generator) * scale
-    if folder is not None:
-        adapted.save_pretrained(str(folder))
-    return adapted
-
-
-def _merged_logprobs(base: Path, seed: int, scale: float) -> list[list[float]]:
-    merged = _save_adapter(base, seed, scale, None).merge_and_unload()  # type: ignore[operator]  # PEFT has no types
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = []
-    for prompt in PROBES:
-        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
-            scores = merged(input_ids=ids).logits[0, :-1].log_softmax(dim=-1)
-        rows.append(scores.gather(1, ids[0, 1:, None])[:, 0].tolist())
-    return rows

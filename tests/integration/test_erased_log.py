@@ -1,31 +1,35 @@
 """After `ratchet forget --erase` no topic holds a record of the principal, and what is not deleted is said."""
 
 import asyncio
-import json
-import os
-import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
+from daemon.erasure.carrying_out import carry_out
+from daemon.erasure.log_records import erase_from_log, log_erasures, readable
+from daemon.erasure.request import ErasureRequest, ask
 from streams.events import StepEvent
+from streams.ids import uuid7
+from streams.intake import role as record_role
 from streams.kafka.clients import admin
+from streams.kafka.dead_letters import read_dead_letters
 from streams.kafka.retention import check_retention, first_of, retention_of
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import SEGMENT_MS, create_topics, end_offsets
 from streams.messages import assistant
 from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
+from streams.store.settings import StoreSettings
 from streams.trust.holdout import Split
 from tests.builders.captured import conversation
 from tests.builders.episodes import HOLDOUT, TASKS, episode
-from tests.integration.recording import answers, caught_up, pairs, publisher
-from tests.kept_up import RATCHET, ROOT, kept_up
+from tests.integration.recording import UNLIMITED, answers, caught_up, pairs, publisher
 from tests.waiting import eventually
 
 PLANTED, OTHERS = "zanzibar-4711", "of somebody else"
@@ -73,76 +77,80 @@ def refused(name: str) -> StepEvent:
     return step.model_copy(update={"principal": name, "action": said})
 
 
+@asynccontextmanager
+async def recording(kafka: KafkaSettings, store: StoreSettings) -> AsyncIterator[StoreClient]:
+    """The record role, and a client of it."""
+    stop = asyncio.Event()
+    role = asyncio.create_task(record_role.serve(kafka, store, HOLDOUT, stop, UNLIMITED))
+    async with StoreClient(f"http://127.0.0.1:{store.port}") as client:
+        await eventually(lambda: answers(client), within_s=120)
+        yield client
+        stop.set()
+        await role
+
+
 @pytest.mark.slow
 async def test_no_topic_holds_a_record_of_an_erased_principal_once_everyone_has_read_it(
     kafka: KafkaSettings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    home, log, port = tmp_path / "home", tmp_path / "record.log", free_port()
-    environment = {
-        **os.environ,
-        "RATCHET_HOME": str(home),
-        "RATCHET_KAFKA": kafka.model_dump_json(),
-        "RATCHET_STORE__PORT": str(port),
-        "RATCHET_HOLDOUT": HOLDOUT.model_dump_json(),
-    }
-
-    async def ratchet(*words: str) -> Any:
-        command = [*RATCHET, *words, "--json"]
-        run = lambda: subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)  # noqa: E731
-        done = await asyncio.to_thread(run)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    can_delete = "tansu" not in request.node.name
-    with kept_up(environment, log), publisher(kafka) as publish:
-        async with StoreClient(f"http://127.0.0.1:{port}") as store:
-            await eventually(lambda: answers(store))
+    home, store = tmp_path / "home", StoreSettings(path=tmp_path / "home" / "store.duckdb", port=free_port())
+    full = {kafka.events_topic, kafka.branches_topic, kafka.calls_topic, kafka.dead_letters_topic}
+    with publisher(kafka) as publish:
+        async with recording(kafka, store) as client:
             for number, name in enumerate(("stays", "leaves")):
                 said = PLANTED if name == "leaves" else "hello"
                 publish(kafka.events_topic, pairs(episode(name, TASKS[Split.TRAIN][number], action=said)))
             publish(kafka.events_topic, [("bad", OTHERS.encode()), *pairs([refused("leaves")])])
             chat = conversation(f"tell {PLANTED}", [("One.", "and?")], principal="leaves")
+            await asyncio.to_thread(create_topics, kafka)
             publish(kafka.calls_topic, [("key", call.to_json()) for call in chat])
-            await eventually(lambda: caught_up(store, kafka, kafka.events_topic))
-            assert (await store.status()).quarantined == 1
-            full = {kafka.events_topic, kafka.branches_topic, kafka.calls_topic, kafka.dead_letters_topic}
+            await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+            assert (await client.status()).quarantined == 1
             assert await asyncio.to_thread(holding, kafka, PLANTED) == full
-            await asyncio.to_thread(reads, kafka, "assemble", kafka.calls_topic)
 
-            first = await ratchet("forget", "--principal", "leaves", "--erase")
-            waits = {each["topic"]: each["waits_for"] for each in first["log"]["partitions"] if each["waits_for"]}
-            if not can_delete:
+        erasure = ErasureRequest(principal="leaves", actor="anna")
+        ask(home, erasure)
+        await asyncio.to_thread(carry_out, home, store)
+        await asyncio.to_thread(reads, kafka, "assemble", kafka.calls_topic)
+        async with recording(kafka, store) as client:
+            first = await erase_from_log(kafka, False, home, client, erasure.erasure_id, 5.0)
+            waits = {each.topic: each.waits_for for each in first.partitions if each.waits_for}
+            assert log_erasures(home) == [first]
+            if "tansu" in request.node.name:
                 assert set(waits) == full
-                told = await ratchet("forget", "--status")
-                assert {each["topic"] for each in told[0]["readable"]} == full
+                assert {each.topic for each in readable(kafka, first)} == full
+                as_embedded = await erase_from_log(kafka, True, home, client, erasure.erasure_id, 5.0)
+                assert {each.topic for each in as_embedded.partitions if each.waits_for} == full
+                # Another broker answers in its place after a restart of Ratchet.
+                assert readable(kafka, as_embedded.model_copy(update={"cluster": "of before"})) == []
                 return
-            # The branch role has not read the request, which would be lost with all its work.
+            # The branch role has not read the request, and would lose with it all that others asked for.
             assert set(waits) == {kafka.branches_topic}
-            assert f"{kafka.group_prefix}-branch" in waits[kafka.branches_topic]
+            assert f"{kafka.group_prefix}-branch" in str(waits[kafka.branches_topic])
             assert await asyncio.to_thread(holding, kafka, PLANTED) == {kafka.branches_topic}
-            told = await ratchet("forget", "--status")
-            assert [{each["topic"] for each in status["readable"]} for status in told] == [{kafka.branches_topic}]
+            assert {each.topic for each in readable(kafka, first)} == {kafka.branches_topic}
 
             await asyncio.to_thread(reads, kafka, "branch", kafka.branches_topic)
-            second = await ratchet("forget", "--principal", "leaves", "--erase")
-            assert [each for each in second["log"]["partitions"] if each["waits_for"]] == []
+            second = await erase_from_log(kafka, False, home, client, uuid7(), 30.0)
+            assert [each for each in second.partitions if each.waits_for] == []
             assert await asyncio.to_thread(holding, kafka, PLANTED) == set()
-            told = await ratchet("forget", "--status")
-            assert [status["readable"] for status in told] == [[], []]
+            assert [readable(kafka, each) for each in log_erasures(home)] == [[], []]
             # By then Kafka has removed the files of its log as well.
-            longest = timedelta(milliseconds=kafka.retention_ms + SEGMENT_MS)
-            assert {each["longest_ms"] for each in second["log"]["partitions"]} == {longest / timedelta(milliseconds=1)}
+            assert {each.longest_ms for each in second.partitions} == {kafka.retention_ms + SEGMENT_MS}
+            assert second.gone_at is not None
+            assert second.gone_at - second.at > timedelta(milliseconds=kafka.retention_ms + SEGMENT_MS)
 
             # What others sent that was refused can be replayed as before, and what comes is stored.
             assert await asyncio.to_thread(holding, kafka, OTHERS) == {kafka.dead_letters_topic}
-            listed = await ratchet("dead-letters", "list")
-            assert [(each["verdict"], each["size"]) for each in listed] == [("dead-letter", len(OTHERS))]
+            listed = await asyncio.to_thread(read_dead_letters, kafka, lambda _, __: None)
+            assert [(each.verdict, each.size) for each in listed] == [("dead-letter", len(OTHERS))]
             publish(kafka.events_topic, pairs(episode("comes", TASKS[Split.TRAIN][2])))
-            await eventually(lambda: caught_up(store, kafka, kafka.events_topic))
-            stored = await store.query("SELECT DISTINCT episode_id FROM events WHERE episode_id IS NOT NULL ORDER BY 1")
+            await eventually(lambda: caught_up(client, kafka, kafka.events_topic))
+            stored = await client.query(
+                "SELECT DISTINCT episode_id FROM events WHERE episode_id IS NOT NULL ORDER BY 1"
+            )
             assert stored["episode_id"].to_pylist() == ["comes", "stays"]
-            assert (await store.query("FROM gaps")).num_rows == 0
-    assert PLANTED not in log.read_text()
+            assert (await client.query("FROM gaps")).num_rows == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""Real LoRA adapters with random weights, as the learner enters them: with probes that say how they answer."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from learners.adapters import AdapterStore
+from learners.snapshots import Snapshot
+from streams.ids import uuid7
+from tests.builders.trained import manifest_without_data
+
+PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")
+
+
+def added_adapter(
+    home: Path, base: Path, seed: int, scale: float, trained_scale: float, snapshot: Snapshot | None = None
+) -> str:
+    """The digest of a new adapter with weights of size `scale`, whose probes were recorded with `trained_scale`.
+
+    It was trained on `snapshot`, or on no data.
+    """
+    folder = home / "training"
+    _saved(base, seed, scale, folder)
+    probes = _merged_logprobs(base, seed, trained_scale)
+    (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
+    # The server outlives a test's registry, and refuses a name that another test has used.
+    manifest = manifest_without_data(note=uuid7())
+    if snapshot is not None:
+        manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
+    return AdapterStore(home / "adapters").add(folder, manifest)
+
+
+def _saved(base: Path, seed: int, scale: float, folder: Path | None) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = torch.randn(weight.shape, generator=generator) * scale
+    if folder is not None:
+        adapted.save_pretrained(str(folder))
+    return adapted
+
+
+def _merged_logprobs(base: Path, seed: int, scale: float) -> list[list[float]]:
+    merged = _saved(base, seed, scale, None).merge_and_unload()  # type: ignore[operator]  # PEFT has no types
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = []
+    for prompt in PROBES:
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            scores = merged(input_ids=ids).logits[0, :-1].log_softmax(dim=-1)
+        rows.append(scores.gather(1, ids[0, 1:, None])[:, 0].tolist())
+    return rows
