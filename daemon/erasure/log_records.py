@@ -124,21 +124,20 @@ def readable(kafka: KafkaSettings, erasure: LogErasure) -> list[LeftInLog]:
 
 async def _late(kafka: KafkaSettings, store: StoreClient, ends: Mapping[Place, int], wait_s: float) -> dict[Place, str]:
     """The partitions that somebody has not read up to `ends` after `wait_s`, and who."""
-    group = f"{kafka.group_prefix}-".__add__
-    assembled = [group(ASSEMBLE)]
+    recorder, brancher, assembler = (f"{kafka.group_prefix}-{role}" for role in (_RECORD, BRANCH, ASSEMBLE))
     expected = {
-        kafka.events_topic: [group(_RECORD)],
-        kafka.transitions_topic: [group(_RECORD)],
-        kafka.branches_topic: [group(BRANCH)],
-        kafka.calls_topic: assembled,
-        kafka.spans_topic: assembled,
+        kafka.events_topic: [recorder],
+        kafka.transitions_topic: [recorder],
+        kafka.branches_topic: [brancher],
+        kafka.calls_topic: [assembler],
+        kafka.spans_topic: [assembler],
     }
     deadline = time.monotonic() + wait_s
     while True:
         read = await asyncio.to_thread(committed, kafka)
         # The record role reads on at the store's positions, whatever it has committed.
         positions = (await store.status()).positions
-        read[group(_RECORD)] = {
+        read[recorder] = {
             (topic, partition): offset for topic, of in positions.items() for partition, offset in of.items()
         }
         late = behind(ends, read, expected)

@@ -171,10 +171,15 @@ def put_behind(kafka: KafkaSettings, ends: Mapping[int, int], is_kept: Callable[
     with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_DEAD_LETTER_BYTES) as client:
         for record in _records(kafka, {}, ends, lambda _, __: None):
             if is_kept(record):
-                place = {"partition": record.partition, "timestamp_ms": record.timestamp}
-                client.send(
-                    record.topic, key=record.key, value=record.value, headers=list(record.headers), **place
-                ).get(timeout=FETCH_TIMEOUT_S)
+                sent = client.send(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp,
+                )
+                sent.get(timeout=FETCH_TIMEOUT_S)
                 kept += 1
     return kept
 
