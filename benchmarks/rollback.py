@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -116,7 +116,7 @@ def measure(rounds: int, folder: Path) -> dict[str, float]:
     }
 
 
-def _changed(http: httpx.Client, path: str, body: dict[str, object]) -> None:
+def _changed(http: httpx.Client, path: str, body: Mapping[str, object]) -> None:
     answer = http.post(path, json=body)
     if not answer.is_success:
         raise RuntimeError(f"{path} answers {answer.status_code}: {answer.text}")
