@@ -56,9 +56,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     TokenFile(home).issue("bob", [AccessRole.OPERATE])
     instance_of(home)
     request = ErasureRequest(principal="leaves", actor="anna")
-    finish(
-        home, request, ErasureReport(erasure=Erasure(erasure_id=request.erasure_id, rows={}), in_use=(), retained=())
-    )
+    nothing = Erasure(erasure_id=request.erasure_id, rows={}, adapters=(), paths=(), others=0)
+    finish(home, request, ErasureReport(erasure=nothing, in_use=(), retained=()))
     base = home / "base" / "tiny"
     base.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
