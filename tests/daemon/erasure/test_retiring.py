@@ -170,5 +170,5 @@ async def test_what_did_not_see_the_principal_serves_and_is_trained_on_when_the_
     manifest = AdapterStore(home / "adapters").manifest(candidate)
     assert manifest.parent == (clean if has_served_before else None)
     assert (manifest.snapshot, "another-one" in read_episodes(snapshot.folder)) == (snapshot.manifest, True)
-    assert "leaves" not in read_episodes(snapshot.folder) | read_principals(snapshot.folder)
+    assert "leaves" not in {*read_episodes(snapshot.folder), *read_principals(snapshot.folder)}
     assert candidate not in {exposure.adapter for exposure in loop.provenance().exposed("leaves")}
