@@ -110,6 +110,9 @@ def _new(to: Path, home: Path) -> Path:
 
 async def _fill(source: Source, scratch: Path, say: Say) -> BackupManifest:
     files, created_at = _Files(scratch), datetime.now(UTC)
+    (scratch / HOME).mkdir()
+    # Before the store: a conversation that becomes events meanwhile is in both, and its events are known by their ids.
+    _assembly(source.assembly, files)
     store = await _store(source, scratch, files, say)
     say("copying the home")
     _home(source, files)
@@ -151,7 +154,6 @@ async def _store(source: Source, scratch: Path, files: _Files, say: Say) -> Stor
 
 def _home(source: Source, files: _Files) -> None:
     home, registry = source.home, Registry(source.home)
-    (files.root / HOME).mkdir()
     if registry.audit.path.exists():
         with registry.audit.locked():
             for name in (REFS_FILE, AUDIT_FILE):
@@ -165,7 +167,6 @@ def _home(source: Source, files: _Files) -> None:
         for path in (source.store.path.parent / name, checksum_path(source.store.path.parent / name)):
             if f"{HOME}/{path.name}" not in files.files:
                 files.take(path, f"{HOME}/{path.name}")
-    _assembly(source.assembly, files)
 
 
 def _paths(home: Path, source: Source) -> Iterator[Path]:
@@ -182,9 +183,10 @@ def _paths(home: Path, source: Source) -> Iterator[Path]:
 
 
 def _assembly(path: Path, files: _Files) -> None:
-    """Copy the assembler's database; its role locks it while it runs."""
+    """Copy the assembler's database as of one moment; its role may write on meanwhile."""
     if not path.exists():
         return
+    reach(CrashPoint.BACKUP_STEP_BEFORE)
     target = files.root / HOME / path.name
     try:
         with (
@@ -197,5 +199,5 @@ def _assembly(path: Path, files: _Files) -> None:
         for left in files.root.glob(f"{HOME}/{path.name}*"):
             left.unlink()
         files.left_out[path.name] = (
-            f"{error}: calls that are not episodes yet are not in it, unless the role is stopped"
+            f"{error}: calls that are not episodes yet are not in it; start the role of this version, and back up again"
         )

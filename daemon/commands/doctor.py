@@ -24,6 +24,7 @@ from daemon.registry.task_uses import account_summary
 from learners.base_model import find_base
 from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
+from streams.kafka.retention import check_retention, retention_of
 from streams.kafka.topics import cluster_id
 from streams.settings import FrozenModel
 from streams.trust.holdout import Split
@@ -85,6 +86,22 @@ def check_kafka(settings: Settings) -> Diagnosis:
             remedy="start the cluster, or correct kafka.bootstrap and kafka.security",
         )
     return Diagnosis(name=name, status=Health.OK, message=f"the cluster {cluster} answers at {bootstrap}")
+
+
+def check_topics(settings: Settings) -> Diagnosis:
+    """No topic of Ratchet's keeps records longer than the settings say."""
+    name = "retention"
+    if not settings.kafka.bootstrap:
+        return Diagnosis(name=name, status=Health.OK, message="the embedded broker keeps its log until it ends")
+    try:
+        longer = check_retention(settings.kafka, retention_of(settings.kafka))
+    except (BrokerError, OSError, ValueError) as error:
+        return Diagnosis(name=name, status=Health.WARNING, message=f"not looked at: {error}")
+    if longer:
+        remedy = "set retention.ms, segment.ms and cleanup.policy of the topic by kafka-configs.sh: docs/privacy.md"
+        return Diagnosis(name=name, status=Health.WARNING, message="; ".join(longer), remedy=remedy)
+    message = f"no topic of Ratchet's keeps records longer than {settings.kafka.raw_retention_h} h"
+    return Diagnosis(name=name, status=Health.OK, message=message)
 
 
 def check_authentication(settings: Settings) -> Diagnosis:
@@ -200,6 +217,7 @@ def check_holdout(settings: Settings) -> Diagnosis:
 
 CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
     check_kafka,
+    check_topics,
     check_authentication,
     check_base_model,
     check_home,

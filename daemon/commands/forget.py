@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from daemon.commands.erasing import Subject, erase_from, print_erased
+from daemon.commands.erasures import log_statuses, print_statuses
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, operator_name, run_async
 from daemon.commands.why import exposure_table
 from daemon.config import Settings
@@ -34,6 +35,12 @@ def forget(
     retire_champion: Annotated[
         bool, typer.Option("--retire-champion", help="With --erase: roll back a champion that saw it.")
     ] = False,
+    keep_log: Annotated[
+        bool, typer.Option("--keep-log", help="With --erase: leave Kafka's topics to their retention.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say of each erasure what the log still holds, and until when.")
+    ] = False,
     wait_s: Annotated[float, typer.Option(min=0, help="With --erase: how long to wait until it is done.")] = 600.0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -44,22 +51,36 @@ def forget(
     replacement that did not see the data passes the gate. Without --erase nothing is erased: see "Revoke consent" in
     docs/operating.md.
     """
+    settings = Settings.load(config)
+    if status:
+        if principal or episode or erase:
+            raise typer.BadParameter("--status stands alone")
+        _status(settings, as_json)
+        return
     if bool(principal) == bool(episode) or (episode and not erase):
         raise typer.BadParameter("name the principal that revokes consent, or episodes to --erase")
-    settings = Settings.load(config)
     report = run_async(_forget(settings, principal, reason)) if principal else None
     done = None
     if erase:
         subject = Subject(principal or None, tuple(episode or ()))
-        done = run_async(erase_from(settings, subject, reason, retire_champion, wait_s, Narrator().say))
+        done = run_async(erase_from(settings, subject, reason, retire_champion, keep_log, wait_s, Narrator().say))
     if as_json:
-        told = {"erasure": done.model_dump(mode="json")} if done else {}
+        told = {"erasure": done.report.model_dump(mode="json")} if done else {}
+        told |= {"log": done.log.model_dump(mode="json")} if done and done.log else {}
         print_json(json.dumps((report.model_dump(mode="json") if report else {}) | told))
         return
     if report is not None:
         _print(report)
     if done is not None:
         print_erased(done)
+
+
+def _status(settings: Settings, as_json: bool) -> None:
+    statuses = log_statuses(settings)
+    if as_json:
+        print_json(json.dumps([each.model_dump(mode="json") for each in statuses]))
+    else:
+        print_statuses(statuses)
 
 
 def _print(report: ForgetReport) -> None:

@@ -25,6 +25,7 @@ from learners.signing import (
     public_key_is_whole,
 )
 from learners.snapshots import SnapshotManifest
+from streams.access.token_file import TokenFile
 from streams.errors import AuditError, TrainingError
 from streams.ids import content_id
 from streams.kafka.signatures import OPERATOR_KEY_FILE
@@ -34,8 +35,9 @@ from streams.runtime.json_lines import end_of_lines
 from streams.settings import FrozenModel
 
 UNCHECKED = (
-    "the store and the assembler's database, which check their own blocks when they are read; logs; learner.json; "
-    "trainings, trials and canaries that have not ended; files of versions that took no fingerprints"
+    "the store, which checks its blocks when they are read; the assembler's database, which has no checksums; logs; "
+    "learner.json, instance.json, aa.json and reports of erasures; trainings, trials and canaries that have not ended; "
+    "files of versions that took no fingerprints"
 )
 
 
@@ -80,7 +82,7 @@ def verify(home: Path) -> Verification:
     snapshots = sorted((home / "snapshots").glob("*/manifest.json"))
     for manifest in snapshots:
         found += _snapshot(home, manifest, manifests.get(manifest.parent.name))
-    found += [*_base(home), *_keys(home)]
+    found += [*_base(home), *_keys(home), *_tokens(home)]
     return Verification(
         entries=len(entries),
         adapters=len(adapters.digests()),
@@ -186,6 +188,15 @@ def _base(home: Path) -> Iterator[Finding]:
         if digest != base_digest(record.parent):
             problem = "the base model is not what was converted"
             yield _finding(home, record.parent, problem, "restart Ratchet: it converts it again")
+
+
+def _tokens(home: Path) -> Iterator[Finding]:
+    file = TokenFile(home)
+    if not file.is_whole():
+        problem = "it is not what `ratchet token` wrote last: a token may be unknown, or have other roles"
+        yield _finding(
+            home, file.path, problem, f"{_BACKUP}, or revoke what `ratchet token list` shows, and issue anew"
+        )
 
 
 def _keys(home: Path) -> Iterator[Finding]:

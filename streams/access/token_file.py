@@ -1,6 +1,7 @@
 """The file of a home's tokens: `ratchet token` writes it, and every process that answers over HTTP reads it."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,19 @@ _MODE = 0o600
 
 
 class _Content(FrozenModel):
+    """The tokens, and the SHA-256 of their JSON; empty where an older version, or a person, wrote the file."""
+
     version: int = 1
     tokens: tuple[Token, ...] = ()
+    checksum: str = ""
+
+    def summed(self) -> "_Content":
+        """The same content with its checksum."""
+        plain = self.model_copy(update={"checksum": ""})
+        return plain.model_copy(update={"checksum": hashlib.sha256(plain.to_json()).hexdigest()})
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
 
 
 class TokenFile:
@@ -46,6 +58,17 @@ class TokenFile:
                 f"the tokens in {self.path} cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}; "
                 "restore the file, or remove it and issue new tokens"
             ) from error
+
+    def is_whole(self) -> bool:
+        """Return whether it is what `ratchet token` wrote, as far as it tells; one without a checksum must be read."""
+        try:
+            content = self.path.read_bytes()
+            told = _Content.model_validate_json(content)
+        except FileNotFoundError:
+            return True
+        except (OSError, ValidationError):
+            return False
+        return not told.checksum or content == told.summed().to_json()
 
     def issue(self, name: str, roles: Sequence[AccessRole], lifetime: timedelta | None = None) -> str:
         """Make a token, and return it: nothing keeps it. Raises `ConfigurationError`, and `ValidationError`."""
@@ -90,8 +113,7 @@ class TokenFile:
                 before = self.read()
                 after = change(before)
                 if after != before:
-                    content = _Content(tokens=after).model_dump_json(indent=2, exclude_none=True)
-                    write_atomically(self.path, content.encode() + b"\n", _MODE)
+                    write_atomically(self.path, _Content(tokens=after).summed().to_json(), _MODE)
         except OSError as error:
             raise ConfigurationError(
                 f"{self.path} cannot be written: {error}; run this as the user that Ratchet runs as"

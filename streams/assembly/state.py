@@ -8,7 +8,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -28,6 +28,7 @@ from streams.errors import StoreError
 from streams.kafka.records import Outgoing
 from streams.messages import Messages
 from streams.runtime.crash_points import CrashPoint, reach
+from streams.runtime.json_lines import locked
 
 # `traces.kind` is a `Kind`. A captured call, and feedback, is a trace of its own. Feedback whose call has not come is
 # in the unit of its receipt, which is not open.
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS outbox (
 """
 # The file's name when the otlp role assembled spans.
 _OLDER = "otlp.sqlite"
+_ONE_ROLE = "only one assemble role may have it open"
 # The silence after which a unit is complete.
 _LIMIT = """CASE max(kind)
         WHEN 4 THEN :settle WHEN 3 THEN :episode WHEN 2 THEN :call WHEN 1 THEN :conversation
@@ -93,8 +95,10 @@ class OutboxMessage:
 class AssemblyState:
     """Add records, ask what is due, close it with its events, hand these out. Safe to call from several threads."""
 
-    def __init__(self, connection: sqlite3.Connection, settings: AssemblySettings) -> None:
+    def __init__(self, connection: sqlite3.Connection, settings: AssemblySettings, held: ExitStack) -> None:
+        """`held` is the lock of the only writer; it is let go by `close`."""
         self._connection = connection
+        self._held = held
         self._settings = settings
         self._lock = threading.Lock()
         self._readings = Readings()
@@ -108,25 +112,16 @@ class AssemblyState:
         """
         path: Path = settings.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            older = path.with_name(_OLDER)
-            if older.is_file() and not path.exists():
-                _take_over(older, path)
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-            # Held from the first read on: a second process would publish everything twice.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            # What was said leaves the file when its events are decided on.
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.executescript(_SCHEMA + index.SCHEMA)
-            connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
-        except sqlite3.Error as error:
-            raise StoreError(f"cannot open {path}: {error}; only one assemble role may have it open") from error
-        return cls(connection, settings)
+        with ExitStack() as stack:
+            # A second process would publish everything twice. SQLite's own lock would keep backups out as well.
+            try:
+                stack.enter_context(locked(path.with_name(f"{path.name}.lock"), wait=False))
+            except BlockingIOError as error:
+                raise StoreError(f"cannot open {path}: {_ONE_ROLE}") from error
+            return cls(_opened(path, now), settings, stack.pop_all())
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._held:
             self._connection.close()
 
     def add(self, records: Sequence[Assembled], now: float) -> int:
@@ -282,6 +277,23 @@ class AssemblyState:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"cannot {what} in {self._settings.path}: {error}; is the disk full?") from error
+
+
+def _opened(path: Path, now: float) -> sqlite3.Connection:
+    try:
+        older = path.with_name(_OLDER)
+        if older.is_file() and not path.exists():
+            _take_over(older, path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # What was said leaves the file when its events are decided on.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.executescript(_SCHEMA + index.SCHEMA)
+        connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot open {path}: {error}; {_ONE_ROLE}") from error
+    return connection
 
 
 def _take_over(older: Path, path: Path) -> None:

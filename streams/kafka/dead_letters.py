@@ -162,6 +162,28 @@ def replay(kafka: KafkaSettings, dead_letters: Sequence[DeadLetter], watch: Watc
     return done
 
 
+def put_behind(kafka: KafkaSettings, ends: Mapping[int, int], is_kept: Callable[[Any], bool]) -> int:
+    """Publish the records before `ends` that are kept once more, unchanged, so that those can be deleted; how many.
+
+    `is_kept` is asked of each record as kafka-python has it. A record that lies there twice is known by its position.
+    """
+    kept = 0
+    with producer("dead-letters", kafka.bootstrap, kafka.security, max_request_size=MAX_DEAD_LETTER_BYTES) as client:
+        for record in _records(kafka, {}, ends, lambda _, __: None):
+            if is_kept(record):
+                sent = client.send(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp,
+                )
+                sent.get(timeout=FETCH_TIMEOUT_S)
+                kept += 1
+    return kept
+
+
 def _again(dead_letter: DeadLetter, original: Outgoing) -> Outgoing:
     kept = tuple(header for header in original.headers if header[0] != REPLAYED_FROM_HEADER)
     return replace(original, headers=(*kept, (REPLAYED_FROM_HEADER, str(dead_letter.position).encode())))

@@ -66,7 +66,9 @@ class KafkaSettings(FrozenModel):
     spans_topic: str = Field(default="ratchet.spans", description="OpenTelemetry spans on their way to events.")
     calls_topic: str = Field(default="ratchet.calls", description="Calls that the gateway captured, and feedback.")
     raw_retention_h: int = Field(
-        default=168, ge=1, description="Hours that topics made by Ratchet keep what agents sent; it is not redacted."
+        default=168,
+        ge=1,
+        description="Hours that topics made by Ratchet keep records; what agents sent is not redacted.",
     )
     group_prefix: str = Field(default="ratchet", description="Consumer groups are named PREFIX-ROLE.")
     stall_timeout_s: float = Field(
@@ -81,6 +83,10 @@ class KafkaSettings(FrozenModel):
     @property
     def topics(self) -> tuple[str, ...]:
         return (*self.raw_topics, self.branches_topic, self.transitions_topic)
+
+    @property
+    def retention_ms(self) -> int:
+        return self.raw_retention_h * 3_600_000
 
     @property
     def raw_topics(self) -> tuple[str, ...]:

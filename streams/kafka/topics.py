@@ -15,6 +15,7 @@ from streams.kafka.settings import KafkaSecurity, KafkaSettings
 FETCH_TIMEOUT_S = 15.0
 MAX_DEAD_LETTER_BYTES = 16 * 2**20
 MAX_CALL_BYTES = 16 * 2**20
+SEGMENT_MS = 24 * 3_600_000
 PLAINTEXT = KafkaSecurity()
 
 
@@ -42,9 +43,12 @@ def create_topics(kafka: KafkaSettings, topics: Sequence[str] | None = None) -> 
 
 
 def _configuration(kafka: KafkaSettings, topic: str) -> dict[str, str]:
-    configuration: dict[str, str] = {}
-    if topic in kafka.raw_topics:
-        configuration["retention.ms"] = str(kafka.raw_retention_h * 3_600_000)
+    configuration = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(kafka.retention_ms),
+        # Records go with the file of the log that they are in, and that goes with its last record.
+        "segment.ms": str(min(kafka.retention_ms, SEGMENT_MS)),
+    }
     if topic == kafka.dead_letters_topic:
         # With the headers that say why, a dead-letter record is larger than the record that was let in elsewhere.
         configuration["max.message.bytes"] = str(MAX_DEAD_LETTER_BYTES)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from learners.adapters import AdapterStore
+from learners.snapshots import Snapshot
 from streams.ids import uuid7
 from tests.builders.trained import manifest_without_data
 
@@ -24,18 +25,22 @@ def add_random_adapter(
     trained_scale: float | None = None,
     approved: bool = True,
     last: State = State.APPROVED,
+    snapshot: Snapshot | None = None,
 ) -> str:
     """Make a LoRA adapter of `base` with random weights of size `scale`, have it approved, and return its digest.
 
     `trained_scale` is what the trainer recorded its probes with; other than `scale`, the adapter is not what it says.
-    Its last state may be another than approved.
+    Its last state may be another than approved. It was trained on `snapshot`, or on no data.
     """
     folder = registry.home / "training"
     _save(base, seed, scale, folder)
     probes = _merged_logprobs(base, seed, scale if trained_scale is None else trained_scale)
     (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
     # The server outlives a test's registry, and refuses a name that another test has used.
-    digest = AdapterStore(registry.home / "adapters").add(folder, manifest_without_data(note=uuid7()))
+    manifest = manifest_without_data(note=uuid7())
+    if snapshot is not None:
+        manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
+    digest = AdapterStore(registry.home / "adapters").add(folder, manifest)
     if approved:
         for state in (State.TRAINED, State.EVALUATING, last):
             registry.enter(digest, state, "learner", "a test")

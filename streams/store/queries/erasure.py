@@ -57,3 +57,5 @@ RETAINED = """
     SELECT topic, "partition", min("offset") AS first, max("offset") AS last, count(*) AS records
     FROM erased WHERE topic IS NOT NULL AND erasure_id = $erasure GROUP BY ALL ORDER BY ALL
 """
+# What dead-letter records of theirs are known by.
+ERASED_NAMES = 'SELECT DISTINCT principal, episode_id, topic, "partition", "offset" FROM erased'

@@ -47,6 +47,7 @@ def test_a_sound_installation_has_no_warning_and_nothing_is_made(
     assert list(checks) == [
         "configuration",
         "kafka",
+        "retention",
         "authentication",
         "base model",
         "home",
