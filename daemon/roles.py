@@ -125,7 +125,9 @@ async def branch(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     access, stop = access_of(settings, Role.SERVE), stop_on_signals()
-    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access)
+    await serve_role.serve(
+        settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access, settings.adapters
+    )
 
 
 async def learn(settings: Settings) -> None:

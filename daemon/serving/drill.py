@@ -6,7 +6,8 @@ No request of an agent ever goes to that name. Neither store nor broker nor lear
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -18,6 +19,7 @@ from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.replicas import Replicas
+from daemon.serving.room import Seat
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
 from evaluation.settings import ProbeSettings
@@ -47,6 +49,7 @@ class RollbackDrill:
         turn: Turn,
         settings: DrillSettings,
         probe: ProbeSettings,
+        seat: Seat | None = None,
     ) -> None:
         self._registry = registry
         self._replicas = replicas
@@ -54,6 +57,7 @@ class RollbackDrill:
         self._alias = alias
         self._turn = turn
         self._settings = settings
+        self._seat = seat
 
     async def hold(self, actor: str, reason: str) -> Drill:
         """Hold a drill and record it. One that fails is a result too.
@@ -93,7 +97,8 @@ class RollbackDrill:
         seconds, failed = None, ""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                seconds = await self._first_reply(adapter, started)
+                async with self._place(adapter):
+                    seconds = await self._first_reply(adapter, started)
         except TimeoutError:
             failed = f"the adapter had not replied after {self._settings.timeout_s:g} s (serving.drill.timeout_s)"
         except (RatchetError, OSError) as error:
@@ -107,6 +112,15 @@ class RollbackDrill:
         else:
             log.info("a rollback would work", adapter=adapter, seconds=seconds, flip_s=flip_s)
         return drill
+
+    @asynccontextmanager
+    async def _place(self, adapter: str) -> AsyncIterator[None]:
+        """Where groups share the servers, the drill's adapter takes a place like any other."""
+        if self._seat is None or adapter == BASE:
+            yield
+            return
+        async with self._seat.room.place(f"a drill of {adapter}", self._seat):
+            yield
 
     async def _first_reply(self, adapter: str, started: float) -> float:
         """Seconds from `started` to the first reply of `adapter`, which is loaded for that and unloaded again.

@@ -21,6 +21,7 @@ from learners.adapters import AdapterStore
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
+from streams.trust.groups import AdapterSettings
 from tests.builders.trained import manifest_without_data
 from tests.waiting import eventually
 
@@ -39,7 +40,7 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
     """Makes a LoRA adapter with random weights of size `scale`, has it approved, and returns its digest.
 
     `trained_scale` is what the trainer recorded its probes with; other than `scale`, the adapter is not what it says.
-    Its last state may be another than approved.
+    Its last state may be another than approved. `within` is the registry that has it, by default the home's own.
     """
 
     def make(
@@ -48,16 +49,17 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         trained_scale: float | None = None,
         approved: bool = True,
         last: State = State.APPROVED,
+        within: Registry = registry,
     ) -> str:
-        folder = registry.home / "training"
+        folder = within.home / "training"
         _save_adapter(tiny_base, seed, scale, folder)
         probes = _merged_logprobs(tiny_base, seed, scale if trained_scale is None else trained_scale)
         (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
         # The server outlives a test's registry, and refuses a name that another test has used.
-        digest = AdapterStore(registry.home / "adapters").add(folder, manifest_without_data(note=uuid7()))
+        digest = AdapterStore(within.home / "adapters").add(folder, manifest_without_data(note=uuid7()))
         if approved:
             for state in (State.TRAINED, State.EVALUATING, last):
-                registry.enter(digest, state, "learner", "a test")
+                within.enter(digest, state, "learner", "a test")
         return digest
 
     return make
@@ -77,6 +79,7 @@ async def serve_role(
     store_url: str = "http://127.0.0.1:9",
     kafka: KafkaSettings = NO_KAFKA,
     waits: bool = True,
+    adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
     **parts: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role, by default without a store; yields a client of it once it serves, or answers.
@@ -92,12 +95,12 @@ async def serve_role(
         capture=CaptureSettings(flush_s=0),
         **parts,
     )
-    role = asyncio.create_task(serve(settings, store_url, kafka, stop))
+    role = asyncio.create_task(serve(settings, store_url, kafka, stop, adapters=adapters))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:
             status = (await client.get("/status")).json()
-            return role.done() or not waits or status["served"] is not None
+            return role.done() or not waits or status["served"] is not None or status["is_cold"]
 
         await eventually(serves, "the serve role serves", errors=(httpx.TransportError,))
         yield client
