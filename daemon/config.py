@@ -196,14 +196,10 @@ class Settings(BaseSettings):
             "base_name": self.engine.base_name if self.engine.named else BASE,
         }
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
-        proposing: dict[str, object] = {
-            "policy_url": self.control_url,
-            "policy_token": token,
-            "model": self.serving.alias,
-        }
-        if self.adapters.groups and not self.branching.model_fields_set & proposing.keys():
-            # No group is to learn from what another group's adapter proposed.
-            proposing = {"policy_url": engines[0], "policy_token": self.engine.api_key, "model": engine["base_name"]}
+        policy, model = self.control_url, str(self.serving.alias)
+        if self.adapters.groups and not {"policy_url", "model"} & self.branching.model_fields_set:
+            # No group is to learn from what another group's adapter proposed: the base model proposes.
+            policy, token, model = engines[0], self.engine.api_key, str(engine["base_name"])
         older = self.serving.promotion
         promotion = fill(self.promotion, **{name: getattr(older, name) for name in older.model_fields_set})
         return self.model_copy(
