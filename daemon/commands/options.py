@@ -22,6 +22,9 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+GroupOption = Annotated[
+    str, typer.Option("--group", help="The group of agents or tenants; without it the default one.")
+]
 ON_HOLD = "promotion is on hold: what passes its gates waits for a person, until `ratchet resume`"
 
 
@@ -52,6 +55,12 @@ async def find_kafka(settings: Settings) -> KafkaSettings:
         return settings.kafka
     async with ControlClient(settings.control_url) as control:
         return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})
+
+
+def control_of(settings: Settings, group: str) -> ControlClient:
+    """A client of the control API that asks about `group`. Raises `ConfigurationError` for one that is not set."""
+    settings.of_group(group)
+    return ControlClient(settings.control_url, group=group)
 
 
 async def assembly_status(settings: Settings) -> AssemblyStatus | None:

@@ -2,23 +2,22 @@
 
 from rich.console import Console
 
-from daemon.commands.options import ConfigOption, JsonOption, assembly_status, run_async
+from daemon.commands.options import ConfigOption, GroupOption, JsonOption, assembly_status, control_of, run_async
 from daemon.config import Settings
 from daemon.console import print_json, status_table
 from daemon.registry.schemas import StatusReport
-from daemon.serving.control_client import ControlClient
 
 
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def status(group: GroupOption = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what serves, which candidates wait for a person, what is stored, and how the last cycles ended."""
-    report = run_async(_report(Settings.load(config)))
+    report = run_async(_report(Settings.load(config), group))
     if as_json:
         print_json(report.model_dump_json())
     else:
         Console().print(status_table(report))
 
 
-async def _report(settings: Settings) -> StatusReport:
-    async with ControlClient(settings.control_url) as control:
+async def _report(settings: Settings, group: str) -> StatusReport:
+    async with control_of(settings, group) as control:
         report = await control.status()
     return report.model_copy(update={"assembly": await assembly_status(settings)})

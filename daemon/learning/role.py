@@ -312,11 +312,8 @@ class Learner:
         """Say once that the pause of an earlier learner is kept; of its own pause this one has told the error."""
         if self._telling.status.phase is LearnerPhase.PAUSED:
             return
-        self._telling.tell(
-            LearnerPhase.PAUSED,
-            until=datetime.now(UTC) + timedelta(seconds=pause_s),
-            error="the learner ended while it resumed a trial",
-        )
+        until = datetime.now(UTC) + timedelta(seconds=pause_s)
+        self._telling.tell(LearnerPhase.PAUSED, until=until, error="the learner ended while it resumed a trial")
 
     def _tell_left(self, adapter: str, counted: Path) -> None:
         """Say once that a trial is not resumed any more."""
