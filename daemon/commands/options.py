@@ -22,9 +22,7 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-GroupOption = Annotated[
-    str, typer.Option("--group", help="The group of agents or tenants; without it the default one.")
-]
+GroupOption = Annotated[str, typer.Option("--group", help="A group of agents or tenants, not the default one.")]
 ON_HOLD = "promotion is on hold: what passes its gates waits for a person, until `ratchet resume`"
 
 
