@@ -6,8 +6,7 @@ No request of an agent ever goes to that name. Neither store nor broker nor lear
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -97,8 +96,7 @@ class RollbackDrill:
         seconds, failed = None, ""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                async with self._place(adapter):
-                    seconds = await self._first_reply(adapter, started)
+                seconds = await self._first_reply(adapter, started)
         except TimeoutError:
             failed = f"the adapter had not replied after {self._settings.timeout_s:g} s (serving.drill.timeout_s)"
         except (RatchetError, OSError) as error:
@@ -113,15 +111,6 @@ class RollbackDrill:
             log.info("a rollback would work", adapter=adapter, seconds=seconds, flip_s=flip_s)
         return drill
 
-    @asynccontextmanager
-    async def _place(self, adapter: str) -> AsyncIterator[None]:
-        """Where groups share the servers, the drill's adapter takes a place like any other."""
-        if self._seat is None or adapter == BASE:
-            yield
-            return
-        async with self._seat.room.place(f"a drill of {adapter}", self._seat):
-            yield
-
     async def _first_reply(self, adapter: str, started: float) -> float:
         """Seconds from `started` to the first reply of `adapter`, which is loaded for that and unloaded again.
 
@@ -134,9 +123,11 @@ class RollbackDrill:
             raise PolicyError(f"no inference server can be used: {self._replicas.away_reason()}")
         policy = usable[0].policy
         tried = Replicas([policy])
-        tried.first.away = ""
-        loader = Loader(self._registry, tried, self._probe)
+        tried.first.away, tried.first.models = "", usable[0].models
+        loader = Loader(self._registry, tried, self._probe, self._seat)
         served = await loader.bring_up(adapter)
+        if self._seat is not None:
+            self._seat.room.coming.add(served)
         try:
             (reply,) = await policy.chat(served, _PROBE, Sampling(max_tokens=1))
             if reply.model != served and adapter != BASE:
@@ -144,3 +135,5 @@ class RollbackDrill:
             return time.monotonic() - started
         finally:
             await loader.take_down(served)
+            if self._seat is not None:
+                self._seat.room.coming.discard(served)

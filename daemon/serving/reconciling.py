@@ -18,7 +18,7 @@ from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.looking import look
 from daemon.serving.replicas import Replica, Replicas
 from daemon.serving.room import Seat
-from streams.errors import PolicyError, PromotionError, RatchetError
+from streams.errors import NoRoomError, PolicyError, PromotionError, RatchetError
 
 log = structlog.get_logger()
 
@@ -85,6 +85,8 @@ class Reconciler:
         self._registry.reconcile(ACTOR)
         try:
             served = await self._loader.bring_up(champion)
+        except NoRoomError:
+            raise  # it says nothing of the champion
         except (RatchetError, OSError) as error:
             self._backoff.failed()
             self._tried, self._failure = champion, str(error)

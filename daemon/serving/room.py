@@ -20,7 +20,7 @@ from daemon.registry.schemas import BASE
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
 from daemon.serving.replicas import Replica, Replicas
-from streams.errors import PromotionError
+from streams.errors import NoRoomError
 from streams.trust.groups import FOR_GATES, AdapterSettings
 
 log = structlog.get_logger()
@@ -107,7 +107,7 @@ class Seat:
 class Room:
     """The places at the `replicas`. Belongs to one event loop.
 
-    `coming` are the names that are being loaded. Those of other processes, such as candidates at gates, are seen when a
+    `coming` are the names that are being loaded, and that of a drill. Those of other processes, such as candidates at gates, are seen when a
     server is looked at, so `FOR_GATES` places are left for them in any case.
     """
 
@@ -139,7 +139,7 @@ class Room:
     async def place(self, name: str, seat: Seat, at: Sequence[Replica] | None = None) -> AsyncIterator[None]:
         """Keep a place for `name`, which is loaded meanwhile for the group of `seat`, at the servers `at`.
 
-        Raises `PromotionError` where none has become free for `wait_s` seconds.
+        Raises `NoRoomError` where none has become free for `wait_s` seconds.
         """
         # One after the other, so that none takes the place that another has made.
         async with self._lock:
@@ -147,7 +147,7 @@ class Room:
                 async with asyncio.timeout(self._settings.wait_s):
                     await self._make_room(seat, self._replicas.usable() if at is None else at)
             except TimeoutError as error:
-                raise PromotionError(
+                raise NoRoomError(
                     f"all {self._settings.max_loras} places for adapters are taken by those that answer calls, are in "
                     "a canary or at a gate: try again later, or raise adapters.max_loras"
                 ) from error
