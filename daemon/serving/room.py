@@ -107,8 +107,8 @@ class Seat:
 class Room:
     """The places at the `replicas`. Belongs to one event loop.
 
-    `coming` are the names that are being loaded, and that of a drill. Those of other processes, such as candidates at gates, are seen when a
-    server is looked at, so `FOR_GATES` places are left for them in any case.
+    `coming` are the names that are being loaded, and that of a drill. Adapters of other processes, such as candidates
+    at gates, are seen when a server is looked at, so `FOR_GATES` places are left for them in any case.
     """
 
     def __init__(self, replicas: Replicas, settings: AdapterSettings) -> None:
