@@ -113,9 +113,7 @@ def status_table(report: StatusReport) -> Table:
     """The table of `ratchet status`."""
     table = Table(Column(), Column(overflow="fold"), title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
-    table.add_row(
-        "served now", report.served or ("unloaded until it is asked for" if report.is_cold else "nothing yet")
-    )
+    table.add_row("served now", report.served or (UNLOADED if report.is_cold else "nothing yet"))
     for replica in report.replicas:
         if replica.reason or len(report.replicas) > 1:
             told = replica.reason or f"takes requests, {replica.in_flight} in flight"

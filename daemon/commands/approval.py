@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ConfigOption, GroupOption, JsonOption, control_of, operator_name, run_async
+from daemon.commands.options import (
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.why import find
@@ -35,10 +43,10 @@ def approve(
         print_json(change.model_dump_json())
     elif change.share < 1:
         typer.echo(
-            f"{change.to_name} answers {change.share:.0%} of new episodes, in a canary beside {change.from_name}"
+            f"{change.to_name} answers {change.share:.0%} of new episodes, in a canary beside {replaced_by(change)}"
         )
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
 
 
 def reject(

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from daemon.config import Settings
+from daemon.registry.schemas import Change
 from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
@@ -53,6 +54,11 @@ async def find_kafka(settings: Settings) -> KafkaSettings:
         return settings.kafka
     async with ControlClient(settings.control_url) as control:
         return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})
+
+
+def replaced_by(change: Change) -> str:
+    """The name of what served before; of a champion that was not loaded, its digest."""
+    return change.from_name or change.from_adapter[:12]
 
 
 def control_of(settings: Settings, group: str) -> ControlClient:

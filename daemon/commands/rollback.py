@@ -5,7 +5,16 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ON_HOLD, ConfigOption, GroupOption, JsonOption, control_of, operator_name, run_async
+from daemon.commands.options import (
+    ON_HOLD,
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.registry.schemas import Change, RollbackRequest
@@ -27,7 +36,7 @@ def rollback(
     if as_json:
         print_json(change.model_dump_json())
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
         typer.echo(ON_HOLD, err=True)
 

@@ -8,7 +8,16 @@ from rich.console import Console
 
 from daemon.commands.approval import AdapterArgument, ReasonOption, decision_request
 from daemon.commands.gate import gate_summary
-from daemon.commands.options import ON_HOLD, ConfigOption, GroupOption, JsonOption, control_of, operator_name, run_async
+from daemon.commands.options import (
+    ON_HOLD,
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.registry import holds
@@ -46,7 +55,7 @@ def restore(
     elif change.from_adapter == change.to_adapter:
         typer.echo(f"{change.to_name} serves already")
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
         typer.echo(ON_HOLD, err=True)
 

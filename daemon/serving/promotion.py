@@ -291,7 +291,7 @@ class Promoter:
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
-            what = f"{adapter[:12]} was not put into service, {old_served} still serves"
+            what = f"{adapter[:12]} was not put into service, {old_served or old_adapter[:12]} still serves"
             raise PromotionError(f"{what}: {error}") from error
         self._alias.point_to(adapter, served)
         seconds = time.monotonic() - began
