@@ -19,13 +19,13 @@ from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.episode_state import EpisodeState
 from streams.store.episodes import (
-from streams.trust.groups import homes_in
     EpisodeReport,
     EpisodeSummary,
     episode_report,
     newest_episodes,
     whole_id,
 )
+from streams.trust.groups import homes_in
 
 episodes = typer.Typer(
     name="episodes", no_args_is_help=True, help="Stored episodes: what is learned from, and why not."
