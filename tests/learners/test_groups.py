@@ -20,7 +20,7 @@ SETTINGS = AdapterSettings(
     groups={
         "acme": AdapterGroup(tenants=("acme",)),
         "sales": AdapterGroup(agents=("sales", "quotes"), tenants=("other", "third")),
-        "coder": AdapterGroup(agents=("coder",), tenants=("fourth",)),
+        "coder": AdapterGroup(agents=("coder",), tenants=("other",)),
     }
 )
 # The episodes by their names, each with the agent and the principal of every step.
@@ -31,8 +31,8 @@ EPISODES = {
     "of-quotes": [("quotes", "third")] * 2,
     "of-nobody": [("helpdesk", "other/cara")] * 2,
     "of-a-tenant-that-is-called-alike": [("sales", "acme2/anna")] * 2,
-    "of-two": [("helpdesk", "acme/anna"), ("sales", "other/cara")],
-    "of-one-and-nobody": [("helpdesk", "acme/anna"), ("helpdesk", "other/cara")],
+    "of-two": [("sales", "other/cara"), ("coder", "other/cara")],
+    "of-one-and-nobody": [("sales", "other/cara"), ("helpdesk", "other/cara")],
 }
 EXPECTED = {
     "": {"of-nobody", "of-a-tenant-that-is-called-alike"},
