@@ -76,7 +76,7 @@ def measure(rounds: int, folder: Path) -> dict[str, float]:
     """Roll back `rounds` times. Raises `RuntimeError` where another adapter than the one before answers then."""
     base, home = write_tiny_llama(folder / "base"), folder / "home"
     registry = Registry(home)
-    adapters = [add_random_adapter(base, registry, seed) for seed in (1, 2)]
+    adapters = [add_random_adapter(base, seed, within=registry) for seed in (1, 2)]
     engine, port = f"http://127.0.0.1:{free_port()}", free_port()
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | {

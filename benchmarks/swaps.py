@@ -229,7 +229,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         # vLLM has no attention for smaller heads on a CPU.
         write_tiny_llama(base, hidden=128, heads=2, key_heads=1)
         registry = Registry(Path(folder) / "home")
-        adapters = [add_random_adapter(base, registry, seed) for seed in range(options.swaps // 2)]
+        adapters = [add_random_adapter(base, seed, within=registry) for seed in range(options.swaps // 2)]
         kind = VllmEngine if options.vllm else Engine
         engines = [kind(base, Path(folder) / f"engine-{number}.log") for number in range(options.servers)]
         try:

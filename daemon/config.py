@@ -34,6 +34,7 @@ from streams.redaction.settings import RedactionSettings
 from streams.setting_errors import told
 from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.store.settings import StoreSettings
+from streams.trust.groups import AdapterSettings, home_of
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.rules import TrustSettings
 
@@ -131,6 +132,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     serving: ServingSettings = ServingSettings()
     promotion: PromotionSettings = PromotionSettings()
+    adapters: AdapterSettings = AdapterSettings()
     assembly: AssemblySettings = AssemblySettings()
     otlp: OtlpSettings = OtlpSettings()
     access: AccessSettings = AccessSettings()
@@ -194,7 +196,10 @@ class Settings(BaseSettings):
             "base_name": self.engine.base_name if self.engine.named else BASE,
         }
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
-        gateway = f"http://{self.serving.host}:{self.serving.port}"
+        policy, model = self.control_url, str(self.serving.alias)
+        if self.adapters.groups and not {"policy_url", "model"} & self.branching.model_fields_set:
+            # No group is to learn from what another group's adapter proposed: the base model proposes.
+            policy, token, model = engines[0], self.engine.api_key, str(engine["base_name"])
         older = self.serving.promotion
         promotion = fill(self.promotion, **{name: getattr(older, name) for name in older.model_fields_set})
         return self.model_copy(
@@ -210,15 +215,19 @@ class Settings(BaseSettings):
                 ),
                 "promotion": promotion,
                 "serving": fill(self.serving, home=home, **engine).model_copy(update={"promotion": promotion}),
-                "branching": fill(
-                    self.branching,
-                    policy_url=gateway,
-                    policy_token=token,
-                    model=self.serving.alias,
-                    seed=self.seed,
-                ),
+                "branching": fill(self.branching, policy_url=policy, policy_token=token, model=model, seed=self.seed),
             }
         )
+
+    def of_group(self, name: str) -> Self:
+        """These settings with the home of a group; an empty name is the default one's.
+
+        Raises `ConfigurationError` for one that is not set.
+        """
+        if name and name not in self.adapters.groups:
+            known = ", ".join(self.adapters.groups) or "none"
+            raise ConfigurationError(f"the group {name!r} is not set: adapters.groups has {known}")
+        return self.model_copy(update={"home": home_of(self.home, name)})
 
     @property
     def store_url(self) -> str:

@@ -31,6 +31,7 @@ from streams.assembly.status import AssemblyStatus
 from streams.store.episode_state import EpisodeState
 from streams.store.status import most_frequent
 
+UNLOADED = "nothing: it is loaded when a call asks for it"
 _LINE_EVERY_S = 15.0
 _STATES: dict[str, str] = {
     EpisodeState.TRUSTED: "learned from",
@@ -112,7 +113,7 @@ def status_table(report: StatusReport) -> Table:
     """The table of `ratchet status`."""
     table = Table(Column(), Column(overflow="fold"), title="Ratchet", show_header=False)
     table.add_row("agents ask for", report.alias)
-    table.add_row("served now", report.served or "nothing yet")
+    table.add_row("served now", report.served or (UNLOADED if report.is_cold else "nothing yet"))
     for replica in report.replicas:
         if replica.reason or len(report.replicas) > 1:
             told = replica.reason or f"takes requests, {replica.in_flight} in flight"

@@ -27,6 +27,7 @@ from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.runtime.health import answers, health_listener, reachable
 from streams.runtime.processes import stop_on_signals
+from streams.trust.groups import DEFAULT_GROUP
 from streams.trust.holdout import HoldoutSettings
 
 log = structlog.get_logger()
@@ -125,13 +126,18 @@ async def branch(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     access, stop = access_of(settings, Role.SERVE), stop_on_signals()
-    await serve_role.serve(settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access)
+    await serve_role.serve(
+        settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access, settings.adapters
+    )
 
 
 async def learn(settings: Settings) -> None:
+    homes = [settings.of_group(name).home for name in (DEFAULT_GROUP, *settings.adapters.groups)]
+
     async def learns() -> str:
-        status = (await asyncio.to_thread(learner_report, settings.home, ())).status
-        return status.error if status is not None and status.phase is LearnerPhase.PAUSED else ""
+        reports = [await asyncio.to_thread(learner_report, home, ()) for home in homes]
+        found = [each.status for each in reports if each.status is not None]
+        return "; ".join(status.error for status in found if status.phase is LearnerPhase.PAUSED)
 
     checks = {
         "learner": learns,

@@ -10,6 +10,7 @@ from learners.stored_rows import read_held_out_steps
 from streams.ids import content_id
 from streams.messages import Message, Messages, Tools
 from streams.store.client import StoreClient
+from streams.trust.groups import Members
 from streams.trust.holdout import HoldoutSettings, Split
 
 
@@ -30,14 +31,14 @@ class RecordedState:
 
 
 async def read_held_out_states(
-    store: StoreClient, holdout: HoldoutSettings, most: int, most_per_principal: int
+    store: StoreClient, holdout: HoldoutSettings, most: int, most_per_principal: int, members: Members | None = None
 ) -> tuple[RecordedState, ...]:
     """At most so many states, in the order of a hash, of the newest trusted episodes on tasks of the selection split.
 
-    Whose principal revoked consent is left out, and an episode that went the same way as another. Raises `StoreError`
-    when the store does not answer.
+    With `members` they are of one group alone. Whose principal revoked consent is left out, and an episode that went
+    the same way as another. Raises `StoreError` when the store does not answer.
     """
-    rows = await read_held_out_steps(store, most, most_per_principal)
+    rows = await read_held_out_steps(store, most, most_per_principal, members)
     states: list[RecordedState] = []
     for trajectory in merged(of_split(rows, holdout, Split.SELECTION), {}):
         chat = trajectory.opening

@@ -29,6 +29,7 @@ from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import move_into_place, new_folder
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
+from streams.trust.groups import Members
 from streams.trust.holdout import HoldoutSettings, Split
 
 _EPISODES = "episodes.parquet"
@@ -106,6 +107,7 @@ async def build_snapshot(
     most_practised_per_task: int = MOST_PRACTISED_PER_TASK,
     older: Older = NOTHING_OLDER,
     base_samples: Sequence[Trajectory] = (),
+    members: Members | None = None,
 ) -> Snapshot:
     """Write the trusted episodes of the train split, and their branches, as of a sequence (by default the latest).
 
@@ -114,13 +116,14 @@ async def build_snapshot(
     principal took part that has revoked consent by now is left out whole, since each state repeats what was said
     before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
     texts, not a share. `canaries` are planted beside them. Of practice, the newest `most_practised_per_task` successes
-    and as many failures of each task are taken, each sample as a trajectory of its own.
+    and as many failures of each task are taken, each sample as a trajectory of its own. With `members` nothing gets in
+    but the episodes of one group, and for the default group practice.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.
         StoreError: the store does not answer.
     """
-    rows = await read_rows(store, as_of, most_per_principal, most_practised_per_task, older)
+    rows = await read_rows(store, as_of, most_per_principal, most_practised_per_task, older, members)
     trajectories = assemble(rows, holdout)
     if not trajectories:
         raise TrainingError(

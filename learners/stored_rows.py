@@ -10,15 +10,8 @@ from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.queries.practice import PRACTICE_STEPS
 from streams.store.queries.retractions import LATEST_RETRACTION
-from streams.store.queries.snapshots import (
-    BRANCHES,
-    HELD_OUT_STEPS,
-    LATEST_SEQUENCE,
-    OFFSETS_OF_PARTITIONS,
-    RECOVERED_STEPS,
-    RECOVERIES,
-    TRUSTED_STEPS,
-)
+from streams.store.queries.snapshots import FOR_ALL, LATEST_SEQUENCE, OF_GROUP, OFFSETS_OF_PARTITIONS
+from streams.trust.groups import DEFAULT_GROUP, Members
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -73,12 +66,18 @@ async def read_rows(
     most_per_principal: int,
     most_per_task: int = MOST_PRACTISED_PER_TASK,
     older: Older = NOTHING_OLDER,
+    members: Members | None = None,
 ) -> StoredRows:
-    """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer."""
+    """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer.
+
+    With `members` they are of the episodes of one group alone. Practice is by the default group's champion, and for it.
+    """
     if as_of is None:
         as_of = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
     retracted_as_of = int((await store.query(LATEST_RETRACTION, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
+    queries, practises = OF_GROUP if members else FOR_ALL, members is None or members.name == DEFAULT_GROUP
     moment: dict[str, Parameter] = {"as_of": as_of}
+    within: dict[str, Parameter] = moment | (dict(members.parameters()) if members else {})
 
     async def rows(sql: str, parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
         return list((await store.query(sql, parameters, READ_TIMEOUT_S)).to_pylist())
@@ -86,11 +85,12 @@ async def read_rows(
     async def learnable(most_per_principal: int, most_per_task: int, older: Sequence[str]) -> _Learnable:
         """What may be learned from: the newest, and of `older` the rest."""
         among: dict[str, Parameter] = moment | {"older": older}
-        of_principals = among | {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
+        of_principals = within | among
+        of_principals |= {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
         return _Learnable(
-            await rows(TRUSTED_STEPS, of_principals),
-            await rows(RECOVERIES, of_principals),
-            await rows(PRACTICE_STEPS, among | {"most_per_task": most_per_task}),
+            await rows(queries.trusted_steps, of_principals),
+            await rows(queries.recoveries, of_principals),
+            await rows(PRACTICE_STEPS, among | {"most_per_task": most_per_task}) if practises else [],
         )
 
     newest = await learnable(most_per_principal, most_per_task, ())
@@ -99,8 +99,8 @@ async def read_rows(
         retracted_as_of=retracted_as_of,
         offsets={f"{row['topic']}/{row['partition']}": row["next"] for row in await rows(OFFSETS_OF_PARTITIONS, {})},
         steps=newest.steps,
-        branches=await rows(BRANCHES, moment),
-        recovered_steps=await rows(RECOVERED_STEPS, moment),
+        branches=await rows(queries.branches, within),
+        recovered_steps=await rows(queries.recovered_steps, within),
         recoveries=newest.recoveries,
         practised_steps=newest.practised_steps,
         older=older.trajectories,
@@ -127,8 +127,10 @@ class _Learnable:
     practised_steps: Sequence[Row]
 
 
-async def read_held_out_steps(store: StoreClient, most_episodes: int, most_per_principal: int) -> list[Row]:
-    """Steps of the newest trusted episodes of the selection split.
+async def read_held_out_steps(
+    store: StoreClient, most_episodes: int, most_per_principal: int, members: Members | None = None
+) -> list[Row]:
+    """Steps of the newest trusted episodes of the selection split; with `members` of those of one group alone.
 
     Raises `StoreError` when the store does not answer.
     """
@@ -139,5 +141,7 @@ async def read_held_out_steps(store: StoreClient, most_episodes: int, most_per_p
         "retracted_as_of": retracted,
         "most_per_principal": most_per_principal,
         "most_episodes": most_episodes,
+        **(members.parameters() if members else {}),
     }
-    return list((await store.query(HELD_OUT_STEPS, parameters, READ_TIMEOUT_S)).to_pylist())
+    query = (OF_GROUP if members else FOR_ALL).held_out_steps
+    return list((await store.query(query, parameters, READ_TIMEOUT_S)).to_pylist())

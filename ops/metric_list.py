@@ -14,6 +14,7 @@ from daemon.serving.call_metrics import Failure, Passage
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import FeedbackIntake
+from daemon.serving.groups import serve_groups
 from daemon.serving.learner_metrics import learner_metrics
 from daemon.serving.metrics import Metrics, holdout_metrics
 from daemon.serving.replicas import Replicas
@@ -34,6 +35,7 @@ from streams.runtime.metrics import process_registry
 from streams.runtime.tally import Tally
 from streams.store.client import StoreClient
 from streams.store.metrics import StoreFile, write_seconds
+from streams.trust.groups import AdapterGroup, AdapterSettings
 
 _UNITS = ("seconds", "bytes", "ratio")
 _HEAD = """# Metrics
@@ -142,7 +144,10 @@ def _serve_in(home: Path) -> Iterator[Metric]:
         StoreClient("http://127.0.0.1:9"), kafka, examples.STORE, up=True, lag={("ratchet.events", 0): 0}
     )
     replicas = Replicas([PolicyClient(settings.inference_url)])
-    canary = Canary(settings.canary, home, Shadow(settings.shadow, Upstream(replicas, 1)))
+    upstream = Upstream(replicas, 1)
+    canary = Canary(settings.canary, home, Shadow(settings.shadow, upstream))
+    support = AdapterSettings(groups={"support": AdapterGroup(agents=("support",))})
+    groups = serve_groups(settings, support, replicas, upstream, store.client)
     canary.running = examples.CANARY
     publisher = Publisher(kafka, 1, 10_000, "example")
     feedback = FeedbackIntake(settings, kafka.calls_topic, publisher)
@@ -150,7 +155,7 @@ def _serve_in(home: Path) -> Iterator[Metric]:
     attested.note(examples.ADAPTER, Attestation(0.01, 1.0), passed=True)
     alias.point_to(examples.ADAPTER, examples.SERVED)
     capture = Capture(settings.capture, kafka.calls_topic, publisher)
-    metrics = Metrics(registry, alias, store, capture, feedback, canary, replicas, attested)
+    metrics = Metrics(registry, alias, store, capture, feedback, canary, replicas, attested, groups=groups)
     metrics.gateway_requests.labels(status="200").inc()
     passage = Passage(input_tokens=1, output_tokens=1, failure=Failure.TIMEOUT)
     passage.begin()

@@ -27,6 +27,7 @@ RatchetError
 ├── TrainingError               a training run
 ├── GateError                   an evaluation
 ├── PromotionError              promotion and rollback
+│   └── NoRoomError             places for adapters at the inference servers
 ├── LifecycleError              the states of an adapter
 ├── RegistryError               refs and adapters
 ├── AuditError                  the audit log
@@ -170,6 +171,10 @@ class GateError(RatchetError):
 
 class PromotionError(RatchetError):
     """An adapter could not be put into service; what served before still serves."""
+
+
+class NoRoomError(PromotionError):
+    """All places for adapters are taken by those that cannot be unloaded now."""
 
 
 class LifecycleError(RatchetError):

@@ -27,6 +27,7 @@ from streams.store.client import StoreClient
 from streams.store.copies import Read, StoreCopy, copy_store, reading_in, reading_through
 from streams.store.database import Database
 from streams.store.settings import StoreSettings
+from streams.trust.groups import homes_in
 
 _LEFT_OUT = {
     "logs": "logs are not state",
@@ -153,11 +154,13 @@ async def _store(source: Source, scratch: Path, files: _Files, say: Say) -> Stor
 
 
 def _home(source: Source, files: _Files) -> None:
-    home, registry = source.home, Registry(source.home)
-    if registry.audit.path.exists():
-        with registry.audit.locked():
-            for name in (REFS_FILE, AUDIT_FILE):
-                files.take(home / name, f"{HOME}/{name}")
+    home = source.home
+    for one in homes_in(home):
+        registry, place = Registry(one), Path(HOME) / one.relative_to(home)
+        if registry.audit.path.exists():
+            with registry.audit.locked():
+                for name in (REFS_FILE, AUDIT_FILE):
+                    files.take(one / name, str(place / name))
     files.left_out |= {name: why for name, why in _LEFT_OUT.items() if (home / name).exists()}
     for path in _paths(home, source):
         name = f"{HOME}/{path.relative_to(home)}"
@@ -172,8 +175,9 @@ def _home(source: Source, files: _Files) -> None:
 def _paths(home: Path, source: Source) -> Iterator[Path]:
     """The files of the home but for databases, temporary ones and what is left out."""
     databases = (source.store.path.resolve(), source.assembly.resolve())
+    homes = {*homes_in(home)}
     for place, folders, names in os.walk(home):
-        top = Path(place) == home
+        top = Path(place) in homes
         folders[:] = [name for name in folders if name[0] != "." and not (top and name in _LEFT_OUT)]
         for name in names:
             path = Path(place, name)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands.options import ConfigOption, JsonOption, operator_name
+from daemon.commands.options import ConfigOption, GroupOption, JsonOption, operator_name
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.why import find
@@ -21,11 +21,12 @@ anchor = typer.Typer(
 def set_anchor(
     adapter: Annotated[str, typer.Argument(help="A digest, its beginning, a served name, `champion` or `base`.")],
     reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")],
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hold candidates against another adapter from the next gate on. It must serve, or have served."""
-    home = Settings.load(config).home
+    home = Settings.load(config).of_group(group).home
     registry = Registry(home)
     wanted = registry.refs().champion if adapter == "champion" else adapter
     digest = BASE if wanted == BASE else find(wanted, registry, AdapterStore(home / "adapters"))

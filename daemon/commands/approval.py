@@ -5,13 +5,20 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ConfigOption, JsonOption, operator_name, run_async
+from daemon.commands.options import (
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.why import find
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, DecisionRequest
-from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
 from streams.errors import RegistryError
 
@@ -22,27 +29,35 @@ ReasonOption = Annotated[str, typer.Option(help="Why; it goes into the audit log
 
 
 def approve(
-    adapter: AdapterArgument, reason: ReasonOption, config: ConfigOption = None, as_json: JsonOption = False
+    adapter: AdapterArgument,
+    reason: ReasonOption,
+    group: GroupOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a candidate serve that waits for a person. It is loaded and attested like any other; Ratchet must run."""
-    settings = Settings.load(config)
+    settings = Settings.load(config).of_group(group)
     request = decision_request(settings, adapter, reason)
-    change = run_async(_approve(settings, request))
+    change = run_async(_approve(settings, request, group))
     if as_json:
         print_json(change.model_dump_json())
     elif change.share < 1:
         typer.echo(
-            f"{change.to_name} answers {change.share:.0%} of new episodes, in a canary beside {change.from_name}"
+            f"{change.to_name} answers {change.share:.0%} of new episodes, in a canary beside {replaced_by(change)}"
         )
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
 
 
 def reject(
-    adapter: AdapterArgument, reason: ReasonOption, config: ConfigOption = None, as_json: JsonOption = False
+    adapter: AdapterArgument,
+    reason: ReasonOption,
+    group: GroupOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End a candidate that waits for a person. Works offline."""
-    settings = Settings.load(config)
+    settings = Settings.load(config).of_group(group)
     request = decision_request(settings, adapter, reason)
     registry = Registry(settings.home)
     try:
@@ -68,6 +83,6 @@ def decision_request(settings: Settings, adapter: str, reason: str) -> DecisionR
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
 
 
-async def _approve(settings: Settings, request: DecisionRequest) -> Change:
-    async with ControlClient(settings.control_url) as control:
+async def _approve(settings: Settings, request: DecisionRequest, group: str) -> Change:
+    async with control_of(settings, group) as control:
         return await control.approve(request)

@@ -25,6 +25,7 @@ from streams.store.episodes import (
     newest_episodes,
     whole_id,
 )
+from streams.trust.groups import homes_in
 
 episodes = typer.Typer(
     name="episodes", no_args_is_help=True, help="Stored episodes: what is learned from, and why not."
@@ -99,6 +100,15 @@ async def _show(url: str, episode_id: str) -> EpisodeReport:
 
 
 def _uses(home: Path, trajectories: set[str]) -> Uses:
+    """The snapshots that hold one of the trajectories, and the adapters trained on them, of all groups."""
+    found = [_uses_in(one, trajectories) for one in homes_in(home)]
+    return Uses(
+        snapshots=tuple(sorted(snapshot for uses in found for snapshot in uses.snapshots)),
+        adapters=tuple(adapter for uses in found for adapter in uses.adapters),
+    )
+
+
+def _uses_in(home: Path, trajectories: set[str]) -> Uses:
     snapshots = set()
     for manifest in sorted((home / "snapshots").glob("*/manifest.json")):
         try:

@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
-from daemon.commands.options import find_kafka, operator_name
+from daemon.commands.options import control_of, find_kafka, operator_name
 from daemon.config import Settings
 from daemon.erasure.carrying_out import exposed_adapters
 from daemon.erasure.log_records import LogErasure, erase_from_log
@@ -15,11 +16,11 @@ from daemon.erasure.request import ErasureReport, ErasureRequest, ask, report_of
 from daemon.registry.erasing import in_use, last_unexposed
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
-from daemon.serving.control_client import ControlClient
 from streams.errors import BrokerError, ErasureError, StoreError
 from streams.store.arrival import has_arrived
 from streams.store.client import StoreClient
 from streams.store.queries.retractions import TRAJECTORIES_OF
+from streams.trust.groups import DEFAULT_GROUP, homes_in
 
 _POLL_S = 0.5
 _ARRIVAL_S = 60.0
@@ -56,7 +57,6 @@ async def erase_from(
 
     Raises `ErasureError` where what serves saw the data and is not to be retired, or it is not done within `wait_s`.
     """
-    registry = Registry(settings.home)
     async with StoreClient(settings.store_url) as store:
         say("waiting until the store has what the log holds")
         kafka = await find_kafka(settings)
@@ -64,15 +64,17 @@ async def erase_from(
         asked = {"principal": subject.principal or "", "episodes": list(subject.episodes)}
         found = await store.query(TRAJECTORIES_OF, asked)
         trajectories = tuple(found["trajectory"].to_pylist())
-        exposed = await asyncio.to_thread(exposed_adapters, settings.home, subject.principal, trajectories)
-        while serving := in_use(registry, exposed):
-            if not retire_champion:
-                raise ErasureError(
-                    f"nothing is erased yet: adapter {serving[0][:12]} serves and saw the data. Say --retire-champion "
-                    f"to roll back to {last_unexposed(registry, exposed)[:12]}, which did not"
-                )
-            say(f"rolling back {serving[0][:12]}")
-            await _roll_back(settings, serving, last_unexposed(registry, exposed), reason)
+        for home in homes_in(settings.home):
+            registry = Registry(home)
+            exposed = await asyncio.to_thread(exposed_adapters, home, subject.principal, trajectories)
+            while serving := in_use(registry, exposed):
+                if not retire_champion:
+                    raise ErasureError(
+                        f"nothing is erased yet: adapter {serving[0][:12]} serves and saw the data. Say "
+                        f"--retire-champion to roll back to {last_unexposed(registry, exposed)[:12]}, which did not"
+                    )
+                say(f"rolling back {serving[0][:12]}")
+                await _roll_back(settings, home, serving, last_unexposed(registry, exposed), reason)
         request = ErasureRequest(principal=subject.principal, episodes=subject.episodes, actor=operator_name())
         ask(settings.home, request)
         say("the record role starts again, and erases first")
@@ -90,10 +92,14 @@ async def erase_from(
         return Erased(report, log)
 
 
-async def _roll_back(settings: Settings, serving: tuple[str, ...], to: str, reason: str) -> None:
-    """Roll the champion back to `to`, or else end the canary of one of `serving`; both may serve."""
-    is_champion = Registry(settings.home).refs().champion in serving
-    async with ControlClient(settings.control_url) as control:
+async def _roll_back(settings: Settings, home: Path, serving: tuple[str, ...], to: str, reason: str) -> None:
+    """Roll the champion back to `to`, or else end the canary of one of `serving`; both may serve.
+
+    Raises `ConfigurationError` where `home` is that of a group that is not set any more: nothing serves it.
+    """
+    is_champion = Registry(home).refs().champion in serving
+    group = DEFAULT_GROUP if home == settings.home else home.name
+    async with control_of(settings, group) as control:
         request = RollbackRequest(to=to if is_champion else None, reason=reason, actor=operator_name())
         await control.rollback(request)
 

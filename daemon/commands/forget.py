@@ -21,6 +21,7 @@ from learners.provenance import Provenance
 from streams.events import RetractionEvent
 from streams.kafka.signatures import read_operator_key
 from streams.store.client import StoreClient
+from streams.trust.groups import homes_in
 
 
 def forget(
@@ -105,6 +106,7 @@ async def _forget(settings: Settings, principal: str, reason: str) -> ForgetRepo
             store,
             registry,
             Provenance(AdapterStore(settings.home / "adapters"), settings.home / "snapshots"),
+            (home for home in homes_in(settings.home) if home != settings.home),
         )
 
 
@@ -119,6 +121,9 @@ def _consequence(report: ForgetReport) -> str:
         return "no adapter saw this principal's data"
     parent = "the base model" if report.next_parent == BASE else report.next_parent[:12]
     if not report.champion_saw:
+        others = [one.adapter[:12] for one in report.adapters if one.serves]
+        if others:
+            return f"{', '.join(others)}, which serve groups of their own, saw it, and keep serving until replaced"
         return f"what serves did not see this principal's data; the next cycle trains on from {parent}"
     return (
         f"the champion {report.champion[:12]} saw this principal's data. It keeps serving until a replacement, trained "

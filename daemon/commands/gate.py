@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.commands.gate_measures import aa, stats, tenant
-from daemon.commands.options import ConfigOption, JsonOption
+from daemon.commands.options import ConfigOption, GroupOption, JsonOption
 from daemon.config import Settings
 from daemon.console import plain, print_json
 from daemon.learning.why import find
@@ -54,11 +54,12 @@ def show_gate(
     losses: Annotated[bool, typer.Option("--losses", help="Show the tasks that only the other side solved.")] = False,
     wins: Annotated[bool, typer.Option("--wins", help="Show the tasks that only this adapter solved.")] = False,
     task: Annotated[str | None, typer.Option(help="Show the task of this id, or those whose ids begin so.")] = None,
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what each gate said of an adapter, and how both sides played single tasks. Works offline."""
-    home = Settings.load(config).home
+    home = Settings.load(config).of_group(group).home
     registry = Registry(home)
     digest = find(adapter, registry, AdapterStore(home / "adapters"))
     found = tuple(matches(read_rollouts(newest_rollouts(home, digest)), digest))

@@ -65,6 +65,9 @@ async def _play_against_itself(settings: Settings, plays: int, most: int) -> AAR
         sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
         status = await control.status()
+        if status.is_cold:
+            await control.load()
+            status = await control.status()
         if status.served is None:
             raise GateError("nothing serves yet, so there is nothing to play against itself: see the serve role's log")
         chosen = (await domain_tasks(domain, pool)).held_out(settings.holdout)[:most]

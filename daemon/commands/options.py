@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from daemon.config import Settings
+from daemon.registry.schemas import Change
 from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
@@ -22,6 +23,7 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file; without it ratchet.toml, if there is one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+GroupOption = Annotated[str, typer.Option("--group", help="A group of agents or tenants, not the default one.")]
 ON_HOLD = "promotion is on hold: what passes its gates waits for a person, until `ratchet resume`"
 
 
@@ -52,6 +54,17 @@ async def find_kafka(settings: Settings) -> KafkaSettings:
         return settings.kafka
     async with ControlClient(settings.control_url) as control:
         return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})
+
+
+def replaced_by(change: Change) -> str:
+    """The name of what served before; of a champion that was not loaded, its digest."""
+    return change.from_name or change.from_adapter[:12]
+
+
+def control_of(settings: Settings, group: str) -> ControlClient:
+    """A client of the control API that asks about `group`. Raises `ConfigurationError` for one that is not set."""
+    settings.of_group(group)
+    return ControlClient(settings.control_url, group=group)
 
 
 async def assembly_status(settings: Settings) -> AssemblyStatus | None:

@@ -5,16 +5,25 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from daemon.commands.options import ON_HOLD, ConfigOption, JsonOption, operator_name, run_async
+from daemon.commands.options import (
+    ON_HOLD,
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.registry.schemas import Change, RollbackRequest
-from daemon.serving.control_client import ControlClient
 
 
 def rollback(
     to: Annotated[str | None, typer.Option(help="Digest of an adapter that served, or `base`.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")] = "asked for by an operator",
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,15 +32,15 @@ def rollback(
         request = RollbackRequest(to=to, reason=reason, actor=operator_name())
     except ValidationError as error:
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
-    change = run_async(_roll_back(Settings.load(config), request))
+    change = run_async(_roll_back(Settings.load(config), request, group))
     if as_json:
         print_json(change.model_dump_json())
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
         typer.echo(ON_HOLD, err=True)
 
 
-async def _roll_back(settings: Settings, request: RollbackRequest) -> Change:
-    async with ControlClient(settings.control_url) as control:
+async def _roll_back(settings: Settings, request: RollbackRequest, group: str) -> Change:
+    async with control_of(settings, group) as control:
         return await control.rollback(request)

@@ -118,10 +118,11 @@ def _gateway(found: Running, settings: Settings) -> Diagnosis:
         return Diagnosis(
             name=name, status=Health.ERROR, message=message, remedy="start the role serve; see logs/serve.log"
         )
-    if found.gateway.served is None:
+    if found.gateway.served is None and not found.gateway.is_cold:
         message = f"the gateway at {at} answers, and nothing serves yet"
         return Diagnosis(name=name, status=Health.ERROR, message=message, remedy="see the check of the engine")
-    message = f"agents ask {at} for {found.gateway.alias!r}; {found.gateway.served} answers"
+    answers = found.gateway.served or f"{found.gateway.champion[:12]}, once it is loaded again,"
+    message = f"agents ask {at} for {found.gateway.alias!r}; {answers} answers"
     return Diagnosis(name=name, status=Health.OK, message=message)
 
 

@@ -8,13 +8,21 @@ from rich.console import Console
 
 from daemon.commands.approval import AdapterArgument, ReasonOption, decision_request
 from daemon.commands.gate import gate_summary
-from daemon.commands.options import ON_HOLD, ConfigOption, JsonOption, operator_name, run_async
+from daemon.commands.options import (
+    ON_HOLD,
+    ConfigOption,
+    GroupOption,
+    JsonOption,
+    control_of,
+    operator_name,
+    replaced_by,
+    run_async,
+)
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.registry import holds
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, DecisionRequest
-from daemon.serving.control_client import ControlClient
 from streams.errors import RegistryError
 
 Result = TypeVar("Result")
@@ -26,11 +34,12 @@ def restore(
     adapter: AdapterArgument,
     reason: ReasonOption,
     yes: YesOption = False,
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; Ratchet must run."""
-    settings = Settings.load(config)
+    settings = Settings.load(config).of_group(group)
     request = decision_request(settings, adapter, reason)
     registry = Registry(settings.home)
     champion = registry.refs().champion
@@ -40,22 +49,24 @@ def restore(
         if not yes:
             question = f"let {request.digest[:12]} serve again, instead of {champion[:12]}?"
             typer.confirm(question, abort=True, err=True)
-    change = run_async(_restore(settings, request))
+    change = run_async(_restore(settings, request, group))
     if as_json:
         print_json(change.model_dump_json())
     elif change.from_adapter == change.to_adapter:
         typer.echo(f"{change.to_name} serves already")
     else:
-        typer.echo(f"{change.to_name} serves instead of {change.from_name}, after {change.seconds:.2f} s")
+        typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
         typer.echo(ON_HOLD, err=True)
 
 
-def hold(reason: ReasonOption, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def hold(
+    reason: ReasonOption, group: GroupOption = "", config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Stop automatic promotion: what passes its gates waits for a person. What serves goes on. Works offline."""
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
-    registry = Registry(Settings.load(config).home)
+    registry = Registry(Settings.load(config).of_group(group).home)
     actor = operator_name()
     entry = _written(registry, lambda: holds.begin(registry.audit, registry.refs().champion, actor, reason.strip()))
     if as_json:
@@ -66,11 +77,12 @@ def hold(reason: ReasonOption, config: ConfigOption = None, as_json: JsonOption 
 
 def resume(
     reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")] = "asked for by an operator",
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let promotion be automatic again. What waits for a person meanwhile goes on waiting. Works offline."""
-    registry = Registry(Settings.load(config).home)
+    registry = Registry(Settings.load(config).of_group(group).home)
     actor = operator_name()
     entry = _written(registry, lambda: holds.end(registry.audit, registry.refs().champion, actor, reason))
     if as_json:
@@ -88,6 +100,6 @@ def _written(registry: Registry, change: Callable[[], Result]) -> Result:
         ) from error
 
 
-async def _restore(settings: Settings, request: DecisionRequest) -> Change:
-    async with ControlClient(settings.control_url) as control:
+async def _restore(settings: Settings, request: DecisionRequest, group: str) -> Change:
+    async with control_of(settings, group) as control:
         return await control.restore(request)

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from daemon.commands.options import ConfigOption, JsonOption
+from daemon.commands.options import ConfigOption, GroupOption, JsonOption
 from daemon.config import Settings
 from daemon.console import hold_told, plain, print_json
 from daemon.learning.forgetting import ExposedAdapter, exposed_adapters
@@ -25,13 +25,14 @@ def why(
         str | None, typer.Argument(help="A digest, its beginning, a served name, or `champion`.", show_default=False)
     ] = None,
     principal: Annotated[str | None, typer.Option(help="The reverse: which adapters saw this principal.")] = None,
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what an adapter was trained on, whose data that was, what its gates said, and who decided. Works offline."""
     if (adapter is None) == (principal is None):
         raise typer.BadParameter("name an adapter or a --principal, and not both")
-    home = Settings.load(config).home
+    home = Settings.load(config).of_group(group).home
     registry, adapters = Registry(home), AdapterStore(home / "adapters")
     provenance = Provenance(adapters, home / "snapshots")
     if adapter is not None:

@@ -29,6 +29,7 @@ from streams.runtime.files import sync_folder
 from streams.store import erasure as store_erasure
 from streams.store.erasure import StoreErased
 from streams.store.settings import StoreSettings
+from streams.trust.groups import FOLDER, homes_in
 
 log = structlog.get_logger()
 
@@ -56,7 +57,10 @@ def carry_out(home: Path, store: StoreSettings) -> ErasureReport | None:
             store_erasure.remove_copies(store)
         reach(CrashPoint.ERASURE_STEP_BEFORE)
         erasure = _erasure(plan)
-        record_erasure(Registry(home), erasure, request.actor, REASON)
+        for one in homes_in(home):
+            own = _erasure_in(one, plan, home)
+            if one == home or own.paths:
+                record_erasure(Registry(one), own, request.actor, REASON)
         for path in plan.paths:
             reach(CrashPoint.ERASURE_STEP_BEFORE)
             _remove(home / path)
@@ -81,20 +85,23 @@ def _plan(home: Path, store: StoreSettings, request: ErasureRequest) -> ErasureP
     if store.path.exists() and not store_erasure.is_erased(store, request.erasure_id):
         told = store_erasure.prepare(store, request.erasure_id, request.principal, request.episodes)
     trajectories = (*told.episodes, *told.recoveries)
-    exposed = exposed_adapters(home, request.principal, trajectories)
-    kept = in_use(Registry(home), exposed)
-    removed = tuple(adapter for adapter in exposed if adapter not in kept)
-    snapshots = snapshots_of(home, request.principal, trajectories)
-    trials = [path for adapter in exposed for path in sorted((home / "trials").glob(f"{adapter}-*"))]
-    paths = [*(home / "adapters" / adapter for adapter in removed), *snapshots, *trainings_on(home, snapshots), *trials]
-    known = set(paths)
-    others = files_with(home, request.principal, trajectories)
-    paths += [path for path in others if not known & set(path.parents)]
+    removed, kept, paths = list[str](), list[str](), list[Path]()
+    for one in homes_in(home):
+        exposed = exposed_adapters(one, request.principal, trajectories)
+        used = in_use(Registry(one), exposed)
+        gone = [adapter for adapter in exposed if adapter not in used]
+        snapshots = snapshots_of(one, request.principal, trajectories)
+        trials = [path for adapter in exposed for path in sorted((one / "trials").glob(f"{adapter}-*"))]
+        found = [*(one / "adapters" / adapter for adapter in gone), *snapshots, *trainings_on(one, snapshots), *trials]
+        known = set(found)
+        others = files_with(one, request.principal, trajectories)
+        paths += [*found, *(path for path in others if not known & set(path.parents))]
+        removed, kept = removed + gone, kept + list(used)
     plan = ErasurePlan(
         erasure_id=request.erasure_id,
         store=told,
-        adapters=removed,
-        in_use=kept,
+        adapters=tuple(removed),
+        in_use=tuple(kept),
         paths=tuple(dict.fromkeys(str(path.relative_to(home)) for path in paths)),
     )
     keep_plan(home, plan)
@@ -102,7 +109,7 @@ def _plan(home: Path, store: StoreSettings, request: ErasureRequest) -> ErasureP
 
 
 def _erasure(plan: ErasurePlan) -> Erasure:
-    named = tuple(path for path in plan.paths if path.startswith(_BY_DIGEST))
+    named = tuple(path for path in plan.paths if _of_group(path).startswith(_BY_DIGEST))
     return Erasure(
         erasure_id=plan.erasure_id,
         rows=plan.store.rows,
@@ -110,6 +117,25 @@ def _erasure(plan: ErasurePlan) -> Erasure:
         paths=named,
         others=len(plan.paths) - len(named),
     )
+
+
+def _of_group(path: str) -> str:
+    """A path below the home, as it is below the group's own."""
+    parts = Path(path).parts
+    return "/".join(parts[2:] if parts[0] == FOLDER else parts)
+
+
+def _erasure_in(one: Path, plan: ErasurePlan, home: Path) -> Erasure:
+    """The part of an erasure of `home` that is of one group's files, or of the default group's."""
+    inside = {path: (home / path).relative_to(one) for path in plan.paths if (home / path).is_relative_to(one)}
+    paths = [str(path) for path in inside.values() if one != home or path.parts[0] != FOLDER]
+    own = plan.model_copy(
+        update={
+            "paths": tuple(paths),
+            "adapters": tuple(adapter for adapter in plan.adapters if f"adapters/{adapter}" in paths),
+        }
+    )
+    return _erasure(own)
 
 
 def _remove(path: Path) -> None:

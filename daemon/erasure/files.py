@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 from learners.snapshots import read_episodes, read_principals
 from learners.training import JOB
 from streams.errors import TrainingError
+from streams.trust.groups import FOLDER
 
 _TEXTS = frozenset({".json", ".jsonl", ".ndjson", ".md"})
 _STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 # They are named by digests and counts, or are Ratchet's own.
-_NOT_SEARCHED = frozenset({"adapters", "snapshots", "training", "base", "logs", "erasures"})
+_NOT_SEARCHED = frozenset({"adapters", "snapshots", "training", "base", "logs", "erasures", FOLDER})
 _OWN = frozenset({"audit.jsonl", "refs.json", "erasure.json", "erasure-plan.json"})
 _PRINCIPALS, _EPISODES = ("principal", "principals"), ("episode_id",)
 

@@ -78,6 +78,7 @@ async def new_snapshot(loop: Loop, settings: LearnerSettings) -> Snapshot:
         most_practised_per_task=settings.practice.most_per_task,
         older=older,
         base_samples=samples,
+        members=loop.members,
     )
 
 

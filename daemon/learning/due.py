@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from daemon.learning.learned import Extent
 from daemon.learning.loop import Loop
-from streams.store.queries.learning import LEARNABLE_EPISODES
+from streams.store.queries.learning import LEARNABLE_EPISODES, LEARNABLE_EPISODES_OF_GROUP
 from streams.store.queries.practice import NEW_PRACTICE
 from streams.store.queries.retractions import RETRACTIONS_AFTER
 from streams.store.queries.trust import WITHDRAWALS_AFTER
@@ -32,7 +32,7 @@ async def news_since(learned: Extent, loop: Loop) -> News:
 
     Raises `StoreError` when the store does not answer.
     """
-    count = await loop.store.query(LEARNABLE_EPISODES, {"since": learned.as_of})
+    count = await loop.count_of_members(LEARNABLE_EPISODES, LEARNABLE_EPISODES_OF_GROUP, since=learned.as_of)
     new, cause = int(count["new"][0].as_py()), None
     if new >= loop.settings.learner.min_new_episodes:
         cause = Cause.EPISODES

@@ -4,10 +4,14 @@
 a replacement passes the gate; the next cycle trains on from nothing that saw such data.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Mark, Registry
 from daemon.registry.schemas import BASE, Adapter, Digest
+from learners.adapters import AdapterStore
 from learners.provenance import Exposure, Provenance
 from streams.events import RetractionEvent
 from streams.kafka.settings import KafkaSettings
@@ -55,16 +59,23 @@ async def forget(
     store: StoreClient,
     registry: Registry,
     provenance: Provenance,
+    others: Iterable[Path] = (),
 ) -> ForgetReport:
     """Publish the retraction, wait until the store has it, and mark the adapters that saw the principal.
 
-    Raises what `streams.store.retraction.retract` does.
+    So are those in the homes `others`, of other groups, and they are reported too. Raises what
+    `streams.store.retraction.retract` does.
     """
     retraction = await retract(kafka, store, event, key)
     await mark_exposed(store, registry, provenance, actor)
+    adapters = exposed_adapters(registry, provenance, event.principal)
+    champion_saw = any(one.serves for one in adapters)
+    for home in others:
+        seen, known = Registry(home), Provenance(AdapterStore(home / "adapters"), home / "snapshots")
+        await mark_exposed(store, seen, known, actor)
+        adapters += exposed_adapters(seen, known, event.principal)
     counted = await store.query(EPISODES_OF_PRINCIPAL, {"principal": event.principal})
     champion = registry.refs().champion
-    adapters = exposed_adapters(registry, provenance, event.principal)
     return ForgetReport(
         principal=event.principal,
         retraction=retraction.event_id,
@@ -72,7 +83,7 @@ async def forget(
         episodes=counted["count"][0].as_py(),
         adapters=adapters,
         champion=champion,
-        champion_saw=any(one.serves for one in adapters),
+        champion_saw=champion_saw,
         next_parent=unmarked_ancestor(registry, provenance, champion),
     )
 

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import pyarrow as pa
 
 from daemon.config import Settings
 from daemon.learning.domain import (
@@ -18,6 +20,7 @@ from daemon.learning.domain import (
 )
 from daemon.learning.task_lists import TaskSupply
 from daemon.registry.registry import Registry
+from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
 from learners.adapters import AdapterStore
@@ -26,7 +29,9 @@ from streams.events import Task
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store.client import StoreClient
-from streams.store.queries.learning import BRANCHING_STATE
+from streams.store.database import Parameter
+from streams.store.queries.learning import BRANCHING_STATE, BRANCHING_STATE_OF_GROUP
+from streams.trust.groups import DEFAULT_GROUP, Members
 from streams.trust.holdout import Split
 
 ACTOR = "learner"
@@ -72,7 +77,7 @@ class Loop:
     """The clients, stores and tasks of a cycle.
 
     Made by `open_loop`; the parts are shared by all cycles of a process. Where no environment is set, no task is there
-    and `pool` is not open.
+    and `pool` is not open. `members` are those whose episodes are learned from; None where that is all.
     """
 
     settings: Settings
@@ -91,10 +96,42 @@ class Loop:
     # Of what suite and fold the environment generates further tasks; none where this is empty.
     generated: tuple[str, str] = ("", "")
     unsolvable: tuple[Task, ...] = ()
+    members: Members | None = None
+
+    def of_group(self, name: str, control: ControlClient) -> "Loop":
+        """The same for a group of agents and tenants, whose changes `control` asks for.
+
+        Practice is the default group's: its champion plays, and nothing of that is another group's.
+        """
+        settings = self.settings.of_group(name)
+        practice = settings.learner.practice.model_copy(update={"enabled": False})
+        learner = settings.learner.model_copy(update={"practice": practice})
+        return replace(
+            self,
+            settings=settings.model_copy(update={"learner": learner}),
+            registry=Registry(settings.home),
+            adapters=AdapterStore(settings.home / "adapters"),
+            control=control,
+            members=settings.adapters.members(name),
+        )
+
+    async def count_of_members(self, of_all: str, of_group: str, **parameters: Parameter) -> pa.Table:
+        """The answer to the query that fits `members`."""
+        if self.members is None:
+            return await self.store.query(of_all, parameters)
+        return await self.store.query(of_group, parameters | self.members.parameters())
+
+    async def served_status(self) -> StatusReport:
+        """The status of what serves, once it is loaded: the champion of a group may be cold."""
+        status = await self.control.status()
+        if not status.is_cold:
+            return status
+        await self.control.load()
+        return await self.control.status()
 
     async def branching_state(self) -> tuple[int, int]:
         """Return the number of states and failed episodes to branch from, and the number branched from."""
-        counts = await self.store.query(BRANCHING_STATE)
+        counts = await self.count_of_members(BRANCHING_STATE, BRANCHING_STATE_OF_GROUP)
         return counts["asked"][0].as_py(), counts["answered"][0].as_py()
 
     def supply(self) -> TaskSupply:
@@ -147,4 +184,5 @@ async def open_loop(settings: Settings, base: Path) -> AsyncIterator[Loop]:
             golden=golden,
             generated=(found.suite, domain.fold) if found.generates else ("", ""),
             unsolvable=found.unsolvable,
+            members=settings.adapters.members(DEFAULT_GROUP),
         )

@@ -95,7 +95,7 @@ class Practice:
         """Practise a round; None where nothing serves. Raises `RatchetError`."""
         loop, settings = self._loop, self._settings
         self._not_before = time.monotonic() + settings.rest_s
-        served = (await loop.control.status()).served
+        served = (await loop.served_status()).served
         if served is None:
             return None
         rows = (await loop.store.query(ATTEMPTS_BY_TASK, {"environment": loop.pool.environment})).to_pylist()

@@ -64,7 +64,7 @@ async def _written(
     served = ""
     if settings.reflection.writer == "model" and not settings.reflection.url:
         try:
-            served = (await loop.control.status()).served or ""
+            served = (await loop.served_status()).served or ""
         except ControlError as error:
             log.warning("it is not known what serves: rationales are composed", reason=str(error))
     return await reflect(snapshot, settings, loop.base, harness, loop.settings.seed, loop.policy, served)

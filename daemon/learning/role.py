@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,15 +21,18 @@ from daemon.learning.practice import Practice
 from daemon.learning.resuming import resume, unfinished
 from daemon.learning.resumptions import MOST_RESUMPTIONS, Resumptions, read_resumptions, resumptions_path
 from daemon.learning.telling import Telling
+from daemon.learning.tellings import Tellings
 from daemon.learning.templates import check_template
 from daemon.registry.approval import held
 from daemon.registry.canaries import running_canary
-from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
+from daemon.registry.learner_status import LearnerPhase, LearnerStatus
+from daemon.serving.control_client import ControlClient
 from learners.base_model import resolve_base
 from learners.training import interrupted, remove_leftovers
 from streams.errors import RatchetError
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.trust import LATEST_WITHDRAWAL
+from streams.trust.groups import DEFAULT_GROUP
 
 log = structlog.get_logger()
 
@@ -38,28 +43,24 @@ _PROGRESS_EVERY_S = 10.0
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run a cycle whenever enough new trusted episodes are stored and branched, until `stop` is set.
 
-    Without a domain there is nothing to judge a candidate by, and none is trained, unless recorded states will do.
+    Where groups of agents and tenants have adapters of their own, each has its cycles, one at a time. Without a domain
+    there is nothing to judge a candidate by, and none is trained, unless recorded states will do.
     """
-    earlier = read_learner_status(settings.home)
-    telling = Telling(settings.home)
-    beating = asyncio.create_task(telling.keep_beating())
-    reason, failures = "", 0
+    tellings, reason = Tellings(settings), ""
+    tellings.begin()
     try:
-        await _learn(settings, stop, telling, earlier)
+        await _learn(settings, stop, tellings)
     except Exception as error:
-        # The next learner pauses before it tries again; after an orderly stop it does not.
         reason = str(error) or repr(error)
-        failures = telling.status.failures + (telling.status.phase is LearnerPhase.TRAINING)
         raise
     finally:
-        beating.cancel()
-        telling.tell(LearnerPhase.STOPPED, error=reason, failures=failures)
+        tellings.end(reason)
 
 
-async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earlier: LearnerStatus | None) -> None:
+async def _learn(settings: Settings, stop: asyncio.Event, tellings: Tellings) -> None:
     if not is_judged(settings.domain):
         log.warning(UNSET, remedy=SET)
-        telling.tell(LearnerPhase.OFF)
+        tellings.off()
         await stop.wait()
         return
     if not settings.domain.environment:
@@ -67,13 +68,32 @@ async def _learn(settings: Settings, stop: asyncio.Event, telling: Telling, earl
     stopped = asyncio.create_task(stop.wait())
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     await asyncio.to_thread(check_template, base, embedded=not settings.engine.named)
-    async with open_loop(settings, base) as loop:
-        learning = asyncio.create_task(Learner(loop, telling, earlier).run())
+    async with AsyncExitStack() as opened:
+        loop = await opened.enter_async_context(open_loop(settings, base))
+        learners = [Learner(loop, tellings.of[DEFAULT_GROUP], tellings.earlier[DEFAULT_GROUP])]
+        for name in settings.adapters.groups:
+            control = await opened.enter_async_context(ControlClient(settings.control_url, group=name))
+            learners.append(Learner(loop.of_group(name, control), tellings.of[name], tellings.earlier[name]))
+        learning = asyncio.create_task(take_turns(learners))
         await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
         if learning.done():
             await learning
         learning.cancel()
         await asyncio.gather(learning, return_exceptions=True)
+
+
+async def take_turns(learners: "Sequence[Learner]") -> None:
+    """Let each of the groups' learners learn in turn, until cancelled: one cycle takes all that there is."""
+    try:
+        for learner in learners:
+            await learner.begin()
+        while True:
+            for learner in learners:
+                await learner.turn()
+            await asyncio.sleep(_POLL_S)
+    finally:
+        for learner in learners:
+            learner.close()
 
 
 class Learner:
@@ -101,24 +121,30 @@ class Learner:
 
     async def run(self) -> None:
         """Learn until cancelled."""
+        await take_turns((self,))
+
+    async def begin(self) -> None:
+        """See to what an earlier learner left."""
         await self._unload_leftovers()
         self._tidy_up()
+
+    async def turn(self) -> None:
+        """Run a cycle, or go on with one, if that is due; practise a round if it is not."""
         try:
-            while True:
-                try:
-                    await self.mark_exposed()
-                    if not await self.resume():
-                        if await self.is_due():
-                            await self.run_cycle()
-                        elif self._practice.is_wanted():
-                            await self.practise()
-                except RatchetError as error:
-                    # What serves is untouched.
-                    log.error("the cycle failed", error=str(error))
-                    self._tell_failure(error)
-                await asyncio.sleep(_POLL_S)
-        finally:
-            self._practice.close()
+            await self.mark_exposed()
+            if not await self.resume():
+                if await self.is_due():
+                    await self.run_cycle()
+                elif self._practice.is_wanted():
+                    await self.practise()
+        except RatchetError as error:
+            # What serves is untouched.
+            log.error("the cycle failed", error=str(error))
+            self._tell_failure(error)
+
+    def close(self) -> None:
+        """End what practice has open."""
+        self._practice.close()
 
     async def practise(self) -> None:
         """Practise a round, and stop at once when a cycle is due. Raises what tells whether one is due."""
@@ -286,11 +312,8 @@ class Learner:
         """Say once that the pause of an earlier learner is kept; of its own pause this one has told the error."""
         if self._telling.status.phase is LearnerPhase.PAUSED:
             return
-        self._telling.tell(
-            LearnerPhase.PAUSED,
-            until=datetime.now(UTC) + timedelta(seconds=pause_s),
-            error="the learner ended while it resumed a trial",
-        )
+        until = datetime.now(UTC) + timedelta(seconds=pause_s)
+        self._telling.tell(LearnerPhase.PAUSED, until=until, error="the learner ended while it resumed a trial")
 
     def _tell_left(self, adapter: str, counted: Path) -> None:
         """Say once that a trial is not resumed any more."""

@@ -50,7 +50,7 @@ async def judge(loop: Loop, candidate: str, watch: Watcher, began: float) -> Cyc
     reach(CrashPoint.TRIAL_BEFORE)
     registry.enter(candidate, State.EVALUATING, ACTOR, "to be played on held-out tasks")
     reach(CrashPoint.TRIAL_AFTER)
-    status = await loop.control.status()
+    status = await loop.served_status()
     if status.served is None:
         raise RatchetError("nothing serves yet, so nothing to compare the candidate with: see the serve role's log")
     # What is played after this has its alpha in the log.
@@ -161,7 +161,8 @@ async def _evidence(loop: Loop, arena: Arena, sides: _Sides, reserved: Reservati
     recorded: tuple[RecordedState, ...] = ()
     if RECORDED in gate_names(settings):
         recorded = await read_held_out_states(
-            loop.store, settings.holdout, settings.gate.recorded.states, settings.learner.most_per_principal
+            *(loop.store, settings.holdout, settings.gate.recorded.states, settings.learner.most_per_principal),
+            loop.members,
         )
     results = [result for entry in loop.registry.audit.read() if entry.cycle for result in entry.cycle.gates]
     tasks = await drawn_lists(settings, loop.registry, loop.pool, loop.supply(), adapter)

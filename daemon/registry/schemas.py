@@ -250,6 +250,27 @@ class CaptureStatus(FrozenModel):
     waiting_bytes: int = 0
 
 
+class GroupStatus(FrozenModel):
+    """One group of agents and tenants, and what serves it; the default group's `name` is empty.
+
+    `served` is None while the champion `is_cold`, unloaded until a call asks for it, and while nothing serves. `held`
+    is how many candidates wait for a person, `canary` the candidate of one that runs.
+    """
+
+    name: str
+    alias: str
+    champion: Adapter
+    previous: Adapter
+    anchor: Adapter
+    served: str | None
+    is_cold: bool = False
+    in_flight: int = 0
+    held: int = 0
+    canary: Adapter | None = None
+    on_hold: bool = False
+    learner: LearnerReport | None = None
+
+
 class StatusReport(FrozenModel):
     """The serving adapter and the state of the loop.
 
@@ -262,7 +283,9 @@ class StatusReport(FrozenModel):
     gateway. `holdout` is the account of held-out tasks, None where its file is damaged, and for one of an older
     version. `held` are the candidates that wait for a person, the one that has waited longest first.
     `canary` is the one that runs, or else the last one. `learner` is None for a serve role of an older version. `hold`
-    is the one that stands, None where promotion is automatic. `drill` is the last drill of the rollback.
+    is the one that stands, None where promotion is automatic. `drill` is the last drill of the rollback. `group` is the
+    group that the report is of, empty for the default one; `groups` are all of them where there are several. `is_cold`
+    says that the group's champion is unloaded until a call asks for it.
     """
 
     alias: str
@@ -287,6 +310,9 @@ class StatusReport(FrozenModel):
     hold: Hold | None = None
     replicas: tuple[ReplicaStatus, ...] = ()
     drill: Drill | None = None
+    group: str = ""
+    is_cold: bool = False
+    groups: tuple[GroupStatus, ...] = ()
 
 
 class Erasure(FrozenModel):

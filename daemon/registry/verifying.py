@@ -33,6 +33,7 @@ from streams.redaction.key import KEY_FILE
 from streams.runtime.files import checksum, checksum_path
 from streams.runtime.json_lines import end_of_lines
 from streams.settings import FrozenModel
+from streams.trust.groups import homes_in
 
 UNCHECKED = (
     "the store, which checks its blocks when they are read; the assembler's database, which has no checksums; logs; "
@@ -61,7 +62,26 @@ class Verification(FrozenModel):
 
 
 def verify(home: Path) -> Verification:
-    """Check the audit log, the refs, adapters, gate reports, snapshots, the base model and keys in `home`."""
+    """Check the audit log, the refs, adapters, gate reports, snapshots, the base model and keys in `home`.
+
+    So are those of the groups of agents and tenants that have files there.
+    """
+    checked = [(one.relative_to(home), _verify(one)) for one in homes_in(home)]
+    return Verification(
+        entries=sum(each.entries for _, each in checked),
+        adapters=sum(each.adapters for _, each in checked),
+        snapshots=sum(each.snapshots for _, each in checked),
+        findings=tuple(
+            finding.model_copy(update={"path": str(place / finding.path)})
+            for place, each in checked
+            for finding in each.findings
+        ),
+        unsigned=tuple(digest for _, each in checked for digest in each.unsigned),
+    )
+
+
+def _verify(home: Path) -> Verification:
+    """Check the files of one group, or of the default one."""
     registry, adapters = Registry(home), AdapterStore(home / "adapters")
     found, unsigned, manifests = [], [], dict[str, SnapshotManifest]()
     for digest in adapters.digests():

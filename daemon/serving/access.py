@@ -11,7 +11,7 @@ NEEDS = {
     **dict.fromkeys(("/status", "/history", "/metrics"), AccessRole.READ),
     **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"), AccessRole.READ),
     **dict.fromkeys(("/promote", "/approve", "/reject", "/rollback", "/restore"), AccessRole.OPERATE),
-    **dict.fromkeys(("/hold", "/resume", "/cycles", "/drill"), AccessRole.OPERATE),
+    **dict.fromkeys(("/hold", "/resume", "/cycles", "/drill", "/load"), AccessRole.OPERATE),
 }
 
 

@@ -14,14 +14,16 @@ Exchange = Callable[[str, str, str], Refs]
 class Alias:
     """The name agents use, what stands behind it, and the requests in flight. Belongs to one event loop.
 
-    `served` is the name at the inference server; None until the champion was brought up. `flip_s` is how long the last
-    rollback took from the beginning of its exchange in the registry; None before there was one.
+    `served` is the name at the inference server; None until the champion was brought up, and while it `is_cold`:
+    unloaded to make room for others, until a call asks for it. `flip_s` is how long the last rollback took from the
+    beginning of its exchange in the registry; None before there was one.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.adapter = BASE
         self.served: str | None = None
+        self.is_cold = False
         self.flip_s: float | None = None
         self._exchanging: float | None = None
         self._in_flight: Counter[str] = Counter()
@@ -29,9 +31,15 @@ class Alias:
 
     def point_to(self, adapter: str, served: str) -> None:
         """From now on requests go to `served`. Those in flight end where they began."""
-        self.adapter, self.served = adapter, served
+        self.adapter, self.served, self.is_cold = adapter, served, False
         if self._exchanging is not None:
             self.flip_s, self._exchanging = time.monotonic() - self._exchanging, None
+
+    def put_away(self, adapter: str) -> str | None:
+        """From now on `adapter`, the champion, is cold; the name that it was served under."""
+        served, self.served = self.served, None
+        self.adapter, self.is_cold = adapter, True
+        return served
 
     def timed(self, exchange: Exchange) -> Exchange:
         """`exchange`, of who serves in the registry: from its beginning to `point_to` is the time of the flip."""
@@ -54,6 +62,11 @@ class Alias:
 
     def in_flight(self, served: str) -> int:
         return self._in_flight[served]
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether any request is in flight."""
+        return any(self._in_flight.values())
 
     def all_in_flight(self) -> dict[str, int]:
         """The requests in flight by the name that they are answered under: what serves, and what has any."""

@@ -5,8 +5,9 @@
 
 import re
 import time
+from collections import Counter as Tally
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,7 +18,10 @@ from prometheus_client.registry import Collector
 from daemon.serving.alias import Alias
 
 MOST_ADAPTERS = 8
-"""Adapters that have series of their own: those that answered last. The series of others are removed."""
+"""Adapters that have series of their own: those that answered last, and more where there are many groups.
+
+The series of others are removed.
+"""
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -87,10 +91,11 @@ class _Series:
 
 
 class CallMetrics(Collector):
-    """The metrics of one serve process. `observe` belongs to the gateway's event loop."""
+    """The metrics of one serve process. `observe` belongs to the gateway's event loop; `others` are groups' aliases."""
 
-    def __init__(self, alias: Alias, registry: CollectorRegistry) -> None:
-        self._alias = alias
+    def __init__(self, alias: Alias, registry: CollectorRegistry, others: Sequence[Alias] = ()) -> None:
+        self._aliases = (alias, *others)
+        self._most = max(MOST_ADAPTERS, 2 * len(self._aliases))
         self._seconds = Histogram(
             "ratchet_gateway_call_seconds",
             "Duration of the calls that an adapter was asked, until the last byte of the reply.",
@@ -140,7 +145,10 @@ class CallMetrics(Collector):
         flying = GaugeMetricFamily(
             "ratchet_gateway_in_flight", "Calls that an adapter answers at this moment.", labels=["served"]
         )
-        for served, count in self._alias.all_in_flight().items():
+        counts: Tally[str] = Tally()
+        for alias in self._aliases:
+            counts.update(alias.all_in_flight())
+        for served, count in counts.items():
             flying.add_metric([served], count)
         yield flying
 
@@ -149,7 +157,7 @@ class CallMetrics(Collector):
         if found is not None:
             self._of.move_to_end(served)
             return found
-        if len(self._of) == MOST_ADAPTERS:
+        if len(self._of) == self._most:
             self._forget(self._of.popitem(last=False)[0])
         self._of[served] = series = _Series(
             self._seconds.labels(served=served),

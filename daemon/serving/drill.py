@@ -18,6 +18,7 @@ from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.replicas import Replicas
+from daemon.serving.room import Seat
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
 from evaluation.settings import ProbeSettings
@@ -47,6 +48,7 @@ class RollbackDrill:
         turn: Turn,
         settings: DrillSettings,
         probe: ProbeSettings,
+        seat: Seat | None = None,
     ) -> None:
         self._registry = registry
         self._replicas = replicas
@@ -54,6 +56,7 @@ class RollbackDrill:
         self._alias = alias
         self._turn = turn
         self._settings = settings
+        self._seat = seat
 
     async def hold(self, actor: str, reason: str) -> Drill:
         """Hold a drill and record it. One that fails is a result too.
@@ -120,9 +123,11 @@ class RollbackDrill:
             raise PolicyError(f"no inference server can be used: {self._replicas.away_reason()}")
         policy = usable[0].policy
         tried = Replicas([policy])
-        tried.first.away = ""
-        loader = Loader(self._registry, tried, self._probe)
+        tried.first.away, tried.first.models = "", usable[0].models
+        loader = Loader(self._registry, tried, self._probe, self._seat)
         served = await loader.bring_up(adapter)
+        if self._seat is not None:
+            self._seat.room.coming.add(served)
         try:
             (reply,) = await policy.chat(served, _PROBE, Sampling(max_tokens=1))
             if reply.model != served and adapter != BASE:
@@ -130,3 +135,5 @@ class RollbackDrill:
             return time.monotonic() - started
         finally:
             await loader.take_down(served)
+            if self._seat is not None:
+                self._seat.room.coming.discard(served)

@@ -5,7 +5,8 @@ call is recorded off its path (`capture.py`).
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from daemon.serving.call_metrics import CallMetrics
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import PATH, FeedbackIntake
+from daemon.serving.groups import Membership, ServedGroups
 from daemon.serving.headers import find, own, to_upstream
 from daemon.serving.passing import Recording, pass_on
 from daemon.serving.refusals import Refused, refusal
@@ -55,7 +57,8 @@ class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
     Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken; without
-    `calls` nothing is measured. `access` is by default that of the tokens of `settings`.
+    `calls` nothing is measured. `access` is by default that of the tokens of `settings`. With `groups`, `alias` and
+    `canary` are those of calls that belong to no group.
     """
 
     alias: Alias
@@ -67,6 +70,7 @@ class Gateway:
     canary: Canary | None = None
     calls: CallMetrics | None = None
     access: Access | None = None
+    groups: ServedGroups | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
@@ -95,8 +99,9 @@ class Gateway:
         return Route(path, _Endpoint(answer, self.requests if counted else None, self._access), methods=methods)
 
     async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
-        name = self.alias.name
-        listed = {"object": "list", "data": [self._card()], "has_more": False, "first_id": name, "last_id": name}
+        names = self._names(self._side(scope, {}))
+        cards = [self._card(name) for name in names]
+        listed = {"object": "list", "data": cards, "has_more": False, "first_id": names[0], "last_id": names[-1]}
         await _send(JSONResponse(listed), scope, reply)
 
     async def _model(self, scope: Scope, _: Receive, reply: Reply) -> None:
@@ -104,27 +109,40 @@ class Gateway:
         if not name:
             await _send(RedirectResponse(URL(scope=scope).replace(path="/v1/models")), scope, reply)
             return
-        if name != self.alias.name:
+        if name not in self._names(self._side(scope, {"model": name})):
             raise self._unknown(name)
-        await _send(JSONResponse(self._card()), scope, reply)
+        await _send(JSONResponse(self._card(name)), scope, reply)
 
-    def _card(self) -> dict[str, object]:
-        """The alias as OpenAI's clients and Anthropic's read it."""
+    def _card(self, name: str) -> dict[str, object]:
+        """An alias as OpenAI's clients and Anthropic's read it."""
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._created))
         return {
-            **{"id": self.alias.name, "object": "model", "created": self._created, "owned_by": "ratchet"},
-            **{"type": "model", "display_name": self.alias.name, "created_at": created},
+            **{"id": name, "object": "model", "created": self._created, "owned_by": "ratchet"},
+            **{"type": "model", "display_name": name, "created_at": created},
         }
 
     async def _call(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request that names the alias: it goes to the adapter that serves now, or to the candidate of a canary."""
         headers = scope["headers"]
-        principal = principal_of(scope)
         body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
         asked = read_object(body)
-        champion = self._served(asked)
-        identity = self._identify(scope, asked, principal)
-        candidate = self._candidate(identity, asked)
+        side = self._side(scope, asked)
+        self._check_model(asked, side)
+        with side.asked():
+            if side.alias.is_cold:
+                async with while_connected(receive, reply):
+                    await side.have_loaded()
+            await self._pass_on(scope, receive, reply, body, asked, side)
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, reply: Reply, body: bytes, asked: dict[str, Any], side: "_Side"
+    ) -> None:
+        """Pass a call on to the adapter of its group. Nothing is awaited before the call counts as in flight."""
+        if side.alias.served is None:
+            raise Refused(503, "the serving adapter is not loaded yet; try again soon")
+        champion, headers, principal = side.alias.served, scope["headers"], principal_of(scope)
+        identity = self._identify(scope, asked, principal, side)
+        candidate = self._candidate(identity, asked, side)
         served = candidate or champion
         question = Question(
             scope["method"],
@@ -140,14 +158,14 @@ class Gateway:
         )
         recording = self._recording(body, identity, principal)
         watch = None
-        if self.canary is not None and identity is not None:
-            watch = Watch.of(self.canary, identity.face, question, principal, candidate=candidate is not None)
-        self.alias.begin(served)
+        if side.canary is not None and identity is not None:
+            watch = Watch.of(side.canary, identity.face, question, principal, candidate=candidate is not None)
+        side.alias.begin(served)
         try:
             async with while_connected(receive, reply):
                 await pass_on(question, self.upstream, reply, recording, watch)
         finally:
-            self.alias.end(served)
+            side.alias.end(served)
             if self.calls is not None:
                 self.calls.observe(served, reply.passage)
 
@@ -163,21 +181,31 @@ class Gateway:
         async with while_connected(receive, reply):
             await pass_on(question, self.upstream, reply, None)
 
-    def _served(self, asked: dict[str, Any]) -> str:
+    def _side(self, scope: Scope, asked: Mapping[str, Any]) -> "_Side":
+        """The part of the gateway that answers a call: that of its group."""
+        if self.groups is None or not self.groups.settings.groups:
+            return _Side(self.alias, self.canary)
+        membership = self.groups.membership(scope, asked)
+        return _Side(membership.group.alias, membership.group.canary, self.groups, membership)
+
+    def _names(self, side: "_Side") -> tuple[str, ...]:
+        """The names by which a call may ask for the model: the one for all, and its group's own."""
+        return tuple(dict.fromkeys((self.alias.name, side.alias.name)))
+
+    def _check_model(self, asked: dict[str, Any], side: "_Side") -> None:
         if "model" not in asked:
             raise Refused(400, "the request names no model")
         model = asked["model"]
-        if model != self.alias.name:
-            if model is not None and not isinstance(model, str):
-                raise Refused(400, f"model must be a text: agents ask for {self.alias.name!r}")
+        if model is not None and not isinstance(model, str):
+            raise Refused(400, f"model must be a text: agents ask for {self.alias.name!r}")
+        if model not in self._names(side):
             raise self._unknown(model)
-        if self.alias.served is None:
-            raise Refused(503, "the serving adapter is not loaded yet; try again soon")
-        return self.alias.served
 
-    def _identify(self, scope: Scope, asked: dict[str, Any], principal: str | None) -> "_Identity | None":
+    def _identify(
+        self, scope: Scope, asked: dict[str, Any], principal: str | None, side: "_Side"
+    ) -> "_Identity | None":
         """Whose call it is; None where nothing here asks for that."""
-        looks = (self.canary is not None and self.canary.looks) or len(self.upstream.replicas.all) > 1
+        looks = (side.canary is not None and side.canary.looks) or len(self.upstream.replicas.all) > 1
         if scope["path"] not in _FACES or not (looks or self.capture is not None):
             return None
         face, headers = Face(scope["path"]), own(scope["headers"])
@@ -185,13 +213,16 @@ class Gateway:
         if not (looks or is_captured):
             return None
         labels = read_labels(headers, asked, principal)
+        if side.membership is not None and side.membership.proved:
+            # What is learned from the call must be its group's too.
+            labels = labels.model_copy(update={"agent": side.membership.agent})
         return _Identity(face, labels, call_key(face, labels, asked, principal, self._keys), is_captured)
 
-    def _candidate(self, identity: "_Identity | None", asked: dict[str, Any]) -> str | None:
+    def _candidate(self, identity: "_Identity | None", asked: dict[str, Any], side: "_Side") -> str | None:
         """The name of a canary's candidate, where it answers this call."""
-        if self.canary is None or identity is None or not self.canary.looks:
+        if side.canary is None or identity is None or not side.canary.looks:
             return None
-        return self.canary.answering(identity.face, asked, identity.key)
+        return side.canary.answering(identity.face, asked, identity.key)
 
     def _recording(self, body: bytes, identity: "_Identity | None", principal: str | None) -> Recording | None:
         if self.capture is None or identity is None or not identity.is_captured:
@@ -223,6 +254,25 @@ class Gateway:
             raise Refused(404, f"{method} {path:.100} not found; there are {there}")
 
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The adapters that answer a call: those of its group, or the only ones there are."""
+
+    alias: Alias
+    canary: Canary | None
+    groups: ServedGroups | None = None
+    membership: Membership | None = None
+
+    def asked(self) -> AbstractContextManager[None]:
+        """Keep the champion loaded meanwhile."""
+        seat = None if self.membership is None else self.membership.group.seat
+        return nullcontext() if seat is None else seat.asked()
+
+    async def have_loaded(self) -> None:
+        if self.groups is not None and self.membership is not None:
+            await self.groups.have_loaded(self.membership.group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -11,15 +12,14 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from daemon.serving.attested import Attested
 from daemon.serving.replicas import Replica, Replicas
+from daemon.serving.room import ACTOR as ACTOR
+from daemon.serving.room import Seat
 from evaluation.attestation import Attestation, Probes, measure
 from evaluation.settings import ProbeSettings
 from learners.adapters import AdapterStore
 from streams.errors import PolicyError, PromotionError, RatchetError
 
 log = structlog.get_logger()
-
-# Who gives the names that serve; the learner names its candidates itself.
-ACTOR = "serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,19 @@ class _Fit:
 
 
 class Loader:
-    """Has the inference servers hold what is to serve. The promoter and the reconciler call it."""
+    """Has the inference servers hold what is to serve. The promoter and the reconciler call it.
 
-    def __init__(self, registry: Registry, replicas: Replicas, settings: ProbeSettings) -> None:
+    With a `seat` each adapter is loaded in a place of its room.
+    """
+
+    def __init__(
+        self, registry: Registry, replicas: Replicas, settings: ProbeSettings, seat: Seat | None = None
+    ) -> None:
         self._registry = registry
         self._replicas = replicas
         self._settings = settings
         self._adapters = AdapterStore(registry.home / "adapters")
+        self._seat = seat
         self.attested = Attested()
 
     async def bring_up(self, adapter: str) -> str:
@@ -56,9 +62,10 @@ class Loader:
         if not usable:
             raise PolicyError(f"no inference server can be used: {self._replicas.away_reason()}")
         served = self._registry.name(adapter, ACTOR, "to serve")
-        found = await asyncio.gather(
-            *(self._load(replica, served, served, fit) for replica in usable), return_exceptions=True
-        )
+        async with self._place(served, usable):
+            found = await asyncio.gather(
+                *(self._load(replica, served, served, fit) for replica in usable), return_exceptions=True
+            )
         errors = {each: error for each, error in zip(usable, found, strict=True) if error is not None}
         unforeseen = next((error for error in errors.values() if not isinstance(error, RatchetError)), None)
         if unforeseen is not None or len(errors) == len(usable):
@@ -80,7 +87,8 @@ class Loader:
         try:
             fit = await self._check(adapter)
             name = self._registry.name(adapter, ACTOR, f"to serve at {replica.url}")
-            await self._load(replica, served, name, fit)
+            async with self._place(name, (replica,)):
+                await self._load(replica, served, name, fit)
         except (RatchetError, OSError) as error:
             self._failed(replica, name, error)
             return
@@ -109,13 +117,24 @@ class Loader:
         if served != BASE:
             await asyncio.gather(*(self._take_down(replica, served) for replica in self._replicas.all))
 
-    async def take_down_stale(self, kept: set[str]) -> None:
-        """Unload what nothing asks for any more: adapters that this role loaded, but for those called `kept`."""
-        given = self._registry.names_given_by(ACTOR)
+    async def take_down_stale(self, kept: Collection[str], loading: Collection[str] = ()) -> None:
+        """Unload what nothing asks for any more: adapters that this role loaded, but for those called `kept`.
+
+        Those of the names `loading` are on their way.
+        """
+        given = self._registry.names_given_by(ACTOR) - set(loading)
         for replica in self._replicas.usable():
             wanted = {name for served, name in replica.held.items() if served in kept}
             for name in sorted(replica.models & given - wanted):
                 await self._unload(replica, name)
+
+    @asynccontextmanager
+    async def _place(self, name: str, at: Sequence[Replica]) -> AsyncIterator[None]:
+        if self._seat is None:
+            yield
+            return
+        async with self._seat.room.place(name, self._seat, at):
+            yield
 
     async def _check(self, adapter: str) -> _Fit:
         folder = self._registry.adapter_folder(adapter)

@@ -27,9 +27,12 @@ from daemon.serving.capture import Capture, Result
 from daemon.serving.drill_metrics import drill_metrics
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import alpha_metrics, gate_metrics
+from daemon.serving.group_metrics import GroupMetrics
+from daemon.serving.groups import ServedGroups
 from daemon.serving.learner_metrics import learner_metrics
 from daemon.serving.replica_metrics import ReplicaMetrics
 from daemon.serving.replicas import Replicas
+from daemon.serving.room import ACTOR
 from daemon.serving.snapshot_metrics import snapshot_metrics
 from daemon.serving.store_metrics import StoreMetrics, production_metrics
 from daemon.serving.store_watch import StoreWatch
@@ -54,6 +57,7 @@ class Metrics:
         replicas: Replicas | None = None,
         attested: Attested | None = None,
         gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
+        groups: ServedGroups | None = None,
     ) -> None:
         self._exposed = process_registry("serve")
         self.gateway_requests = Counter(
@@ -62,10 +66,15 @@ class Metrics:
             ["status"],
             registry=self._exposed,
         )
-        self.calls = CallMetrics(alias, self._exposed)
+        others = () if groups is None else tuple(group for group in groups.all.values() if group.name)
+        self.calls = CallMetrics(alias, self._exposed, tuple(group.alias for group in others))
         chain = AuditChain(registry.audit)
+        if groups is not None and others:
+            self._exposed.register(GroupMetrics(groups))
         self._exposed.register(StoreMetrics(store))
-        self._exposed.register(_LoopMetrics(registry, alias, store, chain, gate))
+        registries = tuple(group.registry for group in others)
+        chains = tuple(AuditChain(each.audit) for each in registries)
+        self._exposed.register(_LoopMetrics(registry, alias, store, chain, gate, registries, chains))
         self._exposed.register(_CaptureMetrics(capture, feedback))
         if attested is not None:
             self._exposed.register(AttestationMetrics(attested, registry))
@@ -92,12 +101,14 @@ class _LoopMetrics(Collector):
     store: StoreWatch
     chain: AuditChain
     gate: GateSettings
+    others: tuple[Registry, ...] = ()
+    chains: tuple[AuditChain, ...] = ()
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "ratchet_audit_chain_broken",
-            "1 if a line of the audit log is not what was written.",
-            value=float(self.chain.is_broken()),
+            "1 if a line of the audit log, of any group, is not what was written.",
+            value=float(any(chain.is_broken() for chain in (self.chain, *self.chains))),
         )
         entries = self.chain.entries()
         yield from _of_actions(entries)
@@ -121,7 +132,8 @@ class _LoopMetrics(Collector):
         refs = _readable_refs(self.registry)
         if self.store.status is not None and refs is not None:
             digests = {served_name(entry): entry.subject for entry in entries if entry.action is Action.NAMED}
-            yield from production_metrics(self.store.status, refs, digests)
+            foreign = frozenset[str]().union(*(other.names_given_by(ACTOR) for other in self.others))
+            yield from production_metrics(self.store.status, refs, digests, foreign)
 
 
 def _readable_refs(registry: Registry) -> Refs | None:

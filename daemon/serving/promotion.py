@@ -31,6 +31,7 @@ from daemon.serving.canary import Canary
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.reconciling import Reconciler
 from daemon.serving.replicas import Replicas
+from daemon.serving.room import Room
 from daemon.serving.settings import PromotionSettings as PromotionSettings
 from evaluation.settings import CanarySettings
 from streams.errors import PromotionError, RatchetError
@@ -41,7 +42,7 @@ log = structlog.get_logger()
 class Promoter:
     """Changes what serves, one change at a time. Nothing else flips the alias, or begins and ends canaries.
 
-    Without a `canary` whatever is promoted serves at once.
+    Without a `canary` whatever is promoted serves at once. With a `room` it shares the servers with other groups.
     """
 
     def __init__(
@@ -52,15 +53,19 @@ class Promoter:
         settings: PromotionSettings,
         canary: Canary | None = None,
         turn: asyncio.Lock | None = None,
+        room: Room | None = None,
     ) -> None:
         self._registry = registry
-        self.loader = Loader(registry, replicas, settings.probe)
         self._alias = alias
         self._settings = settings
         self._canary = canary or Canary(CanarySettings(), registry.home)
-        self._reconciler = Reconciler(registry, replicas, self.loader, alias, self._canary)
-        self._log_was_read = False
         self._turn = turn or asyncio.Lock()
+        self.seat = None if room is None else room.seat(registry, alias, self._canary, self._turn)
+        self.loader = Loader(registry, replicas, settings.probe, self.seat)
+        if self.seat is not None:
+            self.seat.take(self.loader)
+        self._reconciler = Reconciler(registry, replicas, self.loader, alias, self._canary, self.seat)
+        self._log_was_read = False
 
     async def promote(self, adapter: str, actor: str, reason: str, *, at_once: bool = False) -> Change:
         """Let the approved `adapter` serve. Returns when the old one is drained and unloaded.
@@ -136,13 +141,20 @@ class Promoter:
             log.warning("a held candidate lapsed", adapter=entry.subject, reason=entry.reason)
         return lapsed
 
-    async def reconcile(self) -> None:
+    async def warm(self) -> None:
+        """Have the champion loaded, which may be cold. Raises as `reconcile` does, also where there is no room."""
+        async with self._turn:
+            await self._reconciler.have_champion(asked_for=True)
+
+    async def reconcile(self, *, looked: bool = False) -> None:
         """Make the alias stand for the champion, and the inference servers have it; does nothing where that is so.
 
+        The servers are not looked at where they were `looked` at just now.
         Raises `PolicyError` when no server can be used, `PromotionError` when the champion cannot serve at any.
         """
         async with self._turn:
-            await self._reconciler.look()
+            if not looked:
+                await self._reconciler.look()
             await self._reconciler.have_champion()
             await self._reconcile_canary()
 
@@ -279,7 +291,7 @@ class Promoter:
                 raise
         except (RatchetError, OSError) as error:
             self._registry.record_failure(adapter, actor, str(error))
-            what = f"{adapter[:12]} was not put into service, {old_served} still serves"
+            what = f"{adapter[:12]} was not put into service, {old_served or old_adapter[:12]} still serves"
             raise PromotionError(f"{what}: {error}") from error
         self._alias.point_to(adapter, served)
         seconds = time.monotonic() - began

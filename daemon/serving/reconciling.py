@@ -17,7 +17,8 @@ from daemon.serving.canary import Canary, CanaryPhase
 from daemon.serving.loading import ACTOR, Loader
 from daemon.serving.looking import look
 from daemon.serving.replicas import Replica, Replicas
-from streams.errors import PolicyError, PromotionError, RatchetError
+from daemon.serving.room import Seat
+from streams.errors import NoRoomError, PolicyError, PromotionError, RatchetError
 
 log = structlog.get_logger()
 
@@ -26,14 +27,27 @@ _MOST_LOADS = 3
 
 
 class Reconciler:
-    """Has the servers hold the champion and a canary's candidate. Belongs to the promoter, whose turn it works in."""
+    """Has the servers hold the champion and a canary's candidate. Belongs to the promoter, whose turn it works in.
 
-    def __init__(self, registry: Registry, replicas: Replicas, loader: Loader, alias: Alias, canary: Canary) -> None:
+    With a `seat` a champion for which there is no room stays cold until it is asked for.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        replicas: Replicas,
+        loader: Loader,
+        alias: Alias,
+        canary: Canary,
+        seat: Seat | None = None,
+    ) -> None:
         self._registry = registry
         self._replicas = replicas
         self._loader = loader
         self._alias = alias
         self._canary = canary
+        self._seat = seat
+        self._returns = 0
         self._backoff = Backoff(first_s=2.0)
         self._tried: str | None = None
         self._failure = ""
@@ -47,10 +61,10 @@ class Reconciler:
             if is_back:
                 replica.failure = ""
                 replica.backoff.reset()
-                self._backoff.reset()
+                replica.returns += 1
 
-    async def have_champion(self) -> None:
-        """Make the alias stand for the champion, and the servers have it.
+    async def have_champion(self, *, asked_for: bool = False) -> None:
+        """Make the alias stand for the champion, and the servers have it; one that is cold only where it is asked for.
 
         Raises `PolicyError` where no server can be used, and `RatchetError` while the champion cannot serve at any:
         each attempt leaves an entry in the audit log, so they grow rarer.
@@ -59,6 +73,9 @@ class Reconciler:
         usable = self._replicas.usable()
         if not usable:
             raise PolicyError(f"no inference server can be used: {self._replicas.away_reason()}")
+        self._forgive()
+        if not asked_for and await self._stays_cold(champion):
+            return
         served = self._alias.served
         if served is not None and self._alias.adapter == champion and any(each.takes(served) for each in usable):
             await self._have_everywhere(champion, served)
@@ -68,15 +85,42 @@ class Reconciler:
         self._registry.reconcile(ACTOR)
         try:
             served = await self._loader.bring_up(champion)
+        except NoRoomError:
+            raise  # it says nothing of the champion
         except (RatchetError, OSError) as error:
             self._backoff.failed()
             self._tried, self._failure = champion, str(error)
             raise
         self._backoff.reset()
         self._tried = None
+        if self._seat is not None and asked_for:
+            self._seat.loads += 1
         self._alias.point_to(champion, served)
         log.info("serving", adapter=champion, served=served)
         await self._take_down_stale()
+
+    async def _stays_cold(self, champion: str) -> bool:
+        """Return whether the champion is cold; so is one that nothing serves, from now on, where there is no room."""
+        if self._seat is None or champion == BASE:
+            return False
+        served, is_it = self._alias.served, self._alias.adapter == champion
+        if self._alias.is_cold and is_it:
+            return True
+        if any(each.takes(served) for each in self._replicas.usable()) and served is not None and is_it:
+            return False
+        await self._seat.room.tidy(self._seat)
+        if self._seat.room.is_free():
+            return False
+        self._registry.reconcile(ACTOR)
+        self._alias.put_away(champion)
+        return True
+
+    def _forgive(self) -> None:
+        """Begin again without pauses where a server has come back."""
+        returns = sum(each.returns for each in self._replicas.all)
+        if returns != self._returns:
+            self._returns = returns
+            self._backoff.reset()
 
     async def have_candidate(self, running: RunningCanary) -> str | None:
         """Have the servers hold the candidate of the canary; why it is given up, where it is.

@@ -27,7 +27,7 @@ class Replica:
     `held` are the names that the gateway knows adapters by, each with the name under which this server has that
     adapter and was seen to serve it as it was trained: another name where it had to load it alone, since a name is
     never used twice. `away` says why the server as such cannot be used, `failure` why it could not be given an adapter
-    that the others serve; both are empty otherwise.
+    that the others serve; both are empty otherwise. `returns` counts how often it came back, or was restarted.
     """
 
     def __init__(self, policy: PolicyClient) -> None:
@@ -37,7 +37,7 @@ class Replica:
         self.models: frozenset[str] = frozenset()
         self.away = "it was not asked yet"
         self.failure = ""
-        self.silent = 0
+        self.silent = self.returns = 0
         self.attested_at: dict[str, float] = {}
         self.attested = self.refuted = 0
         self.backoff = Backoff(_FIRST_PAUSE_S)

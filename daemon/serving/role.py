@@ -11,25 +11,19 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from daemon.registry.registry import Registry
 from daemon.serving.access import GATEWAY, NEEDS, access_of
-from daemon.serving.alias import Alias
-from daemon.serving.canary import Canary
-from daemon.serving.canary_judge import CanaryJudge
 from daemon.serving.capture import Capture
 from daemon.serving.control import control_router
-from daemon.serving.drill import RollbackDrill
 from daemon.serving.engine_client import engine_client
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
+from daemon.serving.groups import ServedGroups, serve_groups
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.replicas import Replicas
 from daemon.serving.settings import ServingSettings
-from daemon.serving.shadow import Shadow
 from daemon.serving.sole import sole_serve_role
 from daemon.serving.store_watch import StoreWatch
-from daemon.serving.turn import Turn
 from daemon.serving.upstream import Upstream
 from evaluation.settings import GateSettings
 from streams.access.access import Access
@@ -42,6 +36,7 @@ from streams.runtime.health import add_health, answers, reachable
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.client import StoreClient
+from streams.trust.groups import AdapterSettings
 
 log = structlog.get_logger()
 
@@ -61,11 +56,12 @@ async def serve(
     stop: asyncio.Event,
     gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
     access: Access | None = None,
+    adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
 ) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
     `gate` are the settings that the learner's gates have, for metrics; `access` is by default that of the tokens of
-    `settings`.
+    `settings`; `adapters` has the groups that have an adapter of their own.
 
     Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
     expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
@@ -73,7 +69,6 @@ async def serve(
     """
     access = access or access_of(settings)
     access.begin()
-    registry, alias = Registry(settings.home), Alias(settings.alias)
     async with (
         sole_serve_role(settings.home),
         AsyncExitStack() as opened,
@@ -87,32 +82,31 @@ async def serve(
         replicas = Replicas(clients)
         key = settings.engine_key.get_secret_value()
         upstream = await opened.enter_async_context(Upstream(replicas, settings.timeout_s, key))
-        shadow = Shadow(settings.shadow, upstream)
-        canary = Canary(settings.canary, settings.home, shadow)
-        turn = Turn()
-        promoter = Promoter(registry, replicas, alias, settings.promotion, canary, turn)
-        drill = RollbackDrill(registry, replicas, alias, turn, settings.drill, settings.promotion.probe)
-        judge = CanaryJudge(registry, canary, promoter, store)
+        groups = serve_groups(settings, adapters, replicas, upstream, store)
+        opened.push_async_callback(groups.close)
+        default = groups.default
         watch = StoreWatch(store, kafka)
-        attested = promoter.loader.attested
-        metrics = Metrics(registry, alias, watch, capture, feedback, canary, replicas, attested, gate)
+        metrics = Metrics(
+            *(default.registry, default.alias, watch, capture, feedback, default.canary, replicas),
+            *(default.promoter.loader.attested, gate, groups),
+        )
         app = FastAPI(title="Ratchet")
         answer_errors(app, conflicts=(PromotionError, LifecycleError))
         guard(app, access, NEEDS, asks_itself=GATEWAY)
         add_health(
             app,
             {
-                "engine": partial(_engine_reason, alias, replicas),
+                "engine": partial(_engine_reason, groups, replicas),
                 "store": answers(f"{store_url}/readyz"),
                 "log": reachable(kafka.bootstrap),
             },
         )
-        calls = metrics.calls
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, calls, access)
-        app.router.routes += gateway.routes()
-        app.include_router(
-            control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)
+        gateway = Gateway(
+            *(default.alias, upstream, metrics.gateway_requests, settings, capture, feedback, default.canary),
+            *(metrics.calls, access, groups),
         )
+        app.router.routes += gateway.routes()
+        app.include_router(control_router(groups, replicas, watch, metrics, kafka.bootstrap, capture))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
         answering = asyncio.create_task(
@@ -122,12 +116,12 @@ async def serve(
             asyncio.create_task(work)
             for work in (
                 stop.wait(),
-                _keep_reconciled(promoter, replicas, turn, settings),
+                _keep_reconciled(groups, replicas, settings),
                 _keep_fresh(watch, settings),
-                _keep_lapsing(promoter, settings),
-                judge.run(),
-                shadow.run(),
-                drill.keep_holding(),
+                *(_keep_lapsing(group.promoter, settings) for group in groups.all.values()),
+                *(group.judge.run() for group in groups.all.values()),
+                *(group.shadow.run() for group in groups.all.values()),
+                *(group.drill.keep_holding() for group in groups.all.values()),
             )
         ]
         try:
@@ -141,9 +135,15 @@ async def serve(
             await asyncio.gather(answering, *background, return_exceptions=True)
 
 
-async def _engine_reason(alias: Alias, replicas: Replicas) -> str:
-    """The reason for which no model would answer an agent; empty where one does."""
-    if alias.served is not None and replicas.choose(alias.served) is not None:
+async def _engine_reason(groups: ServedGroups, replicas: Replicas) -> str:
+    """The reason for which no model would answer an agent of no group; empty where one does.
+
+    One that is cold is loaded when it is asked for.
+    """
+    alias = groups.default.alias
+    if (alias.is_cold and replicas.usable()) or (
+        alias.served is not None and replicas.choose(alias.served) is not None
+    ):
         return ""
     reasons = [f"{replica.url}: {replica.reason}" for replica in replicas.all if replica.reason]
     return "; ".join(reasons) or "nothing serves yet; the log says why"
@@ -209,25 +209,33 @@ async def _feedback(settings: ServingSettings, kafka: KafkaSettings) -> AsyncIte
         await asyncio.to_thread(publisher.close)
 
 
-async def _keep_reconciled(promoter: Promoter, replicas: Replicas, turn: Turn, settings: ServingSettings) -> None:
+async def _keep_reconciled(groups: ServedGroups, replicas: Replicas, settings: ServingSettings) -> None:
     """Inference servers may start later than this process, go, and forget their adapters when they restart.
 
     Each is looked at again soon, whatever is wrong; attempts at a champion that cannot serve grow rarer by themselves.
     """
-    told = ""
+    told: dict[str, str] = {}
     while True:
         replicas.changed.clear()
-        try:
-            if not turn.lent:  # it would end a drill, which is over soon in any case
-                await promoter.reconcile()
-            told = ""
-        except (RatchetError, OSError) as error:
-            if str(error) != told:
-                log.warning("what should serve does not serve yet", error=str(error))
-            told = str(error)
+        looked = False
+        for name, group in groups.all.items():
+            if group.turn.lent:  # it would end a drill, which is over soon in any case
+                continue
+            try:
+                await group.promoter.reconcile(looked=looked)
+                told.pop(name, None)
+            except (RatchetError, OSError) as error:
+                if str(error) != told.get(name):
+                    log.warning("what should serve does not serve yet", error=str(error), **_of(name))
+                told[name] = str(error)
+            looked = True
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.reconcile_s):
                 await replicas.changed.wait()
+
+
+def _of(name: str) -> dict[str, str]:
+    return {"group": name} if name else {}
 
 
 async def _keep_fresh(store: StoreWatch, settings: ServingSettings) -> None:

@@ -4,7 +4,7 @@ Names of adapters are those that they served under; `production_metrics` tells t
 """
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -47,8 +47,13 @@ class StoreMetrics(Collector):
         yield lag
 
 
-def production_metrics(status: StoreStatus, refs: Refs, digests: Mapping[str, str]) -> Iterator[Metric]:
-    """Metrics of judged production by adapter; `digests` are by the names that adapters served under."""
+def production_metrics(
+    status: StoreStatus, refs: Refs, digests: Mapping[str, str], foreign: Collection[str] = ()
+) -> Iterator[Metric]:
+    """Metrics of judged production by adapter; `digests` are by the names that adapters served under.
+
+    The names `foreign` are of other groups' adapters.
+    """
     production = GaugeMetricFamily(
         "ratchet_production_episodes",
         "Episodes of production that one adapter answered alone, by their outcome. `position` is champion, previous "
@@ -57,6 +62,8 @@ def production_metrics(status: StoreStatus, refs: Refs, digests: Mapping[str, st
     )
     counts: Tally[tuple[str, bool]] = Tally()
     for served, counted in status.production.items():
+        if served in foreign:
+            continue
         adapter = digests.get(served, served)
         counts[adapter, True] += counted.successes
         counts[adapter, False] += counted.episodes - counted.successes

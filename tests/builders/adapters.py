@@ -19,20 +19,22 @@ PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fri
 
 def add_random_adapter(
     base: Path,
-    registry: Registry,
     seed: int,
     scale: float = 0.3,
     trained_scale: float | None = None,
     approved: bool = True,
     last: State = State.APPROVED,
     snapshot: Snapshot | None = None,
+    *,
+    within: Registry,
 ) -> str:
     """Make a LoRA adapter of `base` with random weights of size `scale`, have it approved, and return its digest.
 
     `trained_scale` is what the trainer recorded its probes with; other than `scale`, the adapter is not what it says.
     Its last state may be another than approved. It was trained on `snapshot`, or on no data.
+    `within` is the registry that has it.
     """
-    folder = registry.home / "training"
+    folder = within.home / "training"
     _save(base, seed, scale, folder)
     probes = _merged_logprobs(base, seed, scale if trained_scale is None else trained_scale)
     (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
@@ -40,10 +42,10 @@ def add_random_adapter(
     manifest = manifest_without_data(note=uuid7())
     if snapshot is not None:
         manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
-    digest = AdapterStore(registry.home / "adapters").add(folder, manifest)
+    digest = AdapterStore(within.home / "adapters").add(folder, manifest)
     if approved:
         for state in (State.TRAINED, State.EVALUATING, last):
-            registry.enter(digest, state, "learner", "a test")
+            within.enter(digest, state, "learner", "a test")
     return digest
 
 

@@ -15,6 +15,7 @@ from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
+from streams.trust.groups import AdapterSettings
 from tests.builders.adapters import add_random_adapter
 from tests.waiting import eventually
 
@@ -28,8 +29,8 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
-    """`add_random_adapter` for the tiny base and the test's registry."""
-    return partial(add_random_adapter, tiny_base, registry)
+    """`add_random_adapter` of the tiny base, within the test's registry where no other is named."""
+    return partial(add_random_adapter, tiny_base, within=registry)
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ async def serve_role(
     store_url: str = "http://127.0.0.1:9",
     kafka: KafkaSettings = NO_KAFKA,
     waits: bool = True,
+    adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
     **parts: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role, by default without a store; yields a client of it once it serves, or answers.
@@ -61,12 +63,12 @@ async def serve_role(
         capture=CaptureSettings(flush_s=0),
         **parts,
     )
-    role = asyncio.create_task(serve(settings, store_url, kafka, stop))
+    role = asyncio.create_task(serve(settings, store_url, kafka, stop, adapters=adapters))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:
             status = (await client.get("/status")).json()
-            return role.done() or not waits or status["served"] is not None
+            return role.done() or not waits or status["served"] is not None or status["is_cold"]
 
         await eventually(serves, "the serve role serves", errors=(httpx.TransportError,))
         yield client

@@ -37,8 +37,8 @@ async def test_running_roles_answer_what_is_listed(roles: Roles) -> None:
             assert (found.kind, found.help) == (told[name].kind, told[name].help)
             assert set(found.labels) <= set(told[name].labels), name
     serving = scraped(roles.scraped["ratchet-serve"])
-    # What a serve role answers that has had a call and a cycle, but no canary, adapter, training or drill.
-    later = ("canary", "shadow", "attestation", "learner", "holdout", "snapshot", "rollback")
+    # What a serve role answers that has had a call and a cycle, but no canary, adapter, group, training or drill.
+    later = ("canary", "shadow", "attestation", "learner", "holdout", "snapshot", "rollback", "group")
     expected = {each.name for each in listed("serve") if each.name.split("_")[1] not in later}
     assert expected <= serving.keys()
 

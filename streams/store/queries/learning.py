@@ -1,26 +1,35 @@
 """Queries of the learner about whether a cycle is due, and of the demo about its counts."""
 
 from streams.store.queries.branches import LACKED_SANDBOX, STANDING_ATTEMPTS, STANDING_BRANCHES
+from streams.store.queries.groups import within_group
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import FAILED_NOW, TRUSTED_NOW
 
-# Trusted episodes of the train split: all, and those that came after the sequence $since.
-LEARNABLE_EPISODES = f"""
+
+def _learnable_episodes(within: str) -> str:
+    """Trusted episodes of the train split: all, and those that came after the sequence $since."""
+    return f"""
     SELECT count(*) AS learnable, count(*) FILTER (sequence > $since) AS new
-    FROM ({TRUSTED_NOW}) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id)
+    FROM ({TRUSTED_NOW}) ANTI JOIN ({REVOKED_EPISODES}) AS revoked USING (episode_id) {within}
     WHERE split = 'train'
-"""
+    """
+
+
+LEARNABLE_EPISODES = _learnable_episodes("")
+LEARNABLE_EPISODES_OF_GROUP = _learnable_episodes(within_group())
 
 _NOT_ASKED_AGAIN = f"""
     LEFT JOIN (SELECT decode(key) AS episode_id, max(sequence) AS asked_at FROM outbox GROUP BY ALL) USING (episode_id)
     WHERE NOT {LACKED_SANDBOX} OR sequence > coalesce(asked_at, 0)
 """
 
-# States of trusted episodes, and failed episodes: those that branch workers were asked about, and reported on.
-BRANCHING_STATE = f"""
+
+def _branching_state(within: str) -> str:
+    """States of trusted episodes, and failed episodes: those that branch workers were asked about, and reported on."""
+    return f"""
     WITH left_out AS ({REVOKED_EPISODES}),
-    branched AS (FROM ({TRUSTED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train'),
-    resumed AS (FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) WHERE split = 'train')
+    branched AS (FROM ({TRUSTED_NOW}) ANTI JOIN left_out USING (episode_id) {within} WHERE split = 'train'),
+    resumed AS (FROM ({FAILED_NOW}) ANTI JOIN left_out USING (episode_id) {within} WHERE split = 'train')
     SELECT
         (SELECT count(*) FROM ({STANDING_BRANCHES}) SEMI JOIN branched USING (episode_id) {_NOT_ASKED_AGAIN})
             + (SELECT count(*) FROM ({STANDING_ATTEMPTS}) SEMI JOIN resumed USING (episode_id) {_NOT_ASKED_AGAIN})
@@ -31,7 +40,11 @@ BRANCHING_STATE = f"""
             WHERE origin = 'production' AND transitions.sequence < branched.sequence
         )
             + (SELECT count(*) FROM resumed) AS asked
-"""
+    """
+
+
+BRANCHING_STATE = _branching_state("")
+BRANCHING_STATE_OF_GROUP = _branching_state(within_group())
 
 # Everything on a topic; `practice` of what is stored is Ratchet's own.
 RECORDS_OF_TOPIC = """

@@ -36,6 +36,7 @@ from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from tests.builders.episodes import HOLDOUT, KAFKA
+from tests.builders.grouped import alone
 from tests.daemon.serving.upstream import Log
 
 ADMITTED, ROLES = "admitted", tuple(AccessRole)
@@ -50,7 +51,7 @@ TABLE: dict[str, dict[str, AccessRole]] = {
         **dict.fromkeys(("/status", "/history", "/metrics"), READ),
         **dict.fromkeys(("/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"), READ),
         **dict.fromkeys(("/promote", "/approve", "/reject", "/rollback", "/restore"), OPERATE),
-        **dict.fromkeys(("/hold", "/resume", "/cycles", "/drill"), OPERATE),
+        **dict.fromkeys(("/hold", "/resume", "/cycles", "/drill", "/load"), OPERATE),
         **dict.fromkeys(("/v1", "/v1/{rest:path}", "/v1/models", "/v1/models/{name:path}"), AccessRole.ASK),
         **dict.fromkeys(("/v1/chat/completions", "/v1/completions", "/v1/responses"), AccessRole.ASK),
         **dict.fromkeys(("/v1/responses/{rest:path}", "/v1/messages", "/v1/messages/count_tokens"), AccessRole.ASK),
@@ -76,7 +77,7 @@ def apps(tmp_path: Path, home: Path) -> Iterator[dict[str, FastAPI]]:
     counter = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
     feedback = FeedbackIntake(ServingSettings(), "calls", Log())
     serve.router.routes += Gateway(alias, NOTHING, counter, feedback=feedback, access=access).routes()
-    serve.include_router(control_router(Registry(home), alias, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, ""))
+    serve.include_router(control_router(alone(Registry(home), alias), NOTHING, NOTHING, NOTHING, ""))
     for app in (otlp, serve):
         add_health(app, {})
     assemble = build_status_app(Tally(AssemblyStatus()), state, access=access)

@@ -26,6 +26,7 @@ from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
 from streams.errors import ConfigurationError
 from streams.runtime.crash_points import VARIABLE, CrashPoint
+from tests.builders.grouped import alone
 from tests.waiting import eventually
 
 NOTHING = cast(Any, None)  # parts that a hold does not ask
@@ -86,9 +87,7 @@ def test_without_a_token_only_this_machine_is_listened_to(tmp_path: Path) -> Non
 async def test_the_actor_in_the_audit_log_is_whose_token_came(tmp_path: Path) -> None:
     registry, control = Registry(tmp_path), FastAPI()
     guard(control, Access(home=tmp_path), NEEDS, asks_itself=GATEWAY)
-    control.include_router(
-        control_router(registry, Alias("assistant"), NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, "")
-    )
+    control.include_router(control_router(alone(registry, Alias("assistant")), NOTHING, NOTHING, NOTHING, ""))
     request = {"actor": "mallory", "reason": "a look first"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(control), base_url="http://127.0.0.1") as client:
         assert (await client.post("/hold", json=request)).is_success
