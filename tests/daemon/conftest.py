@@ -15,11 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from learners.adapters import AdapterStore
 from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
+from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.trust.groups import AdapterSettings
 from tests.builders.trained import manifest_without_data
@@ -63,6 +65,14 @@ def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
         return digest
 
     return make
+
+
+@pytest.fixture
+async def emptied(policy: PolicyClient) -> None:
+    """Nothing is loaded but the base model: what other tests left takes places, as that of other homes does."""
+    for model in await policy.models():
+        if model.name != BASE:
+            await policy.unload_adapter(model.name)
 
 
 @pytest.fixture

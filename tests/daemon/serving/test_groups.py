@@ -15,6 +15,7 @@ from streams.trust.groups import AdapterGroup, AdapterSettings, home_of
 from tests.daemon.conftest import serve_role
 
 MakeAdapter = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("emptied")
 
 NAMES = ("one", "two", "three")
 CHAT = {"messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
