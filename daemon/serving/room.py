@@ -6,6 +6,7 @@ keeps its place.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
@@ -139,18 +140,11 @@ class Room:
     async def place(self, name: str, seat: Seat, at: Sequence[Replica] | None = None) -> AsyncIterator[None]:
         """Keep a place for `name`, which is loaded meanwhile for the group of `seat`, at the servers `at`.
 
-        Raises `NoRoomError` where none has become free for `wait_s` seconds.
+        Raises `NoRoomError` where none of the champions could give up its place for `wait_s` seconds.
         """
         # One after the other, so that none takes the place that another has made.
         async with self._lock:
-            try:
-                async with asyncio.timeout(self._settings.wait_s):
-                    await self._make_room(seat, self._replicas.usable() if at is None else at)
-            except TimeoutError as error:
-                raise NoRoomError(
-                    f"all {self._settings.max_loras} places for adapters are taken by those that answer calls, are in "
-                    "a canary or at a gate: try again later, or raise adapters.max_loras"
-                ) from error
+            await self._make_room(seat, self._replicas.usable() if at is None else at)
             self.coming.add(name)
         try:
             yield
@@ -158,6 +152,7 @@ class Room:
             self.coming.discard(name)
 
     async def _make_room(self, seat: Seat, at: Sequence[Replica]) -> None:
+        deadline = time.monotonic() + self._settings.wait_s
         while not all(self._has_place(replica) for replica in at):
             await self.tidy(seat)
             if all(self._has_place(replica) for replica in at):
@@ -165,6 +160,11 @@ class Room:
             idle = [each for each in self._seats if each is not seat and each.is_idle]
             if idle:
                 await min(idle, key=lambda each: each.used).give_up()
+            elif time.monotonic() > deadline:
+                raise NoRoomError(
+                    f"all {self._settings.max_loras} places for adapters are taken by those that answer calls, are in "
+                    "a canary or at a gate: try again later, or raise adapters.max_loras"
+                )
             else:
                 # Other processes, such as the learner, make room too: nothing but a look tells.
                 await asyncio.sleep(_LOOK_EVERY_S)

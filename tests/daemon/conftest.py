@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from daemon.registry.registry import Registry
+from daemon.registry.schemas import BASE
 from daemon.serving.role import serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from streams.kafka.settings import KafkaSettings
+from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.trust.groups import AdapterSettings
 from tests.builders.adapters import add_random_adapter
@@ -31,6 +33,14 @@ def registry(tmp_path: Path) -> Registry:
 def make_adapter(tiny_base: Path, registry: Registry) -> Callable[..., str]:
     """`add_random_adapter` of the tiny base, within the test's registry where no other is named."""
     return partial(add_random_adapter, tiny_base, within=registry)
+
+
+@pytest.fixture
+async def emptied(policy: PolicyClient) -> None:
+    """Nothing is loaded but the base model: what other tests left takes places, as that of other homes does."""
+    for model in await policy.models():
+        if model.name != BASE:
+            await policy.unload_adapter(model.name)
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from daemon.serving.passing import ADAPTER
 from streams.policy.client import PolicyClient
 from streams.trust.groups import AdapterGroup, AdapterSettings, home_of
 from tests.daemon.conftest import serve_role
+from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("emptied")
 
 NAMES = ("one", "two", "three")
 CHAT = {"messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
@@ -169,6 +171,11 @@ async def test_a_restarted_role_serves_every_group_again(
             await change(client, "promote", name, digest=digest)
         left = await ours(policy, registry)
     async with serve_role(registry, inference_url, adapters=settings(*NAMES, max_loras=4)) as client:
+
+        async def begun() -> bool:
+            return all(each.served is not None or each.is_cold for each in (await status(client)).groups)
+
+        await eventually(begun, "every group serves, or is loaded on demand")
         for name, digest in digests.items():
             assert (await answered_by(client, name)).endswith(digest[:12])
             assert len(await ours(policy, registry)) <= 2

@@ -55,6 +55,7 @@ def role(home: Path, inference_url: str, log: Path) -> Iterator[tuple[subprocess
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("emptied")
 def test_after_a_kill_each_group_is_answered_by_its_champion_again(
     inference_url: str, registry: Registry, make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from tests.daemon.serving.test_promotion import loaded
 from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("emptied")
 
 NAMES = ("one", "two", "three")
 SETTINGS = AdapterSettings(groups={name: AdapterGroup(agents=(name,)) for name in NAMES}, max_loras=4, wait_s=0.5)
