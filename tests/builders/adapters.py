@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -34,15 +35,16 @@ def add_random_adapter(
     Its last state may be another than approved. It was trained on `snapshot`, or on no data.
     `within` is the registry that has it.
     """
-    folder = within.home / "training"
-    _save(base, seed, scale, folder)
     probes = _merged_logprobs(base, seed, scale if trained_scale is None else trained_scale)
-    (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
     # The server outlives a test's registry, and refuses a name that another test has used.
     manifest = manifest_without_data(note=uuid7())
     if snapshot is not None:
         manifest = manifest.model_copy(update={"snapshot": snapshot.manifest})
-    digest = AdapterStore(within.home / "adapters").add(folder, manifest)
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        _save(base, seed, scale, folder)
+        (folder / "probes.json").write_text(json.dumps({"prompts": PROBES, "logprobs": probes}))
+        digest = AdapterStore(within.home / "adapters").add(folder, manifest)
     if approved:
         for state in (State.TRAINED, State.EVALUATING, last):
             within.enter(digest, state, "learner", "a test")

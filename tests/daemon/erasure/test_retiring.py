@@ -144,7 +144,7 @@ async def test_what_did_not_see_the_principal_serves_and_is_trained_on_when_the_
             assert set(report["erasure"]["adapters"]) == {saw, later}
             assert report["in_use"] == []
             told = [(entry.action, entry.subject) for entry in registry.audit.read()]
-            back = told.index((Action.ROLLED_BACK, saw))
+            back = told.index((Action.ROLLED_BACK, clean))
             erased = told.index((Action.ERASED, report["erasure"]["erasure_id"]))
             assert back < told.index((Action.MOVED, saw), back + 1) < erased
             assert "leaves" not in registry.audit.path.read_text()
