@@ -24,6 +24,7 @@ from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
 from daemon.serving.feedback import PATH, FeedbackIntake
 from daemon.serving.headers import find, own, to_upstream
+from daemon.serving.limits import GatewayLimits, usage_of
 from daemon.serving.passing import Recording, pass_on
 from daemon.serving.refusals import Refused, refusal
 from daemon.serving.reply import Reply, while_connected
@@ -31,7 +32,7 @@ from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
 from daemon.serving.upstream import Question, Upstream
 from daemon.serving.watch import Watch
-from streams.access.access import Access, remember
+from streams.access.access import Access, caller_of, remember
 from streams.access.tokens import AccessRole
 from streams.calls.labels import ResponseKeys, call_key, read_labels
 from streams.calls.records import CallLabels, Face, new_receipt
@@ -55,7 +56,7 @@ class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
     Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken; without
-    `calls` nothing is measured. `access` is by default that of the tokens of `settings`.
+    `calls` nothing is measured. `access` is by default that of the tokens of `settings`, `limits` are those of it.
     """
 
     alias: Alias
@@ -67,12 +68,15 @@ class Gateway:
     canary: Canary | None = None
     calls: CallMetrics | None = None
     access: Access | None = None
+    limits: GatewayLimits | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
+    _limits: GatewayLimits = field(init=False)
 
     def __post_init__(self) -> None:
         self._access = self.access or access_of(self.settings)
+        self._limits = self.limits or GatewayLimits(self._access.limits, self.settings.max_request_bytes)
 
     def routes(self) -> list[Route]:
         """All routes; the last ones answer to what is not there."""
@@ -85,14 +89,15 @@ class Gateway:
         ]
         if self.feedback is not None:
             pages = bool(self.settings.cors_origins)
-            endpoint = _Endpoint(self.feedback.answer, self.requests, self._access, from_pages=pages)
+            endpoint = _Endpoint(self.feedback.answer, self.requests, self._access, self._limits, from_pages=pages)
             methods = ["POST", "OPTIONS"] if self.settings.cors_origins else ["POST"]
             found.append(Route(PATH, self.feedback.with_cors(endpoint), methods=methods))
         missing = self._unrouted(found)
         return [*found, self._route("/v1", _METHODS, missing), self._route("/v1/{rest:path}", _METHODS, missing)]
 
     def _route(self, path: str, methods: list[str], answer: _Answer, counted: bool = True) -> Route:
-        return Route(path, _Endpoint(answer, self.requests if counted else None, self._access), methods=methods)
+        requests = self.requests if counted else None
+        return Route(path, _Endpoint(answer, requests, self._access, self._limits), methods=methods)
 
     async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
         name = self.alias.name
@@ -120,7 +125,7 @@ class Gateway:
         """A request that names the alias: it goes to the adapter that serves now, or to the candidate of a canary."""
         headers = scope["headers"]
         principal = principal_of(scope)
-        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        body = await self._body(scope, receive)
         asked = read_object(body)
         champion = self._served(asked)
         identity = self._identify(scope, asked, principal)
@@ -148,13 +153,15 @@ class Gateway:
                 await pass_on(question, self.upstream, reply, recording, watch)
         finally:
             self.alias.end(served)
+            if scope["path"] in _FACES:
+                usage_of(scope).note(reply.passage, body)
             if self.calls is not None:
                 self.calls.observe(served, reply.passage)
 
     async def _other(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request about an earlier response: it names no model, and is passed on."""
         headers = scope["headers"]
-        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        body = await self._body(scope, receive)
         passed = to_upstream(headers, keeps_credentials(self._access, scope))
         key = self._keys.get(scope["path_params"]["rest"].partition("/")[0])
         question = Question(
@@ -162,6 +169,10 @@ class Gateway:
         )
         async with while_connected(receive, reply):
             await pass_on(question, self.upstream, reply, None)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        encoding = find(scope["headers"], b"content-encoding") or ""
+        return await read_body(receive, encoding, self._limits.bytes_of(caller_of(scope)))
 
     def _served(self, asked: dict[str, Any]) -> str:
         if "model" not in asked:
@@ -236,7 +247,7 @@ class _Identity:
 
 
 class _Endpoint:
-    """One route as an ASGI application: who asks must have the role `ask`, each answer is counted.
+    """One route as an ASGI application: who asks must have the role `ask` and keep within limits; answers are counted.
 
     Errors get the body that the path's clients read. `from_pages` as in `Access.admit`.
 
@@ -244,11 +255,18 @@ class _Endpoint:
     """
 
     def __init__(
-        self, answer: _Answer, requests: RequestCounter | None, access: Access, *, from_pages: bool = False
+        self,
+        answer: _Answer,
+        requests: RequestCounter | None,
+        access: Access,
+        limits: GatewayLimits,
+        *,
+        from_pages: bool = False,
     ) -> None:
         self._answer = answer
         self._requests = requests
         self._access = access
+        self._limits = limits
         self._from_pages = from_pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -263,8 +281,10 @@ class _Endpoint:
 
     async def _refusing(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         try:
-            remember(scope, self._access.admit(scope, AccessRole.ASK, from_pages=self._from_pages))
-            await self._answer(scope, receive, reply)
+            caller = self._access.admit(scope, AccessRole.ASK, from_pages=self._from_pages)
+            remember(scope, caller)
+            with self._limits.within(caller, scope):
+                await self._answer(scope, receive, reply)
             return
         except ClientDisconnect:
             raise

@@ -28,6 +28,7 @@ from daemon.serving.drill_metrics import drill_metrics
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gate_metrics import alpha_metrics, gate_metrics
 from daemon.serving.learner_metrics import learner_metrics
+from daemon.serving.limits import LimitCounts
 from daemon.serving.replica_metrics import ReplicaMetrics
 from daemon.serving.replicas import Replicas
 from daemon.serving.snapshot_metrics import snapshot_metrics
@@ -63,6 +64,7 @@ class Metrics:
             registry=self._exposed,
         )
         self.calls = CallMetrics(alias, self._exposed)
+        self.limits = LimitCounts(self._exposed)
         chain = AuditChain(registry.audit)
         self._exposed.register(StoreMetrics(store))
         self._exposed.register(_LoopMetrics(registry, alias, store, chain, gate))

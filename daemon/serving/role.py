@@ -22,6 +22,7 @@ from daemon.serving.drill import RollbackDrill
 from daemon.serving.engine_client import engine_client
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
+from daemon.serving.limits import GatewayLimits
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.replicas import Replicas
@@ -108,7 +109,10 @@ async def serve(
             },
         )
         calls = metrics.calls
-        gateway = Gateway(alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, calls, access)
+        limits = GatewayLimits(access.limits, settings.max_request_bytes, metrics.limits)
+        gateway = Gateway(
+            alias, upstream, metrics.gateway_requests, settings, capture, feedback, canary, calls, access, limits
+        )
         app.router.routes += gateway.routes()
         app.include_router(
             control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from streams.access.pages import host_of, is_loopback, is_ours, is_same_origin
-from streams.access.settings import AccessSettings
+from streams.access.settings import AccessSettings, LimitSettings
 from streams.access.token_file import TokenFile
 from streams.access.tokens import TOKEN_VARIABLE, AccessRole, Caller, digest, internal_callers
 from streams.errors import ConfigurationError, RequestRefusedError
@@ -49,6 +49,11 @@ class Access:
         self._closed = frozenset(role for caller in self._configured.values() for role in caller.roles)
         self._stat: tuple[int, int, int] | None = None
         self._looked = -LOOK_S
+
+    @property
+    def limits(self) -> LimitSettings:
+        """How much each principal may ask."""
+        return self._settings.limits
 
     def begin(self) -> None:
         """Say in the log who is let in, where no token is asked for. Raises as `check`."""

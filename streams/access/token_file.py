@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from streams.access.tokens import AccessRole, Caller, Token, digest, new_token
+from streams.access.tokens import AccessRole, Caller, Token, digest, new_token, token_id
 from streams.errors import ConfigurationError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
@@ -80,6 +80,7 @@ class TokenFile:
                 name=token.name,
                 roles=frozenset(token.roles),
                 expires=None if token.expires is None else token.expires.timestamp(),
+                id=token_id(token.sha256),
             )
             for token in self.read()
         }

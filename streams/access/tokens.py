@@ -24,6 +24,7 @@ INTERNAL_VARIABLE = "RATCHET_INTERNAL_TOKEN"
 INTERNAL = "ratchet (internal)"
 _PREFIX = "ratchet_"
 _BYTES = 32
+_ID_DIGITS = 12
 _LONGEST = timedelta(days=36_500)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -57,7 +58,7 @@ class Token(FrozenModel):
 
 
 class Caller(FrozenModel):
-    """Who sent a request with a known token. `expires` is in seconds since the epoch.
+    """Who sent a request with a known token. `expires` is in seconds since the epoch, `id` is the token's.
 
     `is_internal` says that it is a process of the same `ratchet run`, which speaks for whomever it names.
     """
@@ -66,6 +67,7 @@ class Caller(FrozenModel):
     roles: frozenset[AccessRole]
     expires: float | None = None
     is_internal: bool = False
+    id: str = ""
 
     def may(self, role: AccessRole) -> bool:
         return role in self.roles or AccessRole.ADMIN in self.roles
@@ -74,6 +76,11 @@ class Caller(FrozenModel):
     def principal(self) -> str | None:
         """The principal that is proved by the token."""
         return None if self.is_internal else self.name
+
+
+def token_id(sha256: str) -> str:
+    """The name of one token among those of a principal, for logs: the beginning of its hash."""
+    return sha256[:_ID_DIGITS]
 
 
 def new_token() -> str:
@@ -91,8 +98,10 @@ def digest(token: str) -> bytes:
 
 def callers(tokens: Mapping[str, Secret], role: AccessRole) -> dict[bytes, Caller]:
     """The callers of tokens that the settings have by principal, by the digests of the tokens."""
+    digests = {name: digest(token.get_secret_value()) for name, token in tokens.items()}
     return {
-        digest(token.get_secret_value()): Caller(name=name, roles=frozenset({role})) for name, token in tokens.items()
+        sha256: Caller(name=name, roles=frozenset({role}), id=token_id(sha256.hex()))
+        for name, sha256 in digests.items()
     }
 
 
