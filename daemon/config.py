@@ -22,7 +22,7 @@ from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.access.settings import AccessSettings
-from streams.access.tokens import INTERNAL_VARIABLE, TOKEN_VARIABLE
+from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE
 from streams.assembly.settings import AssemblySettings
 from streams.branching.settings import BranchingSettings
 from streams.errors import ConfigurationError
@@ -31,6 +31,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.policy.client import BASE
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.tls import reached_host, use
 from streams.setting_errors import told
 from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.store.settings import StoreSettings
@@ -40,7 +41,7 @@ from streams.trust.rules import TrustSettings
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
 # Tokens that this process sends. They are not settings: no file has them, and they are never printed.
-_SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE})
+_SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE, INTERNAL_ROLES_VARIABLE})
 
 
 class EngineSettings(FrozenModel):
@@ -147,8 +148,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """The settings of `read`, `settled`: every process works with these."""
-        return cls.read(path).settled()
+        """The settings of `read`, `settled`: every process works with these, and its clients use their TLS."""
+        settings = cls.read(path).settled()
+        urls = (settings.store_url, settings.assembly_url, settings.otlp_url, settings.control_url)
+        use(settings.access.tls, urls)
+        return settings
 
     @classmethod
     def read(cls, path: Path | None = None) -> Self:
@@ -194,7 +198,6 @@ class Settings(BaseSettings):
             "base_name": self.engine.base_name if self.engine.named else BASE,
         }
         token = next(iter(self.serving.tokens.values()), self.branching.policy_token)
-        gateway = f"http://{self.serving.host}:{self.serving.port}"
         older = self.serving.promotion
         promotion = fill(self.promotion, **{name: getattr(older, name) for name in older.model_fields_set})
         return self.model_copy(
@@ -212,7 +215,7 @@ class Settings(BaseSettings):
                 "serving": fill(self.serving, home=home, **engine).model_copy(update={"promotion": promotion}),
                 "branching": fill(
                     self.branching,
-                    policy_url=gateway,
+                    policy_url=self.control_url,
                     policy_token=token,
                     model=self.serving.alias,
                     seed=self.seed,
@@ -222,19 +225,24 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        return f"http://{self.store.host}:{self.store.port}"
+        return self._url(self.store.host, self.store.port)
 
     @property
     def assembly_url(self) -> str:
-        return f"http://{self.assembly.host}:{self.assembly.port}"
+        return self._url(self.assembly.host, self.assembly.port)
 
     @property
     def otlp_url(self) -> str:
-        return f"http://{self.otlp.host}:{self.otlp.port}"
+        return self._url(self.otlp.host, self.otlp.port)
 
     @property
     def control_url(self) -> str:
-        return f"http://{self.serving.host}:{self.serving.port}"
+        return self._url(self.serving.host, self.serving.port)
+
+    def _url(self, host: str, port: int) -> str:
+        scheme = self.access.tls.scheme
+        # A certificate names an address that clients can ask for.
+        return f"{scheme}://{reached_host(host) if scheme == 'https' else host}:{port}"
 
     def to_environment(self) -> dict[str, str]:
         """Variables that make `load` in another process give these very settings."""

@@ -23,7 +23,7 @@ class ControlClient(HttpClient):
     error = ControlError
 
     def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
-        super().__init__(base_url, timeout_s, own_token())
+        super().__init__(base_url, timeout_s, own_token("serve"))
 
     async def status(self) -> StatusReport:
         return StatusReport.model_validate_json((await self._call("GET", "/status")).content)

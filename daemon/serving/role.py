@@ -118,7 +118,7 @@ async def serve(
             control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)
         )
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
-        server = HttpServer(config)
+        server = HttpServer(config, access.tls)
         answering = asyncio.create_task(
             server.serve([listen(settings.host, settings.port, "the gateway", "RATCHET_SERVING__PORT")])
         )

@@ -13,6 +13,7 @@ from streams.access.settings import AccessSettings, LimitSettings
 from streams.access.token_file import TokenFile
 from streams.access.tokens import TOKEN_VARIABLE, AccessRole, Caller, digest, internal_callers
 from streams.errors import ConfigurationError, RequestRefusedError
+from streams.runtime.tls import TlsSettings
 
 log = structlog.get_logger()
 
@@ -54,6 +55,11 @@ class Access:
     def limits(self) -> LimitSettings:
         """How much each principal may ask."""
         return self._settings.limits
+
+    @property
+    def tls(self) -> TlsSettings:
+        """The TLS of the interface."""
+        return self._settings.tls
 
     def begin(self) -> None:
         """Say in the log who is let in, where no token is asked for. Raises as `check`."""

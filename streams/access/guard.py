@@ -12,6 +12,8 @@ from streams.runtime.http_errors import error_response
 
 # For supervisors, containers and load balancers, which have no token (`streams/runtime/health.py`).
 OPEN = frozenset({"/healthz", "/readyz", "/version"})
+# Of a role that has no other interface.
+HEALTH = {"/metrics": AccessRole.READ}
 _POLICY_VIOLATION = 1008
 
 

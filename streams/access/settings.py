@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from streams.runtime.tls import TlsSettings
 from streams.settings import FrozenModel
 
 _Most = Annotated[int, Field(ge=0)]
@@ -50,7 +51,7 @@ class LimitSettings(PrincipalLimits):
 
 
 class AccessSettings(FrozenModel):
-    """Settings of who is let in without a token, and of how much each may ask."""
+    """Settings of who is let in without a token, of how much each may ask, and of TLS at all interfaces."""
 
     open: bool = Field(
         default=False,
@@ -63,3 +64,4 @@ class AccessSettings(FrozenModel):
         "such a request names one of them, the host that is listened on, localhost or an address.",
     )
     limits: LimitSettings = LimitSettings()
+    tls: TlsSettings = TlsSettings()

@@ -21,6 +21,7 @@ from streams.settings import FrozenModel, Secret
 
 TOKEN_VARIABLE = "RATCHET_TOKEN"
 INTERNAL_VARIABLE = "RATCHET_INTERNAL_TOKEN"
+INTERNAL_ROLES_VARIABLE = "RATCHET_INTERNAL_ROLES"
 INTERNAL = "ratchet (internal)"
 _PREFIX = "ratchet_"
 _BYTES = 32
@@ -112,9 +113,13 @@ def internal_callers() -> dict[bytes, Caller]:
     return {digest(token): internal} if token else {}
 
 
-def own_token() -> str:
-    """The token that this process sends to the others: `RATCHET_TOKEN`, or that of its `ratchet run`; or nothing."""
-    return os.environ.get(TOKEN_VARIABLE) or os.environ.get(INTERNAL_VARIABLE, "")
+def own_token(role: str) -> str:
+    """The token that this process sends to the role `role`: that of its `ratchet run`, where the role is one of it.
+
+    To a role that runs elsewhere it sends `RATCHET_TOKEN`, or nothing: there nobody knows the other one.
+    """
+    is_of_this_run = role in os.environ.get(INTERNAL_ROLES_VARIABLE, "").split(",")
+    return os.environ.get(INTERNAL_VARIABLE if is_of_this_run else TOKEN_VARIABLE, "")
 
 
 def duration(text: str) -> timedelta:
