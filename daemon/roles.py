@@ -112,7 +112,9 @@ def _known_holdout(settings: Settings) -> HoldoutSettings:
 
 
 @asynccontextmanager
-async def health_interface(settings: Settings, role: Role, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
+async def health_interface(
+    settings: Settings, role: Role, port: int, checks: Mapping[str, Check]
+) -> AsyncIterator[None]:
     """The interface of a role that has no other. Raises `ConfigurationError` as every interface does."""
     app, access = health_app(role, checks), access_of(settings, role)
     if access is None:

@@ -90,10 +90,13 @@ class Access:
             return True
         return not is_loopback(self._host) and not self._settings.open
 
-    def admit(self, scope: Mapping[str, Any], role: AccessRole, *, from_pages: bool = False) -> Caller | None:
+    def admit(
+        self, scope: Mapping[str, Any], role: AccessRole, *, from_pages: bool = False, filters_rows: bool = False
+    ) -> Caller | None:
         """The caller of the ASGI request `scope`, which needs `role`; None where no token came and none is needed.
 
-        With `from_pages` a page of another origin may send it. Raises `RequestRefusedError` with 401, 403 or 421.
+        With `from_pages` a page of another origin may send it. With `filters_rows` whoever answers shows a caller its
+        rows alone; elsewhere one that may not read all is refused. Raises `RequestRefusedError` with 401, 403 or 421.
         """
         self._look()
         headers = scope["headers"]
@@ -115,6 +118,13 @@ class Access:
                 "missing_role",
                 f"this needs the role {role}, and the token of {caller.name} has {has}; send one that has it: "
                 f"`ratchet token new NAME --role {role}`",
+            )
+        if caller.rows is not None and not filters_rows:
+            raise RequestRefusedError(
+                403,
+                "some_rows_only",
+                f"the token of {caller.name} may read some rows only, and this tells of all: ask POST /query of the "
+                "record role, or send a token without that bound",
             )
         return caller
 

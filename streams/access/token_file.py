@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from streams.access.tokens import AccessRole, Caller, Token, digest, new_token, token_id
+from streams.access.tokens import AccessRole, Caller, RowFilter, Token, digest, new_token, token_id
 from streams.errors import ConfigurationError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
@@ -47,7 +47,13 @@ class TokenFile:
                 "restore the file, or remove it and issue new tokens"
             ) from error
 
-    def issue(self, name: str, roles: Sequence[AccessRole], lifetime: timedelta | None = None) -> str:
+    def issue(
+        self,
+        name: str,
+        roles: Sequence[AccessRole],
+        lifetime: timedelta | None = None,
+        rows: RowFilter | None = None,
+    ) -> str:
         """Make a token, and return it: nothing keeps it. Raises `ConfigurationError`, and `ValidationError`."""
         token, now = new_token(), datetime.now(UTC)
         made = Token(
@@ -56,6 +62,7 @@ class TokenFile:
             sha256=digest(token).hex(),
             created=now,
             expires=None if lifetime is None else now + lifetime,
+            rows=rows,
         )
         self._change(lambda tokens: (*tokens, made))
         return token
@@ -81,6 +88,7 @@ class TokenFile:
                 roles=frozenset(token.roles),
                 expires=None if token.expires is None else token.expires.timestamp(),
                 id=token_id(token.sha256),
+                rows=token.rows,
             )
             for token in self.read()
         }

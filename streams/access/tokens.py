@@ -13,9 +13,9 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from streams.settings import FrozenModel, Secret
 
@@ -48,18 +48,40 @@ class AccessRole(StrEnum):
 TokenName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
 
 
+class RowFilter(FrozenModel):
+    """The episodes that a token may read: those of principals whose names begin so, and of these agents alone.
+
+    None is no condition; where both are there, both hold.
+    """
+
+    principal_prefix: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    agents: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] | None = Field(default=None, min_length=1)
+
+
 class Token(FrozenModel):
-    """A token as it is kept. `name` is the principal whose calls it proves, and the actor in the audit log."""
+    """A token as it is kept. `name` is the principal whose calls it proves, and the actor in the audit log.
+
+    With `rows` it may ask the query API alone, and sees these rows alone.
+    """
 
     name: TokenName
     roles: tuple[AccessRole, ...] = Field(min_length=1)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created: AwareDatetime
     expires: AwareDatetime | None = None
+    rows: RowFilter | None = None
+
+    @model_validator(mode="after")
+    def _rows_are_read_only(self) -> Self:
+        if self.rows is not None and self.roles != (AccessRole.READ,):
+            raise ValueError("a token that sees some rows only has the role read, and no other")
+        return self
 
 
 class Caller(FrozenModel):
     """Who sent a request with a known token. `expires` is in seconds since the epoch, `id` is the token's.
+
+    `rows` are those that it may read, None for all.
 
     `is_internal` says that it is a process of the same `ratchet run`, which speaks for whomever it names.
     """
@@ -69,6 +91,7 @@ class Caller(FrozenModel):
     expires: float | None = None
     is_internal: bool = False
     id: str = ""
+    rows: RowFilter | None = None
 
     def may(self, role: AccessRole) -> bool:
         return role in self.roles or AccessRole.ADMIN in self.roles
