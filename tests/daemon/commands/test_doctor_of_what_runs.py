@@ -18,7 +18,8 @@ from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from tests.builders.episodes import episode
-from tests.builders.stored import Log, ServedStore, result, unrestoredfrom tests.served import served
+from tests.builders.stored import Log, ServedStore, result, unrestored
+from tests.served import served
 
 Ask = Callable[[], dict[str, dict[str, str]]]
 
