@@ -22,7 +22,7 @@ from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
 from streams.access.settings import AccessSettings
-from streams.access.tokens import INTERNAL_VARIABLE, TOKEN_VARIABLE
+from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE
 from streams.assembly.settings import AssemblySettings
 from streams.branching.settings import BranchingSettings
 from streams.errors import ConfigurationError
@@ -31,6 +31,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.policy.client import BASE
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.tls import reached_host, use
 from streams.setting_errors import told
 from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.store.settings import StoreSettings
@@ -41,7 +42,7 @@ from streams.trust.rules import TrustSettings
 PREFIX = "RATCHET_"
 DEFAULT_FILE = Path("ratchet.toml")
 # Tokens that this process sends. They are not settings: no file has them, and they are never printed.
-_SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE})
+_SENT = frozenset({TOKEN_VARIABLE, INTERNAL_VARIABLE, INTERNAL_ROLES_VARIABLE})
 
 
 class EngineSettings(FrozenModel):
@@ -149,8 +150,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """The settings of `read`, `settled`: every process works with these."""
-        return cls.read(path).settled()
+        """The settings of `read`, `settled`: every process works with these, and its clients use their TLS."""
+        settings = cls.read(path).settled()
+        urls = (settings.store_url, settings.assembly_url, settings.otlp_url, settings.control_url)
+        use(settings.access.tls, urls)
+        return settings
 
     @classmethod
     def read(cls, path: Path | None = None) -> Self:
@@ -231,19 +235,24 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        return f"http://{self.store.host}:{self.store.port}"
+        return self._url(self.store.host, self.store.port)
 
     @property
     def assembly_url(self) -> str:
-        return f"http://{self.assembly.host}:{self.assembly.port}"
+        return self._url(self.assembly.host, self.assembly.port)
 
     @property
     def otlp_url(self) -> str:
-        return f"http://{self.otlp.host}:{self.otlp.port}"
+        return self._url(self.otlp.host, self.otlp.port)
 
     @property
     def control_url(self) -> str:
-        return f"http://{self.serving.host}:{self.serving.port}"
+        return self._url(self.serving.host, self.serving.port)
+
+    def _url(self, host: str, port: int) -> str:
+        scheme = self.access.tls.scheme
+        # A certificate names an address that clients can ask for.
+        return f"{scheme}://{reached_host(host) if scheme == 'https' else host}:{port}"
 
     def to_environment(self) -> dict[str, str]:
         """Variables that make `load` in another process give these very settings."""

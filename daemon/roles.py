@@ -1,11 +1,13 @@
 """The roles of a running Ratchet, each a process of its own: `ratchet run --roles ROLE` ends up here."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from daemon.config import Settings
 from daemon.erasure.carrying_out import carry_out
@@ -15,6 +17,7 @@ from daemon.learning.domain import holdout_of
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
 from streams.access.access import Access
+from streams.access.guard import HEALTH, guard
 from streams.access.tokens import AccessRole, callers, own_token
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
@@ -25,7 +28,7 @@ from streams.otlp import role as otlp_role
 from streams.policy.client import PolicyClient
 from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
-from streams.runtime.health import answers, health_listener, reachable
+from streams.runtime.health import Check, answers, health_app, health_listener, reachable
 from streams.runtime.processes import stop_on_signals
 from streams.trust.groups import DEFAULT_GROUP
 from streams.trust.holdout import HoldoutSettings
@@ -51,17 +54,19 @@ class Role(StrEnum):
 
 
 def access_of(settings: Settings, role: Role) -> Access | None:
-    """Who may ask the role; None where it has no interface but its health."""
-    asking, recording = settings.serving.tokens, settings.otlp.tokens
-    found = {
+    """Who may ask the role; None where it listens nowhere."""
+    asking, recording, health = settings.serving.tokens, settings.otlp.tokens, settings.health
+    ports = {Role.BRANCH: health.branch_port, Role.LEARN: health.learn_port}
+    if not ports.get(role, 1):
+        return None
+    host, setting, tokens = {
         Role.RECORD: (settings.store.host, "store.host", {}),
         Role.SERVE: (settings.serving.host, "serving.host", callers(asking, AccessRole.ASK)),
         Role.ASSEMBLE: (settings.assembly.host, "assembly.host", {}),
         Role.OTLP: (settings.otlp.host, "otlp.host", callers(recording, AccessRole.RECORD)),
-    }.get(role)
-    if found is None:
-        return None
-    host, setting, tokens = found
+        Role.BRANCH: (health.host, "health.host", {}),
+        Role.LEARN: (health.host, "health.host", {}),
+    }[role]
     return Access(host, setting, settings.access, settings.home, tokens)
 
 
@@ -107,20 +112,36 @@ def _known_holdout(settings: Settings) -> HoldoutSettings:
         return settings.holdout
 
 
+@asynccontextmanager
+async def health_interface(
+    settings: Settings, role: Role, port: int, checks: Mapping[str, Check]
+) -> AsyncIterator[None]:
+    """The interface of a role that has no other. Raises `ConfigurationError` as every interface does."""
+    app, access = health_app(role, checks), access_of(settings, role)
+    if access is None:
+        yield
+        return
+    access.begin()
+    guard(app, access, HEALTH)
+    async with health_listener(role, app, settings.health.host, port, access.tls):
+        yield
+
+
 async def branch(settings: Settings) -> None:
     key = await asyncio.to_thread(redaction_key, settings.store.path.parent)
     redactor = Redactor(settings.redaction, key)
-    branching, health = settings.branching, settings.health
+    branching = settings.branching
     # Our own token is for our own gateway, and for no other server.
-    ours = own_token() if branching.policy_url == settings.control_url else ""
-    policy = PolicyClient(branching.policy_url, token=branching.policy_token.get_secret_value() or ours)
+    if branching.policy_url == settings.control_url and not branching.policy_token.get_secret_value():
+        branching = branching.model_copy(update={"policy_token": SecretStr(own_token(Role.SERVE))})
+    policy = PolicyClient(branching.policy_url, token=branching.policy_token.get_secret_value())
 
     async def is_served() -> str:
         await policy.models()
         return ""
 
     checks = {"log": reachable(settings.kafka.bootstrap), "policy": is_served}
-    async with policy, health_listener(Role.BRANCH, health.host, health.branch_port, checks):
+    async with policy, health_interface(settings, Role.BRANCH, settings.health.branch_port, checks):
         await branch_role.serve(settings.kafka, branching, stop_on_signals(), redactor)
 
 
@@ -144,7 +165,7 @@ async def learn(settings: Settings) -> None:
         "store": answers(f"{settings.store_url}/readyz"),
         "gateway": answers(f"{settings.control_url}/healthz"),
     }
-    async with health_listener(Role.LEARN, settings.health.host, settings.health.learn_port, checks):
+    async with health_interface(settings, Role.LEARN, settings.health.learn_port, checks):
         await learn_role.serve(settings, stop_on_signals())
 
 

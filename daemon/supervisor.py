@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ import structlog
 
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
-from streams.access.tokens import INTERNAL_VARIABLE, TOKEN_VARIABLE, new_token
+from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE, new_token
 from streams.errors import SupervisorError
 from streams.kafka.broker import EmbeddedBroker
+from streams.runtime.tls import context_for
 
 log = structlog.get_logger()
 
@@ -35,7 +37,10 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(slots=True)
 class Service:
-    """One child process. `health` is an address that answers once it works, None for one that has none."""
+    """One child process. `health` is an address that answers once it works, None for one that has none.
+
+    `context` is that of a client of this address, where it needs one of its own.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -43,6 +48,7 @@ class Service:
     environment: dict[str, str]
     log_file: Path
     process: asyncio.subprocess.Process | None = None
+    context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,7 @@ class Service:
         if self.health is None:
             return
         deadline = time.monotonic() + START_TIMEOUT_S
-        async with httpx.AsyncClient(timeout=5.0) as http:
+        async with httpx.AsyncClient(timeout=5.0, verify=self.context or True) as http:
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await http.get(self.health)).is_success:
@@ -163,17 +169,19 @@ class Supervisor:
             await asyncio.to_thread(self._broker.stop)
 
     def _role(self, role: Role) -> Service:
-        health = {
-            Role.RECORD: f"{self.settings.store_url}/healthz",
-            Role.SERVE: f"{self.settings.control_url}/healthz",
-            Role.ASSEMBLE: f"{self.settings.assembly_url}/healthz",
-            Role.OTLP: f"{self.settings.otlp_url}/healthz",
-        }
+        url = {
+            Role.RECORD: self.settings.store_url,
+            Role.SERVE: self.settings.control_url,
+            Role.ASSEMBLE: self.settings.assembly_url,
+            Role.OTLP: self.settings.otlp_url,
+        }.get(role)
         command = (sys.executable, "-m", "daemon.cli", "run", "--roles", role.value, "--parent", str(os.getpid()))
-        tokens = {INTERNAL_VARIABLE: self._token}
+        tokens = {INTERNAL_VARIABLE: self._token, INTERNAL_ROLES_VARIABLE: ",".join(self.roles)}
         if TOKEN_VARIABLE in os.environ:
             tokens[TOKEN_VARIABLE] = os.environ[TOKEN_VARIABLE]
-        return _service(self.settings, role.value, command, health.get(role), tokens)
+        service = _service(self.settings, role.value, command, None if url is None else f"{url}/healthz", tokens)
+        service.context = None if url is None else context_for(url)
+        return service
 
     async def _keep_up(self, service: Service) -> None:
         pause = 0.5

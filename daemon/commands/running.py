@@ -5,8 +5,8 @@ It only asks and counts, and sends nothing through the loop: a probe would be st
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from daemon.commands.diagnosis import Diagnosis, Health
@@ -17,6 +17,7 @@ from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
+from streams.access.tokens import TOKEN_VARIABLE
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
 from streams.errors import RatchetError
@@ -42,7 +43,7 @@ _WITHOUT_SANDBOX = (
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The roles' answers; None, or -1, where one did not."""
+    """The roles' answers; None, or -1, where one did not. `refused` has what those said, by role, that refused to."""
 
     gateway: StatusReport | None = None
     models: int = -1
@@ -52,12 +53,16 @@ class Running:
     calls: int = -1
     unanswered: int = 0
     without_outcome: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def running_checks(settings: Settings) -> Iterator[Diagnosis]:
     """Each check of what runs; none where nothing does."""
     found = asyncio.run(_look(settings))
     if found.gateway is None and found.store is None:
+        if found.refused:  # it runs, and does not say how
+            yield _gateway(found, settings)
+            yield _record(found)
         return
     yield _gateway(found, settings)
     yield _engine(found, settings)
@@ -80,10 +85,15 @@ async def _look(settings: Settings) -> Running:
         AssemblyClient(settings.assembly_url) as assembler,
         engine_client(settings.serving, timeout_s=_PATIENCE_S) as engine,
     ):
-        gateway, store = await _answer(control.status()), await _answer(stored.status())
+        refused: dict[str, str] = {}
+        gateway, store = (
+            await _answer(control.status(), RUNNING, refused),
+            await _answer(stored.status(), "record", refused),
+        )
         if gateway is None and store is None:
-            return Running()
-        assembly, models = await _answer(assembler.status()), await _answer(engine.models())
+            return Running(refused=refused)
+        assembly = await _answer(assembler.status(), "assemble", refused)
+        models = await _answer(engine.models(), "engine", refused)
         unanswered = without = 0
         if store is not None:
             (state,) = (await stored.query(BRANCHING_STATE)).to_pylist()
@@ -92,15 +102,26 @@ async def _look(settings: Settings) -> Running:
     bootstrap = settings.kafka.bootstrap or (gateway.bootstrap if gateway is not None else "")
     events = await asyncio.to_thread(_records, settings, bootstrap, settings.kafka.events_topic)
     calls = await asyncio.to_thread(_records, settings, bootstrap, settings.kafka.calls_topic)
-    return Running(gateway, -1 if models is None else len(models), store, assembly, events, calls, unanswered, without)
+    count = -1 if models is None else len(models)
+    return Running(gateway, count, store, assembly, events, calls, unanswered, without, refused)
 
 
-async def _answer(asked: Awaitable[T]) -> T | None:
-    """The answer of a role, None where it gives none."""
+async def _answer(asked: Awaitable[T], role: str, refused: dict[str, str]) -> T | None:
+    """The answer of a role, None where it gives none; one that answers with an error is noted in `refused`."""
     try:
         return await asked
-    except RatchetError:
+    except RatchetError as error:
+        if error.__cause__ is None:  # otherwise it did not answer at all
+            refused[role] = str(error)
         return None
+
+
+def _refusal(name: str, found: Running) -> Diagnosis | None:
+    """The check of a role that runs and refused to answer; None where it did not refuse."""
+    if name not in found.refused:
+        return None
+    remedy = f"give a token with the role read as {TOKEN_VARIABLE} (`ratchet token new NAME --role read`); see its log"
+    return Diagnosis(name=name, status=Health.ERROR, message=found.refused[name], remedy=remedy)
 
 
 def _records(settings: Settings, bootstrap: str, topic: str) -> int:
@@ -113,6 +134,8 @@ def _records(settings: Settings, bootstrap: str, topic: str) -> int:
 
 def _gateway(found: Running, settings: Settings) -> Diagnosis:
     name, at = RUNNING, f"{settings.control_url}/v1"
+    if refusal := _refusal(name, found):
+        return refusal
     if found.gateway is None:
         message = f"the gateway at {at} does not answer"
         return Diagnosis(
@@ -171,6 +194,8 @@ def _engine(found: Running, settings: Settings) -> Diagnosis:
 
 def _record(found: Running) -> Diagnosis:
     name = "record"
+    if refusal := _refusal(name, found):
+        return refusal
     if found.store is None:
         remedy = "start the role record, or correct store.host and store.port; see logs/record.log"
         return Diagnosis(name=name, status=Health.ERROR, message="the store does not answer", remedy=remedy)

@@ -12,7 +12,7 @@ from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
 from daemon.console import plain, print_json
 from streams.access.token_file import TokenFile
-from streams.access.tokens import AccessRole, Token, duration, is_expired
+from streams.access.tokens import AccessRole, RowFilter, Token, duration, is_expired, token_id
 from streams.errors import ConfigurationError
 from streams.settings import FrozenModel
 
@@ -24,8 +24,10 @@ NameArgument = Annotated[str, typer.Argument(help="Whose token it is: the princi
 class ListedToken(FrozenModel):
     """A token as `--json` prints it."""
 
+    id: str
     name: str
     roles: tuple[AccessRole, ...]
+    rows: RowFilter | None
     created: AwareDatetime
     expires: AwareDatetime | None
     expired: bool
@@ -33,7 +35,15 @@ class ListedToken(FrozenModel):
     @classmethod
     def of(cls, kept: Token) -> "ListedToken":
         expired = is_expired(kept, datetime.now(UTC))
-        return cls(name=kept.name, roles=kept.roles, created=kept.created, expires=kept.expires, expired=expired)
+        return cls(
+            id=token_id(kept.sha256),
+            name=kept.name,
+            roles=kept.roles,
+            rows=kept.rows,
+            created=kept.created,
+            expires=kept.expires,
+            expired=expired,
+        )
 
 
 class ListedTokens(FrozenModel):
@@ -45,6 +55,13 @@ def new(
     name: NameArgument,
     role: Annotated[list[AccessRole], typer.Option(help="What it may do; may be given several times.")],
     expires: Annotated[str | None, typer.Option(help="After which time it ends, such as 90d or 12h.")] = None,
+    principal_prefix: Annotated[
+        str | None, typer.Option(help="It may query episodes of principals whose names begin so, and nothing else.")
+    ] = None,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(help="It may query episodes of this agent, and nothing else; may be given several times."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Make a token and print it, this once. From the first one on, nobody is let in without.
@@ -53,9 +70,15 @@ def new(
     """
     try:
         lifetime = None if expires is None else duration(expires)
-        made = _file(config).issue(name, role, lifetime)
+        is_bound = principal_prefix is not None or bool(agent)
+        agents = tuple(agent) if agent else None
+        rows = RowFilter(principal_prefix=principal_prefix, agents=agents) if is_bound else None
+        made = _file(config).issue(name, role, lifetime, rows)
     except ValidationError as error:
-        raise typer.BadParameter(f"{name!r} is not a name: {error.errors()[0]['msg']}", param_hint="NAME") from error
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "role"
+        hint = {"name": "NAME", "agents": "--agent"}.get(field, f"--{field.replace('_', '-')}")
+        raise typer.BadParameter(f"{first['input']!r:.100}: {first['msg']}", param_hint=hint) from error
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--expires") from error
     typer.echo(made)
@@ -69,12 +92,14 @@ def list_tokens(config: ConfigOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         print_json(listed.model_dump_json())
         return
-    table = Table("name", "roles", "created", "expires")
+    table = Table("name", "id", "roles", "reads", "created", "expires")
     for each in listed.tokens:
         ends = "never" if each.expires is None else f"{each.expires:%Y-%m-%d %H:%M} UTC"
         table.add_row(
             plain(each.name),
+            each.id,
             ", ".join(each.roles),
+            plain("" if each.rows is None else _told(each.rows)),
             f"{each.created:%Y-%m-%d %H:%M} UTC",
             "expired" if each.expired else ends,
         )
@@ -95,6 +120,11 @@ def revoke(
     typer.echo(f"revoked {len(gone)} of {name}")
     if not file.read():
         typer.echo(f"no token is left, so nobody is let in; remove {file.path} to ask for none", err=True)
+
+
+def _told(rows: RowFilter) -> str:
+    parts = [f"principals {rows.principal_prefix}…"] if rows.principal_prefix is not None else []
+    return "; ".join([*parts, *([f"agents {', '.join(rows.agents)}"] if rows.agents is not None else [])])
 
 
 def _file(config: ConfigOption) -> TokenFile:

@@ -28,6 +28,7 @@ _FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 # Within a JSON string its quotes would be escaped, so that no text of a model or an agent is read as a count.
 _COUNT = re.compile(rb'(?<!\\)"(prompt|input|completion|output)_tokens"\s*:\s*(\d{1,9})')
 _MARK = b'_tokens"'
+_EVENT = b"data:"
 # More than a name and its number: they may lie in two parts.
 _CARRIED = 48
 _INPUT = (b"prompt", b"input")
@@ -47,7 +48,8 @@ class Failure(StrEnum):
 class Passage:
     """The facts of one call: its beginning, the first part of a streamed reply, its tokens, and how it failed.
 
-    Tokens are what the inference server says they are, None where it does not say. Times are those of `time.monotonic`.
+    Tokens are what the inference server says they are, None where it does not say; `events` are those of a streamed
+    reply. Times are those of `time.monotonic`.
 
     >>> passage = Passage()
     >>> passage.add(b'{"usage": {"prompt_tokens": 12, "completion_to')
@@ -61,10 +63,12 @@ class Passage:
     input_tokens: int | None = None
     output_tokens: int | None = None
     failure: Failure | None = None
+    events: int = 0
     _carried: bytes = b""
 
     def add(self, part: bytes) -> None:
         """A part of the reply, uncompressed. Of several counts the last is the reply's."""
+        self.events += part.count(_EVENT)
         seen = self._carried + part
         if _MARK in seen:
             for name, count in _COUNT.findall(seen):

@@ -27,7 +27,7 @@ class ControlClient(HttpClient):
     error = ControlError
 
     def __init__(self, base_url: str, timeout_s: float = 300.0, group: str = "") -> None:
-        super().__init__(base_url, timeout_s, own_token())
+        super().__init__(base_url, timeout_s, own_token("serve"))
         self._query = f"?group={group}" if group else ""
 
     async def load(self) -> None:

@@ -5,51 +5,42 @@ call is recorded off its path (`capture.py`).
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
 from prometheus_client import Counter as RequestCounter
 from starlette.datastructures import URL
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from daemon.serving.access import access_of, keeps_credentials, principal_of
 from daemon.serving.alias import Alias
 from daemon.serving.call_metrics import CallMetrics
 from daemon.serving.canary import Canary
 from daemon.serving.capture import Capture
+from daemon.serving.endpoint import Answering, Endpoint, send_whole
 from daemon.serving.feedback import PATH, FeedbackIntake
 from daemon.serving.groups import Membership, ServedGroups
 from daemon.serving.headers import find, own, to_upstream
+from daemon.serving.limits import GatewayLimits, usage_of
 from daemon.serving.passing import Recording, pass_on
-from daemon.serving.refusals import Refused, refusal
+from daemon.serving.refusals import Refused
 from daemon.serving.reply import Reply, while_connected
 from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
 from daemon.serving.upstream import Question, Upstream
 from daemon.serving.watch import Watch
-from streams.access.access import Access, remember
-from streams.access.tokens import AccessRole
+from streams.access.access import Access, caller_of
 from streams.calls.labels import ResponseKeys, call_key, read_labels
 from streams.calls.records import CallLabels, Face, new_receipt
-from streams.errors import RequestRefusedError
-from streams.runtime.http_errors import UNEXPECTED
-from streams.runtime.tracebacks import where_raised
 
-log = structlog.get_logger()
-
-_CLIENT_CLOSED_REQUEST = 499  # nginx's code; the client is gone
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"]
 _REMEMBERED_RESPONSES = 10_000
 _OFF = frozenset({"off", "false", "0", "no"})
 _FACES = frozenset(Face)
-
-_Answer = Callable[[Scope, Receive, Reply], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,8 +48,8 @@ class Gateway:
     """The routes below `/v1`. `requests` counts them all but lists of models, by the status of the answer.
 
     Without a `capture` no call is recorded, and no reply has a receipt; without `feedback` none is taken; without
-    `calls` nothing is measured. `access` is by default that of the tokens of `settings`. With `groups`, `alias` and
-    `canary` are those of calls that belong to no group.
+    `calls` nothing is measured. `access` is by default that of the tokens of `settings`, `limits` are those of it. With
+    `groups`, `alias` and `canary` are those of calls that belong to no group.
     """
 
     alias: Alias
@@ -71,12 +62,15 @@ class Gateway:
     calls: CallMetrics | None = None
     access: Access | None = None
     groups: ServedGroups | None = None
+    limits: GatewayLimits | None = None
     _created: int = field(default_factory=lambda: int(time.time()))
     _keys: ResponseKeys = field(default_factory=lambda: ResponseKeys(_REMEMBERED_RESPONSES))
     _access: Access = field(init=False)
+    _limits: GatewayLimits = field(init=False)
 
     def __post_init__(self) -> None:
         self._access = self.access or access_of(self.settings)
+        self._limits = self.limits or GatewayLimits(self._access.limits, self.settings.max_request_bytes)
 
     def routes(self) -> list[Route]:
         """All routes; the last ones answer to what is not there."""
@@ -89,29 +83,30 @@ class Gateway:
         ]
         if self.feedback is not None:
             pages = bool(self.settings.cors_origins)
-            endpoint = _Endpoint(self.feedback.answer, self.requests, self._access, from_pages=pages)
+            endpoint = Endpoint(self.feedback.answer, self.requests, self._access, self._limits, from_pages=pages)
             methods = ["POST", "OPTIONS"] if self.settings.cors_origins else ["POST"]
             found.append(Route(PATH, self.feedback.with_cors(endpoint), methods=methods))
         missing = self._unrouted(found)
         return [*found, self._route("/v1", _METHODS, missing), self._route("/v1/{rest:path}", _METHODS, missing)]
 
-    def _route(self, path: str, methods: list[str], answer: _Answer, counted: bool = True) -> Route:
-        return Route(path, _Endpoint(answer, self.requests if counted else None, self._access), methods=methods)
+    def _route(self, path: str, methods: list[str], answer: Answering, counted: bool = True) -> Route:
+        requests = self.requests if counted else None
+        return Route(path, Endpoint(answer, requests, self._access, self._limits), methods=methods)
 
     async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
         names = self._names(self._side(scope, {}))
         cards = [self._card(name) for name in names]
         listed = {"object": "list", "data": cards, "has_more": False, "first_id": names[0], "last_id": names[-1]}
-        await _send(JSONResponse(listed), scope, reply)
+        await send_whole(JSONResponse(listed), scope, reply)
 
     async def _model(self, scope: Scope, _: Receive, reply: Reply) -> None:
         name = scope["path_params"]["name"]
         if not name:
-            await _send(RedirectResponse(URL(scope=scope).replace(path="/v1/models")), scope, reply)
+            await send_whole(RedirectResponse(URL(scope=scope).replace(path="/v1/models")), scope, reply)
             return
         if name not in self._names(self._side(scope, {"model": name})):
             raise self._unknown(name)
-        await _send(JSONResponse(self._card(name)), scope, reply)
+        await send_whole(JSONResponse(self._card(name)), scope, reply)
 
     def _card(self, name: str) -> dict[str, object]:
         """An alias as OpenAI's clients and Anthropic's read it."""
@@ -123,8 +118,7 @@ class Gateway:
 
     async def _call(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request that names the alias: it goes to the adapter that serves now, or to the candidate of a canary."""
-        headers = scope["headers"]
-        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        body = await self._body(scope, receive)
         asked = read_object(body)
         side = self._side(scope, asked)
         self._check_model(asked, side)
@@ -166,13 +160,15 @@ class Gateway:
                 await pass_on(question, self.upstream, reply, recording, watch)
         finally:
             side.alias.end(served)
+            if scope["path"] in _FACES:
+                usage_of(scope).note(reply.passage, body)
             if self.calls is not None:
                 self.calls.observe(served, reply.passage)
 
     async def _other(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """A request about an earlier response: it names no model, and is passed on."""
         headers = scope["headers"]
-        body = await read_body(receive, find(headers, b"content-encoding") or "", self.settings.max_request_bytes)
+        body = await self._body(scope, receive)
         passed = to_upstream(headers, keeps_credentials(self._access, scope))
         key = self._keys.get(scope["path_params"]["rest"].partition("/")[0])
         question = Question(
@@ -180,6 +176,10 @@ class Gateway:
         )
         async with while_connected(receive, reply):
             await pass_on(question, self.upstream, reply, None)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        encoding = find(scope["headers"], b"content-encoding") or ""
+        return await read_body(receive, encoding, self._limits.bytes_of(caller_of(scope)))
 
     def _side(self, scope: Scope, asked: Mapping[str, Any]) -> "_Side":
         """The part of the gateway that answers a call: that of its group."""
@@ -235,7 +235,7 @@ class Gateway:
         message = f"model {model!r:.100} not found: agents ask for {self.alias.name!r}"
         return Refused(404, message, "model_not_found")
 
-    def _unrouted(self, routes: Sequence[Route]) -> _Answer:
+    def _unrouted(self, routes: Sequence[Route]) -> Answering:
         """The answer to a path or a method that is none of `routes`."""
 
         async def answer(scope: Scope, _: Receive, reply: Reply) -> None:
@@ -248,7 +248,7 @@ class Gateway:
                 raise Refused(405, f"{path} does not take {method}; use {names}", headers={"Allow": names})
             shorter = path.rstrip("/")
             if shorter in {route.path for route in routes}:
-                await _send(RedirectResponse(URL(scope=scope).replace(path=shorter)), scope, reply)
+                await send_whole(RedirectResponse(URL(scope=scope).replace(path=shorter)), scope, reply)
                 return
             there = ", ".join(route.path for route in routes)
             raise Refused(404, f"{method} {path:.100} not found; there are {there}")
@@ -283,59 +283,6 @@ class _Identity:
     labels: CallLabels
     key: str
     is_captured: bool
-
-
-class _Endpoint:
-    """One route as an ASGI application: who asks must have the role `ask`, each answer is counted.
-
-    Errors get the body that the path's clients read. `from_pages` as in `Access.admit`.
-
-    Not FastAPI's routes, which take as long as all else that the gateway does.
-    """
-
-    def __init__(
-        self, answer: _Answer, requests: RequestCounter | None, access: Access, *, from_pages: bool = False
-    ) -> None:
-        self._answer = answer
-        self._requests = requests
-        self._access = access
-        self._from_pages = from_pages
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = Reply(scope["path"], scope["headers"], send)
-        try:
-            await self._refusing(scope, receive, reply)
-        except ClientDisconnect:
-            reply.status = _CLIENT_CLOSED_REQUEST  # for the count
-        finally:
-            if self._requests is not None:
-                self._requests.labels(status=str(reply.status or _CLIENT_CLOSED_REQUEST)).inc()
-
-    async def _refusing(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        try:
-            remember(scope, self._access.admit(scope, AccessRole.ASK, from_pages=self._from_pages))
-            await self._answer(scope, receive, reply)
-            return
-        except ClientDisconnect:
-            raise
-        except Refused as error:
-            refused = error
-        except RequestRefusedError as error:
-            refused = Refused(error.status, str(error), error.code, error.headers)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged, answered and counted
-            log.error("a request failed unexpectedly", path=scope["path"], exception=where_raised(error))
-            refused = Refused(500, UNEXPECTED)
-        if reply.status is not None:
-            raise refused  # its reply has begun: Uvicorn breaks it off
-        await _send(refusal(scope["path"], refused), scope, reply)
-
-
-async def _send(response: JSONResponse | RedirectResponse, scope: Scope, reply: Reply) -> None:
-    await response(scope, _nothing, reply)
-
-
-async def _nothing() -> dict[str, Any]:
-    return {"type": "http.disconnect"}
 
 
 def _target(scope: Scope) -> str:

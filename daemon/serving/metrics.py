@@ -30,6 +30,7 @@ from daemon.serving.gate_metrics import alpha_metrics, gate_metrics
 from daemon.serving.group_metrics import GroupMetrics
 from daemon.serving.groups import ServedGroups
 from daemon.serving.learner_metrics import learner_metrics
+from daemon.serving.limits import LimitCounts
 from daemon.serving.replica_metrics import ReplicaMetrics
 from daemon.serving.replicas import Replicas
 from daemon.serving.room import ACTOR
@@ -68,6 +69,7 @@ class Metrics:
         )
         others = () if groups is None else tuple(group for group in groups.all.values() if group.name)
         self.calls = CallMetrics(alias, self._exposed, tuple(group.alias for group in others))
+        self.limits = LimitCounts(self._exposed)
         chain = AuditChain(registry.audit)
         if groups is not None and others:
             self._exposed.register(GroupMetrics(groups))

@@ -11,6 +11,7 @@ from starlette.types import Receive
 from daemon.serving.refusals import Refused
 from streams.runtime.http_bodies import WINDOW_BITS, inflated, read_json
 
+TOO_LARGE = "request_too_large"
 # In valid JSON a quote that no backslash stands before begins or ends a text, so this is a key or a text of its own.
 _MODEL = re.compile(r'(?<!\\)"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _ESCAPED_KEY = re.compile(r"\\u00(?:6[4-5cdfCDF])")
@@ -28,7 +29,7 @@ async def read_body(receive: Receive, encoding: str, limit: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise Refused(413, f"the request is larger than {limit} bytes; send a smaller one")
+            raise Refused(413, f"the request is larger than {limit} bytes; send a smaller one", TOO_LARGE)
         parts.append(part)
         if not message.get("more_body", False):
             break
@@ -87,5 +88,5 @@ def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     except EOFError as error:
         raise Refused(400, f"the request's {encoding} data ends too early; send all of it") from error
     if found is None:
-        raise Refused(413, f"the request is larger than {limit} bytes decompressed; send a smaller one")
+        raise Refused(413, f"the request is larger than {limit} bytes decompressed; send a smaller one", TOO_LARGE)
     return found

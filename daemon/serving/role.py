@@ -18,6 +18,7 @@ from daemon.serving.engine_client import engine_client
 from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
 from daemon.serving.groups import ServedGroups, serve_groups
+from daemon.serving.limits import GatewayLimits
 from daemon.serving.metrics import Metrics
 from daemon.serving.promotion import Promoter
 from daemon.serving.replicas import Replicas
@@ -101,14 +102,15 @@ async def serve(
                 "log": reachable(kafka.bootstrap),
             },
         )
+        limits = GatewayLimits(access.limits, settings.max_request_bytes, metrics.limits)
         gateway = Gateway(
             *(default.alias, upstream, metrics.gateway_requests, settings, capture, feedback, default.canary),
-            *(metrics.calls, access, groups),
+            *(metrics.calls, access, groups, limits),
         )
         app.router.routes += gateway.routes()
         app.include_router(control_router(groups, replicas, watch, metrics, kafka.bootstrap, capture))
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
-        server = HttpServer(config)
+        server = HttpServer(config, access.tls)
         answering = asyncio.create_task(
             server.serve([listen(settings.host, settings.port, "the gateway", "RATCHET_SERVING__PORT")])
         )

@@ -9,10 +9,11 @@ from typing import Any
 import structlog
 
 from streams.access.pages import host_of, is_loopback, is_ours, is_same_origin
-from streams.access.settings import AccessSettings
+from streams.access.settings import AccessSettings, LimitSettings
 from streams.access.token_file import TokenFile
 from streams.access.tokens import TOKEN_VARIABLE, AccessRole, Caller, digest, internal_callers
 from streams.errors import ConfigurationError, RequestRefusedError
+from streams.runtime.tls import TlsSettings
 
 log = structlog.get_logger()
 
@@ -50,6 +51,16 @@ class Access:
         self._stat: tuple[int, int, int] | None = None
         self._looked = -LOOK_S
 
+    @property
+    def limits(self) -> LimitSettings:
+        """How much each principal may ask."""
+        return self._settings.limits
+
+    @property
+    def tls(self) -> TlsSettings:
+        """The TLS of the interface."""
+        return self._settings.tls
+
     def begin(self) -> None:
         """Say in the log who is let in, where no token is asked for. Raises as `check`."""
         if not self.check():
@@ -79,10 +90,13 @@ class Access:
             return True
         return not is_loopback(self._host) and not self._settings.open
 
-    def admit(self, scope: Mapping[str, Any], role: AccessRole, *, from_pages: bool = False) -> Caller | None:
+    def admit(
+        self, scope: Mapping[str, Any], role: AccessRole, *, from_pages: bool = False, filters_rows: bool = False
+    ) -> Caller | None:
         """The caller of the ASGI request `scope`, which needs `role`; None where no token came and none is needed.
 
-        With `from_pages` a page of another origin may send it. Raises `RequestRefusedError` with 401, 403 or 421.
+        With `from_pages` a page of another origin may send it. With `filters_rows` whoever answers shows a caller its
+        rows alone; elsewhere one that may not read all is refused. Raises `RequestRefusedError` with 401, 403 or 421.
         """
         self._look()
         headers = scope["headers"]
@@ -104,6 +118,13 @@ class Access:
                 "missing_role",
                 f"this needs the role {role}, and the token of {caller.name} has {has}; send one that has it: "
                 f"`ratchet token new NAME --role {role}`",
+            )
+        if caller.rows is not None and not filters_rows:
+            raise RequestRefusedError(
+                403,
+                "some_rows_only",
+                f"the token of {caller.name} may read some rows only, and this tells of all: ask POST /query of the "
+                "record role, or send a token without that bound",
             )
         return caller
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from streams.access.tokens import AccessRole, Caller, Token, digest, new_token
+from streams.access.tokens import AccessRole, Caller, RowFilter, Token, digest, new_token, token_id
 from streams.errors import ConfigurationError
 from streams.runtime.files import write_atomically
 from streams.settings import FrozenModel
@@ -70,7 +70,13 @@ class TokenFile:
             return False
         return not told.checksum or content == told.summed().to_json()
 
-    def issue(self, name: str, roles: Sequence[AccessRole], lifetime: timedelta | None = None) -> str:
+    def issue(
+        self,
+        name: str,
+        roles: Sequence[AccessRole],
+        lifetime: timedelta | None = None,
+        rows: RowFilter | None = None,
+    ) -> str:
         """Make a token, and return it: nothing keeps it. Raises `ConfigurationError`, and `ValidationError`."""
         token, now = new_token(), datetime.now(UTC)
         made = Token(
@@ -79,6 +85,7 @@ class TokenFile:
             sha256=digest(token).hex(),
             created=now,
             expires=None if lifetime is None else now + lifetime,
+            rows=rows,
         )
         self._change(lambda tokens: (*tokens, made))
         return token
@@ -103,6 +110,8 @@ class TokenFile:
                 name=token.name,
                 roles=frozenset(token.roles),
                 expires=None if token.expires is None else token.expires.timestamp(),
+                id=token_id(token.sha256),
+                rows=token.rows,
             )
             for token in self.read()
         }

@@ -14,7 +14,7 @@ class AssemblyClient(HttpClient):
     error = IntakeError
 
     def __init__(self, base_url: str, timeout_s: float = 2.0) -> None:
-        super().__init__(base_url, timeout_s, own_token())
+        super().__init__(base_url, timeout_s, own_token("assemble"))
 
     async def status(self) -> AssemblyStatus:
         """Raises `IntakeError` when the assembler does not answer."""

@@ -57,7 +57,8 @@ async def _serve(assembler: Assembler, kafka: KafkaSettings, stop: asyncio.Event
     checks = {"log": reachable(kafka.bootstrap), "worker": works(worker)}
     app = build_status_app(assembler.tally, assembler.state, checks, access)
     server = HttpServer(
-        uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
+        uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS),
+        access.tls,
     )
     answering = asyncio.create_task(
         server.serve([listen(settings.host, settings.port, "the assembler", "RATCHET_ASSEMBLY__PORT")])

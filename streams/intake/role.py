@@ -86,7 +86,8 @@ async def _serve(
     path = settings.path
     api = build_api(store, queries, authenticated=authenticated, checks=checks, path=path, access=access)
     server = HttpServer(
-        uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
+        uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS),
+        access.tls,
     )
     answering = asyncio.create_task(
         server.serve([listen(settings.host, settings.port, "the query API", "RATCHET_STORE__PORT")])

@@ -37,7 +37,8 @@ async def serve(
     intake = build_intake(settings, kafka.spans_topic, publisher.publish, Tally(OtlpStatus()), access)
     add_health(intake, {"log": reachable(kafka.bootstrap)})
     server = HttpServer(
-        uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
+        uvicorn.Config(intake, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS),
+        access.tls,
     )
     try:
         answering = asyncio.create_task(

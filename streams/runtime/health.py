@@ -20,6 +20,7 @@ from streams import schema_versions
 from streams.errors import ConfigurationError
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.metrics import process_registry
+from streams.runtime.tls import TlsSettings, context_for
 from streams.settings import FrozenModel
 
 log = structlog.get_logger()
@@ -85,12 +86,8 @@ def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
         return Version(version=version("ratchetd"), schemas=schemas)
 
 
-@asynccontextmanager
-async def health_listener(role: str, host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[None]:
-    """Answer for a role that has no other interface, also with the metrics of its process; on no port where it is 0.
-
-    Where the port is taken, as by another worker of the role on this machine, the role goes on without.
-    """
+def health_app(role: str, checks: Mapping[str, Check]) -> FastAPI:
+    """The interface of a role that has no other: its health, and the metrics of its process."""
     app = FastAPI(title=f"Ratchet {role}", docs_url=None, redoc_url=None, openapi_url=None)
     add_health(app, checks)
     registry = process_registry(role)
@@ -99,6 +96,21 @@ async def health_listener(role: str, host: str, port: int, checks: Mapping[str, 
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+    return app
+
+
+@asynccontextmanager
+async def health_listener(
+    role: str,
+    app: FastAPI,
+    host: str,
+    port: int,
+    tls: TlsSettings = TlsSettings(),  # noqa: B008 - frozen
+) -> AsyncIterator[None]:
+    """Answer with the `health_app` of a role meanwhile; on no port where it is 0.
+
+    Where the port is taken, as by another worker of the role on this machine, the role goes on without.
+    """
     variable = f"RATCHET_HEALTH__{role.upper()}_PORT"
     try:
         sockets = [listen(host, port, f"the health of the role {role}", variable)] if port else []
@@ -109,7 +121,7 @@ async def health_listener(role: str, host: str, port: int, checks: Mapping[str, 
         yield
         return
     server = HttpServer(
-        uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS)
+        uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS), tls
     )
     answering = asyncio.create_task(server.serve(sockets))
     try:
@@ -123,7 +135,7 @@ def answers(url: str) -> Check:
     """The check that `url`, another role's `/healthz` or `/readyz`, answers with success."""
 
     # Made once: it reads all certificates, and the event loop of the gateway would wait for that each time.
-    context = httpx.create_ssl_context()
+    context = context_for(url.removesuffix("/healthz").removesuffix("/readyz")) or httpx.create_ssl_context()
 
     async def check() -> str:
         try:

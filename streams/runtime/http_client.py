@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import httpx
 
 from streams.errors import RatchetError
+from streams.runtime.tls import context_for
 
 _LONGEST_FOREIGN_TEXT = 500
 # Seconds that an idle connection is kept: fewer than the 5 after which vLLM closes it, so that it is not the server who
@@ -34,7 +35,10 @@ class HttpClient:
         headers = dict(self.headers) | ({"authorization": f"Bearer {token}"} if token else {})
         # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_S)
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, limits=limits, headers=headers)
+        verify = context_for(base_url) or True
+        self._http = httpx.AsyncClient(
+            base_url=base_url, timeout=timeout_s, limits=limits, headers=headers, verify=verify
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -76,6 +76,8 @@ def error_reply(status: int, message: str, code: str = "", param: str | None = N
     'service_unavailable'
     """
     kind = "invalid_request_error" if status < HTTPStatus.TOO_MANY_REQUESTS else "server_error"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind = "rate_limit_error"
     code = code or (HTTPStatus(status).name.lower() if status in set(HTTPStatus) else str(status))
     # A message may quote the request, and half of a surrogate pair has no UTF-8.
     message = message[:_LONGEST_MESSAGE].encode(errors="backslashreplace").decode()

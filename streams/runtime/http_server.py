@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from streams.errors import ConfigurationError
+from streams.runtime.tls import TlsSettings, server_context
 
 _BACKLOG = 2048
 # Far longer than clients keep an idle connection (`http_client.IDLE_S`, and 5 s in most). Of a server that closes one
@@ -15,10 +16,16 @@ KEEP_ALIVE_S = 75
 
 
 class HttpServer(uvicorn.Server):
-    """Leaves the signals to the process it runs in. Set `should_exit` to stop it."""
+    """Leaves the signals to the process it runs in. Set `should_exit` to stop it.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    Raises `ConfigurationError` where what `tls` names cannot be used.
+    """
+
+    def __init__(self, config: uvicorn.Config, tls: TlsSettings = TlsSettings()) -> None:  # noqa: B008 - frozen
         config.timeout_keep_alive = KEEP_ALIVE_S
+        context = server_context(tls)
+        if context is not None:
+            config.ssl_context_factory = lambda *_: context
         super().__init__(config)
 
     @contextmanager

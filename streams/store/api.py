@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
-from streams.access.access import Access
+from streams.access.access import Access, caller_of
 from streams.access.guard import guard
 from streams.access.tokens import AccessRole
 from streams.runtime.health import Check, add_health
@@ -23,7 +23,8 @@ from streams.store.settings import StoreSettings
 from streams.store.status import StoreStatus, status
 from streams.store.writer import Store
 
-NEEDS = {"/query": AccessRole.READ, "/status": AccessRole.READ, "/metrics": AccessRole.READ}
+QUERY = "/query"
+NEEDS = {QUERY: AccessRole.READ, "/status": AccessRole.READ, "/metrics": AccessRole.READ}
 
 
 class Query(FrozenModel):
@@ -55,7 +56,7 @@ def build_api(
     limited = queries or LimitedQueries(store, StoreSettings())
     api = FastAPI(title="Ratchet store", docs_url=None, redoc_url=None, openapi_url=None)
     answer_errors(api)
-    guard(api, access or Access(), NEEDS)
+    guard(api, access or Access(), NEEDS, filters_rows=QUERY)
 
     async def is_queried() -> str:
         await asyncio.to_thread(store.query, "SELECT 1")
@@ -65,9 +66,11 @@ def build_api(
 
     metrics = process_registry("record", store.write_seconds, *([] if path is None else [StoreFile(path)]))
 
-    @api.post("/query")
+    @api.post(QUERY)
     async def query(body: Query, request: Request) -> Response:
-        return await limited.answer(request, body.sql, body.parameters, body.timeout_s)
+        caller = caller_of(request.scope)
+        rows = None if caller is None else caller.rows
+        return await limited.answer(request, body.sql, body.parameters, body.timeout_s, rows)
 
     @api.get("/status")
     def report() -> StoreStatus:

@@ -26,7 +26,7 @@ class StoreClient(HttpClient):
     error = StoreError
 
     def __init__(self, base_url: str, timeout_s: float = 60.0) -> None:
-        super().__init__(base_url, timeout_s + _ANSWER_S, own_token())
+        super().__init__(base_url, timeout_s + _ANSWER_S, own_token("record"))
 
     async def query(
         self, sql: str, parameters: Mapping[str, Parameter] | None = None, timeout_s: float | None = None

@@ -140,12 +140,14 @@ class RunningQuery:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
+        self._begun = False
         self._reader: pa.RecordBatchReader | None = None
 
     def start(self, sql: str, parameters: Parameters | None = None) -> pa.Schema:
         """Carry it out up to its first rows, with a value for each `$name` in it; the schema of these.
 
-        Raises `StoreError` for any other statement, for a parameter too many or too few, and when DuckDB refuses it.
+        Another one that is started after it sees the same state of the tables. Raises `StoreError` for any other
+        statement, for a parameter too many or too few, and when DuckDB refuses it.
         """
         given = dict(parameters or {})
         with _failures():
@@ -153,7 +155,9 @@ class RunningQuery:
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise StoreError("the query API takes exactly one SELECT statement")
             _check_parameters(statements[0].named_parameters, given.keys())
-            self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+            if not self._begun:
+                self._cursor.execute("BEGIN TRANSACTION READ ONLY")
+                self._begun = True
             self._reader = self._cursor.execute(statements[0], given).to_arrow_reader(ROWS_AT_ONCE)
         return self._reader.schema
 

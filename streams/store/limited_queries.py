@@ -18,8 +18,10 @@ from fastapi import HTTPException, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from streams.access.tokens import RowFilter
 from streams.errors import RequestRefusedError, StoreError
 from streams.store.database import Parameter, RunningQuery
+from streams.store.filtered_queries import FilteredQuery
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 
@@ -57,9 +59,16 @@ class LimitedQueries:
         self._threads.shutdown(wait=False)
 
     async def answer(
-        self, request: Request, sql: str, parameters: Mapping[str, Parameter], timeout_s: float | None
+        self,
+        request: Request,
+        sql: str,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float | None,
+        rows: RowFilter | None = None,
     ) -> Response:
         """The rows of one SELECT as an Arrow stream. `timeout_s` takes the place of the setting.
+
+        Of the tables it sees the `rows` alone that its client may read.
 
         Raises `HTTPException` for a query that is refused or fails, and `RequestRefusedError` for one that takes too
         long; behind its first rows the connection is cut instead.
@@ -69,7 +78,9 @@ class LimitedQueries:
             await self._take_turn(request, time.monotonic() + (timeout_s or LONGEST_WAIT_S))
         except _ClientLeftError:
             return Response(status_code=_CLIENT_LEFT)
-        running = _Running(self._store.begin_query(), self._threads, self._give_turn)
+        query = self._store.begin_query()
+        own = query if rows is None else FilteredQuery(query, rows, self._settings.memory)
+        running = _Running(own, self._threads, self._give_turn)
         try:
             watch = _Watch(request, deadline, self._stopped)
             schema = await running.call(lambda query: query.start(sql, parameters), watch)

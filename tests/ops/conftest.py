@@ -11,7 +11,7 @@ from daemon.registry.registry import Registry
 from ops import examples
 from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.settings import KafkaSettings
-from streams.runtime.health import health_listener
+from streams.runtime.health import health_app, health_listener
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
@@ -44,7 +44,7 @@ async def roles(inference_url: str, tmp_path: Path, kafka: KafkaSettings) -> Asy
     with served(build_api(store, path=path), lifespan="off") as store_url, otlp_role_of(kafka, tmp_path) as telemetry:
         telemetry.start()
         async with (
-            health_listener("learn", "127.0.0.1", learn_port, {}),
+            health_listener("learn", health_app("learn", {}), "127.0.0.1", learn_port),
             serve_role(registry, inference_url, store_url, kafka, refresh_s=0.2) as serving,
         ):
             said = {"model": "assistant", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}

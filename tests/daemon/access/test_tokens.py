@@ -23,7 +23,13 @@ from streams.access.access import Access
 from streams.access.guard import guard
 from streams.access.settings import AccessSettings
 from streams.access.token_file import TokenFile
-from streams.access.tokens import AccessRole
+from streams.access.tokens import (
+    INTERNAL_ROLES_VARIABLE,
+    INTERNAL_VARIABLE,
+    TOKEN_VARIABLE,
+    AccessRole,
+    own_token,
+)
 from streams.errors import ConfigurationError
 from streams.runtime.crash_points import VARIABLE, CrashPoint
 from tests.builders.grouped import alone
@@ -34,7 +40,13 @@ _ISSUE = """
 import sys
 from pathlib import Path
 from streams.access.token_file import TokenFile
-from streams.access.tokens import AccessRole
+from streams.access.tokens import (
+    INTERNAL_ROLES_VARIABLE,
+    INTERNAL_VARIABLE,
+    TOKEN_VARIABLE,
+    AccessRole,
+    own_token,
+)
 TokenFile(Path(sys.argv[1])).issue("ben", [AccessRole.READ])
 """
 
@@ -102,3 +114,16 @@ async def test_the_actor_in_the_audit_log_is_whose_token_came(tmp_path: Path) ->
         answer = await client.post("/resume", json=request, headers={"authorization": f"Bearer {token}"})
         assert answer.is_success, answer.text
     assert registry.audit.read()[-1].actor == "ann"
+
+
+def test_a_role_gets_the_token_of_the_run_that_it_is_of_and_any_other_that_of_the_shell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in (TOKEN_VARIABLE, INTERNAL_VARIABLE, INTERNAL_ROLES_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert own_token("record") == ""
+    monkeypatch.setenv(TOKEN_VARIABLE, "of the shell")
+    assert own_token("record") == "of the shell"
+    monkeypatch.setenv(INTERNAL_VARIABLE, "of the run")
+    monkeypatch.setenv(INTERNAL_ROLES_VARIABLE, "record,serve")
+    assert (own_token("record"), own_token("assemble")) == ("of the run", "of the shell")

@@ -10,11 +10,16 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
+from streams.access.access import Access
+from streams.access.token_file import TokenFile
+from streams.access.tokens import AccessRole
 from streams.events import NO_SANDBOX, StepEvent
 from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
+from streams.store.api import build_api
 from tests.builders.episodes import episode
 from tests.builders.stored import Log, ServedStore, result, unrestored
+from tests.served import served
 
 Ask = Callable[[], dict[str, dict[str, str]]]
 
@@ -32,7 +37,8 @@ def ask(served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     def asked() -> dict[str, dict[str, str]]:
         done = CliRunner().invoke(app, ["doctor", "--json"])
-        checks = {check["name"]: check for check in json.loads(done.stdout.splitlines()[0])["checks"]}
+        (report,) = (line for line in done.stdout.splitlines() if line.startswith("{"))  # the store logs to it too
+        checks = {check["name"]: check for check in json.loads(report)["checks"]}
         assert all(check["remedy"] for check in checks.values() if check["status"] != "ok")
         return checks
 
@@ -98,3 +104,16 @@ def test_a_learner_that_is_away_or_paused_is_a_warning_with_its_error(
         found = ask()["learner"]
         assert found["status"] == status
         assert error in found["message"]
+
+
+def test_a_role_that_refuses_the_token_runs_and_says_so(
+    ask: Ask, served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token = TokenFile(tmp_path / "home").issue("ann", [AccessRole.READ])
+    with served(build_api(served_store.store, access=Access(home=tmp_path / "home")), lifespan="off") as url:
+        monkeypatch.setenv("RATCHET_STORE__PORT", url.rpartition(":")[2])
+        checks = ask()
+        assert (checks["record"]["status"], "401" in checks["record"]["message"]) == ("error", True)
+        assert "RATCHET_TOKEN" in checks["record"]["remedy"]
+        monkeypatch.setenv("RATCHET_TOKEN", token)
+        assert ask()["record"]["status"] == "ok"

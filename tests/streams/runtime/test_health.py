@@ -8,7 +8,7 @@ from importlib.metadata import version
 import httpx
 
 from streams.runtime import health
-from streams.runtime.health import Check, Readiness, Version, answers, health_listener, reachable
+from streams.runtime.health import Check, Readiness, Version, answers, health_app, health_listener, reachable
 from streams.runtime.http_server import listen
 from streams.runtime.processes import free_port
 from streams.store.migrations import SCHEMA
@@ -19,7 +19,7 @@ async def listening(**checks: Check) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a listener with these checks."""
     port = free_port()
     async with (
-        health_listener("branch", "127.0.0.1", port, checks),
+        health_listener("branch", health_app("branch", checks), "127.0.0.1", port),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         yield client
@@ -83,7 +83,7 @@ async def test_the_version_is_that_of_the_package_and_of_its_formats() -> None:
 async def test_a_role_goes_on_where_the_port_of_its_health_is_taken() -> None:
     port = free_port()
     with listen("127.0.0.1", port, "another worker", "NONE"):
-        async with health_listener("branch", "127.0.0.1", port, {}):
+        async with health_listener("branch", health_app("branch", {}), "127.0.0.1", port):
             pass
 
 

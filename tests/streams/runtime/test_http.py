@@ -59,7 +59,7 @@ async def url() -> AsyncIterator[str]:
     [
         ("/raise/store", 503, "server_error", "service_unavailable", "the disk is full"),
         ("/raise/lifecycle", 409, "invalid_request_error", "conflict", "it is retired"),
-        ("/raise/refused", 429, "server_error", "queue_full", "ask later"),
+        ("/raise/refused", 429, "rate_limit_error", "queue_full", "ask later"),
         ("/raise/http", 400, "invalid_request_error", "bad_request", "no SELECT"),
         ("/count?n=many", 400, "invalid_request_error", "invalid_request", "n: Input should be a valid integer"),
         ("/nowhere", 404, "invalid_request_error", "not_found", "Not Found"),
