@@ -99,7 +99,7 @@ async def demonstrated(
     for task in tasks:
         try:
             actions = await pool.demonstration(task)
-            async with pool.session() as session:
+            async with pool.fresh_session(VERIFIER) as session:
                 first, *answers = await session.replay(task, actions)
         except SandboxError as error:
             failed[str(error)] += 1

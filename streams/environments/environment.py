@@ -48,7 +48,8 @@ class Capabilities:
 
     `restores` are the ways its states can be brought back, cheapest first; with none, its steps cannot be branched.
     `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it
-    was has changed nothing, and what is tried next needs no restoring.
+    was has changed nothing, and what is tried next needs no restoring. `costly_start` says that a process takes seconds
+    or hundreds of megabytes, as a Java virtual machine does: episodes of one side of a gate then share processes.
     """
 
     restores: tuple[Restore, ...]
@@ -56,6 +57,7 @@ class Capabilities:
     side_effects: bool
     complete_fingerprint: bool = False
     network: Network = Network.NONE
+    costly_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,15 @@ class ReadsFiles(Protocol):
 
     def readable(self) -> tuple[Path, ...]:
         """Absolute paths of files and folders."""
+        ...
+
+
+@runtime_checkable
+class NamesHosts(Protocol):
+    """The interface of the settings of an environment that says which servers it connects to."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """Each as `host:port`. The operator allows them in `branching.permissions`."""
         ...
 
 

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
+from streams.environments.registry import Needs
 from streams.events import Task
 from streams.messages import Message, Messages, Record
 
@@ -118,6 +119,7 @@ class Answer(Record):
     divergence: str = ""
     actions: tuple[Message, ...] = ()
     description: Description | None = None
+    needs: Needs | None = None
 
     def is_whole(self, request: Request) -> bool:
         """Return whether it has as much as an answer to `request` has where the environment does not refuse."""
@@ -134,7 +136,7 @@ class Answer(Record):
             case "canonical":
                 return len(self.texts) == actions
             case "needs":
-                return len(self.texts) >= 1
+                return self.needs is not None
             case "describe":
                 return self.description is not None
         return True

@@ -47,7 +47,7 @@ def _answer(start: Start, sessions: dict[int, "EnvironmentSession"], request: Re
     match request.op:
         case "needs":
             needs = needs_of(start.environment, start.settings, Path(start.working_folder))
-            return Answer(id=request.id, texts=(needs.network, *map(str, needs.readable)))
+            return Answer(id=request.id, needs=needs)
         case "open":
             sessions[request.session] = EnvironmentSession(
                 open_environment(start.environment, start.settings, Path(start.working_folder)), start.step_timeout_s
