@@ -3,10 +3,10 @@
 from rich.console import Console
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.domain import check_domain
-from daemon.sandbox_permissions import check_permissions
 
 
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -15,13 +15,13 @@ from rich.table import Table
 from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.commands.memory import check_memory
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
 from daemon.console import account_told, plain, print_json
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.registry.registry import Registry
 from daemon.registry.task_uses import account_summary
-from daemon.sandbox_permissions import check_permissions
 from learners.base_model import find_base
 from streams.errors import BrokerError, ConfigurationError, RatchetError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED

@@ -9,10 +9,10 @@ import typer
 import uvloop
 
 from daemon.commands.options import ConfigOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role, access_of
-from daemon.sandbox_permissions import check_permissions
 from daemon.supervisor import Supervisor, starts_engine
 from learners.base_model import resolve_base
 from streams.runtime.private_home import secure

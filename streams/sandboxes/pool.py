@@ -154,6 +154,7 @@ class SandboxPool:
             settings=dict(settings or {}),
             working_folder=str(Path.cwd()),
             step_timeout_s=step_timeout_s,
+            observation_bytes=limits.observation_bytes,
         )
         self._size = size
         self._groups: dict[str, list[_Slot]] = {}
