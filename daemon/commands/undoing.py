@@ -11,6 +11,7 @@ from daemon.commands.gate import gate_summary
 from daemon.commands.options import ON_HOLD, ConfigOption, JsonOption, operator_name, run_async
 from daemon.config import Settings
 from daemon.console import print_json
+from daemon.printable import printable
 from daemon.registry import holds
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, DecisionRequest
@@ -61,7 +62,7 @@ def hold(reason: ReasonOption, config: ConfigOption = None, as_json: JsonOption 
     if as_json:
         print_json(entry.model_dump_json(exclude_none=True))
     else:
-        typer.echo(f"{holds.why_on_hold(entry)}; `ratchet resume` ends it")
+        typer.echo(printable(f"{holds.why_on_hold(entry)}; `ratchet resume` ends it"))
 
 
 def resume(
