@@ -39,7 +39,7 @@ def test_json_on_a_terminal_is_harmless_and_the_same_data(capsys: pytest.Capture
 def test_an_episode_is_shown_without_what_its_texts_command() -> None:
     summary = EpisodeSummary.model_construct(
         episode_id=HOSTILE, state=EpisodeState.TRUSTED, reason=HOSTILE, task_id=HOSTILE, environment=HOSTILE,
-        principal=HOSTILE, steps=1, outcomes=0, last_at=None,
+        principal=HOSTILE, steps=1, outcomes=0, touched=1, last_at=None,
     )  # fmt: skip
     report = EpisodeReport.model_construct(
         summary=summary, steps=(), outcomes=(), branches=(), decisions=(), recovery=None, rewritten_at=None

@@ -53,8 +53,8 @@ def test_an_environment_gets_the_network_only_if_the_operator_lists_its_servers(
 
 
 def test_an_openenv_server_is_known_by_its_url() -> None:
-    assert OpenEnvSettings(url="ws://127.0.0.1:8000/ws").hosts() == ("127.0.0.1:8000",)  # type: ignore[arg-type]
-    assert OpenEnvSettings(url="wss://[::1]/ws").hosts() == ("[::1]:443",)  # type: ignore[arg-type]
+    assert OpenEnvSettings(url="ws://127.0.0.1:8000/ws").hosts() == ("127.0.0.1:8000",)
+    assert OpenEnvSettings(url="wss://[::1]/ws").hosts() == ("[::1]:443",)
 
 
 @pytest.mark.parametrize("wrong", [{"network": ["games.example"]}, {"network": ["*"]}, {"readable": ["data"]}])
