@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def playing(
     folder: Path, isolation: Isolation, act: Callable[[str], str]
 ) -> AsyncIterator[tuple[SandboxPool, PolicyClient]]:
-    """The toolbox, and a policy that calls the tool `act(opening)` and is done."""
+    """The toolbox isolated by this tier, and a policy that calls the tool `act(opening)` and is done."""
     tier_called(isolation)
     app = FastAPI()
 
@@ -77,7 +77,7 @@ async def test_one_episode_of_practice_forges_no_other(folder: Path) -> None:
     async def keep(practised: Practised) -> None:
         kept.append(practised)
 
-    async with playing(folder, "auto", forging) as (pool, policy):
+    async with playing(folder, "bubblewrap", forging) as (pool, policy):
         player = Player(policy, "ratchet-7", (await pool.describe()).harness, Sampling(temperature=1.0))
         practice = Round(player, pool, Budget(600, 100, 1), lambda: asyncio.sleep(0), keep)
         await practice.play(TASKS, 1)

@@ -16,7 +16,7 @@ SOUND = {"faulty_sound": 3, "faulty_dark": 3, "faulty_orderdesk": 2}
 """Each with the number of its ways to restore a state. The last is the example of an environment with tools."""
 
 # Of the tests of branching, which name the tasks themselves, and of practice, where luck decides.
-UNCHECKED = ("faulty_mailbox", "faulty_post", "faulty_lottery")
+UNCHECKED = ("faulty_mailbox", "faulty_post", "faulty_lottery", "faulty_costly")
 # What each faulty environment breaks, by the beginning of the promise's name.
 BROKEN = {
     "faulty_forgetful": "states come back exactly by snapshot",
