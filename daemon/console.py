@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from daemon.printable import printable
+from daemon.printable import printable, printable_json
 from daemon.registry.audit import AuditEntry
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
 from daemon.registry.schemas import (
@@ -70,10 +70,11 @@ class Narrator:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{self._clock()}[/dim] {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"[dim]{self._clock()}[/dim] {printable(text)}", highlight=False, soft_wrap=True)
 
     def advance(self, step: str, done: int, total: int | None, note: str = "") -> None:
         """`done` of `total` of `step` are done; None where nobody knows how many there will be."""
+        step, note = printable(step), printable(note)
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total, note=note)
         self._bars.update(self._tasks[step], completed=done, total=total, note=note)
@@ -104,8 +105,8 @@ def plain(text: str) -> str:
 
 
 def print_json(document: str) -> None:
-    """One JSON document on stdout, with nothing around it."""
-    sys.stdout.write(document.rstrip() + "\n")
+    """One JSON document on stdout, with nothing around it, and nothing in it that commands a terminal."""
+    sys.stdout.write(printable_json(document.rstrip()) + "\n")
     sys.stdout.flush()
 
 
@@ -181,7 +182,7 @@ def status_table(report: StatusReport) -> Table:
         if report.assembly.open:
             table.add_row("open conversations", open_told(report.assembly))
         for reason, count in report.assembly.absences.items():
-            table.add_row("", f"{count}: {reason}")
+            table.add_row("", f"{count}: {plain(reason)}")
         for name, count in report.assembly.unrecognised.items():
             table.add_row("", f"{count} spans of no known dialect: {plain(name)}")
     if report.canary is not None:

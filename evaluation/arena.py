@@ -1,7 +1,8 @@
 """Plays tasks with a served model in sandboxes. Gates play through this, and so does whatever measures an adapter.
 
 So many episodes as are set are always under way: when one ends, the next task is reset while the others go on, so that
-the server's batch stays full. Each model plays in sandbox processes of its own.
+the server's batch stays full. Each episode has a sandbox process of its own or, where one is costly to start, one that
+only this side of this gate plays in: nothing that was done elsewhere judges it.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from evaluation.settings import RolloutSettings
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError, PolicyError, SandboxGoneError
 from streams.events import Task
-from streams.ids import content_id
+from streams.ids import content_id, uuid7
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 
@@ -76,6 +77,8 @@ class Arena:
         except Exception as error:
             self.account.outage = error
             raise
+        finally:
+            await self.pool.end_groups(side.group)
         played = side.played()
         self.account.add(played)
         return played
@@ -94,6 +97,7 @@ class _Side:
         self._arena = arena
         self._model = model
         self._tasks = tasks
+        self.group = f"{model} {uuid7()}"
         self._keys = [self._key(task) for task in tasks]
         self._player = Player(arena.policy, model, arena.harness, arena.settings.sampling)
         self._outcomes: dict[int, Rollout | Exclusion] = {}
@@ -155,7 +159,7 @@ class _Side:
     async def _tried(self, task: Task) -> Rollout | Exclusion:
         for _ in range(_MOST_RESTARTS):
             try:
-                return await self._attempt(task, self._model)
+                return await self._attempt(task, self.group)
             except SandboxGoneError:
                 continue
             except Exception as error:  # noqa: BLE001 - an environment and a server may be anybody's code
@@ -163,27 +167,22 @@ class _Side:
                 break
         async with self._retrying:
             try:
-                return await self._attempt(task, _alone(self._model))
+                return await self._attempt(task)
             except Exception as error:  # noqa: BLE001 - as above
                 log.warning("a task is excluded", model=self._model, **_about(task, error))
-                await self._arena.pool.end_groups(_alone(self._model))
                 if isinstance(error, PolicyError) and not isinstance(error, ContextLengthError):
                     await self._check_served(error)
                 self._failure = error
                 return Exclusion(task, _about(task, error)["reason"])
 
-    async def _attempt(self, task: Task, group: str) -> Rollout:
-        async with self._arena.pool.session(group) as session:
+    async def _attempt(self, task: Task, or_group: str | None = None) -> Rollout:
+        async with self._arena.pool.fresh_session(or_group) as session:
             return await self._player.play(session, task)
 
     async def _check_served(self, error: PolicyError) -> None:
         """Raise `error`, or that of asking, when the server is down or has no such model."""
         if self._model not in {served.name for served in await self._arena.policy.models()}:
             raise error
-
-
-def _alone(model: str) -> str:
-    return f"{model}, again"
 
 
 def _about(task: Task, error: Exception) -> dict[str, str]:

@@ -18,7 +18,7 @@ from streams.trust.practice import AGENT, PRINCIPAL, VERIFIER
 
 log = structlog.get_logger()
 
-GROUP = "practice"
+_GROUP = "practice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Round:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         finally:
-            await self.pool.end_groups(GROUP)
+            await self.pool.end_groups(_GROUP)
 
     async def _work(self, waiting: Iterator[Task], samples: int) -> None:
         while True:
@@ -107,7 +107,7 @@ class Round:
             self._count(turn)
             turns.append(turn)
 
-        async with self.pool.session(GROUP) as session:
+        async with self.pool.fresh_session(_GROUP) as session:
             rollout = await self.player.play(session, task, told)
         attempt = as_played(task, self.player.model, turns, rollout)
         await self.keep(Practised(attempt, as_events(task, attempt)))
@@ -117,7 +117,7 @@ class Round:
 
     async def _follow_up(self, task: Task) -> None:
         self.advised += 1
-        async with self.pool.session(GROUP) as session:
+        async with self.pool.fresh_session(_GROUP) as session:
             adviser = Adviser(self.player, on_turn=self._count)
             found = await adviser.follow_up(session, task, self._groups[task.task_id])
         if found is not None:

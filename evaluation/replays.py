@@ -31,8 +31,9 @@ async def replayed(
 ) -> list[bool]:
     """Take the actions of each rollout again, and return of each whether they succeed again.
 
-    The first `alone` have a fresh process each, the others share fresh ones, from the last to the first: one that only
-    succeeds after what an earlier one did finds that undone. What cannot be replayed, tried twice, did not succeed.
+    Each has a fresh process. Where one is costly to start, only the first `alone` do: the others share fresh ones, from
+    the last to the first, so that one that only succeeds after what an earlier one did finds that undone. What cannot
+    be replayed, tried twice, did not succeed.
     """
     shared = [*reversed(range(alone, len(played)))]
     batches = [[place] for place in range(min(alone, len(played)))]
@@ -86,7 +87,7 @@ async def _succeeds_again(pool: SandboxPool, group: str, task: Task, rollout: Ro
 
 
 async def _replay(pool: SandboxPool, group: str, task: Task, rollout: Rollout) -> bool:
-    async with pool.session(group) as session:
+    async with pool.fresh_session(group) as session:
         return (await session.replay(task, rollout.actions))[-1].success
 
 

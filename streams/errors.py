@@ -16,6 +16,7 @@ RatchetError
 ├── SandboxError                sandboxes and environments
 │   ├── DivergedError
 │   ├── StepTimeoutError
+│   ├── ObservationTooLargeError
 │   ├── SandboxDiedError
 │   ├── SandboxGoneError
 │   ├── ServerRefusedError      an OpenEnv server
@@ -110,6 +111,14 @@ class StepTimeoutError(SandboxError):
 
     `before` are the observations of the branches that were done by then.
     """
+
+    def __init__(self, message: str, before: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.before = before
+
+
+class ObservationTooLargeError(SandboxError):
+    """An observation is larger than the limits allow. `before` are those of the branches that were done by then."""
 
     def __init__(self, message: str, before: Sequence[object] = ()) -> None:
         super().__init__(message)

@@ -2,6 +2,7 @@
 or as messages.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
@@ -10,12 +11,21 @@ from pydantic_core import core_schema
 
 from streams.messages import Message, Messages, Tools, as_definition
 
+_STATE = re.compile("sha256:[0-9a-f]{64}")
+
 # The store keeps numbers in 32 and 64 bits; a larger one must be a dead-letter record and not the end of the writer.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 # Names are logged and joined by; a longer one is refused.
 Name: TypeAlias = Annotated[str, Field(max_length=512)]
 Identity: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# The name of a state by its content.
+StateReference: TypeAlias = Annotated[str, Field(pattern=rf"^{_STATE.pattern}$")]
+
+
+def state_reference(text: str | None) -> str | None:
+    """The text as a reference to a state; None where it is none."""
+    return text if text is not None and _STATE.fullmatch(text) else None
 
 
 def is_none(value: object) -> bool:

@@ -16,6 +16,7 @@ from streams.event_fields import Identity as Identity
 from streams.event_fields import Name as Name
 from streams.event_fields import Observed as Observed
 from streams.event_fields import Seed as Seed
+from streams.event_fields import StateReference as StateReference
 from streams.ids import content_id, uuid7
 from streams.messages import ContentPart as ContentPart
 from streams.messages import FunctionCall as FunctionCall
@@ -39,11 +40,15 @@ def family(task_id: str) -> str:
 
 
 class Task(Record):
-    """The task that an episode attempts. `task_id` decides alone whether it is held out of training."""
+    """The task that an episode attempts. `task_id` decides alone whether it is held out of training.
+
+    `state` names the state that the episode began in by its content, where it is another than the task's own.
+    """
 
     environment: Name
     task_id: Identity
     seed: Seed = 0
+    state: StateReference | None = Field(default=None, exclude_if=is_none)
 
 
 class Actor(Record):
@@ -243,10 +248,10 @@ NO_SANDBOX = "no sandbox could be opened"
 
 
 class Failure(Record):
-    """An action that the sandbox did not survive: it took too long, or the process died of it, twice."""
+    """An action without a usable answer: it took too long, the process died of it twice, or the answer is too large."""
 
     action: Action
-    failure_kind: Literal["timeout", "died"] = Field(alias="fate")
+    failure_kind: Literal["timeout", "died", "too_large"] = Field(alias="fate")
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -3,16 +3,18 @@
 from rich.console import Console
 
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
 from daemon.console import print_json
 from daemon.learning.domain import check_domain
 
 
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Read the configuration as `run` would, print what came of it, and look whether its gates can be played."""
+    """Read the configuration as `run` would, print it, and look what sandboxes may reach and if gates can be played."""
     settings = Settings.load(config)
     if as_json:
         print_json(settings.model_dump_json())
     else:
         Console().print_json(settings.model_dump_json())
+    check_permissions(settings)
     run_async(check_domain(settings))

@@ -11,6 +11,7 @@ from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.learning.domain import SET, UNSET, domain_tasks, golden_tasks, holdout_of
+from daemon.printable import printable
 from streams.environments.harness import ChatHarness
 from streams.errors import ConfigurationError, SandboxError
 from streams.events import Actor, Event, OutcomeEvent, StepEvent, Task
@@ -72,7 +73,7 @@ def demonstrate(
         failed=dict(failed),
     )
     for reason, count in failed.most_common():
-        typer.echo(f"not recorded: {count} tasks: {reason}", err=True)
+        typer.echo(printable(f"not recorded: {count} tasks: {reason}"), err=True)
     if as_json:
         print_json(report.model_dump_json())
     else:
@@ -99,7 +100,7 @@ async def demonstrated(
     for task in tasks:
         try:
             actions = await pool.demonstration(task)
-            async with pool.session() as session:
+            async with pool.fresh_session(VERIFIER) as session:
                 first, *answers = await session.replay(task, actions)
         except SandboxError as error:
             failed[str(error)] += 1

@@ -15,6 +15,7 @@ from rich.table import Table
 from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.commands.memory import check_memory
 from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.commands.running import RUNNING, running_checks
 from daemon.config import Settings
 from daemon.console import account_told, plain, print_json
@@ -165,6 +166,19 @@ def check_home(settings: Settings) -> Diagnosis:
     return Diagnosis(name="home", status=Health.OK, message=f"{settings.home} can be written to")
 
 
+def check_sandboxes(settings: Settings) -> Diagnosis:
+    """Sandboxes may read and reach what they need, and nothing that is secret."""
+    name = "sandboxes"
+    try:
+        check_permissions(settings)
+    except ConfigurationError as error:
+        remedy = "correct the settings in [branching]"
+        return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy=remedy)
+    networked = sorted(name for name, allowed in settings.branching.permissions.items() if allowed.network)
+    message = f"the network is allowed to {', '.join(networked)}" if networked else "none is allowed the network"
+    return Diagnosis(name=name, status=Health.OK, message=message)
+
+
 def check_gate(settings: Settings) -> Diagnosis:
     """Gates can be played: the domain's environment has the suite and the folds, and enough held-out tasks."""
     name = "domain"
@@ -221,6 +235,7 @@ CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
     check_authentication,
     check_base_model,
     check_home,
+    check_sandboxes,
     check_gate,
     check_holdout,
     check_memory,

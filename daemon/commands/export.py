@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
+from daemon.printable import printable
 from streams.errors import StoreError
 from streams.exchange.exporting import ExportReport, Selection, export_conversations
 from streams.exchange.formats import FormatName
@@ -171,7 +172,7 @@ def _tell_conversations(report: ExportReport, to: Path, *, as_json: bool) -> Non
         where = "written" if to == STANDARD_OUTPUT else f"in {to}"
         typer.echo(f"{report.conversations} conversations as of sequence {report.as_of} are {where}", err=True)
     for reason, count in report.left_out.items():
-        typer.echo(f"left out: {count} episodes: {reason}", err=True)
+        typer.echo(printable(f"left out: {count} episodes: {reason}"), err=True)
     if report.withdrawn:
         typer.echo(f"left out: {report.withdrawn} episodes of principals that revoked consent", err=True)
 

@@ -11,6 +11,7 @@ import typer
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from daemon.printable import printable
 from streams.errors import ConfigurationError, ExchangeError, UnnamedError
 from streams.events import Event
 from streams.exchange.episodes import Attribution, Told
@@ -119,11 +120,11 @@ def publishing_as(settings: Settings, principal: str, *, dry_run: bool) -> Itera
 
 def _tell(report: ImportReport, *, as_json: bool, dry_run: bool) -> None:
     for one in report.errors:
-        typer.echo(f"skipped: {one.file}, {one.place}: {one.error}", err=True)
+        typer.echo(printable(f"skipped: {one.file}, {one.place}: {one.error}"), err=True)
     for warning, count in report.warnings.items():
-        typer.echo(f"warning: {count} conversations: {warning}", err=True)
+        typer.echo(printable(f"warning: {count} conversations: {warning}"), err=True)
     for name, count in report.left_out.items():
-        typer.echo(f"left out: the field {name} of {count} conversations", err=True)
+        typer.echo(printable(f"left out: the field {name} of {count} conversations"), err=True)
     if as_json:
         print_json(report.model_dump_json())
         return

@@ -13,6 +13,7 @@ import typer
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from daemon.printable import printable
 from evaluation.judges import JudgeClient, Rubric
 from streams.errors import ConfigurationError, PolicyError
 from streams.events import OutcomeEvent
@@ -246,6 +247,6 @@ def _tell_agreement(judges: dict[str, Agreement], *, as_json: bool) -> None:
         print_json(json.dumps(figures))
         return
     for name, each in judges.items():
-        typer.echo(f"{name} {each.words()}")
+        typer.echo(printable(f"{name} {each.words()}"))
     if not judges:
         typer.echo("no model has judged an episode yet")

@@ -9,6 +9,7 @@ import typer
 import uvloop
 
 from daemon.commands.options import ConfigOption, run_async
+from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role, access_of
@@ -32,6 +33,8 @@ def run(
         raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
     settings = Settings.load(config)
     secure(settings.home)
+    if {Role.BRANCH, Role.LEARN}.intersection(chosen):
+        check_permissions(settings)
     if len(chosen) == 1:
         if not settings.kafka.bootstrap:
             raise typer.BadParameter(

@@ -20,6 +20,7 @@ from daemon.commands.options import (
 )
 from daemon.config import Settings
 from daemon.console import print_json
+from daemon.printable import printable
 from daemon.registry import holds
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, DecisionRequest
@@ -72,7 +73,7 @@ def hold(
     if as_json:
         print_json(entry.model_dump_json(exclude_none=True))
     else:
-        typer.echo(f"{holds.why_on_hold(entry)}; `ratchet resume` ends it")
+        typer.echo(printable(f"{holds.why_on_hold(entry)}; `ratchet resume` ends it"))
 
 
 def resume(

@@ -130,6 +130,7 @@ def _steps(episode: str, chain: Chain) -> Iterator[StepEvent]:
         environment=_short(first.environment),
         task_id=_short(first.task_id or task_of(first.chat.messages)),
         seed=first.seed,
+        state=first.state,
     )
     flag = next((call.flag for call in chain.calls if call.flag is not None), None)
     for number, call in enumerate(chain.calls):

@@ -65,7 +65,7 @@ def read_captured(
     labels = [call.labels for call, _ in whole]
     said = {
         name: next((value for each in labels if (value := getattr(each, name)) is not None), None)
-        for name in ("environment", "task", "seed", "agent")
+        for name in ("environment", "task", "seed", "state", "agent")
     }
     return Reading(
         [
@@ -81,6 +81,7 @@ def read_captured(
                 environment=call.labels.environment or said["environment"] or environment or ENVIRONMENT,
                 task_id=call.labels.task or said["task"],
                 seed=call.labels.seed if call.labels.seed is not None else said["seed"] or 0,
+                state=call.labels.state or said["state"],
                 receipt=call.receipt,
                 signer=call.labels.principal if call.authenticated else None,
                 flag=flag,

@@ -20,9 +20,9 @@ Place: TypeAlias = tuple[str, str]  # a span's trace key and id; a captured call
 class Call:
     """A model call. `name` tells an episode that begins with it from others of its unit.
 
-    `agent`, `principal`, `environment`, `task_id` and `seed` are those of its event; without `task_id` the task is
-    known by its opening. `signer` is the principal whose token came with it. `flag` says why nothing may be learned
-    from its episode.
+    `agent`, `principal`, `environment`, `task_id`, `seed` and `state` are those of its event; without `task_id` the
+    task is known by its opening. `signer` is the principal whose token came with it. `flag` says why nothing may be
+    learned from its episode.
     """
 
     place: Place
@@ -36,6 +36,7 @@ class Call:
     environment: str
     task_id: str | None = None
     seed: int = 0
+    state: str | None = None
     receipt: str | None = None
     signer: str | None = None
     flag: str | None = None

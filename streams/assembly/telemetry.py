@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from streams.assembly.chains import Call
 from streams.assembly.verdicts import Verdict
+from streams.event_fields import state_reference
 from streams.ids import content_id
 from streams.otlp.dialects import DIALECTS, dialect_of
 from streams.otlp.model_calls import SpanCall, model_calls
@@ -94,6 +95,7 @@ def _call(call: SpanCall, context: _Context, flag: str | None, environment: str)
         environment=context.find(span, ("ratchet.task.environment",)) or environment,
         task_id=context.find(span, ("ratchet.task.id",)),
         seed=_seed(context.find(span, ("ratchet.task.seed",))),
+        state=state_reference(context.find(span, ("ratchet.task.state",))),
         signer=span.principal,
         flag=flag,
     )

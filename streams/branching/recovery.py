@@ -82,7 +82,10 @@ async def recover(
     )
     made = [continuation for continuation in continuations if continuation is not None]
     successes = sorted((each for each in made if each.last.success), key=lambda each: len(each.steps))
-    kept = [each for each in successes if await _holds(request, each, pool)][: settings.recovery.most]
+    kept: list[_Continued] = []
+    for each in successes:
+        if len(kept) < settings.recovery.most and await _holds(request, each, pool):
+            kept.append(each)
     return RecoveryResult(
         event_id=RecoveryResult.id_for(request.event_id),
         request_id=request.event_id,
@@ -168,9 +171,9 @@ async def _continue(
 
 
 async def _holds(request: BranchRequest, continued: _Continued, pool: SandboxPool) -> bool:
-    """Return whether the whole trajectory, replayed, is the same and ends in the same success."""
+    """Return whether the whole trajectory, replayed in a fresh process, is the same and ends in the same success."""
     try:
-        async with pool.session() as session:
+        async with pool.fresh_session() as session:
             played = await session.replay(request.task, continued.actions)
     except SandboxError:
         return False

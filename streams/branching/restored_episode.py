@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias, cast
 from streams.branching.raw_episode import RawEpisode, as_recorded, uncovered
 from streams.branching.raw_values import RawValues, texts_of
 from streams.environments.environment import Observation
-from streams.errors import DivergedError, SandboxDiedError, SandboxError, StepTimeoutError, UnjudgeableError
+from streams.errors import (
+    DivergedError,
+    ObservationTooLargeError,
+    SandboxDiedError,
+    SandboxError,
+    StepTimeoutError,
+    UnjudgeableError,
+)
 from streams.events import BranchRequest
 from streams.messages import Message, Messages
 from streams.redaction.redactor import Redactor
@@ -19,12 +26,12 @@ from streams.sandboxes.protocol import Description, Followed, State
 # A sandbox that dies takes all its sessions with it. More deaths than this in a row are not somebody else's.
 _MOST_REOPENINGS = 5
 
-FailureKind: TypeAlias = Literal["timeout", "died"]
+FailureKind: TypeAlias = Literal["timeout", "died", "too_large"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The result of one action: an observation, or how the sandbox failed on it."""
+    """The result of one action: an observation, or why there is none that can be used."""
 
     action: Message
     observation: Observation | None
@@ -89,6 +96,9 @@ class RestoredEpisode:
                 except StepTimeoutError as error:
                     trials += self._trials(left, cast(Sequence[Observation], error.before))
                     trials.append(Trial(actions[len(trials)], None, "timeout"))
+                except ObservationTooLargeError as error:
+                    trials += self._trials(left, cast(Sequence[Observation], error.before))
+                    trials.append(Trial(actions[len(trials)], None, "too_large"))
                 except SandboxError as error:
                     # Also an environment that only lost its server is begun again.
                     self._session = None

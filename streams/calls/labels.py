@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from streams.calls.records import CallLabels, Face, record_key
+from streams.event_fields import state_reference
 from streams.ids import content_id
 
 HEADER = "x-ratchet-"
@@ -45,6 +46,7 @@ def read_labels(headers: Mapping[str, str], body: Body, principal: str | None = 
         environment=header("environment"),
         task=header("task"),
         seed=_seed(headers.get(HEADER + "seed")),
+        state=state_reference(header("state")),
     )
 
 

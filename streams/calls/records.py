@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
-from streams.events import Identity, Name, Seed
+from streams.events import Identity, Name, Seed, StateReference
 from streams.ids import content_id, uuid7
 from streams.messages import Record
 
@@ -46,7 +46,7 @@ class CallLabels(Record):
     """A client's statements about a call beside the request itself, by headers and by the request's own fields.
 
     `episode` and `conversation` are ids of the client's; the first is the episode's id as it is stored. `environment`,
-    `task` and `seed` name the task that the episode attempts.
+    `task`, `seed` and `state` name the task that the episode attempts.
     """
 
     principal: Name | None = None
@@ -56,6 +56,7 @@ class CallLabels(Record):
     environment: Name | None = None
     task: Identity | None = None
     seed: Seed | None = None
+    state: StateReference | None = None
 
 
 class CapturedCall(Record):

@@ -4,6 +4,7 @@ An adapter is a class that satisfies `Environment` and as many of the smaller pr
 under the entry-point group `ratchet.environments`. `ratchet environment check NAME` tells whether it keeps its word.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,7 +49,9 @@ class Capabilities:
 
     `restores` are the ways its states can be brought back, cheapest first; with none, its steps cannot be branched.
     `complete_fingerprint` promises that states of one fingerprint are the same state: an action that leaves it as it
-    was has changed nothing, and what is tried next needs no restoring.
+    was has changed nothing, and what is tried next needs no restoring. `costly_start` says that a process takes seconds
+    or hundreds of megabytes, as a Java virtual machine does: episodes of one side of a gate then share processes.
+    `initial_states` says that `reset` begins in the state that `Task.state` names, or raises `SandboxError`.
     """
 
     restores: tuple[Restore, ...]
@@ -56,6 +59,8 @@ class Capabilities:
     side_effects: bool
     complete_fingerprint: bool = False
     network: Network = Network.NONE
+    costly_start: bool = False
+    initial_states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,13 @@ class Observation:
     def text(self) -> str:
         """The texts of its messages."""
         return text_of(self.messages)
+
+    def is_larger_than(self, most_bytes: int) -> bool:
+        """Return whether its messages and tools are more, as JSON in UTF-8. One far larger is not copied for that."""
+        if sum(len(text) for message in self.messages for text in message.texts()) > most_bytes:
+            return True
+        said = [[message.model_dump(mode="json", exclude_none=True) for message in self.messages], self.tools or ()]
+        return len(json.dumps(said, ensure_ascii=False).encode(errors="surrogatepass")) > most_bytes
 
 
 @runtime_checkable
@@ -136,6 +148,15 @@ class ReadsFiles(Protocol):
 
     def readable(self) -> tuple[Path, ...]:
         """Absolute paths of files and folders."""
+        ...
+
+
+@runtime_checkable
+class NamesHosts(Protocol):
+    """The interface of the settings of an environment that says which servers it connects to."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """Each as `host:port`. The operator allows them in `branching.permissions`."""
         ...
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from streams.environments.environment import WORKING_FOLDER, Configured, Environment, NamesTasks, Network, ReadsFiles
+from streams.environments.environment import (
+    WORKING_FOLDER,
+    Configured,
+    Environment,
+    NamesHosts,
+    NamesTasks,
+    Network,
+    ReadsFiles,
+)
 from streams.errors import ConfigurationError
 from streams.setting_errors import told
 
@@ -42,17 +50,28 @@ def load_environment(name: str) -> type[Environment]:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Requirements of an environment's sandbox, known before it is opened."""
+    """Requirements of an environment's sandbox, known before it is opened.
+
+    `hosts` are the servers that it connects to, as `host:port`; empty where it does not say.
+    """
 
     network: Network
     readable: tuple[Path, ...]
+    hosts: tuple[str, ...] = ()
+    costly_start: bool = False
 
 
 def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Needs:
     """Return what sessions need of their sandbox. Raises `ConfigurationError` as `open_environment` does."""
     environment = load_environment(name)
     read = _settings(name, environment, settings, working_folder)
-    return Needs(environment.capabilities.network, read.readable() if isinstance(read, ReadsFiles) else ())
+    offered = environment.capabilities
+    return Needs(
+        offered.network,
+        read.readable() if isinstance(read, ReadsFiles) else (),
+        read.hosts() if isinstance(read, NamesHosts) else (),
+        offered.costly_start,
+    )
 
 
 def other_names_of(

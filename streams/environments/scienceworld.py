@@ -91,7 +91,11 @@ class ScienceWorld:
     """
 
     capabilities = Capabilities(
-        restores=(Restore.REPLAY,), deterministic=True, side_effects=False, network=Network.LOOPBACK
+        restores=(Restore.REPLAY,),
+        deterministic=True,
+        side_effects=False,
+        network=Network.LOOPBACK,
+        costly_start=True,
     )
     settings: ClassVar[type[BaseModel]] = TextGameSettings
 

@@ -74,6 +74,7 @@ class TextWorldExpress:
         side_effects=False,
         complete_fingerprint=True,
         network=Network.LOOPBACK,
+        costly_start=True,
     )
     settings: ClassVar[type[BaseModel]] = TextGameSettings
 

@@ -31,6 +31,7 @@ class Facts(FrozenModel):
     environment: str | None = None
     task_id: str | None = None
     seed: int | None = None
+    state: str | None = None
     actor: Literal["policy", "expert", "human"] | None = None
     adapter: str | None = None
     split: str | None = None

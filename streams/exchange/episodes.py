@@ -84,6 +84,7 @@ def episode_of(
             environment=_named(attribution.environment or facts.environment, "environment"),
             task_id=_task_id(conversation, document, attribution.task_field),
             seed=facts.seed or 0,
+            state=facts.state,
         )
         actor = Actor(kind=attribution.actor, adapter=facts.adapter if attribution.actor == "policy" else None)
         episode_id = _episode_id(conversation, agent, attribution.principal, task, actor)

@@ -126,6 +126,7 @@ def _facts(episode: Row, first: Row, outcome: Row) -> Facts:
         environment=first["environment"],
         task_id=first["task_id"],
         seed=first["seed"],
+        state=first["state"],
         actor=first["actor_kind"],
         adapter=first["adapter"],
         split=episode["split"],

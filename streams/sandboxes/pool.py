@@ -20,10 +20,12 @@ from streams.environments.environment import Network, Observation, Restore
 from streams.environments.registry import Needs, registered_environments
 from streams.errors import ConfigurationError, SandboxError
 from streams.events import Task
+from streams.ids import uuid7
 from streams.messages import Message, Messages
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
+from streams.sandboxes.permissions import Permissions, network_refusal
 from streams.sandboxes.process import SandboxProcess
 from streams.sandboxes.protocol import Answer, Description, Followed, Request, Start
 from streams.sandboxes.settings import SandboxSettings
@@ -130,7 +132,8 @@ class SandboxPool:
 
     Use it as an asynchronous context manager: no process is left when it ends. `step_timeout_s` is for one step or
     reset, in seconds; `settings` are the environment's own; `limits` are for each process, and `readable` are paths
-    that it may read besides what every sandbox does and what its environment asks for.
+    that it may read besides what every sandbox does and what its environment asks for; `permissions` are the operator's
+    for this environment.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class SandboxPool:
         isolation: Isolation = "auto",
         limits: Limits = Limits(),  # noqa: B008 - frozen
         readable: Sequence[Path] = (),
+        permissions: Permissions = Permissions(),  # noqa: B008 - frozen
     ) -> None:
         self.environment = environment
         self.step_timeout_s = step_timeout_s
@@ -150,12 +154,14 @@ class SandboxPool:
             settings=dict(settings or {}),
             working_folder=str(Path.cwd()),
             step_timeout_s=step_timeout_s,
+            observation_bytes=limits.observation_bytes,
         )
         self._size = size
         self._groups: dict[str, list[_Slot]] = {}
         self._isolation = isolation
         self._limits = limits
         self._monitor = ResourceMonitor()
+        self._permissions = permissions
         self._readable = tuple(path.absolute() for path in readable)
         self._needs: Needs | None = None
         self._starting = asyncio.Lock()
@@ -205,6 +211,23 @@ class SandboxPool:
         finally:
             slot.sessions -= 1
 
+    @asynccontextmanager
+    async def fresh_session(self, or_group: str | None = None) -> AsyncIterator[SandboxSession]:
+        """A session in a process that no other was or will be in, so that no other has changed what judges it.
+
+        Where a process is costly to start, it is a session of the group `or_group`, if one is named.
+        """
+        if or_group is not None and (await self._needed()).costly_start:
+            async with self.session(or_group) as session:
+                yield session
+            return
+        own = f"fresh {uuid7()}"
+        try:
+            async with self.session(own) as session:
+                yield session
+        finally:
+            await self.end_groups(own)
+
     async def end_groups(self, *groups: str) -> None:
         """End the processes of these groups, without any of all that have a name: the next session gets a new one."""
         for group in groups or filter(None, tuple(self._groups)):
@@ -241,13 +264,15 @@ class SandboxPool:
                     answer = await alone.ask(Request(op="needs"), _START_TIMEOUT_S)
                 finally:
                     await alone.kill("it was asked what it needs")
-                network, *paths = answer.texts
-                self._needs = Needs(Network(network), tuple(map(Path, paths)))
+                assert answer.needs is not None
+                if refused := network_refusal(self.environment, answer.needs, self._permissions):
+                    raise SandboxError(f"{refused}.")
+                self._needs = answer.needs
         return self._needs
 
     async def _started(self, needs: Needs) -> SandboxProcess:
         tier = await asyncio.to_thread(_chosen, self._isolation)
-        readable = (*self._readable, *needs.readable)
+        readable = (*self._readable, *self._permissions.readable, *needs.readable)
         return await SandboxProcess.start(self._start, needs.network, tier, self._limits, self._monitor, readable)
 
     async def describe(self) -> Description:
@@ -288,6 +313,7 @@ def sandbox_pool(environment: str, settings: SandboxSettings, size: int) -> Sand
         settings.isolation,
         settings.limits,
         settings.readable,
+        settings.permissions.get(environment, Permissions()),
     )
 
 

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Self
 
 from streams.environments.environment import Network
-from streams.errors import DivergedError, SandboxDiedError, SandboxError, SandboxGoneError, StepTimeoutError
+from streams.errors import (
+    DivergedError,
+    ObservationTooLargeError,
+    SandboxDiedError,
+    SandboxError,
+    SandboxGoneError,
+    StepTimeoutError,
+)
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.launching import Confinement, Tier
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor, Watch
@@ -29,13 +36,19 @@ class SandboxProcess:
     """One worker process. It works one request at a time; its callers wait for each other."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, monitor: ResourceMonitor, watch: Watch, folder: Path
+        self,
+        process: asyncio.subprocess.Process,
+        monitor: ResourceMonitor,
+        watch: Watch,
+        folder: Path,
+        most_bytes: int,
     ) -> None:
         self.pid = process.pid
         self._process = process
         self._monitor = monitor
         self._watch = watch
         self._folder = folder
+        self._most_bytes = most_bytes
         self._turn = asyncio.Lock()
         self._unanswered: deque[str] = deque()
         self._death = ""
@@ -79,7 +92,7 @@ class SandboxProcess:
             raise
         assert process.stdin is not None
         process.stdin.write(start.to_json() + b"\n")
-        return cls(process, monitor, watch, folder)
+        return cls(process, monitor, watch, folder, start.observation_bytes)
 
     @property
     def alive(self) -> bool:
@@ -94,6 +107,7 @@ class SandboxProcess:
             StepTimeoutError: it took too long. The process was killed.
             SandboxDiedError: the process died before it answered, or its answer was none.
             DivergedError: a restored state is not the recorded one.
+            ObservationTooLargeError: an observation is larger than it may be.
             SandboxGoneError: the process was dead already.
             SandboxError: the environment refuses.
         """
@@ -122,6 +136,11 @@ class SandboxProcess:
             if not answer.error and not answer.is_whole(request):
                 await self.kill(f"its answer to {request.op} lacks what was asked for")
                 raise SandboxDiedError(f"sandbox process {self.pid} was killed: {self._death}")
+            if any(observation.is_larger_than(self._most_bytes) for observation in answer.observations):
+                await self.kill(f"its answer to {request.op} has a larger observation than it may")
+                raise SandboxDiedError(f"sandbox process {self.pid} was killed: {self._death}")
+        if answer.too_large:
+            raise ObservationTooLargeError(answer.error, answer.observations)
         if answer.error:
             raise (DivergedError if answer.diverged else SandboxError)(answer.error)
         return answer

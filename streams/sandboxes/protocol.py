@@ -7,8 +7,10 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
+from streams.environments.registry import Needs
 from streams.events import Task
 from streams.messages import Message, Messages, Record
+from streams.sandboxes.isolation.settings import OBSERVATION_BYTES
 
 Operation: TypeAlias = Literal[
     "needs",
@@ -40,6 +42,7 @@ class Start(Record):
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     working_folder: str = ""
     step_timeout_s: float = Field(gt=0)
+    observation_bytes: int = Field(default=OBSERVATION_BYTES, ge=1)
 
 
 class Request(Record):
@@ -101,7 +104,8 @@ class Answer(Record):
 
     A non-empty `error` is why the environment refused; `diverged` says that it is because a restored state is not the
     recorded one. `timed_out` says that it is because a step took too long, after those that `observations` are of; the
-    process is of no use then. `divergence` is why the `states` of a reference trajectory end early. `actions` are a
+    process is of no use then. `too_large` says that it is because an observation is too large, after those that
+    `observations` has. `divergence` is why the `states` of a reference trajectory end early. `actions` are a
     demonstration. A score that is not a number is passed on as it is, for the gates that judge it.
     """
 
@@ -111,6 +115,7 @@ class Answer(Record):
     error: str = ""
     diverged: bool = False
     timed_out: bool = False
+    too_large: bool = False
     observations: tuple[Observation, ...] = ()
     texts: tuple[str, ...] = ()
     tasks: tuple[Task, ...] = ()
@@ -118,6 +123,7 @@ class Answer(Record):
     divergence: str = ""
     actions: tuple[Message, ...] = ()
     description: Description | None = None
+    needs: Needs | None = None
 
     def is_whole(self, request: Request) -> bool:
         """Return whether it has as much as an answer to `request` has where the environment does not refuse."""
@@ -134,7 +140,7 @@ class Answer(Record):
             case "canonical":
                 return len(self.texts) == actions
             case "needs":
-                return len(self.texts) >= 1
+                return self.needs is not None
             case "describe":
                 return self.description is not None
         return True

@@ -10,10 +10,11 @@ from types import FrameType
 from typing import NoReturn
 
 from streams.environments.environment import Environment, ListsActions, Observation, Restore, Snapshots
-from streams.errors import DivergedError, SandboxError, StepTimeoutError
+from streams.errors import DivergedError, ObservationTooLargeError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.messages import Message, Messages, same_conversation, text_of
 from streams.sandboxes.fork import Fork
+from streams.sandboxes.isolation.settings import OBSERVATION_BYTES
 from streams.sandboxes.protocol import Followed, State
 
 
@@ -30,12 +31,14 @@ class ReplaySession:
     """One session. Without a reference trajectory it only plays: `reset` and `step`.
 
     A reset or step that takes longer than `step_timeout_s` seconds raises `StepTimeoutError`, where it can be
-    interrupted at all; the environment is then of no use any more. Of the main thread only.
+    interrupted at all; the environment is then of no use any more. One that is answered with more than `most_bytes`
+    raises `ObservationTooLargeError`. Of the main thread only.
     """
 
-    def __init__(self, environment: Environment, step_timeout_s: float) -> None:
+    def __init__(self, environment: Environment, step_timeout_s: float, most_bytes: int = OBSERVATION_BYTES) -> None:
         self._environment = environment
         self._step_timeout_s = step_timeout_s
+        self._most_bytes = most_bytes
         signal.signal(signal.SIGALRM, _too_late)
         self._way: Restore | None = None
         self._reference: ReferenceTrajectory | None = None
@@ -94,9 +97,12 @@ class ReplaySession:
             self._fork = Fork(self._environment)
 
     def step(self, action: Message) -> Observation:
+        at = self._at
+        if self._fork is None:
+            self._at = None  # also where the step fails half-way
         answer = self._take(action)
-        if self._fork is None and self._at is not None and not self._unchanged(self._at):
-            self._at = None
+        if self._fork is None and at is not None and self._unchanged(at):
+            self._at = at
         return answer
 
     def close(self) -> None:
@@ -104,16 +110,21 @@ class ReplaySession:
         self._environment.close()
 
     def _begin(self, task: Task) -> Observation:
+        if task.state is not None and not self._environment.capabilities.initial_states:
+            raise SandboxError(
+                f"the episode began in the state {task.state}, and the environment {task.environment!r} restores no "
+                "initial states. Leave the state out where it is the task's own."
+            )
         signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
         try:
-            return _sound(self._environment.reset(task))
+            return _sound(self._environment.reset(task), self._most_bytes)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _take(self, action: Message) -> Observation:
         signal.setitimer(signal.ITIMER_REAL, self._step_timeout_s)
         try:
-            return _sound(self.playing.step(action))
+            return _sound(self.playing.step(action), self._most_bytes)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -168,8 +179,13 @@ class ReplaySession:
             raise DivergedError(f"the sandbox shows something else than was recorded {where}: {shown[:200]!r}")
 
 
-def _sound(answer: Observation) -> Observation:
+def _sound(answer: Observation, most_bytes: int) -> Observation:
     """`answer`, if it can be what follows an action in a conversation."""
+    if answer.is_larger_than(most_bytes):
+        raise ObservationTooLargeError(
+            f"an observation has more than {most_bytes} bytes. Let the environment say less at once, or raise "
+            "branching.limits.observation_kib."
+        )
     if any(message.role == "assistant" for message in answer.messages):
         raise SandboxError(
             "the environment answered with an assistant's message, which is an action of its own. "

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from streams.sandboxes.isolation.settings import Isolation, Limits
+from streams.sandboxes.permissions import Permissions
 from streams.settings import FrozenModel
 
 
@@ -20,6 +21,9 @@ class SandboxSettings(FrozenModel):
     readable: tuple[Path, ...] = Field(
         default=(),
         description="Further files and folders that sandboxes may read, such as packages installed as editable.",
+    )
+    permissions: dict[str, Permissions] = Field(
+        default={}, description="What the sandboxes of one environment may reach besides, by the environment's name."
     )
     environments: dict[str, dict[str, JsonValue]] = Field(
         default={}, description="Settings of environments that have some, by the environment's name."

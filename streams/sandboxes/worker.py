@@ -21,7 +21,7 @@ from streams.environments.environment import (
 )
 from streams.environments.harness import canonical
 from streams.environments.registry import needs_of, open_environment
-from streams.errors import DivergedError, RatchetError, SandboxError, StepTimeoutError
+from streams.errors import DivergedError, ObservationTooLargeError, RatchetError, SandboxError, StepTimeoutError
 from streams.events import Task
 from streams.sandboxes.protocol import Answer, Description, Request, Start
 from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
@@ -37,6 +37,9 @@ def serve(start: Start, requests: Iterable[bytes], answers: BinaryIO) -> None:
         except StepTimeoutError as error:
             taken = tuple(sessions[request.session].taken)
             answer = Answer(id=request.id, error=str(error), timed_out=True, observations=taken)
+        except ObservationTooLargeError as error:
+            taken = tuple(sessions[request.session].taken)
+            answer = Answer(id=request.id, error=str(error), too_large=True, observations=taken)
         except RatchetError as error:
             answer = Answer(id=request.id, error=str(error), diverged=isinstance(error, DivergedError))
         answers.write(answer.to_json() + b"\n")
@@ -47,10 +50,10 @@ def _answer(start: Start, sessions: dict[int, "EnvironmentSession"], request: Re
     match request.op:
         case "needs":
             needs = needs_of(start.environment, start.settings, Path(start.working_folder))
-            return Answer(id=request.id, texts=(needs.network, *map(str, needs.readable)))
+            return Answer(id=request.id, needs=needs)
         case "open":
             sessions[request.session] = EnvironmentSession(
-                open_environment(start.environment, start.settings, Path(start.working_folder)), start.step_timeout_s
+                open_environment(start.environment, start.settings, Path(start.working_folder)), start
             )
             return Answer(id=request.id)
         case "close":
@@ -62,10 +65,10 @@ def _answer(start: Start, sessions: dict[int, "EnvironmentSession"], request: Re
 class EnvironmentSession:
     """One environment of the process, and what can be asked of it. `taken` is what the last branches led to."""
 
-    def __init__(self, environment: Environment, step_timeout_s: float) -> None:
+    def __init__(self, environment: Environment, start: Start) -> None:
         self.taken: list[Observation] = []
         self._environment = environment
-        self._replay = ReplaySession(environment, step_timeout_s)
+        self._replay = ReplaySession(environment, start.step_timeout_s, start.observation_bytes)
 
     def close(self) -> None:
         self._replay.close()

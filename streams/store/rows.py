@@ -107,6 +107,7 @@ class Batch:
             receipt=event.receipt,
             log_probabilities=(event.log_probabilities or None) if is_practice(event) else None,
             advice=event.advice.model_dump_json() if event.advice is not None and is_practice(event) else None,
+            state=event.task.state,
         )
 
     def _branch_result(self, result: BranchResult, principal: str | None) -> None:
@@ -155,6 +156,7 @@ class Batch:
                 receipt=None,
                 log_probabilities=None,
                 advice=None,
+                state=result.task.state,
             )
 
     def _recovery_result(self, result: RecoveryResult, principal: str | None) -> None:

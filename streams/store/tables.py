@@ -42,7 +42,8 @@ TABLES: dict[str, pa.Schema] = {
     # `action` is the JSON of a message; `messages`, `observation` and `tools` are JSON lists, `tools` null where none
     # were offered, and in branch rows. `receipt` is that of the captured call that a step was. `log_probabilities` are
     # those of a practised action's tokens when they were sampled, in nats; null where they are not known. `advice` is
-    # the JSON of what a practising policy was told beside `messages`; null where it was told nothing.
+    # the JSON of what a practising policy was told beside `messages`; null where it was told nothing. `state` is the
+    # reference to the state that the episode began in; null where it is the task's own.
     "transitions": _schema(
         **_SEQUENCE,
         transition_id=pa.string(),
@@ -66,6 +67,7 @@ TABLES: dict[str, pa.Schema] = {
         receipt=pa.string(),
         log_probabilities=pa.list_(pa.float64()),
         advice=pa.string(),
+        state=pa.string(),
     ),
     # Practice episodes that came to their end, with their outcome. `reason` is why nothing may be learned from one; it
     # is null where it may. `advice` is the kind of advice that it was played with, null without any: such an episode
@@ -97,7 +99,7 @@ TABLES: dict[str, pa.Schema] = {
         reason=pa.string(),
         policy=pa.string(),
     ),
-    # Actions that a sandbox did not survive, as the JSON of a message; `fate` is timeout or died.
+    # Actions without a usable answer, as the JSON of a message; `fate` is timeout, died or too_large.
     "fatalities": _schema(**_SEQUENCE, episode_id=pa.string(), step=pa.int32(), action=pa.string(), fate=pa.string()),
     # One row per failed episode that was to be recovered from, whatever became of it.
     "recovery_attempts": _schema(

@@ -82,7 +82,7 @@ class StoredStep:
         """From a row of the store's query `STEPS_OF_WANTED`."""
         return cls(
             step=row["step"],
-            task=Task(environment=row["environment"], task_id=row["task_id"], seed=row["seed"]),
+            task=Task(environment=row["environment"], task_id=row["task_id"], seed=row["seed"], state=row["state"]),
             messages=MESSAGES.validate_json(row["messages"]),
             action=MESSAGE.validate_json(row["action"]),
             observation=MESSAGES.validate_json(row["observation"]),

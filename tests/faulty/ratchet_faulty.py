@@ -8,6 +8,7 @@ import json
 import os
 import random
 import time
+from dataclasses import replace
 
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.harness import ChatHarness
@@ -210,6 +211,12 @@ class Unforkable(Sound):
     """Declares fork, and has a connection."""
 
     capabilities = Capabilities(ALL_WAYS, deterministic=True, side_effects=False, network=Network.REMOTE)
+
+
+class Costly(Sound):
+    """Keeps the contract, and says that its process is costly to start."""
+
+    capabilities = replace(Sound.capabilities, costly_start=True)
 
 
 class Careless(Sound):

@@ -44,6 +44,10 @@ class OpenEnvSettings(FrozenModel):
     )
     full_reward: float = Field(default=1.0, gt=0, description="The reward that is the score 1, and success.")
 
+    def hosts(self) -> tuple[str, ...]:
+        """The server, as `host:port`."""
+        return (f"{self.url.host}:{self.url.port}",)
+
     @model_validator(mode="after")
     def _nothing_secret_is_shown(self) -> Self:
         if self.url.username or self.url.password:

@@ -115,6 +115,11 @@ class ToolboxFile(FrozenModel):
     state: str = Field(
         default="state", description="The folder that every task's state is a copy of; it may be absent."
     )
+    initial_state: str | None = Field(
+        default=None,
+        description="The file of the state folder that the state is in which an episode's task names; none: no state "
+        "can be named.",
+    )
     system_prompt: str = Field(default="", description="What the agent's first message says; empty: there is none.")
     generate: Program | None = Field(
         default=None,
@@ -136,6 +141,13 @@ class ToolboxFile(FrozenModel):
     )
     now: str = Field(default="", description="The time that tasks play at, as TOOLBOX_NOW; RFC 3339.")
     variables: dict[str, str] = Field(default={}, description="Environment variables for tools, setups and checks.")
+
+    @field_validator("initial_state")
+    @classmethod
+    def _lies_in_the_state(cls, file: str | None) -> str | None:
+        if file is not None and (Path(file).is_absolute() or not {"", "..", "."}.isdisjoint(file.split("/"))):
+            raise ValueError("it is a path within the state folder, such as shop.sqlite")
+        return file
 
     @field_validator("now", mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from streams.environments.tool_calls import read
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.definition import RESERVED_FOLD, UNSOLVABLE_FOLD, ToolboxDefinition, ToolboxTask
 from streams.environments.toolbox.generated import generated_id, generated_seed, generated_task
+from streams.environments.toolbox.initial_states import put_state
 from streams.environments.toolbox.programs import Place, run_check, run_program
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
@@ -74,7 +75,9 @@ class Toolbox:
             restores=(Restore.SNAPSHOT, *((Restore.REPLAY,) if file.deterministic else ())),
             deterministic=file.deterministic,
             side_effects=False,
+            initial_states=settings.states is not None and file.initial_state is not None,
         )
+        self._states = settings.states
         self.harness = ChatHarness(
             system_prompt=file.system_prompt,
             max_steps=file.max_steps,
@@ -94,7 +97,7 @@ class Toolbox:
         self._leave()
         # A generated task is the same from its id alone.
         seed = None if task.task_id in self._definition.by_id else generated_seed(task.task_id)
-        played = self._begin(self._task(task), task.seed if seed is None else seed)
+        played = self._begin(self._task(task), task.seed if seed is None else seed, task.state)
         offered = tuple(tool.definition for tool in self._toolset.offered(self._place(played)))
         self._now = played
         return self._observed(played.task.first_messages, tools=offered)
@@ -183,8 +186,11 @@ class Toolbox:
             generated = generated_task(self._definition, task.task_id)
         return generated or self._definition.task(task.task_id)
 
-    def _begin(self, task: ToolboxTask, seed: int) -> _Played:
-        """The task in its first state: a copy of the state folder, and what setup makes of it."""
+    def _begin(self, task: ToolboxTask, seed: int, state: str | None) -> _Played:
+        """The task in its first state: a copy of the state folder, and what setup makes of it.
+
+        With `state`, the recorded state of that name takes the place of its file, and nothing is set up.
+        """
         folder, file = self._definition.folder, self._definition.file
         now = task.now or file.now
         variables = {**file.variables, "TOOLBOX_SEED": str(seed), **({"TOOLBOX_NOW": now} if now else {})}
@@ -192,6 +198,12 @@ class Toolbox:
         if "state" in file.model_fields_set and not (folder / file.state).is_dir():
             raise SandboxError(f"the state {file.state!r} of the toolbox is not a folder in {folder}. Make it.")
         FolderState.read(folder / file.state).write(self._state)
+        if state is not None:
+            # The session asks for none where these are not set.
+            assert self._states is not None
+            assert file.initial_state is not None
+            put_state(self._states, state, self._state / file.initial_state)
+            return played
         if isinstance(task.setup, str) and ":" not in task.setup:
             if not (folder / task.setup).is_dir():
                 raise SandboxError(

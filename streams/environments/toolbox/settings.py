@@ -22,13 +22,17 @@ class ToolboxSettings(FrozenModel):
     folder: Annotated[Path, AfterValidator(_absolute)] = Field(
         description="The folder with toolbox.toml; a relative one is below the folder in which Ratchet was started."
     )
+    states: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        default=None,
+        description="The folder of recorded initial states: each a file that is named by the SHA-256 of its content.",
+    )
     max_tokens: int | None = Field(
         default=None, ge=1, description="Longest reply of a policy, in tokens, instead of the one of toolbox.toml."
     )
 
     def readable(self) -> tuple[Path, ...]:
         """The paths that its sandboxes must be able to read."""
-        return (self.folder,)
+        return (self.folder,) if self.states is None else (self.folder, self.states)
 
     def other_names(self) -> Mapping[str, tuple[str, ...]]:
         """By the hash of an opening the ids of the tasks that begin with it."""

@@ -13,6 +13,8 @@ from streams.settings import FrozenModel
 Isolation: TypeAlias = Literal["auto", "bubblewrap", "landlock", "none"]
 
 _MIB = 2**20
+OBSERVATION_BYTES = _MIB
+"""The most that one observation has by default."""
 
 
 class Limits(FrozenModel):
@@ -31,6 +33,16 @@ class Limits(FrozenModel):
     cpu_s: float = Field(
         default=600.0, gt=0, description="Processor time of all its processes from one request to the next, in seconds."
     )
+
+    observation_kib: int = Field(
+        default=OBSERVATION_BYTES // 1024,
+        ge=1,
+        description="What one observation has, with its tools, as JSON in UTF-8, in KiB; a larger one is refused.",
+    )
+
+    @property
+    def observation_bytes(self) -> int:
+        return self.observation_kib * 1024
 
     def of_a_process(self) -> dict[int, int]:
         """The limits that the kernel enforces per process: `RLIMIT_…` and its value.

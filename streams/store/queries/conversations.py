@@ -30,7 +30,7 @@ EPISODES_AFTER = f"""
 # Of the episodes, which begin at the sequence $first or later and end at $last or earlier; what came twice, once.
 STEPS_OF_EPISODES = """
     SELECT DISTINCT ON (episode_id, step)
-        sequence, episode_id, step, environment, task_id, seed, tools, messages, action, observation, done,
+        sequence, episode_id, step, environment, task_id, seed, state, tools, messages, action, observation, done,
         actor_kind, adapter, principal, agent, recorded_at
     FROM transitions
     LEFT JOIN (SELECT event_id AS transition_id, agent, recorded_at FROM events WHERE episode_id IN $episode_ids)

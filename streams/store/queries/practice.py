@@ -9,8 +9,8 @@ _WANTED = "sequence >= $start AND episode_id IN (FROM wanted)"
 
 PRACTICE_STEPS_OF_WANTED = f"""
     SELECT
-        episode_id, step, environment, task_id, seed, messages, action, observation, tools, actor_kind, principal, done,
-        sequence, adapter, advice
+        episode_id, step, environment, task_id, seed, state, messages, action, observation, tools, actor_kind,
+        principal, done, sequence, adapter, advice
     FROM transitions
     WHERE {_WANTED} AND origin = 'practice'
     ORDER BY episode_id, step, sequence

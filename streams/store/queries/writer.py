@@ -148,8 +148,8 @@ OUTCOMES_TO_JUDGE = f"""
 
 STEPS_OF_WANTED = """
     SELECT
-        episode_id, step, environment, task_id, seed, messages, action, observation, tools, actor_kind, principal, done,
-        sequence
+        episode_id, step, environment, task_id, seed, state, messages, action, observation, tools, actor_kind,
+        principal, done, sequence
     FROM transitions
     WHERE sequence >= $start AND origin = 'production' AND episode_id IN (FROM wanted)
     ORDER BY episode_id, step, sequence

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from streams.runtime.processes import free_port
 from streams.sandboxes.conformance import Check, Suite
+from streams.sandboxes.permissions import Permissions
 from streams.sandboxes.pool import SandboxPool
 from tests.streams.environments.openenv.openenv_servers import reference, stopped
 
@@ -15,7 +16,7 @@ SOUND = {"faulty_sound": 3, "faulty_dark": 3, "faulty_orderdesk": 2}
 """Each with the number of its ways to restore a state. The last is the example of an environment with tools."""
 
 # Of the tests of branching, which name the tasks themselves, and of practice, where luck decides.
-UNCHECKED = ("faulty_mailbox", "faulty_post", "faulty_lottery")
+UNCHECKED = ("faulty_mailbox", "faulty_post", "faulty_lottery", "faulty_costly")
 # What each faulty environment breaks, by the beginning of the promise's name.
 BROKEN = {
     "faulty_forgetful": "states come back exactly by snapshot",
@@ -51,9 +52,15 @@ BROKEN = {
 
 
 async def checked(
-    name: str, game: str = "", tasks: int = 4, restores: int = 30, settings: Mapping[str, JsonValue] | None = None
+    name: str,
+    game: str = "",
+    tasks: int = 4,
+    restores: int = 30,
+    settings: Mapping[str, JsonValue] | None = None,
+    server: str = "127.0.0.1:9",
 ) -> list[Check]:
-    async with SandboxPool(name, size=2, step_timeout_s=60, settings=settings) as pool:
+    allowed = Permissions(network=(server,))
+    async with SandboxPool(name, size=2, step_timeout_s=60, settings=settings, permissions=allowed) as pool:
         description = await pool.describe()
         listed = await pool.tasks(game or description.games[0], "train")
         suite = Suite(pool, description, listed[:tasks], restores, random.Random(0))
@@ -96,7 +103,8 @@ async def test_an_environment_on_a_server_keeps_every_promise() -> None:
     port = free_port()
     server = reference(port)
     try:
-        checks = await checked("openenv", "twc", tasks=2, restores=10, settings={"url": f"ws://127.0.0.1:{port}/ws"})
+        settings: dict[str, JsonValue] = {"url": f"ws://127.0.0.1:{port}/ws"}
+        checks = await checked("openenv", "twc", 2, 10, settings, f"127.0.0.1:{port}")
     finally:
         stopped(server)
     assert [check for check in checks if not check.kept] == []

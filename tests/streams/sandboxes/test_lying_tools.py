@@ -1,14 +1,16 @@
-"""Tools that reach for the pipes of the worker process that they run in: what they say never passes for an answer."""
+"""Tools that reach into the worker process that they run in: what they say and patch never passes for an answer."""
 
 from pathlib import Path
 
 import pytest
 
-from streams.errors import SandboxDiedError
+from streams.branching.restored_episode import restored
+from streams.errors import ObservationTooLargeError, SandboxDiedError
 from streams.events import Task
 from streams.messages import assistant, call
-from streams.sandboxes.isolation.settings import Isolation
-from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.isolation.settings import Isolation, Limits
+from streams.sandboxes.pool import SandboxPool, SandboxSession
+from tests.builders.branch_requests import played as played_request
 from tests.builders.toolboxes import box
 from tests.streams.sandboxes.isolated import TIERS, tier_called
 
@@ -56,6 +58,24 @@ def have_a_child_answer() -> str:
         os._exit(0)
     os.waitpid(child, 0)
     return "done"
+
+
+def forge_the_verdict() -> str:
+    """Patch the class that judges, for every episode to come."""
+    toolbox = sys.modules["streams.environments.toolbox.environment"]
+    toolbox.Toolbox._judged = lambda self, played: toolbox.replace(played, done=True, success=True, score=1.0)
+    return "done"
+
+
+def say_far_too_much() -> str:
+    """Answer with more than an observation may have."""
+    return "x" * 5000
+
+
+def say_far_too_much_unasked() -> str:
+    """The same, where the process itself does not look."""
+    sys.modules["streams.environments.environment"].Observation.is_larger_than = lambda self, most_bytes: False
+    return "x" * 5000
 '''
 
 
@@ -92,3 +112,48 @@ async def test_a_child_of_the_worker_has_nothing_to_answer_with(folder: Path, is
     tier_called(isolation)
     async with SandboxPool("toolbox", isolation=isolation, settings={"folder": str(folder)}) as pool:
         assert await answers(pool, "have_a_child_answer", "work") == [True, True]
+
+
+async def judged(session: SandboxSession, tool: str) -> bool:
+    """Call the tool, end the episode, and say whether it is judged to be solved. It never is."""
+    await session.reset(TASK)
+    await session.step(assistant(None, call(tool, "{}", "c1")))
+    return (await session.step(assistant("Finished."))).success
+
+
+@pytest.mark.parametrize("isolation", TIERS)
+async def test_who_patches_the_verifier_forges_no_later_verdict_that_counts(folder: Path, isolation: Isolation) -> None:
+    tier_called(isolation)
+    async with SandboxPool("toolbox", isolation=isolation, settings={"folder": str(folder)}) as pool:
+        async with pool.fresh_session() as session:
+            assert await judged(session, "forge_the_verdict")
+        async with pool.fresh_session("side") as session:
+            assert not await judged(session, "work")
+        assert not pool.pids[1:]  # nothing is left of them
+        # Why they must be fresh: in a process that sessions share, the patch is still there.
+        async with pool.session() as session:
+            await judged(session, "forge_the_verdict")
+        async with pool.session() as session:
+            assert await judged(session, "work")
+
+
+@pytest.mark.parametrize("isolation", TIERS)
+async def test_a_branch_that_is_answered_with_too_much_is_dropped_and_the_others_are_not(
+    folder: Path, isolation: Isolation
+) -> None:
+    tier_called(isolation)
+    limits, told = Limits(observation_kib=4), {"folder": str(folder)}
+    async with SandboxPool("toolbox", isolation=isolation, limits=limits, settings=told) as pool:
+        tried = [assistant(None, call(name, "{}", "c1")) for name in ("work", "say_far_too_much", "work")]
+        async with pool.session() as session:
+            await session.reset(TASK)
+            with pytest.raises(ObservationTooLargeError, match="more than 4096 bytes"):
+                await session.step(tried[1])
+            assert (await session.step(tried[0])).text == "done"
+        request = await played_request(pool, TASK, tried[:1])
+        async with restored(request, pool) as episode:
+            trials = await episode.branch(0, tried)
+        assert [trial.failure_kind for trial in trials] == [None, "too_large", None]
+        # A process that is not to be trusted is not asked.
+        with pytest.raises(SandboxDiedError, match="larger observation than it may"):
+            await answers(pool, "say_far_too_much_unasked")

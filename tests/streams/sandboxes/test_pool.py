@@ -214,3 +214,20 @@ async def test_an_environment_that_is_not_installed_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="not installed"):
         async with SandboxPool("production"):
             pass
+
+
+@pytest.mark.usefixtures("faulty_environments")
+async def test_sessions_of_a_group_share_a_process_that_is_costly_to_start_unless_none_is_named() -> None:
+    async def processes_of(name: str, group: str | None) -> set[int]:
+        """The processes that two sessions, one after the other, were in."""
+        async with SandboxPool(name) as pool:
+            seen = set()
+            for _ in range(2):
+                async with pool.fresh_session(group) as session:
+                    await session.reset(Task(environment=name, task_id="walk/train/1"))
+                    seen.add(session.process.pid)
+            return seen
+
+    assert len(await processes_of("faulty_costly", "side")) == 1
+    assert len(await processes_of("faulty_costly", None)) == 2
+    assert len(await processes_of("faulty_sound", "side")) == 2

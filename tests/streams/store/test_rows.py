@@ -135,6 +135,7 @@ def test_each_cell_of_a_step_is_under_its_own_name() -> None:
         "receipt": "receipt-1",
         "log_probabilities": None,
         "advice": None,
+        "state": None,
     }
     (event,) = tables["events"]
     assert event == {
