@@ -71,7 +71,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[SandboxPool]:
         yield opened
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_an_adapter_against_itself_is_never_promoted_and_its_flips_are_measured(
     pool: SandboxPool, policy: PolicyClient
 ) -> None:

@@ -156,7 +156,7 @@ class Writer:
         assert self._process.wait(120) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repeatedly(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:

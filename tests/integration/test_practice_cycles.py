@@ -23,7 +23,6 @@ from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from tests.waiting import eventually
 
-CYCLES = 4
 STAGES = (Stage(objective="rejection_sampling", updates=60, trajectories=4),)
 
 
@@ -33,9 +32,11 @@ def asked(settings: Settings, *arguments: str) -> object:
     return json.loads(subprocess.check_output(command, env=os.environ | settings.to_environment()))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=[pytest.mark.slow, pytest.mark.nightly])]
+)
 async def test_what_serves_practises_is_trained_on_it_judged_and_promoted_and_practises_again(
-    tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
+    count: int, tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
 ) -> None:
     settings = Settings(
         home=tmp_path,
@@ -60,9 +61,11 @@ async def test_what_serves_practises_is_trained_on_it_judged_and_promoted_and_pr
     ):
 
         async def have_run() -> bool:
-            return len((await control.status()).cycles) >= CYCLES
+            cycles = (await control.status()).cycles
+            promoted = [number for number, cycle in enumerate(cycles, 1) if cycle.verdict is Verdict.PROMOTE]
+            return len(cycles) >= count and bool(promoted) and promoted[0] < len(cycles)
 
-        await eventually(have_run, f"{CYCLES} cycles have run", within_s=600)
+        await eventually(have_run, f"{count} cycles have run, one of them after a promotion", within_s=600)
         names = "SELECT DISTINCT adapter FROM practised ORDER BY ALL"
 
         async def practises_again() -> bool:

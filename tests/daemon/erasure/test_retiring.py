@@ -76,7 +76,7 @@ def holding(home: Path, content: bytes) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_served_before", [True, False])
+@pytest.mark.parametrize("has_served_before", [True, pytest.param(False, marks=pytest.mark.nightly)])
 async def test_what_did_not_see_the_principal_serves_and_is_trained_on_when_the_command_ends(
     has_served_before: bool,
     kafka: KafkaSettings,

@@ -76,7 +76,7 @@ async def mortal(engine: Engine, armed: dict[str, str]) -> AsyncIterator[str]:
             yield address
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_server_that_is_killed_in_any_phase_of_a_promotion_costs_no_request(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: Callable[..., str]
 ) -> None:

@@ -15,7 +15,6 @@ from streams.sandboxes.isolation.settings import Limits
 from streams.sandboxes.isolation.tree import descendants, processes
 from tests.streams.sandboxes.isolated import ESCAPES, HERE, TIERS, outside, started, tier_called
 
-RUNS = 500
 PATIENCE_S = 0.5
 LIMITS = Limits(memory_mib=100, processes=30, disk_mib=20, cpu_s=2)
 GREED = sorted((HERE / "greed").glob("*.py"))
@@ -30,16 +29,19 @@ def memory_of_this_process() -> int:
     return pages * resource.getpagesize()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(100, marks=pytest.mark.slow), pytest.param(500, marks=[pytest.mark.slow, pytest.mark.nightly])],
+)
 def test_hostile_sandboxes_leave_no_process_no_file_and_no_memory_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     homes = tmp_path / "homes"
     homes.mkdir()
     homes.chmod(0o711)
     monkeypatch.setattr(tempfile, "tempdir", str(homes))
     tiers = [tier_called(name) for name in TIERS]
-    programs = islice(cycle(product(tiers, (*ESCAPES, *GREED))), RUNS)
+    programs = islice(cycle(product(tiers, (*ESCAPES, *GREED))), count)
     already_here = children()
     memory, files = [], []
     with outside(tmp_path) as world, ResourceMonitor() as monitor:
@@ -60,5 +62,5 @@ def test_hostile_sandboxes_leave_no_process_no_file_and_no_memory_behind(
     assert not list(homes.iterdir())
     # The whole machine shares this folder; a program of these would leave a number.
     assert not [name for name in os.listdir("/dev/shm") if name.isdecimal()]
-    assert files[-1] <= files[RUNS // 5]
-    assert memory[-1] - memory[RUNS // 5] < 20 * 2**20
+    assert files[-1] <= files[count // 5]
+    assert memory[-1] - memory[count // 5] < 20 * 2**20
