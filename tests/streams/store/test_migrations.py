@@ -76,11 +76,11 @@ def test_texts_become_messages_and_everything_else_stays(path: Path) -> None:
     }
     names = TABLES["transitions"].names
     action, observation = names.index("action"), names.index("observation")
-    assert [row[-4:] for row in after["transitions"]] == [(None,) * 4] * 10
+    assert [row[-5:] for row in after["transitions"]] == [(None,) * 5] * 10
     for was, row in zip(before["transitions"], after["transitions"], strict=True):
         reasoning = was[-1]
         same = [cell for number, cell in enumerate(was[:-1]) if number not in (action, observation)]
-        assert [cell for number, cell in enumerate(row[:-4]) if number not in (action, observation)] == same
+        assert [cell for number, cell in enumerate(row[:-5]) if number not in (action, observation)] == same
         said = {"role": "assistant", "content": was[action]}
         assert json.loads(str(row[action])) == said | ({} if reasoning is None else {"reasoning_content": reasoning})
         assert json.loads(str(row[observation])) == [{"role": "user", "content": was[observation]}]

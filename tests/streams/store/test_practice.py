@@ -225,7 +225,7 @@ async def test_a_store_of_before_takes_practice(tmp_path: Path, before: str) -> 
     store.close()
     with duckdb.connect(str(path)) as connection:
         connection.execute(before)
-        for later in ("advice", "log_probabilities"):
+        for later in ("state", "advice", "log_probabilities"):
             connection.execute(f"ALTER TABLE transitions DROP COLUMN {later}")
     store = Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
     store.append(records(practised("now", TRAIN[1]), partition=1))
