@@ -1,11 +1,16 @@
-"""The client of the control API, for the command line, the learner and the demo."""
+"""The client of the control API, for the command line, the learner, the demo and the pages."""
 
+import httpx
+from pydantic import TypeAdapter
+
+from daemon.registry.audit import AuditEntry
 from daemon.registry.schemas import (
     Change,
     CycleReport,
     DecisionRequest,
     Drill,
     DrillRequest,
+    HoldRequest,
     PromoteRequest,
     RollbackRequest,
     StatusReport,
@@ -14,19 +19,31 @@ from streams.access.tokens import own_token
 from streams.errors import ControlError
 from streams.runtime.http_client import HttpClient
 
+_ENTRIES = TypeAdapter(list[AuditEntry])
+
 
 class ControlClient(HttpClient):
-    """An asynchronous client of the serve role."""
+    """An asynchronous client of the serve role. `token` is by default this process's own."""
 
     server = "the control API"
     remedy = "is `ratchet run` up, and RATCHET_SERVING__PORT right?"
     error = ControlError
 
-    def __init__(self, base_url: str, timeout_s: float = 300.0) -> None:
-        super().__init__(base_url, timeout_s, own_token())
+    def __init__(
+        self,
+        base_url: str,
+        timeout_s: float = 300.0,
+        token: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url, timeout_s, own_token() if token is None else token, transport)
 
     async def status(self) -> StatusReport:
         return StatusReport.model_validate_json((await self._call("GET", "/status")).content)
+
+    async def history(self, limit: int) -> list[AuditEntry]:
+        """The newest entries of the audit log, oldest of them first."""
+        return _ENTRIES.validate_json((await self._call("GET", f"/history?limit={limit}")).content)
 
     async def promote(self, request: PromoteRequest) -> Change:
         answer = await self._call("POST", "/promote", request.model_dump(mode="json"))
@@ -35,6 +52,10 @@ class ControlClient(HttpClient):
     async def approve(self, request: DecisionRequest) -> Change:
         answer = await self._call("POST", "/approve", request.model_dump(mode="json"))
         return Change.model_validate_json(answer.content)
+
+    async def reject(self, request: DecisionRequest) -> AuditEntry:
+        answer = await self._call("POST", "/reject", request.model_dump(mode="json"))
+        return AuditEntry.model_validate_json(answer.content)
 
     async def rollback(self, request: RollbackRequest) -> Change:
         answer = await self._call("POST", "/rollback", request.model_dump(mode="json"))
@@ -47,6 +68,18 @@ class ControlClient(HttpClient):
     async def restore(self, request: DecisionRequest) -> Change:
         answer = await self._call("POST", "/restore", request.model_dump(mode="json"))
         return Change.model_validate_json(answer.content)
+
+    async def hold(self, request: HoldRequest) -> AuditEntry:
+        """The entry of the hold that stands from now on."""
+        answer = await self._call("POST", "/hold", request.model_dump(mode="json"))
+        return AuditEntry.model_validate_json(answer.content)
+
+    async def resume(self, request: HoldRequest) -> None:
+        await self._call("POST", "/resume", request.model_dump(mode="json"))
+
+    async def metrics(self) -> str:
+        """The figures, as Prometheus reads them."""
+        return (await self._call("GET", "/metrics")).text
 
     async def record_cycle(self, report: CycleReport) -> None:
         await self._call("POST", "/cycles", report.model_dump(mode="json"))

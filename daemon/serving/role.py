@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -46,6 +46,9 @@ from streams.store.client import StoreClient
 log = structlog.get_logger()
 
 
+# What adds the pages for people to the app. They know more of Ratchet than this package may.
+AddPages = Callable[[FastAPI, Access, StoreClient, ServingSettings], None]
+
 LONGEST_PAUSE_S = 60.0
 FEEDBACK_TIMEOUT_S = 5.0
 # How long the thread that publishes calls may keep the interpreter from one that answers; Python's default is 5 ms.
@@ -61,11 +64,12 @@ async def serve(
     stop: asyncio.Event,
     gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
     access: Access | None = None,
+    add_pages: AddPages | None = None,
 ) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
     `gate` are the settings that the learner's gates have, for metrics; `access` is by default that of the tokens of
-    `settings`.
+    `settings`. `add_pages` puts the pages for people before the app.
 
     Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
     expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
@@ -113,6 +117,8 @@ async def serve(
         app.include_router(
             control_router(registry, alias, promoter, drill, replicas, watch, metrics, kafka.bootstrap, capture, canary)
         )
+        if add_pages is not None:
+            add_pages(app, access, store, settings)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config)
         answering = asyncio.create_task(
