@@ -16,7 +16,7 @@ from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
 from streams.access.access import Access
 from streams.access.tokens import AccessRole, Caller
-from streams.errors import RatchetError, RequestRefusedError, StoreError
+from streams.errors import RatchetError, RequestRefusedError, StoreError, UnknownEpisodeError
 from streams.runtime.http_client import error_message
 from streams.store.client import StoreClient
 
@@ -87,7 +87,7 @@ def visit_of(request: Request) -> Visit:
 async def within(request: Request, asked: Awaitable[T]) -> tuple[T | None, str]:
     """What the store answers within a second, or as many as the query `wait` allows; else None, and why.
 
-    What takes longer is broken off, which interrupts the store's query.
+    What takes longer is broken off, which interrupts the store's query. Raises `UnknownEpisodeError`.
     """
     try:
         patience = min(float(request.query_params.get("wait", "")), LONGEST_PATIENCE_S)
@@ -98,5 +98,7 @@ async def within(request: Request, asked: Awaitable[T]) -> tuple[T | None, str]:
             return await asked, ""
     except TimeoutError:
         return None, f"the store did not answer within {patience:g} s"
+    except UnknownEpisodeError:
+        raise
     except StoreError as error:
         return None, str(error)

@@ -22,7 +22,7 @@ from daemon.serving.settings import ServingSettings
 from learners.adapters import AdapterStore
 from streams.access.access import Access
 from streams.access.tokens import AccessRole
-from streams.errors import RatchetError, RequestRefusedError, UnknownAdapterError
+from streams.errors import RatchetError, RequestRefusedError, UnknownAdapterError, UnknownEpisodeError
 from streams.runtime.http_errors import UNEXPECTED
 from streams.runtime.tracebacks import where_raised
 from streams.store.client import StoreClient
@@ -113,7 +113,7 @@ def _endpoint(page: Page, parts: Parts) -> Callable[[Request], Awaitable[Respons
             return await page.answer(request, parts)
         except RequestRefusedError as error:
             return problem(request, parts, error.status, str(error))
-        except UnknownAdapterError as error:
+        except (UnknownAdapterError, UnknownEpisodeError) as error:
             return problem(request, parts, 404, str(error))
         except (RatchetError, OSError) as error:
             return problem(request, parts, 503, str(error))

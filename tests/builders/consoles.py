@@ -1,8 +1,8 @@
 """A home as an operator finds it: an adapter that serves, one that waits for a person, and the trial that it won."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from daemon.learning.loop import ACTOR
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
@@ -15,10 +15,13 @@ from evaluation.report import GateReport
 from evaluation.rollout_log import Entry, Key, RolloutLog, rollouts_path
 from evaluation.rollouts import Exclusion, Pair, Rollout
 from evaluation.settings import GateSettings
+from learners.snapshots import write_snapshot
 from streams.events import OutcomeEvent, StepEvent, Task
 from streams.messages import Message, assistant, call, tool_result, user
+from streams.trust.holdout import HoldoutSettings
 from tests.builders.episodes import TASK, episode
 from tests.builders.stored import Log
+from tests.builders.trained import entered, trajectory
 from tests.builders.trials import evidence
 
 # What agents, customers and tools may write: markup, an order to terminals, a turned reading direction, an address.
@@ -26,6 +29,7 @@ HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x"> \x1b[2J \
 LONG = "0123456789" * 110_000
 """More than 1 MiB."""
 
+NOTHING_HELD_OUT = HoldoutSettings(selection=0.0, confirmation=0.0)
 OPENING = (Message(role="system", content="You answer tickets."), user("Where is my order A-17?"))
 
 
@@ -46,9 +50,20 @@ def rollout(task: Task, success: bool, *said: Message) -> Rollout:
     return Rollout(task.task_id, success, float(success), len(actions), 0, actions, (*OPENING, *said))
 
 
-def scene(registry: Registry, make_adapter: Callable[..., str]) -> Scene:
-    """Make the home. Nothing of it needs a store; the adapters are real ones, which an engine can load."""
-    champion, held = make_adapter(1), make_adapter(2, approved=False)
+def adapters_without_weights(home: Path) -> tuple[str, str]:
+    """Two adapters with data of ann and of bob, the second trained from the first. No engine could load them."""
+    digests: list[str] = []
+    for number, name in enumerate(("ann", "bob")):
+        trajectories = [replace(trajectory(number), principals=(name,))]
+        snapshot = write_snapshot(trajectories, NOTHING_HELD_OUT, home / "snapshots", 7 + number, {"events/0": 9}, 3)
+        digests.append(entered(home, snapshot, digests[0] if digests else None))
+    return digests[0], digests[1]
+
+
+def scene(registry: Registry, champion: str, held: str) -> Scene:
+    """Make the home of two adapters that were never judged. Nothing of it needs a store."""
+    for state in (State.TRAINED, State.EVALUATING, State.APPROVED):
+        registry.enter(champion, state, ACTOR, "It was significantly better.")
     registry.promote(champion, ACTOR, "It was significantly better: 23 won, none lost.")
     for state in (State.TRAINED, State.EVALUATING, State.HELD):
         registry.enter(held, state, ACTOR, "It repeats one action more often than the champion does.")

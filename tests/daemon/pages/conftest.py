@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,9 +14,11 @@ from daemon.registry.registry import Registry
 from streams.access.access import Access
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
-from tests.builders.consoles import Scene, episodes, scene
+from tests.builders.consoles import Scene, adapters_without_weights, episodes, scene
 from tests.builders.stored import Log, ServedStore
 from tests.daemon.conftest import serve_role
+
+NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Console:
     browser: httpx.AsyncClient
     registry: Registry
     scene: Scene
+    access: Access
 
     async def page(self, path: str, status: int = 200) -> str:
         answer = await self.browser.get(path)
@@ -43,33 +47,52 @@ class Console:
         return await self.send("/pages/sign-in", {"token": token, "next": then}, on="/pages/sign-in")
 
     def token(self, name: str, *roles: AccessRole) -> str:
-        return TokenFile(self.registry.home).issue(name, roles)
+        made = TokenFile(self.registry.home).issue(name, roles)
+        self._look()
+        return made
+
+    def revoke(self, name: str) -> None:
+        TokenFile(self.registry.home).revoke(name)
+        self._look()
+
+    def _look(self) -> None:
+        Access._look(cast(Any, self.access), at_once=True)  # it does by itself, within a second
 
 
 @asynccontextmanager
-async def running(registry: Registry, inference_url: str, made: Scene, store_url: str) -> AsyncIterator[Console]:
+async def running(
+    made: Scene, registry: Registry, store_url: str = NOWHERE, engine: str = ""
+) -> AsyncIterator[Console]:
+    """A console, by default without a store and an engine."""
     access = Access("127.0.0.1", "serving.host", home=registry.home)
-    async with serve_role(registry, inference_url, store_url, add_pages=add_pages, access=access) as client:
-        agents = {"accept": "text/html"}
-        async with httpx.AsyncClient(
-            base_url=client.base_url, timeout=60, follow_redirects=True, headers=agents
-        ) as own:
-            yield Console(own, registry, made)
+    role = serve_role(registry, engine or NOWHERE, store_url, waits=bool(engine), add_pages=add_pages, access=access)
+    agents = {"accept": "text/html"}
+    async with (
+        role as client,
+        httpx.AsyncClient(base_url=client.base_url, timeout=60, follow_redirects=True, headers=agents) as browser,
+    ):
+        yield Console(browser, registry, made, access)
 
 
 @pytest.fixture
-async def console(inference_url: str, registry: Registry, make_adapter: Callable[..., str]) -> AsyncIterator[Console]:
-    """Without a store."""
-    made = scene(registry, make_adapter)
-    async with running(registry, inference_url, made, "http://127.0.0.1:9") as found:
+async def console(registry: Registry) -> AsyncIterator[Console]:
+    made = scene(registry, *adapters_without_weights(registry.home))
+    async with running(made, registry) as found:
         yield found
 
 
 @pytest.fixture
-async def console_with_store(
-    inference_url: str, registry: Registry, make_adapter: Callable[..., str], served_store: ServedStore
-) -> AsyncIterator[Console]:
+async def console_with_store(registry: Registry, served_store: ServedStore) -> AsyncIterator[Console]:
     episodes(Log(served_store.store))
-    made = scene(registry, make_adapter)
-    async with running(registry, inference_url, made, served_store.url) as found:
+    made = scene(registry, *adapters_without_weights(registry.home))
+    async with running(made, registry, served_store.url) as found:
+        yield found
+
+
+@pytest.fixture
+async def console_with_engine(
+    registry: Registry, inference_url: str, make_adapter: Callable[..., str]
+) -> AsyncIterator[Console]:
+    made = scene(registry, make_adapter(1, approved=False), make_adapter(2, approved=False))
+    async with running(made, registry, engine=inference_url) as found:
         yield found

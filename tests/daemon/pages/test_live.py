@@ -1,7 +1,6 @@
 """The stream of progress, and the headers that keep pages to themselves."""
 
 from daemon.registry.learner_status import LEARNER_FILE, LearnerStatus
-from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
 from tests.daemon.pages.conftest import Console
 
@@ -20,7 +19,7 @@ async def test_progress_comes_as_it_changes_and_ends_with_the_token(console: Con
                     changed = status.model_copy(update={"done": 49, "gate": "<b>odd</b>"})
                     file.write_text(changed.model_dump_json())
                 else:
-                    TokenFile(console.registry.home).revoke("ann")
+                    console.revoke("ann")
     assert len(seen) == 2
     assert "48 of at most 320" in seen[0]
     assert "&lt;b&gt;odd&lt;/b&gt;: 49 of at most 320" in seen[1]
