@@ -39,8 +39,8 @@ async def _hold(control: ControlClient, fields: Mapping[str, str], actor: str) -
     return await control.hold(_said(fields, actor))
 
 
-async def _resume(control: ControlClient, fields: Mapping[str, str], actor: str) -> object:
-    return await control.resume(_said(fields, actor))
+async def _resume(control: ControlClient, fields: Mapping[str, str], actor: str) -> None:
+    await control.resume(_said(fields, actor))
 
 
 CHANGES: dict[str, Change] = {

@@ -16,7 +16,7 @@ from evaluation.rollout_log import Entry, Key, RolloutLog, rollouts_path
 from evaluation.rollouts import Exclusion, Pair, Rollout
 from evaluation.settings import GateSettings
 from learners.snapshots import write_snapshot
-from streams.events import OutcomeEvent, StepEvent, Task
+from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.messages import Message, assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.episodes import TASK, episode
@@ -74,6 +74,12 @@ def scene(registry: Registry, champion: str, held: str) -> Scene:
     return Scene(champion, held)
 
 
+def _answered(event: StepEvent | OutcomeEvent, served: str) -> StepEvent | OutcomeEvent:
+    if isinstance(event, OutcomeEvent):
+        return event
+    return event.model_copy(update={"actor": Actor(kind="policy", adapter=served)})
+
+
 def _trial(registry: Registry, champion: str, held: str) -> None:
     looked = assistant("Let me look.", call("find_order", '{"id": "A-17"}', "call_1"))
     found = tool_result('{"order": "A-17", "left": "yesterday", "carrier": "post"}', "call_1")
@@ -126,6 +132,10 @@ def _trial(registry: Registry, champion: str, held: str) -> None:
 
 def episodes(log: Log) -> None:
     """Episodes of every kind that the pages tell apart, one with branches, one of hostile and long texts."""
+    for number in range(9):
+        served = f"ratchet-{3 if number < 5 else 9}-{'ab'[number > 4] * 12}"
+        events = episode(f"ticket-{number}", actor="policy", success=number % 3 > 0, action=f"answer {number}:")
+        log.publish(*(_answered(event, served) for event in events))
     log.publish(*episode("sound", steps=3))
     log.branched("sound", TASK)
     log.publish(*episode("lost", actor="policy", success=False, action="fall"))
