@@ -34,14 +34,15 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-NAVIGATION = (
-    ("/", "Now"),
-    ("/pages/queue", "Decisions"),
-    ("/pages/gates", "Cycles and gates"),
-    ("/pages/adapters", "Adapters"),
-    ("/pages/episodes", "Episodes"),
-    ("/pages/audit", "Audit log"),
+NAVIGATION: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("/", "Now", ()),
+    ("/pages/queue", "Decisions", ()),
+    ("/pages/gates", "Cycles and gates", ("/pages/gate", "/pages/match")),
+    ("/pages/adapters", "Adapters", ("/pages/adapter", "/pages/compare")),
+    ("/pages/episodes", "Episodes", ("/pages/episode",)),
+    ("/pages/audit", "Audit log", ()),
 )
+"""The pages to go to, each with those that lie below it."""
 
 
 def shown(value: object) -> object:

@@ -99,10 +99,8 @@ async def test_a_candidate_is_read_about_and_approved_by_keyboard_alone(whole: C
     await page.wait_for_url("**/pages/queue?done=approve")
     assert "Approved." in await page.inner_text("[role=status]")
     assert whole.registry.refs().champion == made.held
-    (entry,) = [
-        entry for entry in whole.registry.audit.read() if entry.state is State.APPROVED and entry.actor == "ann"
-    ]
-    assert entry.reason == "I read what it lost."
+    told = [(entry.actor, entry.reason) for entry in whole.registry.audit.read() if entry.state is State.APPROVED]
+    assert told[-1] == ("ann", "I read what it lost.")
 
 
 async def addresses(whole: Console, page: Page) -> list[str]:
@@ -160,6 +158,9 @@ async def test_the_pictures_of_the_documentation_are_small(whole: Console, page:
         await page.set_viewport_size({"width": width, "height": height})
         await page.emulate_media(color_scheme="dark" if dark else "light")
         await page.goto(address)
+        if name == "episode":
+            await page.click("summary")
+            await page.evaluate("window.scrollTo(0, document.querySelector('.tree').offsetTop - 60)")
         path = folder / f"console-{name}.png"
         await page.screenshot(path=path)
         assert 5_000 < path.stat().st_size <= LARGEST_PICTURE

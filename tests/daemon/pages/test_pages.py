@@ -158,7 +158,7 @@ async def test_episodes_are_counted_listed_and_told_with_their_branches(console_
     shown = words(one)
     for told in ("go 0", "Done 2.", "1 branch was tried", "jump", "You jump."):
         assert told in shown
-    assert "A recovery behind its first 1 steps" in words(
+    assert "A recovery behind its first 1 step" in words(
         await console_with_store.page("/pages/episode?wait=30&id=lost")
     )
     only = await console_with_store.page("/pages/episodes?wait=30&state=failed")
