@@ -8,6 +8,7 @@ import pytest
 from daemon.pages.parts import NOBODY
 from daemon.pages.sessions import MOST_SESSIONS, Sessions
 from daemon.pages.site import NEEDS, PAGES
+from daemon.registry.audit import Action
 from daemon.registry.holds import standing
 from daemon.registry.lifecycle import State
 from streams.access.tokens import AccessRole
@@ -46,7 +47,10 @@ async def test_what_is_refused_changes_nothing_and_keeps_what_was_written(consol
     assert "Nothing was changed." in words(answer.text)
     for fields in ({"adapter": "zzz", "reason": "x"}, {"reason": "x"}):
         assert (await console.send("/pages/reject", fields)).status_code == 422
-    assert [entry for entry in console.registry.audit.read() if entry.actor == NOBODY] == []
+    told = {entry.action for entry in console.registry.audit.read() if entry.actor == NOBODY}
+    assert told <= {Action.PROMOTION_FAILED}  # no engine could load it
+    assert console.registry.refs().champion == console.scene.champion
+    assert console.registry.state(console.scene.held) is State.HELD
 
 
 async def test_a_form_without_its_token_or_from_another_page_is_refused(console: Console) -> None:
