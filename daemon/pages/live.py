@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from daemon.console import learner_told
-from daemon.pages.parts import Parts
+from daemon.pages.parts import Parts, visit_of
 from daemon.pages.rendering import HEADERS, fragment
 from daemon.registry.learner_status import LearnerReport, learner_report
 from streams.access.tokens import AccessRole
@@ -49,7 +49,7 @@ def progress(report: LearnerReport | None) -> Progress:
 
 
 async def events(request: Request, parts: Parts) -> Response:
-    """The stream. It ends when the token that asked for it may read no more, or the role ends."""
+    """The stream. It ends with the session that asked for it, when its token may read no more, or the role ends."""
     if len(_watching) >= MOST_WATCHING:
         raise RequestRefusedError(503, "too_many_streams", "too many pages are watching: close some")
     headers = {**HEADERS, "X-Accel-Buffering": "no"}
@@ -57,11 +57,12 @@ async def events(request: Request, parts: Parts) -> Response:
 
 
 async def _stream(request: Request, parts: Parts) -> AsyncIterator[bytes]:
-    mark = id(request)
+    mark, session = id(request), visit_of(request).session
+    signed_in = parts.sessions.token(session)
     _watching.add(mark)
     told, silent = "", 0.0
     try:
-        while _may_still_read(request, parts):
+        while parts.sessions.token(session) == signed_in and _may_still_read(request, parts):
             report = await asyncio.to_thread(lambda: learner_report(parts.home, parts.registry.audit.read()))
             piece = fragment("progress.html", progress=progress(report))
             if piece != told:

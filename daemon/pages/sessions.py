@@ -5,6 +5,7 @@ They are in memory alone, so that no token reaches a disk; whoever was signed in
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from starlette.types import Scope
 LIFETIME_S = 12 * 3600
 MOST_SESSIONS = 1000
 _ID_BYTES = 32
+_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sessions:
@@ -64,14 +66,14 @@ def cookie_name(scope: Scope) -> str:
 
 
 def session_of(scope: Scope) -> str:
-    """The id in the request's cookie; empty where there is none."""
+    """The id in the request's cookie; empty where there is none that is of the form of ours."""
     for name, value in scope["headers"]:
         if name == b"cookie":
             try:
                 found = SimpleCookie(value.decode("latin-1")).get(cookie_name(scope))
             except CookieError:
                 continue
-            if found is not None:
+            if found is not None and _ID.fullmatch(found.value):
                 return found.value
     return ""
 

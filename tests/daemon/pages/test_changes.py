@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from daemon.pages.parts import NOBODY
-from daemon.pages.sessions import MOST_SESSIONS, Sessions
+from daemon.pages.sessions import MOST_SESSIONS, Sessions, new_id, session_of
 from daemon.pages.site import NEEDS, PAGES
 from daemon.registry.audit import Action
 from daemon.registry.holds import standing
@@ -135,6 +135,14 @@ async def test_a_session_is_of_no_use_at_the_apis(console: Console) -> None:
 @pytest.mark.parametrize("path", ["//evil.example", "https://evil.example/pages/", "/pages/sign-in", "/v1/models"])
 async def test_signing_in_leads_to_pages_of_this_server_alone(console: Console, path: str) -> None:
     assert (await console.sign_in(console.token("ann", READ), path)).url.path == "/"
+
+
+def test_a_cookie_that_is_not_of_our_form_is_none() -> None:
+    given = 'ratchet-8420="a\\012set-cookie: x=y"'
+    scope = {"type": "http", "server": ("127.0.0.1", 8420), "headers": [(b"cookie", given.encode())]}
+    assert session_of(scope) == ""
+    scope["headers"] = [(b"cookie", f"other=1; ratchet-8420={(made := new_id())}".encode())]
+    assert session_of(scope) == made
 
 
 def test_there_are_so_many_sessions_at_most() -> None:

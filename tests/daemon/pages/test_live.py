@@ -25,6 +25,17 @@ async def test_progress_comes_as_it_changes_and_ends_with_the_token(console: Con
     assert "&lt;b&gt;odd&lt;/b&gt;: 49 of at most 320" in seen[1]
 
 
+async def test_signing_out_ends_the_stream(console: Console) -> None:
+    await console.sign_in(console.token("ann", AccessRole.READ))
+    pieces = 0
+    async with console.browser.stream("GET", "/pages/live") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("event:"):
+                pieces += 1
+                await console.send("/pages/sign-out", {})
+    assert pieces == 1
+
+
 async def test_pages_keep_to_themselves(console: Console) -> None:
     for path in ("/", "/pages/queue", "/pages/sign-in", "/pages/style.css", "/pages/nothing"):
         answer = await console.browser.get(path)

@@ -1,5 +1,6 @@
 """What each page shows, and that nothing of what agents wrote gets to be more than text."""
 
+import asyncio
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -7,8 +8,9 @@ from urllib.parse import quote
 
 from daemon.pages.site import PAGES
 from daemon.registry.audit import Action, AuditEvent
-from tests.builders.consoles import HOSTILE, LONG
-from tests.daemon.pages.conftest import Console
+from daemon.registry.registry import Registry
+from tests.builders.consoles import HOSTILE, LONG, adapters_without_weights, scene
+from tests.daemon.pages.conftest import Console, running
 
 
 class Elements(HTMLParser):
@@ -203,6 +205,27 @@ async def test_what_an_address_says_is_shown_as_text_too(console: Console) -> No
         assert answer.status_code < 500 or "store" in answer.text, (path, answer.text)
         if answer.headers["content-type"].startswith("text/html"):
             check_harmless(answer.text)
+
+
+async def test_a_store_that_hangs_holds_up_no_page(registry: Registry) -> None:
+    hung = asyncio.Event()
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hung.wait()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    store_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        async with running(scene(registry, *adapters_without_weights(registry.home)), registry, store_url) as console:
+            shown = words(await console.page("/pages/episodes"))
+            assert "The store does not answer." in shown
+            assert "the store did not answer within 1 s" in shown
+            assert "the store did not answer within 1 s" in words(await console.page("/pages/episode?id=sound", 503))
+            assert "The store does not answer." in words(await console.page("/"))
+    finally:
+        hung.set()
+        server.close()
 
 
 async def test_without_a_store_the_page_of_episodes_comes_and_says_so(console: Console) -> None:
