@@ -226,7 +226,7 @@ def learner_told(report: LearnerReport) -> str:
         at = "" if status.phase is LearnerPhase.STOPPED else f", when it was {status.phase.value.replace('_', ' ')}"
         return f"not running since {_ago(status.beat_at)}{at}{error}"
     episodes = f"{status.new} of {status.needed} new trusted episodes"
-    left = "" if status.left_s is None else f", about {_duration(timedelta(seconds=status.left_s))} left"
+    left = "" if status.left_s is None else f", about {duration(timedelta(seconds=status.left_s))} left"
     memory = f", {status.memory_bytes / 1e9:.1f} GB" if status.memory_bytes else ""
     loss = "" if status.loss is None else f", loss {status.loss:.3f}"
     loss += f", {status.tokens_per_s:.0f} tokens/s" if status.tokens_per_s else ""
@@ -243,7 +243,7 @@ def learner_told(report: LearnerReport) -> str:
         case LearnerPhase.CANARY:
             return "waits for the end of the canary"
         case LearnerPhase.BRANCHES:
-            waited = _duration(datetime.now(UTC) - status.since)
+            waited = duration(datetime.now(UTC) - status.since)
             return f"waits for {status.missing} branches, for {waited}{_until(status)}; {episodes}"
         case LearnerPhase.TRAINING if status.total:
             return f"trains: {status.objective}, update {status.done} of {status.total}{loss}{left}{memory}"
@@ -266,7 +266,7 @@ def _until(status: LearnerStatus) -> str:
 
 def _ago(at: datetime) -> str:
     """When, and how long ago."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({_duration(datetime.now(UTC) - at)} ago)"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({duration(datetime.now(UTC) - at)} ago)"
 
 
 def _episodes(states: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
@@ -313,18 +313,18 @@ def _verdicts(gates: Sequence[GateResult]) -> str:
 
 def _held(adapter: HeldAdapter) -> str:
     waited = datetime.now(UTC) - adapter.since
-    return f"for {_duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {plain(adapter.reason)}"
+    return f"for {duration(waited)}, until {adapter.lapses:%Y-%m-%d %H:%M} UTC: {plain(adapter.reason)}"
 
 
 def _seconds(seconds: int) -> str:
-    """Short times in seconds, others as `_duration` has them."""
-    return f"{seconds} s" if seconds < 120 else _duration(timedelta(seconds=seconds))
+    """Short times in seconds, others as `duration` has them."""
+    return f"{seconds} s" if seconds < 120 else duration(timedelta(seconds=seconds))
 
 
-def _duration(waited: timedelta) -> str:
+def duration(waited: timedelta) -> str:
     """In the largest two units.
 
-    >>> _duration(timedelta(days=2, hours=3, minutes=4)), _duration(timedelta(minutes=5)), _duration(timedelta(0))
+    >>> duration(timedelta(days=2, hours=3, minutes=4)), duration(timedelta(minutes=5)), duration(timedelta(0))
     ('2 d 3 h', '5 min', '0 min')
     """
     minutes = max(0, int(waited.total_seconds() // 60))

@@ -14,6 +14,7 @@ from daemon.erasure.carrying_out import carry_out
 from daemon.erasure.request import is_asked_for
 from daemon.learning import role as learn_role
 from daemon.learning.domain import holdout_of
+from daemon.pages.site import add_pages
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
 from streams.access.access import Access
@@ -148,7 +149,14 @@ async def branch(settings: Settings) -> None:
 async def serve(settings: Settings) -> None:
     access, stop = access_of(settings, Role.SERVE), stop_on_signals()
     await serve_role.serve(
-        settings.serving, settings.store_url, settings.kafka, stop, settings.gate, access, settings.adapters
+        settings.serving,
+        settings.store_url,
+        settings.kafka,
+        stop,
+        settings.gate,
+        access,
+        settings.adapters,
+        add_pages,
     )
 
 

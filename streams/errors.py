@@ -4,6 +4,7 @@ RatchetError
 ├── ConfigurationError          a setting or a part of the installation
 ├── BrokerError                 the Kafka cluster
 ├── StoreError                  the DuckDB file and the query API
+│   └── UnknownEpisodeError
 ├── SpoolError                  the producer's spool
 ├── RetractionError             `ratchet forget`
 ├── UnjudgeableError            redaction
@@ -56,6 +57,10 @@ class BrokerError(RatchetError):
 
 class StoreError(RatchetError):
     """The DuckDB file cannot be opened, or what it holds contradicts the log."""
+
+
+class UnknownEpisodeError(StoreError):
+    """Nothing of an episode is stored, or an id stands for several."""
 
 
 class SpoolError(RatchetError):

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -42,6 +42,9 @@ from streams.trust.groups import AdapterSettings
 log = structlog.get_logger()
 
 
+# What adds the pages for people to the app. They know more of Ratchet than this package may.
+AddPages = Callable[[FastAPI, Access, StoreClient, ServingSettings], None]
+
 LONGEST_PAUSE_S = 60.0
 FEEDBACK_TIMEOUT_S = 5.0
 # How long the thread that publishes calls may keep the interpreter from one that answers; Python's default is 5 ms.
@@ -58,11 +61,12 @@ async def serve(
     gate: GateSettings = GateSettings(),  # noqa: B008 - frozen
     access: Access | None = None,
     adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
+    add_pages: AddPages | None = None,
 ) -> None:
     """Run the serve role until `stop` is set or this task is cancelled. `kafka.bootstrap` must name a cluster.
 
     `gate` are the settings that the learner's gates have, for metrics; `access` is by default that of the tokens of
-    `settings`; `adapters` has the groups that have an adapter of their own.
+    `settings`; `adapters` has the groups that have an adapter of their own; `add_pages` puts pages before the app.
 
     Raises `ConfigurationError` where one runs on the same home already, and whatever its background work did not
     expect: the process should then end and be started again, since a gateway that is not reconciled would go stale in
@@ -109,6 +113,8 @@ async def serve(
         )
         app.router.routes += gateway.routes()
         app.include_router(control_router(groups, replicas, watch, metrics, kafka.bootstrap, capture))
+        if add_pages is not None:
+            add_pages(app, access, store, settings)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config, access.tls)
         answering = asyncio.create_task(

@@ -19,9 +19,10 @@ IDLE_S = 2.5
 class HttpClient:
     """A client of the server at `base_url`. Use it as a context manager, or call `close`.
 
-    `token` is sent as a bearer token, where there is one. Every method raises the subclass's `error` when the server
-    cannot be reached or refuses; nothing is retried. `server` is its name in the text of errors, and `remedy` what to
-    do when it does not answer; `key_remedy` what to do when it wants another token. `headers` go with every request.
+    `token` is sent as a bearer token, where there is one; `transport` carries the requests, by default the network.
+    Every method raises the subclass's `error` when the server cannot be reached or refuses; nothing is retried.
+    `server` is its name in the text of errors, and `remedy` what to do when it does not answer; `key_remedy` what to do
+    when it wants another token. `headers` go with every request.
     """
 
     server: ClassVar[str]
@@ -30,14 +31,20 @@ class HttpClient:
     error: ClassVar[type[RatchetError]]
     headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, base_url: str, timeout_s: float, token: str = "") -> None:
+    def __init__(
+        self, base_url: str, timeout_s: float, token: str = "", transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self.base_url = base_url
         headers = dict(self.headers) | ({"authorization": f"Bearer {token}"} if token else {})
         # One batch of an evaluation is hundreds of requests at once, so the pool must not be the bottleneck.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=IDLE_S)
-        verify = context_for(base_url) or True
         self._http = httpx.AsyncClient(
-            base_url=base_url, timeout=timeout_s, limits=limits, headers=headers, verify=verify
+            base_url=base_url,
+            timeout=timeout_s,
+            limits=limits,
+            headers=headers,
+            verify=context_for(base_url) or True,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from streams.errors import StoreError
+from streams.errors import UnknownEpisodeError
 from streams.messages import MESSAGE, MESSAGES, Messages, text_of
 from streams.settings import FrozenModel
 from streams.store.client import StoreClient
@@ -127,7 +127,8 @@ async def newest_episodes(store: StoreClient, state: EpisodeState | None, limit:
 async def whole_id(store: StoreClient, prefix: str) -> str:
     """The id of the one episode whose id begins so; an id that is whole is that episode's, whatever others begin with.
 
-    One of which nothing is stored comes back as it is. Raises `StoreError`, with the ids, when several begin so.
+    One of which nothing is stored comes back as it is. Raises `UnknownEpisodeError`, which has the ids, when several
+    begin so.
     """
     rows = await _rows(store, EPISODES_BY_PREFIX, {"prefix": prefix, "limit": _MOST_MATCHES + 1})
     found = [row["episode_id"] for row in rows]
@@ -135,18 +136,18 @@ async def whole_id(store: StoreClient, prefix: str) -> str:
     if not found or found[0] == prefix or len(found) == 1:
         return found[0] if found else prefix
     more = ", …" if len(found) > _MOST_MATCHES else ""
-    raise StoreError(
+    raise UnknownEpisodeError(
         f"the ids of several episodes begin with {prefix!r}: {', '.join(found[:_MOST_MATCHES])}{more}. "
         "Give more of the id"
     )
 
 
 async def episode_report(store: StoreClient, episode_id: str) -> EpisodeReport:
-    """All about one episode. Raises `StoreError` when nothing of it is stored."""
+    """All about one episode. Raises `UnknownEpisodeError` when nothing of it is stored."""
     this: dict[str, Parameter] = {"episode_id": episode_id}
     summaries = await _summaries(store, await _rows(store, EPISODE, this))
     if not summaries:
-        raise StoreError(
+        raise UnknownEpisodeError(
             f"no step or outcome of an episode {episode_id!r} is stored: compare the id with `ratchet episodes list`, "
             "and look for refused records with `ratchet dead-letters list`"
         )

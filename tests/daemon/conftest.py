@@ -12,8 +12,9 @@ import pytest
 
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
-from daemon.serving.role import serve
+from daemon.serving.role import AddPages, serve
 from daemon.serving.settings import CaptureSettings, ServingSettings
+from streams.access.access import Access
 from streams.kafka.settings import KafkaSettings
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
@@ -58,11 +59,13 @@ async def serve_role(
     kafka: KafkaSettings = NO_KAFKA,
     waits: bool = True,
     adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
+    add_pages: AddPages | None = None,
+    access: Access | None = None,
     **parts: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Runs a serve role, by default without a store; yields a client of it once it serves, or answers.
 
-    `parts` are more of its settings.
+    `add_pages` and `access` are as `serve` takes them, `parts` more of its settings.
     """
     port, stop = free_port(), asyncio.Event()
     settings = ServingSettings(
@@ -73,7 +76,9 @@ async def serve_role(
         capture=CaptureSettings(flush_s=0),
         **parts,
     )
-    role = asyncio.create_task(serve(settings, store_url, kafka, stop, adapters=adapters))
+    role = asyncio.create_task(
+        serve(settings, store_url, kafka, stop, access=access, adapters=adapters, add_pages=add_pages)
+    )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
         async def serves() -> bool:
