@@ -161,6 +161,15 @@ class NamesHosts(Protocol):
 
 
 @runtime_checkable
+class SharesProcesses(Protocol):
+    """The interface of the settings of an environment that says whether an action can change the process it runs in."""
+
+    def shares_processes(self) -> bool:
+        """Return whether none can. Episodes of one side of a gate then share processes."""
+        ...
+
+
+@runtime_checkable
 class NamesTasks(Protocol):
     """The interface of the settings of an environment whose tasks have other names than those that it lists."""
 

@@ -16,6 +16,7 @@ from streams.environments.environment import (
     NamesTasks,
     Network,
     ReadsFiles,
+    SharesProcesses,
 )
 from streams.errors import ConfigurationError
 from streams.setting_errors import told
@@ -52,13 +53,14 @@ def load_environment(name: str) -> type[Environment]:
 class Needs:
     """Requirements of an environment's sandbox, known before it is opened.
 
-    `hosts` are the servers that it connects to, as `host:port`; empty where it does not say.
+    `hosts` are the servers that it connects to, as `host:port`; empty where it does not say. Where `shares_processes`,
+    episodes of one side of a gate share them: they are costly to start, or no action can change them.
     """
 
     network: Network
     readable: tuple[Path, ...]
     hosts: tuple[str, ...] = ()
-    costly_start: bool = False
+    shares_processes: bool = False
 
 
 def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path | None = None) -> Needs:
@@ -70,7 +72,7 @@ def needs_of(name: str, settings: Mapping[str, JsonValue], working_folder: Path 
         offered.network,
         read.readable() if isinstance(read, ReadsFiles) else (),
         read.hosts() if isinstance(read, NamesHosts) else (),
-        offered.costly_start,
+        offered.costly_start or (isinstance(read, SharesProcesses) and read.shares_processes()),
     )
 
 

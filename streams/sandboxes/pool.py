@@ -215,9 +215,9 @@ class SandboxPool:
     async def fresh_session(self, or_group: str | None = None) -> AsyncIterator[SandboxSession]:
         """A session in a process that no other was or will be in, so that no other has changed what judges it.
 
-        Where a process is costly to start, it is a session of the group `or_group`, if one is named.
+        Where an environment's sessions share processes, it is one of the group `or_group`, if one is named.
         """
-        if or_group is not None and (await self._needed()).costly_start:
+        if or_group is not None and (await self._needed()).shares_processes:
             async with self.session(or_group) as session:
                 yield session
             return

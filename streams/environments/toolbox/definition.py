@@ -130,7 +130,8 @@ class ToolboxFile(FrozenModel):
     stateless: bool = Field(
         default=False,
         description="Whether the MCP server keeps nothing in memory from one call to the next. It is then not started "
-        "again for each state, and serves all sessions of a sandbox: the state folder's content changes under it.",
+        "again for each state, and serves all sessions of a sandbox: the state folder's content changes under it. "
+        "Judged episodes of one side of a gate share sandboxes too: no tool may run what a policy writes.",
     )
     deterministic: bool = Field(
         default=True, description="Whether the same task and actions always give the same answers."

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from streams.environments.environment import WORKING_FOLDER
 from streams.environments.toolbox.definition import ToolboxDefinition
+from streams.errors import SandboxError
 from streams.settings import FrozenModel
 
 
@@ -33,6 +34,13 @@ class ToolboxSettings(FrozenModel):
     def readable(self) -> tuple[Path, ...]:
         """The paths that its sandboxes must be able to read."""
         return (self.folder,) if self.states is None else (self.folder, self.states)
+
+    def shares_processes(self) -> bool:
+        """Return whether no tool runs in the process that judges, nor keeps anything in its own."""
+        try:
+            return ToolboxDefinition.read(self.folder).file.stateless
+        except SandboxError:
+            return False
 
     def other_names(self) -> Mapping[str, tuple[str, ...]]:
         """By the hash of an opening the ids of the tasks that begin with it."""
