@@ -60,6 +60,9 @@ class Watch:
         """
         if not self._lives(processes()):
             return
+        with suppress(ProcessLookupError):
+            # What it started after a look at its children, and before its own death, would live on and hold its pipes.
+            os.kill(self.root, signal.SIGSTOP)
         kill_below(self.root)
         with suppress(ProcessLookupError):
             os.kill(self.root, signal.SIGKILL)
