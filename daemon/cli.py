@@ -99,7 +99,7 @@ COMMANDS = {
     ),
     "check-config": LazyCommand(
         "daemon.commands.check_config:check_config",
-        "Read the configuration as `run` would, print it, and look what sandboxes may reach and if gates can be played.",
+        "Read the configuration as `run` would, print it, and check what sandboxes may reach and whether gates can play.",
     ),
     "anchor": LazyCommand(
         "daemon.commands.anchor:anchor",

@@ -10,7 +10,7 @@ from daemon.learning.domain import check_domain
 
 
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Read the configuration as `run` would, print it, and look what sandboxes may reach and if gates can be played."""
+    """Read the configuration as `run` would, print it, and check what sandboxes may reach and whether gates can play."""
     settings = Settings.load(config)
     if as_json:
         print_json(settings.model_dump_json())
