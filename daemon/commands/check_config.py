@@ -10,7 +10,7 @@ from daemon.learning.domain import check_domain
 
 
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Read the configuration as `run` would, print it, and check what sandboxes may reach and whether gates can play."""
+    """Read the configuration as `run` would, print it, and check that sandboxes and gates can do their work."""
     settings = Settings.load(config)
     if as_json:
         print_json(settings.model_dump_json())
