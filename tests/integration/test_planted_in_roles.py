@@ -108,12 +108,14 @@ def ask_gateway(url: str) -> None:
             chat(TEXT, model=TEXT),
             http.post("/v1/feedback", json={"receipt": TEXT, "success": TEXT}),
             http.post("/v1/chat/completions", content=b'{"model": "assistant", ' + TEXT.encode()),
-            http.post("/v1/messages", json={"model": "assistant", "messages": TEXT, "max_tokens": TEXT}),
             http.get(f"/v1/models/{SAID[0]}", params={"key": SAID[1]}),
             http.post("/promote", json={"digest": SAID[1], "reason": TEXT, "actor": SAID[2]}),
-            http.get("/status", headers={"authorization": f"Bearer {SAID[1]}"}),
         ]
-        assert [each.status_code for each in refused if each.is_success] == []
+        assert [each.url.path for each in refused if each.is_success] == []
+        # Without a file of tokens the control API is open to this machine, and takes whatever token is sent.
+        http.get("/status", headers={"authorization": f"Bearer {SAID[1]}"})
+        # Passed on as it is: what becomes of it the inference server says.
+        http.post("/v1/messages", json={"model": "assistant", "messages": TEXT, "max_tokens": TEXT})
 
 
 def ask_otlp(url: str) -> None:

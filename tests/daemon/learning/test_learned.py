@@ -14,6 +14,7 @@ from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrec
 from daemon.learning.loop import ACTOR, Loop, Watcher
 from daemon.learning.role import Learner, serve
 from daemon.learning.telling import Telling
+from daemon.learning.tellings import Tellings
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
@@ -25,6 +26,7 @@ from learners.training import remove_leftovers
 from streams.errors import TrainingError
 from streams.ids import uuid7
 from streams.runtime.json_lines import locked
+from streams.trust.groups import DEFAULT_GROUP
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode
 from tests.builders.stored import Log, ServedStore
@@ -216,8 +218,8 @@ async def test_a_learner_pauses_first_where_the_one_before_it_died_of_a_training
 async def test_an_error_that_ends_the_learn_role_while_it_trains_counts_as_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def end(_: Settings, __: asyncio.Event, telling: Telling, ___: LearnerStatus | None) -> None:
-        telling.tell(LearnerPhase.TRAINING, failures=1)
+    async def end(_: Settings, __: asyncio.Event, tellings: Tellings) -> None:
+        tellings.of[DEFAULT_GROUP].tell(LearnerPhase.TRAINING, failures=1)
         raise OSError("no space left")
 
     monkeypatch.setattr("daemon.learning.role._learn", end)
