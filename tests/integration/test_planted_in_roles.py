@@ -152,7 +152,9 @@ async def test_what_is_planted_in_requests_and_settings_is_in_no_log_and_no_file
             "RATCHET_MODEL": str(tiny_base),
             "RATCHET_KAFKA": kafka.model_dump_json(),
             "RATCHET_ENGINE": json.dumps({"url": upstream, "api_key": ENGINE}),
-            "RATCHET_SERVING": json.dumps({"port": serve, "tokens": {"ann": ASKING}, "capture": {"flush_s": 0}}),
+            "RATCHET_SERVING": json.dumps(
+                {"port": serve, "tokens": {"ann": ASKING}, "capture": {"flush_s": 0}, "canary": {"share": 0.1}}
+            ),
             "RATCHET_OTLP": json.dumps({"port": otlp, "tokens": {"bob": RECORDING}}),
             "RATCHET_STORE": json.dumps({"port": store, "batch_s": 0.1}),
             "RATCHET_ASSEMBLY": json.dumps({"port": assemble, **idle}),
