@@ -51,6 +51,7 @@ def test_a_sound_installation_has_no_warning_and_nothing_is_made(
         "authentication",
         "base model",
         "home",
+        "sandboxes",
         "domain",
         "held-out tasks",
         "memory",
