@@ -80,7 +80,7 @@ def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
     done, checks = asked()
     assert done.exit_code == 1
     assert isinstance(done.exception, RatchetError)
-    assert "3 of 8 checks failed" in str(done.exception)
+    assert "3 of 10 checks failed" in str(done.exception)
     for name in ("kafka", "base model", "home"):
         assert checks[name]["status"] == "error"
         assert checks[name]["remedy"]
