@@ -119,10 +119,6 @@ class Learner:
         self._marked: tuple[int, int, tuple[str, ...]] = (0, 0, ())
         self._waiting = -1
 
-    async def run(self) -> None:
-        """Learn until cancelled."""
-        await take_turns((self,))
-
     async def begin(self) -> None:
         """See to what an earlier learner left."""
         await self._unload_leftovers()

@@ -12,7 +12,7 @@ from daemon.pages.parts import Parts
 from daemon.pages.rendering import figure, page, percent, when
 from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Registry
+from daemon.registry.refs import states_of
 from daemon.registry.schemas import CycleReport
 from evaluation.report import GateReport
 from learners.adapters import MANIFEST, AdapterManifest, AdapterStore
@@ -35,7 +35,7 @@ class Listed(FrozenModel):
 async def adapters(request: Request, parts: Parts) -> Response:
     entries = await asyncio.to_thread(parts.registry.audit.read)
     listed = await asyncio.to_thread(_listed, parts, entries)
-    champion = Registry(parts.home).refs().champion
+    refs = await asyncio.to_thread(parts.registry.refs)
     return page(
         request,
         parts,
@@ -43,7 +43,7 @@ async def adapters(request: Request, parts: Parts) -> Response:
         title="Adapters",
         listed=listed[:MOST_ADAPTERS],
         others=len(listed[MOST_ADAPTERS:]),
-        champion=champion,
+        champion=refs.champion,
     )
 
 
@@ -70,7 +70,7 @@ async def compare(request: Request, parts: Parts) -> Response:
 
 
 def _listed(parts: Parts, entries: list[AuditEntry]) -> list[Listed]:
-    states = {entry.subject: entry.state for entry in entries if entry.state is not None}
+    states = states_of(entries)
     cycles = {entry.subject: entry.cycle for entry in entries if entry.cycle is not None}
     store = parts.adapters
     found = [
@@ -90,7 +90,7 @@ def _manifest(store: AdapterStore, digest: str) -> AdapterManifest | None:
 
 async def _why(parts: Parts, name: str) -> WhyReport:
     provenance = Provenance(parts.adapters, parts.home / "snapshots")
-    return await asyncio.to_thread(why, name, Registry(parts.home), parts.adapters, provenance)
+    return await asyncio.to_thread(why, name, parts.registry, parts.adapters, provenance)
 
 
 def _principals(counts: dict[str, int] | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from daemon.pages.parts import Parts
+from daemon.pages.parts import Parts, whole_number
 from daemon.pages.rendering import page
 from daemon.registry.audit import Action
 from streams.errors import AuditError
@@ -16,6 +16,7 @@ AT_ONCE = 50
 async def audit(request: Request, parts: Parts) -> Response:
     asked = request.query_params
     wanted, adapter, actor = asked.get("action", ""), asked.get("adapter", "").strip(), asked.get("actor", "").strip()
+    before = whole_number(asked.get("before", ""))
     entries = await asyncio.to_thread(parts.registry.audit.read)
     chosen = [
         entry
@@ -23,7 +24,7 @@ async def audit(request: Request, parts: Parts) -> Response:
         if (not wanted or entry.action == wanted)
         and entry.subject.startswith(adapter)
         and (not actor or entry.actor == actor)
-        and _is_before(entry.sequence, asked.get("before", ""))
+        and (before is None or entry.sequence < before)
     ]
     shown = chosen[:AT_ONCE]
     return page(
@@ -49,7 +50,3 @@ def _fault(parts: Parts) -> str:
     except AuditError as error:
         return str(error)
     return ""
-
-
-def _is_before(sequence: int, text: str) -> bool:
-    return not (text.isascii() and text.isdecimal() and len(text) < 18) or sequence < int(text)

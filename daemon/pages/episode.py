@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.pages.messages import Said, said, whole_message
-from daemon.pages.parts import Parts, within
+from daemon.pages.parts import Parts, whole_number, within
 from daemon.pages.rendering import page, url, whole
 from streams.errors import RequestRefusedError
 from streams.events import STEPS
@@ -96,15 +96,15 @@ async def episode(request: Request, parts: Parts) -> Response:
 async def text(request: Request, parts: Parts) -> Response:
     """The whole of what a step has: its action, what came back, or all that the actor was shown."""
     asked = request.query_params
-    part, sequence = asked.get("part", ""), asked.get("sequence", "")
-    if part not in _PARTS or not (sequence.isascii() and sequence.isdecimal() and len(sequence) < 19):
+    part, sequence = asked.get("part", ""), whole_number(asked.get("sequence", ""))
+    if part not in _PARTS or sequence is None:
         raise RequestRefusedError(404, "not_found", "there is no such text")
-    found, reason = await within(request, _texts(parts.store, asked.get("id", ""), int(sequence), part))
+    found, reason = await within(request, _texts(parts.store, asked.get("id", ""), sequence, part))
     if found is None:
         raise RequestRefusedError(503, "store", reason)
-    number = asked.get("message", "")
-    if number.isascii() and number.isdecimal() and len(number) < 10:
-        found = found[int(number) : int(number) + 1]
+    number = whole_number(asked.get("message", ""))
+    if number is not None:
+        found = found[number : number + 1]
     if not found:
         raise RequestRefusedError(404, "not_found", "there is no such text")
     return whole("\n".join(f"{each.role}:\n{whole_message(each)}" for each in found))

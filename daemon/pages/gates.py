@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from daemon.learning.why import find
-from daemon.pages.parts import Parts
+from daemon.pages.parts import Parts, whole_number
 from daemon.pages.rendering import page
 from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
-from daemon.registry.registry import Registry
+from daemon.registry.refs import states_of
 from evaluation.matches import Match, Result, matches
 from evaluation.report import GateReport
 from evaluation.rollout_log import newest_rollouts, read_rollouts
@@ -41,7 +41,7 @@ async def read_trial(parts: Parts, name: str) -> Trial:
     """The trial of the adapter that is called so. Raises `UnknownAdapterError`, and `GateError` for damaged files."""
 
     def read() -> Trial:
-        registry = Registry(parts.home)
+        registry = parts.registry
         digest = find(name, registry, parts.adapters)
         found = tuple(matches(read_rollouts(newest_rollouts(parts.home, digest)), digest))
         report = GateReport.read(registry.adapter_folder(digest))
@@ -73,7 +73,7 @@ async def gate(request: Request, parts: Parts) -> Response:
     ]
     # What one side alone solved is what a person looks for first.
     chosen.sort(key=lambda match: _ORDER.index(match.result))
-    start = _number(request.query_params.get("from", ""))
+    start = whole_number(request.query_params.get("from", "")) or 0
     return page(
         request,
         parts,
@@ -94,9 +94,4 @@ _ORDER = (Result.LOSS, Result.WIN, Result.EXCLUDED, Result.UNPAIRED, Result.TIE)
 
 
 def _on_trial(entries: Sequence[AuditEntry]) -> list[str]:
-    states = {entry.subject: entry.state for entry in entries if entry.state is not None}
-    return [adapter for adapter, state in states.items() if state is State.EVALUATING]
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    return [adapter for adapter, state in states_of(entries).items() if state is State.EVALUATING]

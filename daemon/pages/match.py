@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from daemon.pages.gates import read_trial
 from daemon.pages.messages import Said, said, whole_message
-from daemon.pages.parts import Parts
+from daemon.pages.parts import Parts, whole_number
 from daemon.pages.rendering import page, url, whole
 from daemon.registry.schemas import BASE
 from evaluation.matches import Match
@@ -46,10 +46,10 @@ async def text(request: Request, parts: Parts) -> Response:
     """The whole of one message."""
     found = await _found(request, parts)
     entry = found.by_other if request.query_params.get("side") == OTHER else found.by_candidate
-    number, talk = request.query_params.get("message", ""), _talk(entry)
-    if not (number.isascii() and number.isdecimal() and len(number) < 10 and int(number) < len(talk)):
+    number, talk = whole_number(request.query_params.get("message", "")), _talk(entry)
+    if number is None or number >= len(talk):
         raise RequestRefusedError(404, "not_found", "there is no such message")
-    return whole(whole_message(talk[int(number)]))
+    return whole(whole_message(talk[number]))
 
 
 async def _found(request: Request, parts: Parts) -> Match:

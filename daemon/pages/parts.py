@@ -26,6 +26,7 @@ STORE_PATIENCE_S = 1.0
 LONGEST_PATIENCE_S = 30.0
 NOBODY = "console without a token"
 _VISIT = "ratchet.visit"
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,15 @@ def visit_of(request: Request) -> Visit:
     visit = request.scope[_VISIT]
     assert isinstance(visit, Visit)
     return visit
+
+
+def whole_number(text: str) -> int | None:
+    """A number of a query, at most one that the store can hold; None for any other text.
+
+    >>> whole_number("17"), whole_number("-1"), whole_number("9" * 19)
+    (17, None, None)
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 async def within(request: Request, asked: Awaitable[T]) -> tuple[T | None, str]:

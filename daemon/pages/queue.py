@@ -9,6 +9,7 @@ from daemon.pages.parts import Parts
 from daemon.pages.rendering import page
 from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
+from daemon.registry.refs import states_of
 from daemon.registry.schemas import BASE
 
 _DONE = {
@@ -42,8 +43,7 @@ async def queue_page(
     async with parts.control(request) as control:
         report = await control.status()
         entries = await control.history(_MOST_READ)
-    states = {entry.subject: entry.state for entry in entries if entry.state is not None}
-    taken_back = [adapter for adapter, state in states.items() if state is State.ROLLED_BACK]
+    taken_back = [adapter for adapter, state in states_of(entries).items() if state is State.ROLLED_BACK]
     return page(
         request,
         parts,
@@ -62,8 +62,7 @@ async def queue_page(
 
 def _targets(champion: str, previous: str, entries: Sequence[AuditEntry]) -> list[str]:
     """What a rollback may go to, what served last first."""
-    states = {entry.subject: entry.state for entry in entries if entry.state is not None}
-    retired = [adapter for adapter, state in states.items() if state is State.RETIRED]
+    retired = [adapter for adapter, state in states_of(entries).items() if state is State.RETIRED]
     return [each for each in dict.fromkeys((previous, *reversed(retired), BASE)) if each != champion]
 
 

@@ -1,6 +1,6 @@
 """Sessions of browsers: each stands for a token that was signed in with, and has the CSRF token of its forms.
 
-They are in memory alone, so that no token reaches a disk; whoever was signed in signs in again after a restart.
+They are in memory alone, so that no token reaches a disk; after a restart every browser signs in again.
 """
 
 import hashlib

@@ -11,6 +11,7 @@ from daemon.pages.forms import read_form
 from daemon.pages.parts import Parts, Visit, enter, visit_of
 from daemon.pages.rendering import HEADERS, page, problem, url
 from daemon.pages.sessions import cookie, new_id, session_of
+from streams.access.access import given_tokens
 from streams.access.tokens import AccessRole
 from streams.errors import RequestRefusedError
 
@@ -37,10 +38,15 @@ class RequireSignIn:
         request = Request(asked, receive)
         try:
             role = self._needs.get(scope["path"], AccessRole.READ)
-            # Also where nothing is needed, for whoever is signed in is greeted by name.
+            # Also where no role is needed: each page names the person who is signed in.
             caller = None if role is None and not token else self._parts.access.admit(asked, role or AccessRole.READ)
             # Who sends a token with each request needs no session.
-            enter(asked, Visit(session or new_id(), not session, token or _bearer(request), caller))
+            enter(
+                asked,
+                Visit(
+                    session or new_id(), not session, token or next(iter(given_tokens(scope["headers"])), ""), caller
+                ),
+            )
         except RequestRefusedError as error:
             if self._needs.get(scope["path"], AccessRole.READ) is not None:
                 await self._refusal(request, error)(asked, receive, send)
@@ -54,11 +60,6 @@ class RequireSignIn:
             target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(url(SIGN_IN, next=target), 303, HEADERS)
         return PlainTextResponse(str(error), 401, {**HEADERS, **(error.headers or {})})
-
-
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
 async def sign_in_page(request: Request, parts: Parts) -> Response:

@@ -1,6 +1,5 @@
 """All pages, with the role that each needs, as one application before the serve role's. `daemon/roles.py` adds it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -117,8 +116,6 @@ def _endpoint(page: Page, parts: Parts) -> Callable[[Request], Awaitable[Respons
             return problem(request, parts, 404, str(error))
         except (RatchetError, OSError) as error:
             return problem(request, parts, 503, str(error))
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
             log.error("a page failed unexpectedly", path=page.path, exception=where_raised(error))
             return problem(request, parts, 500, UNEXPECTED)

@@ -215,7 +215,7 @@ def _tokens(home: Path) -> Iterator[Finding]:
     if not file.is_whole():
         problem = "it is not what `ratchet token` wrote last: a token may be unknown, or have other roles"
         yield _finding(
-            home, file.path, problem, f"{_BACKUP}, or revoke what `ratchet token list` shows, and issue anew"
+            home, file.path, problem, f"{_BACKUP}, or revoke what `ratchet token list` shows, and issue new ones"
         )
 
 

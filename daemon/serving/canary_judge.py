@@ -13,8 +13,8 @@ from daemon.registry.canaries import RunningCanary
 from daemon.registry.registry import Registry, served_name
 from daemon.registry.schemas import BASE, CanaryEnd
 from daemon.serving.canary import Canary
-from daemon.serving.loading import ACTOR
 from daemon.serving.promotion import Promoter
+from daemon.serving.room import ACTOR
 from evaluation.canary import CanaryEvidence, CanaryVerdict, JudgedEpisode, decide_canary
 from streams.errors import RatchetError, StoreError
 from streams.store.client import StoreClient

@@ -16,9 +16,9 @@ from daemon.registry.canaries import running_canary
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
-from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.loading import Loader
 from daemon.serving.replicas import Replicas
-from daemon.serving.room import Seat
+from daemon.serving.room import ACTOR, Seat
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
 from evaluation.settings import ProbeSettings

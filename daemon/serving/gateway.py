@@ -212,10 +212,7 @@ class Gateway:
         is_captured = headers.get("x-ratchet-capture", "").strip().lower() not in _OFF
         if not (looks or is_captured):
             return None
-        labels = read_labels(headers, asked, principal)
-        if side.membership is not None and side.membership.proved:
-            # What is learned from the call must be its group's too.
-            labels = labels.model_copy(update={"agent": side.membership.agent})
+        labels = read_labels(headers, asked, principal) if side.membership is None else side.membership.labels
         return _Identity(face, labels, call_key(face, labels, asked, principal, self._keys), is_captured)
 
     def _candidate(self, identity: "_Identity | None", asked: dict[str, Any], side: "_Side") -> str | None:

@@ -29,6 +29,7 @@ from daemon.serving.turn import Turn
 from daemon.serving.upstream import Upstream
 from streams.access.access import caller_of
 from streams.calls.labels import read_labels
+from streams.calls.records import CallLabels
 from streams.errors import RequestRefusedError
 from streams.store.client import StoreClient
 from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
@@ -60,11 +61,10 @@ class ServedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The group of one call, and the agent that the call is recorded as: not always the one that it names itself."""
+    """The group of one call, and the labels that it is recorded with: a token may prove another agent than it names."""
 
     group: ServedGroup
-    agent: str | None
-    proved: bool
+    labels: CallLabels
 
 
 @dataclass(slots=True, eq=False)
@@ -94,17 +94,17 @@ class ServedGroups:
         taken at its word.
         """
         caller = caller_of(scope)
+        principal = None if caller is None else caller.principal
+        labels = read_labels(own(scope["headers"]), asked, principal)
         if caller is not None and caller.is_internal:
             model = asked.get("model")
             named = (group for group in self.all.values() if group.alias.name == model)
-            return Membership(next(named, self.default), None, proved=False)
-        principal = None if caller is None else caller.principal
-        labels = read_labels(own(scope["headers"]), asked, principal)
+            return Membership(next(named, self.default), labels)
         if principal is not None:
+            # What is learned from the call must be its group's too.
             name, agent = self.settings.group_of_proved(labels.agent, principal)
-            return Membership(self.all[name], agent, proved=True)
-        name = self.settings.group_of(labels.agent, labels.principal)
-        return Membership(self.all[name], labels.agent, proved=False)
+            return Membership(self.all[name], labels.model_copy(update={"agent": agent}))
+        return Membership(self.all[self.settings.group_of(labels.agent, labels.principal)], labels)
 
     async def have_loaded(self, group: ServedGroup) -> None:
         """Wait until the champion of a cold group is loaded; all calls that ask for it wait for one load.

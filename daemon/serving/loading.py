@@ -12,8 +12,7 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from daemon.serving.attested import Attested
 from daemon.serving.replicas import Replica, Replicas
-from daemon.serving.room import ACTOR as ACTOR
-from daemon.serving.room import Seat
+from daemon.serving.room import ACTOR, Seat
 from evaluation.attestation import Attestation, Probes, measure
 from evaluation.settings import ProbeSettings
 from learners.adapters import AdapterStore

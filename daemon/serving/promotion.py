@@ -28,10 +28,10 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import CanaryEnd, CanaryStart, Change, HeldAdapter
 from daemon.serving.alias import Alias
 from daemon.serving.canary import Canary
-from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.loading import Loader
 from daemon.serving.reconciling import Reconciler
 from daemon.serving.replicas import Replicas
-from daemon.serving.room import Room
+from daemon.serving.room import ACTOR, Room
 from daemon.serving.settings import PromotionSettings as PromotionSettings
 from evaluation.settings import CanarySettings
 from streams.errors import PromotionError, RatchetError

@@ -14,10 +14,10 @@ from daemon.registry.schemas import BASE
 from daemon.serving.alias import Alias
 from daemon.serving.backoff import Backoff
 from daemon.serving.canary import Canary, CanaryPhase
-from daemon.serving.loading import ACTOR, Loader
+from daemon.serving.loading import Loader
 from daemon.serving.looking import look
 from daemon.serving.replicas import Replica, Replicas
-from daemon.serving.room import Seat
+from daemon.serving.room import ACTOR, Seat
 from streams.errors import NoRoomError, PolicyError, PromotionError, RatchetError
 
 log = structlog.get_logger()

@@ -95,12 +95,12 @@ class Access:
     ) -> Caller | None:
         """The caller of the ASGI request `scope`, which needs `role`; None where no token came and none is needed.
 
-        With `from_pages` a page of another origin may send it. With `filters_rows` whoever answers shows a caller its
+        With `from_pages` a page of another origin may send it. With `filters_rows` the server shows a caller its
         rows alone; elsewhere one that may not read all is refused. Raises `RequestRefusedError` with 401, 403 or 421.
         """
         self._look()
         headers = scope["headers"]
-        given = _given(headers)
+        given = given_tokens(headers)
         caller = self._known(given)
         if not self.closes(role):
             if caller is None:
@@ -199,7 +199,7 @@ def actor_of(scope: Mapping[str, Any], said: str) -> str:
     return said if caller is None or caller.is_internal else caller.name
 
 
-def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, ...]:
+def given_tokens(headers: list[tuple[bytes, bytes]]) -> tuple[str, ...]:
     """The tokens that came, as OpenAI's clients or as Anthropic's send them."""
     found = []
     for name, value in headers:

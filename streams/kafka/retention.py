@@ -97,7 +97,7 @@ def committed(kafka: KafkaSettings) -> dict[str, dict[tuple[str, int], int]]:
 
 
 def delete_before(kafka: KafkaSettings, ends: Places) -> None:
-    """Delete the records before those offsets, for everyone. Raises `BrokerError`, also where a broker cannot."""
+    """Delete the records before those offsets, for all consumers. Raises `BrokerError`, also where a broker cannot."""
     if not ends:
         return
     places = {TopicPartition(topic, partition): end for (topic, partition), end in ends.items()}

@@ -1,7 +1,7 @@
 """The rows of the store that belong to some principals or agents, for tokens that may read these alone.
 
 An episode is theirs if every one of its steps names such a principal, and every one of them such an agent: one
-that a stranger takes part in is nobody's. What is of no episode and no principal, such as offsets, is not shown.
+in which another takes part is not shown. What is of no episode and no principal, such as offsets, is not shown.
 """
 
 from streams.store.tables import TABLES

@@ -1,6 +1,6 @@
 """The episodes of one group of agents and tenants: those of which every step is of its members.
 
-An episode in which members of several groups took part is nobody's. The parameters are those of
+An episode in which members of several groups took part belongs to none. The parameters are those of
 `streams.trust.groups.Members`, of which at most one selector has a step.
 """
 

@@ -12,7 +12,7 @@ from daemon.config import Settings
 from daemon.learning.attempts import MOST, Attempts
 from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
 from daemon.learning.loop import ACTOR, Loop, Watcher
-from daemon.learning.role import Learner, serve
+from daemon.learning.role import Learner, serve, take_turns
 from daemon.learning.telling import Telling
 from daemon.learning.tellings import Tellings
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus, read_learner_status
@@ -147,7 +147,7 @@ async def test_a_cycle_that_was_stopped_begins_again_by_itself_and_says_so(
 
     monkeypatch.setattr("daemon.learning.role.run_cycle", record)
     with structlog.testing.capture_logs() as said:
-        learning = asyncio.create_task(Learner(loop).run())
+        learning = asyncio.create_task(take_turns((Learner(loop),)))
 
         async def is_begun() -> bool:
             return bool(begun)
@@ -201,7 +201,7 @@ async def test_a_learner_pauses_first_where_the_one_before_it_died_of_a_training
     await stored(loop, served_store)
     now = datetime.now(UTC)
     earlier = LearnerStatus(phase=phase, since=now, beat_at=now, failures=1, error=error)
-    learning = asyncio.create_task(Learner(loop, earlier=earlier).run())
+    learning = asyncio.create_task(take_turns((Learner(loop, earlier=earlier),)))
 
     async def is_paused() -> bool:
         status = read_learner_status(loop.settings.home)
@@ -271,7 +271,7 @@ async def test_a_real_training_that_is_stopped_is_done_again_by_the_next_learner
         return {path.name for path in (loop.settings.home / name).glob("*") if path.is_dir()}
 
     await stored(loop, served_store)
-    learning = asyncio.create_task(learner(100_000).run())
+    learning = asyncio.create_task(take_turns((learner(100_000),)))
 
     async def is_training() -> bool:
         return telling.status.phase is LearnerPhase.TRAINING and telling.status.done > 2
@@ -285,7 +285,7 @@ async def test_a_real_training_that_is_stopped_is_done_again_by_the_next_learner
     assert len(left) == 1
     assert loop.adapters.digests() == ()
 
-    learning = asyncio.create_task(learner(2).run())
+    learning = asyncio.create_task(take_turns((learner(2),)))
 
     async def is_trained() -> bool:
         return State.EVALUATING in {loop.registry.state(digest) for digest in loop.adapters.digests()}

@@ -10,7 +10,7 @@ import structlog
 from daemon.learning.cycle import train_candidate
 from daemon.learning.loop import ACTOR, Loop
 from daemon.learning.resumptions import resumptions_path
-from daemon.learning.role import Learner
+from daemon.learning.role import Learner, take_turns
 from daemon.learning.trials import planted_canaries
 from daemon.registry.lifecycle import State
 from learners.canaries import draw_canaries
@@ -69,7 +69,7 @@ async def test_a_candidate_that_a_dead_learner_left_loaded_is_unloaded(
     names = [loop.registry.name(left, ACTOR, "to be evaluated"), loop.registry.name(other, "operator", "to serve")]
     for name, digest in zip(names, (left, other), strict=True):
         await policy.load_adapter(name, str(loop.adapters.folder(digest)))
-    learning = asyncio.create_task(Learner(loop).run())
+    learning = asyncio.create_task(take_turns((Learner(loop),)))
 
     async def is_unloaded() -> bool:
         return names[0] not in {model.name for model in await policy.models()}
