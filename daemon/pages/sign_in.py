@@ -41,12 +41,8 @@ class RequireSignIn:
             # Also where no role is needed: each page names the person who is signed in.
             caller = None if role is None and not token else self._parts.access.admit(asked, role or AccessRole.READ)
             # Who sends a token with each request needs no session.
-            enter(
-                asked,
-                Visit(
-                    session or new_id(), not session, token or next(iter(given_tokens(scope["headers"])), ""), caller
-                ),
-            )
+            sent = token or next(iter(given_tokens(scope["headers"])), "")
+            enter(asked, Visit(session or new_id(), not session, sent, caller))
         except RequestRefusedError as error:
             if self._needs.get(scope["path"], AccessRole.READ) is not None:
                 await self._refusal(request, error)(asked, receive, send)

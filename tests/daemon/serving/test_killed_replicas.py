@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
@@ -29,21 +28,6 @@ PHASES = {
     "before it unloads": (UNLOAD, False),
     "when it has unloaded": (UNLOAD, True),
 }
-
-
-@pytest.fixture(scope="module")
-def engines(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
-    logs = tmp_path_factory.mktemp("engines")
-    both = (Engine(tiny_base, logs / "first"), Engine(tiny_base, logs / "second"))
-    try:
-        for engine in both:
-            engine.begin()
-        for engine in both:
-            engine.ready()
-        yield both
-    finally:
-        for engine in both:
-            engine.kill()
 
 
 @asynccontextmanager

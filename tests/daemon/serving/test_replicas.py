@@ -3,13 +3,11 @@
 import json
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from fastapi import FastAPI, Request, Response
 
 from daemon.registry.instance import instance_of
@@ -24,21 +22,6 @@ from tests.waiting import eventually
 
 MakeAdapter = Callable[..., str]
 OFTEN = PromotionSettings(probe=ProbeSettings(every_s=0.5), drain_timeout_s=10)
-
-
-@pytest.fixture(scope="module")
-def engines(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
-    logs = tmp_path_factory.mktemp("engines")
-    both = (Engine(tiny_base, logs / "first"), Engine(tiny_base, logs / "second"))
-    try:
-        for engine in both:
-            engine.begin()
-        for engine in both:
-            engine.ready()
-        yield both
-    finally:
-        for engine in both:
-            engine.kill()
 
 
 @asynccontextmanager
