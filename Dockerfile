@@ -37,15 +37,15 @@ RUN pip install --no-deps --requirement requirements-slim.lock
 FROM slim-packages AS full-packages
 # The build of torch for CPUs, which is far smaller than the one for GPUs. Name another index for another build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-COPY requirements.lock ./
+COPY requirements-demo.lock ./
 RUN pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple \
-        --constraint requirements.lock "$(grep '^torch==' requirements.lock)" \
-    && pip install --no-deps --requirement requirements.lock
+        --constraint requirements-demo.lock "$(grep '^torch==' requirements-demo.lock)" \
+    && pip install --no-deps --requirement requirements-demo.lock
 
 # Ratchet itself, as a wheel.
 FROM slim-packages AS wheel
-COPY requirements.lock ./
-RUN pip install --no-deps "$(grep '^setuptools==' requirements.lock)"
+COPY requirements-demo.lock ./
+RUN pip install --no-deps "$(grep '^setuptools==' requirements-demo.lock)"
 COPY pyproject.toml README.md LICENSE ./
 COPY streams streams
 COPY learners learners

@@ -305,13 +305,15 @@ def main() -> None:
             each = grown[name] = asyncio.run(growth(name, options.isolation))
             print(f"  us a branch by depth {each.by_depth}, by alternatives {each.by_alternatives}")
     if options.json:
-        replayed = [report.ratio for report in reports.values() if report.restored_by == Restore.REPLAY]
+        replayed = [report for report in reports.values() if report.restored_by == Restore.REPLAY]
+        worst = min(replayed or reports.values(), key=lambda report: report.ratio)
         print(
             json.dumps(
                 {
                     "environments": {name: asdict(report) for name, report in reports.items()},
                     "growth": {name: asdict(each) for name, each in grown.items()},
-                    "ratio": min(replayed or [report.ratio for report in reports.values()]),
+                    "ratios": worst.ratios,
+                    "ratio": worst.ratio,
                 }
             )
         )

@@ -23,7 +23,7 @@ from statistics import median
 import structlog
 
 from daemon.config import Settings
-from daemon.demo.plan import TWC
+from daemon.demo.text_game import TWC
 from daemon.learning.domain import domain_tasks
 from daemon.supervisor import inference_service
 from evaluation.arena import Arena

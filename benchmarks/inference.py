@@ -1,6 +1,6 @@
 """Tokens per second of the embedded inference server against a bare batched `generate` of the same requests.
 
-    python benchmarks/inference.py --model FOLDER [--chats 64] [--turns 1] [--tokens 32] [--json]
+    python -m benchmarks.inference [--model FOLDER] [--chats 64] [--turns 1] [--tokens 32] [--json]
 
 Both sides get the same chats, draw the same number of tokens greedily, and run in this process, one after the other, on
 the same threads; the server's side goes through HTTP. With several turns each chat goes on with its reply and a new
@@ -23,10 +23,13 @@ import uvicorn
 from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from daemon.config import Settings
 from daemon.inference.engine import Engine
 from daemon.inference.server import create_app
 from daemon.inference.settings import InferenceSettings
+from learners.base_model import resolve_base
 from learners.precision import compute_dtype
+from learners.settings import EMBEDDED
 from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 
@@ -164,7 +167,7 @@ def measure(folder: Path, *, chats: int, turns: int, tokens: int, repeats: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a Hugging Face causal language model")
+    parser.add_argument("--model", type=Path, help="folder of a Hugging Face causal model; else the embedded one")
     parser.add_argument("--chats", type=int, default=64)
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=32, help="drawn for each reply")
@@ -173,7 +176,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     options = parser.parse_args()
     result = measure(
-        options.model,
+        options.model or resolve_base(EMBEDDED, Settings.read().home),
         chats=options.chats,
         turns=options.turns,
         tokens=options.tokens,

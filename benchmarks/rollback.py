@@ -1,8 +1,9 @@
-"""The time of `ratchet rollback` from the shell until what served before answers, against what no command can go below.
+"""The time from the start of `ratchet rollback` in a shell until what served before answers, against a bare limit.
 
-`python -m benchmarks.rollback [--rounds R] [--json]` runs a real serve role and inference server with a tiny model. The
-limit is a bare Python that asks the same role for one answer over HTTP. They take turns; what was rolled back is
-restored before the next round. `ratio` is ours over the limit, of medians of wall-clock time.
+`python -m benchmarks.rollback [--rounds R] [--json]` runs a real serve role and inference server with a tiny model, and
+asks the gateway again and again meanwhile. The limit is a bare Python that asks the same role for one answer over HTTP.
+They take turns; what was rolled back is restored before the next round. `ratio` is ours over the limit, of medians of
+wall-clock time. `command_s` is until the command ends: what served is drained and unloaded by then.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from tests.builders.base_models import write_tiny_llama
 START_TIMEOUT_S = 180
 BARE = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read()"
 CHAT = {"model": "assistant", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+ASK_EVERY_S = 0.02
 NOWHERE = "127.0.0.1:9"
 ACTOR = {"reason": "a benchmark", "actor": "benchmark"}
 
@@ -65,11 +67,41 @@ def _wait(health: str, running: "subprocess.Popen[bytes]", log: Path) -> None:
 def seconds(arguments: tuple[str, ...], environment: dict[str, str]) -> float:
     """The wall-clock time of a Python with these arguments. Raises `RuntimeError` where it fails."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
-    took = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} exited with {done.returncode}: {done.stderr}")
-    return took
+    _ended(_begun(arguments, environment))
+    return time.perf_counter() - began
+
+
+def rolled_back(http: httpx.Client, environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds from the start of a rollback until another adapter answers, and until the command ends.
+
+    Raises `RuntimeError` where none does, or the command fails.
+    """
+    before = _answering(http)
+    began = time.perf_counter()
+    command = _begun(("-m", "daemon.cli", "rollback"), environment)
+    while _answering(http) == before:
+        if time.perf_counter() - began > START_TIMEOUT_S:
+            raise RuntimeError(f"{before} still answers after a rollback")
+        time.sleep(ASK_EVERY_S)
+    answered_s = time.perf_counter() - began
+    _ended(command)
+    return answered_s, time.perf_counter() - began
+
+
+def _answering(http: httpx.Client) -> str:
+    return http.post("/v1/chat/completions", json=CHAT).raise_for_status().headers["x-ratchet-adapter"]
+
+
+def _begun(arguments: tuple[str, ...], environment: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _ended(command: "subprocess.Popen[str]") -> None:
+    _, said = command.communicate()
+    if command.returncode:
+        raise RuntimeError(f"{command.args!r} exited with {command.returncode}: {said}")
 
 
 def measure(rounds: int, folder: Path) -> dict[str, float]:
@@ -87,7 +119,7 @@ def measure(rounds: int, folder: Path) -> dict[str, float]:
     }
     server = ("-m", "daemon.inference", "--model", str(base), "--port", engine.rpartition(":")[2], "--threads", "1")
     role = ("-m", "daemon.cli", "run", "--roles", "serve")
-    ours, limit = [], []
+    ours, whole, limit = [], [], []
     with (
         process(server, dict(os.environ), f"{engine}/v1/models", folder / "engine.log"),
         process(role, environment, f"{url}/status", folder / "serve.log"),
@@ -97,16 +129,17 @@ def measure(rounds: int, folder: Path) -> dict[str, float]:
             _changed(http, "/promote", {"digest": adapter, "at_once": True} | ACTOR)
         for _ in range(rounds):
             limit.append(seconds(("-c", BARE, f"{url}/healthz"), environment))
-            before = http.post("/v1/chat/completions", json=CHAT).headers["x-ratchet-adapter"]
-            ours.append(seconds(("-m", "daemon.cli", "rollback"), environment))
-            after = http.post("/v1/chat/completions", json=CHAT).headers["x-ratchet-adapter"]
-            if before == after or registry.refs().champion != adapters[0]:
-                raise RuntimeError(f"{after} answers after a rollback of {before}")
+            answered_s, command_s = rolled_back(http, environment)
+            if registry.refs().champion != adapters[0]:
+                raise RuntimeError(f"{registry.refs().champion} serves after a rollback, and not {adapters[0]}")
+            ours.append(answered_s)
+            whole.append(command_s)
             _changed(http, "/restore", {"digest": adapters[1]} | ACTOR)
     return {
         "rounds": rounds,
         "rollback_s": round(median(ours), 3),
         "longest_s": round(max(ours), 3),
+        "command_s": round(median(whole), 3),
         "limit_s": round(median(limit), 3),
         "ratio": round(median(ours) / median(limit), 1),
     }

@@ -1,6 +1,6 @@
 """Training on packed trees against the bare model, and against TRL's SFTTrainer with PEFT on the same targets.
 
-    python -m benchmarks.training --model FOLDER [--branches 8] [--prompt 200] [--target 40] [--updates 6] [--json]
+    python -m benchmarks.training [--model FOLDER] [--branches 8] [--prompt 200] [--target 40] [--updates 6] [--json]
 
 Each state has a prompt and several branches, whose observations are the targets, as the objective `world_model` has
 them; it is the one with the most branches to mask. Each side trains in a process of its own, on the same threads and
@@ -31,8 +31,10 @@ from peft import LoraConfig
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
 
+from daemon.config import Settings
 from learners.adapted_model import adapted_model
 from learners.architecture import linear_layers
+from learners.base_model import resolve_base
 from learners.batches import Limits, Packer
 from learners.chat import ChatTokenizer
 from learners.lower_layers import LowerLayers
@@ -41,7 +43,7 @@ from learners.objectives.objective import Example
 from learners.optimisation import Learning, Optimisation
 from learners.packing import TreePacker
 from learners.precision import compute_dtype
-from learners.settings import LearnerSettings, LoraSettings, Stage, TrainingJob
+from learners.settings import EMBEDDED, LearnerSettings, LoraSettings, Stage, TrainingJob
 from learners.trajectories import Branch, Trajectory
 from streams.events import RecordedStep
 from streams.messages import assistant, user
@@ -261,7 +263,7 @@ def _load() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a Hugging Face causal language model")
+    parser.add_argument("--model", type=Path, help="folder of a Hugging Face causal model; else the embedded one")
     parser.add_argument("--branches", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=200)
     parser.add_argument("--target", type=int, default=40)
@@ -271,6 +273,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.model = options.model or resolve_base(EMBEDDED, Settings.read().home)
     work = Workload(
         **{name: getattr(options, name) for name in Workload.__slots__},
     )
@@ -284,7 +287,7 @@ def main() -> None:
         }
         print(json.dumps(asdict(run[options.side]())))
         return
-    result = measure(sys.argv[1:], work)
+    result = measure([*sys.argv[1:], "--model", str(work.model)], work)
     if options.json:
         print(json.dumps(asdict(result)))
     else:

@@ -4,15 +4,15 @@ Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on 
 function, or a group of them, in a file of `daemon/commands/` that is imported when it is called.
 """
 
-import logging
 import sys
 
 import typer
 
 from daemon.commands.lazy_group import LazyCommand, lazy_group
-from daemon.commands.logs import log_from
+from daemon.commands.logs import log_as
 from daemon.printable import printable
 from streams.errors import RatchetError
+from streams.runtime.logs import LogSettings, tell_end
 from streams.runtime.private_home import keep_files_private
 
 COMMANDS = {
@@ -118,7 +118,6 @@ app = typer.Typer(
     name="ratchet",
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -130,11 +129,11 @@ def ratchet() -> None:
 
 def main() -> None:
     keep_files_private()
-    log_from(logging.INFO)
+    log_as(LogSettings())
     try:
         app()
     except RatchetError as error:
-        typer.echo(f"ratchet: {printable(str(error))}", err=True)
+        tell_end(str(error), f"ratchet: {printable(str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("ratchet: interrupted", err=True)

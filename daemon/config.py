@@ -31,6 +31,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
 from streams.policy.client import BASE
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.logs import LogSettings
 from streams.runtime.tls import reached_host, use
 from streams.setting_errors import told
 from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
@@ -138,6 +139,7 @@ class Settings(BaseSettings):
     otlp: OtlpSettings = OtlpSettings()
     access: AccessSettings = AccessSettings()
     health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _promotion_is_set_once(self) -> Self:

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from daemon.printable import printable, printable_json
 from daemon.registry.audit import AuditEntry
+from daemon.registry.hints import command, decisions
 from daemon.registry.learner_status import LearnerPhase, LearnerReport, LearnerStatus
 from daemon.registry.schemas import (
     BASE,
@@ -133,13 +134,13 @@ def status_table(report: StatusReport) -> Table:
     if report.drill is not None:
         table.add_row("rollback drill", plain(drill_told(report.drill)))
     if report.hold is not None:
-        table.add_row("promotion", plain(hold_told(report.hold)))
+        table.add_row("promotion", plain(hold_told(report.hold, report.group)))
     for adapter in report.held:
         table.add_row(f"held {adapter.adapter[:12]}", _held(adapter))
         if adapter.obstacle:
             table.add_row("", f"cannot be approved: {plain(adapter.obstacle)}")
     if report.held:
-        table.add_row("", "a person decides: `ratchet approve ADAPTER --reason WHY`, or `ratchet reject`")
+        table.add_row("", f"a person decides: {decisions(report.group)}")
     if report.retrain:
         champion = "the champion and " if report.champion in report.retrain else ""
         others = len(set(report.retrain) - {report.champion})
@@ -201,11 +202,11 @@ def drill_told(drill: Drill) -> str:
     return f"{drill.seconds:.2f} s to the first reply{flip}; {what}"
 
 
-def hold_told(hold: Hold) -> str:
-    """The hold in a sentence."""
+def hold_told(hold: Hold, group: str) -> str:
+    """The hold of a group in a sentence."""
     return (
         f"on hold since {_ago(hold.since)}, by {hold.actor}: {hold.reason}. What passes its gates waits for a person; "
-        "`ratchet resume` ends it"
+        f"{command('resume', group)} ends it"
     )
 
 

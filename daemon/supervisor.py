@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,15 +23,20 @@ import structlog
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
 from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE, new_token
-from streams.errors import SupervisorError
+from streams.errors import BrokerError, SupervisorError
 from streams.kafka.broker import EmbeddedBroker
+from streams.kafka.unread import keep_unread, publish_kept
+from streams.runtime.processes import is_free
 from streams.runtime.tls import context_for
 
 log = structlog.get_logger()
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+UNREAD_FILE = "unread.jsonl"
+"""In the home, from one end of the embedded broker to its next start."""
 _POLL_S = 0.2
+_TELL_EVERY_S = 10.0
 _LONGEST_PAUSE_S = 30.0
 
 
@@ -63,20 +68,28 @@ class Service:
                 start_new_session=True,
             )
 
-    async def ready(self) -> None:
-        """Wait until the service answers. Raises `SupervisorError` when it ends instead, or takes too long."""
+    async def ready(self, say: Callable[[str], None] = lambda text: None) -> None:
+        """Wait until the service answers. Raises `SupervisorError` when it ends instead, or takes too long.
+
+        `say` is told that it answers, and now and then that it does not yet.
+        """
         if self.health is None:
             return
-        deadline = time.monotonic() + START_TIMEOUT_S
+        began = time.monotonic()
+        deadline, told = began + START_TIMEOUT_S, began
         async with httpx.AsyncClient(timeout=5.0, verify=self.context or True) as http:
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await http.get(self.health)).is_success:
+                        say(f"{self.name} answers at {self.health}")
                         return
                 if self.process is None or self.process.returncode is not None or time.monotonic() > deadline:
                     raise SupervisorError(
                         f"{self.name} did not start: {self.last_words()} (all of it in {self.log_file})"
                     )
+                if time.monotonic() - told > _TELL_EVERY_S:
+                    told = time.monotonic()
+                    say(f"{self.name} starts, for {told - began:.0f} s now; its log is {self.log_file}")
                 await asyncio.sleep(_POLL_S)
 
     async def stop(self) -> None:
@@ -104,12 +117,13 @@ class Supervisor:
     """Runs `roles` with `settings`. Use it as a context manager.
 
     `base` is the folder of the base model; None will do where `starts_engine` says no. Entering returns when everything
-    answers, and raises `SupervisorError` when something does not.
+    answers, and raises `SupervisorError` when something does not. `say` is told how the start goes on.
     """
 
     settings: Settings
     base: Path | None
     roles: Sequence[Role]
+    say: Callable[[str], None] = lambda text: None
     _broker: EmbeddedBroker | None = None
     _services: list[Service] = field(default_factory=list)
     _watches: list[asyncio.Task[None]] = field(default_factory=list)
@@ -141,10 +155,15 @@ class Supervisor:
         logs = self.settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         if not self.settings.kafka.bootstrap:
-            self._broker = EmbeddedBroker(log=logs / "broker.log")
+            self._broker = EmbeddedBroker(self._broker_port(), logs / "broker.log")
             await asyncio.to_thread(self._broker.start)
             kafka = self.settings.kafka.model_copy(update={"bootstrap": self._broker.bootstrap})
             self.settings = self.settings.model_copy(update={"kafka": kafka})
+            kept = await asyncio.to_thread(publish_kept, kafka, self._unread)
+            self.say(
+                f"the embedded broker is at {self._broker.bootstrap}"
+                + (f", with {kept} records of before" if kept else "")
+            )
         self._services = []
         if starts_engine(self.settings, self.roles):
             assert self.base is not None  # see the class
@@ -152,11 +171,12 @@ class Supervisor:
         self._services += [self._role(role) for role in self.roles if role is not Role.LEARN]
         for service in self._services:
             await service.start()
-        await asyncio.gather(*(service.ready() for service in self._services))
+        await asyncio.gather(*(service.ready(self.say) for service in self._services))
         if Role.LEARN in self.roles:
             # It compares with what serves, so it starts when that answers.
             learner = self._role(Role.LEARN)
             await learner.start()
+            self.say(f"{learner.name} starts; its log is {learner.log_file}")
             self._services.append(learner)
         self._watches = [asyncio.create_task(self._keep_up(service)) for service in self._services]
 
@@ -166,7 +186,32 @@ class Supervisor:
         await asyncio.gather(*self._watches, return_exceptions=True)
         await asyncio.gather(*(service.stop() for service in self._services))
         if self._broker is not None:
+            # A file that is still there was not published.
+            if self._broker.alive() and not self._unread.exists():
+                await self._keep_unread()
             await asyncio.to_thread(self._broker.stop)
+
+    @property
+    def _unread(self) -> Path:
+        return self.settings.home / UNREAD_FILE
+
+    def _broker_port(self) -> int:
+        """The port that is set; where it is the default and taken, as by another home's broker, any that is free."""
+        kafka = self.settings.kafka
+        if "embedded_port" in kafka.model_fields_set or is_free(kafka.embedded_port):
+            return kafka.embedded_port
+        self.say(f"the port {kafka.embedded_port} is taken: the embedded broker takes another; set kafka.embedded_port")
+        return 0
+
+    async def _keep_unread(self) -> None:
+        """Keep what the roles have not read for the next start; the broker's log ends with it."""
+        try:
+            kept = await asyncio.to_thread(keep_unread, self.settings.kafka, self._unread)
+        except (BrokerError, OSError) as error:
+            log.error("what was not read is lost with the embedded broker", error=str(error))
+            return
+        if kept:
+            self.say(f"{kept} records that were not read yet are kept for the next start in {self._unread}")
 
     def _role(self, role: Role) -> Service:
         url = {
@@ -208,7 +253,8 @@ def inference_service(settings: Settings, base: Path) -> Service:
     command = (
         *(sys.executable, "-m", "daemon.inference", "--model", str(base)),
         *("--port", str(engine.port), "--threads", str(engine.threads), "--slots", str(engine.slots)),
-        *("--max-length", str(engine.max_length)),
+        *("--max-length", str(engine.max_length), "--log-format", settings.log.format),
+        *("--log-level", settings.log.level),
     )
     return _service(settings, "inference", command, f"http://127.0.0.1:{engine.port}/health")
 

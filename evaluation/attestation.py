@@ -6,6 +6,7 @@ changes. The trainer records the log-probabilities of probe prompts under the tr
 them, and must be much nearer to them than to the bare base model.
 """
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -74,11 +75,14 @@ async def measure(policy: PolicyClient, served: str, base: str, probes: Probes) 
 
     Raises `PromotionError` when server and trainer split a probe into different tokens, and `PolicyError`.
     """
+    # All at once: one after the other each would wait for a step of a busy server.
+    now_and_bare = await asyncio.gather(
+        *(policy.prompt_logprobs(model, prompt) for model in (served, base) for prompt in probes.prompts)
+    )
+    count = len(probes.prompts)
     to_record: list[float] = []
     to_base: list[float] = []
-    for prompt, recorded in zip(probes.prompts, probes.logprobs, strict=True):
-        now = await policy.prompt_logprobs(served, prompt)
-        bare = await policy.prompt_logprobs(base, prompt)
+    for now, bare, recorded in zip(now_and_bare[:count], now_and_bare[count:], probes.logprobs, strict=True):
         if len(now) != len(recorded):
             raise PromotionError(
                 f"{served} scores {len(now)} tokens of a probe where its trainer scored {len(recorded)}: "

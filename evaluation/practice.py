@@ -44,18 +44,19 @@ class Practised:
 class Round:
     """One round of practice: `samples` episodes of each task, task by task, so that groups come whole.
 
-    `may_begin` is waited for before each episode, and `keep` is given each as it ends. Of the groups with a failure,
-    the share `second_attempts` is followed up by an attempt with advice, which is kept if it succeeds. `steps` is how
-    many were taken, `advised` how many groups were followed up and `helped` with success, `failures` why episodes could
-    not be played.
+    `may_begin` is waited for before each episode; False ends the round. `keep` is given each episode as it ends. Of the
+    groups with a failure, the share `second_attempts` is followed up by an attempt with advice, which is kept if it
+    succeeds. Episodes are recorded as those of `agent`. `steps` is how many were taken, `advised` how many groups were
+    followed up and `helped` with success, `failures` why episodes could not be played.
     """
 
     player: Player
     pool: SandboxPool
     budget: Budget
-    may_begin: Callable[[], Awaitable[None]]
+    may_begin: Callable[[], Awaitable[bool]]
     keep: Callable[[Practised], Awaitable[None]]
     second_attempts: float = 0.0
+    agent: str = AGENT
     steps: int = 0
     episodes: int = 0
     successes: int = 0
@@ -84,14 +85,13 @@ class Round:
 
     async def _work(self, waiting: Iterator[Task], samples: int) -> None:
         while True:
-            await self.may_begin()
-            task = next(waiting, None)
-            if task is None or self._is_spent():
+            if not await self.may_begin() or (task := next(waiting, None)) is None or self._is_spent():
                 return
             try:
                 await self._attempt(task)
                 if len(self._groups[task.task_id]) == samples and self._is_to_be_followed_up(task):
-                    await self.may_begin()
+                    if not await self.may_begin():
+                        return
                     await self._follow_up(task)
             except (PolicyError, SandboxError) as error:
                 log.warning("a practice episode could not be played", task=task.task_id, reason=str(error))
@@ -110,7 +110,7 @@ class Round:
         async with self.pool.fresh_session(_GROUP) as session:
             rollout = await self.player.play(session, task, told)
         attempt = as_played(task, self.player.model, turns, rollout)
-        await self.keep(Practised(attempt, as_events(task, attempt)))
+        await self.keep(Practised(attempt, as_events(task, attempt, agent=self.agent)))
         self._groups[task.task_id].append(attempt)
         self.episodes += 1
         self.successes += attempt.success
@@ -121,7 +121,7 @@ class Round:
             adviser = Adviser(self.player, on_turn=self._count)
             found = await adviser.follow_up(session, task, self._groups[task.task_id])
         if found is not None:
-            await self.keep(Practised(found.attempt, as_events(task, found.attempt, found.advice)))
+            await self.keep(Practised(found.attempt, as_events(task, found.attempt, found.advice, self.agent)))
             self.helped += 1
 
     def _is_to_be_followed_up(self, task: Task) -> bool:
@@ -139,7 +139,9 @@ class Round:
         self.steps += 1
 
 
-def as_events(task: Task, attempt: Trajectory, advice: Advice | None = None) -> tuple[StepEvent | OutcomeEvent, ...]:
+def as_events(
+    task: Task, attempt: Trajectory, advice: Advice | None = None, agent: str = AGENT
+) -> tuple[StepEvent | OutcomeEvent, ...]:
     """The steps and the outcome of an episode that was played for practice; none of one without a step.
 
     `advice` was in its prompt, which its opening has without it.
@@ -154,7 +156,7 @@ def as_events(task: Task, attempt: Trajectory, advice: Advice | None = None) -> 
             StepEvent(
                 episode_id=attempt.episode_id,
                 step=number,
-                agent=AGENT,
+                agent=agent,
                 principal=PRINCIPAL,
                 task=task,
                 tools=attempt.tools(number),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.demo.plan import TWC
+from daemon.demo.text_game import TWC
 from streams.errors import RatchetError
 
 Report = TypeVar("Report", bound=BaseModel)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from learners import tree_attention
 from learners.architecture import check_trees, linear_layers
+from learners.lora_linear import LoraLinear
 from learners.settings import LoraSettings, Quantisation
 from streams.errors import ConfigurationError
 
@@ -49,7 +50,8 @@ def adapted_model(
     check_trees(model)
     if parent is not None:
         try:
-            return PeftModel.from_pretrained(model, str(parent), is_trainable=True)
+            config = _computed(LoraConfig.from_pretrained(str(parent)), quantisation)
+            return PeftModel.from_pretrained(model, str(parent), is_trainable=True, config=config)
         # As above: PEFT and safetensors have many kinds of errors for damaged files.
         except Exception as error:
             raise ConfigurationError(f"{parent} holds no adapter of {base}: {error}") from error
@@ -63,9 +65,16 @@ def adapted_model(
         task_type="CAUSAL_LM",
     )
     try:
-        return cast(PeftModel, get_peft_model(model, config))
+        return cast(PeftModel, get_peft_model(model, _computed(config, quantisation)))
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"PEFT cannot adapt {type(model).__name__}: {error}") from error
+
+
+def _computed(config: LoraConfig, quantisation: Quantisation | None) -> LoraConfig:
+    """Have linear layers computed by our own class, but for quantised ones, of which it could not read the weights."""
+    if quantisation is None:
+        config._register_custom_module({nn.Linear: LoraLinear})
+    return config
 
 
 def _quantised(quantisation: Quantisation, dtype: torch.dtype) -> BitsAndBytesConfig:

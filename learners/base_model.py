@@ -35,6 +35,11 @@ def resolve_base(name: str, home: Path) -> Path:
     return find_base(name)
 
 
+def is_to_be_converted(name: str, home: Path) -> bool:
+    """Return whether `resolve_base` will take half a minute, as the first time."""
+    return name == EMBEDDED and not (home / "base" / EMBEDDED / _RECORD).is_file()
+
+
 def find_base(name: str) -> Path:
     """The folder, or the embedded model's file, that `resolve_base` begins with; nothing is converted.
 

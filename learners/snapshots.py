@@ -117,7 +117,7 @@ async def build_snapshot(
     before. Of each principal the newest `most_per_principal` episodes are taken: what poisons a model is a number of
     texts, not a share. `canaries` are planted beside them. Of practice, the newest `most_practised_per_task` successes
     and as many failures of each task are taken, each sample as a trajectory of its own. With `members` nothing gets in
-    but the episodes of one group, and for the default group practice.
+    but the episodes of one group, and what its adapters practised.
 
     Raises:
         TrainingError: nothing in the store may be learned from yet.

@@ -8,10 +8,10 @@ from learners.settings import MOST_PRACTISED_PER_TASK
 from streams.ids import content_id
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
-from streams.store.queries.practice import PRACTICE_STEPS
+from streams.store.queries.practice import PRACTICE_STEPS, PRACTICE_STEPS_OF_GROUP
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.snapshots import FOR_ALL, LATEST_SEQUENCE, OF_GROUP, OFFSETS_OF_PARTITIONS
-from streams.trust.groups import DEFAULT_GROUP, Members
+from streams.trust.groups import Members
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -70,12 +70,12 @@ async def read_rows(
 ) -> StoredRows:
     """The rows as of a sequence, by default the latest. Raises `StoreError` when the store does not answer.
 
-    With `members` they are of the episodes of one group alone. Practice is by the default group's champion, and for it.
+    With `members` they are of the episodes of one group, and of what its adapters practised, alone.
     """
     if as_of is None:
         as_of = int((await store.query(LATEST_SEQUENCE, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
     retracted_as_of = int((await store.query(LATEST_RETRACTION, timeout_s=READ_TIMEOUT_S))["sequence"][0].as_py())
-    queries, practises = OF_GROUP if members else FOR_ALL, members is None or members.name == DEFAULT_GROUP
+    queries, practice_steps = (OF_GROUP, PRACTICE_STEPS_OF_GROUP) if members else (FOR_ALL, PRACTICE_STEPS)
     moment: dict[str, Parameter] = {"as_of": as_of}
     within: dict[str, Parameter] = moment | (dict(members.parameters()) if members else {})
 
@@ -85,12 +85,14 @@ async def read_rows(
     async def learnable(most_per_principal: int, most_per_task: int, older: Sequence[str]) -> _Learnable:
         """What may be learned from: the newest, and of `older` the rest."""
         among: dict[str, Parameter] = moment | {"older": older}
-        of_principals = within | among
+        of_principals, of_practice = within | among, among | {"most_per_task": most_per_task}
+        if members:
+            of_practice |= members.practice_parameters()
         of_principals |= {"retracted_as_of": retracted_as_of, "most_per_principal": most_per_principal}
         return _Learnable(
             await rows(queries.trusted_steps, of_principals),
             await rows(queries.recoveries, of_principals),
-            await rows(PRACTICE_STEPS, among | {"most_per_task": most_per_task}) if practises else [],
+            await rows(practice_steps, of_practice),
         )
 
     newest = await learnable(most_per_principal, most_per_task, ())

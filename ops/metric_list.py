@@ -144,6 +144,8 @@ def _serve_in(home: Path) -> Iterator[Metric]:
         StoreClient("http://127.0.0.1:9"), kafka, examples.STORE, up=True, lag={("ratchet.events", 0): 0}
     )
     replicas = Replicas([PolicyClient(settings.inference_url)])
+    replicas.first.away = ""
+    replicas.first.hold(examples.SERVED, examples.SERVED, 0.0)
     upstream = Upstream(replicas, 1)
     canary = Canary(settings.canary, home, Shadow(settings.shadow, upstream))
     support = AdapterSettings(groups={"support": AdapterGroup(agents=("support",))})

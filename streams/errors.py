@@ -44,7 +44,12 @@ from collections.abc import Mapping, Sequence
 
 
 class RatchetError(Exception):
-    """Something failed that Ratchet foresaw; the text is fit for an operator's eyes."""
+    """Something failed that Ratchet foresaw; the text is fit for an operator's eyes.
+
+    `refused` says, of a client's error, that the server answered and refused: it runs.
+    """
+
+    refused: bool = False
 
 
 class ConfigurationError(RatchetError):

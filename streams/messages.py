@@ -145,6 +145,11 @@ class Message(_Open):
         return self.tool_calls or ()
 
     @property
+    def is_plain(self) -> bool:
+        """Return whether it has no calls, no parts and no fields that are not named here, as most messages."""
+        return not self.tool_calls and not self.__pydantic_extra__ and not isinstance(self.content, tuple)
+
+    @property
     def is_readable(self) -> bool:
         """Return whether a text model can read all of it: no image, audio or file, and no call but of functions."""
         return next(self.unreadable(), None) is None
@@ -154,7 +159,7 @@ class Message(_Open):
 
         They are the sender's words, so one that is not a plain name is given as `unknown`.
         """
-        if not self.tool_calls and not self.__pydantic_extra__ and not isinstance(self.content, tuple):
+        if self.is_plain:
             return iter(())
         parts = self.content if isinstance(self.content, tuple) else ()
         kinds = [part.type for part in parts if part.text is None]

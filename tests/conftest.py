@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 import torch
 from hypothesis import settings
 
@@ -36,6 +37,13 @@ torch.set_num_threads(1)
 # How long an example takes says something about the machine only.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """What a command that a test runs sets up for the log ends with the test, as the stream does that it writes to."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +92,11 @@ async def policy(inference_url: str) -> AsyncIterator[PolicyClient]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which brokers the one suite ran over: what needs Apache Kafka is slow, or skipped where there is none."""
+    """Say which brokers the one suite ran over: what needs Apache Kafka is nightly, or skipped where there is none."""
     ran = [report.nodeid for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
     tansu, kafka = (sum(broker in name for name in ran) for broker in ("tansu", "apache-kafka"))
     if tansu or kafka:
-        remedy = "" if kafka else " (`make test-slow` does; docs/operating.md says how to get one)"
+        remedy = "" if kafka else " (`make test-nightly` does; docs/operating.md says how to get one)"
         terminalreporter.write_line(
             f"of the tests for every broker, {tansu} ran over Tansu, {kafka} over Kafka{remedy}"
         )

@@ -59,7 +59,7 @@ def reject(
     """End a candidate that waits for a person. Works offline."""
     settings = Settings.load(config).of_group(group)
     request = decision_request(settings, adapter, reason)
-    registry = Registry(settings.home)
+    registry = Registry(settings.home, group)
     try:
         entry = registry.reject(request.digest, request.actor, request.reason)
     except OSError as error:

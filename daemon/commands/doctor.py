@@ -67,6 +67,11 @@ def diagnose(config: Path | None) -> Iterator[Diagnosis]:
         )
         return
     yield Diagnosis(name="configuration", status=Health.OK, message="every setting is read")
+    cluster = check_kafka(settings)
+    yield cluster
+    if cluster.status is Health.OK:
+        # Not else, since it would wait as long again for the same cluster.
+        yield check_topics(settings)
     for check in CHECKS:
         yield check(settings)
     yield from running_checks(settings)
@@ -230,8 +235,6 @@ def check_holdout(settings: Settings) -> Diagnosis:
 
 
 CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
-    check_kafka,
-    check_topics,
     check_authentication,
     check_base_model,
     check_home,

@@ -7,22 +7,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from daemon.commands.options import ConfigOption, JsonOption, run_async
+from daemon.commands.options import ConfigOption, GroupOption, JsonOption, control_of, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.learning.domain import SET, UNSET, domain_tasks
 from daemon.learning.measured import AARun, Measured, agreement_of_plays, keep_aa_run, measured
 from daemon.learning.task_lists import tenant_label
-from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
 from evaluation.arena import Arena
 from streams.errors import ConfigurationError, GateError
 from streams.sandboxes.pool import sandbox_pool
 
 
-def stats(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def stats(group: GroupOption = "", config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show how far two adapters agree, and how often one differs from itself, beside what is assumed. Works offline."""
-    found = measured(Settings.load(config).home)
+    found = measured(Settings.load(config).of_group(group).home)
     if as_json:
         print_json(found.model_dump_json())
     else:
@@ -32,6 +31,7 @@ def stats(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def aa(
     plays: Annotated[int, typer.Option(min=2, help="How often each task is played.")] = 2,
     tasks: Annotated[int, typer.Option(min=1, help="How many selection tasks are played.")] = 100,
+    group: GroupOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,7 +39,7 @@ def aa(
 
     Nothing is selected by it, so that the tasks are not used up.
     """
-    run = run_async(_play_against_itself(Settings.load(config), plays, tasks))
+    run = run_async(_play_against_itself(Settings.load(config), plays, tasks, group))
     if as_json:
         print_json(run.model_dump_json())
         return
@@ -55,12 +55,12 @@ def tenant(principal: str, config: ConfigOption = None) -> None:
     typer.echo(f"tenant {tenant_label(principal, Settings.load(config).holdout)}")
 
 
-async def _play_against_itself(settings: Settings, plays: int, most: int) -> AARun:
-    domain = settings.domain
+async def _play_against_itself(settings: Settings, plays: int, most: int, group: str) -> AARun:
+    home, domain = settings.of_group(group).home, settings.domain
     if not domain.environment:
         raise ConfigurationError(f"{UNSET}: {SET}")
     async with (
-        ControlClient(settings.control_url) as control,
+        control_of(settings, group) as control,
         engine_client(settings.serving) as policy,
         sandbox_pool(domain.environment, settings.branching, size=1) as pool,
     ):
@@ -84,7 +84,7 @@ async def _play_against_itself(settings: Settings, plays: int, most: int) -> AAR
                 rollouts.append(await arena.play(chosen, status.served, report))
     agreement = agreement_of_plays(rollouts)
     run = AARun(adapter=status.champion, at=datetime.now(UTC), tasks=len(chosen), plays=plays, agreement=agreement)
-    keep_aa_run(settings.home, run)
+    keep_aa_run(home, run)
     return run
 
 

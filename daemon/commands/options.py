@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from daemon.config import Settings
+from daemon.registry.hints import command
 from daemon.registry.schemas import Change
 from daemon.serving.control_client import ControlClient
 from streams.assembly.client import AssemblyClient
@@ -24,7 +25,6 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 GroupOption = Annotated[str, typer.Option("--group", help="A group of agents or tenants, not the default one.")]
-ON_HOLD = "promotion is on hold: what passes its gates waits for a person, until `ratchet resume`"
 
 
 def run_async(work: Awaitable[Result], new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> Result:
@@ -54,6 +54,11 @@ async def find_kafka(settings: Settings) -> KafkaSettings:
         return settings.kafka
     async with ControlClient(settings.control_url) as control:
         return settings.kafka.model_copy(update={"bootstrap": (await control.status()).bootstrap})
+
+
+def on_hold(group: str) -> str:
+    """Say that promotion of a group is on hold, and what ends that."""
+    return f"promotion is on hold: what passes its gates waits for a person, until {command('resume', group)}"
 
 
 def replaced_by(change: Change) -> str:

@@ -6,11 +6,11 @@ import typer
 from pydantic import ValidationError
 
 from daemon.commands.options import (
-    ON_HOLD,
     ConfigOption,
     GroupOption,
     JsonOption,
     control_of,
+    on_hold,
     operator_name,
     replaced_by,
     run_async,
@@ -38,7 +38,7 @@ def rollback(
     else:
         typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
-        typer.echo(ON_HOLD, err=True)
+        typer.echo(on_hold(group), err=True)
 
 
 async def _roll_back(settings: Settings, request: RollbackRequest, group: str) -> Change:

@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 import uvloop
 
+from daemon.commands.logs import log_as
 from daemon.commands.options import ConfigOption, run_async
 from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
+from daemon.console import Narrator
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role, access_of
 from daemon.supervisor import Supervisor, starts_engine
-from learners.base_model import resolve_base
+from learners.base_model import is_to_be_converted, resolve_base
 from streams.runtime.private_home import secure
 from streams.runtime.processes import die_with_parent, stop_on_signals
+from streams.runtime.tracing import traced
 
 
 def run(
@@ -32,6 +35,7 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(f"{error}; the roles are {', '.join(Role)}") from error
     settings = Settings.load(config)
+    log_as(settings.log)
     secure(settings.home)
     if {Role.BRANCH, Role.LEARN}.intersection(chosen):
         check_permissions(settings)
@@ -42,7 +46,8 @@ def run(
             )
         if parent is not None:
             die_with_parent(parent)
-        run_async(RUN[chosen[0]](settings), uvloop.new_event_loop if chosen[0] is Role.SERVE else None)
+        with traced(chosen[0]):
+            run_async(RUN[chosen[0]](settings), uvloop.new_event_loop if chosen[0] is Role.SERVE else None)
     else:
         run_async(_supervise(settings, chosen))
 
@@ -59,6 +64,8 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
 
 
 async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
+    say, names = Narrator().say, ", ".join(role.value for role in roles)
+    say(f"starting {names} in {settings.home}; logs are in {settings.home}/logs")
     # Before anything starts: the roles themselves would say it in their logs.
     faces = [access for access in (access_of(settings, role) for role in roles) if access is not None]
     have_tokens = [access.check() for access in faces]
@@ -68,9 +75,10 @@ async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
         typer.echo(RECORDED if is_judged(settings.domain) else f"{UNSET}: {SET}", err=True)
     # An installation without the learner has no model to convert, and nothing to convert it with.
     wanted = Role.LEARN in roles or starts_engine(settings, roles)
+    if wanted and is_to_be_converted(settings.model, settings.home):
+        say(f"converting the base model {settings.model}, once; it takes half a minute")
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home) if wanted else None
-    async with Supervisor(settings, base, roles) as supervisor:
-        names = ", ".join(role.value for role in roles)
+    async with Supervisor(settings, base, roles, say) as supervisor:
         typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
         typer.echo(f"the log is at {supervisor.settings.kafka.bootstrap}, logs are in {settings.home}/logs", err=True)
         await supervisor.wait()

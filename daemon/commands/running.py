@@ -13,6 +13,7 @@ from daemon.commands.diagnosis import Diagnosis, Health
 from daemon.config import Settings
 from daemon.console import learner_told
 from daemon.learning.domain import is_judged
+from daemon.registry.hints import command, decisions
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
@@ -72,6 +73,8 @@ def running_checks(settings: Settings) -> Iterator[Diagnosis]:
         yield _learner(settings)
     if found.gateway is not None and found.gateway.held:
         yield held_candidates(found.gateway)
+    if found.gateway is not None:
+        yield from held_in_groups(found.gateway)
     if found.store is not None:
         yield _feedback(found, found.store)
         yield _trust(found.store)
@@ -111,7 +114,7 @@ async def _answer(asked: Awaitable[T], role: str, refused: dict[str, str]) -> T 
     try:
         return await asked
     except RatchetError as error:
-        if error.__cause__ is None:  # otherwise it did not answer at all
+        if error.refused:
             refused[role] = str(error)
         return None
 
@@ -168,8 +171,19 @@ def held_candidates(gateway: StatusReport) -> Diagnosis:
         f"{len(gateway.held)} candidates wait for a person; {first.adapter[:12]} lapses at "
         f"{first.lapses:%Y-%m-%d %H:%M} UTC: {first.reason}"
     )
-    remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`; `ratchet status` has all of them"
-    return Diagnosis(name="approval", status=Health.WARNING, message=message, remedy=remedy)
+    return Diagnosis(name="approval", status=Health.WARNING, message=message, remedy=_decide(gateway.group))
+
+
+def held_in_groups(gateway: StatusReport) -> Iterator[Diagnosis]:
+    """The check of each other group that has candidates which wait for a person."""
+    for group in gateway.groups:
+        if group.held and group.name != gateway.group:
+            message = f"{group.held} candidates of the group {group.name or 'default'} wait for a person"
+            yield Diagnosis(name="approval", status=Health.WARNING, message=message, remedy=_decide(group.name))
+
+
+def _decide(group: str) -> str:
+    return f"{decisions(group)}; {command('status', group)} has all of them"
 
 
 def _engine(found: Running, settings: Settings) -> Diagnosis:

@@ -9,11 +9,11 @@ from rich.console import Console
 from daemon.commands.approval import AdapterArgument, ReasonOption, decision_request
 from daemon.commands.gate import gate_summary
 from daemon.commands.options import (
-    ON_HOLD,
     ConfigOption,
     GroupOption,
     JsonOption,
     control_of,
+    on_hold,
     operator_name,
     replaced_by,
     run_async,
@@ -22,6 +22,7 @@ from daemon.config import Settings
 from daemon.console import print_json
 from daemon.printable import printable
 from daemon.registry import holds
+from daemon.registry.hints import command
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import Change, DecisionRequest
 from streams.errors import RegistryError
@@ -42,7 +43,7 @@ def restore(
     """Undo a rollback: let the adapter serve again that was taken back. It is loaded and attested; Ratchet must run."""
     settings = Settings.load(config).of_group(group)
     request = decision_request(settings, adapter, reason)
-    registry = Registry(settings.home)
+    registry = Registry(settings.home, group)
     champion = registry.refs().champion
     if champion != request.digest:
         registry.check_may_be_restored(request.digest)
@@ -58,7 +59,7 @@ def restore(
     else:
         typer.echo(f"{change.to_name} serves instead of {replaced_by(change)}, after {change.seconds:.2f} s")
     if change.on_hold:
-        typer.echo(ON_HOLD, err=True)
+        typer.echo(on_hold(group), err=True)
 
 
 def hold(
@@ -73,7 +74,7 @@ def hold(
     if as_json:
         print_json(entry.model_dump_json(exclude_none=True))
     else:
-        typer.echo(printable(f"{holds.why_on_hold(entry)}; `ratchet resume` ends it"))
+        typer.echo(printable(f"{holds.why_on_hold(entry)}; {command('resume', group)} ends it"))
 
 
 def resume(

@@ -40,7 +40,7 @@ def why(
         if as_json:
             print_json(report.model_dump_json())
         else:
-            Console().print(_why_table(report))
+            Console().print(_why_table(report, group))
         return
     assert principal is not None  # one of the two was given
     exposed = exposed_adapters(registry, provenance, principal)
@@ -60,7 +60,7 @@ def exposure_table(exposed: tuple[ExposedAdapter, ...], title: str) -> Table:
     return table
 
 
-def _why_table(report: WhyReport) -> Table:
+def _why_table(report: WhyReport, group: str) -> Table:
     table = Table(title=report.adapter, show_header=False)
     snapshot = report.snapshot
     table.add_row("state", ("serves now" if report.serves else report.state) or "never judged")
@@ -86,7 +86,7 @@ def _why_table(report: WhyReport) -> Table:
         said = f"{entry.at:%Y-%m-%d %H:%M} UTC by {plain(entry.actor)}: {plain(entry.reason)}"
         table.add_row(entry.state.value, said)
     if report.hold is not None:
-        table.add_row("promotion", plain(hold_told(report.hold)))
+        table.add_row("promotion", plain(hold_told(report.hold, group)))
     if report.note:
         table.add_row("note", plain(report.note))
     if report.retrain:

@@ -9,13 +9,14 @@ import fcntl
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daemon.config import Settings
 from daemon.console import Narrator
 from daemon.demo.agent import AgentSummary, output_of
+from daemon.demo.phases import Begin, Watch, phases, untimed
 from daemon.demo.plan import (
     NO_PRACTICE,
     CaptureCounts,
@@ -32,9 +33,9 @@ from daemon.demo.plan import (
 from daemon.demo.preparation import bounded, embedded, train_tasks
 from daemon.demo.sabotage import damaged_copy
 from daemon.demo.scenario import Scenario
-from daemon.demo.text_game import TEXT_GAME
+from daemon.demo.success_plot import PICTURE, draw
 from daemon.learning.cycle import run_cycle
-from daemon.learning.loop import Loop, Note, Phase, open_loop
+from daemon.learning.loop import Loop, open_loop
 from daemon.learning.practice import Practice
 from daemon.learning.trials import judge
 from daemon.registry.lifecycle import State
@@ -62,8 +63,10 @@ _BRANCHING_TIMEOUT_S = 900.0
 _FEW = 4
 
 
-async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT_GAME) -> DemoReport:
+async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario, *, profile: bool = False) -> DemoReport:
     """Run the demo in `.ratchet/demo`, which is emptied first, and write `report.json` there.
+
+    With `profile` it also writes the time of each phase, and that of the processor, as `profile.json` and as a picture.
 
     Raises `RatchetError` when a step cannot be carried out. Whatever happens, no process is left behind.
     """
@@ -73,20 +76,29 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
     secure(given.home)
     with _only_one(given.home / "demo.lock"):
         home = given.home / "demo"
+        timed = phases(home, narrator, profile=profile)
         shutil.rmtree(home, ignore_errors=True)
-        narrator.say(f"preparing the base model {given.model} (half a minute the first time)")
-        base = await asyncio.to_thread(resolve_base, given.model, given.home)
-        settings = embedded(given, plan, scenario, home)
-        narrator.say(f"starting the roles; their logs are in {home}/logs")
-        async with (
-            Supervisor(settings, base, scenario.roles) as supervisor,
-            open_loop(supervisor.settings, base) as loop,
-        ):
-            played, unseen = train_tasks(loop, plan)
-            demo = Demo(plan, narrator, bounded(loop, plan, played), iter(played), scenario, unseen)
-            report = await demo.run(began)
+        with timed as begin:
+            begin("base model")
+            narrator.say(f"preparing the base model {given.model} (half a minute the first time)")
+            base = await asyncio.to_thread(resolve_base, given.model, given.home)
+            settings = embedded(given, plan, scenario, home)
+            begin("start")
+            narrator.say(f"starting the roles; their logs are in {home}/logs")
+            async with (
+                Supervisor(settings, base, scenario.roles) as supervisor,
+                open_loop(supervisor.settings, base) as loop,
+            ):
+                played, unseen = train_tasks(loop, plan)
+                bounds = bounded(loop, plan, played)
+                demo = Demo(plan, narrator, bounds, iter(played), scenario, unseen, begin)
+                report = await demo.run(began)
+                begin("stop")
         write_atomically(home / "report.json", report.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
         narrator.say(f"the report is {home}/report.json")
+        with suppress(ImportError):  # the picture alone wants matplotlib
+            draw(report, home / PICTURE)
+            narrator.say(f"a picture of it is {home}/{PICTURE}")
         return report
 
 
@@ -94,15 +106,16 @@ async def run_demo(plan: DemoPlan, narrator: Narrator, scenario: Scenario = TEXT
 class Demo:
     """A demo under way. `tasks` yields tasks of the train split, each once; `unseen` are others, to measure by.
 
-    `judged` episodes have been played and judged so far, with `calls` of the policy.
+    `judged` episodes have been played and judged so far, with `calls` of the policy. `begin` is told of each phase.
     """
 
     plan: DemoPlan
     narrator: Narrator
     loop: Loop
     tasks: Iterator[Task]
-    scenario: Scenario = TEXT_GAME
+    scenario: Scenario
     unseen: Sequence[Task] = ()
+    begin: Begin = untimed
     judged: int = 0
     calls: int = 0
 
@@ -116,6 +129,7 @@ class Demo:
             practised = await self.practise()
             reports.append(await self.cycle(number, self.loop.settings.learner.for_practice().stages))
             lines.append(self.line(reports[-1], practised))
+        self.begin("damaged adapter")
         self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
         victim = damaged_copy(self.loop.adapters, reports[-1].adapter, self.plan.seed)
         self.loop.registry.enter(victim, State.TRAINED, OPERATOR, "damaged on purpose")
@@ -139,6 +153,7 @@ class Demo:
 
     async def play(self, role: str, count: int) -> AgentSummary:
         """Let the agent, in a process of its own, play `count` fresh tasks; wait until the loop has digested them."""
+        self.begin("expert" if role == "expert" else "agent")
         tasks = [task for _, task in zip(range(count), self.tasks, strict=False)]
         self.narrator.say(f"{'an expert demonstrates' if role == 'expert' else 'the agent plays'} {len(tasks)} tasks")
         players = self.scenario.expert if role == "expert" else self.scenario.agent
@@ -158,6 +173,7 @@ class Demo:
         practice, rounds = Practice(self.loop), list[Round]()
         try:
             for number in range(1, self.plan.rounds + 1):
+                self.begin("practice")
                 self.narrator.say(f"what serves practises train tasks, round {number} of {self.plan.rounds}")
                 played = await practice.play_round()
                 if played is not None:
@@ -174,6 +190,7 @@ class Demo:
 
     async def digested(self) -> None:
         """Wait until every episode is judged, all events are stored, and the branch workers have answered for them."""
+        self.begin("storing and branching")
         kafka = self.loop.settings.kafka
         deadline = time.monotonic() + _BRANCHING_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -189,6 +206,7 @@ class Demo:
         raise RatchetError(f"the stream was not digested in time: see the logs in {self.loop.settings.home}/logs")
 
     async def cycle(self, number: int, stages: tuple[Stage, ...]) -> CycleReport:
+        self.begin(f"cycle {number}: before training")
         learner = self.loop.settings.learner.model_copy(update={"stages": stages})
         report = await run_cycle(self.loop, learner, self.watcher(f"cycle {number}"))
         self.narrator.say(f"cycle {number}: {report.verdict.value}. {report.reason}")
@@ -208,6 +226,7 @@ class Demo:
             (await self.loop.pool.describe()).harness,
             self.loop.settings.gate.rollouts,
         )
+        self.begin("unseen tasks")
         self.narrator.say(f"the base model and what serves play {len(tasks)} tasks that nobody has played")
         played = []
         for name in (BASE, served):
@@ -219,14 +238,15 @@ class Demo:
         await self.loop.pool.end_groups()
         return Unseen.of(paired(tasks, *played))
 
-    def watcher(self, name: str) -> "_Watch":
-        return _Watch(self.narrator, name)
+    def watcher(self, name: str) -> Watch:
+        return Watch(self.narrator, name, self.begin)
 
     async def roll_back(self) -> RollbackLine | None:
         """Roll back as an operator would, with the agent playing before and after; None if nothing was promoted."""
         if self.loop.registry.refs().champion == BASE:
             return None
         before = await self.play("policy", _FEW)
+        self.begin("rollback")
         request = RollbackRequest(reason="to show that it works", actor=OPERATOR)
         change = await self.loop.control.rollback(request)
         self.narrator.say(f"rolled back from {change.from_name} to {change.to_name} in {change.seconds:.2f} s")
@@ -260,6 +280,7 @@ class Demo:
 
     async def account(self) -> EventCounts:
         """Compare what the broker took with what the store has."""
+        self.begin("account")
         kafka = self.loop.settings.kafka
         ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.events_topic, kafka.security)
         rows = await self.loop.store.query(RECORDS_OF_TOPIC, {"topic": kafka.events_topic})
@@ -283,17 +304,6 @@ class Demo:
         return DemoBranchCounts(
             requested=counts.requested, executed=counts.executed, diverged=counts.requested - counts.executed
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Watch:
-    """Tells the narrator what a cycle tells its watcher."""
-
-    narrator: Narrator
-    name: str
-
-    def __call__(self, phase: Phase, done: int, total: int, note: Note) -> None:
-        self.narrator.advance(f"{self.name}: {phase.value}", done, total, str(note))
 
 
 @contextmanager

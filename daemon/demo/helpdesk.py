@@ -44,14 +44,14 @@ def _demonstrates(tasks: Sequence[Task], settings: Settings) -> tuple[Command, .
 def _full(seed: int) -> DemoPlan:
     return DemoPlan(
         seed=seed,
-        demonstrations=100,
-        first_plays=16,
-        plays=24,
-        held_out=160,
-        out_of_domain=24,
-        unseen=100,
-        first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=120)),
-        practice=practising(tasks=8, samples=4, most_seconds=90, updates=50),
+        demonstrations=48,
+        first_plays=6,
+        plays=8,
+        held_out=96,
+        out_of_domain=12,
+        unseen=40,
+        first_cycle=(Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=70)),
+        practice=practising(tasks=6, samples=4, most_seconds=45, updates=16),
     )
 
 
@@ -66,8 +66,6 @@ def _quick(seed: int) -> DemoPlan:
         unseen=0,
         first_cycle=(Stage(objective="imitation", updates=18),),
         practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
-        cycles=2,
-        rounds=1,
         constant_alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
     )

@@ -7,14 +7,12 @@ from pydantic import ConfigDict
 from rich.console import Group
 from rich.table import Table
 
-from daemon.config import DomainSettings
 from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from learners.settings import PracticeSettings, Stage, practised_stage
 from streams.settings import FrozenModel
 
-TWC = DomainSettings(environment="textworld_express", suite="twc")
 PROVEN_GAIN = 0.15
 QUICK_ALPHA = 0.3
 # What a quick demo, whose gates play few tasks, leaves unproven.
@@ -55,42 +53,10 @@ class DemoPlan:
     unseen: int
     first_cycle: tuple[Stage, ...]
     practice: PracticeSettings
-    cycles: int = 3
-    rounds: int = 2
+    cycles: int = 2
+    rounds: int = 1
     constant_alpha: float | None = None
     unproven: tuple[str, ...] = ()
-
-    @classmethod
-    def full(cls, seed: int) -> "DemoPlan":
-        return cls(
-            seed=seed,
-            demonstrations=60,
-            first_plays=16,
-            plays=24,
-            held_out=160,
-            out_of_domain=32,
-            unseen=100,
-            first_cycle=(Stage(objective="world_model", updates=20), Stage(objective="imitation", updates=120)),
-            practice=practising(tasks=10, samples=6, most_seconds=90, updates=50),
-        )
-
-    @classmethod
-    def quick(cls, seed: int) -> "DemoPlan":
-        return cls(
-            seed=seed,
-            demonstrations=8,
-            first_plays=4,
-            plays=4,
-            held_out=12,
-            out_of_domain=0,
-            unseen=0,
-            first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=18)),
-            practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
-            cycles=2,
-            rounds=1,
-            constant_alpha=QUICK_ALPHA,
-            unproven=QUICK_UNPROVEN,
-        )
 
 
 class EventCounts(FrozenModel):
@@ -232,7 +198,7 @@ class DemoReport(FrozenModel):
     sabotage_verdict: Verdict
     rollback: RollbackLine | None
     wall_seconds: float
-    scenario: str = "text-game"
+    scenario: str
     captured: CaptureCounts | None = None
 
     def failures(self, plan: DemoPlan) -> list[str]:

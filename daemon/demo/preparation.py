@@ -34,7 +34,7 @@ def embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) ->
             "home": home,
             "seed": plan.seed,
             "domain": scenario.domain,
-            "kafka": kafka,
+            "kafka": kafka.model_copy(update={"embedded_port": 0}),
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
             "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),

@@ -10,8 +10,8 @@ from daemon.demo.text_game import TEXT_GAME
 class ScenarioName(StrEnum):
     """The values of `--scenario`."""
 
-    TEXT_GAME = TEXT_GAME.name
     HELPDESK = HELPDESK.name
+    TEXT_GAME = TEXT_GAME.name
 
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (TEXT_GAME, HELPDESK)}
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (HELPDESK, TEXT_GAME)}

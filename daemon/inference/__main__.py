@@ -1,16 +1,15 @@
 """`python -m daemon.inference --model FOLDER --port N`: the embedded inference server. The supervisor starts it."""
 
 import argparse
-import logging
 import os
 import signal
 import sys
 
-import structlog
 from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
 from streams.errors import RatchetError
+from streams.runtime.logs import LogSettings, log_to_stderr, tell_end
 from streams.runtime.private_home import keep_files_private
 from streams.runtime.processes import die_with_parent
 
@@ -21,10 +20,6 @@ def main() -> int:
     keep_files_private()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )
     try:
         settings = _settings()
     except ValidationError as error:
@@ -32,6 +27,7 @@ def main() -> int:
         option = str(first["loc"][0]).replace("_", "-")
         print(f"--{option}: {first['msg']}", file=sys.stderr)
         return 2
+    log_to_stderr(LogSettings(format=settings.log_format, level=settings.log_level))
     # Threads that spin while they wait take the cores from the learner and the sandboxes. Torch reads this when it
     # is imported, and so it is not imported before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,7 +39,8 @@ def main() -> int:
     try:
         serve(settings)
     except RatchetError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        line = " ".join(str(error).split())
+        tell_end(line, line)
         return 1
     return 0
 

@@ -34,6 +34,7 @@ from streams.errors import RequestRefusedError, SupervisorError
 from streams.runtime.health import add_health
 from streams.runtime.http_errors import ErrorReply, answer_errors
 from streams.runtime.http_server import KEEP_ALIVE_S
+from streams.runtime.logs import adopt_uvicorn
 
 # Streams that are still open when the server is told to stop get this long.
 _LAST_SECONDS = 1
@@ -57,6 +58,7 @@ def serve(settings: InferenceSettings) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=2048,
     )
+    adopt_uvicorn()
     server = uvicorn.Server(config)
 
     def end() -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from streams.runtime.logs import LogFormat, LogLevel
 from streams.settings import FrozenModel
 
 
@@ -29,3 +30,5 @@ class InferenceSettings(FrozenModel):
     prefill_budget: int = Field(
         default=2048, ge=16, description="Prompt tokens per forward pass, so that replies under way are not starved."
     )
+    log_format: LogFormat = Field(default="console", description="Lines for people, or JSON.")
+    log_level: LogLevel = Field(default="info", description="What is of this level or above is logged.")

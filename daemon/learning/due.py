@@ -6,7 +6,7 @@ from enum import StrEnum
 from daemon.learning.learned import Extent
 from daemon.learning.loop import Loop
 from streams.store.queries.learning import LEARNABLE_EPISODES, LEARNABLE_EPISODES_OF_GROUP
-from streams.store.queries.practice import NEW_PRACTICE
+from streams.store.queries.practice import NEW_PRACTICE, NEW_PRACTICE_OF_GROUP
 from streams.store.queries.retractions import RETRACTIONS_AFTER
 from streams.store.queries.trust import WITHDRAWALS_AFTER
 
@@ -58,5 +58,5 @@ async def _practised_enough(learned: Extent, loop: Loop) -> bool:
     practice = loop.settings.learner.practice
     if not practice.enabled:
         return False
-    count = await loop.store.query(NEW_PRACTICE, {"since": learned.as_of})
+    count = await loop.practice_of_members(NEW_PRACTICE, NEW_PRACTICE_OF_GROUP, since=learned.as_of)
     return int(count["successes"][0].as_py()) >= practice.min_new_episodes

@@ -99,17 +99,12 @@ class Loop:
     members: Members | None = None
 
     def of_group(self, name: str, control: ControlClient) -> "Loop":
-        """The same for a group of agents and tenants, whose changes `control` asks for.
-
-        Practice is the default group's: its champion plays, and nothing of that is another group's.
-        """
+        """The same for a group of agents and tenants, whose changes `control` asks for."""
         settings = self.settings.of_group(name)
-        practice = settings.learner.practice.model_copy(update={"enabled": False})
-        learner = settings.learner.model_copy(update={"practice": practice})
         return replace(
             self,
-            settings=settings.model_copy(update={"learner": learner}),
-            registry=Registry(settings.home),
+            settings=settings,
+            registry=Registry(settings.home, name),
             adapters=AdapterStore(settings.home / "adapters"),
             control=control,
             members=settings.adapters.members(name),
@@ -120,6 +115,12 @@ class Loop:
         if self.members is None:
             return await self.store.query(of_all, parameters)
         return await self.store.query(of_group, parameters | self.members.parameters())
+
+    async def practice_of_members(self, of_all: str, of_group: str, **parameters: Parameter) -> pa.Table:
+        """The answer to the query, about practice, that fits `members`."""
+        if self.members is None:
+            return await self.store.query(of_all, parameters)
+        return await self.store.query(of_group, parameters | self.members.practice_parameters())
 
     async def served_status(self) -> StatusReport:
         """The status of what serves, once it is loaded: the champion of a group may be cold."""

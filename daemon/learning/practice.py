@@ -7,11 +7,13 @@ episode while agents' calls are in flight.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import structlog
 
 from daemon.learning.loop import Loop
 from daemon.registry.canaries import running_canary
+from daemon.registry.schemas import StatusReport
 from evaluation.episode import Player
 from evaluation.frontier import Attempts, choose
 from evaluation.practice import Budget, Practised, Round
@@ -22,8 +24,9 @@ from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
 from streams.policy.client import Sampling
-from streams.store.queries.practice import ATTEMPTS_BY_TASK
-from streams.trust.practice import practisable
+from streams.store.queries.practice import ATTEMPTS_BY_TASK, ATTEMPTS_BY_TASK_OF_GROUP
+from streams.trust.groups import DEFAULT_GROUP
+from streams.trust.practice import agent_of, practisable
 
 log = structlog.get_logger()
 
@@ -40,7 +43,7 @@ class Practice:
         self._publisher: Publisher | None = None
         self._all_tasks: tuple[Task, ...] | None = None
         self._not_before = 0.0
-        self._in_flight = 0
+        self._status: StatusReport | None = None
         self._asked_at = float("-inf")
 
     @property
@@ -92,13 +95,16 @@ class Practice:
             await asyncio.gather(playing, return_exceptions=True)
 
     async def play_round(self) -> Round | None:
-        """Practise a round; None where nothing serves. Raises `RatchetError`."""
+        """Practise a round; None where nothing is loaded: practice takes nobody's place. Raises `RatchetError`."""
         loop, settings = self._loop, self._settings
         self._not_before = time.monotonic() + settings.rest_s
-        served = (await loop.served_status()).served
+        self._status = await loop.control.status()
+        served = self._status.served
         if served is None:
             return None
-        rows = (await loop.store.query(ATTEMPTS_BY_TASK, {"environment": loop.pool.environment})).to_pylist()
+        environment = loop.pool.environment
+        table = await loop.practice_of_members(ATTEMPTS_BY_TASK, ATTEMPTS_BY_TASK_OF_GROUP, environment=environment)
+        rows = table.to_pylist()
         known = {row["task_id"]: Attempts(row["attempts"], row["successes"]) for row in rows}
         # Another draw each round, and the same one if the same store is asked again.
         seed = loop.settings.seed + max((row["last"] for row in rows), default=0)
@@ -110,15 +116,18 @@ class Practice:
             player=Player(loop.policy, served, harness, sampling, logprobs=True),
             pool=loop.pool,
             budget=Budget(settings.most_seconds, settings.most_steps, settings.concurrency),
-            may_begin=self._until_quiet,
+            may_begin=partial(self._may_go_on, served),
             keep=lambda practised: self._publish(practised, key),
             second_attempts=settings.second_attempts,
+            agent=agent_of(DEFAULT_GROUP if loop.members is None else loop.members.name),
         )
         log.info("practice begins", tasks=len(tasks), samples=settings.samples, model=served)
         try:
             await played.play(tasks, settings.samples)
         finally:
             self._not_before = time.monotonic() + settings.rest_s
+            if self._status.served != served:
+                log.info("practice stops, for what practised is not served any more", model=served)
             log.info(
                 "practised",
                 episodes=played.episodes,
@@ -135,14 +144,21 @@ class Practice:
         if self._publisher is not None:
             self._publisher.close()
 
-    async def _until_quiet(self) -> None:
-        """Wait while agents are served: whatever is computed for practice, they wait for."""
+    async def _may_go_on(self, served: str) -> bool:
+        """Wait while agents are served: whatever is computed for practice, they wait for.
+
+        False when `served` does not serve any more: it is replaced, or unloaded to make room for another group's.
+        """
         while True:
-            if time.monotonic() - self._asked_at > _ASK_EVERY_S:
+            if self._status is None or time.monotonic() - self._asked_at > _ASK_EVERY_S:
                 self._asked_at = time.monotonic()
-                self._in_flight = (await self._loop.control.status()).in_flight
-            if self._in_flight <= self._settings.most_in_flight:
-                return
+                self._status = await self._loop.control.status()
+            status = self._status
+            if status.served != served:
+                return False
+            # Those of all groups: they share the servers.
+            if max(status.in_flight, sum(group.in_flight for group in status.groups)) <= self._settings.most_in_flight:
+                return True
             await asyncio.sleep(_ASK_EVERY_S)
 
     def _key(self) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,13 +83,17 @@ async def _learn(settings: Settings, stop: asyncio.Event, tellings: Tellings) ->
 
 
 async def take_turns(learners: "Sequence[Learner]") -> None:
-    """Let each of the groups' learners learn in turn, until cancelled: one cycle takes all that there is."""
+    """Let each of the groups' learners learn in turn, until cancelled; what one practises stops for a cycle of any."""
+
+    async def is_any_due() -> bool:
+        return any([await learner.is_due() for learner in learners])
+
     try:
         for learner in learners:
             await learner.begin()
         while True:
             for learner in learners:
-                await learner.turn()
+                await learner.turn(is_any_due)
             await asyncio.sleep(_POLL_S)
     finally:
         for learner in learners:
@@ -124,15 +128,15 @@ class Learner:
         await self._unload_leftovers()
         self._tidy_up()
 
-    async def turn(self) -> None:
-        """Run a cycle, or go on with one, if that is due; practise a round if it is not."""
+    async def turn(self, is_any_due: Callable[[], Awaitable[bool]]) -> None:
+        """Run a cycle, or go on with one, if that is due; practise a round if it is not, until one of others is."""
         try:
             await self.mark_exposed()
             if not await self.resume():
                 if await self.is_due():
                     await self.run_cycle()
                 elif self._practice.is_wanted():
-                    await self.practise()
+                    await self.practise(is_any_due)
         except RatchetError as error:
             # What serves is untouched.
             log.error("the cycle failed", error=str(error))
@@ -142,11 +146,11 @@ class Learner:
         """End what practice has open."""
         self._practice.close()
 
-    async def practise(self) -> None:
+    async def practise(self, is_due: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Practise a round, and stop at once when a cycle is due. Raises what tells whether one is due."""
         self._practising = True
         try:
-            await self._practice.play_round_until(self.is_due, _POLL_S)
+            await self._practice.play_round_until(is_due or self.is_due, _POLL_S)
         finally:
             self._practising = False
 

@@ -15,6 +15,7 @@ from daemon.registry import holds
 from daemon.registry.approval import state_after
 from daemon.registry.audit import AuditEntry
 from daemon.registry.evidence import Fingerprint, fingerprints
+from daemon.registry.hints import decisions
 from daemon.registry.ledger import reserve
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, CycleReport, PromoteRequest, Reservation
@@ -115,7 +116,7 @@ async def announce(loop: Loop, verdict: AuditEntry, report: GateReport, began: f
     if verdict.state is State.APPROVED:
         await loop.control.promote(PromoteRequest(digest=cycle.adapter, reason=verdict.reason, actor=ACTOR))
     if verdict.state is State.HELD:
-        remedy = "`ratchet approve ADAPTER --reason WHY`, or `ratchet reject`"
+        remedy = decisions(loop.registry.group)
         log.warning("a candidate waits for a person", adapter=cycle.adapter, reason=verdict.reason, remedy=remedy)
     return cycle
 

@@ -54,7 +54,10 @@ CHANGES: dict[str, Change] = {
 
 
 def handler(name: str) -> Callable[[Request, Parts], Awaitable[Response]]:
-    """What answers to the form of the change `name`: the page of decisions, with the change or why there is none."""
+    """What answers to the form of the change `name`: the page of decisions, with the change or why there is none.
+
+    It is made to the group that the form's page showed.
+    """
 
     async def answer(request: Request, parts: Parts) -> Response:
         fields = await read_form(request, parts)
@@ -70,7 +73,7 @@ def handler(name: str) -> Callable[[Request, Parts], Awaitable[Response]]:
         except RatchetError as error:
             status = error.status if isinstance(error, RequestRefusedError) else 503
             return await queue_page(request, parts, status=status, error=str(error), tried=tried)
-        return RedirectResponse(url("/pages/queue", done=name), 303, HEADERS)
+        return RedirectResponse(url("/pages/queue", done=name, group=parts.group or None), 303, HEADERS)
 
     return answer
 

@@ -78,7 +78,7 @@ def _common(one: Messages, other: Messages) -> int:
 
 
 def _address(request: Request, side: str, number: int) -> str:
-    asked = {name: request.query_params.get(name) for name in ("adapter", "gate", "task", "repeat", "other")}
+    asked = {name: request.query_params.get(name) for name in ("adapter", "gate", "task", "repeat", "other", "group")}
     return url("/pages/match/text", **asked, side=side, message=number)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from streams.access.tokens import AccessRole, Caller
 from streams.errors import RatchetError, RequestRefusedError, StoreError, UnknownEpisodeError
 from streams.runtime.http_client import error_message
 from streams.store.client import StoreClient
+from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
 
 T = TypeVar("T")
 
@@ -53,7 +54,10 @@ class OwnControl(ControlClient):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What pages are made of. `app` is the serve role's, `store` the record role's query API."""
+    """What pages are made of. `app` is the serve role's, `store` the record role's query API.
+
+    `home` is the home of one `group` of agents and tenants of `settings`, whose registry and adapters these are.
+    """
 
     app: ASGIApp
     access: Access
@@ -62,11 +66,20 @@ class Parts:
     home: Path
     registry: Registry
     adapters: AdapterStore
+    settings: AdapterSettings
+    group: str = DEFAULT_GROUP
+
+    def of_group(self, name: str) -> "Parts":
+        """Those of another group, from those of the default one."""
+        home = home_of(self.home, name)
+        return replace(
+            self, home=home, registry=Registry(home, name), adapters=AdapterStore(home / "adapters"), group=name
+        )
 
     def control(self, request: Request) -> ControlClient:
         """The control API as who asks may use it. It is asked as over the network, guard and all, but within here."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        return OwnControl("http://127.0.0.1", token=visit_of(request).token, transport=transport)
+        return OwnControl("http://127.0.0.1", group=self.group, token=visit_of(request).token, transport=transport)
 
     def may(self, request: Request, role: AccessRole) -> bool:
         """Return whether who asks may do what needs `role`."""

@@ -5,6 +5,7 @@ Whatever a template shows goes through `shown` and is then escaped: agents wrote
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -43,6 +44,8 @@ NAVIGATION: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("/pages/audit", "Audit log", ()),
 )
 """The pages to go to, each with those that lie below it."""
+OF_GROUPS = frozenset({"/", "/pages/queue", "/pages/gates", "/pages/adapters", "/pages/audit"})
+"""The pages that show one group of agents and tenants, and on which another can be chosen."""
 
 
 def shown(value: object) -> object:
@@ -99,7 +102,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(short=short, when=when, ago=ago, percent=percent, figure=figure, cut=cut)
-_templates.globals.update(url=url, navigation=NAVIGATION, cut_at=CUT_AT)
+_templates.globals.update(navigation=NAVIGATION, of_groups=OF_GROUPS, cut_at=CUT_AT)
 
 
 def fragment(template: str, **values: Any) -> str:
@@ -115,11 +118,17 @@ def page(
     headers: Mapping[str, str] | None = None,
     **values: Any,
 ) -> Response:
-    """The page that `template` makes of `values`. A browser that had no id gets one, for its forms."""
+    """The page that `template` makes of `values`. A browser that had no id gets one, for its forms.
+
+    Its links lead to pages of the same group.
+    """
     visit = visit_of(request)
     text = fragment(
         template,
         path=request.url.path,
+        url=partial(url, group=parts.group or None),
+        group=parts.group,
+        groups=tuple(parts.settings.groups),
         visit=visit,
         csrf=parts.sessions.csrf(visit.session),
         may_operate=parts.may(request, AccessRole.OPERATE),

@@ -1,6 +1,6 @@
 """All pages, with the role that each needs, as one application before the serve role's. `daemon/roles.py` adds it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,7 @@ from daemon.pages.parts import Parts
 from daemon.pages.rendering import FOLDER, HEADERS, problem
 from daemon.pages.sessions import Sessions
 from daemon.registry.registry import Registry
+from daemon.serving.groups import check_group
 from daemon.serving.settings import ServingSettings
 from learners.adapters import AdapterStore
 from streams.access.access import Access
@@ -25,6 +26,7 @@ from streams.errors import RatchetError, RequestRefusedError, UnknownAdapterErro
 from streams.runtime.http_errors import UNEXPECTED
 from streams.runtime.tracebacks import where_raised
 from streams.store.client import StoreClient
+from streams.trust.groups import DEFAULT_GROUP, AdapterSettings
 
 log = structlog.get_logger()
 
@@ -74,16 +76,19 @@ PAGES = (
 NEEDS = {page.path: page.role for page in PAGES}
 
 
-def add_pages(app: FastAPI, access: Access, store: StoreClient, settings: ServingSettings) -> None:
+def add_pages(
+    app: FastAPI, access: Access, store: StoreClient, settings: ServingSettings, adapters: AdapterSettings
+) -> None:
     """Put the pages before `app`, whose control API they use."""
     home = settings.home
-    parts = Parts(app, access, Sessions(), store, home, Registry(home), AdapterStore(home / "adapters"))
+    parts = Parts(app, access, Sessions(), store, home, Registry(home), AdapterStore(home / "adapters"), adapters)
     app.add_middleware(Before, site=site(parts))
 
 
 def site(parts: Parts) -> ASGIApp:
     """The pages as an application of their own."""
-    routes = [Route(page.path, _endpoint(page, parts), methods=[page.method]) for page in PAGES]
+    groups = {name: parts.of_group(name) for name in (DEFAULT_GROUP, *parts.settings.groups)}
+    routes = [Route(page.path, _endpoint(page, groups), methods=[page.method]) for page in PAGES]
 
     async def missing(request: Request, error: Exception) -> Response:
         return problem(request, parts, 404, f"there is no page {request.url.path[:200]}")
@@ -106,9 +111,12 @@ class Before:
         await (self._site if is_page else self._app)(scope, receive, send)
 
 
-def _endpoint(page: Page, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(page: Page, groups: Mapping[str, Parts]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
+        parts, name = groups[DEFAULT_GROUP], request.query_params.get("group", DEFAULT_GROUP)
         try:
+            check_group(name, parts.settings)
+            parts = groups[name]
             return await page.answer(request, parts)
         except RequestRefusedError as error:
             return problem(request, parts, error.status, str(error))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.hints import command
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, HeldAdapter
 from evaluation.gates.verdict import Verdict
@@ -16,12 +17,10 @@ from streams.errors import LifecycleError, PromotionError
 _NO_WAY = "it must win a gate first"
 _ELSE = {
     State.SERVING: "it serves",
-    State.RETIRED: "`ratchet rollback --to` it",
-    State.HELD: "`ratchet approve` it",
-    State.APPROVED: "`ratchet approve` it",
     State.CANARY: "wait for the end of the canary",
     State.QUARANTINED: "it never serves again",
 }
+_COMMANDS = {State.RETIRED: ("rollback", "--to"), State.HELD: ("approve", ""), State.APPROVED: ("approve", "")}
 
 _STATES = {
     Verdict.PROMOTE: State.APPROVED,
@@ -114,20 +113,20 @@ def check_not_overtaken(entries: Sequence[AuditEntry], adapter: str, champion: s
         raise PromotionError(f"{adapter[:12]} may not serve: {obstacle}")
 
 
-def check_may_be_approved(entries: Sequence[AuditEntry], adapter: str, champion: str) -> AuditEntry:
+def check_may_be_approved(entries: Sequence[AuditEntry], adapter: str, champion: str, group: str) -> AuditEntry:
     """The entry by which `adapter` waits to serve, held or approved.
 
     Raises `LifecycleError` when it does not wait, `PromotionError` when it may not take the place of `champion`, or is
     to be trained again without data that it saw.
     """
-    entry = check_waits(entries, adapter, State.HELD, State.APPROVED)
+    entry = check_waits(entries, adapter, group, State.HELD, State.APPROVED)
     obstacle = _obstacle(entries, adapter, champion)
     if obstacle:
         raise PromotionError(f"{adapter[:12]} cannot be approved: {obstacle}")
     return entry
 
 
-def check_may_be_restored(entries: Sequence[AuditEntry], adapter: str) -> None:
+def check_may_be_restored(entries: Sequence[AuditEntry], adapter: str, group: str) -> None:
     """Raise `LifecycleError` unless `adapter` has served and was rolled back since.
 
     Raises `PromotionError` when it is to be trained again without data that it saw.
@@ -135,12 +134,12 @@ def check_may_be_restored(entries: Sequence[AuditEntry], adapter: str) -> None:
     last = latest(entries).get(adapter)
     if last is None or last.state is None:
         raise LifecycleError(
-            f"adapter {adapter[:12]} is not known: `ratchet history` lists those that were rolled back"
+            f"adapter {adapter[:12]} is not known: {command('history', group)} lists those that were rolled back"
         )
     if last.state is not State.ROLLED_BACK:
         raise LifecycleError(
             f"adapter {adapter[:12]} cannot be restored: it was not rolled back but is {last.state.value}, by "
-            f"{last.actor} at {last.at:%Y-%m-%d %H:%M:%S} UTC ({last.reason}); {_ELSE.get(last.state, _NO_WAY)}"
+            f"{last.actor} at {last.at:%Y-%m-%d %H:%M:%S} UTC ({last.reason}); {_instead(last.state, group)}"
         )
     if not any(entry.subject == adapter and entry.state is State.SERVING for entry in entries):
         raise LifecycleError(
@@ -152,17 +151,27 @@ def check_may_be_restored(entries: Sequence[AuditEntry], adapter: str) -> None:
         raise PromotionError(f"{adapter[:12]} cannot be restored: {obstacle}")
 
 
-def check_waits(entries: Sequence[AuditEntry], adapter: str, *states: State) -> AuditEntry:
+def check_waits(entries: Sequence[AuditEntry], adapter: str, group: str, *states: State) -> AuditEntry:
     """The entry by which `adapter` is in one of `states`. Raises `LifecycleError` when it is in another."""
     entry = latest(entries).get(adapter)
     if entry is None or entry.state is None:
-        raise LifecycleError(f"adapter {adapter[:12]} is not known: `ratchet status` lists those that are held")
+        raise LifecycleError(
+            f"adapter {adapter[:12]} is not known: {command('status', group)} lists those that are held"
+        )
     if entry.state not in states:
         raise LifecycleError(
             f"adapter {adapter[:12]} is not held but {entry.state.value}, by {entry.actor} at "
-            f"{entry.at:%Y-%m-%d %H:%M:%S} UTC ({entry.reason}); `ratchet status` lists those that are held"
+            f"{entry.at:%Y-%m-%d %H:%M:%S} UTC ({entry.reason}); {command('status', group)} lists those that are held"
         )
     return entry
+
+
+def _instead(state: State, group: str) -> str:
+    """The way for an adapter of that state to serve, which is not to restore it."""
+    if state not in _COMMANDS:
+        return _ELSE.get(state, _NO_WAY)
+    name, rest = _COMMANDS[state]
+    return f"{command(name, group, rest)} it"
 
 
 def _obstacle(entries: Sequence[AuditEntry], adapter: str, champion: str) -> str | None:

@@ -7,6 +7,7 @@ asks what becomes of a candidate that won, the registry before each promotion.
 from collections.abc import Sequence
 
 from daemon.registry.audit import Action, AuditEntry, AuditEvent, AuditLog, LockedLog
+from daemon.registry.hints import command
 from daemon.registry.schemas import Hold
 from streams.errors import PromotionError
 
@@ -28,13 +29,13 @@ def why_on_hold(entry: AuditEntry) -> str:
     return f"promotion has been on hold since {entry.at:%Y-%m-%d %H:%M:%S} UTC, by {entry.actor} ({entry.reason})"
 
 
-def check_none(entries: Sequence[AuditEntry], adapter: str) -> None:
-    """Raise `PromotionError` when a hold keeps `adapter` from being promoted without a person's approval."""
+def check_none(entries: Sequence[AuditEntry], adapter: str, group: str) -> None:
+    """Raise `PromotionError` when a hold of `group` keeps `adapter` from being promoted without a person's approval."""
     entry = standing(entries)
     if entry is not None:
         raise PromotionError(
-            f"{adapter[:12]} is not promoted: {why_on_hold(entry)}; `ratchet approve` lets it serve, "
-            "`ratchet resume` ends the hold"
+            f"{adapter[:12]} is not promoted: {why_on_hold(entry)}; {command('approve', group)} lets it serve, "
+            f"{command('resume', group)} ends the hold"
         )
 
 

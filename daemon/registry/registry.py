@@ -29,6 +29,7 @@ from daemon.registry.refs import Refs, after_rollback, states_of
 from daemon.registry.schemas import BASE, CycleReport, HeldAdapter
 from streams.errors import LifecycleError, PromotionError, RegistryError
 from streams.runtime.files import write_atomically
+from streams.trust.groups import DEFAULT_GROUP
 
 AUDIT_FILE = "audit.jsonl"
 REFS_FILE = "refs.json"
@@ -47,10 +48,11 @@ class Mark:
 
 
 class Registry:
-    """The registry in the folder `home`. Several processes may use it at once."""
+    """The registry in the folder `home`, which is that of `group`. Several processes may use it at once."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, group: str = DEFAULT_GROUP) -> None:
         self.home = home
+        self.group = group
         self.audit = AuditLog(home / AUDIT_FILE)
 
     def adapter_folder(self, adapter: str) -> Path:
@@ -107,7 +109,7 @@ class Registry:
         if adapter == champion:
             raise PromotionError(f"{adapter[:12]} already serves")
         if automatic:
-            holds.check_none(entries, adapter)
+            holds.check_none(entries, adapter, self.group)
         if adapter != BASE:
             check(adapter, states_of(entries).get(adapter), State.SERVING)
             check_not_overtaken(entries, adapter, champion)
@@ -120,7 +122,7 @@ class Registry:
         with self.audit.locked() as log:
             entries = log.read()
             if automatic:
-                holds.check_none(entries, adapter)
+                holds.check_none(entries, adapter, self.group)
             check_not_overtaken(entries, adapter, self.refs().champion)
             return self._promote(log, adapter, actor, reason)
 
@@ -130,7 +132,7 @@ class Registry:
 
     def check_may_be_approved(self, adapter: str) -> None:
         """Raises as `accept` does."""
-        check_may_be_approved(self.audit.read(), adapter, self.refs().champion)
+        check_may_be_approved(self.audit.read(), adapter, self.refs().champion, self.group)
 
     def approve(self, adapter: str, actor: str, reason: str) -> Refs:
         """Promote `adapter`, which waits for that, because the person `actor` says so. Durable, or what serves stays.
@@ -152,7 +154,7 @@ class Registry:
     def reject(self, adapter: str, actor: str, reason: str) -> AuditEntry:
         """End the held `adapter`, because the person `actor` says so. Raises `LifecycleError` when it is not held."""
         with self.audit.locked() as log:
-            check_waits(log.read(), adapter, State.HELD)
+            check_waits(log.read(), adapter, self.group, State.HELD)
             return log.append(_moved(adapter, State.REJECTED, actor, reason))[0]
 
     def lapse(self, age_s: float, actor: str, now: datetime | None = None) -> list[AuditEntry]:
@@ -228,7 +230,7 @@ class Registry:
         Durable, or nothing changed. Raises as `check_may_be_restored` does.
         """
         with self.audit.locked() as log:
-            check_may_be_restored(log.read(), adapter)
+            check_may_be_restored(log.read(), adapter, self.group)
             old = self.refs()
             new = old.model_copy(update={"champion": adapter, "previous": old.champion})
             self._exchange(log, old, new, Action.RESTORED, actor, reason)
@@ -236,7 +238,7 @@ class Registry:
 
     def check_may_be_restored(self, adapter: str) -> None:
         """Raises `LifecycleError` or `PromotionError`, with the reason, unless `adapter` was only rolled back."""
-        check_may_be_restored(self.audit.read(), adapter)
+        check_may_be_restored(self.audit.read(), adapter, self.group)
 
     def reconcile(self, actor: str) -> None:
         """Complete an exchange that a crash interrupted between the refs and the audit log: the refs are right."""
@@ -292,7 +294,7 @@ class Registry:
         return {adapter: frozenset(retractions) for adapter, retractions in found.items()}
 
     def _accept(self, log: LockedLog, adapter: str, actor: str, reason: str) -> None:
-        entry = check_may_be_approved(log.read(), adapter, self.refs().champion)
+        entry = check_may_be_approved(log.read(), adapter, self.refs().champion, self.group)
         if entry.state is State.HELD:
             # Before the refs: a crash between the two must not lose who approved, and why.
             log.append(_moved(adapter, State.APPROVED, actor, reason, entry.against))

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from daemon.registry.audit import AuditEntry
+from daemon.registry.hints import command
 from daemon.registry.refs import Refs, refs_told
 from daemon.registry.registry import REFS_FILE, Registry
 from daemon.registry.task_uses import TASK_USES_FILE
@@ -33,12 +34,12 @@ from streams.redaction.key import KEY_FILE
 from streams.runtime.files import checksum, checksum_path
 from streams.runtime.json_lines import end_of_lines
 from streams.settings import FrozenModel
-from streams.trust.groups import homes_in
+from streams.trust.groups import DEFAULT_GROUP, homes_in
 
 UNCHECKED = (
     "the store, which checks its blocks when they are read; the assembler's database, which has no checksums; logs; "
-    "learner.json, instance.json, aa.json and reports of erasures; trainings, trials and canaries that have not ended; "
-    "files of versions that took no fingerprints"
+    "learner.json, instance.json, aa.json, unread.jsonl and reports of erasures; trainings, trials and canaries that "
+    "have not ended; files of versions that took no fingerprints"
 )
 
 
@@ -66,7 +67,9 @@ def verify(home: Path) -> Verification:
 
     So are those of the groups of agents and tenants that have files there.
     """
-    checked = [(one.relative_to(home), _verify(one)) for one in homes_in(home)]
+    checked = [
+        (one.relative_to(home), _verify(one, DEFAULT_GROUP if one == home else one.name)) for one in homes_in(home)
+    ]
     return Verification(
         entries=sum(each.entries for _, each in checked),
         adapters=sum(each.adapters for _, each in checked),
@@ -80,12 +83,12 @@ def verify(home: Path) -> Verification:
     )
 
 
-def _verify(home: Path) -> Verification:
+def _verify(home: Path, group: str) -> Verification:
     """Check the files of one group, or of the default one."""
-    registry, adapters = Registry(home), AdapterStore(home / "adapters")
+    registry, adapters = Registry(home, group), AdapterStore(home / "adapters")
     found, unsigned, manifests = [], [], dict[str, SnapshotManifest]()
     for digest in adapters.digests():
-        findings = [*_adapter(adapters, digest, home)]
+        findings = [*_adapter(adapters, digest, registry)]
         found += findings
         if not (adapters.folder(digest) / SIGNATURE).is_file():
             unsigned.append(digest)
@@ -113,15 +116,16 @@ def _verify(home: Path) -> Verification:
 
 
 _BACKUP = "restore the file from a backup"
-_NEVER_LOADED = "it is never loaded, and a champion that is so does not serve again after a restart: `ratchet rollback`"
+_NEVER_LOADED = "it is never loaded, and a champion that is so does not serve again after a restart"
 
 
 def _finding(home: Path, path: Path, problem: str, remedy: str) -> Finding:
     return Finding(path=str(path.relative_to(home)), problem=problem, remedy=remedy)
 
 
-def _adapter(adapters: AdapterStore, digest: str, home: Path) -> Iterator[Finding]:
-    folder, problem = adapters.folder(digest), ""
+def _adapter(adapters: AdapterStore, digest: str, registry: Registry) -> Iterator[Finding]:
+    folder, problem, home = adapters.folder(digest), "", registry.home
+    never_loaded = f"{_NEVER_LOADED}: {command('rollback', registry.group)}"
     try:
         check_signature(folder, home)
     except TrainingError as error:
@@ -131,14 +135,14 @@ def _adapter(adapters: AdapterStore, digest: str, home: Path) -> Iterator[Findin
         adapters.manifest(digest)
     except (TrainingError, ValidationError, OSError) as error:
         meaning = "the adapter is not what was trained and judged"
-        remedy = f"{_NEVER_LOADED}; restore its folder from a backup, or train again"
+        remedy = f"{never_loaded}; restore its folder from a backup, or train again"
         for name in named or [""]:
             yield _finding(home, folder / name, meaning if name else f"{meaning}: {error}", remedy)
         return
     if problem:
         # The digest vouches for all that is loaded: what is left is the card, and the signature itself.
         path = folder / (named[0] if named else SIGNATURE)
-        yield _finding(home, path, f"the adapter is not what was signed: {problem}", f"{_BACKUP}; {_NEVER_LOADED}")
+        yield _finding(home, path, f"the adapter is not what was signed: {problem}", f"{_BACKUP}; {never_loaded}")
 
 
 def _end_of_log(registry: Registry) -> Iterator[Finding]:

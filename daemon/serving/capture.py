@@ -8,19 +8,21 @@ import time
 import zlib
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 import structlog
 from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from opentelemetry.trace import SpanKind
 
 from daemon.registry.schemas import CaptureStatus
 from daemon.serving.settings import CaptureSettings
 from streams.calls.records import CallLabels, CapturedCall, Face, key_of_receipt
 from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
+from streams.runtime import tracing
 from streams.runtime.http_bodies import WINDOW_BITS
 
 log = structlog.get_logger()
@@ -49,7 +51,10 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A call as it went over the wire. `parts` are the bytes of the reply, as they were sent on; not all if `cut`."""
+    """A call as it went over the wire. `parts` are the bytes of the reply, as they were sent on; not all if `cut`.
+
+    `trace` are the headers that tell the span it was made in, if it was traced.
+    """
 
     receipt: str
     face: Face
@@ -65,6 +70,7 @@ class Taken:
     request: bytes
     parts: Sequence[bytes]
     cut: bool = False
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -189,9 +195,14 @@ class Capture:
     def _publish(self, batch: Sequence[Taken]) -> int:
         """Return when the log has the batch, but for as many as are too large for it. Raises `BrokerError`."""
         records = [as_record(call, self.settings.max_record_bytes) for call in batch]
-        messages = [Outgoing(self._topic, (key_of_receipt(r.receipt) or "").encode(), r.to_json()) for r in records]
+        messages = [
+            Outgoing(self._topic, (key_of_receipt(record.receipt) or "").encode(), record.to_json(), _headers(call))
+            for record, call in zip(records, batch, strict=True)
+        ]
         try:
             self._log.publish(messages)
+            for call in batch:
+                tracing.past_span("capture", SpanKind.PRODUCER, call.trace, call.ended_ns, time.time_ns())
             return 0
         except BrokerError as error:
             if not isinstance(error.__cause__, _TOO_LARGE):
@@ -215,6 +226,11 @@ class Capture:
         if now - self._warned >= _WARN_EVERY_S:
             self._warned = now
             log.warning(message, **self.status.model_dump())
+
+
+def _headers(call: Taken) -> tuple[tuple[str, bytes], ...]:
+    """The headers of its record, by which consumers can go on with its trace."""
+    return tuple((name, value.encode()) for name, value in call.trace.items())
 
 
 def as_record(call: Taken, most_bytes: int) -> CapturedCall:

@@ -13,6 +13,7 @@ import structlog
 
 from daemon.registry.audit import Action, AuditEntry, AuditEvent
 from daemon.registry.canaries import running_canary
+from daemon.registry.hints import command
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE, Drill
 from daemon.serving.alias import Alias
@@ -106,7 +107,8 @@ class RollbackDrill:
             AuditEvent(actor=actor, action=Action.DRILLED, subject=adapter, reason=reason, drill=drill)
         )
         if failed:
-            log.error("a rollback would fail", adapter=adapter, error=failed, remedy="`ratchet rollback --to` another")
+            remedy = f"{command('rollback', self._registry.group, '--to')} another"
+            log.error("a rollback would fail", adapter=adapter, error=failed, remedy=remedy)
         else:
             log.info("a rollback would work", adapter=adapter, seconds=seconds, flip_s=flip_s)
         return drill

@@ -15,6 +15,7 @@ from starlette.datastructures import URL
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope
+from structlog.contextvars import bind_contextvars
 
 from daemon.serving.access import access_of, keeps_credentials, principal_of
 from daemon.serving.alias import Alias
@@ -91,7 +92,7 @@ class Gateway:
 
     def _route(self, path: str, methods: list[str], answer: Answering, counted: bool = True) -> Route:
         requests = self.requests if counted else None
-        return Route(path, Endpoint(answer, requests, self._access, self._limits), methods=methods)
+        return Route(path, Endpoint(answer, requests, self._access, self._limits, route=path), methods=methods)
 
     async def _models(self, scope: Scope, _: Receive, reply: Reply) -> None:
         names = self._names(self._side(scope, {}))
@@ -151,6 +152,8 @@ class Gateway:
             pinned=identity is not None and identity.face is Face.RESPONSES,
         )
         recording = self._recording(body, identity, principal)
+        if recording is not None:
+            bind_contextvars(receipt=recording.receipt)
         watch = None
         if side.canary is not None and identity is not None:
             watch = Watch.of(side.canary, identity.face, question, principal, candidate=candidate is not None)

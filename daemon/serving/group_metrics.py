@@ -35,6 +35,11 @@ class GroupMetrics(Collector):
         unloads = CounterMetricFamily(
             "ratchet_group_unloads", "Champions that were unloaded to make room for others.", labels=["group"]
         )
+        refused = CounterMetricFamily(
+            "ratchet_group_refused",
+            "Calls that were answered with 503, because the champion was not loaded in time.",
+            labels=["group"],
+        )
         changes = CounterMetricFamily(
             "ratchet_group_changes",
             "Changes of what serves the group: `promoted`, `rolled_back`, `restored`, `promotion_failed`.",
@@ -46,9 +51,10 @@ class GroupMetrics(Collector):
             if group.seat is not None:
                 loads.add_metric([name], group.seat.loads)
                 unloads.add_metric([name], group.seat.unloads)
+                refused.add_metric([name], group.seat.refused)
             for action, count in _changes(group).items():
                 changes.add_metric([name, action.value], count)
-        yield from (loaded, loads, unloads, changes)
+        yield from (loaded, loads, unloads, refused, changes)
 
 
 def _changes(group: ServedGroup) -> dict[Action, int]:

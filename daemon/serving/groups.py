@@ -36,8 +36,6 @@ from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
 
 log = structlog.get_logger()
 
-_LOADED_AGAIN = "the adapter of this agent's group is being loaded; try again soon"
-
 
 @dataclass(frozen=True, slots=True)
 class ServedGroup:
@@ -81,10 +79,7 @@ class ServedGroups:
 
     def named(self, name: str) -> ServedGroup:
         """The group of that name. Raises `RequestRefusedError`, with 404, where there is none."""
-        if name not in self.all:
-            known = ", ".join(filter(None, self.all)) or "none"
-            message = f"the group {name!r:.60} is not set: adapters.groups has {known}"
-            raise RequestRefusedError(404, "group_not_found", message)
+        check_group(name, self.settings)
         return self.all[name]
 
     def membership(self, scope: Scope, asked: Mapping[str, Any]) -> Membership:
@@ -109,7 +104,7 @@ class ServedGroups:
     async def have_loaded(self, group: ServedGroup) -> None:
         """Wait until the champion of a cold group is loaded; all calls that ask for it wait for one load.
 
-        Raises `Refused`, with 503, where that takes too long or fails.
+        Raises `Refused`, with 503, where that takes longer than `wait_s`, as it does without a free place, or fails.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.wait_s
@@ -120,7 +115,10 @@ class ServedGroups:
                 warming.add_done_callback(partial(_tell, group.name))
             await asyncio.wait({warming}, timeout=deadline - loop.time())
             if not warming.done() or warming.cancelled() or warming.exception() is not None:
-                raise Refused(503, _LOADED_AGAIN)
+                if group.seat is not None:
+                    group.seat.refused += 1
+                waited = f"{self.settings.wait_s:g} s"
+                raise Refused(503, f"the adapter of this agent's group was not loaded within {waited}; try again soon")
 
     async def close(self) -> None:
         """End what is being loaded."""
@@ -136,7 +134,7 @@ def serve_groups(
     room = Room(replicas, adapters) if adapters.groups else None
 
     def group(name: str) -> ServedGroup:
-        registry = Registry(home_of(settings.home, name))
+        registry = Registry(home_of(settings.home, name), name)
         alias, turn = Alias(alias_of(settings.alias, name)), Turn()
         shadow = Shadow(settings.shadow, upstream)
         canary = Canary(settings.canary, registry.home, shadow)
@@ -147,6 +145,14 @@ def serve_groups(
         return ServedGroup(name, registry, alias, canary, shadow, turn, promoter, drill, judge)
 
     return ServedGroups(adapters, {name: group(name) for name in _names(adapters)})
+
+
+def check_group(name: str, settings: AdapterSettings) -> None:
+    """Raise `RequestRefusedError`, with 404, for the name of a group that is not set; empty is the default group."""
+    if name and name not in settings.groups:
+        known = ", ".join(settings.groups) or "none"
+        message = f"the group {name!r:.60} is not set: adapters.groups has {known}"
+        raise RequestRefusedError(404, "group_not_found", message)
 
 
 def alias_of(alias: str, group: str) -> str:

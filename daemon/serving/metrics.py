@@ -76,7 +76,7 @@ class Metrics:
         self._exposed.register(StoreMetrics(store))
         registries = tuple(group.registry for group in others)
         chains = tuple(AuditChain(each.audit) for each in registries)
-        self._exposed.register(_LoopMetrics(registry, alias, store, chain, gate, registries, chains))
+        self._exposed.register(_LoopMetrics(registry, alias, store, chain, gate, replicas, registries, chains))
         self._exposed.register(_CaptureMetrics(capture, feedback))
         if attested is not None:
             self._exposed.register(AttestationMetrics(attested, registry))
@@ -103,6 +103,7 @@ class _LoopMetrics(Collector):
     store: StoreWatch
     chain: AuditChain
     gate: GateSettings
+    replicas: Replicas | None = None
     others: tuple[Registry, ...] = ()
     chains: tuple[AuditChain, ...] = ()
 
@@ -125,17 +126,27 @@ class _LoopMetrics(Collector):
             yield from holdout_metrics(account)
         active = GaugeMetricFamily(
             "ratchet_active_adapter",
-            "1 for the adapter that answers now, absent while nothing does.",
+            "1 for the adapter that answers now, absent while nothing does; `served` is empty for one that is loaded "
+            "when it is asked for.",
             labels=["adapter", "served"],
         )
-        if self.alias.served is not None:
-            active.add_metric([self.alias.adapter, self.alias.served], 1)
+        served = self._answering()
+        if served is not None:
+            active.add_metric([self.alias.adapter, served], 1)
         yield active
         refs = _readable_refs(self.registry)
         if self.store.status is not None and refs is not None:
             digests = {served_name(entry): entry.subject for entry in entries if entry.action is Action.NAMED}
             foreign = frozenset[str]().union(*(other.names_given_by(ACTOR) for other in self.others))
             yield from production_metrics(self.store.status, refs, digests, foreign)
+
+    def _answering(self) -> str | None:
+        """The name that answers an agent now; None while no inference server has it, or none can be used."""
+        if self.replicas is None:
+            return self.alias.served
+        if self.alias.is_cold and self.replicas.usable():
+            return ""
+        return self.alias.served if self.replicas.choose(self.alias.served) is not None else None
 
 
 def _readable_refs(registry: Registry) -> Refs | None:

@@ -1,6 +1,7 @@
 """Passes one request on to the inference server and the answer back, and hands what passed to the capture."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from daemon.serving.upstream import Answer, NoReplicaError, Question, Upstream, 
 from daemon.serving.upstream_errors import has_lost, is_json_object
 from streams.calls.labels import ResponseKeys
 from streams.calls.records import CallLabels, Face, key_of_receipt
+from streams.runtime import tracing
 from streams.runtime.http_client import error_message
 
 log = structlog.get_logger()
@@ -59,6 +61,7 @@ class Recording:
     authenticated: bool
     request: bytes
     began_ns: int = field(default_factory=time.time_ns)
+    trace: Mapping[str, str] = field(default_factory=tracing.context)
     _parts: list[bytes] = field(default_factory=list)
     _size: int = 0
     _cut: bool = False
@@ -90,6 +93,7 @@ class Recording:
                 request=self.request,
                 parts=self._parts,
                 cut=self._cut,
+                trace=self.trace,
             )
         )
 

@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 
 # What adds the pages for people to the app. They know more of Ratchet than this package may.
-AddPages = Callable[[FastAPI, Access, StoreClient, ServingSettings], None]
+AddPages = Callable[[FastAPI, Access, StoreClient, ServingSettings, AdapterSettings], None]
 
 LONGEST_PAUSE_S = 60.0
 FEEDBACK_TIMEOUT_S = 5.0
@@ -114,7 +114,7 @@ async def serve(
         app.router.routes += gateway.routes()
         app.include_router(control_router(groups, replicas, watch, metrics, kafka.bootstrap, capture))
         if add_pages is not None:
-            add_pages(app, access, store, settings)
+            add_pages(app, access, store, settings, adapters)
         config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=LAST_SECONDS)
         server = HttpServer(config, access.tls)
         answering = asyncio.create_task(

@@ -40,12 +40,15 @@ class Unloads(Protocol):
 
 
 class Seat:
-    """The place of one group's champion. `loads` and `unloads` count those for calls, and those to make room."""
+    """The place of one group's champion.
+
+    `loads` and `unloads` count those for calls, and those to make room; `refused` the calls that it was not loaded for.
+    """
 
     def __init__(self, room: "Room", registry: Registry, alias: Alias, canary: Canary, turn: asyncio.Lock) -> None:
         self.room = room
         self.alias = alias
-        self.loads = self.unloads = 0
+        self.loads = self.unloads = self.refused = 0
         self._registry = registry
         self._canary = canary
         self._turn = turn

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 from urllib.request import getproxies
 
 import aiohttp
 from multidict import CIMultiDict
+from opentelemetry.trace import Span, SpanKind
 from yarl import URL
 
 from daemon.serving.headers import CREDENTIALS, RawHeaders, to_client
 from daemon.serving.replicas import Replica, Replicas
 from daemon.serving.requests import with_model
+from streams.runtime import tracing
 from streams.runtime.http_client import IDLE_S
 
 _CONNECT_S = 10.0
@@ -125,13 +127,15 @@ class Upstream:
                     replica = self.replicas.choose(question.served, question.key, failed, pinned=question.pinned)
                     if replica is None:
                         raise NoReplicaError(self.replicas.away_reason())
-                    with replica.asking(cut):
+                    with replica.asking(cut), _span(question, replica) as span:
                         try:
                             response = await self._send(replica, question)
                         except _UNSENT as error:
                             self.replicas.unreachable(replica, f"it takes no connections: {error}")
                             failed.append(replica)
+                            tracing.failed(span, type(error).__name__)
                             continue
+                        span.set_attribute("http.response.status_code", response.status)
                         try:
                             yield Answer(
                                 response.status,
@@ -161,7 +165,11 @@ class Upstream:
             headers = [*((name, value) for name, value in headers if name not in CREDENTIALS), *self._key]
         if body is not None and question.served is not None:
             body = with_model(body, replica.name_there(question.served))
+        context = tracing.context()
+        if context:
+            headers = [(name, value) for name, value in headers if name not in tracing.CONTEXT_HEADERS]
         sent = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        sent.update(context)
         with _errors():
             return await self._session.request(
                 question.method,
@@ -170,6 +178,18 @@ class Upstream:
                 data=body,
                 allow_redirects=False,
             )
+
+
+def _span(question: Question, replica: Replica) -> AbstractContextManager[Span]:
+    """The span of one attempt at one server, until its answer is read."""
+    if not tracing.is_on():
+        return tracing.UNTRACED
+    attributes = {
+        "http.request.method": question.method,
+        "server.address": replica.url,
+        "ratchet.served": question.served or "",
+    }
+    return tracing.span("engine", SpanKind.CLIENT, attributes)
 
 
 class _errors:

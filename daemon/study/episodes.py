@@ -47,8 +47,8 @@ async def play_round(lab: Laboratory, model: str, practise: Practise, tasks: Seq
     played: list[Trajectory] = []
     whole = len(tasks) * practise.samples
 
-    async def at_once() -> None:
-        """Begin at once: nobody else is served."""
+    async def at_once() -> bool:
+        return True  # nobody else is served
 
     async def keep(practised: Practised) -> None:
         played.append(practised.attempt)

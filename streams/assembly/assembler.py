@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import faust
 import structlog
@@ -13,7 +13,8 @@ from streams.assembly.assembly import Assembled, assemble
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState, Unit
 from streams.assembly.status import AssemblyStatus
-from streams.calls.records import ANY_CALL_RECORD
+from streams.assembly.traces import CallTraces
+from streams.calls.records import ANY_CALL_RECORD, CapturedCall
 from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
@@ -21,6 +22,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.worker import build_app, consume, publish
 from streams.otlp.records import ANY_RECORD
+from streams.runtime import tracing
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.tally import Tally
 from streams.settings import Secret
@@ -48,6 +50,7 @@ class Assembler:
     keys: Mapping[str, Secret]
     tally: Tally[AssemblyStatus]
     clock: Callable[[], float] = time.time
+    traces: CallTraces = field(default_factory=CallTraces)
 
     def build_app(self) -> faust.App:
         """A Faust app that does all of it. A record is acknowledged when the state has it durably."""
@@ -77,19 +80,27 @@ class Assembler:
 
     def keep(self, batch: list[Received]) -> list[Outgoing]:
         """Make a batch durable; returns a dead-letter record for each record that neither receiver wrote."""
+        began_ns = time.time_ns()
         records: list[Assembled] = []
         dead: list[Outgoing] = []
+        traceparents: list[str | None] = []
         for received in batch:
             if received.unreadable is not None:
                 reason = Unreadable(received.unreadable)
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
                 continue
             try:
-                records.append(self._read(received))
+                record = self._read(received)
             except ValidationError as error:
                 reason = Unreadable(f"no record of the topic {received.topic}: {error.error_count()} fields are wrong")
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
+                continue
+            records.append(record)
+            if isinstance(record, CapturedCall):
+                traceparents.append(tracing.traceparent_of(received.header(tracing.TRACEPARENT)))
+                self.traces.add(record.receipt, traceparents[-1])
         repeated = self.state.add(records, self.clock())
+        tracing.consumed("assemble", traceparents, began_ns)
         self.tally.add(AssemblyStatus(repeated=repeated, unreadable=len(dead)))
         return dead
 
@@ -142,5 +153,6 @@ class Assembler:
         value = event.to_json()
         secret = self.keys.get(signer) if signer is not None else None
         key = secret.get_secret_value().encode() if secret is not None else None
-        headers = ((SIGNATURE_HEADER, sign(key, value).encode()),) if key is not None else ()
-        return Outgoing(self.kafka.events_topic, event.episode_id.encode(), value, headers)
+        signature = ((SIGNATURE_HEADER, sign(key, value).encode()),) if key is not None else ()
+        trace = self.traces.headers_of(event.receipt) if isinstance(event, StepEvent) else ()
+        return Outgoing(self.kafka.events_topic, event.episode_id.encode(), value, signature + trace)

@@ -3,14 +3,14 @@
 Whether an episode may be learned from is decided later, by `streams.trust.rules` and `streams.trust.quota`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
 
 from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
-from streams.intake.injection import injection_sign
+from streams.intake.injection import injection_sign, may_hold
 from streams.kafka.records import Received
 from streams.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.messages import Message, Messages, is_function
@@ -138,24 +138,26 @@ def flag(event: Event) -> str | None:
             return f"a message holds what a text model cannot read: {kind}"
     if not all(map(is_function, event.tools)):
         return "a tool is not a function"
-    for message in came:
-        if message.role not in ("system", "developer"):
-            for text in _read(message):
-                sign = injection_sign(text)
-                if sign is not None:
-                    return f"injection: {sign}"
-    for text in _read(event.action):
-        sign = injection_sign(text)
-        if sign is not None:
-            return f"injection in the action: {sign}"
-    if event.advice is not None and (sign := injection_sign(event.advice.text)) is not None:
-        return f"injection in the advice: {sign}"
+    said = [text for message in came if message.role not in ("system", "developer") for text in _read(message)]
+    acted = [*_read(event.action)]
+    advised = [] if event.advice is None else [event.advice.text]
+    # Nearly no event holds a sign, and to look through all its texts at once costs less.
+    if not may_hold("\n".join((*said, *acted, *advised))):
+        return None
+    for place, texts in (("", said), (" in the action", acted), (" in the advice", advised)):
+        for text in texts:
+            sign = injection_sign(text)
+            if sign is not None:
+                return f"injection{place}: {sign}"
     return None
 
 
-def _read(message: Message) -> Iterator[str]:
+def _read(message: Message) -> Iterable[str]:
     """Every text of the message, those of its name and of fields that no version knows included."""
-    yield from message.texts()
+    return message.texts() if message.is_plain else (*message.texts(), *_of_unknown_fields(message))
+
+
+def _of_unknown_fields(message: Message) -> Iterator[str]:
     parts = message.content if isinstance(message.content, tuple) else ()
     functions = (each.function for each in message.calls if each.function is not None)
     left: list[object] = [each.__pydantic_extra__ for each in (message, *parts, *message.calls, *functions)]

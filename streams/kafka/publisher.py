@@ -15,6 +15,8 @@ from streams.kafka.remedies import remedy_for
 from streams.kafka.settings import KafkaSettings
 
 _RECONNECT_S = 1.0
+# Longest that `close` waits for the lock, which a thread that connects holds until the cluster answers.
+_CLOSE_S = 0.2
 
 
 class Publisher:
@@ -31,6 +33,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._producer: KafkaProducer | None = None
         self._not_before = 0.0
+        self._closed = False
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Return when every message is acknowledged by all replicas in sync.
@@ -57,14 +60,18 @@ class Publisher:
             ) from error
 
     def close(self) -> None:
-        with self._lock:
-            if self._producer is not None:
-                self._end(self._producer)
-                self._producer = None
+        """Nothing is published afterwards. A connection that is being made is not waited for: it ends when it is."""
+        self._closed = True
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
+            self._end_own()
+        finally:
+            self._lock.release()
 
     def _connected(self) -> KafkaProducer:
         with self._lock:
-            if self._producer is None:
+            if self._producer is None and not self._closed:
                 if time.monotonic() < self._not_before:
                     raise BrokerError(f"the Kafka cluster at {self._kafka.bootstrap} did not answer a moment ago")
                 try:
@@ -72,6 +79,9 @@ class Publisher:
                 except BrokerError:
                     self._not_before = time.monotonic() + _RECONNECT_S
                     raise
+            if self._producer is None or self._closed:
+                self._end_own()
+                raise BrokerError(f"the publisher to the Kafka cluster at {self._kafka.bootstrap} is closed")
             return self._producer
 
     def _connect(self) -> KafkaProducer:
@@ -97,6 +107,11 @@ class Publisher:
                 self._not_before = time.monotonic() + _RECONNECT_S
         # Its batches must expire before it ends, and the request must be answered now.
         threading.Thread(target=self._end, args=(producer,), daemon=True).start()
+
+    def _end_own(self) -> None:
+        if self._producer is not None:
+            self._end(self._producer)
+            self._producer = None
 
     def _end(self, producer: KafkaProducer) -> None:
         # What it could not send was reported to those who sent it.

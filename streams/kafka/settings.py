@@ -56,6 +56,9 @@ class KafkaSettings(FrozenModel):
     bootstrap: str = Field(
         default="", description="Addresses host:port, comma-separated; empty starts the embedded broker on loopback."
     )
+    embedded_port: int = Field(
+        default=8492, ge=0, le=65535, description="Port of the embedded broker; 0: any that is free."
+    )
     security: KafkaSecurity = Field(default=KafkaSecurity(), description="TLS and SASL.")
     partitions: int = Field(default=4, ge=1, description="Partitions of each topic that is created.")
     replication: int = Field(default=1, ge=1, description="Replicas of each topic that is created.")

@@ -9,10 +9,9 @@ from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
 from streams.errors import BrokerError
-from streams.kafka.clients import admin, consumer, poll
+from streams.kafka.clients import FETCH_TIMEOUT_S, admin, consumer, poll
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
 
-FETCH_TIMEOUT_S = 15.0
 MAX_DEAD_LETTER_BYTES = 16 * 2**20
 MAX_CALL_BYTES = 16 * 2**20
 SEGMENT_MS = 24 * 3_600_000

@@ -83,7 +83,9 @@ class HttpClient:
         status, reason = response.status_code, error_message(response.content)
         remedy = f"; {self.key_remedy}" if status == httpx.codes.UNAUTHORIZED and self.key_remedy else ""
         kind = self.error_of(response.content)
-        return kind(f"{self.server} at {self.base_url} refused {path} with {status}: {reason}{remedy}")
+        error = kind(f"{self.server} at {self.base_url} refused {path} with {status}: {reason}{remedy}")
+        error.refused = True
+        return error
 
     def error_of(self, body: bytes) -> type[RatchetError]:
         """The kind of error that the server means by `body`, where the subclass tells several apart."""

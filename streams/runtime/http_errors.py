@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from streams.errors import RatchetError, RequestRefusedError
 from streams.runtime.http_bodies import JsonRoute
@@ -117,6 +118,11 @@ def answer_errors(app: FastAPI, conflicts: tuple[type[RatchetError], ...] = (), 
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
         message, param = wrong_fields(error.errors())
         return error_response(invalid, message, "invalid_request", param)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        # Nobody reads it; without it uvicorn logs a client that leaves as an error of ours.
+        return Response(status_code=400)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

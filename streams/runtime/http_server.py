@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from streams.errors import ConfigurationError
+from streams.runtime.logs import adopt_uvicorn
 from streams.runtime.tls import TlsSettings, server_context
 
 _BACKLOG = 2048
@@ -27,6 +28,7 @@ class HttpServer(uvicorn.Server):
         if context is not None:
             config.ssl_context_factory = lambda *_: context
         super().__init__(config)
+        adopt_uvicorn()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

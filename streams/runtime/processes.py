@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+# Found beforehand: between fork and exec a lock of the dynamic linker may be held by a thread that the child has not.
+_PRCTL = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -17,10 +19,9 @@ def die_with_parent(parent: int | None = None) -> None:
     `parent` is the id of the process that did the starting; with it, a parent that is already gone is noticed too.
     Does nothing but on Linux. The signal follows the *thread* that started the process: it must be a lasting one.
     """
-    if sys.platform != "linux":
+    if _PRCTL is None:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if parent is not None and os.getppid() != parent:
         # It died before the request was made, so no signal will come.
@@ -46,6 +47,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(port: int) -> bool:
+    """Return whether a loopback TCP port can be listened on now, as by a server that ended there a moment ago."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def stop_on_signals() -> asyncio.Event:

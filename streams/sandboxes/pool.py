@@ -5,6 +5,7 @@ that has the fewest, and replaces a process that has died.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ _START_TIMEOUT_S = 60.0
 # A machine does not change; trying what works on it takes longer than starting a sandbox.
 _chosen = cache(choose)
 _TASKS_TIMEOUT_S = 120.0
+# Requests that all processes together work at, per processor: some wait. What more would do at once takes each longer,
+# until its time-out.
+_AT_WORK = 2
 
 
 @dataclass(slots=True)
@@ -164,6 +168,9 @@ class SandboxPool:
         self._permissions = permissions
         self._readable = tuple(path.absolute() for path in readable)
         self._needs: Needs | None = None
+        processors = len(os.sched_getaffinity(0))
+        self._at_work = asyncio.Semaphore(max(_AT_WORK * processors, size))
+        self._starting_up = asyncio.Semaphore(max(processors, size))
         self._starting = asyncio.Lock()
         self._opened = 0
         self._description: Description | None = None
@@ -199,10 +206,11 @@ class SandboxPool:
         slot = min(slots, key=lambda slot: slot.sessions)
         slot.sessions += 1
         try:
-            process = await self._running(slot)
-            self._opened += 1
-            session = SandboxSession(self._opened, self.step_timeout_s, process)
-            await process.ask(Request(op="open", session=session.number), _START_TIMEOUT_S)
+            async with self._starting_up:
+                process = await self._running(slot)
+                self._opened += 1
+                session = SandboxSession(self._opened, self.step_timeout_s, process)
+                await process.ask(Request(op="open", session=session.number), _START_TIMEOUT_S)
             try:
                 yield session
             finally:
@@ -256,24 +264,35 @@ class SandboxPool:
         return slot.process
 
     async def _needed(self) -> Needs:
-        """The network and the paths that the environment needs; asked once, of a process that has neither."""
+        """What the environment needs; asked once, of a process without network that can read nothing else.
+
+        What it says may depend on what is at the paths that it names, so it is asked again where it can read them.
+        """
         async with self._starting:
             if self._needs is None:
-                alone = await self._started(Needs(Network.NONE, ()))
-                try:
-                    answer = await alone.ask(Request(op="needs"), _START_TIMEOUT_S)
-                finally:
-                    await alone.kill("it was asked what it needs")
-                assert answer.needs is not None
-                if refused := network_refusal(self.environment, answer.needs, self._permissions):
+                needs = await self._told(())
+                if needs.readable:
+                    needs = await self._told(needs.readable)
+                if refused := network_refusal(self.environment, needs, self._permissions):
                     raise SandboxError(f"{refused}.")
-                self._needs = answer.needs
+                self._needs = needs
         return self._needs
+
+    async def _told(self, readable: tuple[Path, ...]) -> Needs:
+        alone = await self._started(Needs(Network.NONE, readable))
+        try:
+            answer = await alone.ask(Request(op="needs"), _START_TIMEOUT_S)
+        finally:
+            await alone.kill("it was asked what it needs")
+        assert answer.needs is not None
+        return answer.needs
 
     async def _started(self, needs: Needs) -> SandboxProcess:
         tier = await asyncio.to_thread(_chosen, self._isolation)
         readable = (*self._readable, *self._permissions.readable, *needs.readable)
-        return await SandboxProcess.start(self._start, needs.network, tier, self._limits, self._monitor, readable)
+        return await SandboxProcess.start(
+            self._start, needs.network, tier, self._limits, self._monitor, self._at_work, readable
+        )
 
     async def describe(self) -> Description:
         """The environment's own description; the answer is kept."""

@@ -42,6 +42,7 @@ class SandboxProcess:
         watch: Watch,
         folder: Path,
         most_bytes: int,
+        at_work: asyncio.Semaphore,
     ) -> None:
         self.pid = process.pid
         self._process = process
@@ -49,6 +50,7 @@ class SandboxProcess:
         self._watch = watch
         self._folder = folder
         self._most_bytes = most_bytes
+        self._at_work = at_work
         self._turn = asyncio.Lock()
         self._unanswered: deque[str] = deque()
         self._death = ""
@@ -61,9 +63,13 @@ class SandboxProcess:
         tier: Tier,
         limits: Limits,
         monitor: ResourceMonitor,
+        at_work: asyncio.Semaphore,
         readable: tuple[Path, ...] = (),
     ) -> Self:
-        """Start a process isolated by `tier`. Raises `SandboxError` when it does not live."""
+        """Start a process isolated by `tier`. It works while it has a permit of `at_work`, which others share.
+
+        Raises `SandboxError` when it does not live.
+        """
         missing = [str(path) for path in readable if not path.exists()]
         if missing:
             raise SandboxError(
@@ -92,7 +98,7 @@ class SandboxProcess:
             raise
         assert process.stdin is not None
         process.stdin.write(start.to_json() + b"\n")
-        return cls(process, monitor, watch, folder, start.observation_bytes)
+        return cls(process, monitor, watch, folder, start.observation_bytes, at_work)
 
     @property
     def alive(self) -> bool:
@@ -113,7 +119,7 @@ class SandboxProcess:
         """
         # Sent at once, so that the process has its next request when it is done with the last one.
         identified = self._send(request)
-        async with self._turn:
+        async with self._turn, self._at_work:
             if self._death:
                 raise SandboxGoneError(f"sandbox process {self.pid} is gone: {self._death}. Open a new session.")
             self._watch.renew()

@@ -13,6 +13,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from streams.settings import FrozenModel
+from streams.trust.practice import agent_of
 
 DEFAULT_GROUP = ""
 FOLDER = "groups"
@@ -126,6 +127,15 @@ class Members:
         ]
         names, agents, tenants = (list(column) for column in zip(*rows, strict=True))
         return {"group": self.name, "groups": names, "of_agents": agents, "of_tenants": tenants}
+
+    def practice_parameters(self) -> dict[str, str | list[str]]:
+        """Selectors of what the group's adapter practised; the default group has that of groups that are not set too.
+
+        >>> members = AdapterSettings(groups={"acme": AdapterGroup(tenants=("acme",))}).members("acme")
+        >>> members.practice_parameters()
+        {'practised_as': 'ratchet-practice/acme', 'set_apart': ['ratchet-practice/acme']}
+        """
+        return {"practised_as": agent_of(self.name), "set_apart": [agent_of(name) for name in self.groups]}
 
 
 def tenant_of(principal: str | None) -> str:

@@ -15,6 +15,15 @@ AGENT = "ratchet-practice"
 VERIFIER = "environment"
 
 
+def agent_of(group: str) -> str:
+    """The agent that practice of the adapter of `group` is recorded as; the default group's name is empty.
+
+    >>> agent_of(""), agent_of("acme")
+    ('ratchet-practice', 'ratchet-practice/acme')
+    """
+    return f"{AGENT}/{group}" if group else AGENT
+
+
 def may_be_practised(task_id: str, holdout: HoldoutSettings, kept: Collection[str] = ()) -> bool:
     """Return whether a task may be played for practice: one of the train split that no variant of `kept` is.
 

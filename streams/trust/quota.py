@@ -5,6 +5,7 @@ Pure; the store asks it.
 A few hundred documents poison a model of any size (Souly et al. 2025), so the limits are absolute counts, not shares.
 """
 
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from pydantic import Field
 
 from streams.settings import FrozenModel
-from streams.trust.simhash import distance
+from streams.trust.simhash import distances
 
 WINDOW = timedelta(days=1)
 
@@ -44,6 +45,8 @@ class Quota:
         """`recent` is what the store holds of the window, oldest first."""
         self._settings = settings
         self._window: deque[Admitted] = deque()
+        # Those of the window, in one piece: each newly trusted episode is compared with all of them.
+        self._hashes = array("Q")
         self._principals: Counter[str] = Counter()
         self._provisional = 0
         for admitted in recent:
@@ -52,12 +55,15 @@ class Quota:
 
     def refusal(self, candidate: Admitted) -> str | None:
         """Return the reason for which the candidate must not be trusted, or None."""
+        past = 0
         while self._window and self._window[0].at <= candidate.at - WINDOW:
             self._principals[self._window.popleft().principal] -= 1
+            past += 1
+        del self._hashes[:past]
         if self._principals[candidate.principal] >= self._settings.per_principal:
             return f"quota: {self._settings.per_principal} episodes of the principal within {WINDOW}"
         bits = self._settings.similarity_hash_bits
-        alike = sum(distance(candidate.similarity_hash, admitted.similarity_hash) <= bits for admitted in self._window)
+        alike = int((distances(candidate.similarity_hash, self._hashes) <= bits).sum())
         if alike >= self._settings.near_duplicates:
             return f"flood: {alike} episodes nearly the same within {WINDOW}"
         return None
@@ -65,6 +71,7 @@ class Quota:
     def admit(self, admitted: Admitted) -> None:
         """Count it; it is provisional until `commit`."""
         self._window.append(admitted)
+        self._hashes.append(admitted.similarity_hash)
         self._principals[admitted.principal] += 1
         self._provisional += 1
 
@@ -76,4 +83,5 @@ class Quota:
         """Take back what was admitted since `commit`: its transaction failed."""
         for _ in range(self._provisional):
             self._principals[self._window.pop().principal] -= 1
+            self._hashes.pop()
         self._provisional = 0

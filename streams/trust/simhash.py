@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,10 @@ def simhash(text: str) -> int:
     return int((np.uint64(1) << _BITS[votes * 2 > len(hashes)]).sum())
 
 
-def distance(one: int, other: int) -> int:
-    """Bits in which they differ."""
-    return (one ^ other).bit_count()
+def distances(one: int, others: Sequence[int]) -> NDArray[np.uint8]:
+    """The number of bits in which each of the others differs from it."""
+    differing: NDArray[np.uint8] = np.bitwise_count(np.asarray(others, dtype=np.uint64) ^ np.uint64(one))
+    return differing
 
 
 def _spread(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

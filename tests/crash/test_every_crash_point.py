@@ -66,7 +66,7 @@ LIBRARY_AGENTS = [
     *("producer.send:before", "producer.send:after", "producer.ack:after"),
     "producer.send:after producer.ack:after",
 ]
-FOR_EACH_CHANGE = {"outbox.publish:after", "store.commit:after@2", "results.publish:after", "producer.send:after"}
+FOR_EACH_CHANGE = {"store.commit:after@2", "producer.send:after"}
 FILE = ["file.rename:before", "file.rename:after"]
 # tests/daemon kills at each of their steps.
 MAINTENANCE = ["backup.step:before", "erasure.step:before"]

@@ -11,7 +11,7 @@ from streams.kafka.settings import KafkaSettings
 from tests.crash.stage import AGENTS, on_stage, played
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_writer_whose_database_is_lost_reads_the_log_from_its_beginning(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2, partitions=2, group_prefix=uuid7())

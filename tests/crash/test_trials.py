@@ -148,7 +148,7 @@ def control(registry: Registry) -> FastAPI:
     return app
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("faulty_environments")
 def test_a_trial_that_is_killed_at_every_point_ends_as_one_that_is_not_and_plays_nothing_twice(tmp_path: Path) -> None:
     with home(tmp_path / "calm") as calm:

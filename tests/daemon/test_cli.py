@@ -34,7 +34,7 @@ class Ratchet:
         self._folder = folder
         repository = str(Path(__file__).parents[2])
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
-        self._environment = kept | {"RATCHET_SERVING__PORT": str(free_port()), "PYTHONPATH": repository}
+        self.environment = kept | {"RATCHET_SERVING__PORT": str(free_port()), "PYTHONPATH": repository}
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.python("-m", "daemon.cli", *arguments)
@@ -42,7 +42,7 @@ class Ratchet:
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *arguments]
         return subprocess.run(
-            command, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=self._folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
 
 
@@ -57,11 +57,26 @@ def test_without_a_daemon_the_status_is_one_line_that_says_what_to_do(ratchet: R
     assert "is `ratchet run` up" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("ratchet dr", {"drill"}), ("ratchet rollback --re", {"--reason"}), ("ratchet drill ", {"rollback"})],
+)
+def test_a_shell_completes_commands_and_their_options(ratchet: Ratchet, words: str, offered: set[str]) -> None:
+    ratchet.environment |= {
+        "_RATCHET_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = ratchet.python("-c", "import sys; sys.argv = ['ratchet']; from daemon.cli import main; main()")
+    assert set(done.stdout.split()) == offered, done.stderr
+
+
 def test_a_rollback_without_a_daemon_fails_in_one_line(ratchet: Ratchet) -> None:
     done = ratchet("rollback")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_one_line_and_exit_status_one(ratchet: Ratchet, tmp_path: Path) -> None:
     (tmp_path / "ratchet.toml").write_text("sede = 1")
     for command in ("check-config", "status", "run"):
@@ -98,10 +113,30 @@ def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
     assert invoke(*arguments).exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_role_by_itself_needs_a_cluster_that_the_others_share(ratchet: Ratchet) -> None:
     done = ratchet("run", "--roles", "record")
     assert done.returncode == 2
     assert "RATCHET_KAFKA__BOOTSTRAP" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_ends_a_role_is_told_in_the_form_of_its_log(ratchet: Ratchet) -> None:
+    ratchet.environment |= {
+        "RATCHET_KAFKA__BOOTSTRAP": "127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+    }
+    words = "traces cannot be sent by 'grpc'"
+    done = ratchet("run", "--roles", "assemble")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ratchet: {words}")
+    ratchet.environment["RATCHET_LOG__FORMAT"] = "json"
+    done = ratchet("run", "--roles", "assemble")
+    assert done.returncode == 1
+    *_, last = map(json.loads, done.stderr.splitlines())
+    assert (last["event"], last["level"]) == ("ended by an error", "error")
+    assert last["error"].startswith(words)
 
 
 def test_a_rollback_to_something_that_is_not_an_adapter_is_wrong_usage(ratchet: Ratchet) -> None:

@@ -87,7 +87,7 @@ def roles(tmp_path: Path) -> Iterator[Roles]:
         yield Roles(broker.bootstrap, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_role_answers_and_a_store_that_hangs_is_named_by_those_that_need_it(roles: Roles) -> None:
     with ExitStack() as running:
         processes = {}

@@ -1,7 +1,6 @@
 """What others wrote, as it is shown on a terminal."""
 
 import json
-import logging
 import sys
 from io import StringIO
 
@@ -10,9 +9,10 @@ import structlog
 from rich.console import Console
 
 from daemon.commands.episodes import ShownEpisode, Uses, _show_tables
-from daemon.commands.logs import log_from
+from daemon.commands.logs import log_as
 from daemon.console import Narrator, print_json
 from daemon.printable import printable
+from streams.runtime.logs import LogSettings
 from streams.store.episode_state import EpisodeState
 from streams.store.episodes import EpisodeReport, EpisodeSummary
 
@@ -57,8 +57,8 @@ def test_logs_and_progress_are_harmless_too(
 ) -> None:
     before = structlog.get_config()
     try:
-        log_from(logging.INFO)
-        log_from(logging.INFO)  # as a command does that is called by another
+        log_as(LogSettings())
+        log_as(LogSettings())  # as a command does that is called by another
         structlog.get_logger().warning("state dropped", reason=HOSTILE, episode=HOSTILE)
     finally:
         structlog.configure(**before)

@@ -1,5 +1,6 @@
 """`ratchet run` with everything real: what dies is started again, and nothing is left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from daemon.config import Settings
+from daemon.config import EngineSettings, Settings
 from daemon.roles import Role
-from daemon.supervisor import Supervisor
+from daemon.supervisor import Supervisor, inference_service
 from streams.errors import SupervisorError
+from streams.runtime.logs import LogLevel, LogSettings
 from streams.runtime.processes import free_port
 from streams.store.settings import StoreSettings
 from tests.waiting import until
@@ -116,7 +118,7 @@ def test_a_role_that_was_killed_is_started_again_and_ctrl_c_ends_everything(runn
     until(lambda: not everything & parents().keys(), "every process has ended")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_nothing_outlives_a_supervisor_that_was_killed(running: Running) -> None:
     everything = descendants(running.process.pid)
     assert len(everything) >= 5
@@ -125,7 +127,7 @@ def test_nothing_outlives_a_supervisor_that_was_killed(running: Running) -> None
     until(lambda: not everything & parents().keys(), "every process has ended")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_its_broker_everything_ends_with_an_error(running: Running, tmp_path: Path) -> None:
     everything = descendants(running.process.pid)
     brokers = [pid for pid in everything if b"--storage-engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -136,6 +138,7 @@ def test_without_its_broker_everything_ends_with_an_error(running: Running, tmp_
     until(lambda: not everything & parents().keys(), "every process has ended")
 
 
+@pytest.mark.slow
 async def test_a_role_that_does_not_start_is_named_with_its_last_output_and_nothing_is_left(tmp_path: Path) -> None:
     before = descendants(os.getpid())
     settings = Settings(home=tmp_path, store=StoreSettings(path=tmp_path, port=free_port())).settled()
@@ -143,3 +146,18 @@ async def test_a_role_that_does_not_start_is_named_with_its_last_output_and_noth
         async with Supervisor(settings, tmp_path, (Role.RECORD,)):
             pytest.fail("a folder is not a database")
     assert descendants(os.getpid()) <= before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "told"), [("info", ["inference engine started"]), ("warning", [])])
+async def test_the_engine_logs_from_the_level_on_that_is_set(
+    level: LogLevel, told: list[str], tiny_base: Path, tmp_path: Path
+) -> None:
+    log, engine = LogSettings(format="json", level=level), EngineSettings(port=free_port(), threads=1)
+    service = inference_service(Settings(home=tmp_path, log=log, engine=engine).settled(), tiny_base)
+    await service.start()
+    try:
+        await service.ready()
+    finally:
+        await service.stop()
+    assert [json.loads(line)["event"] for line in service.log_file.read_text().splitlines()] == told

@@ -109,6 +109,7 @@ async def test_tools_are_offered_called_and_answered_and_new_ones_are_offered_wh
     assert longest["tools"] in [list(rollout.tools) for rollout in rollouts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -151,6 +152,7 @@ async def test_the_simulator_says_when_it_did_not_understand() -> None:
             assert (await session.step(assistant(action))).understood
 
 
+@pytest.mark.slow
 async def test_a_model_that_is_not_served_and_a_reserved_task_are_errors_and_not_failed_episodes(
     policy: PolicyClient,
 ) -> None:

@@ -69,6 +69,7 @@ async def test_a_task_that_fails_is_tried_once_more_and_what_it_does_to_its_proc
     assert times["The lamp is at 5. You are at 0."] in (2, 3)
 
 
+@pytest.mark.slow
 async def test_a_server_that_goes_down_and_an_environment_in_which_nothing_works_are_errors_of_the_trial() -> None:
     server = ScriptedServer(lambda model, first, turn: solution(first, turn))
     async with SandboxPool("faulty_sound") as pool:

@@ -79,6 +79,6 @@ async def test_one_episode_of_practice_forges_no_other(folder: Path) -> None:
 
     async with playing(folder, "bubblewrap", forging) as (pool, policy):
         player = Player(policy, "ratchet-7", (await pool.describe()).harness, Sampling(temperature=1.0))
-        practice = Round(player, pool, Budget(600, 100, 1), lambda: asyncio.sleep(0), keep)
+        practice = Round(player, pool, Budget(600, 100, 1), lambda: asyncio.sleep(0, True), keep)
         await practice.play(TASKS, 1)
     assert [practised.attempt.success for practised in kept] == [True, False, False]

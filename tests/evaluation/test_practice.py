@@ -1,7 +1,7 @@
 """Episodes played for practice, in real sandboxes, by a policy whose words are given."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -54,8 +54,8 @@ async def policy_saying(say: Callable[[int], dict[str, Any] | None], asked: list
             yield client
 
 
-async def at_once() -> None:
-    """Nothing is waited for."""
+async def at_once() -> bool:
+    return True
 
 
 async def played(
@@ -64,6 +64,7 @@ async def played(
     number: int = 2,
     samples: int = 2,
     asked: list[Any] | None = None,
+    may_begin: Callable[[], Awaitable[bool]] = at_once,
 ) -> tuple[Round, list[Practised]]:
     kept: list[Practised] = []
 
@@ -73,7 +74,7 @@ async def played(
     asked = [] if asked is None else asked
     async with SandboxPool("faulty_dark") as pool, policy_saying(say, asked) as policy:
         player = Player(policy, "ratchet-7", HARNESS, Sampling(temperature=1.0), logprobs=True)
-        practice = Round(player, pool, budget, at_once, keep)
+        practice = Round(player, pool, budget, may_begin, keep, agent="ratchet-practice/acme")
         await practice.play(tasks(number), samples)
     return practice, kept
 
@@ -92,6 +93,7 @@ async def test_each_sample_becomes_the_events_of_an_episode_of_its_own() -> None
     assert len({practised.events[0].event_id for practised in kept}) == 2
     assert len({event.event_id for practised in kept for event in practised.events}) == 5
     assert {event.origin for practised in kept for event in practised.events} == {"practice"}
+    assert {first.agent, second.agent} == {"ratchet-practice/acme"}
     assert (first.step, second.step, first.done, second.done) == (0, 1, False, True)
     assert (first.principal, first.actor.kind, first.actor.adapter) == (PRINCIPAL, "policy", "ratchet-7")
     assert second.messages == (*first.messages, first.action, *first.observation)
@@ -120,6 +122,17 @@ async def test_log_probabilities_are_kept_where_they_are_of_the_very_action() ->
 async def test_no_episode_begins_when_the_steps_are_spent() -> None:
     practice, kept = await played(lambda n: reply(["sing", END]), Budget(60, 3, 1), 4, 2)
     assert (practice.steps, len(kept)) == (4, 2)
+
+
+@pytest.mark.usefixtures("faulty_environments")
+async def test_a_round_ends_when_no_more_may_begin() -> None:
+    answers = iter([True, True, False])
+
+    async def twice() -> bool:
+        return next(answers)
+
+    practice, kept = await played(lambda n: reply(["light", END]), Budget(60, 100, 1), may_begin=twice)
+    assert (len(kept), practice.failures) == (2, [])
 
 
 @pytest.mark.usefixtures("faulty_environments")

@@ -165,6 +165,7 @@ def test_no_tool_does_what_the_check_of_an_unsolvable_task_wants(shop: Path) -> 
         assert not judge(shop, task, said(f"{change.capitalize()}: {item}."))["success"]
 
 
+@pytest.mark.slow
 def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_receipt() -> None:
     task = of_kind("refund_two")
     gateway = HelpdeskModel()
@@ -190,6 +191,7 @@ def test_the_agent_streams_calls_in_parallel_and_gives_its_verdict_on_the_last_r
         assert after["messages"][: len(before["messages"])] == before["messages"]
 
 
+@pytest.mark.slow
 async def test_tickets_that_are_made_later_are_like_those_of_their_fold_and_can_be_solved() -> None:
     listed = {task["opening"] for task in TASKS.values()}
     made = {fold: [generate.ticket(seed, fold) for seed in range(200)] for fold in ("train", "dev")}

@@ -70,6 +70,7 @@ def published(kafka: KafkaSettings) -> list[tuple[bytes, Event]]:
     return [(record.key, EVENT.validate_json(record.value)) for record in records]
 
 
+@pytest.mark.slow
 async def test_its_messages_equal_the_harnesss_byte_for_byte(kafka: KafkaSettings, model_url: str) -> None:
     ran = run_agent("--tasks", "twc/train/17", *over(kafka), "--base-url", model_url, "--max-steps", "7")
     assert ran.returncode == 0, ran.stderr
@@ -86,6 +87,7 @@ async def test_its_messages_equal_the_harnesss_byte_for_byte(kafka: KafkaSetting
             messages = harness.extend(messages, action, answer.messages)
 
 
+@pytest.mark.slow
 def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(
     kafka: KafkaSettings, model_url: str
 ) -> None:
@@ -109,6 +111,7 @@ def test_steps_carry_the_name_that_really_served_and_the_summary_counts_it(
             assert event.actor.adapter == "ratchet-1-abc"
 
 
+@pytest.mark.slow
 def test_the_expert_solves_its_tasks_without_a_model(kafka: KafkaSettings, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks"
     tasks.write_text("twc/train/1\ntwc/train/17\n")

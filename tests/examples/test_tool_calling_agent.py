@@ -8,6 +8,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
+
 from streams.events import EVENT, OutcomeEvent, StepEvent
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
@@ -46,6 +48,7 @@ class ScriptedModel(BaseHTTPRequestHandler):
         """Tests are quiet."""
 
 
+@pytest.mark.slow
 def test_an_agent_that_reports_its_tool_calls_by_hand_is_trusted(served_store: ServedStore) -> None:
     model = ThreadingHTTPServer(("127.0.0.1", 0), ScriptedModel)
     Thread(target=model.serve_forever, daemon=True).start()

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
-@pytest.fixture(scope="session", params=["tansu", pytest.param("apache-kafka", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session", params=["tansu", pytest.param("apache-kafka", marks=pytest.mark.nightly)])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     """A running cluster, and the shortest session it allows: groups wait that long for a member that was killed."""
     if request.param == "tansu":

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import duckdb
+import pytest
 
 from daemon.backups.creating import Source, create_backup
 from daemon.backups.restoring import STORE_FILE, restore_backup
@@ -52,6 +53,7 @@ def ids(path: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT event_id FROM events").fetchall()]
 
 
+@pytest.mark.slow
 async def test_a_backup_under_load_has_what_was_acknowledged_and_goes_on_without_loss_or_duplicates(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:

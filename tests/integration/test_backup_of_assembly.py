@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import httpx
+import pytest
 
 from daemon.backups.creating import Source, create_backup
 from daemon.backups.manifest import BackupManifest
@@ -83,6 +84,7 @@ class Load:
             self.calls += chat
 
 
+@pytest.mark.nightly
 def test_open_conversations_are_in_a_backup_that_is_taken_while_their_role_writes(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:

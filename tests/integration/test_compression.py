@@ -43,6 +43,7 @@ async def by_aiokafka(kafka: KafkaSettings, codec: str, events: Pairs) -> None:
         await asyncio.gather(*sent)
 
 
+@pytest.mark.slow
 async def test_batches_of_every_codec_and_client_are_stored(kafka: KafkaSettings, client: StoreClient) -> None:
     for codec in CODECS:
         await asyncio.to_thread(by_kafka_python, kafka, codec, pairs(episode(f"kafka-python-{codec}", steps=9)))
@@ -55,7 +56,7 @@ async def test_batches_of_every_codec_and_client_are_stored(kafka: KafkaSettings
     assert (status.duplicates, status.dead_letters, status.gaps) == (0, 0, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_batch_that_the_brokers_disk_has_damaged_is_a_dead_letter(tmp_path: Path) -> None:
     node = KafkaNode(tmp_path / "kafka")
     node.start()

@@ -6,11 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 
+from daemon.demo.profile import Profile
+from ops.partial_locks import DEMO
+from tests.ops.partial import partial_environment
 from tests.waiting import until
 
 REPORT_KEYS = {
@@ -29,13 +34,15 @@ CYCLE_KEYS = {
 }
 
 
-def start_demo(home: Path) -> "subprocess.Popen[str]":
+def start_demo(home: Path, *options: str) -> "subprocess.Popen[str]":
+    """The quick demo in `home`, which finds what `make demo` installs and no more."""
+    (home / "installed").mkdir()
     return subprocess.Popen(
-        [sys.executable, "-m", "daemon.cli", "demo", "--quick", "--json"],
+        [sys.executable, "-m", "daemon.cli", "demo", "--quick", "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"RATCHET_HOME": str(home)},
+        env=partial_environment(DEMO, home / "installed") | {"RATCHET_HOME": str(home)},
         start_new_session=True,
         # What a shell runs in the background ignores it, and so would the demo.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -61,9 +68,26 @@ def home(embedded_home: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(home: Path) -> None:
-    demo = start_demo(home)
+def assert_profiled(home: Path) -> None:
+    """Its phases follow each other to the end, and each process has worked in those that are its own."""
+    profile = Profile.model_validate_json((home / "profile.json").read_text())
+    assert all(phase.end == after.begin for phase, after in pairwise(profile.phases))
+    assert profile.phases[-1].name == "stop"
+    working = defaultdict[str, set[str]](set)
+    for phase in profile.phases:
+        working[phase.name] |= {name for name, use in phase.processes.items() if use.processor_s}
+    assert {"agent", "inference", "serve"} <= working["agent"]
+    assert {"branch", "branch sandboxes"} <= working["storing and branching"]
+    assert "training" in working["cycle 1: training"]
+    assert {"inference", "demo sandboxes"} <= working["cycle 1: gate"]
+    assert "<svg" in (home / "profile.svg").read_text()
+
+
+# Six minutes on a good machine, and a multiple of that on one without AVX512.
+@pytest.mark.nightly
+@pytest.mark.parametrize("scenario", ["helpdesk", "text-game"])
+def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(home: Path, scenario: str) -> None:
+    demo = start_demo(home, "--profile", "--scenario", scenario)
     output, told = demo.communicate(timeout=1500)
     assert demo.returncode == 0, told[-2000:]
     report = json.loads(output)
@@ -84,6 +108,7 @@ def test_the_quick_demo_runs_the_whole_loop_and_accounts_for_every_event(home: P
     assert report["sabotage_verdict"] != "PROMOTE"
     assert "left unproven by --quick" in told
     assert running_from(home) == []
+    assert_profiled(home / "demo")
 
 
 @pytest.mark.slow

@@ -199,6 +199,7 @@ def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
     return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
+@pytest.mark.slow
 def test_a_writer_that_lost_its_partition_unknowingly_stores_nothing_twice(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_writer_that_lost_its_partition_unknowingly_stores_nothing_twice(
     assert count(reader, "events") + count(reader, "duplicates") == 40
 
 
+@pytest.mark.slow
 def test_a_lake_of_an_older_version_is_brought_to_messages_and_one_of_a_newer_is_refused(lake: LakeSettings) -> None:
     with connect(lake) as old:
         for table in (*TABLES, "schema_version"):
@@ -225,6 +227,7 @@ def test_a_lake_of_an_older_version_is_brought_to_messages_and_one_of_a_newer_is
         connect(lake)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, lake.model_dump_json()], stdout=subprocess.PIPE, stdin=subprocess.PIPE
@@ -236,7 +239,7 @@ def test_a_killed_writer_ends_its_turn(lake: LakeSettings, reader: duckdb.DuckDB
     assert append(reader, records(0, 0, 10)).stored == 9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_waiting_for_a_turn_and_holding_it_are_both_limited_in_time(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
@@ -248,6 +251,7 @@ def test_waiting_for_a_turn_and_holding_it_are_both_limited_in_time(
     assert position(reader, 0) == 10
 
 
+@pytest.mark.slow
 def test_without_turns_a_concurrent_commit_is_refused_whole_and_can_be_tried_again(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
@@ -279,6 +283,7 @@ def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
     assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]
 
 
+@pytest.mark.slow
 def test_a_reader_sees_one_snapshot_and_can_read_any_earlier_one(
     lake: LakeSettings, reader: duckdb.DuckDBPyConnection
 ) -> None:
@@ -298,6 +303,7 @@ def test_a_reader_sees_one_snapshot_and_can_read_any_earlier_one(
     assert rows(reader, f"SELECT count(*) FROM events WHERE sequence <= {last}") == [(9,)]
 
 
+@pytest.mark.slow
 def test_everything_that_a_store_does_works_on_the_lake(reader: duckdb.DuckDBPyConnection) -> None:
     store = Store(Database(reader), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
     store.adopt_log("cluster", {})

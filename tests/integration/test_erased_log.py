@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from daemon.erasure.request import ErasureRequest, ask
 from streams.events import StepEvent
 from streams.ids import uuid7
 from streams.intake import role as record_role
-from streams.kafka.clients import admin
+from streams.kafka.clients import admin, batches_until
 from streams.kafka.dead_letters import read_dead_letters
 from streams.kafka.retention import check_retention, first_of, retention_of
 from streams.kafka.settings import KafkaSettings
@@ -62,9 +63,8 @@ def _rest(kafka: KafkaSettings, topic: str) -> list[tuple[bytes, dict[str, str]]
         place = TopicPartition(topic, partition)
         consumer.assign([place])
         consumer.seek(place, first[topic, partition])
-        while consumer.position(place) < end:
-            for record in (each for of in consumer.poll(1000).values() for each in of):
-                found.append((record.value or b"", {name: text.decode() for name, text in record.headers}))
+        for record in chain.from_iterable(batches_until(consumer, {place: end})):
+            found.append((record.value or b"", {name: text.decode() for name, text in record.headers}))
     consumer.close()
     return found
 
@@ -89,7 +89,7 @@ async def recording(kafka: KafkaSettings, store: StoreSettings) -> AsyncIterator
         await role
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_no_topic_holds_a_record_of_an_erased_principal_once_everyone_has_read_it(
     kafka: KafkaSettings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kafka import KafkaProducer
 from kafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
 
@@ -109,6 +110,7 @@ def dead_letters(kafka: KafkaSettings) -> Counter[str]:
     return Counter(topic.decode() for topic, _, _ in places)
 
 
+@pytest.mark.nightly
 async def test_every_role_goes_on_behind_hostile_records_of_its_topics(kafka: KafkaSettings, tmp_path: Path) -> None:
     store = StoreSettings(path=tmp_path / "store.duckdb", port=free_port(), batch_s=0.1)
     stop = asyncio.Event()

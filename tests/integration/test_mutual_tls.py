@@ -28,7 +28,7 @@ from tests.waiting import eventually
 ROLES = (Role.RECORD, Role.SERVE, Role.ASSEMBLE, Role.OTLP, Role.BRANCH)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_every_interface_asks_for_certificates_and_a_token_of_the_shell_changes_nothing_between_roles(
     tmp_path: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,13 @@ def assert_one_growing_chat(steps: list[StepEvent], chat: list[Message]) -> None
 
 @NIGHTLY_OVER_KAFKA
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["openllmetry", "openllmetry-events", "openinference", "openinference-sessions"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("openllmetry", "openinference"),
+        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("openllmetry-events", "openinference-sessions")),
+    ],
+)
 def test_what_an_instrumented_agent_does_arrives_as_one_append_only_conversation(
     kind: str,
     role: OtlpRole,
@@ -195,6 +201,7 @@ def died_or_assembled(role: OtlpRole, steps: int) -> bool:
         return role.process is not None and role.process.poll() is not None
 
 
+@pytest.mark.nightly
 def test_repeated_and_partial_exports_of_a_trace_become_one_episode(
     role: OtlpRole, events: Callable[[int], list[StepEvent | OutcomeEvent]]
 ) -> None:
@@ -215,14 +222,19 @@ def test_repeated_and_partial_exports_of_a_trace_become_one_episode(
 @pytest.mark.parametrize(
     "crash_at",
     [
-        f"{CrashPoint.COMMIT_BEFORE}@1",
-        f"{CrashPoint.COMMIT_AFTER}@1",
-        f"{CrashPoint.COMMIT_BEFORE}@3",
         f"{CrashPoint.COMMIT_AFTER}@3",
-        f"{CrashPoint.OUTBOX_PUBLISH_BEFORE}@1",
-        f"{CrashPoint.OUTBOX_PUBLISH_AFTER}@1",
-        f"{CrashPoint.ACK_BEFORE}@1",
-        f"{CrashPoint.ACK_AFTER}@1",
+        *(
+            pytest.param(place, marks=pytest.mark.nightly)
+            for place in (
+                f"{CrashPoint.COMMIT_BEFORE}@1",
+                f"{CrashPoint.COMMIT_AFTER}@1",
+                f"{CrashPoint.COMMIT_BEFORE}@3",
+                f"{CrashPoint.OUTBOX_PUBLISH_BEFORE}@1",
+                f"{CrashPoint.OUTBOX_PUBLISH_AFTER}@1",
+                f"{CrashPoint.ACK_BEFORE}@1",
+                f"{CrashPoint.ACK_AFTER}@1",
+            )
+        ),
     ],
 )
 def test_wherever_the_role_is_killed_every_accepted_span_becomes_its_event(

@@ -155,6 +155,7 @@ async def test_requests_beyond_the_limit_in_flight_are_told_to_retry() -> None:
         assert (await post()).status_code == 200
 
 
+@pytest.mark.slow
 async def test_while_the_log_is_unavailable_exporters_are_told_to_retry_and_then_succeed() -> None:
     port = free_port()
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{port}")

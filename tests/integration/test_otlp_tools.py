@@ -24,11 +24,11 @@ from tests.waiting import eventually
 WITHOUT_TOOLS = ("openllmetry-events", "openai-agents-chat")
 # They have arguments as objects, so that their spelling is lost, or no ids of answers.
 REWRITES_ARGUMENTS = ("openllmetry",)
-# One way of each library, and its others slowly.
+# One way of each library for each change, and the others at night.
 KINDS = [
     *("openinference", "openllmetry-stream", "pydantic-ai", "openai-agents-responses-stream"),
     *(
-        pytest.param(kind, marks=pytest.mark.slow)
+        pytest.param(kind, marks=pytest.mark.nightly)
         for kind in (
             *("openinference-stream", "openllmetry", "openllmetry-events", "pydantic-ai-stream"),
             *("openai-agents-chat", "openai-agents-chat-stream", "openai-agents-responses"),
@@ -62,6 +62,7 @@ def assert_nothing_is_lost(request: BranchRequest, exchanges: list[Exchange], li
     assert heard == [["tool", "tool"], ["tool"], ["user"], []]
 
 
+@pytest.mark.slow
 @NIGHTLY_OVER_KAFKA
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_conversation_with_tools_is_stored_trusted_and_branched_as_the_model_had_it(

@@ -74,6 +74,7 @@ async def test_everything_published_is_stored_once_or_dead_lettered(
         await client.status()
 
 
+@pytest.mark.slow
 async def test_a_recorder_that_is_killed_repeatedly_loses_and_duplicates_nothing(
     kafka: KafkaSettings, recorder: Recorder, client: StoreClient, publish: Publish
 ) -> None:
@@ -141,6 +142,7 @@ async def test_trusted_episodes_are_requested_and_their_branches_stored(
     assert (status.branches.requested, status.branches.executed, status.duplicates) == (2, 1, 1)
 
 
+@pytest.mark.nightly
 async def test_committed_but_unpublished_messages_are_published_at_the_next_start(
     kafka: KafkaSettings, recorder: Recorder, client: StoreClient
 ) -> None:
@@ -162,6 +164,7 @@ async def test_committed_but_unpublished_messages_are_published_at_the_next_star
     assert BranchRequest.model_validate_json(value).episode_id == "expert"
 
 
+@pytest.mark.nightly
 async def test_a_log_that_is_replaced_under_its_address_is_read_from_its_beginning(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, session_timeout_s=2)

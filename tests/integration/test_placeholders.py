@@ -69,6 +69,7 @@ def start(settings: RoleSettings) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty_environments")
 async def test_every_state_of_an_episode_with_secrets_is_branched_and_no_secret_is_published_or_stored(
     kafka: KafkaSettings, tmp_path: Path

@@ -36,16 +36,17 @@ TEXT = f"the key {SAID[0]}, the token {SAID[1]}, write to {SAID[2]}, card {SAID[
 # What the roles run with `ratchet run --roles ROLE`, in one process.
 _ROLES = """
 import asyncio, logging
-from daemon.commands.logs import log_from
+from daemon.commands.logs import log_as
 from daemon.config import Settings
 from daemon.roles import RUN, Role
+from streams.runtime.logs import LogSettings
 
 async def main():
     settings = Settings.load()
     await asyncio.gather(*(RUN[role](settings) for role in Role if role is not Role.BRANCH))
 
 logging.basicConfig(level=logging.INFO)
-log_from(logging.DEBUG)
+log_as(LogSettings(level="debug"))
 asyncio.run(main())
 """
 

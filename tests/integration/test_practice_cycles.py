@@ -35,6 +35,7 @@ def asked(settings: Settings, *arguments: str) -> object:
 @pytest.mark.parametrize(
     "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=[pytest.mark.slow, pytest.mark.nightly])]
 )
+@pytest.mark.nightly
 async def test_what_serves_practises_is_trained_on_it_judged_and_promoted_and_practises_again(
     count: int, tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]
 ) -> None:

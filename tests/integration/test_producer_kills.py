@@ -70,6 +70,7 @@ def read(bootstrap: str) -> list[StepEvent]:
     return [event for event in events if isinstance(event, StepEvent)]
 
 
+@pytest.mark.nightly
 def test_killed_agents_on_a_killed_cluster_lose_no_acknowledged_event(node: KafkaNode, tmp_path: Path) -> None:
     create_topics(KafkaSettings(bootstrap=node.bootstrap))
     spool, ledger = tmp_path / "spool", tmp_path / "ledger"

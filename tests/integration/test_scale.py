@@ -117,7 +117,7 @@ async def has_members(kafka: KafkaSettings, count: int) -> bool:
     return state == "Stable" and len(members) == count
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:

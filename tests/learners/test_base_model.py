@@ -115,7 +115,7 @@ def test_a_folder_of_an_earlier_version_gets_the_template_of_this_one(tiny_base:
     assert base_digest(folder) == genuine
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_embedded_model_is_converted_once_and_again_when_its_copy_is_damaged(
     embedded_home: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def states(trajectory: Trajectory) -> list[list[Message]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", TRAINABLE)
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
@@ -183,6 +184,7 @@ def test_a_prompt_that_its_replies_do_not_begin_with_is_refused(tmp_path: Path) 
         tokenizer.check_replies()
 
 
+@pytest.mark.slow
 def test_a_template_that_ends_no_turn_is_refused(chats: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigurationError, match="no server would stop there"):
         ChatTokenizer(chats("glm4moe"))
@@ -194,6 +196,7 @@ def test_a_template_that_refuses_a_role_says_so_in_one_sentence(tokenizers: Call
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_chat(tiny_base, tmp_path, "smollm2")
     (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -202,6 +205,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base: Path, tmp_pat
         ChatTokenizer(folder)
 
 
+@pytest.mark.slow
 def test_an_end_of_turn_that_the_models_files_do_not_stop_at_is_named(tiny_base: Path, tmp_path: Path) -> None:
     folder = write_chat(tiny_base, tmp_path, "gemma")
     edit_json(folder / "generation_config.json", lambda document: document.update(eos_token_id=0))
@@ -286,6 +290,7 @@ def test_a_template_that_fails_in_any_way_is_refused_in_one_sentence(tmp_path: P
         ChatTokenizer(unigram(tmp_path, normalizers.NFKC(), template))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["tokenizer.json", "generation_config.json"])
 def test_damaged_files_are_refused_in_one_sentence(tiny_base: Path, tmp_path: Path, damage: str) -> None:
     folder = write_chat(tiny_base, tmp_path, "gemma")

@@ -39,6 +39,7 @@ def as_transformers_has_it(message: Message) -> dict[str, Any]:
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", CALLING)
 def test_a_chat_with_tools_is_served_as_transformers_renders_it(
     servers: Callable[[str], PreTrainedTokenizerFast], tokenizers: Callable[[str], ChatTokenizer], template: str
@@ -121,6 +122,7 @@ def test_developers_speak_as_the_system_where_the_template_does_not_know_them(
     )
 
 
+@pytest.mark.slow
 def test_parts_of_a_content_are_lines_and_no_content_is_an_empty_one(
     tokenizers: Callable[[str], ChatTokenizer],
 ) -> None:

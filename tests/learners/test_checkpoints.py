@@ -119,6 +119,7 @@ def written(job: TrainingJob) -> tuple[bytes, ...]:
     return tuple((job.output / name).read_bytes() for name in ("adapter_model.safetensors", "probes.json"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_update_it_ends_in_the_same_bytes(
     job: TrainingJob, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_killed_at_any_update_it_ends_in_the_same_bytes(
     assert began == [1, 1, 1, 4, 4, 4, 7, 7, 7, 10, 10, 10, 13, 13, 13, 16, 16, 16, 19, 19]
 
 
+@pytest.mark.slow
 def test_killed_in_a_joint_stage_with_replay_it_ends_in_the_same_bytes(
     job: TrainingJob, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -193,7 +195,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, "b").read() is None
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(job: TrainingJob) -> None:
     def start(job: TrainingJob, until: int | None) -> list[int]:
         """The updates that a process told of; it is killed after `until`."""

@@ -121,6 +121,7 @@ def parsed(row: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("examples", "same"), EXAMPLES)
 async def test_conversations_come_back_as_they_were(tmp_path: Path, examples: int, same: bool) -> None:
     path = tmp_path / "store.duckdb"

@@ -55,6 +55,7 @@ def test_erl_counts_the_actions(packer: TreePacker, tiny_base: Path) -> None:
     assert counted("erl", Example(REFLECTION), packer, tiny_base) == "open fridge<|im_end|>take plate<|im_end|>"
 
 
+@pytest.mark.slow
 def test_mel_learns_the_lesson_and_the_attempt_that_it_led_to(packer: TreePacker, tiny_base: Path) -> None:
     attempted, lesson = OBJECTIVES["mel"].examples([FAILURE, REFLECTION, INSTRUCTION])
     assert attempted.trajectory is INSTRUCTION
@@ -133,6 +134,7 @@ def test_a_few_updates_make_what_succeeded_likelier(name: str, packer: TreePacke
         assert log_probabilities(model, tree).sum().item() > earlier
 
 
+@pytest.mark.slow
 def test_a_training_learns_from_what_succeeded_stage_by_stage(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,9 +11,11 @@ from streams.errors import TrainingError
 from streams.events import OutcomeEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.store.queries.learning import BRANCHING_STATE_OF_GROUP, LEARNABLE_EPISODES_OF_GROUP
+from streams.store.queries.practice import ATTEMPTS_BY_TASK_OF_GROUP, NEW_PRACTICE_OF_GROUP
 from streams.trust.groups import AdapterGroup, AdapterSettings
 from streams.trust.holdout import Split
-from tests.builders.episodes import HOLDOUT, TASKS, episode
+from tests.builders.episodes import HOLDOUT, TASK, TASKS, episode
+from tests.builders.practised import practised
 from tests.builders.stored import Log, ServedStore
 
 SETTINGS = AdapterSettings(
@@ -97,6 +99,28 @@ async def test_what_is_due_counts_the_episodes_of_the_group_alone(group: str, st
     assert count == {"learnable": len(EXPECTED[group]), "new": len(EXPECTED[group])}
     (state,) = store.store.query(BRANCHING_STATE_OF_GROUP, members.parameters()).to_pylist()
     assert state == {"asked": 2 * len(EXPECTED[group]), "answered": len(EXPECTED[group])}
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"), [("", {"default", "of-gone"}), ("acme", {"of-acme"}), ("sales", set[str]())]
+)
+async def test_a_group_learns_from_what_its_own_adapter_practised(
+    group: str, expected: set[str], served_store: ServedStore, tmp_path: Path
+) -> None:
+    log, members = Log(served_store.store), SETTINGS.members(group)
+    assert members is not None
+    for name, of in {"default": "", "of-acme": "acme", "of-gone": "gone"}.items():
+        log.publish(*practised(name, TASK, group=of), *practised(f"{name}-failed", TASK, success=False, group=of))
+    found = {*expected, *(f"{name}-failed" for name in expected)}
+    if found:
+        trajectories = read_trajectories((await built(served_store, tmp_path, group)).folder)
+        assert {each.episode_id for each in trajectories} == found
+    parameters = members.practice_parameters()
+    counted = served_store.store.query(NEW_PRACTICE_OF_GROUP, {"since": -1, **parameters}).to_pylist()
+    assert counted == [{"successes": len(expected), "groups": min(1, len(expected))}]
+    environment = {"environment": "textworld_express", **parameters}
+    attempts = served_store.store.query(ATTEMPTS_BY_TASK_OF_GROUP, environment).to_pylist()
+    assert [(row["attempts"], row["successes"]) for row in attempts] == [(len(found), len(expected))] * bool(found)
 
 
 async def test_without_groups_every_episode_is_learned_from(store: ServedStore, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_all_actions_of_an_attempt_are_in_one_tree_and_nothing_else_counts(packe
     assert tree.weights.tolist() == [0.5] * len(tree.targets)
 
 
+@pytest.mark.slow
 def test_a_malformed_call_is_made_less_likely_and_never_likelier(packer: TreePacker, tiny_base: Path) -> None:
     mixed = attempt(1, MALFORMED, "take plate", score=1.0)
     assert counted(packer, Example(mixed, 0.5), tiny_base) == "take plate<|im_end|>"

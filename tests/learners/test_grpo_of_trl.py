@@ -58,7 +58,7 @@ def test_the_advantages_are_those_of_trl(make_trainer: Callable[..., Any], scale
     assert advantages(SCORES, scaled=scale == "group") == pytest.approx(theirs.tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.04])
+@pytest.mark.parametrize("kl", [pytest.param(0.0, marks=pytest.mark.nightly), 0.04])
 @pytest.mark.parametrize(("loss_type", "length"), [("dapo", None), ("bnpo", None), ("dr_grpo", MOST)])
 def test_the_loss_and_its_gradient_are_those_of_trl(
     make_trainer: Callable[..., Any], tiny_base: Path, loss_type: str, length: int | None, kl: float

@@ -83,6 +83,7 @@ def test_gradients_are_the_weighted_sum_of_those_of_each_loss_alone(adapted: Pef
     torch.testing.assert_close(found, expected + 0.25 * other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_loss_is_told_and_both_fall(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -143,6 +143,7 @@ def test_out_of_memory_is_said_as_such_with_the_tree_and_the_remedy(
         gradients(adapted, batch)
 
 
+@pytest.mark.slow
 def test_interpolation_stops_between_the_parent_and_what_was_trained(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ def test_scores_of_branches_are_kept_in_a_snapshot(tmp_path: Path) -> None:
     assert read_trajectories(snapshot.folder)[0].branches == scored.branches
 
 
+@pytest.mark.slow
 def test_dpo_counts_the_rejected_replies_and_then_the_trusted_one(packer: TreePacker, tiny_base: Path) -> None:
     objective = PreferenceDPO()
     example = only(objective, replace(SUCCESS, branches=(*SUCCESS.branches, branch(0, "sing", ERROR))))
@@ -154,6 +155,7 @@ def test_dpo_counts_nothing_of_a_pair_that_does_not_fit(tiny_base: Path) -> None
     assert tree.targets.numel() == 0
 
 
+@pytest.mark.slow
 def test_kto_counts_each_reply_and_mismatched_ones(packer: TreePacker, tiny_base: Path) -> None:
     objective = PreferenceKTO()
     liked, disliked = objective.examples([SUCCESS, FAILURE])
@@ -186,6 +188,7 @@ def test_the_weight_of_a_task_is_not_divided_out_of_an_update(packer: TreePacker
     assert objective.loss(one, values, None) / objective.size(one) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_echo_counts_actions_of_successes_and_all_observations(packer: TreePacker, tiny_base: Path) -> None:
     objective = OBJECTIVES["echo"]
     good, bad = (objective.pack(one, packer) for one in objective.examples([SUCCESS, FAILURE]))

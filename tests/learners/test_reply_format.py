@@ -123,6 +123,7 @@ def test_reasoning_and_calls_of_one_reply(tokenizers: Callable[[str], ChatTokeni
     assert said(tokenizer.reply_format.parse(written(tokenizer, message))) == said(message)
 
 
+@pytest.mark.slow
 def test_harmony_is_read_but_for_its_calls(tokenizers: Callable[[str], ChatTokenizer]) -> None:
     tokenizer = tokenizers("gptoss")
     for reasoning in (None, "Hm."):

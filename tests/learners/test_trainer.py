@@ -100,6 +100,7 @@ def test_the_recorded_probes_are_the_log_probabilities_of_the_merged_adapter(tra
         assert recorded == pytest.approx(scores.gather(1, ids[0, 1:, None])[:, 0].tolist(), abs=tolerance)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(
     train_here: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
@@ -140,6 +141,7 @@ def without_branches(number: int) -> Trajectory:
     return Trajectory(whole.episode_id, whole.task_id, whole.opening, whole.steps)
 
 
+@pytest.mark.nightly
 async def test_a_snapshot_with_nothing_for_a_stage_is_an_error_that_names_both(tiny_base: Path, tmp_path: Path) -> None:
     nothing_held_out = HoldoutSettings(selection=0.0, confirmation=0.0)
     snapshot = write_snapshot([without_branches(1)], nothing_held_out, tmp_path, 0, {})
@@ -149,6 +151,7 @@ async def test_a_snapshot_with_nothing_for_a_stage_is_an_error_that_names_both(t
     assert not (job.output / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 async def test_a_training_that_dies_is_an_error_with_its_last_output(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path
 ) -> None:
@@ -168,6 +171,7 @@ async def test_a_training_that_the_kernel_kills_says_so_and_what_to_lower(
         await run_training(job)
 
 
+@pytest.mark.slow
 async def test_a_cancelled_training_leaves_no_process(tiny_base: Path, snapshot: Snapshot, tmp_path: Path) -> None:
     endless = settings(Stage(objective="imitation", updates=1_000_000))
     job = TrainingJob(base=tiny_base, snapshot=snapshot.folder, output=tmp_path / "output", settings=endless)
@@ -193,6 +197,7 @@ def processes_with(argument: str) -> list[str]:
     return found
 
 
+@pytest.mark.nightly
 async def test_a_snapshot_that_the_template_refuses_is_an_error_in_one_sentence(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path
 ) -> None:
@@ -205,6 +210,7 @@ async def test_a_snapshot_that_the_template_refuses_is_an_error_in_one_sentence(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_the_template_refuses_is_left_out_and_counted(tiny_base: Path, tmp_path: Path) -> None:
     base = write_base(tiny_base, tmp_path / "base", "gemma")
     plain = replace(trajectory(7), opening=(user("Put away object 7."),))
@@ -219,6 +225,7 @@ def test_what_the_template_refuses_is_left_out_and_counted(tiny_base: Path, tmp_
     )
 
 
+@pytest.mark.nightly
 async def test_an_architecture_that_cannot_be_trained_is_an_error_in_one_sentence(
     tiny_base: Path, snapshot: Snapshot, tmp_path: Path
 ) -> None:
@@ -229,6 +236,7 @@ async def test_an_architecture_that_cannot_be_trained_is_an_error_in_one_sentenc
     assert "Traceback" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_probes_are_prompts_with_the_tools_that_were_offered(tiny_base: Path, tmp_path: Path) -> None:
     offered = (tool("search", "query"),)
     called = assistant(None, call("search", '{"query": "plates"}', "a"), call("search", "{}", "b"))

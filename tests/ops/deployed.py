@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
-from ops.slim_lock import ROOT
+from ops.partial_locks import ROOT
 
 OPS = ROOT / "ops"
 HOME = "/var/lib/ratchet"

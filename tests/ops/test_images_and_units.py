@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import PREFIX, Settings
-from ops.slim_lock import ROOT
+from ops.partial_locks import ROOT
 from tests.ops.deployed import HOME, OPS, USER, run, settings_of, tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -12,8 +12,8 @@ from tests.builders.published import read
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_events_of_the_readme_are_events_in_the_newest_schema() -> None:
-    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_documented_events_are_events_in_the_newest_schema() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "events.md").read_text(), re.DOTALL)
     step, outcome = (EVENT.validate_json(block) for block in blocks if '"kind"' in block)
     assert isinstance(step, StepEvent)
     assert isinstance(outcome, OutcomeEvent)

@@ -48,10 +48,11 @@ def main() -> NoReturn:
         user = confine.private_user(os.getpid())
         os.chown(confinement.home, user, user)
     ours, theirs = socket.socketpair()
+    me = os.getpid()
     child = os.fork()
     if child == 0:
         ours.close()
-        _become(order["command"], confinement, theirs, confined=order["confined"])
+        _become(order["command"], confinement, theirs, supervised_by=me, confined=order["confined"])
     theirs.close()
     # The pool must see the ends of its pipes close when the sandbox's own are closed.
     with open(os.devnull, "r+b") as nothing:
@@ -63,7 +64,7 @@ def main() -> NoReturn:
 
 
 def _become(
-    command: list[str], confinement: ConfinementRules, supervisor: socket.socket, *, confined: bool
+    command: list[str], confinement: ConfinementRules, supervisor: socket.socket, *, supervised_by: int, confined: bool
 ) -> NoReturn:
     """Confine this process, the child, and become `command`."""
     try:
@@ -77,9 +78,11 @@ def _become(
             )
             confine.restrict_files(confinement)
             if root:
-                confine.become_nobody(confine.private_user(os.getppid()))
+                confine.become_nobody(confine.private_user(supervised_by))
         # After the change of user, which resets it. It reaches no further than this one process; `_end_all` does.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervised_by:
+            os._exit(126)
         if confined:
             listener = confine.filter_calls(confinement)
             if confinement.supervised_tcp:

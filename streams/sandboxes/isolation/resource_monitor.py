@@ -4,10 +4,8 @@ The kernel limits each process by itself; the sums over all processes of a sandb
 """
 
 import os
-import signal
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +16,7 @@ import structlog
 from streams.errors import SandboxError
 from streams.sandboxes.isolation.launching import IN_MEMORY
 from streams.sandboxes.isolation.settings import Limits
-from streams.sandboxes.isolation.tree import Process, descendants, kill_below, processes, processes_and_dead
+from streams.sandboxes.isolation.tree import Process, descendants, kill_tree, processes, processes_and_dead
 from streams.sandboxes.isolation.usage import deleted_files_of, files_in, files_in_memory, memory_of
 
 log = structlog.get_logger()
@@ -58,14 +56,8 @@ class Watch:
 
         It may be done again, and when the root is dead. Raises `SandboxError` when something does not die.
         """
-        if not self._lives(processes()):
-            return
-        with suppress(ProcessLookupError):
-            # What it started after a look at its children, and before its own death, would live on and hold its pipes.
-            os.kill(self.root, signal.SIGSTOP)
-        kill_below(self.root)
-        with suppress(ProcessLookupError):
-            os.kill(self.root, signal.SIGKILL)
+        if self._lives(processes()):
+            kill_tree(self.root)
 
     def examine(self, everything: list[Process]) -> None:
         """Kill the sandbox if it has passed a limit. `everything` are all processes of the machine, dead ones too."""

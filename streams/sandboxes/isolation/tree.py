@@ -75,19 +75,51 @@ def descendants(root: int, among: Iterable[Process]) -> list[Process]:
     return below
 
 
-def kill_below(root: int) -> None:
-    """Kill all that descends from `root`, and return when nothing but dead processes is left of it.
+def kill_tree(root: int) -> None:
+    """Kill all that descends from `root`, and `root` last. Returns when nothing below it lives.
 
-    The root must be one that orphans fall to. Raises `SandboxError` when something does not die.
+    The root must be a child of this process, and one that orphans fall to. Raises `SandboxError` when something does
+    not die.
     """
     deadline = time.monotonic() + _KILL_TIMEOUT_S
-    while below := descendants(root, processes()):
-        for process in below:
+    # What it started after a look at its children, and before its own death, would live on and hold its pipes.
+    _stop(root, deadline)
+    _kill_below(root, deadline)
+    with suppress(ProcessLookupError):
+        os.kill(root, signal.SIGKILL)
+
+
+def _stop(root: int, deadline: float) -> None:
+    """Return when `root` runs no more: the signal only asks for that, and a fork that has begun is still done."""
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(root, signal.SIGSTOP)
+        while os.waitid(os.P_PID, root, os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            _wait(deadline, f"the sandbox process {root} does not stop")
+
+
+def _kill_below(root: int, deadline: float) -> None:
+    """Kill all below `root`. It is stopped, so the dead that have fallen to it are still there to be seen.
+
+    A look takes time: a process that another starts meanwhile, and that is where the look has been, is not seen, though
+    its parent may be dead when the look comes to it. Two looks that find the same dead, and nothing alive, missed none.
+    """
+    seen: set[tuple[int, int]] | None = None
+    while True:
+        below = descendants(root, processes_and_dead())
+        living = [process.pid for process in below if not process.dead]
+        if not living and seen == {(process.pid, process.started) for process in below}:
+            return
+        seen = {(process.pid, process.started) for process in below}
+        for pid in living:
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            raise SandboxError(
-                f"{len(below)} processes of the sandbox {root} do not die, such as {below[0].pid}. "
-                "See what they wait for in /proc/PID/stack; a file system that hangs is the usual cause."
-            )
-        time.sleep(0.001)
+                os.kill(pid, signal.SIGKILL)
+        if living:
+            _wait(deadline, f"{len(living)} processes of the sandbox {root} do not die, such as {living[0]}")
+
+
+def _wait(deadline: float, undying: str) -> None:
+    if time.monotonic() > deadline:
+        raise SandboxError(
+            f"{undying}. See what it waits for in /proc/PID/stack; a file system that hangs is the usual cause."
+        )
+    time.sleep(0.001)

@@ -179,7 +179,10 @@ def test_nothing_is_restored_over_what_is_there_and_no_backup_is_replaced(home: 
         create(source_of(home), tmp_path / "backup", say)
 
 
-@pytest.mark.parametrize("step", ["1", "14", "24", "30", "last"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step", ["1", *(pytest.param(step, marks=pytest.mark.nightly) for step in ("14", "24", "30")), "last"]
+)
 @pytest.mark.parametrize("what", ["create", "restore"])
 def test_a_kill_leaves_no_half_backup_and_no_half_home(what: str, step: str, home: Path, tmp_path: Path) -> None:
     reference = tmp_path / "reference"

@@ -45,7 +45,7 @@ async def test_a_principal_revokes_consent(tmp_path: Path) -> None:
         assert "no adapter saw" in ratchet("forget", "--principal", "eve")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_where_principals_have_keys_a_retraction_is_signed_with_that_principals_key(tmp_path: Path) -> None:
     keys = json.dumps({"ann": "key of ann", "bob": "key of bob"})
     with recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=keys) as ratchet:
@@ -62,7 +62,7 @@ async def test_where_principals_have_keys_a_retraction_is_signed_with_that_princ
         assert "operator.key cannot be read" in ratchet("forget", "--principal", "eve", status=1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_without_keys_a_strangers_retraction_is_refused_unless_a_setting_allows_it(tmp_path: Path) -> None:
     retraction = RetractionEvent(principal="ann", reason="a stranger's").to_json()
     refusing, allowing = tmp_path / "refusing", tmp_path / "allowing"
@@ -81,7 +81,7 @@ async def test_without_keys_a_strangers_retraction_is_refused_unless_a_setting_a
             assert "events are not authenticated" in (home / "record.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_earlier_moments_are_listed_and_exported(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.plays("ann")
@@ -100,7 +100,7 @@ async def test_earlier_moments_are_listed_and_exported(tmp_path: Path) -> None:
         assert "2 transitions as of" in ratchet("export", "--as-of", sequence, "--to", "then.parquet")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_dead_letters_are_listed_shown_and_replayed(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.publish(b"{not json, but [/secret]", b"")
@@ -143,7 +143,7 @@ def test_without_a_record_role_one_line_says_what_to_do(arguments: tuple[str, ..
     assert not list(tmp_path.glob("file*"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_a_cluster_and_a_running_ratchet_an_error_says_that_the_log_is_unknown(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         ratchet = Ratchet(broker, tmp_path, RATCHET_KAFKA__BOOTSTRAP="")

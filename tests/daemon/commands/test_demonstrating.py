@@ -39,6 +39,7 @@ async def events_of(settings: Settings) -> list[list[Event]]:
         return [events async for events in demonstrated(pool, tasks, harness, "clerk", "book", Counter())]
 
 
+@pytest.mark.slow
 async def test_known_solutions_are_trusted_once_however_often_they_are_recorded(
     folder: Path, served_store: ServedStore
 ) -> None:

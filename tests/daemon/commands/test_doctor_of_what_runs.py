@@ -57,6 +57,7 @@ def test_roles_that_do_not_answer_are_errors_and_an_empty_store_says_how_to_begi
     assert "base URL" in checks["capture"]["remedy"]
 
 
+@pytest.mark.slow
 def test_what_keeps_episodes_from_being_learned_from_is_named(ask: Ask, served_store: ServedStore) -> None:
     log = Log(served_store.store)
     old = datetime.now(UTC) - timedelta(days=4)
@@ -90,6 +91,7 @@ def test_what_keeps_episodes_from_being_learned_from_is_named(ask: Ask, served_s
     assert "start Ratchet again" in checks["branching"]["remedy"]
 
 
+@pytest.mark.slow
 def test_a_learner_that_is_away_or_paused_is_a_warning_with_its_error(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_learner_that_is_away_or_paused_is_a_warning_with_its_error(
         assert error in found["message"]
 
 
+@pytest.mark.slow
 def test_a_role_that_refuses_the_token_runs_and_says_so(
     ask: Ask, served_store: ServedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

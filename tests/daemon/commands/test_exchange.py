@@ -111,7 +111,7 @@ async def test_conversations_are_imported_trusted_and_exported_as_they_were(tmp_
         assert ratchet("export", "--to", "-", *CHAT) == ""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_an_import_that_is_interrupted_loses_nothing_and_is_imported_again(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         reading, writing = os.pipe()
@@ -132,7 +132,7 @@ async def test_an_import_that_is_interrupted_loses_nothing_and_is_imported_again
         assert len(messages(ratchet("export", "--to", "-", *CHAT))) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_where_principals_have_keys_an_import_is_signed(tmp_path: Path) -> None:
     with recording(tmp_path, RATCHET_ADMISSION__PRINCIPALS=json.dumps({"ann": "key of ann"})) as ratchet:
         ratchet("import", "-", *CHAT, *NAMED, "--success", stdin=text(1))
@@ -141,7 +141,7 @@ async def test_where_principals_have_keys_an_import_is_signed(tmp_path: Path) ->
         assert "'eve' has no key" in ratchet("import", "-", *CHAT, *named, status=1, stdin=text(1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_a_cluster_an_import_says_what_to_do(tmp_path: Path) -> None:
     with recording(tmp_path) as ratchet:
         ratchet.broker.stop()

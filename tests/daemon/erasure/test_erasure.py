@@ -235,7 +235,7 @@ def test_what_was_erased_does_not_come_back(home: Path) -> None:
     store.close()
 
 
-# Between the new file and the old one's end, and between the refs and the log: for each change. The others are slow.
+# Between the new file and the old one's end, and between the refs and the log: for each change. The others at night.
 FOR_EACH_CHANGE = [
     f"erasure.step:before@{len(TABLES) + 1}",
     f"erasure.step:before@{len(TABLES) + 5}",
@@ -249,7 +249,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(
-    "place", [pytest.param(place, marks=() if place in FOR_EACH_CHANGE else pytest.mark.slow) for place in PLACES]
+    "place", [pytest.param(place, marks=() if place in FOR_EACH_CHANGE else pytest.mark.nightly) for place in PLACES]
 )
 def test_killed_at_any_write_the_store_is_the_old_or_the_new_one_and_the_erasure_goes_on(
     place: str, home: Path

@@ -75,7 +75,7 @@ def holding(home: Path, content: bytes) -> list[str]:
     return [path.name for path in home.rglob("*") if path.is_file() and content in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("has_served_before", [True, pytest.param(False, marks=pytest.mark.nightly)])
 async def test_what_did_not_see_the_principal_serves_and_is_trained_on_when_the_command_ends(
     has_served_before: bool,

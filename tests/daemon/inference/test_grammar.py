@@ -142,6 +142,7 @@ def test_without_demands_there_is_no_grammar(model: Model) -> None:
     assert model.writer.text(demanded_calls(TOOLS, None, parallel=True), None) is None
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("template", ["gptoss", "deepseek_r1_distill", "cohere2"])
 def test_an_answer_in_its_format_is_the_content_for_every_template(
     tiny_base: Path, tmp_path: Path, template: str

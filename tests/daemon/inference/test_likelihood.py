@@ -107,6 +107,7 @@ def nats(negative_log_likelihoods: Sequence[NegativeLogLikelihood]) -> float:
     return sum(one.nats * one.tokens for one in negative_log_likelihoods)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trajectory", "adapted"),
     [(TRAJECTORY, False), (TRAJECTORY, True), (WITH_TOOLS, False)],
@@ -176,6 +177,7 @@ async def test_only_an_action_at_the_end_of_a_chat_has_log_probabilities(server:
             await policy.action_logprobs("base", episode())
 
 
+@pytest.mark.slow
 async def test_alternatives_at_one_state_compute_the_state_once(
     server_with: Callable[..., AbstractContextManager[str]],
 ) -> None:
@@ -198,6 +200,7 @@ async def test_alternatives_at_one_state_compute_the_state_once(
     assert [one.nats for one in again] == pytest.approx([one.nats for one in first], abs=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("settings", [{"prefill_budget": 16}, {"slots": 1}, {"slots": 2, "prefill_budget": 16}])
 async def test_the_negative_log_likelihood_does_not_depend_on_how_the_server_batches(
     server: str, server_with: Callable[..., AbstractContextManager[str]], settings: dict[str, int]

@@ -73,6 +73,7 @@ def chunks(http: httpx.Client, **fields: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])
 def test_null_is_the_same_as_leaving_a_parameter_out(http: httpx.Client, path: str) -> None:
     plain = ask(http, path).json()["choices"]

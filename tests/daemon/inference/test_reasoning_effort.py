@@ -19,6 +19,7 @@ def text(chat: ChatTokenizer, effort: str | None) -> str:
     return asked.template.render(GO, prompt=True)
 
 
+@pytest.mark.nightly
 def test_a_template_gets_the_effort_under_the_names_that_it_knows(tiny_base: Path, tmp_path: Path) -> None:
     oss = ChatTokenizer(write_chat(tiny_base, tmp_path / "oss", "gptoss"))
     assert "Reasoning: medium" in text(oss, None)
@@ -34,6 +35,7 @@ def test_a_template_gets_the_effort_under_the_names_that_it_knows(tiny_base: Pat
     assert plain.with_effort("high") is plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["chat/completions", "responses"])
 def test_a_model_that_reasons_is_asked_with_an_effort(path: str, tiny_base: Path, tmp_path: Path) -> None:
     def body(effort: str | None) -> dict[str, Any]:

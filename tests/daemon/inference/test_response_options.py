@@ -86,6 +86,7 @@ def test_the_tokens_of_calls_are_not_those_of_a_text(client: openai.OpenAI) -> N
     assert {item.type for item in final.output} == {"function_call"}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("tools", [False, True])
 @pytest.mark.parametrize("as_item", [False, True])
 def test_of_an_input_that_is_too_long_the_oldest_items_are_dropped(

@@ -123,6 +123,7 @@ async def test_a_chat_with_reasoning_in_it_is_taken(server: str) -> None:
     assert reply.model == "base"
 
 
+@pytest.mark.slow
 async def test_hundreds_of_chats_at_once_are_all_answered(server: str) -> None:
     chats = [[Message(role="user", content=f"You are in room {room % 150}.")] for room in range(300)]
     async with PolicyClient(server) as policy:
@@ -130,6 +131,7 @@ async def test_hundreds_of_chats_at_once_are_all_answered(server: str) -> None:
     assert [a[0].message for a in replies[:150]] == [b[0].message for b in replies[150:]]
 
 
+@pytest.mark.slow
 async def test_an_adapter_loads_while_the_base_serves_and_changes_what_it_should(
     server: str, tiny_base: Path, tiny_adapter: Path
 ) -> None:
@@ -150,6 +152,7 @@ async def test_an_adapter_loads_while_the_base_serves_and_changes_what_it_should
     assert max(abs(a - b) for a, b in zip(adapted, before, strict=True)) > 0.1
 
 
+@pytest.mark.slow
 async def test_unloading_waits_for_replies_in_flight_and_the_name_is_never_used_again(
     server: str, tiny_adapter: Path
 ) -> None:
@@ -252,7 +255,7 @@ def client_waiting(address: str, body: dict[str, Any]) -> Iterator[None]:
     thread.join()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_cleanly_though_replies_are_under_way(tiny_base: Path, signum: int) -> None:
     port = free_port()
@@ -269,6 +272,16 @@ def test_a_signal_ends_the_process_cleanly_though_replies_are_under_way(tiny_bas
 
 
 @pytest.mark.slow
+def test_the_process_tells_in_the_form_of_its_log_why_it_cannot_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "daemon.inference", "--model", str(tmp_path), "--log-format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["event"], last["level"]) == ("ended by an error", "error")
+    assert "holds no model" in last["error"]
+
+
+@pytest.mark.nightly
 def test_the_process_tells_what_is_wrong_with_its_command_line(tmp_path: Path) -> None:
     for arguments, status, words in (
         (["--model", str(tmp_path)], 1, "holds no model"),

@@ -108,6 +108,7 @@ def test_of_allowed_tools_only_those_are_called(client: openai.OpenAI) -> None:
         assert [name for name, _ in called(each.message)] == ["find_route"]
 
 
+@pytest.mark.slow
 def test_an_agents_loop_of_parallel_calls_sends_back_what_it_got(client: openai.OpenAI, http: httpx.Client) -> None:
     messages: list[Any] = list(CHAT)
     for _ in range(2):

@@ -101,7 +101,7 @@ def installation(
     shutil.rmtree(tmp_path / "box")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_real_adapter_is_played_from_its_home_which_stays_as_it_was_and_a_second_run_plays_nothing(
     installation: Path, make_adapter: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from daemon.config import DomainSettings, EngineSettings, Settings
 from daemon.console import Narrator
 from daemon.demo.demo import Demo
-from daemon.demo.plan import TWC, DemoPlan
+from daemon.demo.text_game import TEXT_GAME, TWC
 from daemon.learning.cycle import run_cycle
 from daemon.learning.loop import Loop, Phase, open_loop
 from daemon.learning.role import Learner
@@ -81,11 +81,10 @@ async def loop(tiny_base: Path, tmp_path: Path) -> AsyncIterator[Loop]:
         yield replace(opened, held_out=opened.held_out[:GATE_TASKS])
 
 
-@pytest.fixture
-async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]) -> AsyncIterator[Loop]:
-    """A running Ratchet for an environment in which one action, which the base model never takes, solves every task."""
-    settings = settings_of(
-        tmp_path,
+def dark_settings(home: Path, **parts: Any) -> Settings:
+    """Settings for an environment in which one action, which the base model never takes, solves every task."""
+    return settings_of(
+        home,
         learner=QUICK,
         # It has ten selection tasks, which are no proof at the first alpha of many gates, and four for confirmation.
         # The tiny base model knows nothing: to it every word is as unlikely as one that is drawn at random.
@@ -98,7 +97,14 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
             collapse=CollapseSettings(max_kl_to_base=12),
         ),
         domain=DomainSettings(environment="faulty_dark", suite="dark", out_of_domain_tasks=0),
+        **parts,
     )
+
+
+@pytest.fixture
+async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[str, ...]) -> AsyncIterator[Loop]:
+    """A running Ratchet for that environment."""
+    settings = dark_settings(tmp_path)
     async with (
         Supervisor(settings, tiny_base, (Role.RECORD, Role.SERVE)) as supervisor,
         open_loop(supervisor.settings, tiny_base) as opened,
@@ -106,10 +112,10 @@ async def dark_loop(tiny_base: Path, tmp_path: Path, faulty_environments: tuple[
         yield opened
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_cycle_ends_in_a_verdict_and_an_inconclusive_candidate_does_not_serve(loop: Loop) -> None:
     tasks = (task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN)
-    demo = Demo(DemoPlan.quick(0), Narrator(), loop, tasks)
+    demo = Demo(TEXT_GAME.quick(0), Narrator(), loop, tasks, TEXT_GAME)
     learner = Learner(loop)
     assert not await learner.is_due()
     await demo.play("expert", DEMONSTRATIONS)
@@ -190,12 +196,12 @@ async def test_a_candidate_that_is_significantly_better_is_promoted_and_serves(d
     assert reply.model == status.served
 
 
-def demonstrate(loop: Loop, count: int) -> None:
-    """An expert solves so many tasks of the train split."""
+def demonstrate(loop: Loop, count: int, principal: str = "tenant", behind: int = 0) -> None:
+    """An expert solves so many tasks of the train split, behind the first ones, for a principal."""
     tasks = [task for task in loop.tasks if loop.settings.holdout.split(task.task_id) is Split.TRAIN]
     kafka = loop.settings.kafka
-    with Producer(kafka.bootstrap, agent="agent", principal="tenant", topic=kafka.events_topic) as producer:
-        for task in tasks[:count]:
+    with Producer(kafka.bootstrap, agent="agent", principal=principal, topic=kafka.events_topic) as producer:
+        for task in tasks[behind : behind + count]:
             episode = producer.episode(task, Actor(kind="expert"))
             opening = DARK.opening((user("It is dark. You are at 0."),))
             assert episode.step(opening, assistant("light"), "Light! You are at 0.", done=True)

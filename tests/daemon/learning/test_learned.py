@@ -251,7 +251,7 @@ async def test_the_wait_for_branches_is_told_at_its_beginning_and_its_end(
     assert [each.get("missing", each.get("missing_branches")) for each in said] == [4, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_real_training_that_is_stopped_is_done_again_by_the_next_learner_and_only_once(
     loop: Loop, served_store: ServedStore
 ) -> None:

@@ -4,11 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from fastapi import FastAPI
 from pydantic import SecretStr
 
 from daemon.config import DomainSettings, EngineSettings, Settings
@@ -17,10 +19,12 @@ from daemon.learning.loop import Loop, open_loop
 from daemon.learning.practice import Practice
 from daemon.learning.role import Learner
 from daemon.registry.registry import Registry
+from daemon.registry.schemas import StatusReport
 from daemon.roles import Role
 from daemon.serving.control_client import ControlClient
 from daemon.serving.settings import ServingSettings
 from daemon.supervisor import Supervisor
+from evaluation.practice import Practised
 from evaluation.settings import GateSettings, TaskListSettings
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, PracticeSettings, Stage
@@ -39,6 +43,7 @@ from tests.builders.episodes import HOLDOUT, TASKS, episode, task
 from tests.builders.practised import practised
 from tests.builders.stored import Log, ServedStore
 from tests.builders.trained import entered
+from tests.served import served
 from tests.waiting import eventually
 
 TRAIN = TASKS[Split.TRAIN]
@@ -184,6 +189,51 @@ async def test_practice_that_fails_is_told_and_tried_again_later(loop: Loop) -> 
     with pytest.raises(Exception, match="did not answer"):
         await practice.play_round()
     assert not practice.is_wanted(), "it rests first"
+
+
+@pytest.mark.usefixtures("faulty_environments")
+async def test_a_round_ends_when_what_practises_is_unloaded_for_the_calls_of_another_group(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, asked = FastAPI(), count(1)
+
+    @app.get("/status")
+    def status() -> StatusReport:
+        # The first answer is the round's own; the second that before the first of its episodes.
+        now = "ratchet-7" if next(asked) <= 2 else None
+        nobody: dict[str, Any] = dict.fromkeys(("champion", "previous", "anchor"), "base")
+        return StatusReport(
+            alias="ratchet", served=now, in_flight=0, served_models=None, store=None, cycles=(), **nobody
+        )
+
+    @app.post("/v1/chat/completions")
+    def chat(body: dict[str, Any]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": "sing"}
+        told = [{"token": "sing", "logprob": -0.5}, {"token": "<|im_end|>", "logprob": -0.5}]
+        choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": told}}
+        return {"model": body["model"], "choices": [choice]}
+
+    published: list[Practised] = []
+
+    async def publish(self: Practice, practised: Practised, key: bytes) -> None:
+        published.append(practised)
+
+    monkeypatch.setattr("daemon.learning.practice._ASK_EVERY_S", 0.0)
+    monkeypatch.setattr(Practice, "_publish", publish)
+    with served(app) as address, structlog.testing.capture_logs() as said:
+        async with (
+            PolicyClient(address) as policy,
+            ControlClient(address) as control,
+            SandboxPool("faulty_dark") as pool,
+        ):
+            tasks = tuple(Task(environment="faulty_dark", task_id=f"dark/train/{number}") for number in range(9))
+            settings = with_practice(loop, concurrency=1)
+            settings = settings.model_copy(update={"admission": AdmissionSettings(operator_key=SecretStr("a key"))})
+            playing = replace(loop, policy=policy, control=control, pool=pool, tasks=tasks, settings=settings)
+            played = await Practice(playing).play_round()
+    assert played is not None
+    assert (played.episodes, played.failures, len(published)) == (1, [], 1)
+    assert "practice stops, for what practised is not served any more" in [each["event"] for each in said]
 
 
 @pytest.mark.slow

@@ -73,7 +73,10 @@ def demonstrated(name: str, task_id: str) -> list[StepEvent | OutcomeEvent]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("solves", "end", "state"),
-    [("candidate", CanaryEnd.PROMOTED, State.SERVING), ("base", CanaryEnd.ROLLED_BACK, State.ROLLED_BACK)],
+    [
+        ("candidate", CanaryEnd.PROMOTED, State.SERVING),
+        pytest.param("base", CanaryEnd.ROLLED_BACK, State.ROLLED_BACK, marks=pytest.mark.nightly),
+    ],
 )
 async def test_recorded_states_begin_a_canary_and_outcomes_end_it(
     solves: str,

@@ -83,8 +83,8 @@ async def practise(store: ServedStore, second_attempts: float, steps: int = 100)
             store.store.append([intake.event(record)])
             offset += 1
 
-    async def at_once() -> None:
-        """Nothing is waited for."""
+    async def at_once() -> bool:
+        return True
 
     async with SandboxPool("faulty_dark") as pool, policy() as client:
         player = Player(client, "ratchet-7", ratchet_faulty.Dark.harness, Sampling(), logprobs=True)

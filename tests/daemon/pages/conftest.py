@@ -14,6 +14,7 @@ from daemon.registry.registry import Registry
 from streams.access.access import Access
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
+from streams.trust.groups import AdapterSettings
 from tests.builders.consoles import Scene, adapters_without_weights, episodes, scene
 from tests.builders.stored import Log, ServedStore
 from tests.daemon.conftest import serve_role
@@ -61,11 +62,21 @@ class Console:
 
 @asynccontextmanager
 async def running(
-    made: Scene, registry: Registry, store_url: str = NOWHERE, engine: str = ""
+    made: Scene,
+    registry: Registry,
+    store_url: str = NOWHERE,
+    engine: str = "",
+    adapters: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Console]:
     """A console, by default without a store and an engine."""
     access = Access("127.0.0.1", "serving.host", home=registry.home)
-    role = serve_role(registry, engine or NOWHERE, store_url, waits=bool(engine), add_pages=add_pages, access=access)
+    role = serve_role(
+        *(registry, engine or NOWHERE, store_url),
+        waits=bool(engine),
+        adapters=adapters,
+        add_pages=add_pages,
+        access=access,
+    )
     agents = {"accept": "text/html"}
     async with (
         role as client,

@@ -9,11 +9,13 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright
 
+from daemon.pages.rendering import OF_GROUPS
 from daemon.registry.learner_status import LEARNER_FILE, LearnerStatus
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from streams.access.tokens import AccessRole
-from tests.builders.consoles import episodes, scene
+from streams.trust.groups import AdapterGroup, AdapterSettings, home_of
+from tests.builders.consoles import adapters_without_weights, episodes, scene
 from tests.builders.stored import Log, ServedStore
 from tests.daemon.pages.conftest import Console, running
 
@@ -136,6 +138,33 @@ async def test_axe_finds_nothing_serious_and_nothing_is_too_wide(whole: Console,
     assert found == []
 
 
+async def test_a_group_is_chosen_by_keyboard_and_put_on_hold(registry: Registry, browser: Browser) -> None:
+    group = Registry(home_of(registry.home, "acme"))
+    made = scene(group, *adapters_without_weights(group.home))
+    adapters = AdapterSettings(groups={"acme": AdapterGroup(tenants=("acme",))})
+    async with running(made, registry, adapters=adapters) as console:
+        page = await browser.new_page(base_url=str(console.browser.base_url))
+        await page.goto("/pages/queue")
+        await tab_to(page, "#group")
+        await page.keyboard.type("acme")
+        await tab_to(page, "main form.filter button")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/pages/queue?group=acme")
+        await tab_to(page, "form[action^='/pages/hold'] textarea")
+        await page.keyboard.type("An incident.")
+        await tab_to(page, "form[action^='/pages/hold'] button")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/pages/queue?done=hold&group=acme")
+        assert "On hold." in await page.inner_text("[role=status]")
+        assert (group.audit.read()[-1].reason, registry.audit.read()) == ("An incident.", [])
+        for path in sorted(OF_GROUPS):
+            await page.goto(f"{path}?group=acme")
+            await page.set_viewport_size({"width": WIDTHS[0], "height": 800})
+            assert await page.evaluate("document.scrollingElement.scrollWidth") <= WIDTHS[0], path
+            faults = (await Axe().run(page)).response["violations"]
+            assert [each["id"] for each in faults if each["impact"] in ("serious", "critical")] == [], path
+
+
 async def test_progress_changes_on_the_page_as_the_learner_goes_on(whole: Console, page: Page) -> None:
     await page.goto("/")
     await page.wait_for_selector("text=48 of at most 320")
@@ -146,6 +175,7 @@ async def test_progress_changes_on_the_page_as_the_learner_goes_on(whole: Consol
     assert await page.locator("img").count() == 0
 
 
+@pytest.mark.nightly
 async def test_the_pictures_of_the_documentation_are_small(whole: Console, page: Page, tmp_path: Path) -> None:
     folder = Path(os.environ.get(PICTURES, tmp_path))
     match = (await addresses(whole, page))[7]

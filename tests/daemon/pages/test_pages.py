@@ -6,6 +6,8 @@ from html import unescape
 from html.parser import HTMLParser
 from urllib.parse import quote
 
+import pytest
+
 from daemon.pages.site import PAGES
 from daemon.registry.audit import Action, AuditEvent
 from daemon.registry.registry import Registry
@@ -207,6 +209,7 @@ async def test_what_an_address_says_is_shown_as_text_too(console: Console) -> No
             check_harmless(answer.text)
 
 
+@pytest.mark.slow
 async def test_a_store_that_hangs_holds_up_no_page(registry: Registry) -> None:
     hung = asyncio.Event()
 

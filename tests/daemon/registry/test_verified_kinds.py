@@ -13,6 +13,7 @@ from daemon.registry.instance import instance_of
 from daemon.registry.learner_status import LEARNER_FILE
 from daemon.registry.schemas import Erasure
 from daemon.registry.verifying import verify
+from daemon.supervisor import UNREAD_FILE
 from learners.base_model import base_digest
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
@@ -65,11 +66,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "converted.json").write_text(json.dumps({"digest": base_digest(base)}))
     (home / "logs").mkdir()
     (home / "logs" / "record.log").write_text("a line\n")
-    for name in (LEARNER_FILE, "aa.json", "serve.lock"):
+    for name in (LEARNER_FILE, UNREAD_FILE, "aa.json", "serve.lock"):
         (home / name).write_text("{}\n")
     return home
 
 
+@pytest.mark.slow
 def test_the_table_says_of_each_file_what_verify_does(home: Path) -> None:
     assert verify(home).findings == ()
     said, seen, met = table(), dict[str, bool](), set[str]()

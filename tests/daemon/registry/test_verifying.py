@@ -109,6 +109,7 @@ def test_a_home_in_which_nothing_happened_is_whole(tmp_path: Path) -> None:
     assert verify(tmp_path).findings == ()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_byte_of_any_file_is_found_and_named_and_nothing_else(home: Path, data: st.DataObject) -> None:
@@ -131,6 +132,7 @@ def test_the_first_the_middle_and_the_last_byte_of_every_file_are_vouched_for(ho
             assert named(home, result) == {str(path.relative_to(home)).removesuffix(CHECKSUM)}, (path, place)
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_signature_counts(home: Path) -> None:
     path = next((home / "adapters").glob(f"*/{SIGNATURE}"))
     for place in range(path.stat().st_size):

@@ -32,7 +32,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("solves", "end", "champion"), [("base", CanaryEnd.ROLLED_BACK, False), ("candidate", CanaryEnd.PROMOTED, True)]
+    ("solves", "end", "champion"),
+    [
+        ("base", CanaryEnd.ROLLED_BACK, False),
+        pytest.param("candidate", CanaryEnd.PROMOTED, True, marks=pytest.mark.nightly),
+    ],
 )
 async def test_outcomes_decide_which_adapter_serves(
     solves: str,

@@ -159,6 +159,7 @@ async def test_a_response_that_continues_another_has_its_key() -> None:
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
+@pytest.mark.nightly
 async def test_ten_thousand_streams_cut_anywhere_are_passed_and_recorded_as_they_came() -> None:
     """Cut by the engine at a byte of its choice, or left by the client: on the gateway's own ASGI interface."""
     chance, streams = random.Random(7), 10_000

@@ -141,6 +141,7 @@ async def test_a_client_that_abandons_a_stream_does_not_delay_a_promotion(
     await promote(serving, make_adapter(2))
 
 
+@pytest.mark.slow
 async def test_an_adapter_that_the_server_lost_is_loaded_again_under_a_new_name(
     serving: httpx.AsyncClient, policy: PolicyClient, make_adapter: MakeAdapter
 ) -> None:

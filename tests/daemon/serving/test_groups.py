@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -22,9 +23,10 @@ NAMES = ("one", "two", "three")
 CHAT = {"messages": [{"role": "user", "content": "Hi."}], "max_tokens": 2}
 
 
-def settings(*names: str, max_loras: int = 6) -> AdapterSettings:
+def settings(*names: str, max_loras: int = 6, wait_s: float = 30.0) -> AdapterSettings:
     """A group for each agent of these names."""
-    return AdapterSettings(groups={name: AdapterGroup(agents=(name,)) for name in names}, max_loras=max_loras)
+    groups = {name: AdapterGroup(agents=(name,)) for name in names}
+    return AdapterSettings(groups=groups, max_loras=max_loras, wait_s=wait_s)
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ async def ours(policy: PolicyClient, registry: Registry) -> set[str]:
     return {model.name for model in await policy.models()} & given
 
 
+@pytest.mark.slow
 async def test_each_group_is_answered_by_its_own_adapter_also_after_a_rollback_of_one(
     inference_url: str, registry: Registry, trained: Callable[[str, int], str]
 ) -> None:
@@ -93,6 +96,7 @@ async def test_each_group_is_answered_by_its_own_adapter_also_after_a_rollback_o
         assert registry.audit.read() == []
 
 
+@pytest.mark.nightly
 async def test_the_alias_of_a_group_is_known_to_its_members_alone(
     inference_url: str, registry: Registry, trained: Callable[[str, int], str]
 ) -> None:
@@ -109,6 +113,7 @@ async def test_the_alias_of_a_group_is_known_to_its_members_alone(
         assert (await client.get("/status", params={"group": "three"})).status_code == 404
 
 
+@pytest.mark.slow
 async def test_with_tokens_no_call_gets_into_a_group_by_its_own_word(
     inference_url: str, registry: Registry, trained: Callable[[str, int], str]
 ) -> None:
@@ -133,6 +138,7 @@ async def test_with_tokens_no_call_gets_into_a_group_by_its_own_word(
         assert await by("other/ben", **{"x-ratchet-agent": "one"}) == "base"
 
 
+@pytest.mark.slow
 async def test_the_least_recently_asked_champion_gives_its_place_to_one_that_is_loaded_on_demand_once(
     inference_url: str, registry: Registry, policy: PolicyClient, trained: Callable[[str, int], str]
 ) -> None:
@@ -162,6 +168,40 @@ async def test_the_least_recently_asked_champion_gives_its_place_to_one_that_is_
         assert 'ratchet_group_changes_total{action="promoted",group="two"} 1.0' in text
 
 
+async def test_a_call_that_no_place_becomes_free_for_is_told_to_try_again_and_nothing_in_use_is_unloaded(
+    inference_url: str, registry: Registry, policy: PolicyClient, trained: Callable[[str, int], str]
+) -> None:
+    digests = {name: trained(name, seed) for seed, name in enumerate(NAMES)}
+    asked = CHAT | {"model": "assistant", "max_tokens": 1500, "ignore_eos": True, "stream": True}
+    async with serve_role(registry, inference_url, adapters=settings(*NAMES, max_loras=4, wait_s=0.2)) as client:
+        for name, digest in digests.items():
+            await change(client, "promote", name, digest=digest)
+        loaded = await ours(policy, registry)
+        async with AsyncExitStack() as answers:
+            for name in ("two", "three"):
+                headers = {"x-ratchet-agent": name, "x-ratchet-capture": "off"}
+                call = client.stream("POST", "/v1/chat/completions", json=asked, headers=headers)
+                assert (await answers.enter_async_context(call)).is_success
+            refused = await ask(client, "one")
+            in_flight = {each.name: each.in_flight for each in (await status(client)).groups}
+            assert in_flight == {"": 0, "one": 0, "two": 1, "three": 1}
+            assert await ours(policy, registry) == loaded
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+        error = refused.json()["error"]
+        assert (error["type"], error["code"], error["param"]) == ("server_error", "service_unavailable", None)
+        assert error["message"] == "the adapter of this agent's group was not loaded within 0.2 s; try again soon"
+        text = (await client.get("/metrics")).text
+        for name, count in {"one": 1.0, "two": 0.0, "three": 0.0}.items():
+            assert f'ratchet_group_refused_total{{group="{name}"}} {count}' in text
+        assert 'ratchet_gateway_requests_total{status="503"} 1.0' in text
+
+        async def answered() -> bool:
+            return (await ask(client, "one")).is_success
+
+        await eventually(answered, "a place is free once the calls are over")
+
+
+@pytest.mark.nightly
 async def test_a_restarted_role_serves_every_group_again(
     inference_url: str, registry: Registry, policy: PolicyClient, trained: Callable[[str, int], str]
 ) -> None:

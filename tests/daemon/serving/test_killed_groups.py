@@ -54,7 +54,7 @@ def role(home: Path, inference_url: str, log: Path) -> Iterator[tuple[subprocess
         process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("emptied")
 def test_after_a_kill_each_group_is_answered_by_its_champion_again(
     inference_url: str, registry: Registry, make_adapter: MakeAdapter, tmp_path: Path

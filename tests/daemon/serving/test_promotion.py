@@ -124,6 +124,7 @@ async def test_an_adapter_that_no_gate_approved_is_not_even_loaded(
     assert Action.NAMED not in {entry.action for entry in registry.audit.read()}
 
 
+@pytest.mark.slow
 async def test_promotions_requested_together_happen_one_after_the_other(
     promoter: Promoter, registry: Registry, alias: Alias, make_adapter: MakeAdapter
 ) -> None:

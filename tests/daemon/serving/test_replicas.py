@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI, Request, Response
 
 from daemon.registry.instance import instance_of
@@ -40,6 +41,7 @@ async def answers_of(client: httpx.AsyncClient) -> dict[str, float]:
     return {replica["url"]: replica["attested"] for replica in await replicas(client)}
 
 
+@pytest.mark.slow
 async def test_promotions_and_rollbacks_over_two_servers_lose_no_request_and_mix_no_adapters(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -59,6 +61,7 @@ async def test_promotions_and_rollbacks_over_two_servers_lose_no_request_and_mix
     assert {name: len(texts) for name, texts in answered.texts.items()} == dict.fromkeys(answered.texts, 1)
 
 
+@pytest.mark.slow
 async def test_a_conversation_stays_at_one_server_and_both_are_used(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -79,6 +82,7 @@ async def test_a_conversation_stays_at_one_server_and_both_are_used(
     assert used == {0, 1}
 
 
+@pytest.mark.nightly
 async def test_a_server_that_dies_and_restarts_is_brought_up_again_without_touching_the_other(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -113,6 +117,7 @@ async def test_a_server_that_dies_and_restarts_is_brought_up_again_without_touch
         assert f'ratchet_engine_in_rotation{{url="{second.url}"}} 1.0' in metrics
 
 
+@pytest.mark.nightly
 async def test_the_first_server_alone_is_asked_under_the_name_that_it_has(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -148,6 +153,7 @@ async def forgetful(url: str) -> AsyncIterator[tuple[str, set[str]]]:
             yield address, forgotten
 
 
+@pytest.mark.slow
 async def test_a_silent_no_op_is_found_later_and_its_server_takes_no_requests_until_it_is_cured(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -174,6 +180,7 @@ async def test_a_silent_no_op_is_found_later_and_its_server_takes_no_requests_un
         assert (await client.get("/status")).json()["served"] == champion
 
 
+@pytest.mark.nightly
 async def test_an_adapter_that_one_server_serves_wrongly_is_promoted_on_the_others(
     engines: tuple[Engine, Engine], registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -191,6 +198,7 @@ async def test_an_adapter_that_one_server_serves_wrongly_is_promoted_on_the_othe
         assert (answered.failures, set(answered.texts)) == ([], {champion})
 
 
+@pytest.mark.nightly
 async def test_a_hung_server_gets_no_more_requests(engines: tuple[Engine, Engine], registry: Registry) -> None:
     async with gateway(registry, *(engine.url for engine in engines)) as client:
         engines[1].signal(signal.SIGSTOP)

@@ -41,6 +41,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_home_and_its_copy_serve_from_one_inference_server_and_unload_nothing_of_each_other(
     inference_url: str, registry: Registry, policy: PolicyClient, make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ async def changed(serving: httpx.AsyncClient, path: str, body: dict[str, Any]) -
     return Change.model_validate(response.json())
 
 
+@pytest.mark.slow
 async def test_what_was_rolled_back_serves_again_once_a_person_restores_it_and_may_be_rolled_back_again(
     serving: httpx.AsyncClient, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -58,6 +59,7 @@ async def test_what_was_rolled_back_serves_again_once_a_person_restores_it_and_m
     assert registry.audit.verify() == len(registry.audit.read())
 
 
+@pytest.mark.slow
 async def test_a_restore_that_is_asked_for_twice_changes_nothing_the_second_time(
     serving: httpx.AsyncClient, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -71,6 +73,7 @@ async def test_a_restore_that_is_asked_for_twice_changes_nothing_the_second_time
     assert registry.audit.read() == entries
 
 
+@pytest.mark.slow
 async def test_a_restored_adapter_that_is_not_what_was_trained_is_refused_and_what_serves_goes_on(
     serving: httpx.AsyncClient, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -94,6 +97,7 @@ async def test_what_was_never_promoted_is_not_restored(
     assert (registry.refs(), registry.state(adapter)) == (Refs(), state)
 
 
+@pytest.mark.slow
 async def test_a_hold_lets_nothing_be_promoted_but_what_a_person_approves(
     serving: httpx.AsyncClient, registry: Registry, make_adapter: MakeAdapter
 ) -> None:
@@ -128,6 +132,7 @@ async def test_a_hold_is_a_persons_to_overrule(
     assert registry.refs().champion == adapter
 
 
+@pytest.mark.slow
 async def test_a_rollback_does_not_hold_where_the_settings_say_so(
     registry: Registry, inference_url: str, make_adapter: MakeAdapter
 ) -> None:
@@ -139,6 +144,7 @@ async def test_a_rollback_does_not_hold_where_the_settings_say_so(
         assert StatusReport.model_validate((await serving.get("/status")).json()).hold is None
 
 
+@pytest.mark.slow
 async def test_a_rollback_of_a_canary_holds_and_a_person_may_begin_another(
     registry: Registry, inference_url: str, make_adapter: MakeAdapter
 ) -> None:

@@ -69,6 +69,7 @@ def made(folder: Path, kind: str) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "study" / kind).iterdir()}
 
 
+@pytest.mark.nightly
 async def test_an_adapter_practises_and_goes_on_from_there_and_what_arms_share_is_made_once(
     workshop: Workshop, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ async def test_an_adapter_practises_and_goes_on_from_there_and_what_arms_share_i
         assert len(episode.log_probabilities) == len(episode.steps)
 
 
+@pytest.mark.nightly
 async def test_another_domain_is_learned_with_and_without_a_replay_of_the_first(workshop: Workshop) -> None:
     later = {"train": [{"objective": "imitation", "updates": 1}], "domain": "late"}
     arms = cells(plan(forgetful=[START, later], replaying=[START, {**later, "replay": 0.4}]))
@@ -115,6 +117,7 @@ async def test_another_domain_is_learned_with_and_without_a_replay_of_the_first(
     assert await workshop.joined(forgetful.sets["late"], forgetful.sets["desk"], 0.0, 3) == forgetful.sets["late"][0]
 
 
+@pytest.mark.nightly
 async def test_the_base_model_itself_may_practise_and_the_validation_tasks_are_left_out(workshop: Workshop) -> None:
     cell = cells(plan(start=[START]))["start"]
     practise = plan(start=[START, PRACTISE]).arms["start"].variants[0].course[1].practise
@@ -128,6 +131,7 @@ async def test_the_base_model_itself_may_practise_and_the_validation_tasks_are_l
     assert not played & {task.task_id for task in reserved}
 
 
+@pytest.mark.nightly
 async def test_rationales_are_written_once_for_all_that_reflect_and_joint_losses_are_taught(workshop: Workshop) -> None:
     reflect = {"train": [{"objective": "reflection", "updates": 1}]}
     jointly = [{"objective": "world_model"}, {"objective": "grpo"}, {"objective": "reflection"}]

@@ -4,6 +4,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from streams.calls.records import CapturedCall
 from tests.builders.captured import SYSTEM, Desk, call, episodes, said, user
 
@@ -31,6 +33,7 @@ def scripted(number: int, chance: random.Random) -> tuple[list[CapturedCall], li
     return calls, [main, *others]
 
 
+@pytest.mark.nightly
 def test_a_thousand_interleaved_conversations_without_ids_are_assembled_right(tmp_path: Path) -> None:
     chance = random.Random(12)
     scripts = [scripted(number, chance) for number in range(CONVERSATIONS)]

@@ -71,6 +71,7 @@ async def test_no_more_steps_are_taken_than_allowed(pool: SandboxPool) -> None:
     assert (result.recoveries, result.sandbox_steps) == ((), 2)
 
 
+@pytest.mark.slow
 async def test_of_several_recoveries_the_shortest_are_kept(pool: SandboxPool) -> None:
     failed, policy = await stuck(pool)
     everywhere = await recovered(failed, pool, policy, settings(attempts=3, most=3), Uniform())
@@ -80,6 +81,7 @@ async def test_of_several_recoveries_the_shortest_are_kept(pool: SandboxPool) ->
     assert min(len(each.steps) for each in everywhere.recoveries) == len(one.recoveries[0].steps)
 
 
+@pytest.mark.slow
 async def test_a_continuation_that_only_repeats_itself_recovers_nothing(pool: SandboxPool) -> None:
     failed, _ = await stuck(pool)
     result = await recovered(failed, pool, FixedPolicy(said("take moon")), settings(attempts=4), Uniform())

@@ -55,6 +55,7 @@ async def test_an_action_that_hangs_or_kills_its_sandbox_is_a_result_and_affects
         assert len(pool.pids) == 1
 
 
+@pytest.mark.slow
 async def test_actions_that_a_sandbox_did_not_survive_are_reported_and_not_learned_from() -> None:
     settings = BranchingSettings(alternatives=2, step_timeout_s=0.5, invalid_share=1)
     async with SandboxPool("faulty_sound", step_timeout_s=0.5) as pool:

@@ -99,6 +99,7 @@ async def recorded() -> BranchRequest:
         return await played(pool, TASK)
 
 
+@pytest.mark.slow
 async def test_requests_for_known_environments_are_answered_and_others_dropped(
     kafka: KafkaSettings, policy_url: str
 ) -> None:
@@ -127,6 +128,7 @@ async def test_requests_for_known_environments_are_answered_and_others_dropped(
     assert letters == [b"{}"]
 
 
+@pytest.mark.slow
 async def test_branching_continues_without_a_policy(kafka: KafkaSettings) -> None:
     request = await recorded()
     send(kafka, request.to_json())
@@ -139,6 +141,7 @@ async def test_branching_continues_without_a_policy(kafka: KafkaSettings) -> Non
         assert {alternative.source for alternative in result.alternatives} == {"valid_actions"}
 
 
+@pytest.mark.slow
 async def test_a_failed_episode_is_resumed_from_its_states(kafka: KafkaSettings, policy_url: str) -> None:
     request = (await recorded()).model_copy(update={"verdict": "failed"})
     elsewhere = request.model_copy(
@@ -156,6 +159,7 @@ async def test_a_failed_episode_is_resumed_from_its_states(kafka: KafkaSettings,
     assert "production_shell" in results["request-2"].reason
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faulty_environments")
 async def test_episodes_with_placeholders_are_branched_and_nothing_raw_is_published(
     kafka: KafkaSettings, policy_url: str

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from streams.branching.branch import branch
 from streams.branching.recovery import recover
 from streams.branching.selectors import Uniform
@@ -44,6 +46,7 @@ async def test_states_of_an_environment_without_its_settings_wait_for_a_sandbox(
         assert "folder" in told.reason
 
 
+@pytest.mark.slow
 async def test_a_record_role_that_starts_with_the_environment_asks_again(kafka: KafkaSettings, tmp_path: Path) -> None:
     settings = StoreSettings(path=tmp_path / "store.duckdb", port=free_port())
     store = Store.open(settings, HOLDOUT, kafka, QuotaSettings())

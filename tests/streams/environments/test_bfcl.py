@@ -218,6 +218,7 @@ def test_a_scenario_is_in_one_fold_in_all_categories() -> None:
     assert not numbers["train"] & numbers["dev"]
 
 
+@pytest.mark.nightly
 def test_no_two_listed_tasks_begin_alike() -> None:
     session = BFCL()
     for game in session.games():

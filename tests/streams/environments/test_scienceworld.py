@@ -94,6 +94,7 @@ def test_a_pending_question_is_part_of_the_state(science: ScienceWorld) -> None:
     assert "is now open" in science.step(assistant("0")).text
 
 
+@pytest.mark.nightly
 def test_replays_of_random_episodes_are_exact(science: ScienceWorld) -> None:
     """First actions are listed in every state, then only in the last, then another session plays."""
     choose = random.Random(0)
@@ -112,6 +113,7 @@ def test_replays_of_random_episodes_are_exact(science: ScienceWorld) -> None:
         assert other.valid_actions() == listed
 
 
+@pytest.mark.nightly
 def test_listing_actions_changes_nothing_that_follows(science: ScienceWorld) -> None:
     begun = task("grow-fruit/train/2")
     actions = science.demonstration(begun)[:12]

@@ -72,6 +72,7 @@ def test_it_keeps_the_contract_of_an_environment(world: TextWorld) -> None:
         assert isinstance(world, protocol)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("task", [COOKING, TREASURE, COIN])
 def test_the_demonstration_solves_the_task(world: TextWorld, task: Task) -> None:
     first = world.reset(task)
@@ -194,6 +195,7 @@ def test_nothing_is_written_where_it_plays(world: TextWorld, tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.nightly
 def test_a_game_is_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
     for seed in ("1", "2"):
@@ -246,6 +248,7 @@ def test_the_games_own_model_and_the_machine_agree_on_the_score(world: TextWorld
     assert world.step(assistant("take carrot from fridge")).score == 1 / 8
 
 
+@pytest.mark.nightly
 def test_generated_tasks_are_those_of_the_fold_that_are_not_listed(world: TextWorld) -> None:
     listed = {task.task_id for task in world.task_list("cooking", "train")}
     made = world.generate("cooking", "train", 0, 2000)

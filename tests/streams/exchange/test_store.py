@@ -71,6 +71,7 @@ def log(served_store: ServedStore) -> Log:
     return Log(served_store.store)
 
 
+@pytest.mark.nightly
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=[Phase.generate])
 @given(several=st.lists(conversations(), min_size=10, max_size=10))
 async def test_any_conversation_that_is_stored_is_exported_as_it_was(

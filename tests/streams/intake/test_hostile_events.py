@@ -136,6 +136,7 @@ def quoting_refusals(refusals: list[str]) -> list[str]:
     return [refusal for refusal in refusals if MARKER[:7] in refusal or not refusal.isprintable()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.nightly)])
 def test_fuzzed_records_are_each_counted_once(open_store: Callable[[], Store], count: int) -> None:
     ledger = Ledger(open_store())
@@ -182,7 +183,7 @@ def test_a_value_hidden_from_redaction_by_a_repeated_json_key_is_not_stored(
     assert b"example.org" not in (tmp_path / "store.duckdb").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_hostile_records_pass_a_real_broker_and_leave_the_recorder_running(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:

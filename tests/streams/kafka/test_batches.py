@@ -95,6 +95,7 @@ async def read_up_to_the_end(kafka: KafkaSettings, client: StoreClient) -> None:
     await eventually(at_the_end, "everything is read", within_s=60, errors=(Exception,))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("codec", ENCODERS)
 async def test_a_batch_that_cannot_be_decompressed_is_handed_on_as_one_record_that_says_why(
     kafka: KafkaSettings, codec: str
@@ -112,6 +113,7 @@ async def test_a_batch_that_cannot_be_decompressed_is_handed_on_as_one_record_th
     assert (after.value, after.offset) == (b"after", 4)
 
 
+@pytest.mark.slow
 async def test_the_record_role_goes_on_behind_a_broken_batch_and_keeps_it_as_a_dead_letter(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
@@ -130,6 +132,7 @@ async def test_the_record_role_goes_on_behind_a_broken_batch_and_keeps_it_as_a_d
     assert b"compressed by lz4) of offsets 2 to 3 is broken" in headers["ratchet-error"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("codec", "module", "package"),
     [("lz4", "lz4.frame", "lz4"), ("snappy", "cramjam", "cramjam"), ("zstd", "zstandard", "zstandard")],
@@ -186,6 +189,7 @@ def transaction(kafka: KafkaSettings, *values: bytes, commit: bool = True) -> No
     producer.close()
 
 
+@pytest.mark.slow
 async def test_markers_of_transactions_are_not_gaps_and_do_not_stop_the_record_role(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:

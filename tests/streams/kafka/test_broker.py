@@ -15,6 +15,7 @@ from streams.kafka.topics import cluster_id, create_topics, end_offsets
 from tests.waiting import until
 
 
+@pytest.mark.slow
 def test_topics_get_the_configured_partitions_and_may_exist_already() -> None:
     with EmbeddedBroker() as broker:
         kafka = KafkaSettings(bootstrap=broker.bootstrap, partitions=3)

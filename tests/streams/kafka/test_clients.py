@@ -3,12 +3,13 @@
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from itertools import chain
 from typing import Any
 
 import aiokafka.errors as aiokafka_errors
 import kafka.errors as kafka_errors
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.record import default_records
 
@@ -18,6 +19,7 @@ from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import read_dead_letters
 from streams.kafka.remedies import remedy_for
 from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.topics import create_topics
 
 Open = Callable[[str], AbstractContextManager[Any]]
 PLAINTEXT = KafkaSecurity()
@@ -51,6 +53,22 @@ def test_an_error_of_the_cluster_ends_with_the_remedy_that_its_user_knows() -> N
         clients.producer("test", broker.bootstrap, PLAINTEXT, "send less", max_request_size=10) as producer,
     ):
         producer.send("topic", b"more than ten bytes").get(5)
+
+
+def test_records_that_never_come_are_not_waited_for() -> None:
+    with EmbeddedBroker() as broker:
+        kafka = KafkaSettings(bootstrap=broker.bootstrap, partitions=1)
+        create_topics(kafka)
+        place = TopicPartition(kafka.calls_topic, 0)
+        with clients.producer("test", kafka.bootstrap, PLAINTEXT) as producer:
+            producer.send(place.topic, value=b"the only one", partition=0).get(30)
+        with clients.consumer("test", kafka.bootstrap, PLAINTEXT) as consumer:
+            consumer.assign([place])
+            consumer.seek(place, 0)
+            found = chain.from_iterable(clients.batches_until(consumer, {place: 2}, patience_s=1.0))
+            assert next(found).value == b"the only one"
+            with pytest.raises(BrokerError, match=f"{place.topic}/0 gives nothing for 1 s"):
+                next(found)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_a_replay_publishes_value_key_and_headers_unchanged_and_marks_the_record
     }
 
 
+@pytest.mark.slow
 def test_a_replayed_record_that_is_refused_again_is_a_new_dead_letter_record_naming_the_first(
     kafka: KafkaSettings,
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_replayed_record_that_is_refused_again_is_a_new_dead_letter_record_nam
     assert [name for name, _ in republished(kafka)[-1].headers] == [REPLAYED_FROM_HEADER]
 
 
+@pytest.mark.slow
 def test_hundreds_of_dead_letter_records_over_all_partitions_are_replayed_once_each(kafka: KafkaSettings) -> None:
     refuse(kafka, *((record(kafka, n, str(n).encode()), Unreadable("wrong")) for n in range(250)))
     found = dead_letters(kafka)

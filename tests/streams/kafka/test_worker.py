@@ -75,6 +75,7 @@ async def consume_into(
         await run(app, collect.stop)
 
 
+@pytest.mark.slow
 async def test_records_of_a_failed_handler_are_delivered_again_after_a_restart(kafka: KafkaSettings) -> None:
     failing = Collect(until=RECORDS, failing_at=b"31", failure=StoreError("the disk is full"))
     with pytest.raises(StoreError, match="the disk is full"):
@@ -85,6 +86,7 @@ async def test_records_of_a_failed_handler_are_delivered_again_after_a_restart(k
     assert {*failing.values, *restarted.values} == {str(number).encode() for number in range(RECORDS)}
 
 
+@pytest.mark.slow
 async def test_what_waits_behind_a_failure_is_not_acknowledged(kafka: KafkaSettings) -> None:
     """A stream that has failed goes on taking what waits; that of another partition follows on nothing unhandled."""
     app = build_app("test", kafka, bundle=5)
@@ -108,6 +110,7 @@ async def test_an_unexpected_exception_ends_the_app_as_well(kafka: KafkaSettings
         await consume_into(Collect(until=RECORDS, failing_at=b"0", failure=ZeroDivisionError()), kafka)
 
 
+@pytest.mark.slow
 async def test_handled_records_are_not_read_again(kafka: KafkaSettings) -> None:
     await consume_into(Collect(until=RECORDS), kafka)
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
@@ -118,6 +121,7 @@ async def test_handled_records_are_not_read_again(kafka: KafkaSettings) -> None:
     assert second.values == [b"new"]
 
 
+@pytest.mark.slow
 async def test_stored_positions_override_the_groups_committed_offsets(kafka: KafkaSettings) -> None:
     await consume_into(Collect(until=RECORDS), kafka)
     ends = end_offsets(kafka.bootstrap, kafka.events_topic)
@@ -192,7 +196,7 @@ async def test_a_thread_that_could_not_start_is_waited_for() -> None:
     assert not any(isinstance(thread, WorkerThread) for thread in threading.enumerate())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_worker_that_stalls_with_records_waiting_ends(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)
@@ -216,7 +220,7 @@ async def test_a_worker_that_stalls_with_records_waiting_ends(kafka: KafkaSettin
     assert len(collect.values) == RECORDS
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_a_worker_with_nothing_to_read_keeps_running(kafka: KafkaSettings) -> None:
     settings = kafka.model_copy(update={"stall_timeout_s": 6.0})
     app = build_app("test", settings, bundle=7)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ LOGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SPANS | LOGS, max_size=6))
 def test_arbitrary_telemetry_does_not_stop_the_assembler(records: list[Any]) -> None:

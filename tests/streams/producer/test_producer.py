@@ -122,6 +122,7 @@ def test_a_producer_compresses_when_it_is_told_to(bootstrap: str, topic: str, co
     assert len(read(bootstrap, topic)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durable", [False, True])
 def test_events_published_before_the_cluster_exists_arrive_when_it_does(tmp_path: Path, durable: bool) -> None:
     port = free_port()
@@ -139,6 +140,7 @@ def test_events_published_before_the_cluster_exists_arrive_when_it_does(tmp_path
             assert (producer.stats().queued, producer.stats().spooled_bytes) == (0, 0)
 
 
+@pytest.mark.slow
 def test_while_the_cluster_is_unavailable_events_wait_in_their_order(tmp_path: Path) -> None:
     with EmbeddedBroker() as broker:
         made(broker.bootstrap, "ratchet.events")

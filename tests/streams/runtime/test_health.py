@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import httpx
+import pytest
 
 from streams.runtime import health
 from streams.runtime.health import Check, Readiness, Version, answers, health_app, health_listener, reachable
@@ -53,6 +54,7 @@ async def test_each_component_that_is_not_ready_is_named_with_its_reason() -> No
         assert await readiness(client) == (503, expected)
 
 
+@pytest.mark.slow
 async def test_what_hangs_is_named_and_asked_once_and_found_ready_when_it_goes_on() -> None:
     asked, goes_on = 0, asyncio.Event()
 

@@ -87,12 +87,15 @@ async def test_the_body_of_another_server_is_told_as_far_as_it_is_short(url: str
         with pytest.raises(StoreError, match=r"with 502: Bad Gateway!+$") as raised:
             await client.get("/foreign")
     assert len(str(raised.value)) < 600
+    assert raised.value.refused
 
 
 async def test_a_server_that_is_away_is_an_error_that_says_what_to_do() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}", 5.0) as client:
-        with pytest.raises(StoreError, match=r"the test's server at http://127.* did not answer /count: .*; start it"):
+        words = r"the test's server at http://127.* did not answer /count: .*; start it"
+        with pytest.raises(StoreError, match=words) as raised:
             await client.get("/count")
+    assert not raised.value.refused
 
 
 async def test_a_client_gives_up_an_idle_connection_before_any_server_closes_it() -> None:

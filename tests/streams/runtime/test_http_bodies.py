@@ -1,6 +1,7 @@
 """Bodies that are not JSON, or hold what cannot be passed on, are refused with a 400 that says what is wrong."""
 
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -12,6 +13,7 @@ from streams.runtime.http_bodies import DEEPEST, read_json
 from streams.runtime.http_errors import ErrorReply, answer_errors
 from streams.settings import FrozenModel
 from tests.served import served
+from tests.waiting import until
 
 # By what is wrong, as the message has it.
 NOT_JSON = {
@@ -122,3 +124,15 @@ def test_errors_that_no_endpoint_raises_have_that_body_too(
     error = ErrorReply.model_validate_json(answer.content).error
     assert (answer.status_code, error.code) == (status, code)
     assert "Zero" not in error.message
+
+
+def test_a_client_that_leaves_within_its_body_is_no_error_of_the_server(
+    http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection((http.base_url.host, http.base_url.port or 0)) as connection:
+        connection.sendall(head + b'{"first":')
+    # What the server does with a request is logged before it answers the next.
+    assert http.get("/bug").status_code == 500
+    until(lambda: "ZeroDivisionError" in caplog.text)
+    assert "ClientDisconnect" not in caplog.text

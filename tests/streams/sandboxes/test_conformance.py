@@ -85,6 +85,7 @@ async def test_a_broken_promise_is_found(name: str, promise: str, faulty_environ
     assert all(check.seen for check in broken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "game"),
     [
@@ -99,6 +100,7 @@ async def test_every_environment_of_ours_keeps_every_promise(name: str, game: st
     assert [check for check in checks if not check.kept] == []
 
 
+@pytest.mark.slow
 async def test_an_environment_on_a_server_keeps_every_promise() -> None:
     port = free_port()
     server = reference(port)

@@ -32,7 +32,7 @@ async def test_a_kill_at_any_moment_of_the_start_ends_and_leaves_nothing(isolati
     here = {process.pid for process in processes()}
     with ResourceMonitor() as monitor:
         for _ in range(STARTS):
-            process = await SandboxProcess.start(start, Network.NONE, tier, Limits(), monitor)
+            process = await SandboxProcess.start(start, Network.NONE, tier, Limits(), monitor, asyncio.Semaphore())
             await asyncio.sleep(draw.uniform(0, LONGEST_S))
             async with asyncio.timeout(30):
                 await process.kill("the test says so")

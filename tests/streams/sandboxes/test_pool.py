@@ -104,6 +104,7 @@ async def test_what_was_played_outlives_a_process_that_dies_before_its_session_i
             assert await session.replay(task, PLAY) == played
 
 
+@pytest.mark.slow
 async def test_a_step_over_its_time_limit_kills_the_process(task: Task) -> None:
     async with SandboxPool("textworld_express", step_timeout_s=2) as pool:
         async with pool.session() as session:

@@ -179,6 +179,7 @@ ATTEMPTS = {
 }
 
 
+@pytest.mark.slow
 async def test_no_way_of_asking_leads_to_the_rows_of_others(reader: Reader, tmp_path: Path) -> None:
     for name, attempt in ATTEMPTS.items():
         sql = attempt.replace("{path}", str(tmp_path / "store.duckdb")).replace("{folder}", str(tmp_path))
@@ -207,6 +208,7 @@ async def test_such_a_token_is_refused_where_all_rows_are_counted(reader: Reader
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "some_rows_only")
 
 
+@pytest.mark.slow
 async def test_more_rows_than_there_is_memory_for_are_refused_and_the_store_goes_on(tmp_path: Path) -> None:
     settings = StoreSettings(path=tmp_path / "store.duckdb")
     store = Store.open(settings, HOLDOUT, KAFKA)

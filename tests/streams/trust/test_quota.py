@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
-from streams.trust.simhash import distance, simhash
+from streams.trust.simhash import distances, simhash
 
 NOON = datetime(2026, 11, 21, 12)
 STORY = (
@@ -45,13 +45,33 @@ def test_what_is_rolled_back_does_not_count_and_what_is_committed_stays() -> Non
     assert quota.refusal(admitted(at=NOON + timedelta(hours=1))) is not None
 
 
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20), st.integers(0, 2**64 - 1), st.integers(0, 32))
+def test_near_duplicates_are_counted_by_the_bits_in_which_they_differ(stored: list[int], new: int, bits: int) -> None:
+    quota = Quota(QuotaSettings(near_duplicates=1, similarity_hash_bits=bits), [admitted("a", one) for one in stored])
+    alike = sum((new ^ one).bit_count() <= bits for one in stored)
+    refusal = quota.refusal(admitted("b", new))
+    assert refusal == (f"flood: {alike} episodes nearly the same within {WINDOW}" if alike else None)
+
+
+def test_what_has_left_the_window_is_no_duplicate_and_what_came_last_can_be_taken_back() -> None:
+    quota = Quota(
+        QuotaSettings(near_duplicates=1, similarity_hash_bits=0),
+        [admitted("a", 1, NOON), admitted("a", 2, NOON + timedelta(hours=1))],
+    )
+    quota.admit(admitted("a", 3, NOON + timedelta(hours=2)))
+    assert quota.refusal(admitted("b", 1, NOON + WINDOW)) is None
+    quota.rollback()
+    assert quota.refusal(admitted("b", 3, NOON + WINDOW)) is None
+    assert (quota.refusal(admitted("b", 2, NOON + WINDOW)) or "").startswith("flood")
+
+
 def test_episodes_that_differ_in_numbers_and_spelling_have_one_similarity_hash() -> None:
     assert simhash("Order 17: BUY now!") == simhash("order 9 - buy, now")
 
 
 def test_one_changed_word_changes_few_bits_and_another_text_many() -> None:
-    near = distance(simhash(STORY), simhash(STORY.replace("apple", "pear")))
-    far = distance(simhash(STORY), simhash("Dear customer, your parcel was handed over to the carrier this morning."))
+    letter = "Dear customer, your parcel was handed over to the carrier this morning."
+    near, far = distances(simhash(STORY), [simhash(STORY.replace("apple", "pear")), simhash(letter)])
     assert near < 12 < far
 
 

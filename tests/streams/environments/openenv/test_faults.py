@@ -71,6 +71,7 @@ def test_an_answer_that_is_too_long_ends_the_session_and_says_why(port: int) -> 
         small.games()
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_its_sessions_and_the_next_one_works(task: Task) -> None:
     chosen = free_port()
     process = reference(chosen)

@@ -81,7 +81,8 @@ def test_an_ordinary_users_sandboxes_hold_too(suite: str, tmp_path_factory: pyte
     for above in (home, *home.parents):
         if above.stat().st_uid == os.geteuid() and above.is_relative_to("/tmp") and above != Path("/tmp"):
             above.chmod(0o755)
-    if _as_nobody(sys.executable, "-c", "import streams, pytest", home=home).returncode:
+    begins = "import streams, pytest, subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    if _as_nobody(sys.executable, "-c", begins, home=home).returncode:
         pytest.skip(f"an ordinary user cannot run {sys.executable}: let everybody read Python and the packages")
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={home / 'tests'}", "-o", "addopts=")
     done = _as_nobody(

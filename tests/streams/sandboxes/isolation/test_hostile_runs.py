@@ -29,6 +29,7 @@ def memory_of_this_process() -> int:
     return pages * resource.getpagesize()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "count",
     [pytest.param(100, marks=pytest.mark.slow), pytest.param(500, marks=[pytest.mark.slow, pytest.mark.nightly])],

@@ -1,4 +1,4 @@
-"""An environment for processes that finds only what an installation from `requirements-slim.lock` would have."""
+"""An environment for processes that finds only what an installation from a partial lock file would have."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from ops.slim_lock import ROOT, SLIM_LOCK, pinned
+from ops.partial_locks import ROOT, PartialLock, pinned
 
 _SITECUSTOMIZE = """\
 from importlib.machinery import PathFinder
@@ -25,9 +25,9 @@ PathFinder.find_spec = find_present
 """
 
 
-def absent_modules(besides: Collection[str] = ()) -> frozenset[str]:
-    """Return the top-level modules of this environment that the slim one lacks, without those of `besides`."""
-    kept = {*pinned(SLIM_LOCK), *besides, "ratchetd"}
+def absent_modules(lock: PartialLock, besides: Collection[str] = ()) -> frozenset[str]:
+    """Return the top-level modules of this environment that `lock` lacks, without those of `besides`."""
+    kept = {*pinned(lock.path), *besides, "ratchetd"}
     return frozenset(
         module
         for module, distributions in packages_distributions().items()
@@ -35,9 +35,9 @@ def absent_modules(besides: Collection[str] = ()) -> frozenset[str]:
     )
 
 
-def slim_environment(folder: Path, besides: Collection[str] = ()) -> dict[str, str]:
-    """Return variables with which Python imports nothing that the slim environment lacks; `folder` is an empty one."""
-    absent = absent_modules(besides)
+def partial_environment(lock: PartialLock, folder: Path, besides: Collection[str] = ()) -> dict[str, str]:
+    """Return variables with which Python imports nothing that `lock` lacks; `folder` is an empty one."""
+    absent = absent_modules(lock, besides)
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(absent=json.dumps(sorted(absent))))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RATCHET_")}
     return inherited | {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}

