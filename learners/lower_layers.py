@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers import PreTrainedModel
 
+from learners.architecture import hidden_states
 from learners.packed_tree import Tree
 
 _NUMBERED = re.compile(r"(?P<blocks>.+?)\.(?P<number>\d+)\.")
@@ -23,15 +25,17 @@ _NUMBERED = re.compile(r"(?P<blocks>.+?)\.(?P<number>\d+)\.")
 class LowerLayers:
     """Outputs of the layers below the first adapted one, for trees of `most_bytes` in all; on CPU memory."""
 
-    def __init__(self, model: nn.Module, most_bytes: int) -> None:
-        self._blocks = _below_adapters(model) if most_bytes else []
+    def __init__(self, model: PreTrainedModel, most_bytes: int) -> None:
+        self._model = model
+        self._below, self._above = _around_first_adapter(model) if most_bytes else ([], [])
         self._left = most_bytes
         self._kept: dict[bytes, torch.Tensor] = {}
+        self._tried: set[bytes] = set()
 
     @property
     def count(self) -> int:
         """The number of layers that need not be computed again."""
-        return len(self._blocks)
+        return len(self._below)
 
     @property
     def trees(self) -> int:
@@ -41,44 +45,69 @@ class LowerLayers:
     @contextmanager
     def known(self, tree: Tree) -> Iterator[None]:
         """Within it the model, which must be given `tree`, passes over what is known of it, or it becomes known."""
-        if not self._blocks:
+        if not self._below:
             yield
             return
         key = _key(tree)
-        kept = self._kept.get(key)
-        if kept is not None:
-            with _replaced(self._blocks, kept.to(tree.ids.device)):
+        known = self._joined(tree) if tree.parts else self._kept.get(key)
+        if known is not None:
+            with _replaced(self._below, _giving(known.to(tree.ids.device))):
                 yield
-            return
-        # Every layer's output may be a tuple in some architectures; those are computed each time.
-        hook = self._blocks[-1].register_forward_hook(lambda _module, _given, output: self._keep(key, output))
-        try:
+        elif tree.parts:
             yield
-        finally:
-            hook.remove()
+        else:
+            # Every layer's output may be a tuple in some architectures; those are computed each time.
+            hook = self._below[-1].register_forward_hook(lambda _module, _given, output: self._keep(key, output))
+            try:
+                yield
+            finally:
+                hook.remove()
 
     def _keep(self, key: bytes, output: Any) -> None:
         if isinstance(output, torch.Tensor) and (size := output.nbytes) <= self._left:
             self._left -= size
             self._kept[key] = output.detach().cpu().clone()
 
+    def _joined(self, tree: Tree) -> torch.Tensor | None:
+        """The output for a joined tree, (1, tokens, size); None where that of a part cannot be kept.
 
-def _below_adapters(model: nn.Module) -> list[nn.Module]:
-    """The blocks of the decoder before the first that has an adapter, in order; none where something else has one."""
+        Parts are computed one by one, so that what is kept does not depend on what they were joined with.
+        """
+        whole: torch.Tensor | None = None
+        for part in tree.parts:
+            key = _key(part.tree)
+            if key not in self._kept and key not in self._tried:
+                self._tried.add(key)
+                with torch.no_grad(), self.known(part.tree), _replaced(self._above, _passing_on):
+                    hidden_states(self._model, part.tree.ids, part.tree.positions, part.tree.layout)
+            output = self._kept.get(key)
+            if output is None:
+                return None
+            if whole is None:
+                whole = output.new_empty(1, tree.length, output.shape[-1])
+            whole[:, part.places.cpu()] = output
+        return whole
+
+
+def _around_first_adapter(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The blocks of the decoder before the first that has an adapter, and the others, each in order.
+
+    None before it where something else than a block has an adapter.
+    """
     places = [_NUMBERED.match(name) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     found = [place for place in places if place is not None]
     if len(found) < len(places) or len({place["blocks"] for place in found}) != 1:
-        return []
-    blocks = model.get_submodule(found[0]["blocks"])
+        return [], []
+    blocks = list(model.get_submodule(found[0]["blocks"]).children())
     first = min(int(place["number"]) for place in found)
-    return list(blocks.children())[:first]
+    return blocks[:first], blocks[first:]
 
 
 @contextmanager
-def _replaced(blocks: list[nn.Module], states: torch.Tensor) -> Iterator[None]:
-    """Within it the blocks compute nothing, and the last of them gives `states`."""
+def _replaced(blocks: list[nn.Module], forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Within it the blocks compute nothing but `forward`."""
     for block in blocks:
-        block.forward = _gives(states)
+        block.forward = forward
     try:
         yield
     finally:
@@ -86,14 +115,17 @@ def _replaced(blocks: list[nn.Module], states: torch.Tensor) -> Iterator[None]:
             del block.forward
 
 
-def _gives(states: torch.Tensor) -> Callable[..., torch.Tensor]:
+def _giving(states: torch.Tensor) -> Callable[..., torch.Tensor]:
     return lambda *_, **__: states
+
+
+def _passing_on(states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return states
 
 
 def _key(tree: Tree) -> bytes:
     """The same for trees whose tokens see the same."""
-    groups = [(group.start, group.stop, group.parent_end) for group in tree.layout.groups]
-    digest = sha256(repr(groups).encode())
+    digest = sha256(repr(tree.layout.segments).encode())
     digest.update(tree.ids.cpu().numpy().tobytes())
     digest.update(tree.positions.cpu().numpy().tobytes())
     return digest.digest()

@@ -69,11 +69,14 @@ def training_memory(
 ) -> int:
     """The most bytes that a training process will have, about.
 
-    Trees are learned one after the other, so the longest counts: `longest_episode` tokens, or `settings.max_length`
-    where a stage learns branches. `dtype_bytes` is the size of a weight, `counted` the share of tokens learned.
+    Trees are learned one after the other, so the longest counts: `longest_episode` tokens, or up to
+    `settings.max_length` where a stage learns branches or an update's episodes are joined. `dtype_bytes` is the size
+    of a weight, `counted` the share of tokens learned.
     """
     branches = any(_LEARN_BRANCHES.intersection(stage.objectives) for stage in settings.stages)
-    tokens = max(longest_episode, settings.max_length if branches else 0)
+    together = max((stage.trajectories for stage in settings.stages), default=1)
+    joined = settings.max_length if branches or settings.tokens_per_update else together * longest_episode
+    tokens = max(longest_episode, min(joined, settings.max_length))
     kept = shape.layers * (_OF_HIDDEN * shape.hidden + _OF_INNER * shape.inner) * _BYTES_KEPT[dtype_bytes]
     widths = 2 * (shape.hidden + shape.heads_width) + 2 * (shape.hidden + shape.keys_width)
     widths += 3 * (shape.hidden + shape.inner)

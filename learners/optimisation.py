@@ -2,7 +2,7 @@
 
 Several processes may share each update. All of them pack the same batch; each computes its part of the trees, and their
 gradients are added up: losses are normalised by the whole batch's size, so the sum is the gradient of one process.
-Where the base is sharded, too, all compute equally many trees, of which the surplus does not count.
+Where the base is sharded, too, all compute equally many trees, none of them joined; the surplus does not count.
 """
 
 import time
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from learners.batches import Packer
 from learners.checkpoints import Checkpoint, Checkpoints
+from learners.joined_trees import join_alike
 from learners.lower_layers import LowerLayers
 from learners.packed_tree import Tree
 from learners.scoring import Reference, log_probabilities, set_values
@@ -30,13 +31,17 @@ _WARM_UP_UPDATES = 5
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """The model under training: its weights that are trained, and what need not be computed again."""
+    """The model under training: its weights that are trained, and what need not be computed again.
+
+    Trees of an update that begin alike are computed as one of up to `most_joined` tokens.
+    """
 
     model: PreTrainedModel
     parameters: Sequence[torch.nn.Parameter]
     lower: LowerLayers
     accelerator: Accelerator
     sharded: bool = False
+    most_joined: int = 0
 
     def gradients(self, batches: Sequence[Batch]) -> list[float]:
         """Add the gradients of the weighted sum of the batches' losses to the weights'; returns the losses, unweighted.
@@ -63,15 +68,21 @@ class Learning:
     def _share(self, trees: Sequence[Tree]) -> list[tuple[Tree, float]]:
         """This process' trees, each with 1, or with 0 where it is run for the other processes' sake."""
         first, step = self.accelerator.process_index, self.accelerator.num_processes
-        share = [(tree, 1.0) for tree in trees[first::step]]
-        most = -(-len(trees) // step)
-        return share + [(trees[0], 0.0)] * (most - len(share)) if self.sharded else share
+        own = trees[first::step]
+        if not self.sharded:
+            return [(tree, 1.0) for tree in join_alike(own, self.most_joined)]
+        surplus = -(-len(trees) // step) - len(own)
+        return [(tree, 1.0) for tree in own] + [(trees[0], 0.0)] * surplus
 
     def _backward(self, tree: Tree, batch: Batch, size: float, counts: float) -> float:
-        expected = None if batch.reference is None else batch.reference.log_probabilities(tree)
-        part = batch.objective.loss(tree, log_probabilities(self.model, tree, self.lower), expected) / size * counts
-        (part * batch.weight).backward()
-        return part.item()
+        objective, reference = batch.objective, batch.reference
+        expected = None if reference is None else reference.log_probabilities(tree)
+        found = tree.split(log_probabilities(self.model, tree, self.lower))
+        before = [None] * len(found) if expected is None else [part for _, part in tree.split(expected)]
+        losses = [objective.loss(part, own, old) for (part, own), old in zip(found, before, strict=True)]
+        loss = torch.stack(losses).sum() / size * counts
+        (loss * batch.weight).backward()
+        return loss.item()
 
     def _added_up(self, losses: list[float]) -> list[float]:
         """Give every process the sum of all processes' gradients; returns the sums of their losses."""
@@ -196,10 +207,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _out_of_memory(tree: Tree, device: torch.device) -> str:
+    if tree.parts:
+        where = f"{len(tree.parts)} episodes that are {tree.length} tokens with what they share"
+        length = "learner.max_length"
+    else:
+        where = f"an episode that is {tree.length} tokens with its branches, of which {tree.layout.reference} are its own"
+        length = "learner.max_length (branches)"
     return (
-        f"out of memory on {device.type} in an episode that is {tree.length} tokens with its branches, of which "
-        f"{tree.layout.reference} are its own: set learner.gradient_checkpointing, lower learner.max_length (branches) "
-        "or learner.lora.layers, or choose a smaller base model"
+        f"out of memory on {device.type} in {where}: set learner.gradient_checkpointing, lower {length} or "
+        "learner.lora.layers, or choose a smaller base model"
     )
 
 

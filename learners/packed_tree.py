@@ -22,7 +22,8 @@ class Tree:
     Shapes: `ids` and `positions` (length,); the others (counted tokens,): token `targets[k]` is predicted from position
     `predictors[k]` of the sequence and counts `weights[k]`. `responses[k]` is the number of the reply or observation
     that it belongs to, as it was added. `sampled[k]` is the log-probability, in nats, with which it was sampled, NaN
-    where that is not known. `layout` says what attends to what. `replayed` is the example's.
+    where that is not known. `layout` says what attends to what. `replayed` is the example's. `parts` are the trees that
+    it was joined of, if it was: their counted tokens, in their order, are its own.
     """
 
     ids: torch.Tensor
@@ -34,6 +35,7 @@ class Tree:
     responses: torch.Tensor
     sampled: torch.Tensor
     replayed: bool = False
+    parts: tuple["Part", ...] = ()
 
     @property
     def length(self) -> int:
@@ -45,7 +47,20 @@ class Tree:
         moved: dict[str, Any] = {
             name: each.to(device) for name, each in fields.items() if isinstance(each, torch.Tensor | TreeLayout)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, parts=tuple(replace(part, tree=part.tree.on(device)) for part in self.parts))
+
+    def split(self, counted: torch.Tensor) -> list[tuple["Tree", torch.Tensor]]:
+        """Each tree that this one was joined of, or itself, with its part of values of the counted tokens."""
+        trees = [part.tree for part in self.parts] or [self]
+        return list(zip(trees, counted.split([len(tree.targets) for tree in trees]), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tree in a joined one. Shape: `places`, (length of `tree`,), are the indexes of its tokens there."""
+
+    tree: Tree
+    places: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)

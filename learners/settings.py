@@ -206,7 +206,8 @@ class LearnerSettings(FrozenModel):
     max_length: int = Field(
         default=2048,
         ge=64,
-        description="Tokens up to which branches are packed with their episode, which itself is never cut.",
+        description="Tokens up to which branches are packed with their episode, which itself is never cut, and up to which "
+        "episodes that begin alike are joined.",
     )
     reasoning: bool = Field(
         default=False, description="Imitate the reasoning before an action, too, where the chat template writes it."

@@ -71,7 +71,8 @@ def train(job: TrainingJob) -> None:
         shard(adapted, accelerator.device, accelerator.num_processes)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in parameters]
-    learning = Learning(model, parameters, LowerLayers(model, settings.lower_layers_mib * 2**20), accelerator, sharded)
+    lower = LowerLayers(model, settings.lower_layers_mib * 2**20)
+    learning = Learning(model, parameters, lower, accelerator, sharded, settings.max_length)
     left_out: dict[str, str] = {}
     packer = Packer(TreePacker(tokenizer, settings.max_length, reasoning=settings.reasoning), Limits(model), left_out)
     Optimisation(job, learning, packer, _print if accelerator.is_main_process else _keep_quiet).run(trajectories)

@@ -1,14 +1,13 @@
 """Attention over a packed tree, as Transformers' attention interface takes it. The trainer calls it through the model.
 
 A dense mask over the whole tree would spend most of its time on pairs of branches that do not see each other: of a tree
-of 1,200 tokens two thirds of the pairs are masked. Here the reference trajectory attends to itself, and the branches
-of one state to the reference trajectory up to that state and to themselves. On a GPU one kernel, FlexAttention, does
-all of it and passes over the blocks of pairs that are masked (*Flex Attention*, arXiv 2412.05496).
+of 1,200 tokens two thirds of the pairs are masked. Here the first segment attends to itself, and the branches of one
+state to what leads to that state and to themselves. On a GPU one kernel, FlexAttention, does all of it and passes over
+the blocks of pairs that are masked (*Flex Attention*, arXiv 2412.05496).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,9 +21,13 @@ from streams.errors import ConfigurationError
 NAME = "ratchet_tree"
 
 
+# More tokens of branches than these side by side would spend most of their time on pairs that do not see each other.
+_MOST_SIDE_BY_SIDE = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive tokens; `parent_end` indexes the token they continue from, -1 for the reference trajectory."""
+    """Consecutive tokens; `parent_end` indexes the token they continue from, -1 for the first segment."""
 
     start: int
     stop: int
@@ -33,15 +36,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class BranchGroup:
-    """The branches of one state, side by side from `start` to `stop`, continuing from token `parent_end`.
+    """Branches of one state, side by side from `start` to `stop`.
 
-    `mask` is True where a row, a token of the group, sees a column: the reference trajectory up to the state, then the
-    group itself. `positions` are those of the group's tokens.
+    `context` has the slices of tokens that lead to the state. `mask` is True where a row, a token of the group, sees a
+    column: the context, then the group itself. `positions` are those of the group's tokens.
     """
 
     start: int
     stop: int
-    parent_end: int
+    context: tuple[slice, ...]
     mask: torch.Tensor
     positions: torch.Tensor
 
@@ -49,24 +52,34 @@ class BranchGroup:
         """The mask of a layer that attends over the last `window` positions, or over all."""
         if window is None:
             return self.mask
-        columns = torch.cat([torch.arange(self.parent_end + 1, device=self.positions.device), self.positions])
+        before = self.mask.shape[1] - self.mask.shape[0]
+        columns = torch.cat([torch.arange(before, device=self.positions.device), self.positions])
         return self.mask & (self.positions[:, None] - columns[None, :] < window)
+
+    def with_context(self, states: torch.Tensor) -> torch.Tensor:
+        """The keys or values, (1, heads, tokens, size), of the mask's columns."""
+        return torch.cat([states[:, :, part] for part in (*self.context, slice(self.start, self.stop))], dim=2)
 
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
-    """The reference trajectory is the first `reference` tokens; the groups follow it without gaps.
+    """What attends to what: the first segment to itself, the groups, which follow without gaps, to their context, too.
 
-    Shapes: (tokens,). `segments` numbers the segment of each token, 0 for the reference trajectory; `parent_ends` and
-    `positions` are the segment's `parent_end` and the token's position.
+    Shapes: `numbers` and `positions`, (tokens,), are the number of each token's segment and its position; `ends`,
+    (segments, segments), has the last token of the second segment that tokens of the first see, -1 where they see none.
     """
 
-    reference: int
+    segments: tuple[Segment, ...]
     groups: tuple[BranchGroup, ...]
-    segments: torch.Tensor
-    parent_ends: torch.Tensor
+    numbers: torch.Tensor
     positions: torch.Tensor
+    ends: torch.Tensor
     _block_masks: dict[int | None, BlockMask] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def reference(self) -> int:
+        """The number of tokens of the first segment."""
+        return self.segments[0].stop
 
     def to(self, device: torch.device) -> "TreeLayout":
         """The same layout on a device."""
@@ -74,11 +87,7 @@ class TreeLayout:
             replace(group, mask=group.mask.to(device), positions=group.positions.to(device)) for group in self.groups
         )
         return TreeLayout(
-            self.reference,
-            groups,
-            self.segments.to(device),
-            self.parent_ends.to(device),
-            self.positions.to(device),
+            self.segments, groups, self.numbers.to(device), self.positions.to(device), self.ends.to(device)
         )
 
     def block_mask(self, window: int | None) -> BlockMask:
@@ -87,42 +96,87 @@ class TreeLayout:
         Made once for all layers and passes.
         """
         if window not in self._block_masks:
-            segments, parent_ends, positions = self.segments, self.parent_ends, self.positions
+            numbers, positions, ends = self.numbers, self.positions, self.ends
 
             def seen(
                 _batch: torch.Tensor, _head: torch.Tensor, row: torch.Tensor, column: torch.Tensor
             ) -> torch.Tensor:
-                own = (segments[row] == segments[column]) & (column <= row)
-                pairs = own | ((segments[column] == 0) & (column <= parent_ends[row]))
+                pairs = (column <= row) & (column <= ends[numbers[row], numbers[column]])
                 return pairs if window is None else pairs & (positions[row] - positions[column] < window)
 
-            length, device = len(segments), segments.device
+            length, device = len(numbers), numbers.device
             self._block_masks[window] = create_block_mask(seen, None, None, length, length, device=device)
         return self._block_masks[window]
 
 
 def tree_layout(segments: Sequence[Segment]) -> TreeLayout:
-    """The layout of a reference trajectory, which comes first, and branches that continue it."""
-    reference, *branches = segments
-    groups = []
-    for parent_end, members in groupby(branches, key=lambda branch: branch.parent_end):
-        group = list(members)
-        own = torch.block_diag(
-            *(torch.ones(branch.stop - branch.start, branch.stop - branch.start).tril() for branch in group)
-        )
-        seen = torch.cat([torch.ones(own.shape[0], parent_end + 1), own], dim=1).bool()
-        positions = torch.cat([torch.arange(branch.stop - branch.start) for branch in group]) + parent_end + 1
-        groups.append(BranchGroup(group[0].start, group[-1].stop, parent_end, seen, positions))
+    """The layout of segments that each continue from a token of an earlier one, but the first, without gaps."""
+    ends = torch.full((len(segments), len(segments)), -1)
+    for number, segment in enumerate(segments):
+        if segment.parent_end >= 0:
+            parent = _holder(segments, segment.parent_end)
+            ends[number] = ends[parent]
+            ends[number, parent] = segment.parent_end
+        ends[number, number] = segment.stop - 1
+    contexts = [_context(segments, ends[number].tolist(), number) for number in range(len(segments))]
+    begins = torch.tensor([_length(context) for context in contexts])
     lengths = torch.tensor([segment.stop - segment.start for segment in segments])
-    parent_ends = torch.tensor([segment.parent_end for segment in segments]).repeat_interleave(lengths)
-    starts = torch.tensor([segment.start for segment in segments]).repeat_interleave(lengths)
-    return TreeLayout(
-        reference.stop,
-        tuple(groups),
-        torch.arange(len(segments)).repeat_interleave(lengths),
-        parent_ends,
-        torch.arange(len(starts)) - starts + parent_ends + 1,
+    starts = torch.tensor([segment.start for segment in segments])
+    numbers = torch.arange(len(segments)).repeat_interleave(lengths)
+    positions = torch.arange(len(numbers)) - starts[numbers] + begins[numbers]
+    groups = tuple(
+        BranchGroup(
+            group[0].start,
+            group[-1].stop,
+            context := contexts[segments.index(group[0])],
+            _mask(group, _length(context)),
+            positions[group[0].start : group[-1].stop],
+        )
+        for group in _side_by_side(segments[1:])
     )
+    return TreeLayout(tuple(segments), groups, numbers, positions, ends)
+
+
+def _side_by_side(branches: Sequence[Segment]) -> list[list[Segment]]:
+    """The branches in groups of one state each."""
+    groups: list[list[Segment]] = []
+    for branch in branches:
+        last = groups[-1] if groups else [branch]
+        alike = last[0].parent_end == branch.parent_end and branch.stop - last[0].start <= _MOST_SIDE_BY_SIDE
+        if groups and alike:
+            last.append(branch)
+        else:
+            groups.append([branch])
+    return groups
+
+
+def _holder(segments: Sequence[Segment], token: int) -> int:
+    """The number of the segment that holds a token."""
+    return next(number for number, segment in enumerate(segments) if segment.start <= token < segment.stop)
+
+
+def _context(segments: Sequence[Segment], ends: Sequence[int], number: int) -> tuple[slice, ...]:
+    """The tokens that a segment continues; slices that follow each other are one."""
+    found: list[slice] = []
+    for segment, end in zip(segments[:number], ends, strict=False):
+        if end < 0:
+            continue
+        if found and found[-1].stop == segment.start:
+            found[-1] = slice(found[-1].start, end + 1)
+        else:
+            found.append(slice(segment.start, end + 1))
+    return tuple(found)
+
+
+def _length(context: Sequence[slice]) -> int:
+    return sum(part.stop - part.start for part in context)
+
+
+def _mask(group: Sequence[Segment], context: int) -> torch.Tensor:
+    own = torch.block_diag(
+        *(torch.ones(branch.stop - branch.start, branch.stop - branch.start).tril() for branch in group)
+    )
+    return torch.cat([torch.ones(own.shape[0], context), own], dim=1).bool()
 
 
 def tree_attention(
@@ -160,12 +214,11 @@ def tree_attention(
         )
     ]
     for group in tree.groups:
-        state, own = slice(0, group.parent_end + 1), slice(group.start, group.stop)
         mixed.append(
             scaled_dot_product_attention(
-                query[:, :, own],
-                torch.cat([key[:, :, state], key[:, :, own]], dim=2),
-                torch.cat([value[:, :, state], value[:, :, own]], dim=2),
+                query[:, :, group.start : group.stop],
+                group.with_context(key),
+                group.with_context(value),
                 attn_mask=group.seen(sliding_window),
                 scale=scaling,
             )

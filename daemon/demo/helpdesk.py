@@ -45,7 +45,7 @@ def _full(seed: int) -> DemoPlan:
     return DemoPlan(
         seed=seed,
         demonstrations=48,
-        first_plays=6,
+        first_plays=4,
         plays=8,
         held_out=96,
         out_of_domain=12,
@@ -79,7 +79,9 @@ def _branching(given: BranchingSettings) -> BranchingSettings:
             "samples": 1,
             "max_tokens": 48,
             "alternatives": 2,
-            "recovery": RecoverySettings(attempts=3, steps=4),
+            # The few updates of the world model see no more than these.
+            "branches_per_episode": 2,
+            "recovery": RecoverySettings(attempts=2, steps=4),
         }
     )
 

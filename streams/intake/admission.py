@@ -17,7 +17,7 @@ from streams.messages import Message, Messages, is_function
 from streams.settings import FrozenModel, Secret
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.practice import is_practice, why_not_practice
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 
 UNAUTHENTICATED = "any client that can write to the events topic can publish in the name of any principal or expert"
 AUTHENTICATE = "give each principal a key in admission.principals, and have its producer sign with it"

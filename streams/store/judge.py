@@ -38,11 +38,11 @@ from streams.trust.rules import (
     distinct,
     has_failed,
     is_contradictory,
-    similarity_hash,
     why_not_trusted,
     why_not_whole,
     withdrawal_id,
 )
+from streams.trust.similarity import similarity_hash
 
 log = structlog.get_logger()
 

@@ -18,7 +18,8 @@ from streams.store.queries.writer import (
 )
 from streams.store.seen_ids import EpisodeStarts, SeenIds
 from streams.trust.practice import is_practice
-from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
+from streams.trust.quota import WINDOW, Admitted, Quota
+from streams.trust.settings import QuotaSettings
 
 
 class Memory:

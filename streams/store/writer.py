@@ -50,8 +50,8 @@ from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.practice import is_practice
-from streams.trust.quota import QuotaSettings
 from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings, asked_again
+from streams.trust.settings import QuotaSettings
 
 log = structlog.get_logger()
 

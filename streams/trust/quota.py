@@ -11,22 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydantic import Field
-
-from streams.settings import FrozenModel
+from streams.trust.settings import QuotaSettings
 from streams.trust.simhash import distances
 
 WINDOW = timedelta(days=1)
-
-
-class QuotaSettings(FrozenModel):
-    """Limits on the episodes that become trusted within 24 hours."""
-
-    per_principal: int = Field(default=2000, ge=1, description="Trusted episodes of one principal in 24 hours.")
-    near_duplicates: int = Field(default=50, ge=1, description="Trusted episodes in 24 hours that are nearly the same.")
-    similarity_hash_bits: int = Field(
-        default=2, ge=0, le=32, description="Episodes are nearly the same when at most so many of 64 bits differ."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from streams.messages import (
     same_message,
 )
 from streams.settings import FrozenModel
-from streams.trust.simhash import simhash
 
 WITHDRAWAL = "withdrawal-"
 # A verifier of such a name is a model that was asked for its opinion.
@@ -162,14 +161,6 @@ def covers(outcome_at: int, steps: Sequence[StoredStep], *, again: bool) -> bool
     after = [step for step in steps if step.step > last]
     ends = any(step.done for step in after) and not any(step.done for step in before)
     return not after or (ends and not again)
-
-
-def similarity_hash(steps: Sequence[StoredStep]) -> int:
-    """The SimHash of what the episode says: those of near-duplicates differ in a few bits only."""
-    said = [steps[0].messages[-1]]
-    for step in steps:
-        said += (step.action, *step.observation)
-    return simhash("\n".join(text for message in said for text in message.texts()))
 
 
 def why_not_whole(steps: Sequence[StoredStep]) -> str | None:

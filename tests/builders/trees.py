@@ -18,7 +18,8 @@ def path(tree: Tree, index: int) -> list[int]:
     for group in tree.layout.groups:
         if group.start <= index < group.stop:
             seen = group.mask[index - group.start].nonzero()[:, 0].tolist()[:-1]
-            columns = [*range(group.parent_end + 1), *range(group.start, group.stop)]
+            context = [at for part in group.context for at in range(part.start, part.stop)]
+            columns = [*context, *range(group.start, group.stop)]
             before = [columns[column] for column in seen]
     return [int(tree.ids[at]) for at in before]
 

@@ -24,7 +24,7 @@ from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings, Split
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
 from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording

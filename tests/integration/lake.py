@@ -14,7 +14,7 @@ from streams.store.decoded import Decoded
 from streams.store.ducklake import LakeSettings, connect, turn
 from streams.store.writer import Appended, Store, utc_now
 from streams.trust.holdout import HoldoutSettings
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import KAFKA
 
 TOPIC = KAFKA.events_topic

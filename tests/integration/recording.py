@@ -19,7 +19,7 @@ from streams.runtime.processes import die_with_parent, free_port
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT
 from tests.roles import RoleSettings
 

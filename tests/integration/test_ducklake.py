@@ -25,7 +25,7 @@ from streams.store.status import status
 from streams.store.tables import TABLES
 from streams.store.writer import Store, utc_now
 from streams.trust.holdout import Split
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
 from tests.builders.old_stores import SCHEMA_1
 from tests.builders.stored import Log, requests

@@ -45,7 +45,7 @@ from streams.store.export import export_transitions, look_back, newest
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.conversations import branch_results, conversations, recovery_results
 from tests.builders.episodes import KAFKA
 from tests.served import served

@@ -8,7 +8,7 @@ from learners.memory import EMBEDDED_SHAPE, Shape, training_memory
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from streams.errors import ConfigurationError
 
-IMITATION = LearnerSettings(stages=(Stage(objective="imitation", updates=1),))
+IMITATION = LearnerSettings(stages=(Stage(objective="imitation", updates=1, trajectories=1),))
 MIB = 2**20
 
 
@@ -32,6 +32,8 @@ def test_the_estimate_is_what_was_measured(tokens: int, counted: int, dtype_byte
 def test_branches_are_packed_up_to_their_own_limit_and_each_setting_counts() -> None:
     default = training_memory(EMBEDDED_SHAPE, LearnerSettings(), 1024, 4)
     assert default == training_memory(EMBEDDED_SHAPE, IMITATION, 2048, 4)
+    pairs = LearnerSettings(stages=(Stage(objective="imitation", updates=1, trajectories=2),))
+    assert default == training_memory(EMBEDDED_SHAPE, pairs, 1024, 4), "those of an update may be learned together"
     preferences = LearnerSettings(stages=(Stage(objective="preference_dpo", updates=1),))
     assert default == training_memory(EMBEDDED_SHAPE, preferences, 1024, 4)
     assert training_memory(EMBEDDED_SHAPE, LearnerSettings(max_length=512), 1024, 4) < default

@@ -258,13 +258,20 @@ def test_trajectories_without_branches_or_without_actions_give_no_example_of_tha
 
 @st.composite
 def segments(draw: st.DrawFn) -> list[Segment]:
-    """A reference trajectory, and branches anywhere on it in any order."""
-    reference = draw(st.integers(2, 12))
-    found = [Segment(0, reference, -1)]
-    for parent_end in draw(st.lists(st.integers(0, reference - 1), max_size=5)):
+    """A first segment, and branches anywhere on it or on each other in any order."""
+    found = [Segment(0, draw(st.integers(2, 12)), -1)]
+    for _ in range(draw(st.integers(0, 6))):
         start = found[-1].stop
-        found.append(Segment(start, start + draw(st.integers(1, 4)), parent_end))
+        found.append(Segment(start, start + draw(st.integers(1, 4)), draw(st.integers(0, start - 1))))
     return found
+
+
+def before(tree: list[Segment], segment: Segment) -> list[int]:
+    """The tokens that lead to a segment."""
+    if segment.parent_end < 0:
+        return []
+    parent = next(each for each in tree if each.start <= segment.parent_end < each.stop)
+    return [*before(tree, parent), *range(parent.start, segment.parent_end + 1)]
 
 
 @given(tree=segments(), seed=st.integers(0, 99))
@@ -278,9 +285,12 @@ def test_attention_over_any_tree_is_attention_over_each_of_its_paths(tree: list[
         torch.nn.Identity(), query, key, value, None, scaling=0.5, tree=tree_layout(tree)
     )
     wide_key, wide_value = key.repeat_interleave(2, dim=1), value.repeat_interleave(2, dim=1)
+    assert tree_layout(tree).positions.tolist() == [
+        len(before(tree, segment)) + own for segment in tree for own in range(segment.stop - segment.start)
+    ]
     for segment in tree:
         for token in range(segment.start, segment.stop):
-            seen = [*range(segment.parent_end + 1), *range(segment.start, token + 1)]
+            seen = [*before(tree, segment), *range(segment.start, token + 1)]
             weights = (query[:, :, [token]] @ wide_key[:, :, seen].transpose(2, 3) * 0.5).softmax(dim=-1)
             alone = (weights @ wide_value[:, :, seen]).transpose(1, 2)
             assert torch.allclose(mixed[:, [token]], alone, atol=1e-5)
@@ -290,7 +300,7 @@ def test_attention_over_any_tree_is_attention_over_each_of_its_paths(tree: list[
 def test_the_kernel_for_gpus_gives_what_scaled_dot_products_give(window: int | None) -> None:
     branches = [(parent_end, length) for parent_end in (0, 130, 299) for length in (1, 40, 150)]
     tree = [Segment(0, 300, -1)]
-    for parent_end, length in branches:
+    for parent_end, length in [*branches, (700, 90), (900, 9)]:  # the last two continue branches
         tree.append(Segment(tree[-1].stop, tree[-1].stop + length, parent_end))
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, tree[-1].stop, 16, generator=generator)

@@ -8,7 +8,7 @@ import pytest
 from streams.events import Task
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA
 
 

@@ -18,8 +18,8 @@ from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from streams.trust.quota import QuotaSettings
 from streams.trust.rules import asked_again
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, episode
 from tests.builders.policies import FixedPolicy
 from tests.builders.published import read

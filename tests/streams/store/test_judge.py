@@ -18,7 +18,7 @@ from streams.store.decoded import Decoded
 from streams.store.status import status
 from streams.store.writer import Appended, Store
 from streams.trust.holdout import Split
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import KAFKA, TASKS, episode
 from tests.builders.stored import column, raw, records, requests
 

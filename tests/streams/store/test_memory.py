@@ -12,7 +12,8 @@ from streams.store.memory import Memory
 from streams.store.positions import OUTBOX, Positions
 from streams.store.rows import Batch
 from streams.store.writer import Appended, Store, utc_now
-from streams.trust.quota import Admitted, QuotaSettings
+from streams.trust.quota import Admitted
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, episode
 from tests.builders.stored import column, records
 

@@ -29,7 +29,7 @@ from streams.store.status import PracticeCounts, status
 from streams.store.writer import Store
 from streams.trust.holdout import Split
 from streams.trust.practice import PRINCIPAL
-from streams.trust.quota import QuotaSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
 from tests.builders.practised import practised
 from tests.builders.stored import Log, ServedStore, column, records, requests

@@ -18,7 +18,8 @@ from streams.store.client import StoreClient
 from streams.store.export import export_transitions, look_back
 from streams.store.status import status
 from streams.store.writer import Store
-from streams.trust.rules import StoredStep, branch_request, similarity_hash
+from streams.trust.rules import StoredStep, branch_request
+from streams.trust.similarity import similarity_hash
 from tests.builders.episodes import KAFKA, episode
 from tests.builders.stored import ServedStore, column, raw, records, recovery, requests, result
 

@@ -16,8 +16,8 @@ from streams.store.queries.status import NOT_TRUSTED_BY_REASON
 from streams.store.queries.trust import FAILED_AS_OF, TRUSTED_AS_OF, UNTRUSTED_NOW, decisions
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
-from streams.trust.quota import QuotaSettings
 from streams.trust.rules import ONLY_MODELS, TrustSettings
+from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA, episode
 from tests.builders.stored import Log, column, requests
 

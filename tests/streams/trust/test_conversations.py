@@ -15,7 +15,8 @@ from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.status import status
 from streams.store.writer import Store
-from streams.trust.rules import StoredStep, similarity_hash
+from streams.trust.rules import StoredStep
+from streams.trust.similarity import similarity_hash
 from tests.builders.episodes import KAFKA, TASK
 from tests.builders.stored import column, requests
 

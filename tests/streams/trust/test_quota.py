@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.trust.quota import WINDOW, Admitted, Quota, QuotaSettings
+from streams.trust.quota import WINDOW, Admitted, Quota
+from streams.trust.settings import QuotaSettings
 from streams.trust.simhash import distances, simhash
 
 NOON = datetime(2026, 11, 21, 12)
