@@ -3,12 +3,14 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from streams.errors import BrokerError, StoreError
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
+from streams.runtime.threads import in_daemon_thread
 from streams.store.client import StoreClient
 from streams.store.status import StoreStatus
 
@@ -64,7 +66,7 @@ class StoreWatch:
             status = self.status
             assert status is not None
             ends = {
-                topic: await asyncio.to_thread(end_offsets, self.kafka.bootstrap, topic, self.kafka.security)
+                topic: await in_daemon_thread(partial(end_offsets, self.kafka.bootstrap, topic, self.kafka.security))
                 for topic in self._topics
             }
         except (StoreError, BrokerError) as error:

@@ -155,7 +155,7 @@ def test_dpo_counts_nothing_of_a_pair_that_does_not_fit(tiny_base: Path) -> None
     assert tree.targets.numel() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kto_counts_each_reply_and_mismatched_ones(packer: TreePacker, tiny_base: Path) -> None:
     objective = PreferenceKTO()
     liked, disliked = objective.examples([SUCCESS, FAILURE])
@@ -188,7 +188,7 @@ def test_the_weight_of_a_task_is_not_divided_out_of_an_update(packer: TreePacker
     assert objective.loss(one, values, None) / objective.size(one) == pytest.approx(1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_echo_counts_actions_of_successes_and_all_observations(packer: TreePacker, tiny_base: Path) -> None:
     objective = OBJECTIVES["echo"]
     good, bad = (objective.pack(one, packer) for one in objective.examples([SUCCESS, FAILURE]))

@@ -70,12 +70,12 @@ def demonstrated(name: str, task_id: str) -> list[StepEvent | OutcomeEvent]:
     return [step.model_copy(update={"action": assistant("light")}), outcome]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("solves", "end", "state"),
     [
         ("candidate", CanaryEnd.PROMOTED, State.SERVING),
-        pytest.param("base", CanaryEnd.ROLLED_BACK, State.ROLLED_BACK, marks=pytest.mark.nightly),
+        ("base", CanaryEnd.ROLLED_BACK, State.ROLLED_BACK),
     ],
 )
 async def test_recorded_states_begin_a_canary_and_outcomes_end_it(

@@ -89,7 +89,7 @@ async def stop_in_training(
     return jobs[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_rationales_that_are_dropped_are_counted_and_can_be_read(
     reasons_loop: Loop, settings: LearnerSettings, snapshot: Snapshot
 ) -> None:

@@ -184,7 +184,7 @@ async def test_a_trial_asks_for_the_canaries_of_all_ancestors_each_once(loop: Lo
     assert len(planted_canaries(loop, again)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 async def test_without_a_sandbox_a_candidate_is_trained_without_a_world_model(
     loop: Loop, served_store: ServedStore
 ) -> None:
