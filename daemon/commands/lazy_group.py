@@ -1,6 +1,8 @@
 """A group of commands of which each is imported when it is called: what one needs may take seconds to import."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -24,7 +26,8 @@ class LazyCommand:
     def load(self, name: str) -> TyperCommand | TyperGroup:
         """Import the command, and give it this name."""
         module, _, attribute = self.target.partition(":")
-        loaded = getattr(import_module(module), attribute)
+        with _nothing_collected():
+            loaded = getattr(import_module(module), attribute)
         if isinstance(loaded, typer.Typer):
             return get_group(loaded)
         alone = typer.Typer(add_completion=False)
@@ -32,6 +35,20 @@ class LazyCommand:
         command = get_command(alone)
         assert isinstance(command, TyperCommand)
         return command
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Within it no garbage is collected, and what there is afterwards is never looked at.
+
+    Modules stay. Looking for garbage among them, at their import and at the end, takes as long as a short command.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def lazy_group(commands: Mapping[str, LazyCommand]) -> type[TyperGroup]:
