@@ -211,7 +211,8 @@ def _out_of_memory(tree: Tree, device: torch.device) -> str:
         where = f"{len(tree.parts)} episodes that are {tree.length} tokens with what they share"
         length = "learner.max_length"
     else:
-        where = f"an episode that is {tree.length} tokens with its branches, of which {tree.layout.reference} are its own"
+        own = tree.layout.reference
+        where = f"an episode that is {tree.length} tokens with its branches, of which {own} are its own"
         length = "learner.max_length (branches)"
     return (
         f"out of memory on {device.type} in {where}: set learner.gradient_checkpointing, lower {length} or "

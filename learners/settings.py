@@ -206,7 +206,7 @@ class LearnerSettings(FrozenModel):
     max_length: int = Field(
         default=2048,
         ge=64,
-        description="Tokens up to which branches are packed with their episode, which itself is never cut, and up to which "
+        description="Tokens up to which branches are packed with their episode, which itself is never cut, and "
         "episodes that begin alike are joined.",
     )
     reasoning: bool = Field(

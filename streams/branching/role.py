@@ -28,7 +28,7 @@ from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.kafka.worker import build_app, consume, publish, run
+from streams.kafka.worker import build_app, consume_each, publish, run
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, ServedPolicy
 from streams.redaction.redactor import Redactor
@@ -93,15 +93,16 @@ async def serve(
         context = BranchContext.of(
             branching, pools, ServedPolicy(client, branching.model, branching.policy_patience_s), redactor
         )
-        app = build_app(ROLE, kafka, bundle=branching.episodes)
+        app = build_app(ROLE, kafka, bundle=1)
 
-        async def handle(batch: list[Received]) -> None:
-            worked = await asyncio.gather(*(work(received, kafka, context) for received in batch))
-            reach(CrashPoint.RESULTS_PUBLISH_BEFORE)
-            await publish(app, [message for messages in worked for message in messages])
-            reach(CrashPoint.RESULTS_PUBLISH_AFTER)
+        async def handle(records: list[Received]) -> None:
+            for received in records:
+                messages = await work(received, kafka, context)
+                reach(CrashPoint.RESULTS_PUBLISH_BEFORE)
+                await publish(app, messages)
+                reach(CrashPoint.RESULTS_PUBLISH_AFTER)
 
-        consume(app, kafka.branches_topic, handle)
+        consume_each(app, kafka.branches_topic, handle, branching.episodes)
         log.info("branching", environments=sorted(pools), policy=branching.policy_url, model=branching.model)
         await run(app, stop)
 

@@ -99,6 +99,38 @@ def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, wit
     app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
 
 
+def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> None:
+    """Have `app` pass each fetch of `topic` to `handle`, the next as soon as fewer than `at_once` are being handled.
+
+    Each is acknowledged when `handle` returns, and committed once all before it are acknowledged, too. Otherwise as
+    `consume`.
+    """
+    transport = cast(BundlingTransport, app.transport)
+    transport.topics.add(topic)
+
+    async def agent(stream: Any) -> None:
+        free = asyncio.Semaphore(at_once)
+
+        async def work(event: Any) -> None:
+            with transport.watchdog.handling():
+                await handle(event.value)
+                reach(CrashPoint.ACK_BEFORE)
+                await stream.ack(event)
+                reach(CrashPoint.ACK_AFTER)
+            free.release()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                await free.acquire()
+                async for (event,) in take_unacknowledged(stream, 1, 0.0):
+                    group.create_task(work(event))
+                    await free.acquire()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
+
+
 async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:
     """Publish in order and return when the cluster has acknowledged every message.
 

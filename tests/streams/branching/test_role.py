@@ -8,7 +8,9 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from itertools import count
+from threading import Event, Thread
+from typing import ClassVar
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
@@ -126,6 +128,41 @@ async def test_requests_for_known_environments_are_answered_and_others_dropped(
     assert "production_shell" in undone[0].reason
     assert undone[0].reason.startswith(NO_SANDBOX)
     assert letters == [b"{}"]
+
+
+class Meeting(ScriptedPolicy):
+    """The first call is answered once the third has come."""
+
+    calls: ClassVar[Iterator[int]]
+    third: ClassVar[Event]
+
+    def do_POST(self) -> None:
+        call = next(self.calls)
+        if call == 3:
+            self.third.set()
+        if call > 1 or self.third.wait(20):
+            super().do_POST()
+        else:
+            self.send_error(500)
+
+
+@pytest.mark.slow
+async def test_an_episode_begins_as_soon_as_there_is_room_whatever_takes_long(kafka: KafkaSettings) -> None:
+    one_step = (await recorded()).model_copy(update={"steps": (await recorded()).steps[:1]})
+    requests = [one_step.model_copy(update={"event_id": f"request-{number}"}) for number in range(3)]
+    Meeting.calls, Meeting.third = count(1), Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Meeting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        settings = BranchingSettings(policy_url=url, temperatures=(1.0,), episodes=2, policy_patience_s=0)
+        async with branch_role(kafka, settings):
+            for request in requests:
+                await asyncio.to_thread(send, kafka, request.to_json())
+            values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 3)
+        server.shutdown()
+    results = [BranchResult.model_validate_json(value) for value in values]
+    assert [result.policy for result in results] == ["ratchet-1-abc"] * 3
+    assert results[0].request_id != "request-0"
 
 
 @pytest.mark.slow
