@@ -192,3 +192,12 @@ def test_the_list_of_commands_says_of_each_what_its_own_help_says(name: str) -> 
     command = LISTED[name].load(name)
     assert command.help is not None
     assert " ".join(command.help.split("\n\n")[0].split()) == LISTED[name].summary
+
+
+def test_what_a_command_imports_is_not_searched_for_garbage_and_what_it_makes_is(ratchet: Ratchet) -> None:
+    said = ratchet.python(
+        "-c",
+        "import gc; from daemon.cli import COMMANDS; COMMANDS['history'].load('history'); "
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000)",
+    )
+    assert said.stdout == "True True\n"
