@@ -30,7 +30,6 @@ class LowerLayers:
         self._below, self._above = _around_first_adapter(model) if most_bytes else ([], [])
         self._left = most_bytes
         self._kept: dict[bytes, torch.Tensor] = {}
-        self._tried: set[bytes] = set()
 
     @property
     def count(self) -> int:
@@ -48,41 +47,49 @@ class LowerLayers:
         if not self._below:
             yield
             return
-        key = _key(tree)
-        known = self._joined(tree) if tree.parts else self._kept.get(key)
+        known = self._joined(tree) if tree.parts else self._kept.get(_key(tree))
         if known is not None:
             with _replaced(self._below, _giving(known.to(tree.ids.device))):
                 yield
         elif tree.parts:
             yield
         else:
-            # Every layer's output may be a tuple in some architectures; those are computed each time.
-            hook = self._below[-1].register_forward_hook(lambda _module, _given, output: self._keep(key, output))
-            try:
+            with self._seen(tree):
                 yield
-            finally:
-                hook.remove()
 
-    def _keep(self, key: bytes, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and (size := output.nbytes) <= self._left:
-            self._left -= size
-            self._kept[key] = output.detach().cpu().clone()
+    @contextmanager
+    def _seen(self, tree: Tree) -> Iterator[list[torch.Tensor]]:
+        """What the last lower layer gives for `tree` meanwhile; it is kept, too, as far as there is room."""
+        found: list[torch.Tensor] = []
+
+        def take(_module: nn.Module, _given: Any, output: Any) -> None:
+            # Every layer's output may be a tuple in some architectures; those are computed each time.
+            if isinstance(output, torch.Tensor):
+                found.append(output.detach())
+                if output.nbytes <= self._left:
+                    self._left -= output.nbytes
+                    self._kept[_key(tree)] = output.detach().cpu().clone()
+
+        hook = self._below[-1].register_forward_hook(take)
+        try:
+            yield found
+        finally:
+            hook.remove()
 
     def _joined(self, tree: Tree) -> torch.Tensor | None:
-        """The output for a joined tree, (1, tokens, size); None where that of a part cannot be kept.
+        """The output for a joined tree, (1, tokens, size); None in an architecture where it is not known.
 
-        Parts are computed one by one, so that what is kept does not depend on what they were joined with.
+        Parts are computed one by one, so that it does not depend on what they were joined with, or what is kept.
         """
         whole: torch.Tensor | None = None
         for part in tree.parts:
-            key = _key(part.tree)
-            if key not in self._kept and key not in self._tried:
-                self._tried.add(key)
-                with torch.no_grad(), self.known(part.tree), _replaced(self._above, _passing_on):
-                    hidden_states(self._model, part.tree.ids, part.tree.positions, part.tree.layout)
-            output = self._kept.get(key)
+            output = self._kept.get(_key(part.tree))
             if output is None:
-                return None
+                with torch.no_grad(), self._seen(part.tree) as found, _replaced(self._above, _passing_on):
+                    hidden_states(self._model, part.tree.ids, part.tree.positions, part.tree.layout)
+                if not found:
+                    return None
+                output = found[0].cpu()
             if whole is None:
                 whole = output.new_empty(1, tree.length, output.shape[-1])
             whole[:, part.places.cpu()] = output

@@ -114,7 +114,11 @@ class Promoter:
                     why = f"the canary of {running.adapter[:12]} was rolled back: {reason}"
                     holds.begin(self._registry.audit, running.start.champion, actor, why)
                 return await self._end_canary(CanaryEnd.ROLLED_BACK, actor, reason)
-            to = to or self._registry.refs().previous
+            refs = self._registry.refs()
+            to = to or refs.previous
+            if to == refs.champion:
+                # Nobody tried to change what serves, so that nothing failed either.
+                raise PromotionError(f"there is nothing to roll back: {to[:12]} already serves")
             roll_back = self._alias.timed(partial(self._registry.roll_back, hold=hold))
             return await self._change(to, actor, reason, self._registry.check_may_serve, roll_back)
 

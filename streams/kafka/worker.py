@@ -113,7 +113,7 @@ def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> No
 
         async def work(event: Any) -> None:
             with transport.watchdog.handling():
-                await handle(event.value)
+                await _uncancelled(handle(event.value), topic)
                 reach(CrashPoint.ACK_BEFORE)
                 await stream.ack(event)
                 reach(CrashPoint.ACK_AFTER)
@@ -129,6 +129,17 @@ def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> No
             raise errors.exceptions[0] from errors
 
     app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
+
+
+async def _uncancelled(work: Awaitable[None], topic: str) -> None:
+    """Await `work`. Raises `BrokerError` where it was cancelled from within: a group would take that for its end."""
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerError(f"the work on a record of {topic} was cancelled; start it again") from error
 
 
 async def publish(app: faust.App, messages: Sequence[Outgoing]) -> None:

@@ -18,7 +18,7 @@ from learners.objectives import OBJECTIVES
 from learners.optimisation import Learning
 from learners.packed_tree import Tree
 from learners.packing import TreePacker
-from learners.scoring import Reference
+from learners.scoring import Reference, log_probabilities
 from learners.settings import LoraSettings
 from learners.stages import Batch
 from learners.trajectories import Trajectory
@@ -91,6 +91,21 @@ def test_losses_and_gradients_are_those_of_the_trees_one_by_one(
     assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
     assert expected.abs().max() > 0
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_what_lower_layers_give_does_not_depend_on_what_is_kept(tiny_base: Path, packer: TreePacker) -> None:
+    torch.manual_seed(0)
+    upper = adapted_model(tiny_base, LoraSettings(rank=2, alpha=4, layers=1), None, torch.float32)
+    model = cast(PreTrainedModel, upper.get_base_model())
+    trees = packed("imitation", packer, [alike(number) for number in range(3)])
+    whole = joined(trees)
+    room = trees[0].length * model.config.hidden_size * 4
+    found = []
+    for most_bytes in (2**24, room + 1, 1):
+        lower = LowerLayers(model, most_bytes)
+        with torch.no_grad():
+            found += [log_probabilities(model, whole, lower) for _ in range(2)]
+    assert all(torch.equal(each, found[0]) for each in found)
 
 
 def test_every_counted_token_sees_what_it_saw_in_its_own_tree(packer: TreePacker) -> None:

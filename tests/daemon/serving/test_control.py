@@ -99,8 +99,9 @@ async def test_a_change_that_is_not_allowed_is_a_conflict_with_its_reason(
     assert "is not known and cannot become serving" in response.json()["error"]["message"]
     response = await serving.post("/rollback", json={"reason": "complaints", "actor": "anna"})
     assert response.status_code == 409
-    assert "base already serves" in response.json()["error"]["message"]
-    assert (await figures(serving))["ratchet_promotion_failures_total"] == [({}, 2)]
+    assert "nothing to roll back: base already serves" in response.json()["error"]["message"]
+    # The promotion alone: where nothing was tried, nothing failed.
+    assert (await figures(serving))["ratchet_promotion_failures_total"] == [({}, 1)]
 
 
 @pytest.mark.parametrize(

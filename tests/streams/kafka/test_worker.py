@@ -6,19 +6,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import cast
 
+import faust
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from kafka import KafkaProducer
 from mode.threads import ServiceThread, WorkerThread
 
-from streams.errors import BrokerError, StoreError
+from streams.errors import BrokerError, RatchetError, StoreError
 from streams.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.faust_overrides import BundlingConsumer, consumer_threads_ended
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-from streams.kafka.worker import build_app, consume, publish, run
+from streams.kafka.worker import build_app, consume, consume_each, publish, run
 
 RECORDS = 50
 
@@ -103,6 +104,39 @@ async def test_what_waits_behind_a_failure_is_not_acknowledged(kafka: KafkaSetti
     restarted = Collect(until=RECORDS)
     await consume_into(restarted, kafka)
     assert len(restarted.values) == RECORDS
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [(StoreError("the disk is full"), "the disk is full"), (asyncio.CancelledError(), "was cancelled")],
+)
+async def test_records_handled_side_by_side_are_committed_up_to_the_first_that_failed(
+    kafka: KafkaSettings, failure: BaseException, raised: str
+) -> None:
+    handled: list[bytes | None] = []
+    stop = asyncio.Event()
+
+    def app_with(failing_at: bytes | None) -> faust.App:
+        app = build_app("test", kafka, bundle=1)
+
+        async def handle(records: list[Received]) -> None:
+            for record in records:
+                if record.value == failing_at:
+                    raise failure
+                handled.append(record.value)
+            if len({*handled}) == RECORDS:
+                stop.set()
+
+        consume_each(app, kafka.events_topic, handle, 3)
+        return app
+
+    async with asyncio.timeout(60):
+        with pytest.raises(RatchetError, match=raised):
+            await run(app_with(b"31"), stop)
+    assert b"31" not in handled
+    async with asyncio.timeout(60):
+        await run(app_with(None), stop)
+    assert {*handled} == {str(number).encode() for number in range(RECORDS)}
 
 
 async def test_an_unexpected_exception_ends_the_app_as_well(kafka: KafkaSettings) -> None:
