@@ -17,11 +17,12 @@ from daemon.commands.options import (
 )
 from daemon.config import Settings
 from daemon.console import print_json
+from daemon.registry.hints import command
 from daemon.registry.schemas import Change, RollbackRequest
 
 
 def rollback(
-    to: Annotated[str | None, typer.Option(help="Digest of an adapter that served, or `base`.")] = None,
+    to: Annotated[str | None, typer.Option(help="Digest of an adapter that served, all 64 digits, or `base`.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it goes into the audit log.")] = "asked for by an operator",
     group: GroupOption = "",
     config: ConfigOption = None,
@@ -31,6 +32,11 @@ def rollback(
     try:
         request = RollbackRequest(to=to, reason=reason, actor=operator_name())
     except ValidationError as error:
+        if error.errors()[0]["loc"] == ("to",):
+            said = (
+                f"{to!r} is no digest of 64 digits, nor `base`: `{command('history', group, '--json')}` has the digests"
+            )
+            raise typer.BadParameter(said, param_hint="--to") from error
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error
     change = run_async(_roll_back(Settings.load(config), request, group))
     if as_json:

@@ -10,6 +10,7 @@ from daemon.config import Settings
 from daemon.console import plain, print_json
 from daemon.registry.verifying import Verification
 from daemon.registry.verifying import verify as verify_home
+from streams.errors import ConfigurationError
 
 
 def verify(
@@ -18,7 +19,10 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check the audit log, refs, adapters and their signatures, gate reports, snapshots and keys. Works offline."""
-    result = verify_home(Settings.load(config).home)
+    home = Settings.load(config).home
+    if not home.is_dir():
+        raise ConfigurationError(f"there is no home at {home}: is RATCHET_HOME, or `home` in the configuration, right?")
+    result = verify_home(home)
     if as_json:
         print_json(result.model_dump_json())
     else:

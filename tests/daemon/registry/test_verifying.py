@@ -21,7 +21,7 @@ from evaluation.gates.verdict import Verdict
 from learners.adapters import AdapterStore
 from learners.signing import PUBLIC_KEY, SIGNATURE, SIGNING_KEY
 from learners.snapshots import write_snapshot
-from streams.errors import TrainingError
+from streams.errors import ConfigurationError, TrainingError
 from streams.kafka.signatures import make_operator_key
 from streams.redaction.key import redaction_key
 from streams.trust.holdout import HoldoutSettings
@@ -155,6 +155,8 @@ def test_adapters_without_a_signature_are_told_and_fail_only_where_that_is_asked
     for signature in (home / "adapters").glob(f"*/{SIGNATURE}"):
         signature.unlink()
     runner = CliRunner()
+    nowhere = runner.invoke(app, ["verify"], env={"RATCHET_HOME": str(tmp_path / "mistyped")})
+    assert isinstance(nowhere.exception, ConfigurationError)
     assert runner.invoke(app, ["verify"]).exit_code == 0
     strict = runner.invoke(app, ["verify", "--strict", "--json"])
     assert (strict.exit_code, len(json.loads(strict.stdout)["unsigned"])) == (1, 2)
