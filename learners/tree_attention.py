@@ -141,10 +141,9 @@ def _side_by_side(branches: Sequence[Segment]) -> list[list[Segment]]:
     """The branches in groups of one state each."""
     groups: list[list[Segment]] = []
     for branch in branches:
-        last = groups[-1] if groups else [branch]
-        alike = last[0].parent_end == branch.parent_end and branch.stop - last[0].start <= _MOST_SIDE_BY_SIDE
-        if groups and alike:
-            last.append(branch)
+        first = groups[-1][0] if groups else None
+        if first and first.parent_end == branch.parent_end and branch.stop - first.start <= _MOST_SIDE_BY_SIDE:
+            groups[-1].append(branch)
         else:
             groups.append([branch])
     return groups

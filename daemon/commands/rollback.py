@@ -34,7 +34,7 @@ def rollback(
     except ValidationError as error:
         if error.errors()[0]["loc"] == ("to",):
             said = (
-                f"{to!r} is no digest of 64 digits, nor `base`: `{command('history', group, '--json')}` has the digests"
+                f"{to!r} is no digest of 64 digits, nor `base`: {command('history', group, '--json')} has the digests"
             )
             raise typer.BadParameter(said, param_hint="--to") from error
         raise typer.BadParameter(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}") from error

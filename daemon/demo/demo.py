@@ -43,7 +43,6 @@ from daemon.registry.schemas import BASE, CycleReport, RollbackRequest
 from daemon.supervisor import Supervisor
 from evaluation.arena import Arena
 from evaluation.gates.verdict import Verdict
-from evaluation.practice import Round
 from evaluation.report import GateReport
 from evaluation.rollouts import paired
 from learners.base_model import resolve_base
@@ -125,10 +124,9 @@ class Demo:
         reports = [await self.cycle(1, self.plan.first_cycle)]
         lines = [self.line(reports[0], NO_PRACTICE)]
         await self.play("policy", self.plan.plays)
-        for number in range(2, self.plan.cycles + 1):
-            practised = await self.practise()
-            reports.append(await self.cycle(number, self.loop.settings.learner.for_practice().stages))
-            lines.append(self.line(reports[-1], practised))
+        practised = await self.practise()
+        reports.append(await self.cycle(2, self.loop.settings.learner.for_practice().stages))
+        lines.append(self.line(reports[-1], practised))
         self.begin("damaged adapter")
         self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
         victim = damaged_copy(self.loop.adapters, reports[-1].adapter, self.plan.seed)
@@ -169,22 +167,16 @@ class Demo:
         return summary
 
     async def practise(self) -> PracticeLine:
-        """Let what serves practise as the learn role would between cycles, so many rounds."""
-        practice, rounds = Practice(self.loop), list[Round]()
+        """Let what serves practise a round as the learn role would between cycles."""
+        self.begin("practice")
+        self.narrator.say("what serves practises train tasks")
+        practice = Practice(self.loop)
         try:
-            for number in range(1, self.plan.rounds + 1):
-                self.begin("practice")
-                self.narrator.say(f"what serves practises train tasks, round {number} of {self.plan.rounds}")
-                played = await practice.play_round()
-                if played is not None:
-                    rounds.append(played)
-                # The next round chooses by what the store has of this one.
-                await self.digested()
+            played = await practice.play_round()
+            await self.digested()
         finally:
             practice.close()
-        line = PracticeLine(
-            episodes=sum(each.episodes for each in rounds), successes=sum(each.successes for each in rounds)
-        )
+        line = NO_PRACTICE if played is None else PracticeLine(episodes=played.episodes, successes=played.successes)
         self.narrator.say(f"{line.successes} of {line.episodes} practice episodes succeeded")
         return line
 

@@ -39,8 +39,8 @@ def practising(tasks: int, samples: int, most_seconds: float, updates: int) -> P
 class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
-    Before each of the `cycles` but the first, what serves practises so many `rounds`; the cycle has the stages of
-    `practice`, less what has nothing to learn from.
+    Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
+    to learn from.
     Without a `constant_alpha` gates spend alpha as an installation's do.
     """
 
@@ -53,8 +53,6 @@ class DemoPlan:
     unseen: int
     first_cycle: tuple[Stage, ...]
     practice: PracticeSettings
-    cycles: int = 2
-    rounds: int = 1
     constant_alpha: float | None = None
     unproven: tuple[str, ...] = ()
 

@@ -95,7 +95,7 @@ class Practice:
             await asyncio.gather(playing, return_exceptions=True)
 
     async def play_round(self) -> Round | None:
-        """Practise a round; None where nothing is loaded: practice takes nobody's place. Raises `RatchetError`."""
+        """Practise a round; None where nothing is loaded: practice unloads no adapter. Raises `RatchetError`."""
         loop, settings = self._loop, self._settings
         self._not_before = time.monotonic() + settings.rest_s
         self._status = await loop.control.status()

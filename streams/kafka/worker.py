@@ -83,9 +83,7 @@ def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, wit
     `handle` returns only when all it was given is durable; only then are they acknowledged, in order. When it raises,
     nothing of the batch is acknowledged and the app crashes: the process must end and be started again.
     """
-
     transport = cast(BundlingTransport, app.transport)
-    transport.topics.add(topic)
 
     async def agent(stream: Any) -> None:
         async for events in take_unacknowledged(stream, bundles, within_s):
@@ -96,7 +94,7 @@ def consume(app: faust.App, topic: str, handle: Handle, *, bundles: int = 1, wit
                     await stream.ack(event)
                 reach(CrashPoint.ACK_AFTER)
 
-    app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
+    _read_by(app, topic, agent)
 
 
 def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> None:
@@ -106,7 +104,6 @@ def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> No
     `consume`.
     """
     transport = cast(BundlingTransport, app.transport)
-    transport.topics.add(topic)
 
     async def agent(stream: Any) -> None:
         free = asyncio.Semaphore(at_once)
@@ -128,6 +125,12 @@ def consume_each(app: faust.App, topic: str, handle: Handle, at_once: int) -> No
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 
+    _read_by(app, topic, agent)
+
+
+def _read_by(app: faust.App, topic: str, agent: Callable[[Any], Awaitable[None]]) -> None:
+    """Have `agent` read the stream of `topic`, for which the watchdog looks then."""
+    cast(BundlingTransport, app.transport).topics.add(topic)
     app.agent(app.topic(topic, value_serializer="raw"), name=f"{app.conf.id}-{topic}", concurrency=1)(agent)
 
 

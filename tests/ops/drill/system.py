@@ -40,7 +40,7 @@ PORTS = {
 class System:
     """Roles by their names, an inference server of `base`, and a broker, all of them processes. Not started yet.
 
-    `settings` are variables without their prefix; `token` is that of whoever watches, where one is asked for. Without a
+    `settings` are variables without their prefix; `token` is that of who watches it, where one is asked for. Without a
     `bootstrap` it has an embedded broker of its own. Closing ends everything.
     """
 

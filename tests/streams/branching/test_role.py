@@ -148,16 +148,17 @@ class Meeting(ScriptedPolicy):
 
 @pytest.mark.slow
 async def test_an_episode_begins_as_soon_as_there_is_room_whatever_takes_long(kafka: KafkaSettings) -> None:
-    one_step = (await recorded()).model_copy(update={"steps": (await recorded()).steps[:1]})
-    requests = [one_step.model_copy(update={"event_id": f"request-{number}"}) for number in range(3)]
+    request = await recorded()
+    of_one_step = {"steps": request.steps[:1]}
+    requests = [request.model_copy(update=of_one_step | {"event_id": f"request-{number}"}) for number in range(3)]
     Meeting.calls, Meeting.third = count(1), Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), Meeting) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         settings = BranchingSettings(policy_url=url, temperatures=(1.0,), episodes=2, policy_patience_s=0)
         async with branch_role(kafka, settings):
-            for request in requests:
-                await asyncio.to_thread(send, kafka, request.to_json())
+            for each in requests:
+                await asyncio.to_thread(send, kafka, each.to_json())
             values = await asyncio.to_thread(receive, kafka, kafka.transitions_topic, 3)
         server.shutdown()
     results = [BranchResult.model_validate_json(value) for value in values]
