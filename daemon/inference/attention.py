@@ -6,11 +6,13 @@ but then attends over everything under one dense mask, which on a CPU grows with
 
 Grouped query heads are folded into the length axis: repeating the keys for each query head instead, as `sdpa` does with
 a mask, copies the whole cache at every step and is several times slower.
+
+Of a prefix that several slots share, such as a system prompt with its tools, keys and values are read once for all of
+them (Hydragen, Juravsky et al. 2024, arXiv 2402.05099). Each slot attends over the rest, and the two are merged.
 """
 
 import math
 import mmap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from daemon.inference.segments import AttentionPlan
 from learners.tree_attention import refuse_other_attention
 from streams.errors import ConfigurationError
 
@@ -42,63 +45,13 @@ class SlotStorage:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotSegment:
-    """A run of neighbouring slots that each get the same number of new tokens.
-
-    Attributes:
-        offset: where the first of the new tokens lies among all of this pass; they are ordered by slot.
-        first_slot, rows: the slots are `first_slot` to `first_slot + rows - 1`.
-        tokens: new tokens of each slot.
-        length: tokens of the longest slot, the new ones included.
-        mask: additive, of shape (rows, 1, query heads per key head * tokens, length); None lets everything through.
-        windowed: the mask of layers that attend over the last positions only, by their number.
-    """
-
-    offset: int
-    first_slot: int
-    rows: int
-    tokens: int
-    length: int
-    mask: torch.Tensor | None
-    windowed: dict[int, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
 class SlotBatch:
     """Places of the new tokens of one forward pass: token i goes to position `positions[i]` of slot `slots[i]`."""
 
     storage: SlotStorage
     slots: torch.Tensor
     positions: torch.Tensor
-    segments: tuple[SlotSegment, ...]
-
-
-def make_segment(
-    offset: int,
-    first_slot: int,
-    before: list[int],
-    tokens: int,
-    *,
-    groups: int,
-    dtype: torch.dtype,
-    windows: Iterable[int] = (),
-) -> SlotSegment:
-    """A segment with its masks; `before` holds how many tokens each of its slots already has.
-
-    `groups` is the number of query heads that share a key head, `dtype` that of the queries, and `windows` are the
-    numbers of last positions that some layers attend over.
-    """
-    length = max(before) + tokens
-
-    def mask(window: int) -> torch.Tensor:
-        last_seen = torch.tensor(before)[:, None, None] + torch.arange(tokens)[None, :, None]
-        column = torch.arange(length)[None, None, :]
-        hidden = (column > last_seen) | (column <= last_seen - window)
-        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
-
-    whole = mask(length) if tokens > 1 or min(before) != max(before) else None
-    windowed = {window: mask(window) for window in windows if length > window}
-    return SlotSegment(offset, first_slot, len(before), tokens, length, whole, windowed)
+    plan: AttentionPlan
 
 
 def slot_attention(
@@ -128,21 +81,45 @@ def slot_attention(
     key_heads = key.shape[1]
     groups = heads // key_heads
     mixed = query.new_empty((total, heads, size))
-    for part in slot_batch.segments:
+    sums = torch.empty((total, heads)) if slot_batch.plan.shared else None
+    for part in slot_batch.plan.segments:
         span = slice(part.offset, part.offset + part.rows * part.tokens)
         slots = slice(part.first_slot, part.first_slot + part.rows)
+        seen = slice(part.start, part.length)
         folded = query[0, :, span].reshape(key_heads, groups, part.rows, part.tokens, size)
         folded = folded.permute(2, 0, 1, 3, 4).reshape(part.rows, key_heads, groups * part.tokens, size)
-        heads_out = functional.scaled_dot_product_attention(
-            folded,
-            keys[slots, :, : part.length],
-            values[slots, :, : part.length],
-            attn_mask=part.mask if sliding_window is None else part.windowed.get(sliding_window, part.mask),
-            scale=scaling,
-        )
+        mask = part.mask if sliding_window is None else part.windowed.get(sliding_window, part.mask)
+        if sums is not None and part.start:
+            heads_out, part_sums = _flash(folded, keys[slots, :, seen], values[slots, :, seen], mask, scaling)
+            sums[span] = part_sums.reshape(part.rows, heads)
+        else:
+            heads_out = functional.scaled_dot_product_attention(
+                folded, keys[slots, :, seen], values[slots, :, seen], attn_mask=mask, scale=scaling
+            )
         unfolded = heads_out.reshape(part.rows, key_heads, groups, part.tokens, size).permute(0, 3, 1, 2, 4)
         mixed[span] = unfolded.reshape(-1, heads, size)
+    for prefix in slot_batch.plan.shared:
+        assert sums is not None
+        slots, seen = slice(prefix.slot, prefix.slot + 1), slice(prefix.length)
+        folded = query[0, :, prefix.rows].reshape(1, key_heads, -1, size)
+        heads_out, prefix_sums = _flash(folded, keys[slots, :, seen], values[slots, :, seen], None, scaling)
+        # The softmax over both parts weighs each by its sum of exponentials.
+        share = torch.sigmoid(prefix_sums.reshape(heads, -1).T - sums[prefix.rows])[..., None]
+        of_prefix = heads_out.reshape(heads, -1, size).transpose(0, 1).float()
+        mixed[prefix.rows] = mixed[prefix.rows].float().lerp(of_prefix, share).to(mixed.dtype)
     return mixed[None], None
+
+
+def _flash(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention, and the logarithm of each query's sum of exponentials (batch, heads, queries) in float32.
+
+    It is what `scaled_dot_product_attention` calls on a CPU, which keeps the sums to itself.
+    """
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    mixed, sums = attend(query, keys, values, attn_mask=mask, scale=scaling)
+    return mixed, sums
 
 
 def _lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from daemon.inference.attention import SlotBatch, SlotSegment, SlotStorage, make_segment
+from daemon.inference.attention import SlotBatch, SlotStorage
 from daemon.inference.sampling import draw_tokens, likeliest, log_probabilities
+from daemon.inference.segments import NewTokens, plan_attention
 from daemon.inference.sequence import Sequence
 from daemon.inference.slots import SlotTable
 from learners.architecture import attention_windows
@@ -156,7 +157,9 @@ class Runner:
             [np.arange(piece.sequence.computed, piece.sequence.computed + piece.tokens) for piece in pieces]
         )
         place = torch.from_numpy(positions)
-        batch = SlotBatch(self._storage, torch.from_numpy(slots), place, self._segments(pieces))
+        new = [NewTokens(piece.sequence.slot, piece.sequence.computed, piece.tokens) for piece in pieces]
+        plan = plan_attention(new, self._table, groups=self._groups, dtype=self._dtype, windows=self._windows)
+        batch = SlotBatch(self._storage, torch.from_numpy(slots), place, plan)
         hidden: torch.Tensor = self._model.base_model(
             input_ids=torch.from_numpy(tokens).long()[None], position_ids=place[None], use_cache=False, slot_batch=batch
         ).last_hidden_state[0]
@@ -166,36 +169,6 @@ class Runner:
             sequence.computed += piece.tokens
             self._table.computed(sequence.slot, sequence.computed)
         return hidden
-
-    def _segments(self, pieces: list[_Piece]) -> tuple[SlotSegment, ...]:
-        segments = []
-        offset = index = 0
-        while index < len(pieces):
-            first = pieces[index].sequence
-            tokens = pieces[index].tokens
-            before = [first.computed]
-            # Only single tokens are joined: the mask of a longer run would be as large as the products it saves.
-            while (
-                tokens == 1
-                and index + len(before) < len(pieces)
-                and pieces[index + len(before)].tokens == 1
-                and pieces[index + len(before)].sequence.slot == first.slot + len(before)
-            ):
-                before.append(pieces[index + len(before)].sequence.computed)
-            segments.append(
-                make_segment(
-                    offset,
-                    first.slot,
-                    before,
-                    tokens,
-                    groups=self._groups,
-                    dtype=self._dtype,
-                    windows=self._windows,
-                )
-            )
-            offset += tokens * len(before)
-            index += len(before)
-        return tuple(segments)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._head(hidden).float()

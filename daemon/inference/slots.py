@@ -3,6 +3,8 @@
 The runner asks `SlotTable.place` for every sequence that it admits.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,10 @@ _NO_TOKEN = -1
 _DEAD_TAIL = 16
 # Waiting for another prompt's prefill costs a round, which is worth some tokens.
 _WORTH_WAITING = 16
+# Slots that share this many tokens are compared further.
+_COMPARED_FIRST = 64
+# Attention in two parts costs some small operations more; so many keys that are not read again are worth them.
+_WORTH_SHARING = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,14 @@ class Placement:
     slot: int
     reused: int
     copy_from: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTokens:
+    """`slots` that hold the same first `length` tokens, all of them computed."""
+
+    slots: tuple[int, ...]
+    length: int
 
 
 class SlotTable:
@@ -68,6 +82,21 @@ class SlotTable:
             return self._claim(best, prompt, reused, None)
         self._touch(best)
         return self._claim(self._oldest(others), prompt, reused, best)
+
+    def shared_prefixes(self, slots: Iterable[int]) -> list[SharedTokens]:
+        """What of `slots` begins alike, where it is worth to attend over it once; each slot lies in one at most."""
+        alike: dict[bytes, list[int]] = defaultdict(list)
+        for slot in slots:
+            if self._computed[slot] >= _COMPARED_FIRST:
+                alike[self._tokens[slot, :_COMPARED_FIRST].tobytes()].append(slot)
+        found = []
+        for group in alike.values():
+            shortest = int(self._computed[group].min())
+            differs = (self._tokens[group, :shortest] != self._tokens[group[0], :shortest]).any(axis=0)
+            length = int(differs.argmax()) if differs.any() else shortest
+            if (len(group) - 1) * length >= _WORTH_SHARING:
+                found.append(SharedTokens(tuple(group), length))
+        return found
 
     def append(self, slot: int, token: int) -> None:
         """Plan one more token, which the sequence in `slot` has just drawn."""

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from daemon.inference.engine import Engine
 from daemon.inference.sampling import SamplingParameters
+from daemon.inference.segments import AttentionPlan, plan_attention
 from daemon.inference.sequence import Sequence, Update
 from daemon.inference.settings import InferenceSettings
 from learners.adapted_model import adapted_model
@@ -94,6 +95,29 @@ def test_greedy_replies_of_a_ragged_batch_are_those_of_generate(engine: Engine, 
     prompts = [encode(engine, words, seed=words) for words in (1, 40, 3, 90, 17, 4, 60, 2)]
     replies = generate(engine, prompts)
     assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+
+
+def test_chats_with_a_common_prompt_attend_over_it_together_and_reply_as_if_alone(
+    engine: Engine, reference: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[AttentionPlan] = []
+
+    def planned(*arguments: Any, **named: Any) -> AttentionPlan:
+        plans.append(plan_attention(*arguments, **named))
+        return plans[-1]
+
+    monkeypatch.setattr("daemon.inference.runner.plan_attention", planned)
+    # Two agents, each with a prompt of its own, in slots that alternate.
+    agents = [encode(engine, 300, seed=1), encode(engine, 350, seed=2)]
+    prompts = [[*agents[index % 2], *encode(engine, words, seed=words)] for index, words in enumerate(range(2, 44, 4))]
+    replies = generate(engine, prompts)
+    assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
+    together = max(plans, key=lambda plan: sum(len(prefix.rows) for prefix in plan.shared))
+    assert sorted(len(prefix.rows) for prefix in together.shared) == [5, 6]
+    alone = [generate(engine, [prompt])[0] for prompt in prompts]
+    assert not plans[-1].shared
+    for reply, other in zip(replies, alone, strict=True):
+        assert reply.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
 def test_a_continued_chat_reuses_its_keys_and_replies_as_if_it_had_not(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from daemon.inference.slots import Placement, SlotTable, Tokens
+from daemon.inference.slots import Placement, SharedTokens, SlotTable, Tokens
 
 
 def tokens(*values: int) -> Tokens:
@@ -96,3 +96,36 @@ def test_no_more_of_a_known_prompt_is_reused_than_is_allowed() -> None:
     slot = finish(table, table.place(prompt), prompt)
     assert table.place(prompt, most=20) == Placement(slot, 20, None)
     assert table.place(prompt, most=0) == Placement(1, 0, None)
+
+
+def table_with(*prompts: Tokens) -> SlotTable:
+    """A table whose slots hold the prompts in order, computed."""
+    table = SlotTable(len(prompts), 2048)
+    for prompt in prompts:
+        placement = table.place(prompt)
+        assert placement is not None
+        table.computed(placement.slot, len(prompt))
+    return table
+
+
+def test_slots_that_begin_alike_share_what_they_have_in_common() -> None:
+    first, second = run_of(1, 700), run_of(5000, 800)
+    ends = [run_of(start, count) for start, count in ((1000, 3), (2000, 90), (3000, 1))]
+    table = table_with(
+        *(np.concatenate([prefix, end]) for end in ends for prefix in (first, second)), run_of(9000, 900)
+    )
+    assert table.shared_prefixes(range(7)) == [SharedTokens((0, 2, 4), 700), SharedTokens((1, 3, 5), 800)]
+
+
+def test_a_shared_prefix_ends_before_what_is_not_computed() -> None:
+    prompt = run_of(1, 700)
+    table = table_with(prompt, prompt, prompt)
+    table.computed(1, 600)
+    assert table.shared_prefixes([0, 1, 2]) == [SharedTokens((0, 1, 2), 600)]
+
+
+def test_too_little_is_not_worth_sharing() -> None:
+    prompt = run_of(1, 700)
+    table = table_with(prompt, prompt, prompt)
+    assert table.shared_prefixes([0, 1]) == []
+    assert table_with(run_of(1, 40), run_of(1, 40)).shared_prefixes([0, 1]) == []

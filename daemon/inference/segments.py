@@ -1,0 +1,161 @@
+"""What the new tokens of one forward pass attend over: runs of neighbouring slots, and prefixes that slots share.
+
+The runner plans a pass with `plan_attention`, and `attention.py` carries it out in every layer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from daemon.inference.slots import SlotTable
+
+
+@dataclass(frozen=True, slots=True)
+class NewTokens:
+    """`count` new tokens of the sequence in `slot`, which has `before` already."""
+
+    slot: int
+    before: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """Tokens that several slots begin with; the keys and values of one of them serve all.
+
+    Attributes:
+        rows: places of the new tokens that attend over them, among all of the pass.
+        slot: where their keys and values are read.
+        length: how many they are.
+    """
+
+    rows: torch.Tensor
+    slot: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSegment:
+    """A run of neighbouring slots that each get the same number of new tokens.
+
+    Attributes:
+        offset: where the first of the new tokens lies among all of this pass; they are ordered by slot.
+        first_slot, rows: the slots are `first_slot` to `first_slot + rows - 1`.
+        tokens: new tokens of each slot.
+        start: tokens that lie in a shared prefix, and are not attended over here.
+        length: tokens of the longest slot, the new ones and those before `start` included.
+        mask: additive, of shape (rows, 1, query heads per key head * tokens, length - start); None lets everything
+            through.
+        windowed: the mask of layers that attend over the last positions only, by their number.
+    """
+
+    offset: int
+    first_slot: int
+    rows: int
+    tokens: int
+    start: int
+    length: int
+    mask: torch.Tensor | None
+    windowed: dict[int, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """The segments hold every new token of a pass once; those with a `start` each lie in one of `shared` too."""
+
+    segments: tuple[SlotSegment, ...]
+    shared: tuple[SharedPrefix, ...]
+
+
+def plan_attention(
+    new: Sequence[NewTokens],
+    table: SlotTable,
+    *,
+    groups: int,
+    dtype: torch.dtype,
+    windows: Iterable[int] = (),
+) -> AttentionPlan:
+    """Plan the pass of `new`, which is ordered by slot.
+
+    `groups` is the number of query heads that share a key head, `dtype` that of the queries, and `windows` are the
+    numbers of last positions that some layers attend over: with these no prefix is shared.
+    """
+    windows = tuple(windows)
+    offsets = dict(zip((item.slot for item in new), _offsets(new), strict=True))
+    starts: dict[int, int] = {}
+    shared = []
+    if not windows:
+        for prefix in table.shared_prefixes([item.slot for item in new if item.count == 1]):
+            rows = torch.tensor([offsets[slot] for slot in prefix.slots])
+            shared.append(SharedPrefix(rows, prefix.slots[0], prefix.length))
+            starts |= dict.fromkeys(prefix.slots, prefix.length)
+    segments = []
+    for run in _runs(new, starts):
+        first = run[0]
+        segments.append(
+            make_segment(
+                offsets[first.slot],
+                first.slot,
+                [item.before for item in run],
+                first.count,
+                start=starts.get(first.slot, 0),
+                groups=groups,
+                dtype=dtype,
+                windows=windows,
+            )
+        )
+    return AttentionPlan(tuple(segments), tuple(shared))
+
+
+def make_segment(
+    offset: int,
+    first_slot: int,
+    before: list[int],
+    tokens: int,
+    *,
+    groups: int,
+    dtype: torch.dtype,
+    start: int = 0,
+    windows: Iterable[int] = (),
+) -> SlotSegment:
+    """A segment with its masks; `before` holds how many tokens each of its slots already has."""
+    length = max(before) + tokens
+
+    def mask(window: int) -> torch.Tensor:
+        last_seen = torch.tensor(before)[:, None, None] + torch.arange(tokens)[None, :, None]
+        column = torch.arange(start, length)[None, None, :]
+        hidden = (column > last_seen) | (column <= last_seen - window)
+        return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
+
+    whole = mask(length) if tokens > 1 or min(before) != max(before) else None
+    windowed = {window: mask(window) for window in windows if length > window}
+    return SlotSegment(offset, first_slot, len(before), tokens, start, length, whole, windowed)
+
+
+def _offsets(new: Sequence[NewTokens]) -> list[int]:
+    offsets = [0]
+    for item in new[:-1]:
+        offsets.append(offsets[-1] + item.count)
+    return offsets
+
+
+def _runs(new: Sequence[NewTokens], starts: dict[int, int]) -> list[list[NewTokens]]:
+    """Single tokens of neighbouring slots together, unless they begin elsewhere; all other sequences alone.
+
+    Only single tokens are joined: the mask of a longer run would be as large as the products that it saves.
+    """
+    runs: list[list[NewTokens]] = []
+    for item in new:
+        last = runs[-1][-1] if runs else None
+        joins = (
+            last is not None
+            and item.count == last.count == 1
+            and item.slot == last.slot + 1
+            and starts.get(item.slot) == starts.get(last.slot)
+        )
+        if joins:
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs
