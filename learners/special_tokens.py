@@ -7,6 +7,7 @@ becomes those words again, for the template's own tokens an alias that only a se
 import json
 import re
 import secrets
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from tokenizers import Encoding, Tokenizer
@@ -31,14 +32,11 @@ class SpecialTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
         """`name` is the base model's. Raises `ConfigurationError` when they cannot be told from text."""
-        document = json.loads(tokenizer.backend_tokenizer.to_str())
-        document |= {"truncation": None, "padding": None, "post_processor": None}
-        self.by_text = {token["content"]: token for token in document["added_tokens"] if token["special"]}
+        added, self._plain, self._literal = _encoders(tokenizer.backend_tokenizer.to_str(), name)
+        self.by_text = {token["content"]: token for token in added if token["special"]}
         self.ids = frozenset(token["id"] for token in self.by_text.values()) - {tokenizer.unk_token_id}
         self._pattern = re.compile("|".join(re.escape(text) for text in sorted(self.by_text, key=len, reverse=True)))
         self._masks = {text: f"\U000ffff1{_NONCE}{number}\U000ffff2" for number, text in enumerate(self.by_text)}
-        self._plain = Tokenizer.from_str(json.dumps(document))
-        self._literal = self._with_aliases(document, name)
         # Such special tokens are also found in text that becomes their name, such as letters of another width.
         normalized = any(token["normalized"] for token in self.by_text.values())
         self._normalizer = self._plain.normalizer if normalized else None
@@ -87,29 +85,40 @@ class SpecialTokens:
         special = (text for text, found in self.by_text.items() if found["id"] == token)
         return next(special, None) or str(self._plain.decode([token], skip_special_tokens=False))
 
-    def _with_aliases(self, document: dict[str, Any], name: str) -> Tokenizer:
-        """The tokenizer of `document` with special tokens under aliases, so that their own names are ordinary text."""
-        aliases = {text: _alias(token) for text, token in self.by_text.items()}
-        model = dict(document["model"])
-        vocabulary = model["vocab"]
-        if isinstance(vocabulary, dict):
-            model["vocab"] = {aliases.get(piece, piece): number for piece, number in vocabulary.items()}
-        else:
-            model["vocab"] = [[aliases.get(piece, piece), score] for piece, score in vocabulary]
-        if model.get("unk_token") is not None:
-            model["unk_token"] = aliases.get(model["unk_token"], model["unk_token"])
-        added = [
-            token | {"content": aliases[token["content"]], "normalized": False} if token["special"] else token
-            for token in document["added_tokens"]
-        ]
-        try:
-            return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
-        # The library raises bare exceptions.
-        except Exception as error:
-            raise ConfigurationError(
-                f"the special tokens of {name} cannot be told from text that names them: {error}; "
-                "choose another base model"
-            ) from error
+
+@lru_cache(maxsize=4)  # it writes and reads whole vocabularies, and a process opens the same base model many times
+def _encoders(serialised: str, name: str) -> tuple[list[dict[str, Any]], Tokenizer, Tokenizer]:
+    """The descriptions of a tokenizer's added tokens, and the tokenizer as it is and with its special tokens' aliases.
+
+    Raises `ConfigurationError` where the library cannot make the latter.
+    """
+    document = json.loads(serialised)
+    document |= {"truncation": None, "padding": None, "post_processor": None}
+    return document["added_tokens"], Tokenizer.from_str(json.dumps(document)), _with_aliases(document, name)
+
+
+def _with_aliases(document: dict[str, Any], name: str) -> Tokenizer:
+    """The tokenizer of `document` with special tokens under aliases, so that their own names are ordinary text."""
+    aliases = {token["content"]: _alias(token) for token in document["added_tokens"] if token["special"]}
+    model = dict(document["model"])
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {aliases.get(piece, piece): number for piece, number in vocabulary.items()}
+    else:
+        model["vocab"] = [[aliases.get(piece, piece), score] for piece, score in vocabulary]
+    if model.get("unk_token") is not None:
+        model["unk_token"] = aliases.get(model["unk_token"], model["unk_token"])
+    added = [
+        token | {"content": aliases[token["content"]], "normalized": False} if token["special"] else token
+        for token in document["added_tokens"]
+    ]
+    try:
+        return Tokenizer.from_str(json.dumps(document | {"model": model, "added_tokens": added}))
+    # The library raises bare exceptions.
+    except Exception as error:
+        raise ConfigurationError(
+            f"the special tokens of {name} cannot be told from text that names them: {error}; choose another base model"
+        ) from error
 
 
 def _alias(token: dict[str, Any]) -> str:

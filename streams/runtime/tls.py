@@ -80,12 +80,20 @@ def use(tls: TlsSettings, urls: Iterable[str]) -> None:
 
 
 def context_for(url: str) -> ssl.SSLContext | None:
-    """The context for a client of `url`; None where it is not one of Ratchet's own interfaces over TLS.
+    """The context for a client of `url`; None where it is another's interface over TLS, and httpx is to make its own.
 
     Raises `ConfigurationError`.
     """
+    if url.startswith("http://"):
+        return _unused_context()
     tls, urls = _used
-    return client_context(tls) if url.startswith("https://") and url in urls else None
+    return client_context(tls) if url in urls else None
+
+
+@lru_cache(maxsize=1)
+def _unused_context() -> ssl.SSLContext:
+    """A context that trusts nobody: httpx wants one for plain HTTP too, and its own reads all certificates for it."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def reached_host(host: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from streams.errors import StoreError
 from streams.runtime.crash_points import CrashPoint, reach
 from streams.store.migrations import SCHEMA, copy_beside, fill_columns, migrate, refuse_newer, schema_of
-from streams.store.tables import TABLES
+from streams.store.tables import SQL_TYPES, TABLES
 
 Scalar: TypeAlias = str | int | float | bool | None
 Parameter: TypeAlias = Scalar | Sequence[Scalar]
@@ -221,16 +221,14 @@ def _brought_to_schema(
 
 def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, qualifier: str = "") -> list[str]:
     """Create a table where it is missing, or add the last columns of `schema` where they are missing; its columns."""
-    connection.register("empty", schema.empty_table())
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {qualifier}{name} AS FROM empty")
-    described = "SELECT column_name, column_type FROM (DESCRIBE {})"
-    wanted = connection.execute(described.format("FROM empty")).fetchall()
-    found = [column for column, _ in connection.execute(described.format(f"FROM {qualifier}{name}")).fetchall()]
-    connection.unregister("empty")
+    types = {column.name: SQL_TYPES[column.type] for column in schema}
+    columns = ", ".join(f'"{column}" {kind}' for column, kind in types.items())
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {qualifier}{name} ({columns})")
+    found = [column for column, *_ in connection.execute(f"FROM {qualifier}{name} LIMIT 0").description]
     if found != schema.names[: len(found)]:
         return found
-    for column, kind in wanted[len(found) :]:
-        connection.execute(f"ALTER TABLE {qualifier}{name} ADD COLUMN {column} {kind}")
+    for column in schema.names[len(found) :]:
+        connection.execute(f'ALTER TABLE {qualifier}{name} ADD COLUMN "{column}" {types[column]}')
     return list(schema.names)
 
 

@@ -8,6 +8,19 @@ import pyarrow as pa
 
 _TIME = pa.timestamp("us")  # UTC; DuckDB needs an extension for anything with a zone
 
+# DuckDB's types of the columns, for DDL.
+SQL_TYPES: dict[pa.DataType, str] = {
+    pa.string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.bool_(): "BOOLEAN",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.float64(): "DOUBLE",
+    pa.list_(pa.float64()): "DOUBLE[]",
+    _TIME: "TIMESTAMP",
+}
+
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(list(columns.items()))
