@@ -4,6 +4,7 @@ Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on 
 function, or a group of them, in a file of `daemon/commands/` that is imported when it is called.
 """
 
+import os
 import sys
 
 import typer
@@ -128,6 +129,8 @@ def ratchet() -> None:
 
 
 def main() -> None:
+    # Libraries draw progress bars even into files; what takes long is told by us. TQDM_DISABLE=0 shows theirs.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     keep_files_private()
     log_as(LogSettings())
     try:

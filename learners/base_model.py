@@ -7,7 +7,11 @@ import hashlib
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 from learners.settings import EMBEDDED
 from streams.errors import ConfigurationError
@@ -114,8 +118,18 @@ def _write_template(folder: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    write_model_of_gguf(gguf, folder)
-    embedded_tokenizer_files(folder)
+    with _reading_once():
+        write_model_of_gguf(gguf, folder)
+        embedded_tokenizer_files(folder)
+
+
+@contextmanager
+def _reading_once() -> Iterator[None]:
+    """Transformers reads a file anew for the configuration, the weights and the tokenizer: a third of the time."""
+    import gguf
+
+    with mock.patch.object(gguf, "GGUFReader", lru_cache(maxsize=1)(gguf.GGUFReader)):
+        yield
 
 
 def write_model_of_gguf(gguf: Path, folder: Path) -> None:
@@ -128,6 +142,8 @@ def write_model_of_gguf(gguf: Path, folder: Path) -> None:
     config = model.config
     # A model loaded from GGUF refuses to be saved while it remembers that it was quantised.
     del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    plain.load_state_dict(model.state_dict())
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
     plain.save_pretrained(folder)

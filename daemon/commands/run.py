@@ -58,6 +58,7 @@ async def _supervise(settings: Settings, roles: Sequence[Role]) -> None:
     running = asyncio.create_task(_run_supervised(settings, roles))
     await asyncio.wait((stop, running), return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
+        typer.echo("stopping: each role ends what it has begun, and the broker comes last", err=True)
         running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
@@ -80,5 +81,7 @@ async def _run_supervised(settings: Settings, roles: Sequence[Role]) -> None:
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home) if wanted else None
     async with Supervisor(settings, base, roles, say) as supervisor:
         typer.echo(f"running {names}; agents ask {settings.control_url}/v1 for {settings.serving.alias!r}", err=True)
+        if Role.SERVE in roles:
+            typer.echo(f"the console is at {settings.control_url}/", err=True)
         typer.echo(f"the log is at {supervisor.settings.kafka.bootstrap}, logs are in {settings.home}/logs", err=True)
         await supervisor.wait()

@@ -75,6 +75,8 @@ def hold(
         print_json(entry.model_dump_json(exclude_none=True))
     else:
         typer.echo(printable(f"{holds.why_on_hold(entry)}; {command('resume', group)} ends it"))
+    if entry.reason != reason.strip():
+        typer.echo("promotion was on hold before: what was said now is not written down", err=True)
 
 
 def resume(

@@ -43,7 +43,12 @@ async def test_a_restore_shows_the_gates_and_asks_and_a_hold_is_begun_and_ended_
     assert json.loads(done.stdout.splitlines()[-1])["to_adapter"] == adapter
     assert registry.refs() == Refs(champion=adapter)
 
-    assert f"by {getpass.getuser()}" in invoke("hold", "--reason", "an incident").stdout
+    first = invoke("hold", "--reason", "an incident")
+    assert f"by {getpass.getuser()}" in first.stdout
+    assert not first.stderr
+    again = invoke("hold", "--reason", "another incident")
+    assert again.stdout == first.stdout
+    assert "not written down" in again.stderr
     assert "promotion is automatic again" in invoke("resume").stdout
     assert "was not on hold" in invoke("resume").stdout
     assert invoke("hold", "--reason", " ").exit_code == 2
