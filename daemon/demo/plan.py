@@ -39,6 +39,9 @@ def practising(tasks: int, samples: int, most_seconds: float, updates: int) -> P
 class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
+    `learning_rate` is of every stage: after 36 updates on 48 demonstrations of the support desk the embedded model solved
+    39 of 96 tickets with it, and 4 with the default, which is for larger models.
+
     Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
     to learn from.
     Without a `constant_alpha` gates spend alpha as an installation's do.
@@ -53,6 +56,7 @@ class DemoPlan:
     unseen: int
     first_cycle: tuple[Stage, ...]
     practice: PracticeSettings
+    learning_rate: float = 4e-3
     constant_alpha: float | None = None
     unproven: tuple[str, ...] = ()
 

@@ -42,8 +42,14 @@ def embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) ->
             "serving": given.serving.model_copy(update={"home": home, "port": free_port(), "promotion": promotion}),
             "gate": given.gate.model_copy(update=_gate(given.gate, plan)),
             "branching": scenario.branching(given.branching),
-            # Adapters on the upper half of the layers alone train 1.5 times as fast.
-            "learner": given.learner.model_copy(update={"lora": LoraSettings(layers=15), "practice": plan.practice}),
+            "learner": given.learner.model_copy(
+                update={
+                    # Adapters on the upper half of the layers alone train 1.5 times as fast.
+                    "lora": LoraSettings(layers=15),
+                    "learning_rate": plan.learning_rate,
+                    "practice": plan.practice,
+                }
+            ),
         }
     ).settled()
 
