@@ -39,8 +39,8 @@ def practising(tasks: int, samples: int, most_seconds: float, updates: int) -> P
 class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
-    `learning_rate` is of every stage: after 36 updates on 48 demonstrations the embedded model solved 39 of 96 tickets of
-    the support desk with it, and 4 with the default, which is for larger models.
+    `learning_rate` is of every stage: after 36 updates on 48 demonstrations the embedded model solved 39 of 96 tickets
+    with it, and 4 with the default, which is for larger models.
 
     Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
     to learn from.
