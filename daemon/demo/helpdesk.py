@@ -47,7 +47,7 @@ def _full(seed: int) -> DemoPlan:
         demonstrations=48,
         first_plays=4,
         plays=8,
-        held_out=96,
+        held_out=64,
         out_of_domain=12,
         unseen=40,
         first_cycle=(Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=36)),
@@ -66,7 +66,7 @@ def _quick(seed: int) -> DemoPlan:
         unseen=0,
         first_cycle=(Stage(objective="imitation", updates=18),),
         practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
-        constant_alpha=QUICK_ALPHA,
+        alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
     )
 

@@ -14,6 +14,8 @@ from learners.settings import PracticeSettings, Stage, practised_stage
 from streams.settings import FrozenModel
 
 PROVEN_GAIN = 0.15
+# Of each of a demo's three gates, which together promote wrongly with a probability of at most 0.05 (Bonferroni).
+FULL_ALPHA = 0.05 / 3
 QUICK_ALPHA = 0.3
 # What a quick demo, whose gates play few tasks, leaves unproven.
 QUICK_UNPROVEN = (
@@ -43,8 +45,8 @@ class DemoPlan:
     with it, and 4 with the default, which is for larger models.
 
     Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
-    to learn from.
-    Without a `constant_alpha` gates spend alpha as an installation's do.
+    to learn from. `alpha` is the error probability of each gate; an installation, which has no last gate, spends less at
+    each (docs/gates.md).
     """
 
     seed: int
@@ -57,7 +59,7 @@ class DemoPlan:
     first_cycle: tuple[Stage, ...]
     practice: PracticeSettings
     learning_rate: float = 4e-3
-    constant_alpha: float | None = None
+    alpha: float = FULL_ALPHA
     unproven: tuple[str, ...] = ()
 
 

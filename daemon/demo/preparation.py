@@ -57,8 +57,12 @@ def embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) ->
 def _gate(given: GateSettings, plan: DemoPlan) -> dict[str, object]:
     no_forgetting = given.no_forgetting
     few = no_forgetting.model_copy(update={"min_tasks": min(no_forgetting.min_tasks, plan.held_out // 2)})
-    fewest: dict[str, object] = {"min_tasks": min(given.min_tasks, plan.held_out), "no_forgetting": few}
-    return fewest if plan.constant_alpha is None else fewest | {"spending": "constant", "alpha": plan.constant_alpha}
+    return {
+        "min_tasks": min(given.min_tasks, plan.held_out),
+        "no_forgetting": few,
+        "spending": "constant",
+        "alpha": plan.alpha,
+    }
 
 
 def bounded(loop: Loop, plan: DemoPlan, played: Sequence[Task]) -> Loop:

@@ -50,7 +50,7 @@ def _quick(seed: int) -> DemoPlan:
         unseen=0,
         first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=18)),
         practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
-        constant_alpha=QUICK_ALPHA,
+        alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
     )
 

@@ -151,7 +151,7 @@ def test_the_quick_demo_says_what_it_leaves_unproven(scenario: Scenario) -> None
     assert full.unseen > quick.unseen
     assert full.practice.enabled
     assert quick.practice.enabled
-    assert (full.constant_alpha, quick.constant_alpha) == (None, QUICK_ALPHA)
+    assert (3 * full.alpha, quick.alpha) == (pytest.approx(0.05), QUICK_ALPHA)
 
 
 def test_the_file_has_the_promised_keys() -> None:
