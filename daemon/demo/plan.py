@@ -45,7 +45,7 @@ class DemoPlan:
     with it, and 4 with the default, which is for larger models.
 
     Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
-    to learn from. `alpha` is the error probability of each gate; an installation, which has no last gate, spends less at
+    to learn from. `alpha` is the error probability of each gate. An installation has no last gate and spends less at
     each (docs/gates.md).
     """
 
