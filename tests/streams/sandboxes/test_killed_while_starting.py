@@ -1,9 +1,11 @@
 """A sandbox that is killed at any moment of its start is gone with all that it started."""
 
 import asyncio
+import os
 import random
 from pathlib import Path
 
+import psutil
 import pytest
 
 from streams.environments.environment import Network
@@ -36,12 +38,16 @@ async def test_a_kill_at_any_moment_of_the_start_ends_and_leaves_nothing(isolati
             await asyncio.sleep(draw.uniform(0, LONGEST_S))
             async with asyncio.timeout(30):
                 await process.kill("the test says so")
-    left = [each.pid for each in processes() if each.pid not in here and _is_sandbox(each.pid)]
+    others = here - {1, os.getpid(), *(each.pid for each in psutil.Process().parents())}
+    left = [each.pid for each in processes() if each.pid not in here and _is_sandbox(each.pid, others)]
     assert left == []
 
 
-def _is_sandbox(pid: int) -> bool:
+def _is_sandbox(pid: int, others: set[int]) -> bool:
+    """Return whether it is a sandbox, and not below one of `others`, such as the tests that run beside this one."""
     try:
-        return b"streams.sandboxes.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+        process = psutil.Process(pid)
+        is_one = "streams.sandboxes.worker" in process.cmdline()
+        return is_one and not any(parent.pid in others for parent in process.parents())
+    except psutil.Error:
         return False
