@@ -125,7 +125,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 @contextmanager
 def _reading_once() -> Iterator[None]:
-    """Transformers reads a file anew for the configuration, the weights and the tokenizer: a third of the time."""
+    """Transformers parses a file once each for the configuration, the weights and the tokenizer, four times in all."""
     import gguf
 
     with mock.patch.object(gguf, "GGUFReader", lru_cache(maxsize=1)(gguf.GGUFReader)):

@@ -5,6 +5,7 @@ The runner plans a pass with `plan_attention`, and `attention.py` carries it out
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -82,7 +83,7 @@ def plan_attention(
     numbers of last positions that some layers attend over: with these no prefix is shared.
     """
     windows = tuple(windows)
-    offsets = dict(zip((item.slot for item in new), _offsets(new), strict=True))
+    offsets = dict(zip((item.slot for item in new), accumulate((item.count for item in new), initial=0), strict=False))
     starts: dict[int, int] = {}
     shared = []
     if not windows:
@@ -90,36 +91,18 @@ def plan_attention(
             rows = torch.tensor([offsets[slot] for slot in prefix.slots])
             shared.append(SharedPrefix(rows, prefix.slots[0], prefix.length))
             starts |= dict.fromkeys(prefix.slots, prefix.length)
-    segments = []
-    for run in _runs(new, starts):
-        first = run[0]
-        segments.append(
-            make_segment(
-                offsets[first.slot],
-                first.slot,
-                [item.before for item in run],
-                first.count,
-                start=starts.get(first.slot, 0),
-                groups=groups,
-                dtype=dtype,
-                windows=windows,
-            )
-        )
-    return AttentionPlan(tuple(segments), tuple(shared))
+    segments = tuple(
+        _segment(run, offsets[run[0].slot], starts.get(run[0].slot, 0), groups, dtype, windows)
+        for run in _runs(new, starts)
+    )
+    return AttentionPlan(segments, tuple(shared))
 
 
-def make_segment(
-    offset: int,
-    first_slot: int,
-    before: list[int],
-    tokens: int,
-    *,
-    groups: int,
-    dtype: torch.dtype,
-    start: int = 0,
-    windows: Iterable[int] = (),
+def _segment(
+    run: Sequence[NewTokens], offset: int, start: int, groups: int, dtype: torch.dtype, windows: Iterable[int]
 ) -> SlotSegment:
-    """A segment with its masks; `before` holds how many tokens each of its slots already has."""
+    """The segment of a run, with its masks."""
+    before, tokens = [item.before for item in run], run[0].count
     length = max(before) + tokens
 
     def mask(window: int) -> torch.Tensor:
@@ -130,14 +113,7 @@ def make_segment(
 
     whole = mask(length) if tokens > 1 or min(before) != max(before) else None
     windowed = {window: mask(window) for window in windows if length > window}
-    return SlotSegment(offset, first_slot, len(before), tokens, start, length, whole, windowed)
-
-
-def _offsets(new: Sequence[NewTokens]) -> list[int]:
-    offsets = [0]
-    for item in new[:-1]:
-        offsets.append(offsets[-1] + item.count)
-    return offsets
+    return SlotSegment(offset, run[0].slot, len(run), tokens, start, length, whole, windowed)
 
 
 def _runs(new: Sequence[NewTokens], starts: dict[int, int]) -> list[list[NewTokens]]:

@@ -50,7 +50,7 @@ async def test_a_restore_shows_the_gates_and_asks_and_a_hold_is_begun_and_ended_
     assert "not written down" in again.stderr
     assert "promotion is automatic again" in invoke("resume").stdout
     assert "was not on hold" in invoke("resume").stdout
-    anew = invoke("hold", "--reason", "an incident")
-    assert "an incident" in anew.stdout
-    assert not anew.stderr
+    later = invoke("hold", "--reason", "an incident")
+    assert "an incident" in later.stdout
+    assert not later.stderr
     assert invoke("hold", "--reason", " ").exit_code == 2

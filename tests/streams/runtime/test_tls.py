@@ -1,6 +1,7 @@
 """TLS of an interface: whom it lets in by certificates, and what is said of files that cannot be used."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from streams.errors import ConfigurationError, IntakeError
 from streams.runtime.health import answers, health_app
 from streams.runtime.http_client import HttpClient
 from streams.runtime.http_server import HttpServer, listen
-from streams.runtime.tls import TlsSettings, client_context, server_context, use
+from streams.runtime.tls import TlsSettings, client_context, context_for, server_context, use
 from tests.builders.certificates import Authority
 
 
@@ -115,3 +116,9 @@ def test_files_that_cannot_be_used_are_named_with_their_setting(ours: Authority,
     for half in ({"certificate": certificate}, {"key": other}, {"client_ca": ours.path}):
         with pytest.raises(ValidationError):
             TlsSettings.model_validate(half)
+
+
+def test_a_client_over_plain_http_trusts_no_certificate() -> None:
+    context = context_for("http://127.0.0.1:8420")
+    assert context is not None
+    assert (context.get_ca_certs(), context.verify_mode) == ([], ssl.CERT_REQUIRED)
