@@ -11,8 +11,8 @@ from typing import Any
 
 from openai import OpenAI
 
-from streams.events import Actor, Task
-from streams.producer import Producer
+from ratchet_client.events import Actor, Task
+from ratchet_client.producer import Producer
 
 ORDERS = {17: "sent on Monday", 18: "waiting for payment"}
 TOOLS: list[Any] = [

@@ -23,13 +23,13 @@ from daemon.serving.refusals import Refused
 from daemon.serving.reply import Reply
 from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
+from ratchet_client.errors import BrokerError
+from ratchet_client.events import Identity, Name
+from ratchet_client.ids import uuid7
+from ratchet_client.settings import FrozenModel
 from streams.calls.labels import HEADER, episode_key
 from streams.calls.records import Feedback, key_of_receipt
-from streams.errors import BrokerError
-from streams.events import Identity, Name
-from streams.ids import uuid7
 from streams.kafka.records import Outgoing
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ratchet_client.event_fields import state_reference
+from ratchet_client.ids import content_id
 from streams.calls.records import CallLabels, Face, record_key
-from streams.event_fields import state_reference
-from streams.ids import content_id
 
 HEADER = "x-ratchet-"
 Body: TypeAlias = Mapping[str, Any]

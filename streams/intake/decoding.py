@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from streams.events import (
+from ratchet_client.events import (
     EVENT,
     RESULT,
     Actor,
@@ -19,9 +19,9 @@ from streams.events import (
     StepEvent,
     Task,
 )
+from ratchet_client.messages import ContentPart, FunctionCall, Message, ToolCall
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
-from streams.messages import ContentPart, FunctionCall, Message, ToolCall
 from streams.store.decoded import Decoded
 
 MAX_ERROR_CHARACTERS = 500

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import httpx
 
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.runtime.tls import context_for
 
 _LONGEST_FOREIGN_TEXT = 500

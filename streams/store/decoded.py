@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.events import BranchResult, Event, RecoveryResult
+from ratchet_client.events import BranchResult, Event, RecoveryResult
 from streams.kafka.records import Received
 from streams.kafka.refusals import REFUSED, RefusedEvent, Unreadable
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from streams.events import BranchResult, OutcomeEvent, RecoveryResult, StepEvent
+from ratchet_client.events import BranchResult, OutcomeEvent, RecoveryResult, StepEvent
 
 
 class Erased:

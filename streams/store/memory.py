@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
+from ratchet_client.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
 from streams.store.database import Database
 from streams.store.erased import Erased
 from streams.store.positions import Positions

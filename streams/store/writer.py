@@ -15,7 +15,7 @@ from typing import Self, TypeGuard
 import pyarrow as pa
 import structlog
 
-from streams.events import (
+from ratchet_client.events import (
     BranchRequest,
     BranchResult,
     Event,

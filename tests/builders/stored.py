@@ -4,8 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streams.events import Alternative, BranchRequest, BranchResult, Event, RecordedStep, Recovery, RecoveryResult
-from streams.ids import content_id
+from ratchet_client.events import (
+    Alternative,
+    BranchRequest,
+    BranchResult,
+    Event,
+    RecordedStep,
+    Recovery,
+    RecoveryResult,
+)
+from ratchet_client.ids import content_id
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received
 from streams.store.decoded import Decoded

@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 from kafka import KafkaConsumer
 
+from ratchet_client.events import EVENT, Event, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import assistant
 from streams.environments.harness import ChatHarness
-from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
-from streams.messages import assistant
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 

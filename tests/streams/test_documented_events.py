@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from streams.events import EVENT, OutcomeEvent, StepEvent
+from ratchet_client.events import EVENT, OutcomeEvent, StepEvent
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from streams.messages import (
+from ratchet_client.messages import (
     MESSAGE,
     Message,
     as_definition,

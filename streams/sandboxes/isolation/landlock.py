@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import streams
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
 from streams.sandboxes.isolation.confine import ABI_WITH_SIGNALS, ABI_WITH_TRUNCATE, ConfinementRules, landlock_abi
 from streams.sandboxes.isolation.launching import Confinement, Launch, bare_variables, readable_file

@@ -11,8 +11,8 @@ from daemon.cli import app
 from daemon.commands.memory import check_memory
 from daemon.config import DomainSettings, Settings
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
+from ratchet_client.errors import RatchetError
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import RatchetError
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
 

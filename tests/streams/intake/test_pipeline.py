@@ -3,7 +3,7 @@
 import base64
 import random
 
-from streams.events import (
+from ratchet_client.events import (
     Alternative,
     BranchResult,
     Failure,
@@ -14,12 +14,12 @@ from streams.events import (
     StepEvent,
     Task,
 )
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.messages import user
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import RefusedEvent, Unreadable, dead_letter_record
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
-from streams.messages import user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded

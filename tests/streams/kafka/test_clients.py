@@ -13,12 +13,13 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.record import default_records
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
+from ratchet_client.kafka.remedies import remedy_for
+from ratchet_client.kafka.security import KafkaSecurity
 from streams.kafka import clients
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import read_dead_letters
-from streams.kafka.remedies import remedy_for
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 
 Open = Callable[[str], AbstractContextManager[Any]]

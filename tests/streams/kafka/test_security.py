@@ -7,12 +7,12 @@ import pytest
 from faust.auth import SASLCredentials
 from pydantic import ValidationError
 
-from streams.errors import BrokerError, ConfigurationError
-from streams.kafka.security import client_options
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from ratchet_client.errors import BrokerError, ConfigurationError
+from ratchet_client.kafka.security import KafkaSecurity, client_options
+from ratchet_client.settings import REVEAL
+from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import build_app
-from streams.settings import REVEAL
 
 SASL = KafkaSecurity.model_validate({"protocol": "SASL_SSL", "username": "ratchet", "password": "hunter2"})
 

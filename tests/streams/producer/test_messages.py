@@ -6,11 +6,11 @@ import pytest
 from openai.types.chat import ChatCompletionMessage
 from pydantic import BaseModel
 
-from streams.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.producer import Producer
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.producer import Producer
 from tests.builders.published import read
 
 TASK = Task(environment="shop", task_id="orders/17")

@@ -11,14 +11,14 @@ from uuid import UUID
 
 import pytest
 
-from streams.errors import ConfigurationError
-from streams.events import EVENT, Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
-from streams.ids import uuid7
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import EVENT, Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.ids import uuid7
+from ratchet_client.kafka.signatures import verify
+from ratchet_client.producer import Episode, Producer
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import verify
 from streams.kafka.topics import create_topics
-from streams.producer import Episode, Producer
 from streams.runtime.processes import free_port
 from tests.builders.published import read, steps_read
 from tests.waiting import until
@@ -245,8 +245,8 @@ def test_a_spool_that_cannot_be_written_does_not_stop_the_producer(bootstrap: st
 AGENT = """
 import os, sys
 from pathlib import Path
-from streams.events import Actor, Message, Task
-from streams.producer import Producer
+from ratchet_client.events import Actor, Message, Task
+from ratchet_client.producer import Producer
 
 bootstrap, topic, spool, durable, steps = sys.argv[1:]
 producer = Producer(bootstrap, agent="a", principal="p", topic=topic, spool=Path(spool), durable=durable == "durable")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from streams.producer.backlog import Backlog
-from streams.producer.spool import Spool
-from streams.producer.spool_file import Entry
+from ratchet_client.producer.backlog import Backlog
+from ratchet_client.producer.spool import Spool
+from ratchet_client.producer.spool_file import Entry
 
 ROOM = 10 * 2**20
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import ConfigurationError
-from streams.runtime.crash_points import VARIABLE, CrashPoint, armed
+from ratchet_client.crash_points import VARIABLE, CrashPoint, armed
+from ratchet_client.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 THREE_TIMES = """
-from streams.runtime.crash_points import CrashPoint, reach
+from ratchet_client.crash_points import CrashPoint, reach
 for number in range(3):
     reach(CrashPoint.INSERT_BEFORE)
     reach(CrashPoint.COMMIT_BEFORE)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from streams.errors import StoreError
-from streams.events import (
+from ratchet_client.events import (
     Actor,
     Event,
     Failure,
@@ -15,10 +14,11 @@ from streams.events import (
     RetractionEvent,
     StepEvent,
 )
-from streams.ids import content_id
+from ratchet_client.ids import content_id
+from ratchet_client.messages import as_json
+from streams.errors import StoreError
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import RefusedEvent, Unreadable
-from streams.messages import as_json
 from streams.store.database import arrow_table
 from streams.store.rows import Batch
 from streams.store.tables import TABLES

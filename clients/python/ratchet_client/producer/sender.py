@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from streams.errors import SpoolError
-from streams.producer.backlog import Backlog
-from streams.producer.delivery import WAVE_BYTES, Delivery
-from streams.producer.spool_file import Entry
-from streams.runtime.crash_points import CrashPoint, reach
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.errors import SpoolError
+from ratchet_client.producer.backlog import Backlog
+from ratchet_client.producer.delivery import WAVE_BYTES, Delivery
+from ratchet_client.producer.spool_file import Entry
 
 log = logging.getLogger(__name__)
 

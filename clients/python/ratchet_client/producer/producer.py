@@ -15,17 +15,17 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from streams.errors import ConfigurationError, SpoolError
-from streams.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
-from streams.ids import uuid7
-from streams.kafka.settings import KafkaSecurity
-from streams.kafka.signatures import sign
-from streams.messages import MESSAGE, MESSAGES, TOOLS, user
-from streams.producer.backlog import Backlog
-from streams.producer.delivery import Delivery
-from streams.producer.sender import Sender
-from streams.producer.spool import Spool
-from streams.producer.spool_file import Entry
+from ratchet_client.errors import ConfigurationError, SpoolError
+from ratchet_client.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.ids import uuid7
+from ratchet_client.kafka.security import KafkaSecurity
+from ratchet_client.kafka.signatures import sign
+from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, user
+from ratchet_client.producer.backlog import Backlog
+from ratchet_client.producer.delivery import Delivery
+from ratchet_client.producer.sender import Sender
+from ratchet_client.producer.spool import Spool
+from ratchet_client.producer.spool_file import Entry
 
 MAX_EVENT_BYTES = 16 * 2**20
 

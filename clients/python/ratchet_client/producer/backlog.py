@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from streams.errors import SpoolError
-from streams.producer.spool import Spool
-from streams.producer.spool_file import DISK_LOCK, Entry, up_to
+from ratchet_client.errors import SpoolError
+from ratchet_client.producer.spool import Spool
+from ratchet_client.producer.spool_file import DISK_LOCK, Entry, up_to
 
 _CHUNK_BYTES = 2**20
 

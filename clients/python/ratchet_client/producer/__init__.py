@@ -3,6 +3,6 @@
 It imports pydantic and kafka-python, and nothing heavier. `docs/producer.md` shows its use.
 """
 
-from streams.producer.producer import Episode, Producer, ProducerStats
+from ratchet_client.producer.producer import Episode, Producer, ProducerStats
 
 __all__ = ["Episode", "Producer", "ProducerStats"]

@@ -8,7 +8,7 @@ import signal
 from enum import StrEnum
 from itertools import count
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 VARIABLE = "RATCHET_CRASH_AT"
 

@@ -1,24 +1,11 @@
-"""Signatures of events: producers sign with their principal's key, operators with theirs; the record role verifies."""
+"""The operator's key, which signs retractions and practice: the record role makes it, and commands beside it read it."""
 
-import hashlib
-import hmac
 from pathlib import Path
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.files import secret_key
 
-SIGNATURE_HEADER = "ratchet-signature"
 OPERATOR_KEY_FILE = "operator.key"
-
-
-def sign(key: bytes, value: bytes) -> str:
-    """HMAC-SHA256 (RFC 2104) of a record's value, as hex."""
-    return hmac.new(key, value, hashlib.sha256).hexdigest()
-
-
-def verify(key: bytes, value: bytes, signature: str) -> bool:
-    """Return whether `signature` is that of `value` under `key`; takes the same time wherever they differ."""
-    return hmac.compare_digest(sign(key, value).encode(), signature.encode())
 
 
 def make_operator_key(folder: Path) -> bytes:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from streams.ids import uuid7
-from streams.producer.spool_file import LOCK, Entry, SpoolFile
-from streams.runtime.files import sync_folder
+from ratchet_client.ids import uuid7
+from ratchet_client.producer.spool_file import LOCK, Entry, SpoolFile
+from ratchet_client.syncing import sync_folder
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetPydanticSchema
 from pydantic_core import core_schema
 
-from streams.messages import Message, Messages, Tools, as_definition
+from ratchet_client.messages import Message, Messages, Tools, as_definition
 
 _STATE = re.compile("sha256:[0-9a-f]{64}")
 

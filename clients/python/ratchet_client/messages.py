@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 from pydantic_core import PydanticSerializationError
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Record(FrozenModel):

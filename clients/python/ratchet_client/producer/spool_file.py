@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams.runtime.crash_points import CrashPoint, reach
+from ratchet_client.crash_points import CrashPoint, reach
 
 log = logging.getLogger(__name__)
 

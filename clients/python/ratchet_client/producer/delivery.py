@@ -13,11 +13,11 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from streams.errors import RatchetError
-from streams.kafka.clients import connect_producer
-from streams.kafka.settings import KafkaSecurity
-from streams.kafka.signatures import SIGNATURE_HEADER
-from streams.producer.spool_file import Entry
+from ratchet_client.errors import RatchetError
+from ratchet_client.kafka.connection import connect_producer
+from ratchet_client.kafka.security import KafkaSecurity
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER
+from ratchet_client.producer.spool_file import Entry
 
 WAVE_BYTES = 512 * 2**10
 _MAX_REQUEST_BYTES = 20 * 2**20

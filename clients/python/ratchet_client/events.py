@@ -6,26 +6,27 @@ refused, so that a typo is a dead-letter record and not a silent loss; those ins
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AwareDatetime, ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
-from streams.event_fields import Action as Action
-from streams.event_fields import ChangedTools, Count, OfferedTools, ReasoningKept, is_empty, is_none
-from streams.event_fields import Identity as Identity
-from streams.event_fields import Name as Name
-from streams.event_fields import Observed as Observed
-from streams.event_fields import Seed as Seed
-from streams.event_fields import StateReference as StateReference
-from streams.ids import content_id, uuid7
-from streams.messages import ContentPart as ContentPart
-from streams.messages import FunctionCall as FunctionCall
-from streams.messages import Message as Message
-from streams.messages import Messages as Messages
-from streams.messages import Record, Tools
-from streams.messages import ToolCall as ToolCall
-from streams.schema_versions import EVENTS
+from ratchet_client.event_fields import Action as Action
+from ratchet_client.event_fields import ChangedTools, Count, OfferedTools, ReasoningKept, is_empty, is_none
+from ratchet_client.event_fields import Identity as Identity
+from ratchet_client.event_fields import Name as Name
+from ratchet_client.event_fields import Observed as Observed
+from ratchet_client.event_fields import Seed as Seed
+from ratchet_client.event_fields import StateReference as StateReference
+from ratchet_client.ids import content_id, uuid7
+from ratchet_client.messages import ContentPart as ContentPart
+from ratchet_client.messages import FunctionCall as FunctionCall
+from ratchet_client.messages import Message as Message
+from ratchet_client.messages import Messages as Messages
+from ratchet_client.messages import Record, Tools
+from ratchet_client.messages import ToolCall as ToolCall
 
+# The version of the format: a consumer of another one knows that it cannot read it.
+SCHEMA_VERSION: Final = 2
 # What follows it in a task's id names a variant of the task. Variants are on one side of the holdout.
 VARIANT_MARK = "~"
 
@@ -61,7 +62,7 @@ class Actor(Record):
 class Envelope(Record):
     """`schema` 1, in which actions and observations were texts, is still read."""
 
-    schema_version: Literal[1, 2] = Field(default=EVENTS, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=SCHEMA_VERSION, alias="schema")
     event_id: Identity = Field(default_factory=uuid7)
 
     model_config = ConfigDict(populate_by_name=True)
