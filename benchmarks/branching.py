@@ -27,8 +27,9 @@ from typing import ClassVar, TypeVar
 
 import structlog
 
-from ratchet_client.events import BranchRequest, BranchResult, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import Message, Tools
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.raw_episode import as_recorded
 from streams.branching.restored_episode import restored

@@ -22,8 +22,9 @@ from daemon.console import Narrator
 from daemon.study.laboratory import Laboratory, laboratory
 from evaluation.statistics import Interval, wilson_interval
 from examples.presentation import present, settings
-from ratchet_client.events import BranchRequest, RecoveryResult, Task
+from ratchet_client.events import Task
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest, RecoveryResult
 from streams.branching.recovery import recover
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings

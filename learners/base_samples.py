@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from learners.trajectories import BASE_SAMPLE, Trajectory
-from ratchet_client.events import RecordedStep
 from ratchet_client.ids import content_id
 from ratchet_client.messages import Message, user
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
 from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.files import write_atomically

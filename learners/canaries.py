@@ -9,10 +9,10 @@ import random
 from pydantic import Field
 
 from learners.trajectories import Trajectory
-from ratchet_client.events import RecordedStep
 from ratchet_client.ids import content_id
 from ratchet_client.messages import Message, Messages, assistant, user
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings, Split
 

@@ -22,10 +22,10 @@ from learners.settings import MOST_PER_PRINCIPAL, MOST_PRACTISED_PER_TASK
 from learners.stored_rows import NOTHING_OLDER, Older, Row, read_rows
 from learners.trajectories import INSTRUCTED, REFLECTED, Branch, Rationale, Trajectory
 from ratchet_client.crash_points import CrashPoint, reach
-from ratchet_client.events import STEPS
 from ratchet_client.ids import content_id
 from ratchet_client.messages import MESSAGES, as_json, assistant, user
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import STEPS
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
 from streams.store.client import StoreClient

@@ -13,8 +13,8 @@ from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
 from ratchet_client.errors import RatchetError
-from ratchet_client.events import BranchRequest
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest
 from streams.branching.replay import Replayed, replay
 from streams.errors import StoreError
 from streams.redaction.key import redaction_key

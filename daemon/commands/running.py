@@ -19,10 +19,10 @@ from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
 from ratchet_client.errors import RatchetError
-from ratchet_client.events import NO_SANDBOX
 from streams.access.tokens import TOKEN_VARIABLE
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
+from streams.branch_events import NO_SANDBOX
 from streams.kafka.topics import end_offsets
 from streams.store.client import StoreClient
 from streams.store.queries.episodes import WITHOUT_OUTCOME_SINCE

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from daemon.pages.messages import Said, said, whole_message
 from daemon.pages.parts import Parts, whole_number, within
 from daemon.pages.rendering import page, url, whole
-from ratchet_client.events import STEPS
 from ratchet_client.messages import MESSAGE, MESSAGES, Message, Messages
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import STEPS
 from streams.errors import RequestRefusedError
 from streams.store.client import StoreClient
 from streams.store.database import Parameter

@@ -20,8 +20,9 @@ from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, Tr
 from learners.snapshots import write_snapshot
 from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
-from ratchet_client.events import BranchRequest, BranchResult, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import Message
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from aiolimiter import AsyncLimiter
 
-from ratchet_client.events import NO_SANDBOX, Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from ratchet_client.ids import content_id
 from ratchet_client.messages import Messages
+from streams.branch_events import NO_SANDBOX, Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors.selector import Selector, Situation, allocate

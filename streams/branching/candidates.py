@@ -4,8 +4,8 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ratchet_client.events import BranchRequest, Source
 from ratchet_client.messages import Message, assistant
+from streams.branch_events import BranchRequest, Source
 from streams.branching.restored_episode import RestoredEpisode
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import canonical

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ratchet_client.events import BranchRequest
 from ratchet_client.messages import Message, Messages, text_of
+from streams.branch_events import BranchRequest
 from streams.branching.raw_values import RawValues, texts_of
 from streams.environments.environment import Observation
 from streams.errors import UnjudgeableError

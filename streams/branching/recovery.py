@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import structlog
 from aiolimiter import AsyncLimiter
 
-from ratchet_client.events import BranchRequest, RecordedStep, Recovery, RecoveryResult
 from ratchet_client.ids import content_id
 from ratchet_client.messages import Messages
+from streams.branch_events import BranchRequest, RecordedStep, Recovery, RecoveryResult
 from streams.branching.branch import acquire, fidelity, opened, situations
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import restored

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from ratchet_client.events import BranchRequest
 from ratchet_client.messages import Message, Messages, same_conversation
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest
 from streams.branching.restored_episode import RestoredEpisode, restored
 from streams.errors import SandboxError
 from streams.redaction.redactor import Redactor

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
-from ratchet_client.events import BranchRequest
 from ratchet_client.messages import Message, Messages
+from streams.branch_events import BranchRequest
 from streams.branching.raw_episode import RawEpisode, as_recorded, uncovered
 from streams.branching.raw_values import RawValues, texts_of
 from streams.environments.environment import Observation

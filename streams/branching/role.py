@@ -17,7 +17,7 @@ from aiolimiter import AsyncLimiter
 from pydantic import ValidationError
 
 from ratchet_client.crash_points import CrashPoint, reach
-from ratchet_client.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.branching.branch import branch, dropped
 from streams.branching.recovery import recover, unrecovered
 from streams.branching.selectors import SELECTORS

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, JsonValue, ValidationError
 
-from ratchet_client.events import RecordedStep, tools_at, with_changes
 from ratchet_client.messages import Message, Messages, Tools
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep, tools_at, with_changes
 from streams.errors import ExchangeError
 
 NOT_LEARNED = "its file says that an action in it must not be learned from"

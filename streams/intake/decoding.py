@@ -4,22 +4,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from ratchet_client.events import (
-    EVENT,
-    RESULT,
-    Actor,
-    Alternative,
-    BranchResult,
-    Failure,
-    OutcomeEvent,
-    RecordedStep,
-    Recovery,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-    Task,
-)
+from ratchet_client.events import EVENT, Actor, OutcomeEvent, RetractionEvent, StepEvent, Task
 from ratchet_client.messages import ContentPart, FunctionCall, Message, ToolCall
+from streams.branch_events import RESULT, Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
 from streams.store.decoded import Decoded

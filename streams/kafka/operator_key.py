@@ -1,4 +1,4 @@
-"""The operator's key, which signs retractions and practice: the record role makes it, and commands beside it read it."""
+"""The operator's key, which signs retractions and practice: the record role makes it, commands beside it read it."""
 
 from pathlib import Path
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ratchet_client.events import RecordedStep, with_changes
 from ratchet_client.messages import TOOLS, Message, Tools
+from streams.branch_events import RecordedStep, with_changes
 from streams.exchange.conversation import Conversation, Facts
 
 # Text of any language, but for halves of surrogate pairs, which are no text.

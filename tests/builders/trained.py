@@ -6,8 +6,8 @@ from learners.adapters import AdapterManifest, AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, SnapshotManifest
 from learners.trajectories import Branch, Trajectory
-from ratchet_client.events import RecordedStep
 from ratchet_client.messages import Message, ToolDefinition, Tools, assistant, user
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
 
 

@@ -14,10 +14,11 @@ from kafka import KafkaProducer
 from kafka.producer.future import FutureRecordMetadata
 from pydantic import TypeAdapter
 
-from ratchet_client.events import Actor, Message, OutcomeEvent, RecordedStep, StepEvent, Task
+from ratchet_client.events import Actor, Message, OutcomeEvent, StepEvent, Task
 from ratchet_client.messages import Record
 from ratchet_client.producer import Producer
 from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
 from tests.crash.ledger import Ledger
 from tests.waiting import until

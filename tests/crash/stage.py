@@ -14,7 +14,8 @@ import pyarrow as pa
 from kafka import KafkaConsumer
 
 from ratchet_client.errors import BrokerError
-from ratchet_client.events import RecordedStep, Task
+from ratchet_client.events import Task
+from streams.branch_events import RecordedStep
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
 from streams.intake.admission import AdmissionSettings

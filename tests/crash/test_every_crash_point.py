@@ -35,7 +35,8 @@ import sys
 from pathlib import Path
 from learners.snapshots import write_snapshot
 from learners.trajectories import Trajectory
-from ratchet_client.events import Message, RecordedStep
+from ratchet_client.events import Message
+from streams.branch_events import RecordedStep
 from streams.trust.holdout import HoldoutSettings
 trajectory = Trajectory(
     episode_id="episode", task_id="twc/train/1", opening=(Message(role="user", content="You are in a kitchen."),),

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from ratchet_client.events import BranchRequest
+from streams.branch_events import BranchRequest
 from streams.errors import StoreError
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.database import Database

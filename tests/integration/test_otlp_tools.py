@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ratchet_client.events import BranchRequest
 from ratchet_client.messages import MESSAGE, MESSAGES, same_conversation
+from streams.branch_events import BranchRequest
 from streams.kafka.settings import KafkaSettings
 from streams.store.client import StoreClient
 from tests.builders.episodes import TASK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet_client.events import Alternative, BranchRequest, BranchResult
+from streams.branch_events import Alternative, BranchRequest, BranchResult
 from streams.errors import StoreError
 from streams.intake.decoding import decode_event
 from streams.kafka.broker import EmbeddedBroker

@@ -21,18 +21,10 @@ from learners.assembly import assemble
 from learners.snapshots import build_snapshot, read_trajectories, write_snapshot
 from learners.stored_rows import StoredRows
 from learners.trajectories import Branch, Trajectory
-from ratchet_client.events import (
-    STEPS,
-    BranchRequest,
-    BranchResult,
-    OutcomeEvent,
-    RecordedStep,
-    RecoveryResult,
-    StepEvent,
-    Task,
-)
+from ratchet_client.events import OutcomeEvent, StepEvent, Task
 from ratchet_client.ids import content_id
 from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, Tools
+from streams.branch_events import STEPS, BranchRequest, BranchResult, RecordedStep, RecoveryResult
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received

@@ -32,10 +32,6 @@ def is_none(value: object) -> bool:
     return value is None
 
 
-def is_false(value: bool) -> bool:
-    return not value
-
-
 def is_empty(value: tuple[object, ...]) -> bool:
     return not value
 
@@ -75,6 +71,3 @@ Action: TypeAlias = Annotated[Message, _or_text(_action)]
 Observed: TypeAlias = Annotated[Messages, _or_text(_observed)]
 # In another API's form they are read as the OpenAI API has them.
 OfferedTools: TypeAlias = Annotated[Tools, AfterValidator(_definitions), Field(exclude_if=is_empty)]
-# The tools offered from a step on, None where they are those of the step before; before the first there are none.
-ChangedTools: TypeAlias = Annotated[Tools | None, Field(exclude_if=is_none)]
-ReasoningKept: TypeAlias = Annotated[bool, Field(exclude_if=is_false)]

@@ -21,8 +21,8 @@ from learners.objectives.objective import Example
 from learners.objectives.world_model import WorldModel
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
-from ratchet_client.events import RecordedStep
 from ratchet_client.messages import Message, assistant, call, tool_result, user
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
 from streams.policy.client import PolicyClient

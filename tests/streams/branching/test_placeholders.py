@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ratchet_client.events import BranchRequest, BranchResult, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import FunctionCall, Message, Messages, assistant, call, text_of, tool_result, user
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.raw_values import RawValues
 from streams.branching.recovery import recover

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ratchet_client.events import BranchRequest, RecoveryResult, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import Message, assistant, text_of, user
+from streams.branch_events import BranchRequest, RecoveryResult
 from streams.branching.recovery import recover
 from streams.branching.selectors import Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings

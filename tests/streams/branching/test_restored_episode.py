@@ -2,8 +2,9 @@
 
 import pytest
 
-from ratchet_client.events import BranchRequest, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import assistant, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors import Uniform

@@ -16,8 +16,9 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from structlog.testing import capture_logs
 
-from ratchet_client.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import text_of
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.branching.role import BranchContext, serve, work
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.kafka.records import Received

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ratchet_client.events import BranchRequest, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import Message, Tools, assistant, call, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.recovery import recover
 from streams.branching.selectors import Curiosity, Uniform

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet_client.events import NO_SANDBOX, BranchRequest, BranchResult, RecordedStep, Task
+from ratchet_client.events import Task
 from ratchet_client.messages import assistant, user
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.recovery import recover
 from streams.branching.selectors import Uniform

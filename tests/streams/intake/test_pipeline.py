@@ -3,19 +3,10 @@
 import base64
 import random
 
-from ratchet_client.events import (
-    Alternative,
-    BranchResult,
-    Failure,
-    RecordedStep,
-    Recovery,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-    Task,
-)
+from ratchet_client.events import RetractionEvent, StepEvent, Task
 from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
 from ratchet_client.messages import user
+from streams.branch_events import Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received

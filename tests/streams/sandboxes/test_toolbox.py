@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from ratchet_client.events import BranchRequest, RecordedStep, StepEvent, Task
+from ratchet_client.events import StepEvent, Task
 from ratchet_client.messages import MESSAGES, Message, assistant, call, tool_result, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.replay import replay
 from streams.branching.selectors import Uniform

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet_client.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.environments.registry import is_configured
 from streams.store.queries.learning import BRANCHING_STATE
 from streams.store.status import status

@@ -6,8 +6,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ratchet_client.events import EVENT, STEPS, Message, OutcomeEvent, RecordedStep, StepEvent
+from ratchet_client.events import EVENT, Message, OutcomeEvent, StepEvent
 from ratchet_client.messages import as_json, assistant, user
+from streams.branch_events import STEPS, RecordedStep
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received

@@ -8,9 +8,9 @@ from daemon.config import Settings
 from evaluation.settings import GateSettings, GoldenSettings
 from learners.snapshots import write_snapshot
 from learners.trajectories import Trajectory
-from ratchet_client.events import RecordedStep
 from ratchet_client.ids import content_id
 from ratchet_client.messages import assistant, user
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
 from streams.trust.holdout import HoldoutSettings, Split
 
