@@ -1,4 +1,4 @@
-"""The gateway in front of a server, and the record of the calls that it passed on."""
+"""The gateway in front of a server, and the record of the calls that it passed on and of feedback on them."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -8,8 +8,9 @@ from starlette.applications import Starlette
 
 from daemon.serving.alias import Alias
 from daemon.serving.capture import Capture, Publishes
+from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
-from daemon.serving.settings import CaptureSettings
+from daemon.serving.settings import CaptureSettings, ServingSettings
 from daemon.serving.upstream import Upstream
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
@@ -64,18 +65,20 @@ def recorded_gateway(
 ) -> Iterator[RecordedGateway]:
     """A gateway in a thread of this process, in front of a server that calls its model `base`.
 
-    Calls go to `log`; without one they can be asked for.
+    Calls and feedback go to `log`; without one the calls can be asked for.
     """
     published: list[Outgoing] = []
+    log = log or _List(published)
     alias = Alias(ALIAS)
     alias.point_to("base", "base")
-    capture = Capture(CaptureSettings(), topic, log or _List(published))
+    capture = Capture(CaptureSettings(), topic, log)
+    feedback = FeedbackIntake(ServingSettings(), topic, log)
     requests = Counter("requests", "Requests.", ["status"], registry=CollectorRegistry())
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
         async with Upstream(in_rotation(upstream_url), 60) as upstream:
-            app.router.routes += Gateway(alias, upstream, requests, capture=capture).routes()
+            app.router.routes += Gateway(alias, upstream, requests, capture=capture, feedback=feedback).routes()
             yield
 
     capture.start()
@@ -83,4 +86,5 @@ def recorded_gateway(
         with served(Starlette(lifespan=running), timeout_graceful_shutdown=1) as address:
             yield RecordedGateway(address, alias, capture, published)
     finally:
+        feedback.close()
         capture.stop()

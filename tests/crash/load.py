@@ -42,8 +42,8 @@ class LoadSettings(FrozenModel):
 
     `recordings` is a JSON file, in which a held-out task's comes last.
 
-    With `spool` the agents use `streams.producer`, and acknowledged is what it promised to keep; without, they talk to
-    Kafka themselves, and acknowledged is what Kafka did.
+    With `spool` the agents use `ratchet_client.producer`, and acknowledged is what it promised to keep; without, they
+    talk to Kafka themselves, and acknowledged is what Kafka did.
     """
 
     name: str

@@ -172,7 +172,7 @@ def test_a_client_without_valid_credentials_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 3_000)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 3_000)
     if "cafile" in wrong:
         wrong = {"cafile": str(folder / "other.pem")}
     kafka = settings(node, folder, "PLAIN", wrong)

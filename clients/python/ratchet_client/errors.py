@@ -23,3 +23,12 @@ class BrokerError(RatchetError):
 
 class SpoolError(RatchetError):
     """A producer's spool cannot be read or written; events wait in memory."""
+
+
+class FeedbackError(RatchetError):
+    """Feedback was not taken by the gateway. `status` is that of the gateway's answer, None where there was none."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.refused = status is not None

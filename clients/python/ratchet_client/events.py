@@ -1,7 +1,7 @@
-"""The contracts on the wire: what agents publish on `ratchet.events`, and what Ratchet publishes for itself.
+"""The contract on the wire: what agents publish on `ratchet.events`, by the `producer` or by themselves.
 
-Agents import nothing of Ratchet but this module and, if they like, `streams.producer`. Unknown fields of an event are
-refused, so that a typo is a dead-letter record and not a silent loss; those inside a message are kept.
+Unknown fields of an event are refused, so that a typo is a dead-letter record and not a silent loss; those inside a
+message are kept.
 """
 
 from datetime import UTC, datetime

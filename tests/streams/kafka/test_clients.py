@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from kafka.record import default_records
 
 from ratchet_client.errors import BrokerError
+from ratchet_client.kafka.connection import connect_producer
 from ratchet_client.kafka.remedies import remedy_for
 from ratchet_client.kafka.security import KafkaSecurity
 from streams.kafka import clients
@@ -32,14 +33,14 @@ PLAINTEXT = KafkaSecurity()
         lambda bootstrap: clients.admin("test", bootstrap, PLAINTEXT),
         lambda bootstrap: clients.consumer("test", bootstrap, PLAINTEXT),
         lambda bootstrap: clients.producer("test", bootstrap, PLAINTEXT),
-        lambda bootstrap: closing(clients.connect_producer(KafkaProducer, "test", bootstrap, PLAINTEXT)),
+        lambda bootstrap: closing(connect_producer(KafkaProducer, "test", bootstrap, PLAINTEXT)),
     ],
     ids=["admin", "consumer", "producer", "kept producer"],
 )
 def test_no_cluster_is_a_broker_error_that_names_the_address_and_the_setting(
     open_client: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 300)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 300)
     with (
         pytest.raises(BrokerError, match=r"127\.0\.0\.1:1 .*check RATCHET_KAFKA__BOOTSTRAP"),
         open_client("127.0.0.1:1"),

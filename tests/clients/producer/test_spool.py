@@ -141,8 +141,8 @@ def test_a_folder_in_use_is_not_taken_over(tmp_path: Path, spool: Spool) -> None
 
 def test_a_killed_process_leaves_all_that_it_appended(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom streams.producer.spool_file import Entry\n"
-        "from streams.producer.spool import Spool\nspool = Spool(Path(sys.argv[1]), 10**7)\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom ratchet_client.producer.spool_file import Entry\n"
+        "from ratchet_client.producer.spool import Spool\nspool = Spool(Path(sys.argv[1]), 10**7)\n"
         "for number in range(100):\n    spool.append([Entry(b'episode', str(number).encode().rjust(10))])\n"
         "spool.discard(spool.head(200))\nos.kill(os.getpid(), signal.SIGKILL)"
     )

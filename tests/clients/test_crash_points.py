@@ -11,7 +11,7 @@ import pytest
 from ratchet_client.crash_points import VARIABLE, CrashPoint, armed
 from ratchet_client.errors import ConfigurationError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 THREE_TIMES = """
 from ratchet_client.crash_points import CrashPoint, reach
 for number in range(3):
@@ -53,7 +53,7 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
 def test_every_point_is_reached_in_the_code() -> None:
     sources = "".join(
         path.read_text()
-        for layer in ("streams", "learners", "evaluation", "daemon")
+        for layer in ("clients", "streams", "learners", "evaluation", "daemon")
         for path in (ROOT / layer).rglob("*.py")
     )
     assert [point for point in CrashPoint if f"reach(CrashPoint.{point.name})" not in sources] == []

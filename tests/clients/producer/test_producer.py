@@ -71,7 +71,7 @@ def step_of(episode_id: str, step: int, observation: str = "") -> StepEvent:
 
 
 def test_an_agent_that_imports_it_imports_nothing_heavy() -> None:
-    script = "import streams.producer, sys; print(*sys.modules)"
+    script = "import ratchet_client.producer, sys; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     modules = {module.partition(".")[0] for module in imported.stdout.split()}
     assert {"kafka", "pydantic"} <= modules
