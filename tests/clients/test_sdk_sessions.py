@@ -86,19 +86,21 @@ async def streams_openai(base_url: str) -> Session:
     return session
 
 
-def asks_langchain(base_url: str) -> Session:
-    session = Session("langchain")
+def asks_langchain(base_url: str) -> list[Session]:
+    """The headers belong to the model in one episode, and to the call in the other, which they override."""
+    whole, bound = Session("langchain"), Session("langchain-bound")
     model = ChatOpenAI(
         model=ALIAS,
         base_url=base_url,
         api_key=SecretStr("none"),
         max_completion_tokens=8,
-        default_headers=session.headers,
+        default_headers=whole.headers,
         include_response_headers=True,
     )
-    reply = model.invoke(ASK)
-    session.receipts.append(receipt_of(reply.response_metadata["headers"]))
-    return session
+    for session, asked in ((whole, model), (bound, model.bind(extra_headers=bound.headers))):
+        reply = asked.invoke(ASK)
+        session.receipts.append(receipt_of(reply.response_metadata["headers"]))
+    return [whole, bound]
 
 
 async def runs_pydantic_ai(base_url: str) -> Session:
@@ -129,7 +131,7 @@ async def test_episodes_of_every_sdk_are_trusted_or_not_as_their_feedback_says(
         sessions = [
             await asyncio.to_thread(asks_openai, base_url),
             await streams_openai(base_url),
-            await asyncio.to_thread(asks_langchain, base_url),
+            *await asyncio.to_thread(asks_langchain, base_url),
             await runs_pydantic_ai(base_url),
         ]
         for number, session in enumerate(sessions):
@@ -156,5 +158,8 @@ async def test_episodes_of_every_sdk_are_trusted_or_not_as_their_feedback_says(
                 (found[session.name],) = (tuple(row[column] for column in COLUMNS) for row in table.to_pylist())
         assert roles.end(signal.SIGTERM) == 0
     publisher.close()
-    assert (trusted, failed) == ({"openai", "langchain"}, {"openai-stream", "pydantic-ai"})
+    assert (trusted, failed) == (
+        {"openai", "langchain", "pydantic-ai"},
+        {"openai-stream", "langchain-bound"},
+    )
     assert found == {session.name: session.step for session in sessions}
