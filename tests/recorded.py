@@ -14,7 +14,7 @@ from daemon.serving.settings import CaptureSettings, ServingSettings
 from daemon.serving.upstream import Upstream
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
-from streams.calls.records import ANY_CALL_RECORD, CapturedCall
+from streams.calls.records import ANY_CALL_RECORD, AnyCallRecord, CapturedCall
 from streams.kafka.records import Outgoing
 from tests.builders.rotations import in_rotation
 from tests.served import served
@@ -35,13 +35,16 @@ class RecordedGateway:
         """Whether calls are under way or not recorded yet."""
         return bool(self._alias.in_flight("base") or self._capture.status.waiting)
 
-    def calls(self) -> list[CapturedCall]:
-        """What was called since the last time."""
+    def records(self) -> list[AnyCallRecord]:
+        """What was called, and the feedback that was given, since the last time."""
         # A client has its reply before the gateway is done with it.
         until(lambda: not self.waiting, "the calls are recorded")
         found = [ANY_CALL_RECORD.validate_json(message.value or b"") for message in self._published]
         self._published.clear()
-        return [call for call in found if isinstance(call, CapturedCall)]
+        return found
+
+    def calls(self) -> list[CapturedCall]:
+        return [call for call in self.records() if isinstance(call, CapturedCall)]
 
     def chats(self) -> list[Chat]:
         return [chat for call in self.calls() for chat in read_call(call)]
@@ -65,7 +68,7 @@ def recorded_gateway(
 ) -> Iterator[RecordedGateway]:
     """A gateway in a thread of this process, in front of a server that calls its model `base`.
 
-    Calls and feedback go to `log`; without one the calls can be asked for.
+    Calls and feedback go to `log`; without one they can be asked for.
     """
     published: list[Outgoing] = []
     log = log or _List(published)
