@@ -4,6 +4,7 @@ Over the real gateway, a real broker and the roles to the store. The model has r
 """
 
 import asyncio
+import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,11 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 
+from ops.partial_locks import ROOT
 from ratchet_client.feedback import send_feedback
 from ratchet_client.headers import episode_headers
 from ratchet_client.receipts import collected_receipts, note_receipt_async, receipt_of
+from streams.calls.records import CapturedCall, Feedback
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.store.client import StoreClient
@@ -163,3 +166,19 @@ async def test_episodes_of_every_sdk_are_trusted_or_not_as_their_feedback_says(
         {"openai-stream", "langchain-bound"},
     )
     assert found == {session.name: session.step for session in sessions}
+
+
+@pytest.mark.slow
+def test_the_session_in_the_readme_labels_its_call_and_gives_feedback(tiny_base: Path) -> None:
+    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "clients" / "python" / "README.md").read_text(), re.DOTALL)[0]
+    with run_server(tiny_base) as engine, recorded_gateway(engine) as gateway:
+        here = {"http://127.0.0.1:8420": gateway.address, 'model="assistant"': f'model="{ALIAS}"'}
+        for documented, own in here.items():
+            assert documented in snippet
+            snippet = snippet.replace(documented, own)
+        exec(snippet, {})
+        records = gateway.records()
+    (call,) = (record for record in records if isinstance(record, CapturedCall))
+    (feedback,) = (record for record in records if isinstance(record, Feedback))
+    assert (call.labels.episode, call.labels.task, call.labels.agent) == ("order-17-a", "orders/17", "assistant")
+    assert (feedback.receipt, feedback.verifier, feedback.success) == (call.receipt, "shop", True)
