@@ -102,7 +102,9 @@ class DomainSettings(FrozenModel):
         default="", description="The kind of tasks, as the environment names it; empty: the only one that it has."
     )
     fold: str = Field(default="train", description="The fold that production plays; gates use its held-out tasks.")
-    out_of_domain_fold: str = Field(default="dev", description="Reported apart; it decides nothing. Empty: none.")
+    out_of_domain_fold: str = Field(
+        default="dev", description="Reported apart where gates found no fault; it decides nothing. Empty: none."
+    )
     out_of_domain_tasks: int = Field(default=64, ge=0, description="How many tasks of that fold are played; 0 is none.")
 
     @model_validator(mode="before")

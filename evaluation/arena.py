@@ -70,18 +70,43 @@ class Arena:
         when the record cannot be written, and what `before_play` raises. That is an `outage` in the account: it says
         nothing about the model.
         """
-        side = _Side(self, model, tasks)
+        (played,) = await self.play_together(tasks, (model,), on_progress)
+        return played
+
+    async def play_together(
+        self, tasks: Sequence[Task], models: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Played]:
+        """Play each task once with each of the served `models`, all of them at the same time, as `play` does with one.
+
+        None waits for the last episodes of another, and what else the machine does meanwhile meets all alike. The
+        result has the order of `models`; `on_progress` is told the episodes finished and in all.
+        """
+        report = on_progress or (lambda done, total: None)
+        sides: list[_Side] = []
+        share = max(1, self.settings.concurrency // len(models))
+        sides += (_Side(self, model, tasks, sides, share) for model in models)
+
+        def told() -> None:
+            report(sum(side.finished for side in sides), len(tasks) * len(sides))
+
         try:
             self.before_play(tasks)
-            await side.play(on_progress or (lambda done, total: None))
+            async with asyncio.TaskGroup() as playing:
+                for side in sides:
+                    playing.create_task(side.play(told))
+            for side in sides:
+                side.record_exclusions()
+        except ExceptionGroup as failed:
+            self.account.outage = failed.exceptions[0]
+            raise failed.exceptions[0] from failed
         except Exception as error:
             self.account.outage = error
             raise
         finally:
-            await self.pool.end_groups(side.group)
-        played = side.played()
-        self.account.add(played)
-        return played
+            await self.pool.end_groups(*(side.group for side in sides))
+        for side in sides:
+            self.account.add(side.played())
+        return [side.played() for side in sides]
 
     @cached_property
     def conditions(self) -> str:
@@ -91,10 +116,14 @@ class Arena:
 
 
 class _Side:
-    """One model on one list of tasks."""
+    """One model on one list of tasks; `sides` are all that play it at the same time, this one too."""
 
-    def __init__(self, arena: Arena, model: str, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self, arena: Arena, model: str, tasks: Sequence[Task], sides: Sequence["_Side"], concurrency: int
+    ) -> None:
         self._arena = arena
+        self._sides = sides
+        self._most = concurrency
         self._model = model
         self._tasks = tasks
         self.group = f"{model} {uuid7()}"
@@ -105,6 +134,10 @@ class _Side:
         # Whatever a task does to its process, when it is tried again it does that to nothing else.
         self._retrying = asyncio.Lock()
 
+    @property
+    def finished(self) -> int:
+        return len(self._outcomes)
+
     def played(self) -> Played:
         """The outcomes in the order of the tasks."""
         ordered = [self._outcomes[number] for number in sorted(self._outcomes)]
@@ -113,23 +146,22 @@ class _Side:
             tuple(outcome for outcome in ordered if isinstance(outcome, Exclusion)),
         )
 
-    async def play(self, on_progress: Callable[[int, int], None]) -> None:
-        most, left = self._arena.settings.concurrency, iter(range(len(self._tasks)))
+    async def play(self, told: Callable[[], None]) -> None:
+        left = iter(range(len(self._tasks)))
         try:
             async with asyncio.TaskGroup() as workers:
-                for _ in range(min(most, len(self._tasks))):
-                    workers.create_task(self._work(left, on_progress))
+                for _ in range(min(self._most, len(self._tasks))):
+                    workers.create_task(self._work(left, told))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
-        self._record_exclusions()
 
-    async def _work(self, left: Iterator[int], on_progress: Callable[[int, int], None]) -> None:
+    async def _work(self, left: Iterator[int], told: Callable[[], None]) -> None:
         for number in left:
             self._outcomes[number] = await self._outcome(self._tasks[number], self._keys[number])
-            on_progress(len(self._outcomes), len(self._tasks))
+            told()
             # Nothing works, for anybody: that says nothing about any of the tasks.
-            enough = len(self._outcomes) in (len(self._tasks), self._arena.settings.concurrency)
-            if enough and self._failure is not None and not self._arena.able:
+            enough = len(self._outcomes) in (len(self._tasks), self._most)
+            if enough and self._failure and not self._arena.able and all(side._failure for side in self._sides):
                 raise self._failure
 
     def _key(self, task: Task) -> Key | None:
@@ -149,8 +181,8 @@ class _Side:
                 record.append(Entry.of(key, self._model, outcome))
         return outcome
 
-    def _record_exclusions(self) -> None:
-        """Only at the end is it known that it was for these tasks alone that they failed."""
+    def record_exclusions(self) -> None:
+        """Only when all sides have ended is it known that it was for these tasks alone that they failed."""
         for number, outcome in self._outcomes.items():
             key, record = self._keys[number], self._arena.record
             if isinstance(outcome, Exclusion) and record and key and not record.find(key):

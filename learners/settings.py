@@ -134,6 +134,9 @@ class PracticeSettings(FrozenModel):
         default=(practised_stage(60),),
         description="Stages of a cycle that is due for practice alone; the learner's own where there are none.",
     )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="Learning rate of such a cycle; the learner's own where it is not set."
+    )
 
     @model_validator(mode="after")
     def _shares_of_one_round(self) -> Self:
@@ -261,7 +264,8 @@ class LearnerSettings(FrozenModel):
 
     def for_practice(self) -> Self:
         """The settings of a cycle that is due for practice alone."""
-        return self.model_copy(update={"stages": self.practice.stages}) if self.practice.stages else self
+        given = {"stages": self.practice.stages or None, "learning_rate": self.practice.learning_rate}
+        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class TrainingJob(FrozenModel):

@@ -46,7 +46,7 @@ from evaluation.gates.verdict import Verdict
 from evaluation.report import GateReport
 from evaluation.rollouts import paired
 from learners.base_model import resolve_base
-from learners.settings import Stage
+from learners.settings import LearnerSettings
 from learners.trajectories import RECOVERY
 from ratchet_client.errors import ConfigurationError, RatchetError
 from ratchet_client.events import Task
@@ -121,11 +121,14 @@ class Demo:
     async def run(self, began: float) -> DemoReport:
         await self.play("expert", self.plan.demonstrations)
         await self.play("policy", self.plan.first_plays)
-        reports = [await self.cycle(1, self.plan.first_cycle)]
+        await self.digested()
+        learner = self.loop.settings.learner
+        reports = [await self.cycle(1, learner.model_copy(update={"stages": self.plan.first_cycle}))]
         lines = [self.line(reports[0], NO_PRACTICE)]
         await self.play("policy", self.plan.plays)
+        await self.digested()
         practised = await self.practise()
-        reports.append(await self.cycle(2, self.loop.settings.learner.for_practice().stages))
+        reports.append(await self.cycle(2, learner.for_practice()))
         lines.append(self.line(reports[-1], practised))
         self.begin("damaged adapter")
         self.narrator.say("damaging a copy of the candidate, to see whether the gate stops it")
@@ -150,7 +153,7 @@ class Demo:
         )
 
     async def play(self, role: str, count: int) -> AgentSummary:
-        """Let the agent, in a process of its own, play `count` fresh tasks; wait until the loop has digested them."""
+        """Let the agent, in a process of its own, play `count` fresh tasks."""
         self.begin("expert" if role == "expert" else "agent")
         tasks = [task for _, task in zip(range(count), self.tasks, strict=False)]
         self.narrator.say(f"{'an expert demonstrates' if role == 'expert' else 'the agent plays'} {len(tasks)} tasks")
@@ -163,7 +166,6 @@ class Demo:
         )
         self.judged += summary.judged
         self.calls += summary.calls
-        await self.digested()
         return summary
 
     async def practise(self) -> PracticeLine:
@@ -197,9 +199,8 @@ class Demo:
             await asyncio.sleep(_POLL_S)
         raise RatchetError(f"the stream was not digested in time: see the logs in {self.loop.settings.home}/logs")
 
-    async def cycle(self, number: int, stages: tuple[Stage, ...]) -> CycleReport:
+    async def cycle(self, number: int, learner: LearnerSettings) -> CycleReport:
         self.begin(f"cycle {number}: before training")
-        learner = self.loop.settings.learner.model_copy(update={"stages": stages})
         report = await run_cycle(self.loop, learner, self.watcher(f"cycle {number}"))
         self.narrator.say(f"cycle {number}: {report.verdict.value}. {report.reason}")
         return report
@@ -220,13 +221,9 @@ class Demo:
         )
         self.begin("unseen tasks")
         self.narrator.say(f"the base model and what serves play {len(tasks)} tasks that nobody has played")
-        played = []
-        for name in (BASE, served):
-
-            def told(done: int, total: int, name: str = name) -> None:
-                self.narrator.advance(f"{name}: unseen tasks", done, total)
-
-            played.append(await arena.play(tasks, name, told))
+        played = await arena.play_together(
+            tasks, (BASE, served), lambda done, total: self.narrator.advance("unseen tasks", done, total)
+        )
         await self.loop.pool.end_groups()
         return Unseen.of(paired(tasks, *played))
 
@@ -243,6 +240,7 @@ class Demo:
         change = await self.loop.control.rollback(request)
         self.narrator.say(f"rolled back from {change.from_name} to {change.to_name} in {change.seconds:.2f} s")
         after = await self.play("policy", _FEW)
+        await self.digested()
         return RollbackLine(
             from_=change.from_name,
             to=change.to_name,

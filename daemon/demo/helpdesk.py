@@ -50,7 +50,7 @@ def _full(seed: int) -> DemoPlan:
         held_out=64,
         out_of_domain=12,
         unseen=40,
-        first_cycle=(Stage(objective="world_model", updates=4), Stage(objective="imitation", updates=36)),
+        first_cycle=(Stage(objective="imitation", updates=36),),
         practice=practising(tasks=6, samples=4, most_seconds=45, updates=16),
     )
 
@@ -79,7 +79,6 @@ def _branching(given: BranchingSettings) -> BranchingSettings:
             "samples": 1,
             "max_tokens": 48,
             "alternatives": 2,
-            # The few updates of the world model see no more than these.
             "branches_per_episode": 2,
             "recovery": RecoverySettings(attempts=2, steps=4),
         }

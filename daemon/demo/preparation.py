@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.config import Settings
-from daemon.demo.plan import (
-    DemoPlan,
-)
+from daemon.demo.plan import DemoPlan
 from daemon.demo.scenario import Scenario
 from daemon.learning.loop import Loop
 from daemon.registry.approval import Approval
@@ -37,7 +35,10 @@ def embedded(given: Settings, plan: DemoPlan, scenario: Scenario, home: Path) ->
             "kafka": kafka.model_copy(update={"embedded_port": 0}),
             "store": given.store.model_copy(update={"path": home / "store.duckdb", "port": free_port()}),
             "engine": given.engine.model_copy(update={"port": free_port()}),
-            "assembly": given.assembly.model_copy(update={"path": home / "assembly.sqlite", "port": free_port()}),
+            # The agent has asked for all that it will when it says how a ticket went.
+            "assembly": given.assembly.model_copy(
+                update={"path": home / "assembly.sqlite", "port": free_port(), "settle_s": 2.0}
+            ),
             "promotion": promotion,
             "serving": given.serving.model_copy(update={"home": home, "port": free_port(), "promotion": promotion}),
             "gate": given.gate.model_copy(update=_gate(given.gate, plan)),

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from daemon.inference import attention
-from daemon.inference.runner import Counters, Runner
+from daemon.inference.runner import Runner
 from daemon.inference.sequence import Sequence
 from learners.architecture import TOLERANCE, probe_tokens
 from learners.chat import ChatTokenizer
@@ -17,7 +17,7 @@ def check_served(model: PreTrainedModel, chat: ChatTokenizer, dtype: torch.dtype
     ids = probe_tokens(model)
     prompts = (ids, ids.flip(0)[: len(ids) // 2])
     try:
-        runner = Runner(model, slots=2, max_length=len(ids), prefill_budget=5, counters=Counters())
+        runner = Runner(model, slots=2, max_length=len(ids), prefill_budget=5)
         sequences = [_scored(prompt, chat) for prompt in prompts]
         for sequence in sequences:
             runner.add(sequence)

@@ -1,4 +1,4 @@
-"""The engine: one thread that runs every loaded model in turn, and the adapters that come and go meanwhile.
+"""The engine: a thread that has every loaded model with work do a step, and the adapters that come and go meanwhile.
 
 The HTTP server submits sequences to it and hears of their progress through their listeners.
 """
@@ -18,6 +18,7 @@ from daemon.inference.grammar_words import grammar_tokenizer
 from daemon.inference.runner import Counters, Runner
 from daemon.inference.sequence import Sequence
 from daemon.inference.settings import InferenceSettings
+from daemon.inference.stepping import Stepping
 from daemon.inference.weights import load_weights, return_memory
 from learners.architecture import longest_exact
 from learners.chat import ChatTokenizer
@@ -71,7 +72,7 @@ class Engine:
         self.special_tokens = {token.content: number for number, token in added.items() if token.special}
         self.grammars = Grammars(lambda: grammar_tokenizer(self.tokenizer, self.vocabulary, self.stop_tokens))
         check_served(model, self.chat, self._dtype)
-        self._counters = Counters()
+        self._unloaded = Counters()
         base = LoadedModel(settings.served_name, settings.model, None, self._runner(model))
         self._models = {base.name: base}
         self._base = base
@@ -81,6 +82,7 @@ class Engine:
         self._loading = threading.Lock()
         self._arrived: list[tuple[Runner, Sequence]] = []
         self._stopping = False
+        self._stepping = Stepping(settings.threads)
         self.failed = False
         self.on_failure: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="inference-engine", daemon=True)
@@ -99,6 +101,7 @@ class Engine:
             self._stopping = True
             self._changed.notify_all()
         self._thread.join()
+        self._stepping.close()
 
     @property
     def alive(self) -> bool:
@@ -111,10 +114,11 @@ class Engine:
     def load(self) -> Load:
         with self._changed:
             runners = [model.runner for model in self._models.values()]
+            done = sum((runner.counters for runner in runners), self._unloaded)
             return Load(
-                prefilled=self._counters.prefilled,
-                reused=self._counters.reused,
-                decoded=self._counters.decoded,
+                prefilled=done.prefilled,
+                reused=done.reused,
+                decoded=done.decoded,
                 active=sum(runner.active_count for runner in runners),
                 waiting=len(self._arrived) + sum(runner.waiting_count for runner in runners),
             )
@@ -188,6 +192,7 @@ class Engine:
             self._closing.add(name)
             self._changed.wait_for(lambda: self._stopping or self._idle(model.runner))
             del self._models[name]
+            self._unloaded += model.runner.counters
             self._closing.remove(name)
 
     def _runner(self, model: PreTrainedModel) -> Runner:
@@ -196,7 +201,6 @@ class Engine:
             slots=self._settings.slots,
             max_length=self.max_length,
             prefill_budget=self._settings.prefill_budget,
-            counters=self._counters,
         )
 
     def _run(self) -> None:
@@ -222,9 +226,10 @@ class Engine:
     def _step(self) -> bool:
         # A frame of its own: while the thread waits for work it must not hold on to a model that is unloaded.
         runners = self._next_runners()
-        for runner in runners or ():
-            runner.step()
-        return runners is not None
+        if runners is None:
+            return False
+        self._stepping.step(runners)
+        return True
 
     def _next_runners(self) -> list[Runner] | None:
         """Hand what has arrived to its runners and return those with work; waits for some, None at the end."""

@@ -25,11 +25,14 @@ _SCORED_AT_ONCE = 256
 
 @dataclass(slots=True)
 class Counters:
-    """Tokens since the start: computed of prompts, reused of prompts, drawn for replies."""
+    """Tokens of a model since it was loaded: computed of prompts, reused of prompts, drawn for replies."""
 
     prefilled: int = 0
     reused: int = 0
     decoded: int = 0
+
+    def __add__(self, other: "Counters") -> "Counters":
+        return Counters(self.prefilled + other.prefilled, self.reused + other.reused, self.decoded + other.decoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +44,16 @@ class _Piece:
 
 
 class Runner:
-    """One model with its slots. Everything but `waiting_count` and `active_count` belongs to the engine's thread."""
+    """One model with its slots. One thread at a time steps it; any may read the two counts and `counters`."""
 
-    def __init__(
-        self, model: PreTrainedModel, *, slots: int, max_length: int, prefill_budget: int, counters: Counters
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, slots: int, max_length: int, prefill_budget: int) -> None:
         config = model.config.get_text_config()
         self._model = model
         self._head = OutputHead(model)
         # Kept apart, since prepared linear layers hide the data type that the model was loaded in.
         self._dtype = model.dtype
         self._budget = prefill_budget
-        self._counters = counters
+        self.counters = Counters()
         heads = config.num_attention_heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -130,7 +131,7 @@ class Runner:
                 self._storage.copy(placement.copy_from, placement.slot, placement.reused)
             sequence.slot = placement.slot
             sequence.computed = sequence.cached = placement.reused
-            self._counters.reused += placement.reused
+            self.counters.reused += placement.reused
             self._active.append(sequence)
             placed.add(id(sequence))
         if placed:
@@ -165,7 +166,7 @@ class Runner:
         ).last_hidden_state[0]
         for piece in pieces:
             sequence = piece.sequence
-            self._counters.prefilled += piece.tokens if sequence.prefilling else 0
+            self.counters.prefilled += piece.tokens if sequence.prefilling else 0
             sequence.computed += piece.tokens
             self._table.computed(sequence.slot, sequence.computed)
         return hidden
@@ -210,7 +211,7 @@ class Runner:
         tokens = draw_tokens(_steered(logits, sequences), [sequence.draw for sequence in sequences])
         wanted = any(sequence.logprobs for sequence in sequences)
         logprobs = log_probabilities(logits, tokens) if wanted else [0.0] * len(tokens)
-        self._counters.decoded += len(ready)
+        self.counters.decoded += len(ready)
         for row, (sequence, token, logprob) in enumerate(zip(sequences, tokens, logprobs, strict=True)):
             sequence.take(
                 token,

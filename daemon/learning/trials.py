@@ -25,9 +25,10 @@ from evaluation.gates.gate import Competitor, Evidence
 from evaluation.gates.improvement import expected_of
 from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
+from evaluation.gates.verdict import Verdict
 from evaluation.report import GATE_FILE, REPORT_FILE, Comparison, GateReport
 from evaluation.rollout_log import RolloutLog, newest_rollouts, rollouts_path
-from evaluation.rollouts import Played, paired
+from evaluation.rollouts import paired
 from evaluation.trial import hold_trial
 from learners.canaries import Canary
 from learners.held_out_states import RecordedState, read_held_out_states
@@ -150,7 +151,8 @@ async def _hold_trial(loop: Loop, sides: _Sides, reserved: Reservation, watch: W
         try:
             gates = load_gates(gate_names(settings), settings.gate)
             verdict, reason = await hold_trial(evidence, gates, settings.gate)
-            other = await _out_of_domain(loop, evidence, watch)
+            is_lost = verdict in (Verdict.REJECT, Verdict.INCONCLUSIVE)
+            other = None if is_lost else await _out_of_domain(loop, evidence, watch)
         finally:
             # The next trial's sides begin in processes of their own.
             await loop.pool.end_groups()
@@ -194,14 +196,11 @@ def planted_canaries(loop: Loop, adapter: str) -> tuple[Canary, ...]:
 
 async def _out_of_domain(loop: Loop, evidence: Evidence, watch: Watcher) -> Comparison | None:
     """Both sides on the other fold; None where it has no tasks."""
-    tasks, played = loop.out_of_domain, list[Played]()
-    if not tasks:
+    if not (tasks := loop.out_of_domain):
         return None
     arena = evidence.arena.for_gate(OUT_OF_DOMAIN, evidence.adapters())
-    for side, competitor in enumerate((evidence.champion, evidence.candidate)):
-
-        def report(done: int, total: int, before: int = side * len(tasks)) -> None:
-            watch(Phase.OUT_OF_DOMAIN, before + done, 2 * total, Note("episodes"))
-
-        played.append(await arena.play(tasks, competitor.served, report))
-    return Comparison.of(evidence.champion.served, evidence.candidate.served, paired(tasks, *played))
+    sides = (evidence.champion.served, evidence.candidate.served)
+    played = await arena.play_together(
+        tasks, sides, lambda done, total: watch(Phase.OUT_OF_DOMAIN, done, total, Note("episodes"))
+    )
+    return Comparison.of(*sides, paired(tasks, *played))

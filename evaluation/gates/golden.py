@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
-from evaluation.rollouts import Pair, Played, paired
+from evaluation.rollouts import Pair, paired
 from evaluation.settings import GateSettings
 from ratchet_client.events import Task
 
@@ -69,12 +69,11 @@ class Golden:
         return self._result(verdict, reason, len(first), len(failures), luck)
 
     async def _pairs(self, evidence: Evidence, tasks: Sequence[Task]) -> list[Pair]:
-        sides = list[Played]()
-        for number, side in enumerate((evidence.champion, evidence.candidate)):
-            evidence.progress(self.name, number * len(tasks), 2 * len(tasks))
-            sides.append(await evidence.arena.play(tasks, side.served))
-        evidence.progress(self.name, 2 * len(tasks), 2 * len(tasks))
-        return paired(tasks, *sides)
+        sides = (evidence.champion.served, evidence.candidate.served)
+        played = await evidence.arena.play_together(
+            tasks, sides, lambda done, total: evidence.progress(self.name, done, total)
+        )
+        return paired(tasks, *played)
 
     def _result(self, verdict: Verdict, reason: str, tasks: int, failures: int = 0, luck: int = 0) -> GateResult:
         figures = {"tasks": tasks, "new_failures": failures, "lost_once": luck}

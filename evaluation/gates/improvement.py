@@ -142,11 +142,9 @@ class Improvement:
         for start in range(0, len(stage.units), own.block):
             block = stage.units[start : start + own.block]
             tasks = tuple(task for unit in block for task in unit.tasks)
-            by_champion = await evidence.arena.play(tasks, evidence.champion.served, told.report)
-            told.done += len(tasks)
-            by_candidate = await evidence.arena.play(tasks, evidence.candidate.served, told.report)
-            told.done += len(tasks)
-            pairs = paired(tasks, by_champion, by_candidate)
+            sides = (evidence.champion.served, evidence.candidate.served)
+            pairs = paired(tasks, *await evidence.arena.play_together(tasks, sides, told.report))
+            told.done += 2 * len(tasks)
             evidence.pairs += pairs
             test.add(unit_results(pairs, own.measure))
             outcome = test.outcome(is_last=start + own.block >= len(stage.units))

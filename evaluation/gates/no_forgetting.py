@@ -143,10 +143,10 @@ class NoForgetting:
             if not live:
                 break
             evidence.progress(self.name, start, len(tasks))
-            own = await evidence.arena.play(block, evidence.candidate.served)
+            sides = (evidence.candidate.served, *(reference.side.served for reference in live))
+            own, *others = await evidence.arena.play_together(block, sides)
             candidate += own
-            for reference in live:
-                other = await evidence.arena.play(block, reference.side.served)
+            for reference, other in zip(live, others, strict=True):
                 reference.results += [pair.is_win - pair.is_loss for pair in paired(block, other, own)]
         evidence.progress(self.name, len(tasks), len(tasks))
         compared = [reference.compared() for reference in references]

@@ -51,12 +51,18 @@ class RecordedArena(Arena):
     results: Callable[[Task, str], Rollout | None] = lambda task, model: rollout(task, False)
     asked: list[tuple[str, int]] = field(default_factory=list)
 
-    async def play(
-        self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> Played:
+    async def play_together(
+        self, tasks: Sequence[Task], models: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Played]:
+        played = list[Played]()
+        for model in models:
+            played.append(self._looked_up(tasks, model))
+            if on_progress is not None:
+                on_progress(len(tasks) * len(played), len(tasks) * len(models))
+        return played
+
+    def _looked_up(self, tasks: Sequence[Task], model: str) -> Played:
         self.asked.append((model, len(tasks)))
-        if on_progress is not None:
-            on_progress(len(tasks), len(tasks))
         outcomes = [(task, self.results(task, model)) for task in tasks]
         played = Played(
             tuple(outcome for _, outcome in outcomes if outcome is not None),

@@ -51,13 +51,15 @@ class Reseeded(Arena):
 
     plays: Iterator[int] = field(default_factory=count)
 
-    async def play(
-        self, tasks: Sequence[Task], model: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> Played:
+    async def play_together(
+        self, tasks: Sequence[Task], models: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Played]:
+        return [await self._seeded().play(tasks, model, on_progress) for model in models]
+
+    def _seeded(self) -> Arena:
         sampling = self.settings.sampling.model_copy(update={"seed": next(self.plays)})
         settings = self.settings.model_copy(update={"sampling": sampling})
-        plain = Arena(self.policy, self.pool, self.harness, settings, account=self.account, able=self.able)
-        return await plain.play(tasks, model, on_progress)
+        return Arena(self.policy, self.pool, self.harness, settings, account=self.account, able=self.able)
 
 
 @pytest.fixture

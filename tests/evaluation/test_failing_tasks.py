@@ -1,6 +1,8 @@
 """Tasks that fail are tried once more and then excluded; what is odd is kept as it came; sides never meet."""
 
 import math
+import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -84,6 +86,43 @@ async def test_a_server_that_goes_down_and_an_environment_in_which_nothing_works
                 with pytest.raises(PolicyError):
                     await one.play(lamps(4, 5, 6, 7, 8), "champion")
                 assert isinstance(one.account.outage, PolicyError)
+
+
+async def test_sides_play_at_the_same_time_within_one_bound_and_one_that_can_nothing_is_excluded_by_the_other() -> None:
+    under_way: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def say(model: str, first: str, turn: int) -> str | int:
+        if model == "candidate":
+            return 500
+        with lock:
+            under_way[first] += turn == 0
+            most["at once"] = max(most["at once"], under_way.total())
+        # The candidate has failed at everything long before the champion solves its first task.
+        time.sleep(0.05)
+        action = solution(first, turn)
+        if action == "light":
+            with lock:
+                under_way[first] -= 1
+        return action
+
+    told: list[tuple[int, int]] = []
+    async with SandboxPool("faulty_sound") as pool:
+        with ScriptedServer(say).running() as address:
+            async with PolicyClient(address) as policy:
+                one = arena(policy, pool)
+                listed, sides = lamps(3, 4, 5, 6, 7, 8), ("champion", "candidate")
+                champion, candidate = await one.play_together(
+                    listed, sides, lambda done, total: told.append((done, total))
+                )
+                with pytest.raises(PolicyError, match="refused with 500"):
+                    await arena(policy, pool).play_together(listed, ("candidate", "candidate"))
+    assert [rollout.task_id for rollout in champion] == [task.task_id for task in listed]
+    assert [exclusion.task for exclusion in candidate.excluded] == listed
+    assert one.account.outage is None
+    assert told == [(done, 12) for done in range(1, 13)]
+    assert most["at once"] == 2  # half of four
 
 
 async def test_a_disk_that_takes_no_account_of_a_task_says_nothing_of_the_candidate() -> None:

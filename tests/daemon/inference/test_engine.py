@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from learners.adapted_model import adapted_model
 from learners.settings import LoraSettings
 from streams.errors import RequestRefusedError
 from tests.builders.base_models import edit_json, write_base
+from tests.waiting import until
 
 WORDS = [
     "the",
@@ -219,6 +221,47 @@ def test_positions_that_depend_on_the_longest_prompt_of_a_batch_are_never_reache
 
     edit_json(base / "config.json", stretch)
     assert Engine(InferenceSettings(model=base, threads=1, dtype="float32")).max_length == 64
+
+
+@pytest.mark.parametrize("engine", [{"threads": 2}], indirect=True)
+def test_two_models_asked_at_once_each_reply_as_if_alone_and_their_tokens_are_counted(
+    engine: Engine, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapted = adapted_model(tiny_base, LoraSettings(rank=2), None, torch.float32)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    adapted.save_pretrained(str(tmp_path))
+    engine.load_adapter("ratchet-9", tmp_path)
+    prompts = [encode(engine, 10 + seed, seed) for seed in range(6)]
+    models = ("base", "ratchet-9")
+    alone = [[reply.tokens for reply in generate(engine, prompts, model)] for model in models]
+    assert alone[0] != alone[1]
+    before = engine.load()
+    with ThreadPoolExecutor(2) as clients:
+        together = list(clients.map(lambda model: generate(engine, prompts, model, max_tokens=60), models))
+    assert [[reply.tokens[:12] for reply in replies] for replies in together] == alone
+    drawn = sum(len(reply.tokens) for replies in together for reply in replies)
+    assert engine.load().decoded == before.decoded + drawn
+    engine.unload_adapter("ratchet-9")
+    assert engine.load().decoded == before.decoded + drawn
+
+
+@pytest.mark.parametrize("engine", [{"threads": 2}], indirect=True)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_model_that_fails_beside_another_ends_the_engine_and_leaves_no_request_waiting(
+    engine: Engine, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapted_model(tiny_base, LoraSettings(rank=2), None, torch.float32).save_pretrained(str(tmp_path))
+    engine.load_adapter("ratchet-9", tmp_path)
+    # Never stopped by a token, the other is at work until the end.
+    endless = {"max_tokens": 400, "stop_tokens": frozenset[int]()}
+    with ThreadPoolExecutor(1) as clients:
+        other = clients.submit(generate, engine, [encode(engine, 20, seed=3)], "ratchet-9", **endless)
+        until(lambda: engine.load().active > 0)
+        assert [update.finish_reason for update in generate(engine, [[engine.vocabulary]])] == ["cancelled"]
+        assert [update.finish_reason for update in other.result(timeout=60)] == ["cancelled"]
+    assert engine.failed
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "part"])

@@ -119,6 +119,7 @@ async def test_a_cycle_ends_in_a_verdict_and_an_inconclusive_candidate_does_not_
     learner = Learner(loop)
     assert not await learner.is_due()
     await demo.play("expert", DEMONSTRATIONS)
+    await demo.digested()
     assert await learner.is_due()
 
     told: list[tuple[Phase, int, int]] = []
@@ -126,9 +127,10 @@ async def test_a_cycle_ends_in_a_verdict_and_an_inconclusive_candidate_does_not_
 
     assert report.verdict is Verdict.INCONCLUSIVE
     assert (report.champion, report.tasks, report.cycle) == (BASE, GATE_TASKS, 1)
-    ends = {Phase.TRAINING: 2, Phase.GATE: 2 * GATE_TASKS, Phase.OUT_OF_DOMAIN: 4}
+    # What gates have stopped plays nothing out of domain.
+    ends = {Phase.TRAINING: 2, Phase.GATE: 2 * GATE_TASKS}
     assert {phase: total for phase, done, total in told if done == total} == ends
-    assert [phase for phase, _ in itertools.groupby(told, lambda one: one[0])] == list(Phase)
+    assert [phase for phase, _ in itertools.groupby(told, lambda one: one[0])] == list(ends)
 
     status = await loop.control.status()
     assert (status.champion, status.previous, status.served) == (BASE, BASE, "base")

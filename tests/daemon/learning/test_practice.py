@@ -132,8 +132,11 @@ async def test_a_cycle_for_practice_alone_has_stages_of_its_own(
     assert [stage.objective for stage in ran[0]] == ["rejection_sampling"]
 
 
-def test_without_stages_of_its_own_practice_has_the_usual_ones() -> None:
-    assert LearnerSettings(practice=PracticeSettings(stages=())).for_practice().stages == LearnerSettings().stages
+def test_a_cycle_for_practice_alone_has_the_usual_stages_and_learning_rate_unless_it_has_its_own() -> None:
+    usual = LearnerSettings(practice=PracticeSettings(stages=()))
+    assert usual.for_practice() == usual
+    own = LearnerSettings(practice=PracticeSettings(learning_rate=1e-4))
+    assert own.for_practice() == own.model_copy(update={"stages": own.practice.stages, "learning_rate": 1e-4})
 
 
 async def test_generated_tasks_are_practised_and_none_that_a_gate_may_be_given(loop: Loop) -> None:
