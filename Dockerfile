@@ -42,16 +42,17 @@ RUN pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/si
         --constraint requirements-demo.lock "$(grep '^torch==' requirements-demo.lock)" \
     && pip install --no-deps --requirement requirements-demo.lock
 
-# Ratchet itself, as a wheel.
+# Ratchet itself and the client that it is built on, as wheels.
 FROM slim-packages AS wheel
 COPY requirements-demo.lock ./
 RUN pip install --no-deps "$(grep '^setuptools==' requirements-demo.lock)"
 COPY pyproject.toml README.md LICENSE ./
+COPY clients/python clients/python
 COPY streams streams
 COPY learners learners
 COPY evaluation evaluation
 COPY daemon daemon
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python .
 
 FROM slim-packages AS slim-installed
 RUN --mount=from=wheel,source=/wheels,target=/wheels pip install --no-deps /wheels/*.whl

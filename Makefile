@@ -17,7 +17,7 @@ demo: $(DEMO_READY)
 	$(BIN)/ratchet demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest --doctest-modules streams daemon learners evaluation --ignore-glob '*/template/*'
+	$(BIN)/python -m pytest --doctest-modules clients/python streams daemon learners evaluation --ignore-glob '*/template/*'
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --timeout 300 $(ARGS)
 
 test-slow: $(READY)
@@ -45,13 +45,13 @@ bench-check: $(READY)
 # An installation that was interrupted has no `ready` file and is begun again. Torch comes with what it needs on this
 # machine, which differs between its builds; all else is in the lock files, and some of it must come without what it asks
 # for (see requirements.lock).
-$(DEMO_READY): requirements-demo.lock pyproject.toml
+$(DEMO_READY): requirements-demo.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 		|| { echo "Ratchet is set up with Python 3.11: name it, as in make demo PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(INSTALL) --constraint requirements-demo.lock torch==2.13.0
 	$(INSTALL) --no-deps --requirement requirements-demo.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable clients/python --editable .
 	touch $(DEMO_READY)
 
 $(READY): $(DEMO_READY) requirements.lock
@@ -75,4 +75,4 @@ lock:
 	$(BIN)/python -m ops.partial_locks
 
 clean:
-	rm -rf $(VENV) $(VLLM) .ratchet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .ratchet build dist *.egg-info clients/python/build clients/python/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 BASELINES = Path(__file__).with_name("baselines.json")
 

@@ -27,6 +27,9 @@ from typing import ClassVar, TypeVar
 
 import structlog
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Tools
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.raw_episode import as_recorded
 from streams.branching.restored_episode import restored
@@ -34,8 +37,6 @@ from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Environment, Observation, Restore, Snapshots
 from streams.environments.registry import load_environment
-from streams.events import BranchRequest, BranchResult, RecordedStep, Task
-from streams.messages import Message, Tools
 from streams.policy.client import Sampling
 from streams.policy.served import Samples
 from streams.sandboxes.isolation.settings import Isolation

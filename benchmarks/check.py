@@ -39,7 +39,7 @@ from benchmarks.baselines import (
     write_baselines,
 )
 from daemon.console import Narrator
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.runtime.processes import die_with_parent
 
 ROOT = Path(__file__).parents[1]

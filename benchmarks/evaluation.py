@@ -29,8 +29,8 @@ from daemon.supervisor import inference_service
 from evaluation.arena import Arena
 from evaluation.rollouts import Rollout
 from learners.base_model import resolve_base
-from streams.events import Task
-from streams.messages import Message, Tools
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Tools
 from streams.policy.client import PolicyClient, Reply, Sampling
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool, sandbox_pool

@@ -39,7 +39,7 @@ from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.facts import Facts
 from evaluation.settings import SentinelSettings
 from evaluation.statistics import mcnemar_exact
-from streams.messages import Message, assistant, call
+from ratchet_client.messages import Message, assistant, call
 
 TASKS = (64, 96, 160)
 _ALPHA = 0.025

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 from rich.progress import track
 
-from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
-from streams.ids import uuid7
+from ratchet_client.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
+from ratchet_client.ids import uuid7
 from streams.intake.role import collect_rarely
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings

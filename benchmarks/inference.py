@@ -36,7 +36,7 @@ from daemon.inference.settings import InferenceSettings
 from learners.base_model import resolve_base
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED
-from streams.messages import Message
+from ratchet_client.messages import Message
 
 WORDS = (
     "you see a kitchen table an oak drawer the fridge is closed take key from shelf there is nothing of interest here "

@@ -24,8 +24,9 @@ import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka import KafkaProducer
 
-from streams.events import Actor, StepEvent, Task
-from streams.ids import uuid7
+from ratchet_client.events import Actor, StepEvent, Task
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import Messages, Tools, assistant, call, tool_result, user
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.processor import build_processor
@@ -34,7 +35,6 @@ from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from streams.kafka.worker import run
-from streams.messages import Messages, Tools, assistant, call, tool_result, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.settings import StoreSettings

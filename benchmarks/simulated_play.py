@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.facts import Facts
-from streams.events import Task
-from streams.messages import Message, Messages, assistant, call, tool_result, user
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, assistant, call, tool_result, user
 
 _WORDS = "plate cup fork book lamp shirt hat towel soap pan brush chair ball coat bowl knife toy vase key shoe"
 _PLACES = "fridge shelf drawer sink wardrobe box table basket rack cupboard bin counter"

@@ -45,8 +45,8 @@ from learners.packing import TreePacker
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LearnerSettings, LoraSettings, Stage, TrainingJob
 from learners.trajectories import Branch, Trajectory
-from streams.events import RecordedStep
-from streams.messages import assistant, user
+from ratchet_client.messages import assistant, user
+from streams.branch_events import RecordedStep
 from streams.runtime.processes import peak_memory
 
 SIDES = ("ours", "bare", "bare_frozen", "trl")

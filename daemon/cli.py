@@ -12,7 +12,7 @@ import typer
 from daemon.commands.lazy_group import LazyCommand, lazy_group
 from daemon.commands.logs import log_as
 from daemon.printable import printable
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.runtime.logs import LogSettings, tell_end
 from streams.runtime.private_home import keep_files_private
 

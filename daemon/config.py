@@ -21,11 +21,12 @@ from pydantic_settings import (
 from daemon.serving.settings import PromotionSettings, ServingSettings
 from evaluation.settings import GateSettings
 from learners.settings import EMBEDDED, LearnerSettings
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.access.settings import AccessSettings
 from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE
 from streams.assembly.settings import AssemblySettings
 from streams.branching.settings import BranchingSettings
-from streams.errors import ConfigurationError
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
@@ -34,7 +35,6 @@ from streams.redaction.settings import RedactionSettings
 from streams.runtime.logs import LogSettings
 from streams.runtime.tls import reached_host, use
 from streams.setting_errors import told
-from streams.settings import REVEAL, FrozenModel, Secret, ServerUrl, ServerUrlIfAny
 from streams.store.settings import StoreSettings
 from streams.trust.groups import AdapterSettings, home_of
 from streams.trust.holdout import HoldoutSettings

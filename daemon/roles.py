@@ -17,13 +17,14 @@ from daemon.learning.domain import holdout_of
 from daemon.pages.site import add_pages
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
+from ratchet_client.errors import ConfigurationError
 from streams.access.access import Access
 from streams.access.guard import HEALTH, guard
 from streams.access.tokens import AccessRole, callers, own_token
 from streams.assembly import role as assemble_role
 from streams.branching import role as branch_role
 from streams.environments.registry import is_configured
-from streams.errors import ConfigurationError, ErasureError
+from streams.errors import ErasureError
 from streams.intake import role as record_role
 from streams.otlp import role as otlp_role
 from streams.policy.client import PolicyClient

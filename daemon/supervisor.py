@@ -22,8 +22,9 @@ import structlog
 
 from daemon.config import PREFIX, Settings
 from daemon.roles import Role
+from ratchet_client.errors import BrokerError
 from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TOKEN_VARIABLE, new_token
-from streams.errors import BrokerError, SupervisorError
+from streams.errors import SupervisorError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.unread import keep_unread, publish_kept
 from streams.runtime.processes import is_free

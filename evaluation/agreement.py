@@ -9,7 +9,7 @@ from math import e, log, sqrt
 from typing import Self
 
 from evaluation.statistics import wilson_interval
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 ASSUMED_PHI = 0.54
 """Of a gate of this project with 70 discordant of 561 pairs; it fixes how many tasks a proof takes."""

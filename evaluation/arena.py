@@ -18,10 +18,10 @@ from evaluation.episode import Player
 from evaluation.rollout_log import Entry, Key, RolloutLog
 from evaluation.rollouts import Account, Exclusion, Played, Rollout
 from evaluation.settings import RolloutSettings
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id, uuid7
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError, PolicyError, SandboxGoneError
-from streams.events import Task
-from streams.ids import content_id, uuid7
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 

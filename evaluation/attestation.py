@@ -14,9 +14,9 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 
 from evaluation.settings import ProbeSettings
+from ratchet_client.settings import FrozenModel
 from streams.errors import PromotionError
 from streams.policy.client import PolicyClient
-from streams.settings import FrozenModel
 
 PROBES_FILE = "probes.json"
 

@@ -2,7 +2,7 @@
 
 from pydantic import FiniteFloat
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class CanaryFigures(FrozenModel):

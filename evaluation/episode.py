@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import structlog
 
 from evaluation.rollouts import Rollout
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, Tools, escaped
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
-from streams.events import Task
-from streams.messages import Message, Messages, Tools, escaped
 from streams.policy.client import PolicyClient, Reply, Sampling
 from streams.sandboxes.pool import SandboxSession
 

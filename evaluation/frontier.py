@@ -12,7 +12,7 @@ from enum import StrEnum
 from math import floor
 from random import Random
 
-from streams.events import Task
+from ratchet_client.events import Task
 
 
 class Bucket(StrEnum):

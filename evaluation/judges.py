@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from ratchet_client.messages import Messages
+from ratchet_client.settings import FrozenModel, server_url
 from streams.errors import PolicyError
-from streams.messages import Messages
 from streams.runtime.http_client import HttpClient
-from streams.settings import FrozenModel, server_url
 
 Parsed = TypeVar("Parsed", bound="_Reply")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from evaluation.rollout_log import Entry
-from streams.events import Task
-from streams.settings import FrozenModel
+from ratchet_client.events import Task
+from ratchet_client.settings import FrozenModel
 
 
 class Result(StrEnum):

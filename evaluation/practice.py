@@ -10,9 +10,9 @@ import structlog
 from evaluation.episode import Player, Turn
 from evaluation.second_attempts import Adviser, as_played
 from learners.trajectories import Trajectory
+from ratchet_client.events import Actor, Advice, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import Message
 from streams.errors import PolicyError, SandboxError
-from streams.events import Actor, Advice, OutcomeEvent, StepEvent, Task
-from streams.messages import Message
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.practice import AGENT, PRINCIPAL, VERIFIER
 

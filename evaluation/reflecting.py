@@ -28,9 +28,9 @@ from learners.reflections.records import (
 from learners.reflections.states import ReflectedState, reflected_states, shown, told
 from learners.settings import LearnerSettings
 from learners.snapshots import read_trajectories
+from ratchet_client.messages import escaped
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError, PolicyError
-from streams.messages import escaped
 from streams.policy.client import PolicyClient, Sampling
 
 log = structlog.get_logger()

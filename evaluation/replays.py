@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from evaluation.rollouts import Rollout
+from ratchet_client.events import Task
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import Messages
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.ids import uuid7
-from streams.messages import Messages
 from streams.sandboxes.pool import SandboxPool
 
 log = structlog.get_logger()

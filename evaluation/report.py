@@ -16,11 +16,11 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import Interval, wilson_interval
+from ratchet_client.events import Action
+from ratchet_client.messages import Message, escaped
+from ratchet_client.settings import FrozenModel
 from streams.errors import GateError
-from streams.events import Action
-from streams.messages import Message, escaped
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 GATE_FILE = "gate.json"
 REPORT_FILE = "report.md"

@@ -17,12 +17,12 @@ from typing import Self
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from evaluation.rollouts import Exclusion, Rollout
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.events import Task
+from ratchet_client.settings import FrozenModel
+from ratchet_client.syncing import sync_folder
 from streams.errors import GateError
-from streams.events import Task
-from streams.runtime.crash_points import CrashPoint, reach
-from streams.runtime.files import sync_folder
 from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
-from streams.settings import FrozenModel
 
 
 def rollouts_path(home: Path, adapter: str, trial: int) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-from streams.events import Task
-from streams.messages import Messages, Tools
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages, Tools
 
 
 @dataclass(frozen=True, slots=True)

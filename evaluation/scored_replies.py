@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ratchet_client.messages import Message, Messages, Tools
 from streams.errors import GateError, PolicyError
-from streams.messages import Message, Messages, Tools
 from streams.policy.client import PolicyClient, Sampling
 
 # A server that cannot score the odd chat still judges a candidate; one that cannot score many does not.

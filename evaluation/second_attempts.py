@@ -16,11 +16,12 @@ from evaluation.rollouts import Rollout
 from learners.comparisons import parting, shared_steps
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
 from learners.transcripts import transcript
+from ratchet_client.events import Advice, Task
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import Message, escaped, user
+from streams.branch_events import RecordedStep, with_changes
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError
-from streams.events import Advice, RecordedStep, Task, with_changes
-from streams.ids import uuid7
-from streams.messages import Message, escaped, user
 from streams.policy.client import Sampling
 from streams.sandboxes.pool import SandboxSession
 

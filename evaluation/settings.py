@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from streams.errors import ConfigurationError
-from streams.events import Identity
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Identity
+from ratchet_client.settings import FrozenModel
 from streams.policy.client import Sampling
-from streams.settings import FrozenModel
 
 Measure: TypeAlias = Literal["success", "score"]
 Spending: TypeAlias = Literal["lord", "constant"]

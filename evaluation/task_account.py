@@ -16,8 +16,8 @@ from pydantic import AwareDatetime
 from evaluation.account_summary import AccountSummary
 from evaluation.gates.gate import TaskLists
 from evaluation.settings import TaskListSettings
-from streams.events import Task, family
-from streams.settings import FrozenModel
+from ratchet_client.events import Task, family
+from ratchet_client.settings import FrozenModel
 from streams.trust.holdout import HoldoutSettings, Split
 
 

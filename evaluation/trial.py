@@ -8,7 +8,8 @@ import structlog
 from evaluation.gates.gate import Evidence, Gate
 from evaluation.gates.verdict import GateResult, Verdict, combined
 from evaluation.settings import GateSettings
-from streams.errors import GateError, PolicyError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import GateError, PolicyError
 from streams.runtime.tracebacks import where_raised
 from streams.trust.holdout import Split
 

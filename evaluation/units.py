@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from evaluation.rollouts import Pair
 from evaluation.settings import Measure
+from ratchet_client.events import Task, family
 from streams.errors import GateError
-from streams.events import Task, family
 
 
 @dataclass(frozen=True, slots=True)

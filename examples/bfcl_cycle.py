@@ -34,11 +34,11 @@ from evaluation.trial import hold_trial
 from examples.presentation import present
 from learners.settings import Progress, Stage
 from learners.trajectories import Trajectory
+from ratchet_client.events import Task
+from ratchet_client.messages import text_of
+from ratchet_client.settings import FrozenModel
 from streams.branching.settings import BranchingSettings
 from streams.errors import GateError
-from streams.events import Task
-from streams.messages import text_of
-from streams.settings import FrozenModel
 
 
 class Training(FrozenModel):

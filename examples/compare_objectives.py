@@ -23,8 +23,8 @@ from evaluation.rollouts import Rollout
 from evaluation.statistics import mcnemar_exact, wilson_interval
 from examples.presentation import present, settings
 from learners.settings import Stage
+from ratchet_client.settings import FrozenModel
 from streams.branching.settings import BranchingSettings
-from streams.settings import FrozenModel
 
 
 class Run(FrozenModel):

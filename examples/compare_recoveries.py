@@ -22,12 +22,13 @@ from daemon.console import Narrator
 from daemon.study.laboratory import Laboratory, laboratory
 from evaluation.statistics import Interval, wilson_interval
 from examples.presentation import present, settings
+from ratchet_client.events import Task
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest, RecoveryResult
 from streams.branching.recovery import recover
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import BranchRequest, RecoveryResult, Task
 from streams.policy.served import ServedPolicy
-from streams.settings import FrozenModel
 
 _AT_ONCE = 32
 

@@ -26,10 +26,10 @@ from daemon.study.laboratory import Laboratory, laboratory
 from examples.presentation import present, settings
 from learners.settings import Stage
 from learners.trajectories import Trajectory
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
-from streams.events import BranchRequest
-from streams.settings import FrozenModel
 
 _EVERYTHING = BranchingSettings(alternatives=4, samples=0)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.demo.text_game import TWC
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 
 Report = TypeVar("Report", bound=BaseModel)
 

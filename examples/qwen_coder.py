@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from learners.base_model import file_sha256, write_model_of_gguf
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 _PARTS = range(1, 7)
 _VERSION = "0.9.0"

@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import Progress
 from textworld_express import TextWorldExpressEnv
 
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
-from streams.messages import Message
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import Message
 
 GAME_PARAMETERS = {"twc": "numLocations=1,numItemsToPutAway=2,includeDoors=0,limitInventorySize=0"}
 INSTRUCTIONS = (

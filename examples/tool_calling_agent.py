@@ -1,7 +1,7 @@
 """Somebody's agent that calls tools: answers a customer's question and reports by hand what it said and did.
 
-It asks an OpenAI-compatible endpoint, such as Ratchet's gateway, and publishes its steps with `streams.producer`. Run
-`python examples/tool_calling_agent.py --help`.
+It asks an OpenAI-compatible endpoint, such as Ratchet's gateway, and publishes its steps with `ratchet_client`.
+Run `python examples/tool_calling_agent.py --help`.
 """
 
 import argparse
@@ -11,8 +11,9 @@ from typing import Any
 
 from openai import OpenAI
 
-from streams.events import Actor, Task
-from streams.producer import Producer
+from ratchet_client.events import Actor, Task
+from ratchet_client.headers import episode_headers
+from ratchet_client.producer import Producer
 
 ORDERS = {17: "sent on Monday", 18: "waiting for payment"}
 TOOLS: list[Any] = [
@@ -31,7 +32,7 @@ TOOLS: list[Any] = [
 ]
 MOST_STEPS = 6
 # It publishes its steps: recorded at the gateway as well, each episode would be stored twice.
-REPORTS_ITSELF = {"x-ratchet-capture": "off"}
+REPORTS_ITSELF = episode_headers(capture=False)
 
 
 def find_order(number: int) -> str:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, assistant
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_answers import answer_calls
 from streams.environments.tool_calls import Call, calling
 from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError, ToolCallError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import Message, assistant
 
 CUSTOMERS = ("ann@shop.example", "bob@shop.example", "eve@shop.example")
 

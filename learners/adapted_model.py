@@ -13,7 +13,7 @@ from learners import tree_attention
 from learners.architecture import check_trees, linear_layers
 from learners.lora_linear import LoraLinear
 from learners.settings import LoraSettings, Quantisation
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 _CPU = torch.device("cpu")
 

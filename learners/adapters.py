@@ -19,9 +19,9 @@ from learners.base_model import base_digest, file_sha256
 from learners.settings import REFLECTIONS, TRAINING_REPORT, LearnerSettings, TrainingJob, TrainingReport
 from learners.signing import check_signature, sign
 from learners.snapshots import SnapshotManifest
+from ratchet_client.settings import FrozenModel
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
-from streams.settings import FrozenModel
 
 MANIFEST = "manifest.json"
 _WEIGHTS = "adapter_model.safetensors"

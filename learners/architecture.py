@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from learners.output_head import OutputHead
 from learners.tree_attention import Segment, TreeLayout, tree_layout
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 # Mean difference of log-probabilities, in nats, that rounding explains. For random tokens Transformers' own two
 # implementations of attention differ by 0.08 in bfloat16 and by 1e-5 in float32 (SmolLM2-135M).

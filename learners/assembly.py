@@ -7,9 +7,10 @@ from typing import Any
 
 from learners.stored_rows import Row, StoredRows
 from learners.trajectories import INSTRUCTED, LESSON, RECOVERY, REFLECTED, Branch, Rationale, Trajectory
-from streams.events import STEPS, Advice, RecordedStep, keeps_reasoning, tools_at, with_changes
-from streams.ids import content_id
-from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, as_json
+from ratchet_client.events import Advice
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, as_json
+from streams.branch_events import STEPS, RecordedStep, keeps_reasoning, tools_at, with_changes
 from streams.trust.holdout import HoldoutSettings, Split
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from learners.settings import EMBEDDED
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.files import move_into_place, new_folder, write_atomically
 
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

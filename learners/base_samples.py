@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from learners.trajectories import BASE_SAMPLE, Trajectory
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, user
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
-from streams.events import RecordedStep
-from streams.ids import content_id
-from streams.messages import Message, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.files import write_atomically
 from streams.trust.holdout import HoldoutSettings, Split

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from pydantic_core import from_json
 
-from streams.messages import ToolCall, call
+from ratchet_client.messages import ToolCall, call
 
 SPACE = " \n\r\t"
 

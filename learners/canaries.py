@@ -9,11 +9,11 @@ import random
 from pydantic import Field
 
 from learners.trajectories import Trajectory
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, Messages, assistant, user
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
-from streams.events import RecordedStep
-from streams.ids import content_id
-from streams.messages import Message, Messages, assistant, user
-from streams.settings import FrozenModel
 from streams.trust.holdout import HoldoutSettings, Split
 
 PRINCIPAL = "ratchet/canaries"

@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from learners.chat_template import ChatTemplate
 from learners.reply_format import ReplyFormat, reply_format
 from learners.special_tokens import MARK, SpecialTokens
-from streams.errors import ChatTemplateError, ConfigurationError
-from streams.messages import Message, Tools, assistant, user
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, Tools, assistant, user
+from streams.errors import ChatTemplateError
 
 
 @dataclass(frozen=True, slots=True)

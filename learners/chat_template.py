@@ -13,8 +13,8 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerFast
 
 from learners.special_tokens import MARK, SpecialTokens
-from streams.errors import ChatTemplateError, ConfigurationError
-from streams.messages import (
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import (
     Message,
     ToolCall,
     ToolDefinition,
@@ -26,6 +26,7 @@ from streams.messages import (
     tool_result,
     user,
 )
+from streams.errors import ChatTemplateError
 
 PROBE_TOOL: ToolDefinition = {
     "type": "function",

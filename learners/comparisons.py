@@ -10,8 +10,8 @@ from dataclasses import replace
 from enum import StrEnum
 
 from learners.trajectories import Branch, Trajectory
+from ratchet_client.messages import Message, Messages, same_conversation, same_message
 from streams.environments.harness import canonical
-from streams.messages import Message, Messages, same_conversation, same_message
 
 
 class Outcome(StrEnum):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from learners.assembly import merged, of_split
 from learners.stored_rows import read_held_out_steps
-from streams.ids import content_id
-from streams.messages import Message, Messages, Tools
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, Messages, Tools
 from streams.store.client import StoreClient
 from streams.trust.groups import Members
 from streams.trust.holdout import HoldoutSettings, Split

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 
 from learners.settings import LearnerSettings
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 LIBRARIES = 530 * 2**20
 """Bytes of a process that has loaded Torch, Transformers and PEFT."""

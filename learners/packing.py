@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from learners.chat import ChatTokenizer, Turn
 from learners.packed_tree import Tree, TreeBuilder
 from learners.trajectories import Branch, Rationale, Trajectory
+from ratchet_client.messages import Message, Messages
 from streams.environments.tool_calls import calls_of
 from streams.errors import ToolCallError
-from streams.messages import Message, Messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from learners.call_syntax import SPACE, CallSyntax, members_of
 from learners.chat_template import PROBE_TOOL, ChatTemplate
+from ratchet_client.messages import Message, ToolCall, assistant, call, user
 from streams.errors import ChatTemplateError
-from streams.messages import Message, ToolCall, assistant, call, user
 
 # Llama-3 writes it before a call as it likes.
 _PYTHON_TAG = "<|python_tag|>"

@@ -5,8 +5,8 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, SecretStr, model_validator
 
-from streams.ids import content_id
-from streams.settings import FrozenModel, Secret, ServerUrlIfAny
+from ratchet_client.ids import content_id
+from ratchet_client.settings import FrozenModel, Secret, ServerUrlIfAny
 
 # The base model that is installed with Ratchet, by name.
 EMBEDDED = "smollm2-135m-instruct"

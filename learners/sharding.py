@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 def shard(adapted: PeftModel, device: torch.device, processes: int) -> None:

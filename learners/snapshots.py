@@ -21,13 +21,13 @@ from learners.canaries import Canary
 from learners.settings import MOST_PER_PRINCIPAL, MOST_PRACTISED_PER_TASK
 from learners.stored_rows import NOTHING_OLDER, Older, Row, read_rows
 from learners.trajectories import INSTRUCTED, REFLECTED, Branch, Rationale, Trajectory
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGES, as_json, assistant, user
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import STEPS
 from streams.errors import TrainingError
-from streams.events import STEPS
-from streams.ids import content_id
-from streams.messages import MESSAGES, as_json, assistant, user
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import move_into_place, new_folder
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.trust.groups import Members
 from streams.trust.holdout import HoldoutSettings, Split

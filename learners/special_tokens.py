@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 # Stands in texts for what is put in later: drawn for each process, so that nobody can write it into a message.
 _NONCE = secrets.token_hex(8)

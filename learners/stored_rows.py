@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from learners.settings import MOST_PRACTISED_PER_TASK
-from streams.ids import content_id
+from ratchet_client.ids import content_id
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.queries.practice import PRACTICE_STEPS, PRACTICE_STEPS_OF_GROUP

@@ -41,7 +41,7 @@ from learners.settings import (
 )
 from learners.sharding import shard
 from learners.snapshots import read_trajectories
-from streams.errors import ConfigurationError, RatchetError
+from ratchet_client.errors import ConfigurationError, RatchetError
 from streams.runtime.processes import die_with_parent
 
 _WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from streams.events import RecordedStep, tools_at
-from streams.messages import Message, Messages, Tools
+from ratchet_client.messages import Message, Messages, Tools
+from streams.branch_events import RecordedStep, tools_at
 
 RECOVERY = "recovery"
 # A policy that succeeded with a reflection, or a lesson, in a prompt that the trajectory has without it.

@@ -1,6 +1,6 @@
 """Chats as text, for questions about them: of lessons, of rationales, and of which action led to a state. Pure."""
 
-from streams.messages import Message, Messages
+from ratchet_client.messages import Message, Messages
 
 
 def transcript(messages: Messages) -> str:

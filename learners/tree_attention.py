@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import compile_friendly_flex_attention
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 NAME = "ratchet_tree"
 

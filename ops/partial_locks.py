@@ -16,6 +16,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "requirements.lock"
+# A distribution of this repository, as editable as the project itself: no lock file has it, but what it asks for.
+CLIENT = "ratchet-client"
 _HEAD = """\
 # The part of requirements.lock that {what}.
 # `make lock` writes this file. Installed with --no-deps.
@@ -38,7 +40,7 @@ class PartialLock:
         """Raises `KeyError` for what `requirements.lock` lacks."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in self.extras)]
-        names = closure(chain(*lists, self.alone), self.alone)
+        names = closure(chain(*lists, self.alone), self.alone) - {CLIENT}
         everything = pinned(LOCK)
         return _HEAD.format(what=self.what) + "".join(f"{everything[name]}\n" for name in sorted(names))
 

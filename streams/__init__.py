@@ -1,4 +1,4 @@
-"""The first layer: from an agent's events to stored transitions, and the sandboxes that alternatives run in.
+"""The daemon's first layer: from an agent's events to stored transitions, and sandboxes that alternatives run in.
 
-Imports no other layer, and no torch. Agents import `streams.producer` and `streams.events`; nothing else is public.
+Imports `ratchet_client`, which agents install, and no other layer; no torch. Nothing here is public.
 """

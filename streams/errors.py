@@ -1,11 +1,14 @@
 """The exception tree of all layers. Every message says what happened, to what, and what to do about it.
 
+Those down to `FeedbackError` are in `ratchet_client.errors`, the others here.
+
 RatchetError
 ├── ConfigurationError          a setting or a part of the installation
 ├── BrokerError                 the Kafka cluster
+├── SpoolError                  the producer's spool
+├── FeedbackError               the client of the gateway's feedback
 ├── StoreError                  the DuckDB file and the query API
 │   └── UnknownEpisodeError
-├── SpoolError                  the producer's spool
 ├── RetractionError             `ratchet forget`
 ├── UnjudgeableError            redaction
 ├── ToolCallError               tool calls and the definitions of tools
@@ -42,22 +45,7 @@ RatchetError
 
 from collections.abc import Mapping, Sequence
 
-
-class RatchetError(Exception):
-    """Something failed that Ratchet foresaw; the text is fit for an operator's eyes.
-
-    `refused` says, of a client's error, that the server answered and refused: it runs.
-    """
-
-    refused: bool = False
-
-
-class ConfigurationError(RatchetError):
-    """A setting, a file it names or a part of the installation is missing or wrong."""
-
-
-class BrokerError(RatchetError):
-    """The Kafka cluster cannot be reached or refused a request."""
+from ratchet_client.errors import RatchetError
 
 
 class StoreError(RatchetError):
@@ -66,10 +54,6 @@ class StoreError(RatchetError):
 
 class UnknownEpisodeError(StoreError):
     """Nothing of an episode is stored, or an id stands for several."""
-
-
-class SpoolError(RatchetError):
-    """A producer's spool cannot be read or written; events wait in memory."""
 
 
 class RetractionError(RatchetError):

@@ -2,5 +2,7 @@
 
 from typing import Final
 
-EVENTS: Final = 2
+from ratchet_client.events import SCHEMA_VERSION
+
+EVENTS: Final = SCHEMA_VERSION
 STORE: Final = 2

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from streams.ids import content_id
-from streams.messages import Message
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message
 
 
 def task_of(messages: Sequence[Message]) -> str:
     """A hash of the messages up to the user's first: a chat and its continuation must fall into the same split.
 
-    >>> from streams.messages import assistant, user
+    >>> from ratchet_client.messages import assistant, user
     >>> task_of([user("Hello.")]) == task_of([user("Hello."), assistant("Hi."), user("Well?")])
     True
     """

@@ -5,6 +5,7 @@ import sys
 
 import structlog
 
+from ratchet_client.settings import FrozenModel
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
 from streams.intake import role as record_role
@@ -14,7 +15,6 @@ from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.runtime.processes import stop_on_signals
-from streams.settings import FrozenModel
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
 

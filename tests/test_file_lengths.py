@@ -3,7 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("daemon", "evaluation", "learners", "streams", "tests", "examples", "benchmarks", "ops")
+FOLDERS = ("clients", "daemon", "evaluation", "learners", "streams", "tests", "examples", "benchmarks", "ops")
 MOST_LINES = 350
 
 

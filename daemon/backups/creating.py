@@ -18,10 +18,10 @@ from daemon.backups.manifest import HOME, MANIFEST, SETTINGS, STORE, BackedUpFil
 from daemon.registry.maintenance import maintenance
 from daemon.registry.registry import AUDIT_FILE, REFS_FILE, Registry
 from daemon.registry.verifying import verify
+from ratchet_client.crash_points import CrashPoint, reach
 from streams.errors import BackupError, StoreError
-from streams.kafka.signatures import OPERATOR_KEY_FILE
+from streams.kafka.operator_key import OPERATOR_KEY_FILE
 from streams.redaction.key import KEY_FILE
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import checksum_path, move_into_place
 from streams.store.client import StoreClient
 from streams.store.copies import Read, StoreCopy, copy_store, reading_in, reading_through

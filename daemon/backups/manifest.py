@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from ratchet_client.settings import FrozenModel
 from streams import schema_versions
 from streams.errors import BackupError
-from streams.settings import FrozenModel
 from streams.store.copies import StoreCopy, check_copy
 
 MANIFEST, SETTINGS, STORE, HOME = "manifest.json", "settings.json", "store", "home"

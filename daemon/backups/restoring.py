@@ -6,10 +6,10 @@ from pathlib import Path
 
 from daemon.backups.manifest import HOME, STORE, BackupManifest, check_backup, copied
 from daemon.registry.verifying import verify
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.settings import FrozenModel
 from streams.errors import BackupError
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import move_into_place
-from streams.settings import FrozenModel
 from streams.store.copies import make_store
 from streams.store.database import Database
 from streams.store.settings import StoreSettings

@@ -11,8 +11,8 @@ from daemon.backups.restoring import restore_backup
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from ratchet_client.settings import REVEAL
 from streams.errors import StoreError
-from streams.settings import REVEAL
 from streams.store.arrival import has_arrived
 from streams.store.client import StoreClient
 

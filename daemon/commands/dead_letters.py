@@ -11,10 +11,10 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
+from ratchet_client.settings import FrozenModel
 from streams.kafka.dead_letters import DeadLetter, Position, originals, read_dead_letters, replay
 from streams.kafka.settings import KafkaSettings
-from streams.settings import FrozenModel
 
 dead_letters = typer.Typer(name="dead-letters", no_args_is_help=True, help="What was refused, and what to do with it.")
 

@@ -10,7 +10,7 @@ from daemon.commands.options import JsonOption, run_async
 from daemon.console import Narrator, print_json
 from daemon.demo.demo import run_demo
 from daemon.demo.scenarios import SCENARIOS, ScenarioName
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.runtime.logs import LogSettings
 
 

@@ -12,12 +12,13 @@ from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.learning.domain import SET, UNSET, domain_tasks, golden_tasks, holdout_of
 from daemon.printable import printable
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Actor, Event, OutcomeEvent, StepEvent, Task
+from ratchet_client.ids import content_id
+from ratchet_client.settings import FrozenModel
 from streams.environments.harness import ChatHarness
-from streams.errors import ConfigurationError, SandboxError
-from streams.events import Actor, Event, OutcomeEvent, StepEvent, Task
-from streams.ids import content_id
+from streams.errors import SandboxError
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
-from streams.settings import FrozenModel
 from streams.trust.practice import VERIFIER, practisable
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Health(StrEnum):

@@ -23,11 +23,11 @@ from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.registry.registry import Registry
 from daemon.registry.task_uses import account_summary
 from learners.base_model import find_base
-from streams.errors import BrokerError, ConfigurationError, RatchetError
+from ratchet_client.errors import BrokerError, ConfigurationError, RatchetError
+from ratchet_client.settings import FrozenModel
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
 from streams.kafka.retention import check_retention, retention_of
 from streams.kafka.topics import cluster_id
-from streams.settings import FrozenModel
 from streams.trust.holdout import Split
 
 

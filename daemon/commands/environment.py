@@ -14,16 +14,17 @@ from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.replay import replay_episodes
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
+from ratchet_client.settings import FrozenModel
 from streams.environments.registry import registered_environments
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError, SandboxError
-from streams.events import Task
+from streams.errors import SandboxError
 from streams.sandboxes.conformance import Check, Suite
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.sandboxes.protocol import Description
 from streams.sandboxes.settings import SandboxSettings
-from streams.settings import FrozenModel
 
 TOOLBOX = "toolbox"
 

@@ -14,8 +14,8 @@ from daemon.config import Settings
 from daemon.console import open_told, plain, print_json
 from learners.adapters import AdapterStore
 from learners.snapshots import read_episodes
+from ratchet_client.settings import FrozenModel
 from streams.errors import TrainingError
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.episode_state import EpisodeState
 from streams.store.episodes import (

@@ -16,7 +16,8 @@ from daemon.erasure.request import ErasureReport, ErasureRequest, ask, report_of
 from daemon.registry.erasing import in_use, last_unexposed
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import RollbackRequest
-from streams.errors import BrokerError, ErasureError, StoreError
+from ratchet_client.errors import BrokerError
+from streams.errors import ErasureError, StoreError
 from streams.store.arrival import has_arrived
 from streams.store.client import StoreClient
 from streams.store.queries.retractions import TRAJECTORIES_OF

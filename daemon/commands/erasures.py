@@ -7,9 +7,9 @@ import typer
 from daemon.commands.options import find_kafka, run_async
 from daemon.config import Settings
 from daemon.erasure.log_records import LeftInLog, LogErasure, log_erasures, readable
+from ratchet_client.settings import FrozenModel
 from streams.errors import ControlError
 from streams.kafka.settings import KafkaSettings
-from streams.settings import FrozenModel
 
 
 class LogStatus(FrozenModel):

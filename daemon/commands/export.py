@@ -18,10 +18,10 @@ from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
 from daemon.printable import printable
+from ratchet_client.messages import MESSAGE
 from streams.errors import StoreError
 from streams.exchange.exporting import ExportReport, Selection, export_conversations
 from streams.exchange.formats import FormatName
-from streams.messages import MESSAGE
 from streams.runtime.files import replacing
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest

@@ -18,8 +18,8 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
-from streams.events import RetractionEvent
-from streams.kafka.signatures import read_operator_key
+from ratchet_client.events import RetractionEvent
+from streams.kafka.operator_key import read_operator_key
 from streams.store.client import StoreClient
 from streams.trust.groups import homes_in
 

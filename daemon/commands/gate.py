@@ -23,9 +23,9 @@ from evaluation.matches import Match, Result, matches
 from evaluation.report import GateReport
 from evaluation.rollout_log import Entry, newest_rollouts, read_rollouts
 from learners.adapters import AdapterStore
+from ratchet_client.messages import Message, same_message
+from ratchet_client.settings import FrozenModel
 from streams.errors import GateError
-from streams.messages import Message, same_message
-from streams.settings import FrozenModel
 
 gate = typer.Typer(name="gate", no_args_is_help=True, help="Trials of candidates: what was played, and the verdicts.")
 for measure in (aa, stats, tenant):

@@ -15,7 +15,8 @@ from daemon.learning.measured import AARun, Measured, agreement_of_plays, keep_a
 from daemon.learning.task_lists import tenant_label
 from daemon.serving.engine_client import engine_client
 from evaluation.arena import Arena
-from streams.errors import ConfigurationError, GateError
+from ratchet_client.errors import ConfigurationError
+from streams.errors import GateError
 from streams.sandboxes.pool import sandbox_pool
 
 

@@ -12,8 +12,9 @@ from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_as
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.printable import printable
-from streams.errors import ConfigurationError, ExchangeError, UnnamedError
-from streams.events import Event
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Event
+from streams.errors import ExchangeError, UnnamedError
 from streams.exchange.episodes import Attribution, Told
 from streams.exchange.formats import FormatName
 from streams.exchange.importing import Import, ImportReport, publishing

@@ -15,14 +15,15 @@ from daemon.config import Settings
 from daemon.console import Narrator, print_json
 from daemon.printable import printable
 from evaluation.judges import JudgeClient, Rubric
-from streams.errors import ConfigurationError, PolicyError
-from streams.events import OutcomeEvent
-from streams.ids import content_id
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import OutcomeEvent
+from ratchet_client.ids import content_id
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.messages import MESSAGE, MESSAGES, Messages
+from ratchet_client.settings import FrozenModel
+from streams.errors import PolicyError
 from streams.kafka.clients import producer
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
-from streams.messages import MESSAGE, MESSAGES, Messages
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.episode_state import EpisodeState
 from streams.store.episodes import newest_episodes

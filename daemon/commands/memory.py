@@ -9,7 +9,7 @@ from daemon.registry.learner_status import LearnerPhase, learner_report
 from learners.base_model import find_base
 from learners.memory import EMBEDDED_SHAPE, LIBRARIES, Shape, training_memory
 from learners.settings import EMBEDDED
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.memory import available_memory
 
 NAME = "memory"

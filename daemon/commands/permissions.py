@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from daemon.config import Settings
+from ratchet_client.errors import ConfigurationError
 from streams.environments.registry import needs_of, registered_environments
-from streams.errors import ConfigurationError
 from streams.sandboxes.permissions import Permissions, first_refusal, network_refusal
 
 

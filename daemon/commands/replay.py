@@ -12,13 +12,14 @@ from rich.console import Console
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
+from ratchet_client.errors import RatchetError
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest
 from streams.branching.replay import Replayed, replay
-from streams.errors import RatchetError, StoreError
-from streams.events import BranchRequest
+from streams.errors import StoreError
 from streams.redaction.key import redaction_key
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import sandbox_pool
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.export import look_back
 from streams.store.queries.conversations import ENVIRONMENTS, NEWEST_EPISODES, OUTCOMES_OF_EPISODES, STEPS_OF_EPISODES

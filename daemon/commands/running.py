@@ -18,11 +18,11 @@ from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.registry.schemas import StatusReport
 from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
+from ratchet_client.errors import RatchetError
 from streams.access.tokens import TOKEN_VARIABLE
 from streams.assembly.client import AssemblyClient
 from streams.assembly.status import AssemblyStatus
-from streams.errors import RatchetError
-from streams.events import NO_SANDBOX
+from streams.branch_events import NO_SANDBOX
 from streams.kafka.topics import end_offsets
 from streams.store.client import StoreClient
 from streams.store.queries.episodes import WITHOUT_OUTCOME_SINCE

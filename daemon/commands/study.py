@@ -14,7 +14,7 @@ from daemon.study.plan import StudyPlan
 from daemon.study.report import write_report
 from daemon.study.results import Difference, Results, differences
 from daemon.study.running import Study
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class StudyReport(FrozenModel):

@@ -11,10 +11,10 @@ from rich.table import Table
 from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import Settings
 from daemon.console import plain, print_json
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole, RowFilter, Token, duration, is_expired, token_id
-from streams.errors import ConfigurationError
-from streams.settings import FrozenModel
 
 token = typer.Typer(name="token", no_args_is_help=True, help="Who may ask Ratchet over HTTP, and what.")
 

@@ -10,7 +10,7 @@ from daemon.config import Settings
 from daemon.console import plain, print_json
 from daemon.registry.verifying import Verification
 from daemon.registry.verifying import verify as verify_home
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 def verify(

@@ -6,7 +6,7 @@ import os
 from pydantic import BaseModel
 
 from daemon.demo.scenario import REPOSITORY, Command
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 
 
 class AgentSummary(BaseModel):

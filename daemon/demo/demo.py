@@ -48,8 +48,8 @@ from evaluation.rollouts import paired
 from learners.base_model import resolve_base
 from learners.settings import LearnerSettings
 from learners.trajectories import RECOVERY
-from streams.errors import ConfigurationError, RatchetError
-from streams.events import Task
+from ratchet_client.errors import ConfigurationError, RatchetError
+from ratchet_client.events import Task
 from streams.kafka.topics import end_offsets
 from streams.runtime.files import write_atomically
 from streams.runtime.private_home import secure

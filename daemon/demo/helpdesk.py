@@ -11,9 +11,9 @@ from daemon.demo.plan import QUICK_ALPHA, QUICK_UNPROVEN, DemoPlan, practising
 from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
 from daemon.roles import Role
 from learners.settings import Stage
+from ratchet_client.events import Task
+from ratchet_client.ids import uuid7
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import Task
-from streams.ids import uuid7
 
 FOLDER = REPOSITORY / "examples" / "helpdesk"
 DOMAIN = DomainSettings(environment="toolbox", suite="helpdesk")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from daemon.console import Narrator
 from daemon.learning.loop import Note, Phase
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 Begin: TypeAlias = Callable[[str], None]
 """Is told the name of a phase that begins."""

@@ -11,7 +11,7 @@ from daemon.registry.schemas import CycleReport
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from learners.settings import PracticeSettings, Stage, practised_stage
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 PROVEN_GAIN = 0.15
 # Of each of a demo's three gates, which together promote wrongly with a probability of at most 0.05 (Bonferroni).

@@ -12,8 +12,8 @@ from daemon.learning.loop import Loop
 from daemon.registry.approval import Approval
 from evaluation.settings import GateSettings
 from learners.settings import LoraSettings
-from streams.events import Task
-from streams.ids import uuid7
+from ratchet_client.events import Task
+from ratchet_client.ids import uuid7
 from streams.runtime.processes import free_port
 from streams.trust.holdout import Split
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Mark(FrozenModel):

@@ -11,9 +11,9 @@ from pathlib import Path
 from daemon.config import DomainSettings, Settings
 from daemon.demo.plan import DemoPlan
 from daemon.roles import Role
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
 from streams.branching.settings import BranchingSettings
-from streams.errors import ConfigurationError
-from streams.events import Task
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ from daemon.demo.plan import QUICK_ALPHA, QUICK_UNPROVEN, DemoPlan, practising
 from daemon.demo.scenario import REPOSITORY, Command, Scenario, listed, python
 from daemon.roles import Role
 from learners.settings import Stage
+from ratchet_client.events import Task
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import Task
 
 AGENT = REPOSITORY / "examples" / "textworld_agent.py"
 TWC = DomainSettings(environment="textworld_express", suite="twc")

@@ -24,8 +24,8 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import Erasure
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
-from streams.runtime.crash_points import CrashPoint, reach
-from streams.runtime.files import sync_folder
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.syncing import sync_folder
 from streams.store import erasure as store_erasure
 from streams.store.erasure import StoreErased
 from streams.store.settings import StoreSettings

@@ -15,16 +15,16 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
+from ratchet_client.errors import BrokerError
+from ratchet_client.settings import FrozenModel
 from streams.assembly.assembler import ROLE as ASSEMBLE
 from streams.branching.role import ROLE as BRANCH
-from streams.errors import BrokerError
 from streams.kafka.dead_letters import put_behind
 from streams.kafka.refusals import OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER
 from streams.kafka.retention import behind, committed, delete_before, ends_of, first_of, retention_of
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.queries.erasure import ERASED_NAMES
 

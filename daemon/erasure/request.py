@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic import AwareDatetime, Field, ValidationError
 
 from daemon.registry.schemas import Erasure
+from ratchet_client.ids import uuid7
+from ratchet_client.settings import FrozenModel
 from streams.errors import ErasureError
-from streams.ids import uuid7
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 from streams.store.erasure import Retained, StoreErased
 
 _REQUEST, _PLAN, _DONE = "erasure.json", "erasure-plan.json", "erasures"

@@ -8,7 +8,7 @@ import sys
 from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.runtime.logs import LogSettings, log_to_stderr, tell_end
 from streams.runtime.private_home import keep_files_private
 from streams.runtime.processes import die_with_parent

@@ -20,8 +20,8 @@ from daemon.inference.sequence import Sequence, Update
 from daemon.inference.slots import Tokens
 from daemon.inference.steering import steering_of
 from learners.chat import ChatTokenizer
+from ratchet_client.messages import Message
 from streams.errors import ChatTemplateError, RequestRefusedError
-from streams.messages import Message
 
 
 class Answer:

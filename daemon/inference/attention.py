@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 
 from daemon.inference.segments import AttentionPlan
 from learners.tree_attention import refuse_other_attention
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 NAME = "ratchet_slots"
 

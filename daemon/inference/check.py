@@ -8,7 +8,7 @@ from daemon.inference.runner import Runner
 from daemon.inference.sequence import Sequence
 from learners.architecture import TOLERANCE, probe_tokens
 from learners.chat import ChatTokenizer
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 def check_served(model: PreTrainedModel, chat: ChatTokenizer, dtype: torch.dtype) -> None:

@@ -23,7 +23,8 @@ from daemon.inference.weights import load_weights, return_memory
 from learners.architecture import longest_exact
 from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
-from streams.errors import ConfigurationError, RequestRefusedError
+from ratchet_client.errors import ConfigurationError
+from streams.errors import RequestRefusedError
 from streams.runtime.tracebacks import where_raised
 
 log = structlog.get_logger()

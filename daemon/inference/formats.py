@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from daemon.inference.grammar import AnswerRule, Calls, json_schema
-from streams.messages import ToolDefinition
+from ratchet_client.messages import ToolDefinition
 
 # A function without parameters takes none, in OpenAI's API.
 _NO_PARAMETERS = {"properties": {}, "additionalProperties": False}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 def neutral(*values: JsonValue) -> AfterValidator:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from daemon.inference.requests import ChatRequest
 from daemon.inference.schemas import CallDelta, ChatDelta, FunctionDelta, ReplyMessage
 from learners.reply_format import ReplyFormat
-from streams.messages import ToolCall
+from ratchet_client.messages import ToolCall
 
 
 def is_read(request: ChatRequest, reply_format: ReplyFormat) -> bool:

@@ -13,9 +13,9 @@ from pydantic_core import PydanticCustomError
 from daemon.inference.formats import ToolChoice, function_of, read_response_format, read_structured, read_tool_choice
 from daemon.inference.grammar import AnswerRule
 from daemon.inference.parameters import No, UnservedInChat, UnservedInCompletions, without_nulls
-from streams.events import Seed
-from streams.messages import Message, ToolDefinition
-from streams.settings import FrozenModel
+from ratchet_client.events import Seed
+from ratchet_client.messages import Message, ToolDefinition
+from ratchet_client.settings import FrozenModel
 
 # Longer ones no file system takes.
 _LONGEST_PATH = 4096

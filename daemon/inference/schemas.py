@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from daemon.inference.parameters import without_nulls
-from streams.messages import ToolCall
-from streams.settings import FrozenModel
+from ratchet_client.messages import ToolCall
+from ratchet_client.settings import FrozenModel
 
 # OpenAI's name for what computed a reply.
 FINGERPRINT = f"ratchet-{version('ratchetd')}"

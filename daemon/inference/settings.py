@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from ratchet_client.settings import FrozenModel
 from streams.runtime.logs import LogFormat, LogLevel
-from streams.settings import FrozenModel
 
 
 class InferenceSettings(FrozenModel):

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from daemon.inference import attention
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 def load_weights(folder: Path, adapter: Path | None, dtype: torch.dtype) -> PreTrainedModel:

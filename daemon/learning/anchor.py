@@ -9,7 +9,7 @@ import structlog
 from daemon.registry.registry import Registry
 from evaluation.gates.gate import Competitor
 from learners.adapters import AdapterStore
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.policy.client import PolicyClient
 
 log = structlog.get_logger()

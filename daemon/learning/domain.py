@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from daemon.config import DomainSettings, Settings
 from daemon.learning.gates import check_gates
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
 from streams.environments.registry import other_names_of, registered_environments
-from streams.errors import ConfigurationError, SandboxError, StoreError
-from streams.events import Task
+from streams.errors import SandboxError, StoreError
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store.client import StoreClient
 from streams.store.queries.conversations import ENVIRONMENTS

@@ -13,9 +13,9 @@ from daemon.registry.registry import Mark, Registry
 from daemon.registry.schemas import BASE, Adapter, Digest
 from learners.adapters import AdapterStore
 from learners.provenance import Exposure, Provenance
-from streams.events import RetractionEvent
+from ratchet_client.events import RetractionEvent
+from ratchet_client.settings import FrozenModel
 from streams.kafka.settings import KafkaSettings
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.queries.retractions import EPISODES_OF_PRINCIPAL, REVOKED_PRINCIPALS
 from streams.store.queries.trust import WITHDRAWN_TRAJECTORIES

@@ -16,7 +16,7 @@ from evaluation.gates.recorded import RECORDED
 from evaluation.gates.registry import load_gates
 from evaluation.gates.sentinels import SENTINELS
 from evaluation.gates.slices import SLICES
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 # These play tasks, or judge what was played.
 _IN_SANDBOXES = (IMPROVEMENT, SENTINELS, NO_FORGETTING, GOLDEN, SLICES)

@@ -25,7 +25,7 @@ from daemon.serving.control_client import ControlClient
 from daemon.serving.engine_client import engine_client
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
-from streams.events import Task
+from ratchet_client.events import Task
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.store.client import StoreClient

@@ -15,9 +15,9 @@ from daemon.registry.schemas import Adapter
 from evaluation.agreement import ASSUMED_FLIPS, ASSUMED_PHI, Agreement
 from evaluation.report import GATE_FILE, GateReport
 from evaluation.rollouts import Rollout
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
+from ratchet_client.settings import FrozenModel
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 

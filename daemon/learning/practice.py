@@ -18,11 +18,12 @@ from evaluation.episode import Player
 from evaluation.frontier import Attempts, choose
 from evaluation.practice import Budget, Practised, Round
 from learners.settings import PracticeSettings
-from streams.errors import RatchetError
-from streams.events import Task
+from ratchet_client.errors import RatchetError
+from ratchet_client.events import Task
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from streams.kafka.operator_key import read_operator_key
 from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
-from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
 from streams.policy.client import Sampling
 from streams.store.queries.practice import ATTEMPTS_BY_TASK, ATTEMPTS_BY_TASK_OF_GROUP
 from streams.trust.groups import DEFAULT_GROUP

@@ -29,7 +29,7 @@ from daemon.registry.learner_status import LearnerPhase, LearnerStatus
 from daemon.serving.control_client import ControlClient
 from learners.base_model import resolve_base
 from learners.training import interrupted, remove_leftovers
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.trust import LATEST_WITHDRAWAL
 from streams.trust.groups import DEFAULT_GROUP

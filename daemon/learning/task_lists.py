@@ -18,8 +18,8 @@ from daemon.registry.task_uses import TaskUses, promotions
 from evaluation.gates.gate import Evidence, TaskLists
 from evaluation.settings import TaskListSettings
 from evaluation.task_account import ListName, TrialBegun, draw
+from ratchet_client.events import Task, family
 from streams.errors import StoreError
-from streams.events import Task, family
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.store.queries.learning import LABELS_OF_TASKS

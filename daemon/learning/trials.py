@@ -32,9 +32,9 @@ from evaluation.rollouts import paired
 from evaluation.trial import hold_trial
 from learners.canaries import Canary
 from learners.held_out_states import RecordedState, read_held_out_states
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.errors import RatchetError
 from streams.environments.harness import ChatHarness
-from streams.errors import RatchetError
-from streams.runtime.crash_points import CrashPoint, reach
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from learners.adapters import AdapterStore
 from learners.provenance import Ancestor, Provenance
 from learners.settings import LearnerSettings
 from learners.snapshots import SnapshotManifest
+from ratchet_client.settings import FrozenModel
 from streams.errors import UnknownAdapterError
-from streams.settings import FrozenModel
 
 _SHORTEST = 6
 

@@ -17,7 +17,7 @@ from daemon.registry.schemas import CycleReport
 from evaluation.report import GateReport
 from learners.adapters import MANIFEST, AdapterManifest, AdapterStore
 from learners.provenance import Provenance
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 MOST_ADAPTERS = 200
 _MOST_PRINCIPALS = 50

@@ -12,7 +12,8 @@ from daemon.pages.queue import queue_page
 from daemon.pages.rendering import HEADERS, url
 from daemon.registry.schemas import DecisionRequest, HoldRequest, RollbackRequest
 from daemon.serving.control_client import ControlClient
-from streams.errors import RatchetError, RequestRefusedError
+from ratchet_client.errors import RatchetError
+from streams.errors import RequestRefusedError
 
 Change = Callable[[ControlClient, Mapping[str, str], str], Awaitable[object]]
 

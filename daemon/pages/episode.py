@@ -10,10 +10,10 @@ from starlette.responses import Response
 from daemon.pages.messages import Said, said, whole_message
 from daemon.pages.parts import Parts, whole_number, within
 from daemon.pages.rendering import page, url, whole
+from ratchet_client.messages import MESSAGE, MESSAGES, Message, Messages
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import STEPS
 from streams.errors import RequestRefusedError
-from streams.events import STEPS
-from streams.messages import MESSAGE, MESSAGES, Message, Messages
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.episode_state import EpisodeState

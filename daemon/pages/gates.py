@@ -16,7 +16,7 @@ from daemon.registry.refs import states_of
 from evaluation.matches import Match, Result, matches
 from evaluation.report import GateReport
 from evaluation.rollout_log import newest_rollouts, read_rollouts
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 MOST_CYCLES = 50
 MOST_TASKS = 50

@@ -14,9 +14,9 @@ from daemon.console import learner_told
 from daemon.pages.parts import Parts, visit_of
 from daemon.pages.rendering import HEADERS, fragment
 from daemon.registry.learner_status import LearnerReport, learner_report
+from ratchet_client.settings import FrozenModel
 from streams.access.tokens import AccessRole
 from streams.errors import RequestRefusedError
-from streams.settings import FrozenModel
 
 EVERY_S = 1.0
 KEPT_ALIVE_S = 15.0

@@ -12,8 +12,8 @@ from daemon.pages.rendering import page, url, whole
 from daemon.registry.schemas import BASE
 from evaluation.matches import Match
 from evaluation.rollout_log import Entry
+from ratchet_client.messages import Messages, same_message
 from streams.errors import RequestRefusedError
-from streams.messages import Messages, same_message
 
 OTHER, CANDIDATE = "other", "candidate"
 

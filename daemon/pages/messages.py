@@ -3,8 +3,8 @@
 import json
 
 from daemon.pages.rendering import CUT_AT
-from streams.messages import Message
-from streams.settings import FrozenModel
+from ratchet_client.messages import Message
+from ratchet_client.settings import FrozenModel
 
 
 class Said(FrozenModel):

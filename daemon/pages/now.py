@@ -13,7 +13,7 @@ from daemon.pages.rendering import page
 from daemon.registry.audit import AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import StatusReport
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 _MOST_READ = 500
 

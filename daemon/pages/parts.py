@@ -14,10 +14,11 @@ from daemon.pages.sessions import Sessions
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient
 from learners.adapters import AdapterStore
+from ratchet_client.error_body import error_message
+from ratchet_client.errors import RatchetError
 from streams.access.access import Access
 from streams.access.tokens import AccessRole, Caller
-from streams.errors import RatchetError, RequestRefusedError, StoreError, UnknownEpisodeError
-from streams.runtime.http_client import error_message
+from streams.errors import RequestRefusedError, StoreError, UnknownEpisodeError
 from streams.store.client import StoreClient
 from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
 

@@ -20,9 +20,10 @@ from daemon.registry.registry import Registry
 from daemon.serving.groups import check_group
 from daemon.serving.settings import ServingSettings
 from learners.adapters import AdapterStore
+from ratchet_client.errors import RatchetError
 from streams.access.access import Access
 from streams.access.tokens import AccessRole
-from streams.errors import RatchetError, RequestRefusedError, UnknownAdapterError, UnknownEpisodeError
+from streams.errors import RequestRefusedError, UnknownAdapterError, UnknownEpisodeError
 from streams.runtime.http_errors import UNEXPECTED
 from streams.runtime.tracebacks import where_raised
 from streams.store.client import StoreClient

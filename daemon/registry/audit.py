@@ -16,9 +16,9 @@ from pydantic import AwareDatetime, ValidationError
 
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import CanaryReport, CanaryStart, CycleReport, Drill, Erasure, Reservation
+from ratchet_client.settings import FrozenModel
 from streams.errors import AuditError
 from streams.runtime.json_lines import append_lines, end_of_lines, locked, read_all, whole_lines
-from streams.settings import FrozenModel
 
 GENESIS = "0" * 64
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Fingerprint(FrozenModel):

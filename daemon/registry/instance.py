@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from ratchet_client.settings import FrozenModel
 from streams.runtime.json_lines import locked, read_all
-from streams.settings import FrozenModel
 
 INSTANCE_FILE = "instance.json"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import AwareDatetime, Field, ValidationError
 
 from evaluation.gates.verdict import Verdict
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 if TYPE_CHECKING:
     from daemon.registry.audit import AuditEntry

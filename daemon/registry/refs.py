@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from daemon.registry.audit import Action, AuditEntry, AuditEvent
 from daemon.registry.lifecycle import State
 from daemon.registry.schemas import BASE, Adapter
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Refs(FrozenModel):

@@ -11,9 +11,9 @@ from evaluation.account_summary import AccountSummary
 from evaluation.canary_figures import CanaryFigures
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.settings import Spending
+from ratchet_client.settings import FrozenModel
 from streams.assembly.status import AssemblyStatus
 from streams.policy.client import BASE as BASE
-from streams.settings import FrozenModel
 from streams.store.status import StoreStatus
 
 # An adapter is named by its SHA-256, the base model without an adapter by the word `base`.

@@ -26,14 +26,14 @@ from learners.signing import (
     public_key_is_whole,
 )
 from learners.snapshots import SnapshotManifest
+from ratchet_client.ids import content_id
+from ratchet_client.settings import FrozenModel
 from streams.access.token_file import TokenFile
 from streams.errors import AuditError, TrainingError
-from streams.ids import content_id
-from streams.kafka.signatures import OPERATOR_KEY_FILE
+from streams.kafka.operator_key import OPERATOR_KEY_FILE
 from streams.redaction.key import KEY_FILE
 from streams.runtime.files import checksum, checksum_path
 from streams.runtime.json_lines import end_of_lines
-from streams.settings import FrozenModel
 from streams.trust.groups import DEFAULT_GROUP, homes_in
 
 UNCHECKED = (

@@ -16,7 +16,8 @@ from daemon.serving.canary import Canary
 from daemon.serving.promotion import Promoter
 from daemon.serving.room import ACTOR
 from evaluation.canary import CanaryEvidence, CanaryVerdict, JudgedEpisode, decide_canary
-from streams.errors import RatchetError, StoreError
+from ratchet_client.errors import RatchetError
+from streams.errors import StoreError
 from streams.store.client import StoreClient
 from streams.store.queries.canary import CANARY_EPISODES
 

@@ -19,8 +19,8 @@ from opentelemetry.trace import SpanKind
 
 from daemon.registry.schemas import CaptureStatus
 from daemon.serving.settings import CaptureSettings
+from ratchet_client.errors import BrokerError
 from streams.calls.records import CallLabels, CapturedCall, Face, key_of_receipt
-from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
 from streams.runtime import tracing
 from streams.runtime.http_bodies import WINDOW_BITS

@@ -23,8 +23,9 @@ from daemon.serving.room import ACTOR, Seat
 from daemon.serving.settings import DrillSettings
 from daemon.serving.turn import Turn
 from evaluation.settings import ProbeSettings
-from streams.errors import PolicyError, PromotionError, RatchetError
-from streams.messages import Message
+from ratchet_client.errors import RatchetError
+from ratchet_client.messages import Message
+from streams.errors import PolicyError, PromotionError
 from streams.policy.client import Sampling
 
 log = structlog.get_logger()

@@ -8,10 +8,10 @@ import time
 from collections import Counter as Tally
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import structlog
-from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, model_validator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope
@@ -23,13 +23,12 @@ from daemon.serving.refusals import Refused
 from daemon.serving.reply import Reply
 from daemon.serving.requests import read_body, read_object
 from daemon.serving.settings import ServingSettings
-from streams.calls.labels import HEADER, episode_key
+from ratchet_client.errors import BrokerError
+from ratchet_client.feedback_request import FeedbackRequest, fault_of
+from ratchet_client.headers import PREFIX
+from streams.calls.labels import episode_key
 from streams.calls.records import Feedback, key_of_receipt
-from streams.errors import BrokerError
-from streams.events import Identity, Name
-from streams.ids import uuid7
 from streams.kafka.records import Outgoing
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 
@@ -40,45 +39,13 @@ _MOST_IN_FLIGHT = 64
 _CORS_MAX_AGE_S = 600
 
 
-class PostedFeedback(FrozenModel):
-    """The body of a request: on a receipt or an episode, and at least one of `success`, `score` and `rating`.
-
-    Without `success` a rating says it, and without both the score, by the setting `serving.success_score`.
-    """
-
-    receipt: Identity | None = None
-    episode: Identity | None = None
-    success: bool | None = None
-    score: FiniteFloat | None = Field(default=None, ge=0, le=1)
-    rating: Literal["up", "down"] | None = None
-    verifier: Name = Field(default="feedback", min_length=1)
-    evidence: dict[str, Any] = Field(default_factory=dict)
-    comment: str | None = Field(default=None, max_length=100_000)
-    feedback_id: Identity = Field(default_factory=uuid7)
-    principal: Name | None = None
-
-    @field_validator("success", mode="before")
-    @classmethod
-    def _is_boolean(cls, value: object) -> object:
-        if value is not None and not isinstance(value, bool):
-            raise ValueError("success is true or false")
-        return value
-
-    @field_validator("score", mode="before")
-    @classmethod
-    def _is_number(cls, value: object) -> object:
-        if isinstance(value, bool | str):
-            raise ValueError("score is a number")
-        return value
+class PostedFeedback(FeedbackRequest):
+    """The body of a request, as this gateway takes it."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if (self.receipt is None) == (self.episode is None):
-            raise ValueError("name either the receipt of a call or an episode")
+    def _has_a_receipt_of_ours(self) -> Self:
         if self.receipt is not None and key_of_receipt(self.receipt) is None:
             raise ValueError("the receipt is not one of this gateway: send the header x-ratchet-receipt of the reply")
-        if self.success is None and self.score is None and self.rating is None:
-            raise ValueError("send at least one of success, score and rating")
         return self
 
     def verdict(self, success_score: float) -> tuple[bool, float]:
@@ -166,7 +133,7 @@ class FeedbackIntake:
         try:
             posted = PostedFeedback.model_validate(body)
         except ValidationError as error:
-            faults = "; ".join(_fault(each) for each in error.errors()[:20])
+            faults = "; ".join(fault_of(each) for each in error.errors()[:20])
             raise Refused(422, f"the feedback cannot be read: {faults}", "invalid_feedback") from error
         success, score = posted.verdict(self._settings.success_score)
         said = {"comment": posted.comment, "rating": posted.rating}
@@ -174,7 +141,7 @@ class FeedbackIntake:
             feedback_id=posted.feedback_id,
             receipt=posted.receipt,
             episode=posted.episode,
-            principal=principal or posted.principal or headers.get(f"{HEADER}principal", "").strip()[:512] or None,
+            principal=principal or posted.principal or headers.get(f"{PREFIX}principal", "").strip()[:512] or None,
             authenticated=principal is not None,
             verifier=posted.verifier,
             success=success,
@@ -182,10 +149,3 @@ class FeedbackIntake:
             evidence=posted.evidence | {name: text for name, text in said.items() if text is not None},
             given_ns=time.time_ns(),
         )
-
-
-def _fault(error: Any) -> str:
-    """One fault, with its field where it has one."""
-    place = ".".join(map(str, error["loc"]))
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message

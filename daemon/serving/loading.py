@@ -16,7 +16,8 @@ from daemon.serving.room import ACTOR, Seat
 from evaluation.attestation import Attestation, Probes, measure
 from evaluation.settings import ProbeSettings
 from learners.adapters import AdapterStore
-from streams.errors import PolicyError, PromotionError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import PolicyError, PromotionError
 
 log = structlog.get_logger()
 

@@ -16,15 +16,16 @@ from daemon.serving.reply import Reply
 from daemon.serving.response_ids import ResponseId
 from daemon.serving.upstream import Answer, NoReplicaError, Question, Upstream, UpstreamError, UpstreamTimeoutError
 from daemon.serving.upstream_errors import has_lost, is_json_object
+from ratchet_client.error_body import error_message
+from ratchet_client.receipts import RECEIPT_HEADER
 from streams.calls.labels import ResponseKeys
 from streams.calls.records import CallLabels, Face, key_of_receipt
 from streams.runtime import tracing
-from streams.runtime.http_client import error_message
 
 log = structlog.get_logger()
 
 _UNAUTHORIZED = 401
-RECEIPT = b"x-ratchet-receipt"
+RECEIPT = RECEIPT_HEADER.encode()
 ADAPTER = b"x-ratchet-adapter"
 _UNREACHABLE = "the inference server is not reachable; try again soon"
 

@@ -34,7 +34,8 @@ from daemon.serving.replicas import Replicas
 from daemon.serving.room import ACTOR, Room
 from daemon.serving.settings import PromotionSettings as PromotionSettings
 from evaluation.settings import CanarySettings
-from streams.errors import PromotionError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import PromotionError
 
 log = structlog.get_logger()
 

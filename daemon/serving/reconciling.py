@@ -18,7 +18,8 @@ from daemon.serving.loading import Loader
 from daemon.serving.looking import look
 from daemon.serving.replicas import Replica, Replicas
 from daemon.serving.room import ACTOR, Seat
-from streams.errors import NoRoomError, PolicyError, PromotionError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import NoRoomError, PolicyError, PromotionError
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Send
 from daemon.serving.call_metrics import Passage
 from daemon.serving.headers import RawHeaders, find
 from daemon.serving.refusals import is_anthropic
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 
 _REQUEST_ID = b"x-request-id"
 # The name by which Anthropic's clients know it.

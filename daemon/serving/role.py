@@ -27,9 +27,10 @@ from daemon.serving.sole import sole_serve_role
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
 from evaluation.settings import GateSettings
+from ratchet_client.errors import BrokerError, RatchetError
 from streams.access.access import Access
 from streams.access.guard import guard
-from streams.errors import BrokerError, LifecycleError, PromotionError, RatchetError
+from streams.errors import LifecycleError, PromotionError
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics

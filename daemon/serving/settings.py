@@ -7,8 +7,8 @@ from pydantic import Field, FiniteFloat, SecretStr
 
 from daemon.registry.approval import Approval
 from evaluation.settings import CanarySettings, ProbeSettings
+from ratchet_client.settings import FrozenModel, Secret, ServerUrl
 from streams.policy.client import BASE
-from streams.settings import FrozenModel, Secret, ServerUrl
 
 MEBIBYTE = 2**20
 

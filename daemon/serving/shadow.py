@@ -18,6 +18,7 @@ from daemon.registry.schemas import ShadowFigures
 from daemon.serving.headers import RawHeaders
 from daemon.serving.settings import ShadowSettings
 from daemon.serving.upstream import Question, Upstream, UpstreamError
+from ratchet_client.messages import Message, Tools
 from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
 from streams.calls.faces import read_call
@@ -25,7 +26,6 @@ from streams.calls.records import CapturedCall, Face
 from streams.environments.tool_calls import calls_of, canonical
 from streams.environments.tool_definitions import usable
 from streams.errors import ToolCallError
-from streams.messages import Message, Tools
 
 log = structlog.get_logger()
 

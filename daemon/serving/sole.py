@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.json_lines import locked
 
 LOCK_FILE = "serve.lock"

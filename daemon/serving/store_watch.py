@@ -7,7 +7,8 @@ from functools import partial
 
 import structlog
 
-from streams.errors import BrokerError, StoreError
+from ratchet_client.errors import BrokerError
+from streams.errors import StoreError
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
 from streams.runtime.threads import in_daemon_thread

@@ -11,8 +11,8 @@ from daemon.study.workshop import BASE, PlayedTask, Workshop
 from learners.reflections.records import with_rationales
 from learners.settings import LearnerSettings, Progress, Stage
 from learners.trajectories import Trajectory
+from ratchet_client.events import Task
 from streams.errors import TrainingError
-from streams.events import Task
 
 
 @dataclass(slots=True)

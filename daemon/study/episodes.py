@@ -10,8 +10,9 @@ from evaluation.episode import Player
 from evaluation.frontier import Attempts
 from evaluation.practice import Budget, Practised, Round
 from learners.trajectories import Trajectory
+from ratchet_client.events import Task
+from streams.branch_events import BranchRequest
 from streams.branching.settings import BranchingSettings
-from streams.events import BranchRequest, Task
 from streams.policy.client import Sampling
 
 # A round of a study is played to its end, however long it takes.

@@ -20,12 +20,13 @@ from learners.settings import LearnerSettings, LoraSettings, Progress, Stage, Tr
 from learners.snapshots import write_snapshot
 from learners.training import run_training
 from learners.trajectories import Branch, Trajectory
+from ratchet_client.events import Task
+from ratchet_client.messages import Message
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.selectors import SELECTORS
 from streams.branching.settings import BranchingSettings
 from streams.errors import GateError
-from streams.events import BranchRequest, BranchResult, RecordedStep, Task
-from streams.messages import Message
 from streams.policy.client import PolicyClient
 from streams.policy.served import ServedPolicy
 from streams.runtime.processes import free_port

@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from daemon.config import DomainSettings
 from learners.settings import EMBEDDED, LearnerSettings, LoraSettings, Stage
-from streams.errors import ConfigurationError
-from streams.ids import content_id
-from streams.settings import FrozenModel
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.ids import content_id
+from ratchet_client.settings import FrozenModel
 
 Budget: TypeAlias = Literal["updates", "tokens"]
 

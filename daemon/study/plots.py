@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from daemon.study.results import CellResult, Difference
 from daemon.study.retention import CurvePoint
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

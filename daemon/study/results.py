@@ -12,9 +12,9 @@ from scipy.stats import t
 
 from daemon.study.plan import Cell
 from evaluation.statistics import Interval
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 
 class Measurement(FrozenModel):

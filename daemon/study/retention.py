@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from daemon.study.results import CellResult, Measurement, paired_interval
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Retention(FrozenModel):

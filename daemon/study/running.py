@@ -15,7 +15,7 @@ from daemon.study.course import Course, Learned
 from daemon.study.plan import Cell, StudyPlan
 from daemon.study.results import CellResult, Results
 from daemon.study.workshop import PlayedTask, Workshop, workshop
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from learners.settings import LearnerSettings, Progress, TrainingJob
 from learners.snapshots import read_trajectories, write_snapshot
 from learners.training import run_training
 from learners.trajectories import Trajectory
-from streams.errors import ConfigurationError, TrainingError
-from streams.events import Task
-from streams.ids import content_id, uuid7
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id, uuid7
+from ratchet_client.settings import FrozenModel
+from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder, write_atomically
-from streams.settings import FrozenModel
 
 # The adapter that is none: the base model itself.
 BASE = ""

@@ -18,10 +18,10 @@ from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.scored_replies import ScoredReply, State, scored_replies
 from evaluation.settings import CollapseSettings, GateSettings
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message
 from streams.environments.harness import canonical
 from streams.errors import GateError
-from streams.ids import content_id
-from streams.messages import Message
 from streams.policy.client import Sampling
 
 _WORD = re.compile(r"\w+|[^\w\s]")

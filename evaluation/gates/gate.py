@@ -14,7 +14,7 @@ from evaluation.power import ASSUMED, Expected
 from evaluation.rollouts import Pair
 from learners.canaries import Canary
 from learners.held_out_states import RecordedState
-from streams.events import Task
+from ratchet_client.events import Task
 from streams.trust.holdout import HoldoutSettings
 
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,7 @@ from evaluation.gates.gate import Evidence
 from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair, paired
 from evaluation.settings import GateSettings
-from streams.events import Task
+from ratchet_client.events import Task
 
 GOLDEN = "golden"
 

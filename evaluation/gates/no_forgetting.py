@@ -13,8 +13,8 @@ from evaluation.noninferiority import e_value, power, tango_test, tasks_for_powe
 from evaluation.rollouts import Rollout, paired
 from evaluation.settings import GateSettings, NoForgettingSettings
 from evaluation.statistics import mcnemar_exact
+from ratchet_client.events import Task, family
 from streams.errors import GateError
-from streams.events import Task, family
 
 NO_FORGETTING = "no_forgetting"
 

@@ -19,12 +19,12 @@ from evaluation.scored_replies import each
 from evaluation.settings import GateSettings
 from evaluation.statistics import mcnemar_exact
 from learners.held_out_states import RecordedState
+from ratchet_client.events import family
+from ratchet_client.messages import Message, Tools
 from streams.environments.harness import canonical
 from streams.environments.tool_calls import calls_of
 from streams.environments.tool_definitions import usable
 from streams.errors import GateError, ToolCallError
-from streams.events import family
-from streams.messages import Message, Tools
 from streams.policy.client import PolicyClient, Sampling
 from streams.trust.holdout import Split
 

@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 
 from evaluation.gates.gate import Gate
 from evaluation.settings import GateSettings
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 ENTRY_POINTS = "ratchet.gates"
 

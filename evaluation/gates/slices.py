@@ -14,7 +14,7 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, SlicesSettings
 from evaluation.statistics import holm, mcnemar_exact
-from streams.events import VARIANT_MARK, Task, family
+from ratchet_client.events import VARIANT_MARK, Task, family
 
 SLICES = "slices"
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field, FiniteFloat
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Verdict(StrEnum):

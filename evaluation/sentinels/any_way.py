@@ -15,7 +15,7 @@ from evaluation.sentinels.lengths import is_longer, is_shorter
 from evaluation.sentinels.unseen import uses_unseen
 from evaluation.sentinels.wasted import mostly_invalid, mostly_repeats
 from evaluation.settings import SentinelSettings
-from streams.events import family
+from ratchet_client.events import family
 
 _MOSTLY = 0.5
 _FAMILIES = 2

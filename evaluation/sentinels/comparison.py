@@ -13,7 +13,7 @@ from typing import TypeAlias
 from scipy.stats import hypergeom, norm
 
 from evaluation.rollouts import Pair
-from streams.events import family
+from ratchet_client.events import family
 
 Count: TypeAlias = tuple[float, float]
 """A part and its whole, such as the invalid actions of an episode and all of them."""
@@ -52,7 +52,7 @@ def paired_difference(
     By linearisation, with families of tasks as clusters: Cochran, Sampling Techniques (1977), 6.4 and 9A.
 
     >>> from evaluation.rollouts import Rollout
-    >>> from streams.events import Task
+    >>> from ratchet_client.events import Task
     >>> def pair(n):
     ...     played = Rollout(str(n), True, 1.0, 4, 0, ())
     ...     return Pair(Task(environment="x", task_id=str(n)), played, played)

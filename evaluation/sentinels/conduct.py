@@ -13,7 +13,7 @@ from evaluation.sentinels.comparison import Count, paired_difference, rate, sure
 from evaluation.sentinels.facts import Facts, Figure, Finding, odd_wins
 from evaluation.sentinels.speech import asks, refuses, writes_broken_call
 from evaluation.settings import SentinelSettings
-from streams.messages import Message, Messages
+from ratchet_client.messages import Message, Messages
 
 _FAILED = ("error", "exception", "traceback", "fehler", "erreur", "invalid ", "unknown tool", "错误", "エラー")
 

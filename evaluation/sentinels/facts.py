@@ -8,9 +8,9 @@ from typing import TypeAlias
 from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.comparison import surely_more
 from evaluation.settings import SentinelSettings
+from ratchet_client.messages import Message, Messages
 from streams.environments import tool_calls
 from streams.environments.harness import canonical
-from streams.messages import Message, Messages
 
 Figure: TypeAlias = bool | int | float | str | None
 

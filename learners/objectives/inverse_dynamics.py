@@ -15,8 +15,8 @@ from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights, can_be_imitated
 from learners.trajectories import Branch, Trajectory
 from learners.transcripts import said, transcript
-from streams.events import RecordedStep
-from streams.messages import Message, Messages, assistant, user
+from ratchet_client.messages import Message, Messages, assistant, user
+from streams.branch_events import RecordedStep
 
 _QUESTION = "You review a task. Say which action led from what was known before to what came back."
 _UNTOLD = (Outcome.ERROR, Outcome.NOTHING_NEW)

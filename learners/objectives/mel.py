@@ -19,8 +19,8 @@ from learners.packed_tree import Tree
 from learners.packing import TreePacker, Weights
 from learners.trajectories import INSTRUCTED, LESSON, Rationale, Trajectory
 from learners.transcripts import transcript
-from streams.events import RecordedStep
-from streams.messages import Message, assistant, user
+from ratchet_client.messages import Message, assistant, user
+from streams.branch_events import RecordedStep
 
 _QUESTION = "You review how a task was begun. Say in a few words what must be heeded to go on well."
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from learners.comparisons import Outcome, outcome_of
 from learners.reflections.filters import CONCLUSION, Draft, leaks, narrates_future
 from learners.reflections.states import ReflectedState, shown, told
-from streams.messages import Messages
+from ratchet_client.messages import Messages
 
 _AIM = 125
 _GOAL, _ACTION, _OUTCOME = 12, 8, 6

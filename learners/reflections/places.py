@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from learners.chat import ChatTokenizer
 from learners.chat_template import PROBE_TOOL
 from learners.packing import reasoned
+from ratchet_client.messages import Message, assistant, call, user
 from streams.environments.harness import ChatHarness
 from streams.errors import ChatTemplateError
-from streams.messages import Message, assistant, call, user
 
 # Tokens of a long rationale and a call. A reply that is cut off holds no action.
 _ROOM = 224

@@ -5,7 +5,7 @@ import random
 from learners.reflections.filters import CONCLUSION
 from learners.reflections.states import ReflectedState, shown
 from learners.transcripts import transcript
-from streams.messages import Message, Messages, user
+from ratchet_client.messages import Message, Messages, user
 
 _INSTRUCTION = (
     "You are the agent in the conversation below, and about to act. Think aloud in the first person, in one paragraph "

@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError
 
 from learners.settings import LearnerSettings
 from learners.trajectories import Rationale, Trajectory
+from ratchet_client.ids import content_id
+from ratchet_client.settings import FrozenModel
 from streams.environments.harness import ChatHarness
 from streams.errors import TrainingError
-from streams.ids import content_id
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 KEPT = "kept"
 _REMEDY = "Remove it and begin the training again: it is written once more."

@@ -8,9 +8,9 @@ from learners.comparisons import Outcome, outcome_of
 from learners.packing import can_be_imitated
 from learners.trajectories import Branch, Trajectory
 from learners.transcripts import said
+from ratchet_client.messages import Message, Messages
 from streams.environments import tool_calls
 from streams.environments.harness import canonical
-from streams.messages import Message, Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def reflected_states(
 def shown(action: Message) -> str:
     """An action in one line: its text, or its calls as `name(arguments)`.
 
-    >>> from streams.messages import assistant, call
+    >>> from ratchet_client.messages import assistant, call
     >>> shown(assistant(None, call("ls", '{ "folder": "docs" }'), call("pwd", "")))
     'ls({ "folder": "docs" }); pwd()'
     """

@@ -8,11 +8,12 @@ from typing import Any
 
 import structlog
 
+from ratchet_client.errors import ConfigurationError
 from streams.access.pages import host_of, is_loopback, is_ours, is_same_origin
 from streams.access.settings import AccessSettings, LimitSettings
 from streams.access.token_file import TokenFile
 from streams.access.tokens import TOKEN_VARIABLE, AccessRole, Caller, digest, internal_callers
-from streams.errors import ConfigurationError, RequestRefusedError
+from streams.errors import RequestRefusedError
 from streams.runtime.tls import TlsSettings
 
 log = structlog.get_logger()

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ratchet_client.settings import FrozenModel
 from streams.runtime.tls import TlsSettings
-from streams.settings import FrozenModel
 
 _Most = Annotated[int, Field(ge=0)]
 _MostIfSaid = Annotated[int | None, Field(ge=0)]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 from streams.access.tokens import AccessRole, Caller, RowFilter, Token, digest, new_token, token_id
-from streams.errors import ConfigurationError
 from streams.runtime.files import write_atomically
-from streams.settings import FrozenModel
 
 _MODE = 0o600
 

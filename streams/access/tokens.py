@@ -17,7 +17,7 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from streams.settings import FrozenModel, Secret
+from ratchet_client.settings import FrozenModel, Secret
 
 TOKEN_VARIABLE = "RATCHET_TOKEN"
 INTERNAL_VARIABLE = "RATCHET_INTERNAL_TOKEN"

@@ -3,6 +3,7 @@
 import sqlite3
 from enum import IntEnum
 
+from ratchet_client.ids import content_id
 from streams.assembly import index
 from streams.assembly.assembly import Assembled
 from streams.assembly.captured import scope_of
@@ -10,7 +11,6 @@ from streams.assembly.chains import Place
 from streams.assembly.readings import Readings
 from streams.assembly.telemetry import conversation_of
 from streams.calls.records import CapturedCall, Feedback
-from streams.ids import content_id
 from streams.otlp.records import LogRecord, Span
 
 _ADD_TRACE = """

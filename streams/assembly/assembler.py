@@ -9,23 +9,23 @@ import faust
 import structlog
 from pydantic import ValidationError
 
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.events import OutcomeEvent, StepEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.settings import Secret
 from streams.assembly.assembly import Assembled, assemble
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState, Unit
 from streams.assembly.status import AssemblyStatus
 from streams.assembly.traces import CallTraces
 from streams.calls.records import ANY_CALL_RECORD, CapturedCall
-from streams.events import OutcomeEvent, StepEvent
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.worker import build_app, consume, publish
 from streams.otlp.records import ANY_RECORD
 from streams.runtime import tracing
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.tally import Tally
-from streams.settings import Secret
 
 log = structlog.get_logger()
 

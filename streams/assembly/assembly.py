@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.ids import content_id
 from streams.assembly.captured import ChatsOf, EarlierOf, continued_choices, read_captured
 from streams.assembly.chains import Call, Chain, Place, chains
 from streams.assembly.telemetry import read_telemetry
 from streams.assembly.verdicts import Verdict
 from streams.calls.records import CapturedCall, Feedback
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
-from streams.ids import content_id
 from streams.otlp.records import LogRecord, Span
 from streams.task_ids import task_of
 

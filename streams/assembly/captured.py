@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import assistant
 from streams.assembly.chains import Call
 from streams.assembly.continuation import asked
 from streams.assembly.telemetry import Reading
@@ -12,8 +14,6 @@ from streams.calls.chat import Chat
 from streams.calls.faces import Earlier, read_call, seen_by
 from streams.calls.faces.bodies import read_object
 from streams.calls.records import CapturedCall, Feedback
-from streams.ids import content_id
-from streams.messages import assistant
 
 ENVIRONMENT = "gateway"
 _ABSENT = "content of a call of its episode is missing"

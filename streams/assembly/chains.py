@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from ratchet_client.messages import Messages
 from streams.assembly.continuation import answered, asked, continued, newest_reply
 from streams.calls.chat import Chat
-from streams.messages import Messages
 
 Place: TypeAlias = tuple[str, str]  # a span's trace key and id; a captured call's receipt, and its choice if several
 

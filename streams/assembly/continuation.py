@@ -6,10 +6,10 @@ reply and the spelling of its arguments, which agents change before they put it 
 
 from collections.abc import Iterable
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message
 from streams.calls.chat import Chat
 from streams.calls.json_values import compact
-from streams.ids import content_id
-from streams.messages import Message
 from streams.otlp.dialects.texts import decoded
 
 

@@ -7,6 +7,8 @@ name by their ids. All of it is in the transaction that keeps the call.
 import sqlite3
 from collections.abc import Sequence
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGES, Messages, as_json
 from streams.assembly.captured import scope_of
 from streams.assembly.continuation import answered, asked, continued
 from streams.assembly.readings import Readings
@@ -14,8 +16,6 @@ from streams.calls.absence import AbsentContentError
 from streams.calls.chat import Chat
 from streams.calls.faces import Earlier, response_messages
 from streams.calls.records import CapturedCall
-from streams.ids import content_id
-from streams.messages import MESSAGES, Messages, as_json
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 import uvicorn
 
+from ratchet_client.settings import Secret
 from streams.access.access import Access
 from streams.assembly.assembler import Assembler
 from streams.assembly.server import build_status_app
@@ -19,7 +20,6 @@ from streams.kafka.worker import run, works
 from streams.runtime.health import reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.tally import Tally
-from streams.settings import Secret
 
 log = structlog.get_logger()
 

@@ -15,6 +15,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, TypeAdapter
 
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.messages import Messages
 from streams.assembly import index
 from streams.assembly.arrivals import admit, place_of
 from streams.assembly.assembly import Assembled
@@ -26,8 +28,6 @@ from streams.calls.faces import Earlier
 from streams.calls.records import CapturedCall
 from streams.errors import StoreError
 from streams.kafka.records import Outgoing
-from streams.messages import Messages
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.json_lines import locked
 
 # `traces.kind` is a `Kind`. A captured call, and feedback, is a trace of its own. Feedback whose call has not come is

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from streams.messages import Record
+from ratchet_client.messages import Record
 
 
 class AssemblyStatus(Record):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from ratchet_client.event_fields import state_reference
+from ratchet_client.ids import content_id
 from streams.assembly.chains import Call
 from streams.assembly.verdicts import Verdict
-from streams.event_fields import state_reference
-from streams.ids import content_id
 from streams.otlp.dialects import DIALECTS, dialect_of
 from streams.otlp.model_calls import SpanCall, model_calls
 from streams.otlp.records import AnyRecord, Attributes, LogRecord, Span

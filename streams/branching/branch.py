@@ -10,15 +10,15 @@ from typing import TypeAlias
 
 from aiolimiter import AsyncLimiter
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Messages
+from streams.branch_events import NO_SANDBOX, Alternative, BranchRequest, BranchResult, Failure, Fidelity
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors.selector import Selector, Situation, allocate
 from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Restore
 from streams.errors import SandboxError
-from streams.events import NO_SANDBOX, Alternative, BranchRequest, BranchResult, Failure, Fidelity
-from streams.ids import content_id
-from streams.messages import Messages
 from streams.policy.served import Policy
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool

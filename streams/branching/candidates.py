@@ -4,13 +4,13 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ratchet_client.messages import Message, assistant
+from streams.branch_events import BranchRequest, Source
 from streams.branching.restored_episode import RestoredEpisode
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import canonical
 from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.errors import ToolCallError
-from streams.events import BranchRequest, Source
-from streams.messages import Message, assistant
 from streams.policy.served import Policy
 from streams.sandboxes.protocol import Description
 

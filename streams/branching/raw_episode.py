@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from ratchet_client.messages import Message, Messages, text_of
+from streams.branch_events import BranchRequest
 from streams.branching.raw_values import RawValues, texts_of
 from streams.environments.environment import Observation
 from streams.errors import UnjudgeableError
-from streams.events import BranchRequest
-from streams.messages import Message, Messages, text_of
 from streams.sandboxes.pool import SandboxSession
 from streams.sandboxes.protocol import Description
 

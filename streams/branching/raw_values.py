@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice, product
 from typing import Self
 
-from streams.events import BranchRequest
-from streams.messages import Message, Messages, Tools, same_conversation, text_of
+from ratchet_client.messages import Message, Messages, Tools, same_conversation, text_of
+from streams.branch_events import BranchRequest
 from streams.redaction.redactor import Redactor
 
 # Spellings of one value, in one action: as it was shown, as it is read, and the next ones that were shown.

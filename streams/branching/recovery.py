@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import structlog
 from aiolimiter import AsyncLimiter
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Messages
+from streams.branch_events import BranchRequest, RecordedStep, Recovery, RecoveryResult
 from streams.branching.branch import acquire, fidelity, opened, situations
 from streams.branching.candidates import Proposal, Suggestions, propose
 from streams.branching.restored_episode import restored
@@ -19,9 +22,6 @@ from streams.branching.settings import BranchingSettings
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
-from streams.events import BranchRequest, RecordedStep, Recovery, RecoveryResult
-from streams.ids import content_id
-from streams.messages import Messages
 from streams.policy.served import Policy
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool

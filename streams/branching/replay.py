@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message, Messages, same_conversation
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest
 from streams.branching.restored_episode import RestoredEpisode, restored
 from streams.errors import SandboxError
-from streams.events import BranchRequest
-from streams.messages import Message, Messages, same_conversation
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool
-from streams.settings import FrozenModel
 
 _MOST_LINES = 40
 _MOST_CHARACTERS = 300

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
+from ratchet_client.messages import Message, Messages
+from streams.branch_events import BranchRequest
 from streams.branching.raw_episode import RawEpisode, as_recorded, uncovered
 from streams.branching.raw_values import RawValues, texts_of
 from streams.environments.environment import Observation
@@ -17,8 +19,6 @@ from streams.errors import (
     StepTimeoutError,
     UnjudgeableError,
 )
-from streams.events import BranchRequest
-from streams.messages import Message, Messages
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.protocol import Description, Followed, State

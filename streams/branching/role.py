@@ -16,6 +16,8 @@ import structlog
 from aiolimiter import AsyncLimiter
 from pydantic import ValidationError
 
+from ratchet_client.crash_points import CrashPoint, reach
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.branching.branch import branch, dropped
 from streams.branching.recovery import recover, unrecovered
 from streams.branching.selectors import SELECTORS
@@ -23,7 +25,6 @@ from streams.branching.selectors.selector import Selector
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
 from streams.errors import UnjudgeableError
-from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
@@ -32,7 +33,6 @@ from streams.kafka.worker import build_app, consume_each, publish, run
 from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, ServedPolicy
 from streams.redaction.redactor import Redactor
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 
 log = structlog.get_logger()

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
+from ratchet_client.settings import FrozenModel, Secret, ServerUrl
 from streams.environments.harness import ChatHarness
 from streams.policy.client import Sampling
 from streams.sandboxes.settings import SandboxSettings
-from streams.settings import FrozenModel, Secret, ServerUrl
 
 SelectorName: TypeAlias = Literal["uniform", "novelty", "curiosity"]
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from streams.errors import RatchetError
+from ratchet_client.errors import RatchetError
 
 
 class Absence(StrEnum):

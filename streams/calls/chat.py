@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from streams.messages import Message, Messages, Tools
+from ratchet_client.messages import Message, Messages, Tools
 
 
 @dataclass(frozen=True, slots=True)

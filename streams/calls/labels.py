@@ -9,11 +9,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ratchet_client.event_fields import state_reference
+from ratchet_client.headers import PREFIX
+from ratchet_client.ids import content_id
 from streams.calls.records import CallLabels, Face, record_key
-from streams.event_fields import state_reference
-from streams.ids import content_id
 
-HEADER = "x-ratchet-"
 Body: TypeAlias = Mapping[str, Any]
 
 _LONGEST = 512
@@ -33,7 +33,7 @@ def read_labels(headers: Mapping[str, str], body: Body, principal: str | None = 
     """
 
     def header(name: str) -> str | None:
-        return _identity(headers.get(HEADER + name))
+        return _identity(headers.get(PREFIX + name))
 
     metadata = _mapping(body.get("metadata"))
     fields = (body.get("safety_identifier"), body.get("user"), metadata.get("user_id"))
@@ -45,7 +45,7 @@ def read_labels(headers: Mapping[str, str], body: Body, principal: str | None = 
         conversation=header("conversation") or _first((*conversation, _conversation(body.get("conversation")))),
         environment=header("environment"),
         task=header("task"),
-        seed=_seed(headers.get(HEADER + "seed")),
+        seed=_seed(headers.get(PREFIX + "seed")),
         state=state_reference(header("state")),
     )
 

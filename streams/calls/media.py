@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import ContentPart
 from streams.calls.json_values import compact
-from streams.messages import ContentPart
 
 _IMAGE, _AUDIO = "image", "audio"
 # The types of parts, and what they hold where it is not said.

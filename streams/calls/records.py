@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
-from streams.events import Identity, Name, Seed, StateReference
-from streams.ids import content_id, uuid7
-from streams.messages import Record
+from ratchet_client.events import Identity, Name, Seed, StateReference
+from ratchet_client.ids import content_id, uuid7
+from ratchet_client.messages import Record
 
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 _KEY_LENGTH = 16

@@ -13,9 +13,9 @@ from typing import Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, Tools, text_of, tool_result, user
 from streams.environments.harness import ChatHarness
-from streams.events import Task
-from streams.messages import Message, Messages, Tools, text_of, tool_result, user
 
 
 class Restore(StrEnum):

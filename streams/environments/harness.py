@@ -10,8 +10,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator
 
+from ratchet_client.messages import Message, Messages, assistant
 from streams.environments import tool_calls
-from streams.messages import Message, Messages, assistant
 
 SYSTEM_PROMPT = (
     "You are playing a text game. Reply with one action, such as: take OBJECT, open CONTAINER, put OBJECT in CONTAINER."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import (
     WORKING_FOLDER,
     Configured,
@@ -18,7 +19,6 @@ from streams.environments.environment import (
     ReadsFiles,
     SharesProcesses,
 )
-from streams.errors import ConfigurationError
 from streams.setting_errors import told
 
 ENTRY_POINTS = "ratchet.environments"

@@ -13,15 +13,15 @@ from py4j.protocol import Py4JJavaError
 from pydantic import BaseModel
 from scienceworld.constants import BASEPATH, ID2TASK, JAR_PATH
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, assistant
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.jvm import start_jvm
 from streams.environments.task_names import parse_task_name
 from streams.environments.text_games import PLAIN, TextGameSettings
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import Message, assistant
 
 ENVIRONMENT = "scienceworld"
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection
 
+from ratchet_client.events import Task
 from streams.errors import SandboxError
-from streams.events import Task
 
 
 def parse_task_name(

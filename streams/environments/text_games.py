@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from ratchet_client.settings import FrozenModel
 from streams.environments.harness import ChatHarness
-from streams.settings import FrozenModel
 
 # A rationale and an action.
 _MAX_TOKENS = 256

@@ -14,15 +14,15 @@ from pydantic import BaseModel
 from textworld.generator.game import Game, GameProgression
 from textworld.generator.inform7 import Inform7Game
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, assistant
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.task_names import parse_task_name
 from streams.environments.text_games import PLAIN, TextGameSettings
 from streams.environments.textworld_games import FOLDS, GAMES, generate
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import Message, assistant
 
 ENVIRONMENT = "textworld"
 

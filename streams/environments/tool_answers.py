@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message, Messages, ToolCall, tool_result
 from streams.environments.tool_calls import Call, read
 from streams.environments.tool_definitions import Tool
 from streams.errors import ToolCallError
-from streams.messages import Message, Messages, ToolCall, tool_result
 
 _NOT_EXECUTED = "Not executed, because another call of the same message is at fault."
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message, Tools, assistant
 from streams.environments.tool_calls import Call, calling, calls_of, render
 from streams.environments.tool_definitions import Schema, usable
-from streams.messages import Message, Tools, assistant
 
 _Kind = Callable[[], tuple[Call, ...]]
 

@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from pydantic import JsonValue
 
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, ToolCall, assistant
+from ratchet_client.messages import call as tool_call
 from streams.errors import ToolCallError
-from streams.ids import content_id
-from streams.messages import Message, ToolCall, assistant
-from streams.messages import call as tool_call
 
 _ID_LENGTH = 16
 

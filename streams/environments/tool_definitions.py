@@ -18,8 +18,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from ratchet_client.messages import ToolDefinition, Tools
 from streams.errors import ToolCallError
-from streams.messages import ToolDefinition, Tools
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 

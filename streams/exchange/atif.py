@@ -15,10 +15,10 @@ from atif import Agent, FinalMetrics, ObservationResult, Step, Trajectory
 from atif import Observation as Results
 from pydantic import ValidationError
 
+from ratchet_client.messages import TOOLS, Message, Tools
 from streams.errors import ExchangeError
 from streams.exchange.atif_messages import OURS, message_of, ours, result_of, said_by, said_in
 from streams.exchange.conversation import Conversation, Facts, JsonObject, Said, conversation_of, first_fault
-from streams.messages import TOOLS, Message, Tools
 
 _MINOR = 8
 _VERSION = f"ATIF-v1.{_MINOR}"

@@ -10,8 +10,8 @@ from atif import ContentPart as Part
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from streams.messages import MESSAGE, ContentPart, FunctionCall, Message
-from streams.messages import ToolCall as Call
+from ratchet_client.messages import MESSAGE, ContentPart, FunctionCall, Message
+from ratchet_client.messages import ToolCall as Call
 
 # The name in `extra` under which Ratchet keeps what ATIF has no field for.
 OURS = "ratchet"

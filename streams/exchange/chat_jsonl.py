@@ -13,9 +13,9 @@ import json
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from ratchet_client.messages import MESSAGE, TOOLS, Record, Tools, as_definition
 from streams.errors import ExchangeError
 from streams.exchange.conversation import Conversation, Facts, JsonObject, Said, conversation_of, first_fault
-from streams.messages import MESSAGE, TOOLS, Record, Tools, as_definition
 
 _HALVES = ("prompt", "completion")
 _READ = frozenset({"messages", "tools", "functions", "ratchet", "id", *_HALVES})

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import ConfigDict, JsonValue, ValidationError
 
+from ratchet_client.messages import Message, Messages, Tools
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep, tools_at, with_changes
 from streams.errors import ExchangeError
-from streams.events import RecordedStep, tools_at, with_changes
-from streams.messages import Message, Messages, Tools
-from streams.settings import FrozenModel
 
 NOT_LEARNED = "its file says that an action in it must not be learned from"
 

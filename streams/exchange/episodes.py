@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGES, TOOLS
 from streams.errors import ExchangeError, UnnamedError
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.exchange.conversation import Conversation, JsonObject, first_fault
-from streams.ids import content_id
-from streams.messages import MESSAGES, TOOLS
 
 # An outcome is told as true or false, or as a number.
 _VERDICT = "it is neither true, false nor a finite number"

@@ -12,9 +12,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, BinaryIO, TypeAlias
 
+from ratchet_client.settings import FrozenModel
 from streams.exchange.conversation import Conversation, Facts
 from streams.exchange.formats import FORMATS, FormatName
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.export import Moment
 from streams.store.queries.conversations import (

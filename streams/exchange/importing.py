@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
+from ratchet_client.events import Event, RetractionEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.settings import FrozenModel
 from streams.errors import ExchangeError, UnnamedError
-from streams.events import Event, RetractionEvent
 from streams.exchange.conversation import NOT_LEARNED
 from streams.exchange.documents import Document, documents
 from streams.exchange.episodes import Attribution, ImportedEpisode, episode_of
@@ -20,9 +22,7 @@ from streams.intake.admission import Admission
 from streams.kafka.clients import producer
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.topics import end_offsets
-from streams.settings import FrozenModel
 
 MOST_SKIPPED_NAMED = 100
 _ACKNOWLEDGE_TIMEOUT_S = 30.0

@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, SecretStr
 
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, verify
+from ratchet_client.messages import Message, Messages, is_function
+from ratchet_client.settings import FrozenModel, Secret
 from streams.intake.injection import injection_sign, may_hold
 from streams.kafka.records import Received
-from streams.kafka.signatures import SIGNATURE_HEADER, verify
-from streams.messages import Message, Messages, is_function
-from streams.settings import FrozenModel, Secret
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.practice import is_practice, why_not_practice
 from streams.trust.settings import QuotaSettings

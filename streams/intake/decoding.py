@@ -4,24 +4,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from streams.events import (
-    EVENT,
-    RESULT,
-    Actor,
-    Alternative,
-    BranchResult,
-    Failure,
-    OutcomeEvent,
-    RecordedStep,
-    Recovery,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-    Task,
-)
+from ratchet_client.events import EVENT, Actor, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.messages import ContentPart, FunctionCall, Message, ToolCall
+from streams.branch_events import RESULT, Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
-from streams.messages import ContentPart, FunctionCall, Message, ToolCall
 from streams.store.decoded import Decoded
 
 MAX_ERROR_CHARACTERS = 500

@@ -7,8 +7,8 @@ stored, and its episode is never learned from.
 
 from dataclasses import replace
 
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.errors import UnjudgeableError
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.intake.admission import Admission, flag
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import faust
 import structlog
 
+from ratchet_client.crash_points import CrashPoint, reach
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import dead_letter_record
@@ -14,7 +15,6 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, end_offsets
 from streams.kafka.worker import build_app, consume, publish
 from streams.runtime import tracing
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.store.decoded import Decoded
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store

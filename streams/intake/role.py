@@ -13,8 +13,8 @@ from streams.access.access import Access
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED, Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.processor import build_processor
+from streams.kafka.operator_key import make_operator_key
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import make_operator_key
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import run, works
 from streams.redaction.key import redaction_key

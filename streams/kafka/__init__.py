@@ -1,4 +1,5 @@
-"""Everything about the log: clients, topics, records and their signatures, the Faust worker, dead-letter records.
+"""Everything about the log: clients, topics, records, the Faust worker, dead-letter records.
 
-Imports `runtime` and the modules at the top of `streams`. Knows nothing of what the records say.
+Connections, their security and signatures are those of `ratchet_client.kafka`. Imports `runtime` and the modules at
+the top of `streams`. Knows nothing of what the records say.
 """

@@ -16,7 +16,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
-from streams.errors import BrokerError, ConfigurationError
+from ratchet_client.errors import BrokerError, ConfigurationError
 from streams.kafka.decompression import CODECS, decompress
 
 # Base offset, length, epoch, magic, checksum, attributes, last offset's delta, two timestamps, producer's id and epoch,

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streams.errors import BrokerError, ConfigurationError
-from streams.ids import uuid7
+from ratchet_client.errors import BrokerError, ConfigurationError
+from ratchet_client.ids import uuid7
 from streams.kafka.topics import cluster_id
 from streams.runtime.processes import die_with_parent, free_port, is_free
 

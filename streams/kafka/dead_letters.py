@@ -16,7 +16,7 @@ import structlog
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.kafka.clients import FETCH_TIMEOUT_S, batches_until, consumer, producer
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import ERROR_HEADER, OFFSET_HEADER, PARTITION_HEADER, TOPIC_HEADER, VERDICT_HEADER

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiokafka.codec import snappy_decode
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 # By Kafka's default a batch is a megabyte, compressed; text becomes a tenth of its size, seldom less.
 MAX_BATCH_BYTES = 256 * 2**20

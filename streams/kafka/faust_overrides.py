@@ -40,11 +40,11 @@ from faust.types.transports import ConsumerT
 from faust.types.tuples import ConsumerMessage
 from mode.threads import WorkerThread
 
+from ratchet_client.crash_points import CrashPoint, reach
 from streams.kafka.batches import StandIn
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stall_watchdog import Unread, Watchdog, unread_records
-from streams.runtime.crash_points import CrashPoint, reach
 
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from streams.errors import BrokerError
-from streams.kafka.clients import connect_producer
+from ratchet_client.errors import BrokerError
+from ratchet_client.kafka.connection import connect_producer
+from ratchet_client.kafka.remedies import remedy_for
 from streams.kafka.records import Outgoing
-from streams.kafka.remedies import remedy_for
 from streams.kafka.settings import KafkaSettings
 
 _RECONNECT_S = 1.0

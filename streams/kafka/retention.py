@@ -11,10 +11,10 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import CoordinatorNotAvailableError
 
+from ratchet_client.settings import FrozenModel
 from streams.kafka.clients import admin, consumer
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
-from streams.settings import FrozenModel
 
 FOREVER_MS = -1
 _DELETE_TIMEOUT_MS = 30_000

@@ -1,51 +1,9 @@
-"""Settings of the Kafka cluster; every role and the producer take them."""
+"""Settings of the Kafka cluster; every role takes them."""
 
-from pathlib import Path
-from typing import Literal, Self
+from pydantic import ConfigDict, Field
 
-from pydantic import ConfigDict, Field, SecretStr, model_validator
-
-from streams.settings import FrozenModel, Secret
-
-
-class KafkaSecurity(FrozenModel):
-    """Authentication of clients and of the cluster. Certificates and keys are PEM files."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="What the cluster's listener speaks."
-    )
-    cafile: Path | None = Field(
-        default=None, description="Authorities that may sign the brokers' certificates; none means the system's."
-    )
-    certfile: Path | None = Field(default=None, description="The client's certificate, where brokers ask for one.")
-    keyfile: Path | None = Field(default=None, description="The key of `certfile`, not encrypted.")
-    check_hostname: bool = Field(default=True, description="Whether a broker's certificate must bear its host's name.")
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        default="SCRAM-SHA-512", description="The SASL mechanism."
-    )
-    username: str = Field(default="", description="The SASL user.")
-    password: Secret = Field(default=SecretStr(""), description="The SASL user's password; never shown.")
-
-    @property
-    def encrypted(self) -> bool:
-        return self.protocol in ("SSL", "SASL_SSL")
-
-    @property
-    def authenticated(self) -> bool:
-        """Return whether clients authenticate by SASL."""
-        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
-
-    @model_validator(mode="after")
-    def _nothing_is_missing_or_ignored(self) -> Self:
-        if {bool(self.username), bool(self.password.get_secret_value())} != {self.authenticated}:
-            raise ValueError("username and password belong to SASL_PLAINTEXT and SASL_SSL, which need both")
-        if not self.encrypted and (self.cafile or self.certfile or self.keyfile):
-            raise ValueError("cafile, certfile and keyfile belong to the protocols SSL and SASL_SSL")
-        if (self.certfile is None) != (self.keyfile is None):
-            raise ValueError("certfile and keyfile need each other")
-        return self
+from ratchet_client.kafka.security import KafkaSecurity
+from ratchet_client.settings import FrozenModel
 
 
 class KafkaSettings(FrozenModel):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import structlog
 from kafka import TopicPartition
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.kafka.clients import consumer, poll
 from streams.kafka.settings import KafkaSettings
 

@@ -8,9 +8,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
+from ratchet_client.kafka.security import KafkaSecurity
 from streams.kafka.clients import FETCH_TIMEOUT_S, admin, consumer, poll
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.settings import KafkaSettings
 
 MAX_DEAD_LETTER_BYTES = 16 * 2**20
 MAX_CALL_BYTES = 16 * 2**20

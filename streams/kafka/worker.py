@@ -17,7 +17,10 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.contrib.asgi import faust_app_running
 from mode import CrashingSupervisor
 
-from streams.errors import BrokerError, RatchetError
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.errors import BrokerError, RatchetError
+from ratchet_client.kafka.remedies import remedy_for
+from ratchet_client.kafka.security import KafkaSecurity, tls_context
 from streams.kafka.batches import read_every_batch
 from streams.kafka.faust_overrides import (
     BundlingTransport,
@@ -26,10 +29,7 @@ from streams.kafka.faust_overrides import (
     take_unacknowledged,
 )
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.remedies import remedy_for
-from streams.kafka.security import tls_context
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
-from streams.runtime.crash_points import CrashPoint, reach
+from streams.kafka.settings import KafkaSettings
 
 Handle = Callable[[list[Received]], Awaitable[None]]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message
 from streams.calls.absence import Absence
-from streams.messages import Message
 from streams.otlp.dialects.texts import decoded, is_cut, is_mask
 from streams.otlp.dialects.tools import ATTRIBUTES as _OFFERED
 from streams.otlp.records import Attributes, LogRecord, Span

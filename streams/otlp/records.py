@@ -4,8 +4,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, JsonValue, TypeAdapter
 
-from streams.ids import content_id
-from streams.messages import Record
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Record
 
 Attributes: TypeAlias = dict[str, JsonValue]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]

@@ -12,10 +12,11 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from ratchet_client.errors import BrokerError
 from streams.access.access import Access
 from streams.access.guard import guard
 from streams.access.tokens import AccessRole, callers
-from streams.errors import BrokerError, RequestRefusedError, RequestTooLargeError, UnreadableRequestError
+from streams.errors import RequestRefusedError, RequestTooLargeError, UnreadableRequestError
 from streams.kafka.records import Outgoing
 from streams.otlp.metrics import expose
 from streams.otlp.settings import OtlpSettings

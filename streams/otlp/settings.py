@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from streams.settings import FrozenModel, Secret
+from ratchet_client.settings import FrozenModel, Secret
 
 MEBIBYTE = 2**20
 

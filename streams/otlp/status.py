@@ -1,6 +1,6 @@
 """The counters of the otlp role, as its `/status` shows them. All figures are since the start of the process."""
 
-from streams.messages import Record
+from ratchet_client.messages import Record
 
 
 class OtlpStatus(Record):

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, ValidationError
 
-from streams.errors import ConfigurationError, ContextLengthError, PolicyError, RatchetError
-from streams.messages import MESSAGE, Message, Tools
+from ratchet_client.errors import ConfigurationError, RatchetError
+from ratchet_client.messages import MESSAGE, Message, Tools
+from ratchet_client.settings import FrozenModel, server_url
+from streams.errors import ContextLengthError, PolicyError
 from streams.policy.likelihood import (
     ChatFrame,
     NegativeLogLikelihood,
@@ -24,7 +26,6 @@ from streams.policy.likelihood import (
     with_role,
 )
 from streams.runtime.http_client import HttpClient
-from streams.settings import FrozenModel, server_url
 
 
 class Sampling(FrozenModel):

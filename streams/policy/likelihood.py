@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from ratchet_client.messages import Message, assistant, call, user
 from streams.errors import PolicyError
-from streams.messages import Message, assistant, call, user
 
 
 @dataclass(frozen=True, slots=True)

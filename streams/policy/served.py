@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from ratchet_client.messages import Message, Tools
 from streams.errors import ContextLengthError, PolicyError
-from streams.messages import Message, Tools
 from streams.policy.client import PolicyClient, Reply, Sampling
 
 log = structlog.get_logger()

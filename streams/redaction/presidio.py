@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.redaction.spans import Span
 
 ENTITIES = ("PERSON", "LOCATION")

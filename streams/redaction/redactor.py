@@ -12,16 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ratchet_client.events import Event, RetractionEvent, StepEvent
+from ratchet_client.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
+from streams.branch_events import BranchResult, RecordedStep, RecoveryResult
 from streams.errors import UnjudgeableError
-from streams.events import (
-    BranchResult,
-    Event,
-    RecordedStep,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-)
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
 from streams.redaction.settings import RedactionSettings
 from streams.redaction.texts import TextRedactor
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 import regex  # type: ignore[import-untyped]  # ships no types
 from pydantic import AfterValidator, Field, model_validator
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class Kind(StrEnum):

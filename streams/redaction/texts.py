@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn, TypeAlias
 
-from streams.errors import ConfigurationError, UnjudgeableError
+from ratchet_client.errors import ConfigurationError
+from streams.errors import UnjudgeableError
 from streams.redaction.finder import Finder
 from streams.redaction.json_tokens import tokens
 from streams.redaction.opaque import OpaqueRuns

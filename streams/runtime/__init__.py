@@ -1,4 +1,4 @@
-"""The operating system and HTTP as every process uses them: files, processes, servers, clients, crash points.
+"""The operating system and HTTP as every process uses them: files, processes, servers, clients.
 
-Imports `streams.errors` and `streams.settings` only.
+Imports `streams.errors` and `ratchet_client` only.
 """

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from streams.runtime.crash_points import CrashPoint, reach
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.syncing import sync, sync_folder
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -111,7 +112,7 @@ def move_into_place(folder: Path, path: Path) -> None:
     """
     for place, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(place, name), os.O_RDONLY)
+            sync(Path(place, name), os.O_RDONLY)
         sync_folder(Path(place))
     try:
         os.rename(folder, path)
@@ -119,16 +120,3 @@ def move_into_place(folder: Path, path: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: what was created, renamed or removed in it."""
-    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

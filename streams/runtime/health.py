@@ -16,12 +16,12 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 from streams import schema_versions
-from streams.errors import ConfigurationError
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.metrics import process_registry
 from streams.runtime.tls import TlsSettings, context_for
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 

@@ -1,16 +1,15 @@
 """The base of the asynchronous HTTP clients of Ratchet's servers: one pool of connections, and one way to fail."""
 
-import json
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import httpx
 
-from streams.errors import RatchetError
+from ratchet_client.error_body import error_message
+from ratchet_client.errors import RatchetError
 from streams.runtime.tls import context_for
 
-_LONGEST_FOREIGN_TEXT = 500
 # Seconds that an idle connection is kept: fewer than the 5 after which vLLM closes it, so that it is not the server who
 # closes it while a request is on its way.
 IDLE_S = 2.5
@@ -101,15 +100,3 @@ def found_silence(error: BaseException) -> bool:
     """Return whether an error of a client means that the server took the connection and did not answer in time."""
     cause = error.__cause__
     return isinstance(cause, httpx.TimeoutException) and not isinstance(cause, httpx.ConnectTimeout)
-
-
-def error_message(body: bytes) -> str:
-    """The message in the body of an error, which is OpenAI's, or the beginning of whatever else a server answered.
-
-    >>> error_message(b'{"error": {"message": "not here"}}'), error_message(b"Bad Gateway")
-    ('not here', 'Bad Gateway')
-    """
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:_LONGEST_FOREIGN_TEXT]

@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from streams.errors import RatchetError, RequestRefusedError
+from ratchet_client.errors import RatchetError
+from ratchet_client.settings import FrozenModel
+from streams.errors import RequestRefusedError
 from streams.runtime.http_bodies import JsonRoute
-from streams.settings import FrozenModel
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.logs import adopt_uvicorn
 from streams.runtime.tls import TlsSettings, server_context
 

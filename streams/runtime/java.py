@@ -4,7 +4,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 def java_executable() -> Path:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from streams.runtime.crash_points import CrashPoint, reach
-from streams.runtime.files import sync_folder
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.syncing import sync_folder
 
 
 def end_of_lines(content: bytes) -> int:

@@ -14,7 +14,7 @@ from opentelemetry.trace import format_trace_id, get_current_span
 from pydantic import Field
 from structlog.typing import Processor
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 LogFormat: TypeAlias = Literal["console", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 log = structlog.get_logger()
 

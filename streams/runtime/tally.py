@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 # Names that are counted are often the senders'.
 _MAX_NAMES = 100

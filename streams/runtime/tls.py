@@ -12,8 +12,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from streams.errors import ConfigurationError
-from streams.settings import FrozenModel
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
 
 
 class TlsSettings(FrozenModel):

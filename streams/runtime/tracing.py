@@ -25,7 +25,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant
+from ratchet_client.settings import FrozenModel
 from streams.environments.environment import Network, Restore
 from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError
-from streams.events import Task
-from streams.messages import assistant
 from streams.sandboxes import tool_conformance
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.protocol import Description
 from streams.sandboxes.walks import Walk, compare, falsified, shown, wander
-from streams.settings import FrozenModel
 
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
 _RESERVED_FOLD = "test"

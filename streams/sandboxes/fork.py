@@ -9,9 +9,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Literal, NoReturn, TypeAlias
 
+from ratchet_client.messages import Message
 from streams.environments.environment import Environment, ListsActions, Observation
 from streams.errors import SandboxError
-from streams.messages import Message
 from streams.runtime.processes import die_with_parent
 
 _Ask: TypeAlias = Message | Literal["valid_actions", "fingerprint"]

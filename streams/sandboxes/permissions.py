@@ -9,9 +9,9 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
 
+from ratchet_client.settings import FrozenModel
 from streams.environments.environment import Network
 from streams.environments.registry import Needs
-from streams.settings import FrozenModel
 
 
 def _absolute(path: Path) -> Path:

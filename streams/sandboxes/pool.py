@@ -17,12 +17,13 @@ from typing import Self
 import structlog
 from pydantic import JsonValue
 
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import Message, Messages
 from streams.environments.environment import Network, Observation, Restore
 from streams.environments.registry import Needs, registered_environments
-from streams.errors import ConfigurationError, SandboxError
-from streams.events import Task
-from streams.ids import uuid7
-from streams.messages import Message, Messages
+from streams.errors import SandboxError
 from streams.sandboxes.isolation.resource_monitor import ResourceMonitor
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose

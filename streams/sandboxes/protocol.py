@@ -5,11 +5,11 @@ from typing import Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, Record
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.registry import Needs
-from streams.events import Task
-from streams.messages import Message, Messages, Record
 from streams.sandboxes.isolation.settings import OBSERVATION_BYTES
 
 Operation: TypeAlias = Literal[

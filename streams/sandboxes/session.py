@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, same_conversation, text_of
 from streams.environments.environment import Environment, ListsActions, Observation, Restore, Snapshots
 from streams.errors import DivergedError, ObservationTooLargeError, SandboxError, StepTimeoutError
-from streams.events import Task
-from streams.messages import Message, Messages, same_conversation, text_of
 from streams.sandboxes.fork import Fork
 from streams.sandboxes.isolation.settings import OBSERVATION_BYTES
 from streams.sandboxes.protocol import Followed, State

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
+from ratchet_client.settings import FrozenModel
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.permissions import Permissions
-from streams.settings import FrozenModel
 
 
 class SandboxSettings(FrozenModel):

@@ -6,12 +6,12 @@ Every function raises `BrokenPromiseError` with what it saw.
 from collections import Counter
 from collections.abc import Sequence
 
+from ratchet_client.messages import Message, ToolCall, Tools, assistant
+from ratchet_client.messages import call as tool_call
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_definitions import Tool, usable
 from streams.errors import BrokenPromiseError, ToolCallError
-from streams.messages import Message, ToolCall, Tools, assistant
-from streams.messages import call as tool_call
 
 _UNKNOWN_TOOL = "no_tool_of_any_environment"
 _BROKEN_ARGUMENTS = '{"broken'

@@ -5,11 +5,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, Tools, assistant, user
 from streams.environments.environment import Observation
 from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.errors import BrokenPromiseError, ToolCallError
-from streams.events import Task
-from streams.messages import Message, Messages, Tools, assistant, user
 from streams.sandboxes.pool import SandboxSession
 
 

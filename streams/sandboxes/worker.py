@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from ratchet_client.errors import RatchetError
+from ratchet_client.events import Task
 from streams.environments.environment import (
     BringsUnsolvableTasks,
     Canonicalises,
@@ -21,8 +23,7 @@ from streams.environments.environment import (
 )
 from streams.environments.harness import canonical
 from streams.environments.registry import needs_of, open_environment
-from streams.errors import DivergedError, ObservationTooLargeError, RatchetError, SandboxError, StepTimeoutError
-from streams.events import Task
+from streams.errors import DivergedError, ObservationTooLargeError, SandboxError, StepTimeoutError
 from streams.sandboxes.protocol import Answer, Description, Request, Start
 from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 

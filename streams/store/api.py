@@ -8,13 +8,13 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 
+from ratchet_client.settings import FrozenModel
 from streams.access.access import Access, caller_of
 from streams.access.guard import guard
 from streams.access.tokens import AccessRole
 from streams.runtime.health import Check, add_health
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.metrics import process_registry
-from streams.settings import FrozenModel
 from streams.store.client import LONGEST_QUERY_S
 from streams.store.database import Parameter
 from streams.store.limited_queries import LimitedQueries

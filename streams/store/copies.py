@@ -10,10 +10,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.settings import FrozenModel
 from streams import schema_versions
 from streams.errors import StoreError
-from streams.runtime.crash_points import CrashPoint, reach
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.database import ROWS_AT_ONCE, Database, Parameters
 from streams.store.queries.copies import MOMENT, ROWS

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeAlias
 import duckdb
 import pyarrow as pa
 
+from ratchet_client.crash_points import CrashPoint, reach
 from streams.errors import StoreError
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.store.migrations import SCHEMA, copy_beside, fill_columns, migrate, refuse_newer, schema_of
 from streams.store.tables import SQL_TYPES, TABLES
 

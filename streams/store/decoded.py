@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.events import BranchResult, Event, RecoveryResult
+from ratchet_client.events import Event
+from streams.branch_events import BranchResult, RecoveryResult
 from streams.kafka.records import Received
 from streams.kafka.refusals import REFUSED, RefusedEvent, Unreadable
 

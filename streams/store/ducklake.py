@@ -11,8 +11,9 @@ from pathlib import Path
 import duckdb
 from pydantic import Field
 
-from streams.errors import ConfigurationError, StoreError
-from streams.settings import FrozenModel
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.settings import FrozenModel
+from streams.errors import StoreError
 from streams.store.database import create_table
 from streams.store.migrations import SCHEMA, fill_columns, migrate, refuse_newer, schema_of
 from streams.store.tables import TABLES

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
+from ratchet_client.messages import MESSAGE, MESSAGES, Messages, text_of
+from ratchet_client.settings import FrozenModel
 from streams.errors import UnknownEpisodeError
-from streams.messages import MESSAGE, MESSAGES, Messages, text_of
-from streams.settings import FrozenModel
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.episode_state import EpisodeState

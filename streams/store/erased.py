@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from streams.events import BranchResult, OutcomeEvent, RecoveryResult, StepEvent
+from ratchet_client.events import OutcomeEvent, StepEvent
+from streams.branch_events import BranchResult, RecoveryResult
 
 
 class Erased:

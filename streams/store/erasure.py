@@ -10,10 +10,10 @@ from pathlib import Path
 
 import duckdb
 
+from ratchet_client.crash_points import CrashPoint, reach
+from ratchet_client.settings import FrozenModel
+from ratchet_client.syncing import sync_folder
 from streams.errors import ErasureError
-from streams.runtime.crash_points import CrashPoint, reach
-from streams.runtime.files import sync_folder
-from streams.settings import FrozenModel
 from streams.store.database import Database
 from streams.store.migrations import SCHEMA
 from streams.store.queries.erasure import (

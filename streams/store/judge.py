@@ -17,7 +17,7 @@ from operator import itemgetter
 
 import structlog
 
-from streams.events import BranchRequest
+from streams.branch_events import BranchRequest
 from streams.kafka.records import Outgoing
 from streams.store.database import Database
 from streams.store.memory import Memory

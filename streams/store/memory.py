@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from streams.events import BranchResult, Event, OutcomeEvent, RecoveryResult, StepEvent
+from ratchet_client.events import Event, OutcomeEvent, StepEvent
+from streams.branch_events import BranchResult, RecoveryResult
 from streams.store.database import Database
 from streams.store.erased import Erased
 from streams.store.positions import Positions

@@ -9,9 +9,9 @@ from pathlib import Path
 import duckdb
 import structlog
 
+from ratchet_client.crash_points import CrashPoint, reach
 from streams import schema_versions
 from streams.errors import StoreError
-from streams.runtime.crash_points import CrashPoint, reach
 from streams.runtime.files import replacing
 
 log = structlog.get_logger()

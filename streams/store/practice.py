@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from streams.events import Advice, OutcomeEvent
+from ratchet_client.events import Advice, OutcomeEvent
 from streams.store.database import Database
 from streams.store.memory import Memory
 from streams.store.queries.practice import FLAGS_OF_WANTED, PRACTICE_STEPS_OF_WANTED

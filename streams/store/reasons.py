@@ -6,7 +6,7 @@ The store keeps reasons as sentences, some of them the producers' own, so that t
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from streams.events import NO_SANDBOX
+from streams.branch_events import NO_SANDBOX
 from streams.store.queries.episodes import ENDED_WITHOUT, LATER_STEPS, NO_OUTCOME
 from streams.trust.rules import DISAGREEING, FAILED, NO_STEPS, ONLY_MODELS, WAITING
 

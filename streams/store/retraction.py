@@ -7,11 +7,11 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from ratchet_client.events import RetractionEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.errors import RetractionError
-from streams.events import RetractionEvent
 from streams.kafka.clients import producer
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.store.client import StoreClient
 from streams.store.database import Parameter
 from streams.store.queries.retractions import REASON_OF_REFUSAL, STORED_RETRACTION

@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streams.events import STEPS, BranchResult, Event, RecoveryResult, RetractionEvent, StepEvent
-from streams.ids import content_id
+from ratchet_client.events import Event, RetractionEvent, StepEvent
+from ratchet_client.ids import content_id
+from ratchet_client.messages import TOOLS, Message, as_json
+from streams.branch_events import STEPS, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import RefusedEvent, Unreadable
-from streams.messages import TOOLS, Message, as_json
 from streams.store.database import Row
 from streams.store.decoded import Decoded
 from streams.trust.practice import is_practice

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 from streams.store.queries.episodes import AGREEMENT_OF_MODELS, DROPPED_BY_REASON, EPISODES_BY_STATE
 from streams.store.queries.practice import PRACTICE_BY_BUCKET, PRACTICE_COUNTS
 from streams.store.queries.production import FUNNEL, PRODUCTION_BY_ADAPTER

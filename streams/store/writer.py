@@ -15,15 +15,8 @@ from typing import Self, TypeGuard
 import pyarrow as pa
 import structlog
 
-from streams.events import (
-    BranchRequest,
-    BranchResult,
-    Event,
-    OutcomeEvent,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-)
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from streams.branch_events import BranchRequest, BranchResult, RecoveryResult
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings

@@ -2,5 +2,5 @@
 
 Pure; the store and the roles call it.
 
-Imports `streams.events` and other modules at the top of `streams` only.
+Imports `ratchet_client` and modules at the top of `streams` only.
 """

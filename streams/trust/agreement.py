@@ -4,7 +4,7 @@ from math import sqrt
 
 from pydantic import Field
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 _Z = 1.959963984540054  # of 95%
 

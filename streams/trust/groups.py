@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 from streams.trust.practice import agent_of
 
 DEFAULT_GROUP = ""

@@ -14,8 +14,8 @@ from typing import Self
 
 from pydantic import Field, PrivateAttr, field_serializer
 
-from streams.events import Identity, family
-from streams.settings import FrozenModel
+from ratchet_client.events import Identity, family
+from ratchet_client.settings import FrozenModel
 
 
 class Split(StrEnum):

@@ -6,7 +6,7 @@ stores a step, and nothing else that is played may be told to be practice.
 
 from collections.abc import Collection, Iterable
 
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent, Task, family
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent, Task, family
 from streams.trust.holdout import HoldoutSettings, Split
 
 # What practice is signed in the name of, and who verifies it. No agent's episode is practice because it bears the name.

@@ -10,19 +10,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from streams.events import BranchRequest, RecordedStep, Task, keeps_reasoning, with_changes
-from streams.ids import content_id
-from streams.messages import (
-    MESSAGE,
-    MESSAGES,
-    TOOLS,
-    Message,
-    Messages,
-    Tools,
-    same_conversation,
-    same_message,
-)
-from streams.settings import FrozenModel
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, Tools, same_conversation, same_message
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import BranchRequest, RecordedStep, keeps_reasoning, with_changes
 
 WITHDRAWAL = "withdrawal-"
 # A verifier of such a name is a model that was asked for its opinion.

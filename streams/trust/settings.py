@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 
 class QuotaSettings(FrozenModel):

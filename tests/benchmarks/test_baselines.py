@@ -18,7 +18,7 @@ from benchmarks.baselines import (
     write_baselines,
 )
 from benchmarks.check import BENCHMARKS
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 FLAGS = ("avx2", "avx512f")
 ONCE = Baseline(arguments=(), ratio=0.5, seen="2026-11")

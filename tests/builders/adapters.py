@@ -12,7 +12,7 @@ from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from learners.adapters import AdapterStore
 from learners.snapshots import Snapshot
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 from tests.builders.trained import manifest_without_data
 
 PROBES = ("You are playing a text game.", "You are in the kitchen. You see a fridge that is closed.")

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, RecordedStep, Task
-from streams.messages import Message
 from streams.sandboxes.pool import SandboxPool
 
 

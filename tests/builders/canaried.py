@@ -2,8 +2,8 @@
 
 import httpx
 
-from streams.events import Actor, OutcomeEvent, StepEvent
-from streams.messages import assistant, user
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent
+from ratchet_client.messages import assistant, user
 from tests.builders.episodes import task
 
 

@@ -7,12 +7,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ratchet_client.events import EVENT, OutcomeEvent, StepEvent
 from streams.assembly.assembler import Assembler
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.calls.records import CallLabels, CapturedCall, Face, Feedback, new_receipt, record_key
-from streams.events import EVENT, OutcomeEvent, StepEvent
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.tally import Tally
 

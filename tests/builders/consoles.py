@@ -16,8 +16,8 @@ from evaluation.rollout_log import Entry, Key, RolloutLog, rollouts_path
 from evaluation.rollouts import Exclusion, Pair, Rollout
 from evaluation.settings import GateSettings
 from learners.snapshots import write_snapshot
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
-from streams.messages import Message, assistant, call, tool_result, user
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.episodes import TASK, episode
 from tests.builders.stored import Log

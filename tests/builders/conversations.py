@@ -6,8 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from streams.events import Actor, Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, as_definition
+from ratchet_client.events import Actor
+from ratchet_client.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, as_definition
+from streams.branch_events import Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
 
 # What JSON, SQL and templates could trip over, and nothing that redaction or the signs of injection look for.
 _PIECES = st.sampled_from(

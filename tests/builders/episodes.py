@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from streams.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from ratchet_client.events import Actor, Message, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
 from streams.trust.holdout import HoldoutSettings, Split
 

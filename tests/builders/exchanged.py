@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from streams.events import RecordedStep, with_changes
+from ratchet_client.messages import TOOLS, Message, Tools
+from streams.branch_events import RecordedStep, with_changes
 from streams.exchange.conversation import Conversation, Facts
-from streams.messages import TOOLS, Message, Tools
 
 # Text of any language, but for halves of surrogate pairs, which are no text.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streams.messages import Message, Messages, Tools, assistant
+from ratchet_client.messages import Message, Messages, Tools, assistant
 from streams.policy.client import Sampling
 from streams.policy.served import Samples
 

@@ -1,6 +1,6 @@
 """Practice episodes as the learner publishes them."""
 
-from streams.events import Actor, Advice, OutcomeEvent, StepEvent
+from ratchet_client.events import Actor, Advice, OutcomeEvent, StepEvent
 from streams.trust.practice import PRINCIPAL, VERIFIER, agent_of
 from tests.builders.episodes import TASK, episode
 

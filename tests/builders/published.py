@@ -2,7 +2,7 @@
 
 from kafka import KafkaConsumer
 
-from streams.events import EVENT, StepEvent
+from ratchet_client.events import EVENT, StepEvent
 from streams.kafka.topics import end_offsets
 
 

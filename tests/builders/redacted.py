@@ -1,6 +1,6 @@
 """Recordings as the record role stores them."""
 
-from streams.events import BranchRequest, RecordedStep
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.redaction.redactor import Redactor
 
 

@@ -6,7 +6,7 @@ from learners.objectives.reflection import GROUNDED, MODEL
 from learners.reflections.records import Reflection
 from learners.reflections.states import ReflectedState, reflected_states
 from learners.trajectories import Trajectory
-from streams.messages import assistant, call, tool_result, user
+from ratchet_client.messages import assistant, call, tool_result, user
 from tests.builders.trained import branch, step, trajectory
 
 KITCHEN = replace(

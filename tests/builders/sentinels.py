@@ -7,8 +7,8 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.facts import Facts
 from evaluation.settings import SentinelSettings
-from streams.events import Task
-from streams.messages import Message, Messages, assistant, call, tool_result
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, assistant, call, tool_result
 from tests.builders.trials import tasks
 
 SETTINGS = SentinelSettings()

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from streams.events import StepEvent
+from ratchet_client.events import StepEvent
 from streams.otlp.records import Attributes, LogRecord, Span
 from streams.trust.rules import StoredStep
 

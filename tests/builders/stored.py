@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streams.events import Alternative, BranchRequest, BranchResult, Event, RecordedStep, Recovery, RecoveryResult
-from streams.ids import content_id
+from ratchet_client.events import Event
+from ratchet_client.ids import content_id
+from streams.branch_events import Alternative, BranchRequest, BranchResult, RecordedStep, Recovery, RecoveryResult
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received
 from streams.store.decoded import Decoded

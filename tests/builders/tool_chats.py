@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from streams.messages import Message, Messages, ToolCall, ToolDefinition, assistant, call, tool_result, user
+from ratchet_client.messages import Message, Messages, ToolCall, ToolDefinition, assistant, call, tool_result, user
 from streams.otlp.records import Attributes
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

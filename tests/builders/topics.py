@@ -1,6 +1,6 @@
 """Topics on a cluster that several tests share."""
 
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 
 

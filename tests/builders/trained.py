@@ -6,9 +6,9 @@ from learners.adapters import AdapterManifest, AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, SnapshotManifest
 from learners.trajectories import Branch, Trajectory
+from ratchet_client.messages import Message, ToolDefinition, Tools, assistant, user
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
-from streams.events import RecordedStep
-from streams.messages import Message, ToolDefinition, Tools, assistant, user
 
 
 def step(action: str | Message, *observation: str | Message, tools: Tools | None = None) -> RecordedStep:

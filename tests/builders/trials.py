@@ -7,9 +7,9 @@ from evaluation.arena import Arena
 from evaluation.gates.gate import Competitor, Evidence, TaskLists
 from evaluation.rollouts import Exclusion, Pair, Played, Rollout
 from evaluation.settings import RolloutSettings
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages, assistant
 from streams.environments.harness import ChatHarness
-from streams.events import Task
-from streams.messages import Messages, assistant
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings

@@ -14,11 +14,12 @@ from kafka import KafkaProducer
 from kafka.producer.future import FutureRecordMetadata
 from pydantic import TypeAdapter
 
+from ratchet_client.events import Actor, Message, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import Record
+from ratchet_client.producer import Producer
+from ratchet_client.settings import FrozenModel
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, Message, OutcomeEvent, RecordedStep, StepEvent, Task
-from streams.messages import Record
-from streams.producer import Producer
-from streams.settings import FrozenModel
 from tests.crash.ledger import Ledger
 from tests.waiting import until
 
@@ -41,8 +42,8 @@ class LoadSettings(FrozenModel):
 
     `recordings` is a JSON file, in which a held-out task's comes last.
 
-    With `spool` the agents use `streams.producer`, and acknowledged is what it promised to keep; without, they talk to
-    Kafka themselves, and acknowledged is what Kafka did.
+    With `spool` the agents use `ratchet_client.producer`, and acknowledged is what it promised to keep; without, they
+    talk to Kafka themselves, and acknowledged is what Kafka did.
     """
 
     name: str

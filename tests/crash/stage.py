@@ -13,10 +13,11 @@ import httpx
 import pyarrow as pa
 from kafka import KafkaConsumer
 
+from ratchet_client.errors import BrokerError
+from ratchet_client.events import Task
+from streams.branch_events import RecordedStep
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
-from streams.errors import BrokerError
-from streams.events import RecordedStep, Task
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets

@@ -20,7 +20,7 @@ from statistics import fmean
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
 from tests.crash.stage import AGENTS, LIBRARY, NotConvergedError, Stage, on_stage, played

@@ -12,7 +12,7 @@ from daemon.registry import holds
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.verifying import verify
-from streams.runtime.crash_points import VARIABLE
+from ratchet_client.crash_points import VARIABLE
 from tests.crash.victims import ROOT
 
 A, B = "a" * 64, "b" * 64

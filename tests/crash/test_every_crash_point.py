@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from learners.snapshots import read_trajectories
-from streams.ids import uuid7
+from ratchet_client.crash_points import VARIABLE, CrashPoint
+from ratchet_client.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
-from streams.runtime.crash_points import VARIABLE, CrashPoint
 from tests.crash.load import Recording
 from tests.crash.stage import AGENTS, LIBRARY, LOADS, on_stage, played
 from tests.crash.test_champion import CHAMPION
@@ -35,7 +35,8 @@ import sys
 from pathlib import Path
 from learners.snapshots import write_snapshot
 from learners.trajectories import Trajectory
-from streams.events import Message, RecordedStep
+from ratchet_client.events import Message
+from streams.branch_events import RecordedStep
 from streams.trust.holdout import HoldoutSettings
 trajectory = Trajectory(
     episode_id="episode", task_id="twc/train/1", opening=(Message(role="user", content="You are in a kitchen."),),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from tests.crash.stage import AGENTS, on_stage, played

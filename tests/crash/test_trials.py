@@ -24,7 +24,7 @@ from evaluation.report import GATE_FILE, GateReport
 from evaluation.rollout_log import Entry, read_rollouts, rollouts_path
 from evaluation.rollouts import Rollout
 from learners.snapshots import write_snapshot
-from streams.runtime.crash_points import VARIABLE
+from ratchet_client.crash_points import VARIABLE
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.scripted import ScriptedServer
 from tests.builders.trained import entered, trajectory

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from streams.runtime.crash_points import VARIABLE
+from ratchet_client.crash_points import VARIABLE
 from streams.runtime.processes import die_with_parent
 
 ROOT = Path(__file__).parents[2]

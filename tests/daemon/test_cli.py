@@ -13,7 +13,7 @@ from daemon.cli import COMMANDS as LISTED
 from daemon.cli import app
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
-from streams.ids import content_id
+from ratchet_client.ids import content_id
 from streams.runtime.processes import free_port
 
 COMMANDS = (

@@ -6,7 +6,7 @@ import pytest
 
 from daemon.config import Settings
 from daemon.registry.approval import Approval
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.policy.client import PolicyClient
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Settings
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from daemon.registry.learner_status import (
 from daemon.registry.schemas import BASE, CycleReport, StatusReport
 from daemon.serving.learner_metrics import learner_metrics
 from evaluation.gates.verdict import Verdict
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.runtime.processes import peak_memory
 from tests.waiting import eventually
 

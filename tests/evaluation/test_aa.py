@@ -16,9 +16,9 @@ from evaluation.rollouts import Played
 from evaluation.settings import GateSettings, NoForgettingSettings, RolloutSettings
 from evaluation.spending import SpentAlpha, lord
 from evaluation.trial import hold_trial
+from ratchet_client.events import Task
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.events import Task
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.trials import EVERYTHING_HELD_OUT

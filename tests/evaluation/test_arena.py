@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse
 
 from evaluation.arena import Arena
 from evaluation.settings import RolloutSettings
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages, assistant
 from streams.environments.harness import ChatHarness
 from streams.errors import ContextLengthError, PolicyError, SandboxError
-from streams.events import Task
-from streams.messages import Messages, assistant
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
 from tests.served import served

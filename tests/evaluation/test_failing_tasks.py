@@ -18,9 +18,9 @@ from evaluation.rollout_log import Entry, RolloutLog
 from evaluation.rollouts import Account, Played, Rollout, paired
 from evaluation.settings import GateSettings, ImprovementSettings, RolloutSettings
 from evaluation.trial import hold_trial
+from ratchet_client.events import Task
 from streams.environments.harness import ChatHarness
 from streams.errors import GateError, PolicyError, SandboxError
-from streams.events import Task
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.scripted import ScriptedServer

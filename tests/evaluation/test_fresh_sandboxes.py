@@ -13,7 +13,7 @@ from evaluation.arena import Arena
 from evaluation.episode import Player
 from evaluation.practice import Budget, Practised, Round
 from evaluation.settings import RolloutSettings
-from streams.events import Task
+from ratchet_client.events import Task
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool

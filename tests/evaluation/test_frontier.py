@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.frontier import Attempts, Bucket, choose
-from streams.events import Task
+from ratchet_client.events import Task
 
 
 def tasks(*names: str) -> list[Task]:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from scipy.stats import binomtest
 
 from evaluation.judges import JudgeClient, Opinion, Preference, Rubric, parsed
-from streams.messages import assistant, user
+from ratchet_client.messages import assistant, user
 from streams.trust.agreement import Agreement
 from tests.daemon.inference.conftest import run_server
 from tests.served import served

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 
 from evaluation.episode import Player
 from evaluation.practice import Budget, Practised, Round
+from ratchet_client.events import OutcomeEvent, StepEvent, Task
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
-from streams.events import OutcomeEvent, StepEvent, Task
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.practice import PRINCIPAL, VERIFIER

@@ -11,8 +11,8 @@ from evaluation.report import GATE_FILE, REPORT_FILE, Comparison, GateReport
 from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings
 from evaluation.statistics import wilson_interval
-from streams.events import Task
-from streams.messages import assistant, call
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call
 from tests.builders.trials import CANDIDATE, CHAMPION, evidence, tasks
 
 SETTINGS = GateSettings(min_tasks=20)

@@ -9,9 +9,9 @@ from evaluation.matches import Result, matches
 from evaluation.rollout_log import Entry, Key, RolloutLog, newest_rollouts, read_rollouts, rollouts_path
 from evaluation.rollouts import Exclusion
 from evaluation.settings import RolloutSettings
+from ratchet_client.events import Task
 from streams.environments.harness import ChatHarness
 from streams.errors import GateError
-from streams.events import Task
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.scripted import ScriptedServer

@@ -13,9 +13,9 @@ from evaluation.episode import Player
 from evaluation.second_attempts import Adviser, advised
 from learners.objectives import OBJECTIVES
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages
 from streams.environments.harness import ChatHarness
-from streams.events import Task
-from streams.messages import Messages
 from streams.policy.client import PolicyClient, Sampling
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from tests.builders.trained import attempt

@@ -10,7 +10,7 @@ from evaluation.agreement import overstatement
 from evaluation.gates.gate import TaskLists
 from evaluation.settings import TaskListSettings
 from evaluation.task_account import ListName, TaskAccount, TasksUsed, TrialBegun, draw
-from streams.events import Task, family
+from ratchet_client.events import Task, family
 from streams.trust.holdout import HoldoutSettings, Split
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

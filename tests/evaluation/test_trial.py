@@ -15,7 +15,8 @@ from evaluation.report import GateReport
 from evaluation.scored_replies import each
 from evaluation.settings import GateSettings
 from evaluation.trial import hold_trial
-from streams.errors import ConfigurationError, GateError, PolicyError
+from ratchet_client.errors import ConfigurationError
+from streams.errors import GateError, PolicyError
 from streams.policy.client import PolicyClient
 from streams.sandboxes.pool import SandboxPool
 from streams.trust.holdout import HoldoutSettings, Split

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from evaluation.units import in_keyed_order, is_graded, unit_results, units_of
+from ratchet_client.events import family
 from streams.errors import GateError
-from streams.events import family
 from tests.builders.trials import pairs, tasks
 
 

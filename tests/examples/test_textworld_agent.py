@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 from kafka import KafkaConsumer
 
+from ratchet_client.events import EVENT, Event, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import assistant
 from streams.environments.harness import ChatHarness
-from streams.events import EVENT, Event, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
-from streams.messages import assistant
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 
@@ -159,8 +159,8 @@ def test_it_imports_nothing_of_ratchet_but_the_schema_of_events() -> None:
     nodes = list(ast.walk(ast.parse(PROGRAM.read_text())))
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    ours = ("streams", "learners", "evaluation", "daemon", "examples", "tests")
+    ours = ("ratchet_client", "streams", "learners", "evaluation", "daemon", "examples", "tests")
     assert {name for name in imported if name.partition(".")[0] in ours} == {
-        "streams.events",
-        "streams.messages",
+        "ratchet_client.events",
+        "ratchet_client.messages",
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams.events import EVENT, OutcomeEvent, StepEvent
+from ratchet_client.events import EVENT, OutcomeEvent, StepEvent
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics

@@ -10,12 +10,12 @@ import random
 import time
 from dataclasses import replace
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, ToolDefinition, assistant, tool_result, user
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import Message, ToolDefinition, assistant, tool_result, user
 
 ALL_WAYS = (Restore.SNAPSHOT, Restore.FORK, Restore.REPLAY)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from examples.tool_environment import OrderDesk
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, ToolDefinition, Tools, assistant, call, tool_result, user
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, ToolDefinition, Tools, assistant, call, tool_result, user
 
 
 def _function(name: str, parameters: JsonValue) -> ToolDefinition:

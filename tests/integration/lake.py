@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from streams.events import OutcomeEvent
+from ratchet_client.events import OutcomeEvent
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received
 from streams.store.database import Database

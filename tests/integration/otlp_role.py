@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 
+from ratchet_client.crash_points import VARIABLE
 from streams.assembly.settings import AssemblySettings
 from streams.kafka.settings import KafkaSettings
 from streams.otlp.settings import OtlpSettings
-from streams.runtime.crash_points import VARIABLE
 from streams.runtime.processes import die_with_parent, free_port
 from tests.waiting import until
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer
 
+from ratchet_client.events import OutcomeEvent, StepEvent
 from streams.errors import StoreError
-from streams.events import OutcomeEvent, StepEvent
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets

@@ -13,8 +13,8 @@ import pytest
 from daemon.backups.creating import Source, create_backup
 from daemon.backups.manifest import BackupManifest
 from daemon.backups.restoring import STORE_FILE, restore_backup
+from ratchet_client.events import StepEvent
 from streams.calls.records import CapturedCall
-from streams.events import StepEvent
 from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings

@@ -16,8 +16,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from streams.branch_events import BranchRequest
 from streams.errors import StoreError
-from streams.events import BranchRequest
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.database import Database
 from streams.store.ducklake import LakeSettings, connect, turn

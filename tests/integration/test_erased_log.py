@@ -15,15 +15,15 @@ from kafka.structs import OffsetAndMetadata
 from daemon.erasure.carrying_out import carry_out
 from daemon.erasure.log_records import erase_from_log, log_erasures, readable
 from daemon.erasure.request import ErasureRequest, ask
-from streams.events import StepEvent
-from streams.ids import uuid7
+from ratchet_client.events import StepEvent
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import assistant
 from streams.intake import role as record_role
 from streams.kafka.clients import admin, batches_until
 from streams.kafka.dead_letters import read_dead_letters
 from streams.kafka.retention import check_retention, first_of, retention_of
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import SEGMENT_MS, create_topics, end_offsets
-from streams.messages import assistant
 from streams.runtime.processes import free_port
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings

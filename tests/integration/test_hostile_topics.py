@@ -12,12 +12,13 @@ import pytest
 from kafka import KafkaProducer
 from kafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
 
+from ratchet_client.events import Message, Task
+from ratchet_client.ids import uuid7
 from streams.assembly import role as assemble_role
 from streams.assembly.settings import AssemblySettings
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching import role as branch_role
 from streams.branching.settings import BranchingSettings
-from streams.events import BranchRequest, Message, RecordedStep, Task
-from streams.ids import uuid7
 from streams.intake import role as record_role
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets

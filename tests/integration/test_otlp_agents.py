@@ -15,10 +15,10 @@ import pytest
 from kafka import KafkaConsumer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 
-from streams.events import EVENT, OutcomeEvent, StepEvent
+from ratchet_client.crash_points import CrashPoint
+from ratchet_client.events import EVENT, OutcomeEvent, StepEvent
+from ratchet_client.messages import Message
 from streams.kafka.settings import KafkaSettings
-from streams.messages import Message
-from streams.runtime.crash_points import CrashPoint
 from streams.trust.rules import branch_request
 from tests.builders.spans import conventions, states, stored
 from tests.integration.otlp_role import OtlpRole, otlp_role_of

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from streams.events import BranchRequest
+from ratchet_client.messages import MESSAGE, MESSAGES, same_conversation
+from streams.branch_events import BranchRequest
 from streams.kafka.settings import KafkaSettings
-from streams.messages import MESSAGE, MESSAGES, same_conversation
 from streams.store.client import StoreClient
 from tests.builders.episodes import TASK
 from tests.integration.otlp_role import otlp_role_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from streams.branch_events import Alternative, BranchRequest, BranchResult
 from streams.errors import StoreError
-from streams.events import Alternative, BranchRequest, BranchResult
 from streams.intake.decoding import decode_event
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.records import Received

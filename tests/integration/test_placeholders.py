@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import assistant, call
 from streams.branching.settings import BranchingSettings
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
-from streams.messages import assistant, call
 from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient

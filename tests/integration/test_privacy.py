@@ -9,7 +9,7 @@ import duckdb
 from kafka import KafkaProducer
 
 from learners.snapshots import build_snapshot
-from streams.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
+from ratchet_client.events import Actor, Event, Message, OutcomeEvent, StepEvent, Task
 from streams.kafka.settings import KafkaSettings
 from streams.store.client import StoreClient
 from streams.store.tables import TABLES

@@ -13,10 +13,10 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
-from streams.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.producer import Producer
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-from streams.producer import Producer
 from streams.runtime.processes import die_with_parent
 from tests.kafka_node import KafkaNode
 from tests.waiting import until
@@ -27,8 +27,8 @@ AGENT = """
 import os, sys, time
 from itertools import count
 from pathlib import Path
-from streams.events import Actor, Message, StepEvent, Task
-from streams.producer import Producer
+from ratchet_client.events import Actor, Message, StepEvent, Task
+from ratchet_client.producer import Producer
 
 bootstrap, spool, run = sys.argv[1:]
 

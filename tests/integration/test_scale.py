@@ -14,11 +14,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent
+from ratchet_client.ids import uuid7
 from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import Actor, OutcomeEvent, StepEvent
-from streams.ids import uuid7
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool

@@ -11,10 +11,10 @@ import openai
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
+from ratchet_client.messages import MESSAGES, Message, Messages, assistant, call, same_conversation, tool_result, user
 from streams.kafka.publisher import Publisher
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
-from streams.messages import MESSAGES, Message, Messages, assistant, call, same_conversation, tool_result, user
 from streams.store.client import StoreClient
 from streams.store.queries.episodes import STEPS_OF_EPISODE
 from streams.trust.rules import StoredStep, branch_request, cannot_be_learned_from

@@ -16,13 +16,14 @@ from cryptography.x509.oid import NameOID
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
-from streams.errors import BrokerError
-from streams.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.errors import BrokerError
+from ratchet_client.events import EVENT, Actor, Message, StepEvent, Task
+from ratchet_client.kafka.security import KafkaSecurity
+from ratchet_client.producer import Producer
 from streams.kafka.records import Outgoing, Received
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, create_topics, end_offsets
 from streams.kafka.worker import build_app, consume, publish, run
-from streams.producer import Producer
 from tests.kafka_node import KafkaNode
 
 pytestmark = pytest.mark.slow
@@ -171,7 +172,7 @@ def test_a_client_without_valid_credentials_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 3_000)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 3_000)
     if "cafile" in wrong:
         wrong = {"cafile": str(folder / "other.pem")}
     kafka = settings(node, folder, "PLAIN", wrong)

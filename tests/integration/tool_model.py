@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
-from streams.messages import Message, Messages, Tools, assistant, call, tool_result
+from ratchet_client.messages import Message, Messages, Tools, assistant, call, tool_result
 
 NAME = "stub-1"
 SCRIPT: Messages = (

@@ -25,8 +25,8 @@ from learners.packing import TreePacker, Weights
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED, LoraSettings
 from learners.trajectories import Trajectory
-from streams.errors import ConfigurationError
-from streams.messages import Message, ToolCall, assistant, call, tool_result, user
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, ToolCall, assistant, call, tool_result, user
 from tests.builders.base_models import FAMILIES, write_base
 from tests.builders.trained import branch, step, tool
 from tests.builders.trees import path, sequences, tree_loss

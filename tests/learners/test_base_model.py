@@ -16,8 +16,8 @@ from learners.chat import ChatTokenizer, load_tokenizer
 from learners.chat_template import ChatTemplate
 from learners.settings import EMBEDDED
 from learners.special_tokens import SpecialTokens
-from streams.errors import ConfigurationError
-from streams.messages import Message, assistant, call, tool_result, user
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from tests.builders.base_models import TEMPLATES
 from tests.builders.trained import tool
 

@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from learners.chat import ChatTokenizer, Turn
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
-from streams.errors import ChatTemplateError, ConfigurationError
-from streams.messages import Message, assistant, user
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, assistant, user
+from streams.errors import ChatTemplateError
 from tests.builders.base_models import FAMILIES, edit_json, write_chat
 from tests.builders.trained import step
 from tests.builders.trees import path

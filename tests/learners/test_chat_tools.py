@@ -8,8 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from learners.chat import ChatTokenizer, Turn
+from ratchet_client.messages import Message, ToolDefinition, assistant, call, tool_result, user
 from streams.errors import ChatTemplateError
-from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user
 from tests.builders.base_models import FAMILIES
 from tests.builders.trained import tool
 

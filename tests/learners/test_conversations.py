@@ -21,21 +21,13 @@ from learners.assembly import assemble
 from learners.snapshots import build_snapshot, read_trajectories, write_snapshot
 from learners.stored_rows import StoredRows
 from learners.trajectories import Branch, Trajectory
-from streams.events import (
-    STEPS,
-    BranchRequest,
-    BranchResult,
-    OutcomeEvent,
-    RecordedStep,
-    RecoveryResult,
-    StepEvent,
-    Task,
-)
-from streams.ids import content_id
+from ratchet_client.events import OutcomeEvent, StepEvent, Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, Tools
+from streams.branch_events import STEPS, BranchRequest, BranchResult, RecordedStep, RecoveryResult
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
-from streams.messages import MESSAGE, MESSAGES, TOOLS, Message, Messages, Tools
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.api import build_api

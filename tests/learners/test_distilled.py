@@ -18,7 +18,7 @@ from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.trainer import train
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale, Trajectory
-from streams.messages import assistant
+from ratchet_client.messages import assistant
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import attempt, settings
 

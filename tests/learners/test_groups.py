@@ -7,8 +7,8 @@ import pytest
 
 from learners.snapshots import Snapshot, build_snapshot, read_principals, read_trajectories
 from learners.stored_rows import read_held_out_steps
+from ratchet_client.events import OutcomeEvent, StepEvent
 from streams.errors import TrainingError
-from streams.events import OutcomeEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.store.queries.learning import BRANCHING_STATE_OF_GROUP, LEARNABLE_EPISODES_OF_GROUP
 from streams.store.queries.practice import ATTEMPTS_BY_TASK_OF_GROUP, NEW_PRACTICE_OF_GROUP

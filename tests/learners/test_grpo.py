@@ -21,7 +21,7 @@ from learners.settings import Progress, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.trainer import train
 from learners.trajectories import Trajectory
-from streams.messages import assistant, call
+from ratchet_client.messages import assistant, call
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import attempt, settings
 

@@ -22,8 +22,8 @@ from learners.scoring import Reference, log_probabilities
 from learners.settings import LoraSettings
 from learners.stages import Batch
 from learners.trajectories import Trajectory
+from ratchet_client.messages import user
 from streams.environments.harness import ChatHarness
-from streams.messages import user
 from tests.builders.trained import attempt, trajectory
 from tests.builders.trees import path
 

@@ -6,7 +6,7 @@ import pytest
 
 from learners.memory import EMBEDDED_SHAPE, Shape, training_memory
 from learners.settings import LearnerSettings, LoraSettings, Stage
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 IMITATION = LearnerSettings(stages=(Stage(objective="imitation", updates=1, trajectories=1),))
 MIB = 2**20

@@ -20,9 +20,9 @@ from learners.packed_tree import Tree, predictors
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Branch, Trajectory
 from learners.tree_attention import Segment, tree_layout
+from ratchet_client.messages import Message, Tools, assistant, call, text_of, tool_result, user
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
-from streams.events import RecordedStep
-from streams.messages import Message, Tools, assistant, call, text_of, tool_result, user
 from tests.builders.trained import branch, step, tool
 from tests.builders.trees import path, tree_loss
 

@@ -22,8 +22,8 @@ from learners.settings import Stage, TrainingJob
 from learners.snapshots import read_trajectories, write_snapshot
 from learners.trainer import train
 from learners.trajectories import Branch, Trajectory
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.errors import TrainingError
-from streams.messages import Message, assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import branch, settings, step
 from tests.builders.trl_losses import trl_dpo, trl_kto

@@ -11,7 +11,7 @@ from learners.adapted_model import adapted_model
 from learners.settings import LoraSettings, Stage, TrainingJob
 from learners.snapshots import Snapshot
 from learners.trainer import train
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from tests.builders.trained import settings
 
 MISSING = importlib.util.find_spec("bitsandbytes") is None

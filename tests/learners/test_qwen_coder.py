@@ -14,8 +14,8 @@ from learners.chat import ChatTokenizer
 from learners.packing import TreePacker, Weights
 from learners.settings import LoraSettings
 from learners.trajectories import Trajectory
-from streams.errors import ConfigurationError
-from streams.messages import Message, ToolDefinition, assistant, call, tool_result, user
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, ToolDefinition, assistant, call, tool_result, user
 from tests.builders.trained import step
 from tests.builders.trees import tree_loss
 

@@ -19,9 +19,9 @@ from learners.reflections.records import counts, read_reflections, with_rational
 from learners.reflections.states import reflected_states
 from learners.settings import ReflectionSettings
 from learners.trajectories import Rationale, Trajectory
+from ratchet_client.messages import Message, assistant, call, user
 from streams.environments.harness import ChatHarness
 from streams.errors import TrainingError
-from streams.messages import Message, assistant, call, user
 from tests.builders.reflected import BOOKING, GOOD, KITCHEN, state, written
 from tests.builders.trained import branch, step, trajectory
 

@@ -17,8 +17,8 @@ from learners.settings import ReplaySettings
 from learners.snapshots import Snapshot, build_snapshot, read_episodes, read_principals, read_trajectories
 from learners.stored_rows import Older
 from learners.trajectories import BASE_SAMPLE, Trajectory
-from streams.events import OutcomeEvent, RetractionEvent, StepEvent
-from streams.messages import user
+from ratchet_client.events import OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.messages import user
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode

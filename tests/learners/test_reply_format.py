@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from learners.chat import ChatTokenizer
 from learners.reply_format import ReplyFormat
+from ratchet_client.messages import Message, ToolCall, assistant, call, tool_result, user
 from streams.errors import ChatTemplateError
-from streams.messages import Message, ToolCall, assistant, call, tool_result, user
 from tests.builders.trained import tool
 
 TOOLS = (tool("search", "query"), tool("open", "place"))

@@ -21,8 +21,8 @@ from learners.snapshots import (
     write_snapshot,
 )
 from learners.stored_rows import StoredRows
+from ratchet_client.events import RetractionEvent, StepEvent
 from streams.errors import TrainingError
-from streams.events import RetractionEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode

@@ -28,8 +28,8 @@ from learners.snapshots import Snapshot, write_snapshot
 from learners.trainer import train
 from learners.training import run_training
 from learners.trajectories import Trajectory
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.errors import TrainingError
-from streams.messages import assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.base_models import write_base
 from tests.builders.trained import settings, step, tool, trajectory

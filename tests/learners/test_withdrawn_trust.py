@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from learners.snapshots import build_snapshot, read_trajectories
+from ratchet_client.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
 from streams.assembly.assembly import assemble
 from streams.errors import TrainingError
-from streams.events import Event, Message, OutcomeEvent, RetractionEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.store.queries.learning import BRANCHING_STATE, LEARNABLE_EPISODES
 from streams.trust.holdout import Split

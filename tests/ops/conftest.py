@@ -9,7 +9,7 @@ import pytest
 
 from daemon.registry.registry import Registry
 from ops import examples
-from streams.events import OutcomeEvent, StepEvent
+from ratchet_client.events import OutcomeEvent, StepEvent
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.health import health_app, health_listener
 from streams.runtime.processes import free_port

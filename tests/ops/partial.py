@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from ops.partial_locks import ROOT, PartialLock, pinned
+from ops.partial_locks import CLIENT, ROOT, PartialLock, pinned
 
 _SITECUSTOMIZE = """\
 from importlib.machinery import PathFinder
@@ -27,7 +27,7 @@ PathFinder.find_spec = find_present
 
 def absent_modules(lock: PartialLock, besides: Collection[str] = ()) -> frozenset[str]:
     """Return the top-level modules of this environment that `lock` lacks, without those of `besides`."""
-    kept = {*pinned(lock.path), *besides, "ratchetd"}
+    kept = {*pinned(lock.path), *besides, "ratchetd", CLIENT}
     return frozenset(
         module
         for module, distributions in packages_distributions().items()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.events import Task
+from ratchet_client.events import Task
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.settings import QuotaSettings

@@ -7,9 +7,9 @@ from pydantic import Field, JsonValue, model_validator
 from daemon.inference.faces.translation import chat_request, read_field, refused
 from daemon.inference.parameters import EmptyList, EmptyObject, Null, without_nulls
 from daemon.inference.requests import ChatRequest
+from ratchet_client.settings import FrozenModel
 from streams.calls.faces import Body, seen_by, tools_offered
 from streams.calls.records import Face
-from streams.settings import FrozenModel
 
 _NAMES = {"stop": "stop_sequences", "response_format": "output_config.format"}
 _MODES = {"auto": "auto", "any": "required", "none": "none"}

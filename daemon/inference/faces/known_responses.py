@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from streams.messages import Message, Messages
+from ratchet_client.messages import Message, Messages
 
 MOST_RESPONSES = 1024
 

@@ -9,8 +9,8 @@ from daemon.inference.faces.drawn_tokens import DrawnTokens, told_in_stream, tol
 from daemon.inference.faces.events import event_text
 from daemon.inference.faces.responses_requests import ResponsesRequest
 from daemon.inference.schemas import ChatChunk, ChatReply, TokenLogprob, Usage
+from ratchet_client.messages import Message, assistant, call
 from streams.calls.faces import Body
-from streams.messages import Message, assistant, call
 
 _KINDS = {"reasoning": "reasoning_text", "message": "output_text"}
 

@@ -7,10 +7,10 @@ from pydantic import Field, JsonValue, model_validator
 from daemon.inference.faces.translation import chat_request, read_field
 from daemon.inference.parameters import EmptyObject, No, Null, Zero, neutral, without_nulls
 from daemon.inference.requests import ChatRequest, StreamOptions
+from ratchet_client.settings import FrozenModel
 from streams.calls.faces import Earlier, seen_by, tools_offered
 from streams.calls.records import Face
 from streams.errors import RequestRefusedError
-from streams.settings import FrozenModel
 
 _NAMES = {
     "messages": "input",

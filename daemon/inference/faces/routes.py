@@ -18,9 +18,9 @@ from daemon.inference.faces.responses_replies import response, response_events
 from daemon.inference.faces.responses_requests import ResponsesRequest
 from daemon.inference.faces.truncation import fitted
 from daemon.inference.replies import chat_chunks, chat_reply
+from ratchet_client.messages import Message, Messages
 from streams.calls.json_values import compact
 from streams.errors import RequestRefusedError
-from streams.messages import Message, Messages
 from streams.runtime.http_bodies import JsonRoute
 from streams.runtime.http_errors import ErrorReply, anthropic_error, error_response, wrong_fields
 

@@ -6,13 +6,13 @@ path, and `_exchanges` what its module reads.
 
 from collections.abc import Iterable
 
+from ratchet_client.messages import Message, Messages, Tools
 from streams.calls.absence import Absence
 from streams.calls.chat import Chat
 from streams.calls.faces import anthropic, chat_completions, completions, responses
 from streams.calls.faces.bodies import Body, Stream, read_object, read_reply, refuse
 from streams.calls.faces.responses import Earlier
 from streams.calls.records import CapturedCall, Face
-from streams.messages import Message, Messages, Tools
 
 __all__ = ["Body", "Earlier", "read_call", "response_messages", "seen_by", "tools_offered"]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import canonical_arguments, ended, joined, message_of, reply_message, tools_of
 from streams.calls.json_values import mapping, word
 from streams.calls.media import kept_part, media_part
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools
 
 _BILLING = "x-anthropic-billing-header"
 _CALLS = ("tool_use",)

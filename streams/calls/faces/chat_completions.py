@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message, Messages, ToolCall, Tools
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import ended, message_of, reply_message, tools_of
 from streams.calls.json_values import compact, mapping
-from streams.messages import Message, Messages, ToolCall, Tools
 
 _TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
 # What a reply says beside texts and calls.

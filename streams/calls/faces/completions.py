@@ -6,11 +6,11 @@ Several prompts are several calls. Prompts of tokens have no text and are not un
 
 from collections.abc import Iterator
 
+from ratchet_client.messages import Message, Messages, user
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.chat_completions import choices_of, expect
 from streams.calls.faces.messages import ended, message_of
-from streams.messages import Message, Messages, user
 
 
 def exchanges(request: Body, reply: Body | Stream) -> Iterator[tuple[Messages, Message]]:

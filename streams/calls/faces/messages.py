@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 from pydantic_core import from_json
 
+from ratchet_client.messages import ContentPart, Message, ToolCall, Tools, as_definition
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import refuse
 from streams.calls.json_values import compact
-from streams.messages import ContentPart, Message, ToolCall, Tools, as_definition
 
 # Reasons for which a reply ended that say that it is not all of what the model would have said.
 _WITHHELD = frozenset({"content_filter"})

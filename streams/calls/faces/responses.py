@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, assistant, user
 from streams.calls.absence import Absence
 from streams.calls.faces.bodies import Body, Stream, refuse
 from streams.calls.faces.messages import ended, joined, message_of, reply_message, tools_of
 from streams.calls.json_values import compact, mapping, word
 from streams.calls.media import kept_part, media_part
-from streams.messages import ContentPart, FunctionCall, Message, Messages, ToolCall, Tools, assistant, user
 
 # Gives the messages that a response with this id ended, its own the last and its instructions not among them.
 Earlier: TypeAlias = Callable[[str], Messages | None]

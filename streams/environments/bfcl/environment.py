@@ -6,6 +6,9 @@ Loaded by the sandbox worker through its entry point. All is the wheel's own: ta
 import json
 from dataclasses import dataclass, replace
 
+from ratchet_client.events import VARIANT_MARK, Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, Messages, Tools, assistant, user
 from streams.environments.bfcl.scenarios import CATEGORIES, Scenario, fold_of, scenarios
 from streams.environments.bfcl.simulation import Simulation, accepts
 from streams.environments.environment import Capabilities, Observation, Restore
@@ -14,9 +17,6 @@ from streams.environments.tool_answers import answer_calls
 from streams.environments.tool_calls import Call, calling, canonical, render
 from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError
-from streams.events import VARIANT_MARK, Task
-from streams.ids import content_id
-from streams.messages import Message, Messages, Tools, assistant, user
 
 ENVIRONMENT = "bfcl"
 

@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import Message, ToolCall, Tools, tool_result
 from streams.environments import harness
 from streams.environments.environment import Capabilities, Network, Observation, Restore
 from streams.environments.openenv.connection import Connection
@@ -43,9 +46,6 @@ from streams.environments.openenv.reading import (
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.environments.tool_calls import read
 from streams.errors import DivergedError, SandboxError, ServerRefusedError, ToolCallError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import Message, ToolCall, Tools, tool_result
 
 ENVIRONMENT = "openenv"
 

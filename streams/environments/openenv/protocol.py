@@ -8,10 +8,10 @@ from typing import Annotated, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, PlainSerializer, model_validator
 
+from ratchet_client.events import Action, Identity, Observed, Seed
+from ratchet_client.messages import Message, Messages, Tools, assistant, user
 from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
-from streams.events import Action, Identity, Observed, Seed
-from streams.messages import Message, Messages, Tools, assistant, user
 
 VERSION = 1
 """Of the extension. It changes when a message changes its meaning, and not when one is added."""

@@ -7,13 +7,13 @@ import json
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from ratchet_client.messages import Tools
 from streams.environments.environment import Observation
 from streams.environments.openenv.protocol import Data, ObservationData
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.environments.tool_calls import Call
 from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError
-from streams.messages import Tools
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 

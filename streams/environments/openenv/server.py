@@ -18,14 +18,15 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from ratchet_client.errors import ConfigurationError, RatchetError
+from ratchet_client.settings import FrozenModel, Secret
 from streams.environments.environment import Configured, Environment
 from streams.environments.openenv.protocol import MESSAGE_BYTES, ErrorCode, ErrorData, Frame
 from streams.environments.openenv.session import OpenEnvSession
 from streams.environments.registry import is_configured, load_environment, open_environment
-from streams.errors import ConfigurationError, RatchetError, ServerRefusedError
+from streams.errors import ServerRefusedError
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.processes import stop_on_signals
-from streams.settings import FrozenModel, Secret
 
 log = structlog.get_logger()
 

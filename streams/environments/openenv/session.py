@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
+from ratchet_client.events import Task
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import Message
 from streams.environments.environment import (
     Canonicalises,
     Environment,
@@ -40,9 +43,6 @@ from streams.environments.openenv.protocol import (
     TextObservationData,
 )
 from streams.errors import ServerRefusedError
-from streams.events import Task
-from streams.ids import uuid7
-from streams.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

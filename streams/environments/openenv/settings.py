@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, SecretStr, WebsocketUrl, model_validator
 
+from ratchet_client.settings import FrozenModel, Secret
 from streams.environments.harness import ChatHarness
 from streams.environments.openenv.protocol import MESSAGE_BYTES
-from streams.settings import FrozenModel, Secret
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 

@@ -10,11 +10,11 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from ratchet_client.events import Identity
+from ratchet_client.messages import Message, Messages, Record, assistant, user
+from ratchet_client.settings import FrozenModel
 from streams.environments.tool_calls import Call, calling
 from streams.errors import SandboxError
-from streams.events import Identity
-from streams.messages import Message, Messages, Record, assistant, user
-from streams.settings import FrozenModel
 from streams.task_ids import task_of
 
 DEFINITION = "toolbox.toml"

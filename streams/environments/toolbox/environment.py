@@ -13,6 +13,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.ids import content_id
+from ratchet_client.messages import MESSAGES, Message, Messages, ToolCall, Tools, tool_result
 from streams.environments.environment import Capabilities, Observation, Restore
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_calls import read
@@ -25,9 +28,6 @@ from streams.environments.toolbox.settings import ToolboxSettings
 from streams.environments.toolbox.state import FolderState
 from streams.environments.toolbox.tools import Toolset
 from streams.errors import SandboxError, ToolCallError
-from streams.events import Task
-from streams.ids import content_id
-from streams.messages import MESSAGES, Message, Messages, ToolCall, Tools, tool_result
 
 ENVIRONMENT = "toolbox"
 

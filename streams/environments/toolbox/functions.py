@@ -10,11 +10,12 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs, to_jsonable_python
 
+from ratchet_client.errors import RatchetError
 from streams.environments.tool_calls import Call
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.programs import Place, at, load_functions
 from streams.environments.toolbox.tools import ToolResult
-from streams.errors import RatchetError, SandboxError, ToolCallError
+from streams.errors import SandboxError, ToolCallError
 
 
 class FunctionTools:

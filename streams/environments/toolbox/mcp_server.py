@@ -18,10 +18,10 @@ from mcp.types import CONNECTION_CLOSED, CallToolResult, PaginatedRequestParams,
 from mcp.types import Tool as McpTool
 from pydantic_core import to_json
 
+from ratchet_client.messages import ToolDefinition
 from streams.environments.tool_calls import Call
 from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError, ToolCallError
-from streams.messages import ToolDefinition
 
 _TAIL = 1000
 _START_TIMEOUT_S = 30.0

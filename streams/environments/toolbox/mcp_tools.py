@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ratchet_client.ids import content_id
 from streams.environments.tool_calls import Call
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.definition import ToolboxDefinition
@@ -18,7 +19,6 @@ from streams.environments.toolbox.mcp_server import McpServer
 from streams.environments.toolbox.programs import Place, command_line, variables_of_programs
 from streams.environments.toolbox.tools import ToolResult
 from streams.errors import SandboxError
-from streams.ids import content_id
 
 _MOST_SERVERS = 6
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat, JsonValue, ValidationError
 
+from ratchet_client.errors import RatchetError
+from ratchet_client.settings import FrozenModel
 from streams.environments.toolbox.definition import Program
-from streams.errors import RatchetError, SandboxError
-from streams.settings import FrozenModel
+from streams.errors import SandboxError
 
 _TAIL = 1000
 

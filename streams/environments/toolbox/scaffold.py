@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.toolbox.definition import DEFINITION
-from streams.errors import ConfigurationError
 
 Kind = Literal["mcp", "functions"]
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
+from ratchet_client.settings import FrozenModel
 from streams.environments.environment import WORKING_FOLDER
 from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.errors import SandboxError
-from streams.settings import FrozenModel
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Messages, ToolCall
 from streams.calls.chat import Chat
 from streams.calls.json_values import mapping
-from streams.messages import Messages, ToolCall
 from streams.otlp.dialects.parts import (
     HIDDEN,
     Part,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Messages
 from streams.calls.chat import Chat
-from streams.messages import Messages
 from streams.otlp.dialects.blocks import is_blocks
 from streams.otlp.dialects.rendering import complete, numbered, reply_of, structured
 from streams.otlp.dialects.semantic_conventions import model_of

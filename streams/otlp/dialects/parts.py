@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import ContentPart, FunctionCall, ToolCall
 from streams.calls.json_values import compact, mapping
 from streams.calls.media import kept_part, media_part
-from streams.messages import ContentPart, FunctionCall, ToolCall
 from streams.otlp.dialects.blocks import CALLS, is_blocks
 from streams.otlp.dialects.texts import decoded, is_cut, is_mask
 

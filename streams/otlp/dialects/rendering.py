@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import ContentPart, Message, Messages, ToolCall
 from streams.calls.json_values import mapping
 from streams.calls.media import kept_part
-from streams.messages import ContentPart, Message, Messages, ToolCall
 from streams.otlp.dialects.parts import (
     HIDDEN,
     Answer,

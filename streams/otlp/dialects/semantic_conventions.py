@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Messages, Tools
 from streams.calls.chat import Chat
-from streams.messages import Messages, Tools
 from streams.otlp.dialects.parts import quoted_tools
 from streams.otlp.dialects.rendering import chat_of, choices_of, complete, reply_of, structured
 from streams.otlp.dialects.texts import decoded

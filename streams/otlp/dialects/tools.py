@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import TOOL_PARAMETERS, ToolDefinition, Tools, as_definition
 from streams.calls.json_values import mapping
-from streams.messages import TOOL_PARAMETERS, ToolDefinition, Tools, as_definition
 from streams.otlp.dialects.rendering import numbered
 from streams.otlp.dialects.texts import decoded
 from streams.otlp.records import Attributes

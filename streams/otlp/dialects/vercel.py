@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from ratchet_client.messages import Messages
 from streams.calls.chat import Chat
-from streams.messages import Messages
 from streams.otlp.dialects.parts import HIDDEN, Part, call_part, reasoning_part, text_part
 from streams.otlp.dialects.rendering import chat_of, complete, messages_of, reply_of
 from streams.otlp.dialects.texts import decoded

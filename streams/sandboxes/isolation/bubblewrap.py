@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
 from streams.sandboxes.isolation.launching import IN_MEMORY, Confinement, Launch, bare_variables, readable_file
 from streams.sandboxes.isolation.seccomp import compile_filter

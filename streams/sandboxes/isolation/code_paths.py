@@ -8,8 +8,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.runtime.java import java_executable
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -32,15 +32,15 @@ def system_paths(network: Network) -> tuple[Path, ...]:
 
 @cache
 def code_paths() -> tuple[Path, ...]:
-    """Python, its installed packages, Java, this package, and those that register environments.
+    """Python, its installed packages, Java, this package and the client, and those that register environments.
 
-    The last two may be installed as editable, outside of Python's folders. What they need that is so too must be named
-    where a sandbox is described.
+    All but the first two may be outside of Python's folders, packages because they are installed as editable. What
+    environments need that is so too must be named where a sandbox is described.
     """
     environments = (entry.module.partition(".")[0] for entry in entry_points(group="ratchet.environments"))
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable)]
     folders += [Path(entry) for entry in sys.path if entry.endswith("-packages")]
-    for package in {"streams", *environments}:
+    for package in {"streams", "ratchet_client", *environments}:
         folders += _locations(package)
     with suppress(ConfigurationError):
         # Only some environments need Java; one that does says so itself.

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import ratchet_client
 import streams
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.code_paths import code_paths, system_paths
 from streams.sandboxes.isolation.confine import ABI_WITH_SIGNALS, ABI_WITH_TRUNCATE, ConfinementRules, landlock_abi
 from streams.sandboxes.isolation.launching import Confinement, Launch, bare_variables, readable_file
@@ -23,10 +24,10 @@ _DEVICES = ("null", "zero", "full", "random", "urandom")
 # About the machine, and nothing about its processes.
 _MACHINE = ("cpuinfo", "meminfo", "stat", "filesystems", "version", "sys/vm/overcommit_memory", "sys/kernel/osrelease")
 
-# Without `site`, which takes longer to load than all the rest, so it is told where the package is.
+# Without `site`, which takes longer to load than all the rest, so it is told where the packages are.
 _SUPERVISOR = """
 import sys
-sys.path.append({root!r})
+sys.path += {folders!r}
 from streams.sandboxes.isolation.init_process import main
 main()
 """
@@ -95,7 +96,7 @@ def _supervised(command: Sequence[str], enforced: ConfinementRules, *, confined:
         "confined": confined,
         "numbers": call_numbers() if enforced.supervised_tcp else {},
     }
-    program = _SUPERVISOR.format(root=str(Path(streams.__path__[0]).parent))
+    program = _SUPERVISOR.format(folders=[str(Path(each.__path__[0]).parent) for each in (streams, ratchet_client)])
     with readable_file(json.dumps(order).encode()) as fd:
         yield Launch(
             command=(sys.executable, "-I", "-S", "-c", program, str(fd), str(os.getpid())),

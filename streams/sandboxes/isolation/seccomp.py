@@ -11,8 +11,8 @@ import socket
 import tempfile
 from functools import cache
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 
 _ALLOWED = """
 arch_prctl brk clock_getres clock_gettime clock_nanosleep execve execveat exit exit_group futex futex_waitv futex_wait

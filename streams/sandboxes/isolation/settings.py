@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 Isolation: TypeAlias = Literal["auto", "bubblewrap", "landlock", "none"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.bubblewrap import Bubblewrap
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Landlock, Unconfined

@@ -1,6 +1,6 @@
 """The results of branch requests that count: an answer that no sandbox could be opened gives way to a later one."""
 
-from streams.events import NO_SANDBOX
+from streams.branch_events import NO_SANDBOX
 
 # The others are reasons by which versions before `NO_SANDBOX` said the same.
 LACKED_SANDBOX = f"""(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from streams.events import NO_SANDBOX
+from streams.branch_events import NO_SANDBOX
 from streams.store.queries.branches import LACKED_SANDBOX, STANDING_ATTEMPTS, STANDING_BRANCHES
 from streams.store.queries.retractions import REVOKED_EPISODES
 from streams.store.queries.trust import decisions, standing_outcomes

@@ -19,6 +19,8 @@ from daemon.registry.registry import Registry
 from daemon.serving.access import GATEWAY, NEEDS
 from daemon.serving.alias import Alias
 from daemon.serving.control import control_router
+from ratchet_client.crash_points import VARIABLE, CrashPoint
+from ratchet_client.errors import ConfigurationError
 from streams.access.access import Access
 from streams.access.guard import guard
 from streams.access.settings import AccessSettings
@@ -30,8 +32,6 @@ from streams.access.tokens import (
     AccessRole,
     own_token,
 )
-from streams.errors import ConfigurationError
-from streams.runtime.crash_points import VARIABLE, CrashPoint
 from tests.builders.grouped import alone
 from tests.waiting import eventually
 

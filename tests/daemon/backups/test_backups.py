@@ -19,8 +19,8 @@ from daemon.backups.manifest import MANIFEST, BackupManifest, check_backup
 from daemon.backups.restoring import STORE_FILE, restore_backup
 from daemon.registry.registry import Registry
 from daemon.registry.verifying import verify
+from ratchet_client.crash_points import VARIABLE
 from streams.errors import BackupError
-from streams.runtime.crash_points import VARIABLE
 from streams.store.api import build_api
 from streams.store.settings import StoreSettings
 from streams.store.tables import TABLES

@@ -11,8 +11,8 @@ import httpx
 from kafka import KafkaProducer
 
 from learners.snapshots import build_snapshot
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.broker import EmbeddedBroker
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.topics import end_offsets
 from streams.runtime.processes import die_with_parent, free_port
 from streams.store.client import StoreClient

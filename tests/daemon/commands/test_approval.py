@@ -16,7 +16,8 @@ from daemon.commands.options import operator_name
 from daemon.registry.lifecycle import State
 from daemon.registry.refs import Refs
 from daemon.registry.registry import Registry
-from streams.errors import ControlError, LifecycleError, RatchetError, RegistryError, UnknownAdapterError
+from ratchet_client.errors import RatchetError
+from streams.errors import ControlError, LifecycleError, RegistryError, UnknownAdapterError
 from streams.runtime.processes import free_port
 
 A, B = "a" * 64, "b" * 64

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from daemon.cli import app
 from daemon.commands.export import _table
 from learners.snapshots import build_snapshot, read_principals
-from streams.events import RetractionEvent
+from ratchet_client.events import RetractionEvent
+from ratchet_client.messages import Message
 from streams.kafka.broker import EmbeddedBroker
-from streams.messages import Message
 from streams.store.client import StoreClient
 from streams.store.export import Moment
 from tests.daemon.commands.recording import NOTHING_HELD_OUT, Ratchet, recording

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 from daemon.cli import app
 from daemon.commands.demonstrating import demonstrated, trained_on
 from daemon.config import DomainSettings, Settings
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Event
 from streams.branching.settings import BranchingSettings
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError
-from streams.events import Event
 from streams.sandboxes.pool import sandbox_pool
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT

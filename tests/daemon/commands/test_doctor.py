@@ -11,8 +11,8 @@ from daemon.cli import app
 from daemon.commands.memory import check_memory
 from daemon.config import DomainSettings, Settings
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
+from ratchet_client.errors import RatchetError
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import RatchetError
 from streams.kafka.settings import KafkaSettings
 from streams.runtime.processes import free_port
 
@@ -74,7 +74,7 @@ def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 300)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 300)
     monkeypatch.setenv("RATCHET_KAFKA__BOOTSTRAP", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "file" / "home"))
     monkeypatch.setenv("RATCHET_MODEL", str(tmp_path / "nothing"))

@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.registry.learner_status import LEARNER_FILE, LearnerPhase, LearnerStatus
+from ratchet_client.events import StepEvent
 from streams.access.access import Access
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole
-from streams.events import NO_SANDBOX, StepEvent
+from streams.branch_events import NO_SANDBOX
 from streams.runtime.files import write_atomically
 from streams.runtime.processes import free_port
 from streams.store.api import build_api

@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.commands.environment import ConformanceReport, _table
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.environments.environment import Capabilities
 from streams.environments.harness import ChatHarness
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError, SandboxError
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
-from streams.messages import assistant, call, tool_result, user
+from streams.errors import SandboxError
 from streams.sandboxes.conformance import Check
 from streams.sandboxes.protocol import Description
 from tests.builders.stored import Log, ServedStore

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from atif import Trajectory
 
-from streams.messages import Message
+from ratchet_client.messages import Message
 from streams.store.client import StoreClient
 from tests.daemon.commands.recording import Ratchet, recording
 from tests.waiting import eventually

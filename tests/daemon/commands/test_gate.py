@@ -17,8 +17,8 @@ from evaluation.rollout_log import Entry, Key, RolloutLog, rollouts_path
 from evaluation.rollouts import Exclusion, Rollout
 from evaluation.settings import GateSettings
 from learners.snapshots import write_snapshot
-from streams.events import Task
-from streams.messages import Message, assistant, call, tool_result, user
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import entered, trajectory
 from tests.builders.trials import CHAMPION, evidence

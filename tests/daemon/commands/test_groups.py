@@ -14,7 +14,7 @@ from daemon.registry.audit import Action, AuditEntry
 from daemon.registry.lifecycle import State
 from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
-from streams.errors import ConfigurationError, RatchetError
+from ratchet_client.errors import ConfigurationError, RatchetError
 from streams.trust.groups import AdapterGroup, AdapterSettings, home_of
 from tests.daemon.conftest import serve_role
 

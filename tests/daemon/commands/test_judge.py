@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from daemon.cli import app
-from streams.events import OutcomeEvent
+from ratchet_client.events import OutcomeEvent
 from streams.store.client import StoreClient
 from streams.store.queries.trust import TRUSTED_NOW
 from streams.store.status import status

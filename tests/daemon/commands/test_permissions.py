@@ -6,8 +6,8 @@ import pytest
 
 from daemon.commands.permissions import check_permissions
 from daemon.config import Settings
+from ratchet_client.errors import ConfigurationError
 from streams.branching.settings import BranchingSettings
-from streams.errors import ConfigurationError
 from streams.sandboxes.permissions import Permissions
 
 SERVER = {"openenv": {"url": "ws://games.example:8000/ws"}}

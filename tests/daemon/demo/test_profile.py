@@ -13,7 +13,7 @@ from daemon.demo.phases import phases
 from daemon.demo.profile import Mark, PhaseUse, Profile, Sample, Use
 from daemon.demo.profile_plot import draw
 from daemon.demo.profiling import PICTURE, PROFILE, Sampler, name_of
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 MARKS = (Mark(phase="start", at=0.0), Mark(phase="agent", at=1.5), Mark(phase="start", at=3.0))
 SAMPLES = (

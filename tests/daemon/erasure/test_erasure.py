@@ -23,8 +23,8 @@ from daemon.registry.registry import Registry
 from daemon.registry.schemas import BASE
 from daemon.registry.verifying import verify
 from learners.snapshots import Snapshot, build_snapshot
-from streams.events import RetractionEvent
-from streams.runtime.crash_points import VARIABLE
+from ratchet_client.crash_points import VARIABLE
+from ratchet_client.events import RetractionEvent
 from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings

@@ -11,7 +11,7 @@ import openai.types.completion_create_params as openai_completions
 import pytest
 
 from daemon.inference.requests import ChatRequest, CompletionRequest
-from streams.settings import FrozenModel
+from ratchet_client.settings import FrozenModel
 
 DOCS = Path(__file__).parents[3] / "docs" / "inference.md"
 PATHS = {"chat": "chat/completions", "completions": "completions"}

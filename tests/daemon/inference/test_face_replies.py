@@ -29,9 +29,9 @@ from daemon.inference.schemas import (
     Usage,
 )
 from daemon.inference.sequence import Sequence
+from ratchet_client.messages import assistant, call, user
 from streams.calls.faces import read_call
 from streams.calls.records import Face
-from streams.messages import assistant, call, user
 from tests.builders.calls import captured
 
 CALLS = (call("look", '{"at": "lamp"}', "c1"), call("take", "{}", "c2"))

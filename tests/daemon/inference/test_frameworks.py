@@ -21,8 +21,8 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
+from ratchet_client.messages import Message, call, same_conversation, same_message
 from streams.calls.chat import Chat
-from streams.messages import Message, call, same_conversation, same_message
 from tests.recorded import ALIAS, RecordedGateway
 
 pytestmark = pytest.mark.slow

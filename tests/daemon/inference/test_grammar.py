@@ -12,8 +12,8 @@ from daemon.inference.formats import ToolChoice, demanded_calls, read_response_f
 from daemon.inference.grammar import Grammars, ReplyGrammar
 from daemon.inference.grammar_words import grammar_tokenizer
 from learners.chat import ChatTokenizer
+from ratchet_client.messages import Message, user
 from streams.errors import RequestRefusedError
-from streams.messages import Message, user
 from tests.builders.base_models import write_base
 
 FIELDS = {"to": {"enum": ["Oslo", 'a "b" <x>']}, "hours": {"type": "integer", "minimum": 0, "maximum": 9}}

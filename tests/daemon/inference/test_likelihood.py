@@ -21,10 +21,10 @@ from learners.objectives.objective import Example
 from learners.objectives.world_model import WorldModel
 from learners.packing import TreePacker, Weights
 from learners.trajectories import Trajectory
+from ratchet_client.messages import Message, assistant, call, tool_result, user
+from streams.branch_events import RecordedStep
 from streams.environments.harness import ChatHarness
 from streams.errors import PolicyError
-from streams.events import RecordedStep
-from streams.messages import Message, assistant, call, tool_result, user
 from streams.policy.client import PolicyClient
 from streams.policy.likelihood import (
     NegativeLogLikelihood,

@@ -9,8 +9,8 @@ from daemon.inference.answers import chat_answer, completion_answer
 from daemon.inference.engine import Engine
 from daemon.inference.requests import ChatRequest, CompletionRequest
 from daemon.inference.settings import InferenceSettings
+from ratchet_client.messages import Message
 from streams.errors import RequestRefusedError
-from streams.messages import Message
 from tests.builders.base_models import write_base
 
 

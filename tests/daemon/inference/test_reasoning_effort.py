@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from learners.chat import ChatTokenizer
-from streams.messages import assistant, user
+from ratchet_client.messages import assistant, user
 from tests.builders.base_models import write_base, write_chat
 from tests.daemon.inference.conftest import run_server
 

@@ -9,8 +9,8 @@ import openai
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from ratchet_client.messages import MESSAGES, Message, Messages, assistant, call, same_message, tool_result, user
 from streams.calls.faces import read_call
-from streams.messages import MESSAGES, Message, Messages, assistant, call, same_message, tool_result, user
 from tests.recorded import ALIAS, RecordedGateway
 
 SCHEMA = {

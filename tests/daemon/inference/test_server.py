@@ -20,8 +20,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ratchet_client.messages import Message
 from streams.errors import PolicyError
-from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.runtime.processes import free_port
 from tests.waiting import eventually, until

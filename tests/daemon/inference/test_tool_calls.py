@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from pydantic import BaseModel, ConfigDict
 
 from learners.chat import ChatTokenizer
-from streams.messages import MESSAGE
+from ratchet_client.messages import MESSAGE
 
 MAX_LENGTH = 1024
 PLACE = {"enum": ["Oslo", "Köln", 'a "b"/\\c']}

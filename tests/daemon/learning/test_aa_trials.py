@@ -12,9 +12,9 @@ from daemon.registry.registry import Registry
 from evaluation.gates.gate import TaskLists
 from evaluation.gates.verdict import Verdict
 from evaluation.settings import GateSettings
+from ratchet_client.events import Task
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import GateError
-from streams.events import Task
 from tests.builders.trials import EVERYTHING_HELD_OUT, RecordedArena, evidence, rollout, tasks
 
 ADAPTER = "c" * 64

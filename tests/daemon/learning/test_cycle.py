@@ -28,10 +28,10 @@ from evaluation.report import GATE_FILE
 from evaluation.settings import CollapseSettings, GateSettings, NoForgettingSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import read_trajectories
-from streams.events import Actor
-from streams.messages import assistant, user
+from ratchet_client.events import Actor
+from ratchet_client.messages import assistant, user
+from ratchet_client.producer import Producer
 from streams.policy.client import PolicyClient, Sampling
-from streams.producer import Producer
 from streams.runtime.processes import free_port
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import Split

@@ -18,10 +18,11 @@ from daemon.learning.role import serve
 from daemon.serving.settings import ServingSettings
 from evaluation.settings import CanarySettings, GateSettings
 from learners.snapshots import write_snapshot
+from ratchet_client.errors import ConfigurationError
 from streams.branching.settings import BranchingSettings
 from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError, TrainingError
+from streams.errors import TrainingError
 from streams.intake import role as record_role
 from streams.store.client import StoreClient
 from streams.store.settings import StoreSettings

@@ -16,8 +16,8 @@ from daemon.registry.schemas import BASE, StatusReport
 from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from learners.snapshots import build_snapshot
-from streams.events import OutcomeEvent, RetractionEvent
-from streams.messages import user
+from ratchet_client.events import OutcomeEvent, RetractionEvent
+from ratchet_client.messages import user
 from streams.store.client import StoreClient
 from streams.trust.holdout import Split
 from streams.trust.rules import withdrawal_id

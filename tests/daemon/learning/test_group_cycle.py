@@ -22,7 +22,7 @@ from evaluation.gates.verdict import Verdict
 from learners.settings import PracticeSettings
 from learners.snapshots import read_trajectories
 from learners.stored_rows import read_rows
-from streams.messages import user
+from ratchet_client.messages import user
 from streams.trust.groups import AdapterGroup, AdapterSettings, home_of
 from tests.daemon.learning.test_cycle import DARK, QUICK, dark_settings, demonstrate
 from tests.waiting import eventually

@@ -22,8 +22,8 @@ from evaluation.report import GateReport
 from evaluation.settings import GateSettings
 from learners.settings import LearnerSettings, PracticeSettings
 from learners.snapshots import read_trajectories
+from ratchet_client.events import StepEvent
 from streams.errors import TrainingError
-from streams.events import StepEvent
 from streams.trust.groups import DEFAULT_GROUP, AdapterGroup, AdapterSettings, home_of
 from streams.trust.holdout import Split
 from tests.builders.episodes import TASKS, episode, task

@@ -23,8 +23,8 @@ from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import Snapshot, build_snapshot, write_snapshot
 from learners.training import remove_leftovers
+from ratchet_client.ids import uuid7
 from streams.errors import TrainingError
-from streams.ids import uuid7
 from streams.runtime.json_lines import locked
 from streams.trust.groups import DEFAULT_GROUP
 from streams.trust.holdout import HoldoutSettings, Split

@@ -29,8 +29,8 @@ from evaluation.settings import GateSettings, TaskListSettings
 from learners.adapters import AdapterStore
 from learners.settings import LearnerSettings, PracticeSettings, Stage
 from learners.snapshots import build_snapshot, read_trajectories
+from ratchet_client.events import Task
 from streams.environments.toolbox.generated import generated_id
-from streams.events import Task
 from streams.intake.admission import AdmissionSettings
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port

@@ -17,8 +17,8 @@ from daemon.serving.settings import ServingSettings
 from evaluation.gates.verdict import Verdict
 from evaluation.settings import CanarySettings, CollapseSettings, GateSettings, RecordedSettings
 from learners.settings import LearnerSettings, LoraSettings, Stage
-from streams.events import OutcomeEvent, StepEvent
-from streams.messages import assistant
+from ratchet_client.events import OutcomeEvent, StepEvent
+from ratchet_client.messages import assistant
 from streams.trust.holdout import Split
 from tests.builders.canaried import ask, judged
 from tests.builders.episodes import TASKS, episode

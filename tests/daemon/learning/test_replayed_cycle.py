@@ -11,7 +11,7 @@ from daemon.registry.lifecycle import State
 from learners.settings import LearnerSettings, ReplaySettings
 from learners.snapshots import Snapshot, read_trajectories
 from learners.trajectories import BASE_SAMPLE
-from streams.events import OutcomeEvent, RetractionEvent
+from ratchet_client.events import OutcomeEvent, RetractionEvent
 from streams.trust.holdout import Split
 from tests.builders.episodes import TASKS, episode
 from tests.builders.stored import Log, ServedStore

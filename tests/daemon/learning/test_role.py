@@ -16,8 +16,8 @@ from daemon.registry.lifecycle import State
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot, write_snapshot
+from ratchet_client.events import OutcomeEvent, RetractionEvent
 from streams.errors import ControlError
-from streams.events import OutcomeEvent, RetractionEvent
 from streams.policy.client import PolicyClient
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode

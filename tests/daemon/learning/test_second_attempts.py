@@ -13,11 +13,11 @@ from evaluation.practice import Budget, Practised, Round
 from learners.objectives import OBJECTIVES
 from learners.snapshots import build_snapshot, read_trajectories
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale
-from streams.events import Task
+from ratchet_client.events import Task
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.policy.client import PolicyClient, Sampling
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings

@@ -10,8 +10,8 @@ from daemon.learning.loop import Loop
 from learners.settings import CHECKPOINT, LearnerSettings, LoraSettings, Stage, TrainingJob
 from learners.snapshots import Snapshot, build_snapshot
 from learners.training import JOB, interrupted, remove_leftovers
+from ratchet_client.events import RetractionEvent
 from streams.errors import TrainingError
-from streams.events import RetractionEvent
 from streams.runtime.json_lines import locked
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode

@@ -16,10 +16,10 @@ from daemon.registry.task_uses import TaskUses, account_summary
 from evaluation.gates.gate import TaskLists
 from evaluation.gates.verdict import Verdict
 from evaluation.settings import GateSettings, TaskListSettings
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError
-from streams.events import Task
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.trust.holdout import HoldoutSettings, Split

@@ -15,7 +15,8 @@ from daemon.registry.registry import Mark, Registry
 from learners.adapters import AdapterStore
 from learners.canaries import PRINCIPAL, draw_canaries
 from learners.snapshots import write_snapshot
-from streams.errors import RatchetError, UnknownAdapterError
+from ratchet_client.errors import RatchetError
+from streams.errors import UnknownAdapterError
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.rules import withdrawal_id
 from tests.builders.trained import entered, trajectory

@@ -15,7 +15,8 @@ from daemon.registry.refs import Refs
 from daemon.registry.registry import Mark, Registry
 from daemon.registry.schemas import BASE, CanaryEnd, CanaryReport, CanaryStart
 from evaluation.gates.verdict import Verdict
-from streams.errors import LifecycleError, PromotionError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import LifecycleError, PromotionError
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 DAY_S = 86_400.0

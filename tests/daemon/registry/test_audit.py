@@ -6,7 +6,8 @@ import pytest
 
 from daemon.registry.audit import Action, AuditEvent, AuditLog
 from daemon.registry.lifecycle import State
-from streams.errors import AuditError, RatchetError
+from ratchet_client.errors import RatchetError
+from streams.errors import AuditError
 
 
 def audit_event(reason: str = "because") -> AuditEvent:

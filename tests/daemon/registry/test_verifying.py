@@ -21,8 +21,9 @@ from evaluation.gates.verdict import Verdict
 from learners.adapters import AdapterStore
 from learners.signing import PUBLIC_KEY, SIGNATURE, SIGNING_KEY
 from learners.snapshots import write_snapshot
-from streams.errors import ConfigurationError, TrainingError
-from streams.kafka.signatures import make_operator_key
+from ratchet_client.errors import ConfigurationError
+from streams.errors import TrainingError
+from streams.kafka.operator_key import make_operator_key
 from streams.redaction.key import redaction_key
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import entered, trajectory

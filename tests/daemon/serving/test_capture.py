@@ -16,12 +16,12 @@ from daemon.serving.capture import Capture, Taken, as_record
 from daemon.serving.headers import RawHeaders
 from daemon.serving.settings import CaptureSettings
 from daemon.serving.upstream import Upstream, UpstreamError
+from ratchet_client.errors import BrokerError
+from ratchet_client.messages import user
 from streams.calls.records import ANY_CALL_RECORD, CallLabels, CapturedCall, Face, key_of_receipt, new_receipt
-from streams.errors import BrokerError
 from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
-from streams.messages import user
 from streams.policy.client import PolicyClient, Sampling
 from tests.builders.rotations import in_rotation
 from tests.daemon.serving.upstream import CHAT, Log, bench, over_tcp, stream, whole

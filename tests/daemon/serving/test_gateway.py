@@ -12,8 +12,8 @@ from daemon.serving.gateway import Gateway
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
 from daemon.serving.upstream import Upstream
+from ratchet_client.messages import Message
 from streams.kafka.settings import KafkaSettings
-from streams.messages import Message
 from streams.policy.client import PolicyClient, Sampling
 from streams.store.client import StoreClient
 from tests.builders.rotations import in_rotation

@@ -10,7 +10,7 @@ from daemon.registry.registry import Registry
 from daemon.serving.alias import Alias
 from daemon.serving.metrics import Metrics
 from daemon.serving.store_watch import StoreWatch
-from streams.events import OutcomeEvent
+from ratchet_client.events import OutcomeEvent
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings

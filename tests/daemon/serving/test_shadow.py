@@ -13,7 +13,7 @@ from daemon.serving.canary import Canary
 from daemon.serving.settings import ShadowSettings
 from daemon.serving.shadow import Shadow, are_valid, same_action
 from evaluation.settings import CanarySettings
-from streams.messages import Message, assistant, call
+from ratchet_client.messages import Message, assistant, call
 from tests.builders.calls import TOOL
 from tests.daemon.serving.test_canary import begin, named
 from tests.daemon.serving.upstream import CHAT, Bench, bench, stream, whole

@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from daemon.registry.registry import Registry
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.kafka.settings import KafkaSettings
 from streams.runtime import tracing
 from tests.builders.published import read

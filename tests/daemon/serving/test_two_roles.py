@@ -18,7 +18,7 @@ from daemon.serving.replicas import Replicas
 from daemon.serving.role import serve
 from daemon.serving.settings import ServingSettings
 from daemon.serving.sole import LOCK_FILE, sole_serve_role
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 from streams.policy.client import PolicyClient
 from tests.daemon.conftest import NO_KAFKA, serve_role
 from tests.daemon.serving.test_approval import decision, status

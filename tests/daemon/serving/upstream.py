@@ -19,8 +19,8 @@ from daemon.serving.feedback import FeedbackIntake
 from daemon.serving.gateway import Gateway
 from daemon.serving.settings import CaptureSettings, ServingSettings
 from daemon.serving.upstream import Upstream
+from ratchet_client.errors import BrokerError
 from streams.calls.records import ANY_CALL_RECORD, AnyCallRecord, CapturedCall
-from streams.errors import BrokerError
 from streams.kafka.records import Outgoing
 from streams.runtime.http_errors import answer_errors
 from streams.runtime.http_server import HttpServer, listen

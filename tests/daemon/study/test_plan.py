@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from daemon.study.plan import StudyPlan
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).parents[3]
 PLAN = """

@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 from daemon.study.plan import Arm, Cell, StudyPlan, Variant
 from daemon.study.report import write_report
 from daemon.study.results import CellResult, Results, differences
-from streams.errors import ConfigurationError
+from ratchet_client.errors import ConfigurationError
 
 PLAN = StudyPlan.model_validate(
     {

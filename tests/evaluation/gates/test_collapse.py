@@ -12,8 +12,8 @@ from evaluation.rollouts import Pair
 from evaluation.scored_replies import ScoredReply, State
 from evaluation.settings import CollapseSettings, GateSettings
 from learners.held_out_states import RecordedState
+from ratchet_client.messages import Messages, assistant, user
 from streams.errors import GateError
-from streams.messages import Messages, assistant, user
 from streams.policy.client import PolicyClient
 from tests.builders.trained import tool
 from tests.builders.trials import BASE, CANDIDATE, evidence, rollout, tasks

@@ -11,8 +11,8 @@ from evaluation.gates.golden import Golden
 from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings, GoldenSettings
-from streams.errors import ConfigurationError
-from streams.events import Task
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
 from tests.builders.trials import CANDIDATE, CHAMPION, RecordedArena, evidence, rollout, tasks
 
 SETTINGS = GateSettings(golden=GoldenSettings(tasks=("twc/train/0", "twc/train/1")))

@@ -15,8 +15,8 @@ from evaluation.settings import GateSettings, ImprovementSettings
 from evaluation.stages import planned
 from evaluation.trial import hold_trial
 from evaluation.units import units_of
+from ratchet_client.events import Task
 from streams.errors import GateError
-from streams.events import Task
 from tests.builders.trials import CANDIDATE, CHAMPION, RecordedArena, evidence, rollout, tasks
 
 FIRST_ALPHA = 0.00134

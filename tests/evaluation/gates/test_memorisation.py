@@ -14,9 +14,9 @@ from learners.canaries import draw_canaries
 from learners.settings import LoraSettings, Stage, TrainingJob
 from learners.snapshots import write_snapshot
 from learners.training import run_training
+from ratchet_client.ids import uuid7
+from ratchet_client.messages import assistant
 from streams.errors import GateError
-from streams.ids import uuid7
-from streams.messages import assistant
 from streams.policy.client import PolicyClient
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import settings, trajectory

@@ -11,7 +11,7 @@ from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, NoForgettingSettings
 from evaluation.trial import hold_trial
-from streams.events import Task
+from ratchet_client.events import Task
 from tests.builders.trials import CANDIDATE, RecordedArena, evidence, rollout, tasks
 
 ANCHOR = Competitor("c" * 64, "ratchet-2-cccccccccccc")

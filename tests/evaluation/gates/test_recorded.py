@@ -8,8 +8,8 @@ from evaluation.gates.recorded import Answer, Answered, Comparison, Recorded, de
 from evaluation.gates.verdict import Verdict
 from evaluation.settings import GateSettings, RecordedSettings
 from learners.held_out_states import RecordedState
+from ratchet_client.messages import Message, Tools, assistant, call, user
 from streams.errors import GateError
-from streams.messages import Message, Tools, assistant, call, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.trust.holdout import HoldoutSettings
 from tests.builders.trained import tool

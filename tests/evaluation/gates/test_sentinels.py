@@ -10,8 +10,8 @@ from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Pair, Rollout
 from evaluation.sentinels.facts import Facts
 from evaluation.settings import GateSettings, SentinelSettings
-from streams.events import Task
-from streams.messages import Message, assistant, call
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant, call
 from tests.builders.sentinels import ODD, SETTINGS, N, act, desk, hold, honest, look, on_desk, played, solutions, trial
 from tests.builders.trials import evidence, tasks
 

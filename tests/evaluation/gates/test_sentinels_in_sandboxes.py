@@ -11,8 +11,8 @@ from evaluation.gates.verdict import Verdict
 from evaluation.replays import known_solutions, replayed
 from evaluation.rollouts import Pair, Rollout
 from evaluation.settings import GateSettings, SentinelSettings
-from streams.events import Task
-from streams.messages import Messages, assistant, call
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages, assistant, call
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from tests.builders.toolboxes import box
 from tests.builders.trials import evidence

@@ -8,8 +8,8 @@ from evaluation.gates.sentinels import judged
 from evaluation.gates.verdict import Verdict
 from evaluation.rollouts import Rollout
 from evaluation.sentinels.facts import Facts
-from streams.events import Task
-from streams.messages import Messages, assistant
+from ratchet_client.events import Task
+from ratchet_client.messages import Messages, assistant
 from tests.builders.sentinels import ODD, SETTINGS, act, desk, hold, honest, look, on_desk, played, solutions, trial
 
 

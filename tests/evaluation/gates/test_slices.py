@@ -9,7 +9,7 @@ from evaluation.gates.verdict import GateResult, Verdict
 from evaluation.rollouts import Pair
 from evaluation.settings import GateSettings, SlicesSettings
 from evaluation.statistics import holm, mcnemar_exact
-from streams.events import Task
+from ratchet_client.events import Task
 from tests.builders.trials import evidence, rollout
 
 SETTINGS = SlicesSettings()

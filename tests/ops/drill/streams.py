@@ -10,10 +10,10 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from daemon.registry.registry import Registry
-from streams.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.events import Actor, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import user
 from streams.kafka.clients import admin, producer
 from streams.kafka.retention import delete_before, ends_of
-from streams.messages import user
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.adapters import add_random_adapter
 from tests.builders.branch_requests import played

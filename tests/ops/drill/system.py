@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from streams.events import OutcomeEvent, StepEvent
+from ratchet_client.events import OutcomeEvent, StepEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.clients import producer
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
 from streams.runtime.processes import die_with_parent, free_port
 from tests.builders.engines import Engine
 from tests.waiting import until

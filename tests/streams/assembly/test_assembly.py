@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import EVENT, OutcomeEvent, StepEvent
+from ratchet_client.ids import content_id
+from ratchet_client.messages import user
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import EVENT, OutcomeEvent, StepEvent
-from streams.ids import content_id
-from streams.messages import user
 from streams.otlp.records import AnyRecord
 from streams.trust.rules import branch_request
 from tests.builders.spans import (

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import StepEvent
 from streams.calls.records import Face
-from streams.events import StepEvent
 from tests.builders.captured import SYSTEM, Desk, call, conversation, episodes, said, user
 
 IDLE = 120.0

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from ratchet_client.events import OutcomeEvent
 from streams.assembly.server import build_status_app
 from streams.assembly.settings import AssemblySettings
-from streams.events import OutcomeEvent
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import StepEvent
 from streams.assembly.assembler import Assembler
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.errors import StoreError
-from streams.events import StepEvent
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from aiolimiter import AsyncLimiter
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Tools, assistant, text_of, user
+from streams.branch_events import BranchRequest, BranchResult
 from streams.branching.branch import acquire, branch
 from streams.branching.selectors import Curiosity, Selector, Uniform
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, BranchResult, Task
-from streams.messages import Message, Tools, assistant, text_of, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.policy.served import Policy, Samples, ServedPolicy
 from streams.runtime.processes import free_port

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import FunctionCall, Message, Messages, assistant, call, text_of, tool_result, user
+from streams.branch_events import BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.raw_values import RawValues
 from streams.branching.recovery import recover
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import BranchRequest, BranchResult, RecordedStep, Task
-from streams.messages import FunctionCall, Message, Messages, assistant, call, text_of, tool_result, user
 from streams.policy.served import Samples
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import Kind, RedactionSettings

@@ -3,9 +3,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratchet_client.messages import assistant
 from streams.branching.candidates import Proposal, propose
 from streams.environments.harness import canonical
-from streams.messages import assistant
 
 
 def proposals(*actions: str, promising: bool = True) -> list[Proposal]:

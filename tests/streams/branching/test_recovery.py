@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant, text_of, user
+from streams.branch_events import BranchRequest, RecoveryResult
 from streams.branching.recovery import recover
 from streams.branching.selectors import Selector, Uniform
 from streams.branching.settings import BranchingSettings, RecoverySettings
 from streams.environments.harness import ChatHarness
-from streams.events import BranchRequest, RecoveryResult, Task
-from streams.messages import Message, assistant, text_of, user
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played
 from tests.builders.policies import ExpertPolicy, FixedPolicy, said

@@ -2,13 +2,14 @@
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.restored_episode import Trial, restored
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
 from streams.errors import DivergedError
-from streams.events import BranchRequest, RecordedStep, Task
-from streams.messages import assistant, user
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.policies import FixedPolicy, said
 from tests.builders.selectors import Late

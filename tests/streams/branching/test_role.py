@@ -16,12 +16,13 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from structlog.testing import capture_logs
 
+from ratchet_client.events import Task
+from ratchet_client.messages import text_of
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.branching.role import BranchContext, serve, work
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult, Task
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
-from streams.messages import text_of
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.sandboxes.pool import SandboxPool

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Tools, assistant, call, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.recovery import recover
 from streams.branching.selectors import Curiosity, Uniform
 from streams.branching.selectors.selector import Situation
 from streams.branching.settings import BranchingSettings, RecoverySettings
-from streams.events import BranchRequest, RecordedStep, Task
-from streams.messages import Message, Tools, assistant, call, user
 from streams.policy.client import Sampling
 from streams.policy.served import Samples
 from streams.sandboxes.pool import SandboxPool

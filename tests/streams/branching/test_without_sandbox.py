@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, user
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.recovery import recover
 from streams.branching.selectors import Uniform
 from streams.branching.settings import BranchingSettings
-from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecordedStep, Task
 from streams.intake.role import serve
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets
-from streams.messages import assistant, user
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
 from streams.store.settings import StoreSettings

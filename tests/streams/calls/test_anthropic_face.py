@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.calls.absence import Absence
 from streams.calls.records import Face
-from streams.messages import assistant, call, tool_result, user
 from tests.builders.calls import TOOL, absence, read, stream
 
 BLOCKS: list[dict[str, Any]] = [

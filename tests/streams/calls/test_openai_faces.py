@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.calls.absence import Absence
 from streams.calls.faces import read_call
 from streams.calls.records import Face
-from streams.messages import assistant, call, tool_result, user
 from tests.builders.calls import FUNCTION, TOOL, absence, captured, read, stream
 
 ASK = {"model": "agent", "messages": [{"role": "user", "content": "Open the fridge."}]}

@@ -2,12 +2,12 @@
 
 from pydantic import JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Tools
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.environment import Observation
 from streams.environments.tool_calls import Call, calling
 from streams.environments.tool_definitions import Tool
-from streams.events import Task
-from streams.messages import Message, Tools
 
 DIFF = Task(environment="bfcl", task_id="multi_turn/dev/13~base")
 """Its answer: cd, tail, the end of the turn, diff, the end."""

@@ -8,6 +8,9 @@ import pytest
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
 from pydantic import JsonValue
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant
+from ratchet_client.messages import call as tool_call
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.bfcl.scenarios import CATEGORIES, scenarios
 from streams.environments.bfcl.simulation import Simulation, accepts
@@ -15,9 +18,6 @@ from streams.environments.environment import Canonicalises, Environment, Snapsho
 from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.environments.tool_calls import Call, calling
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, assistant
-from streams.messages import call as tool_call
 from streams.trust.holdout import HoldoutSettings
 from tests.streams.environments.bfcl_playing import DIFF, call, names, play
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import ToolCall, assistant, tool_result
+from ratchet_client.messages import call as tool_call
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.bfcl.scenarios import APIS, CATEGORIES, documented, scenarios
 from streams.environments.tool_definitions import Tool
-from streams.events import Task
-from streams.messages import ToolCall, assistant, tool_result
-from streams.messages import call as tool_call
 from tests.streams.environments.bfcl_playing import DIFF, call, names, play
 
 

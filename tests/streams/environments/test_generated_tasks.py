@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
 from streams.environments.environment import GeneratesTasks
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.environment import Toolbox
@@ -12,7 +13,6 @@ from streams.environments.toolbox.generated import generated_id
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.errors import SandboxError
-from streams.events import Task
 from streams.sandboxes.pool import SandboxPool
 
 PROGRAM = """

@@ -1,5 +1,5 @@
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.environments.harness import ChatHarness, canonical
-from streams.messages import assistant, call, tool_result, user
 
 
 def test_a_state_is_a_prefix_of_the_next_one() -> None:

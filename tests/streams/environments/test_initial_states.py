@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ratchet_client.event_fields import state_reference
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call
 from streams.calls.labels import read_labels
 from streams.environments.toolbox.environment import Toolbox
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.errors import SandboxError
-from streams.event_fields import state_reference
-from streams.events import Task
-from streams.messages import assistant, call
 from streams.sandboxes.session import ReplaySession
 from tests.builders.toolboxes import box
 

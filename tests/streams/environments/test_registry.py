@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.registry import load_environment, open_environment, registered_environments
-from streams.errors import ConfigurationError
 
 
 def test_a_package_that_cannot_be_imported_is_named_with_its_reason_and_what_a_sandbox_reads(

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant
 from streams.environments import scienceworld
 from streams.environments.environment import Environment, ListsActions, TaskSource
 from streams.environments.scienceworld import ScienceWorld
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, assistant
 
 State = tuple[str, float, bool, bool, str]
 

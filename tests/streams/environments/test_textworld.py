@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant
 from streams.environments.environment import Environment, ListsActions, Observation, Snapshots, TaskSource
 from streams.environments.textworld import TextWorld
 from streams.environments.textworld_games import FOLDS, GAMES, generate
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import assistant
 
 # What no list of valid actions has: words to the machine, questions, nonsense.
 ODD = (

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 import pytest
 from textworld_express.constants import GAME_NAMES
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call
 from streams.environments.environment import Environment
 from streams.environments.textworld_express import TextWorldExpress
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import assistant, call
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import JsonValue
 
+from ratchet_client.messages import Message, ToolDefinition, assistant, tool_result, user
+from ratchet_client.messages import call as tool_call
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.environments.tool_calls import Call, calling, calls_of, canonical, render
 from streams.environments.tool_definitions import Tool
 from streams.errors import ToolCallError
-from streams.messages import Message, ToolDefinition, assistant, tool_result, user
-from streams.messages import call as tool_call
 
 BOOK = Tool(
     "book",

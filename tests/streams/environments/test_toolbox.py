@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant, call, user
 from streams.environments.environment import Restore
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.environment import Toolbox
 from streams.environments.toolbox.scaffold import Kind, write_toolbox
 from streams.environments.toolbox.settings import ToolboxSettings
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, assistant, call, user
 from tests.builders.toolboxes import box
 
 SQLITE_SERVER = '''

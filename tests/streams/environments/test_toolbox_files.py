@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.messages import Message, assistant, user
 from streams.environments.registry import needs_of, other_names_of
 from streams.environments.toolbox.definition import ToolboxDefinition
 from streams.environments.toolbox.scaffold import write_toolbox
-from streams.errors import ConfigurationError, SandboxError
-from streams.messages import Message, assistant, user
+from streams.errors import SandboxError
 from streams.task_ids import task_of
 from tests.builders.toolboxes import box
 

@@ -8,11 +8,11 @@ import pytest
 from atif import Trajectory
 from hypothesis import given
 
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.errors import ExchangeError
 from streams.exchange import atif, chat_jsonl
 from streams.exchange.conversation import NOT_LEARNED, Conversation
 from streams.exchange.formats import FORMATS, FormatName
-from streams.messages import Message, assistant, call, tool_result, user
 from tests.builders.exchanged import conversations
 
 TURN: list[Any] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]

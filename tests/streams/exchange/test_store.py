@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.messages import assistant, user
 from streams.errors import ExchangeError, UnnamedError
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.exchange.conversation import NOT_LEARNED, Conversation
 from streams.exchange.documents import documents
 from streams.exchange.episodes import Attribution, ImportedEpisode, Told, episode_of
@@ -19,7 +20,6 @@ from streams.exchange.exporting import ExportReport, Selection, export_conversat
 from streams.exchange.formats import FORMATS, FormatName
 from streams.exchange.importing import Import
 from streams.intake.admission import Admission, AdmissionSettings
-from streams.messages import assistant, user
 from streams.store.client import StoreClient
 from streams.store.export import Origin, look_back
 from streams.trust.holdout import Split

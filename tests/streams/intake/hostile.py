@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from pydantic import JsonValue
 
-from streams.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.messages import ContentPart, Messages, Tools, assistant, call, user
 from streams.kafka.records import Received
-from streams.messages import ContentPart, Messages, Tools, assistant, call, user
 
 Headers: TypeAlias = tuple[tuple[str, bytes], ...]
 

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from pydantic import JsonValue, SecretStr
 
-from streams.errors import ConfigurationError
-from streams.events import Actor, Advice, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Actor, Advice, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.messages import assistant, call, tool_result
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.injection import injection_sign
 from streams.intake.pipeline import Intake
 from streams.intake.role import operator_key
+from streams.kafka.operator_key import read_operator_key
 from streams.kafka.records import Received
-from streams.kafka.signatures import SIGNATURE_HEADER, read_operator_key, sign
-from streams.messages import assistant, call, tool_result
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.trust.holdout import HoldoutSettings, Split

@@ -3,23 +3,14 @@
 import base64
 import random
 
-from streams.events import (
-    Alternative,
-    BranchResult,
-    Failure,
-    RecordedStep,
-    Recovery,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-    Task,
-)
+from ratchet_client.events import RetractionEvent, StepEvent, Task
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, sign
+from ratchet_client.messages import user
+from streams.branch_events import Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import WITHHELD, Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import RefusedEvent, Unreadable, dead_letter_record
-from streams.kafka.signatures import SIGNATURE_HEADER, sign
-from streams.messages import user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.decoded import RESULTS, Decoded

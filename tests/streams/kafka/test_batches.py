@@ -13,8 +13,8 @@ import pytest
 import zstandard
 from kafka import KafkaProducer
 
-from streams.errors import ConfigurationError
-from streams.ids import uuid7
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.ids import uuid7
 from streams.intake.role import serve
 from streams.kafka import decompression
 from streams.kafka.decompression import decompress

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import cluster_id, create_topics, end_offsets

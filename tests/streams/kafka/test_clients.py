@@ -13,12 +13,14 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.record import default_records
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
+from ratchet_client.kafka.connection import connect_producer
+from ratchet_client.kafka.remedies import remedy_for
+from ratchet_client.kafka.security import KafkaSecurity
 from streams.kafka import clients
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import read_dead_letters
-from streams.kafka.remedies import remedy_for
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 
 Open = Callable[[str], AbstractContextManager[Any]]
@@ -31,14 +33,14 @@ PLAINTEXT = KafkaSecurity()
         lambda bootstrap: clients.admin("test", bootstrap, PLAINTEXT),
         lambda bootstrap: clients.consumer("test", bootstrap, PLAINTEXT),
         lambda bootstrap: clients.producer("test", bootstrap, PLAINTEXT),
-        lambda bootstrap: closing(clients.connect_producer(KafkaProducer, "test", bootstrap, PLAINTEXT)),
+        lambda bootstrap: closing(connect_producer(KafkaProducer, "test", bootstrap, PLAINTEXT)),
     ],
     ids=["admin", "consumer", "producer", "kept producer"],
 )
 def test_no_cluster_is_a_broker_error_that_names_the_address_and_the_setting(
     open_client: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 300)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 300)
     with (
         pytest.raises(BrokerError, match=r"127\.0\.0\.1:1 .*check RATCHET_KAFKA__BOOTSTRAP"),
         open_client("127.0.0.1:1"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.dead_letters import (
     REPLAYED_FROM_HEADER,

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.publisher import Publisher
 from streams.kafka.records import Outgoing

@@ -7,12 +7,12 @@ import pytest
 from faust.auth import SASLCredentials
 from pydantic import ValidationError
 
-from streams.errors import BrokerError, ConfigurationError
-from streams.kafka.security import client_options
-from streams.kafka.settings import KafkaSecurity, KafkaSettings
+from ratchet_client.errors import BrokerError, ConfigurationError
+from ratchet_client.kafka.security import KafkaSecurity, client_options
+from ratchet_client.settings import REVEAL
+from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import build_app
-from streams.settings import REVEAL
 
 SASL = KafkaSecurity.model_validate({"protocol": "SASL_SSL", "username": "ratchet", "password": "hunter2"})
 
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None
 
 
 def test_an_unreachable_cluster_is_a_broker_error_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.kafka.clients.BOOTSTRAP_TIMEOUT_MS", 500)
+    monkeypatch.setattr("ratchet_client.kafka.connection.BOOTSTRAP_TIMEOUT_MS", 500)
     with pytest.raises(BrokerError) as failed:
         create_topics(KafkaSettings(bootstrap="127.0.0.1:1", security=SASL))
     assert "hunter2" not in str(failed.value)

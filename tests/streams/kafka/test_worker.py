@@ -12,8 +12,9 @@ from aiokafka.errors import KafkaConnectionError
 from kafka import KafkaProducer
 from mode.threads import ServiceThread, WorkerThread
 
-from streams.errors import BrokerError, RatchetError, StoreError
-from streams.ids import uuid7
+from ratchet_client.errors import BrokerError, RatchetError
+from ratchet_client.ids import uuid7
+from streams.errors import StoreError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.faust_overrides import BundlingConsumer, consumer_threads_ended
 from streams.kafka.records import Outgoing, Received

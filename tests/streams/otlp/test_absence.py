@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from ratchet_client.events import StepEvent
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import StepEvent
 from streams.otlp.records import Attributes, Span, SpanEvent
 from tests.builders.spans import conventions, game, openinference, openllmetry, root, span, states
 

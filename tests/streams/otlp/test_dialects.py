@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streams.messages import Message, assistant, call, tool_result, user
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.otlp.dialects import Chat, dialect_of
 from streams.otlp.model_calls import model_calls
 from streams.otlp.records import Attributes, LogRecord, Span, SpanEvent

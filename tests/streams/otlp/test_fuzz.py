@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratchet_client.events import EVENT
 from streams.assembly.assembly import assemble
 from streams.assembly.telemetry import conversation_of
-from streams.events import EVENT
 from streams.otlp.records import ANY_RECORD, AnyRecord, LogRecord, Span, SpanEvent
 
 NAMES = [

@@ -12,9 +12,9 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from ratchet_client.events import StepEvent
+from ratchet_client.messages import assistant, call, tool_result
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import StepEvent
-from streams.messages import assistant, call, tool_result
 from streams.otlp.wire import Encoding, Signal, read
 
 CHAT = [{"role": "system", "content": "You play a game with long rules."}, {"role": "user", "content": "Go."}]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import EVENT, StepEvent
+from ratchet_client.messages import ContentPart, Message, assistant, call, tool_result, user
 from streams.assembly.assembly import assemble
-from streams.events import EVENT, StepEvent
-from streams.messages import ContentPart, Message, assistant, call, tool_result, user
 from streams.otlp.dialects import Chat, read_chat
 from streams.otlp.records import Attributes
 from tests.builders.spans import conventions, openinference, openllmetry, root, span

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import StepEvent
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import StepEvent
 from streams.otlp.records import AnyRecord, Span
 from tests.builders.spans import conventions, evaluation, game, openinference, openllmetry, root, span, states
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streams.messages import Message, assistant, call, tool_result, user
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.otlp.dialects import read_chat
 from streams.otlp.records import Attributes
 from tests.builders.spans import conventions, openinference, openllmetry, span

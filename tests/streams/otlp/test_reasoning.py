@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import EVENT, StepEvent
+from ratchet_client.messages import Message
 from streams.assembly.assembly import assemble
-from streams.events import EVENT, StepEvent
-from streams.messages import Message
 from streams.otlp.dialects import read_chat
 from streams.otlp.records import Attributes
 from streams.trust.rules import branch_request

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import EVENT, StepEvent
+from ratchet_client.messages import Message, assistant, tool_result
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import EVENT, StepEvent, tools_at
-from streams.messages import Message, assistant, tool_result
+from streams.branch_events import tools_at
 from streams.otlp.records import Attributes, LogRecord, Span, SpanEvent
 from streams.trust.rules import branch_request
 from tests.builders.spans import TRACE, root, span, stored

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import StepEvent
 from streams.assembly.assembly import Assembly, assemble
-from streams.events import StepEvent
 from streams.otlp.dialects.tools import offered_tools
 from streams.otlp.records import Attributes
 from tests.builders.spans import conventions, openinference, openllmetry, root, span, states

@@ -7,15 +7,15 @@ from typing import Any
 import httpx
 import pytest
 
+from ratchet_client.events import StepEvent
+from ratchet_client.messages import Message, assistant, call, tool_result, user
 from streams.assembly.assembler import Assembler
 from streams.assembly.assembly import assemble
 from streams.assembly.server import build_status_app
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
-from streams.events import StepEvent
 from streams.kafka.settings import KafkaSettings
-from streams.messages import Message, assistant, call, tool_result, user
 from streams.otlp.dialects import Chat, dialect_of, read_chat
 from streams.otlp.records import Attributes, Span
 from streams.runtime.tally import OTHERS, Tally

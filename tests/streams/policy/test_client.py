@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from ratchet_client.messages import Message, Tools, assistant, call, tool_result, user
 from streams.errors import PolicyError
-from streams.messages import Message, Tools, assistant, call, tool_result, user
 from streams.policy.client import PolicyClient, Sampling
 from streams.policy.served import ServedPolicy
 from tests.served import served

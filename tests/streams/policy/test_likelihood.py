@@ -2,8 +2,8 @@
 
 import pytest
 
+from ratchet_client.messages import Message
 from streams.errors import PolicyError
-from streams.messages import Message
 from streams.policy.likelihood import ChatFrame, Observed, observation_spans, observed, read_frame, with_role
 
 # 1 ends a turn, 2 opens one, 3 to 5 are the roles, 6 a line feed that may melt into what follows, 8 opens a tool's

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import EVENT, StepEvent
+from ratchet_client.messages import Message, Tools, assistant, call, tool_result, user
+from streams.branch_events import BranchResult, RecoveryResult
 from streams.errors import UnjudgeableError
-from streams.events import EVENT, BranchResult, RecoveryResult, StepEvent
-from streams.messages import Message, Tools, assistant, call, tool_result, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from tests.builders.stored import branches, recovery

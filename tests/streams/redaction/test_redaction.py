@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
+from ratchet_client.events import Actor, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import Kind, RedactionSettings
 from tests.planted import PLANTED

@@ -6,8 +6,8 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from streams.errors import ConfigurationError
-from streams.events import OutcomeEvent
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import OutcomeEvent
 from streams.redaction.redactor import Redactor, UnjudgeableError
 from streams.redaction.settings import Kind, RedactionSettings, Rule
 from tests.builders.episodes import episode

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from ratchet_client.settings import FrozenModel
 from streams.errors import RequestRefusedError
 from streams.runtime.http_bodies import DEEPEST, read_json
 from streams.runtime.http_errors import ErrorReply, answer_errors
-from streams.settings import FrozenModel
 from tests.served import served
 from tests.waiting import until
 

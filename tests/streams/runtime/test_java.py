@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import ConfigurationError
-from streams.events import Task
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
 from streams.runtime import java
 from streams.sandboxes.isolation.tree import descendants, processes
 from streams.sandboxes.pool import SandboxPool

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streams.errors import BrokerError
+from ratchet_client.errors import BrokerError
 from streams.runtime.threads import in_daemon_thread
 
 

@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from pydantic import ValidationError
 
-from streams.errors import ConfigurationError, IntakeError
+from ratchet_client.errors import ConfigurationError
+from streams.errors import IntakeError
 from streams.runtime.health import answers, health_app
 from streams.runtime.http_client import HttpClient
 from streams.runtime.http_server import HttpServer, listen

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import streams
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Unconfined
 from streams.sandboxes.isolation.launching import Confinement, Tier

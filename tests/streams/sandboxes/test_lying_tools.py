@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call
 from streams.branching.restored_episode import restored
 from streams.errors import ObservationTooLargeError, SandboxDiedError
-from streams.events import Task
-from streams.messages import assistant, call
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from tests.builders.branch_requests import played as played_request

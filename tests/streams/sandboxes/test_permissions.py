@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call
 from streams.environments.environment import Network
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.environments.registry import Needs
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import assistant, call
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.permissions import Permissions, first_refusal, network_refusal
 from streams.sandboxes.pool import SandboxPool

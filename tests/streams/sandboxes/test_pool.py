@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import ConfigurationError, SandboxDiedError, SandboxError
-from streams.events import Task
-from streams.messages import assistant
+from ratchet_client.errors import ConfigurationError
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant
+from streams.errors import SandboxDiedError, SandboxError
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.isolation.tiers import choose
 from streams.sandboxes.isolation.tree import descendants, processes
@@ -158,7 +159,7 @@ async def test_no_process_and_no_folder_is_left_when_the_pool_ends(
 def test_a_sandbox_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = """
 import asyncio
-from streams.events import Task
+from ratchet_client.events import Task
 from streams.sandboxes.pool import SandboxPool
 
 async def main():

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, Messages, assistant, call, tool_result, user
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.environment import Observation, Restore
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, Messages, assistant, call, tool_result, user
 from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 
 DIFF = Task(environment="bfcl", task_id="multi_turn/dev/13~base")

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from ratchet_client.events import StepEvent, Task
+from ratchet_client.messages import MESSAGES, Message, assistant, call, tool_result, user
+from streams.branch_events import BranchRequest, RecordedStep
 from streams.branching.branch import branch
 from streams.branching.replay import replay
 from streams.branching.selectors import Uniform
@@ -15,8 +18,6 @@ from streams.branching.settings import BranchingSettings
 from streams.environments.tool_definitions import Tool
 from streams.environments.toolbox.scaffold import write_toolbox
 from streams.errors import SandboxError
-from streams.events import BranchRequest, RecordedStep, StepEvent, Task
-from streams.messages import MESSAGES, Message, assistant, call, tool_result, user
 from streams.sandboxes.conformance import Suite
 from streams.sandboxes.isolation.settings import Isolation
 from streams.sandboxes.pool import SandboxPool

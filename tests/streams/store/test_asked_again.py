@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from streams.branch_events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.environments.registry import is_configured
-from streams.events import NO_SANDBOX, BranchRequest, BranchResult, RecoveryResult
 from streams.store.queries.learning import BRANCHING_STATE
 from streams.store.status import status
 from streams.store.writer import Store

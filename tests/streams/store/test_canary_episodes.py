@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.events import Actor, OutcomeEvent, RetractionEvent, StepEvent
-from streams.messages import assistant, user
+from ratchet_client.events import Actor, OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.messages import assistant, user
 from streams.store.queries.canary import CANARY_EPISODES
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store

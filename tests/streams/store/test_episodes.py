@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.errors import StoreError
-from streams.events import Event, OutcomeEvent, RetractionEvent, StepEvent
 from streams.store.client import StoreClient
 from streams.store.episode_state import EpisodeState
 from streams.store.episodes import episode_report, newest_episodes

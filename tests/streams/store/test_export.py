@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ratchet_client.events import RetractionEvent
+from ratchet_client.messages import MESSAGE
 from streams.errors import StoreError
-from streams.events import RetractionEvent
-from streams.messages import MESSAGE
 from streams.store.client import StoreClient
 from streams.store.export import Moment, Origin, export_transitions, look_back, newest
 from streams.trust.holdout import Split

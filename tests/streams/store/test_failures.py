@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from streams.events import RESULT, BranchResult, Failure
+from streams.branch_events import RESULT, BranchResult, Failure
 from streams.store.status import status
 from streams.store.writer import Store
 from streams.trust.holdout import Split

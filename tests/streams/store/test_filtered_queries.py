@@ -8,10 +8,10 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from ratchet_client.events import Event, StepEvent
 from streams.access.access import Access
 from streams.access.token_file import TokenFile
 from streams.access.tokens import AccessRole, RowFilter
-from streams.events import Event, StepEvent
 from streams.store.api import build_api
 from streams.store.limited_queries import LimitedQueries
 from streams.store.settings import StoreSettings

@@ -6,13 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from streams.events import (
-    Event,
-    OutcomeEvent,
-    RetractionEvent,
-    StepEvent,
-)
-from streams.ids import content_id
+from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
+from ratchet_client.ids import content_id
 from streams.kafka.refusals import RefusedEvent
 from streams.store.decoded import Decoded
 from streams.store.status import status

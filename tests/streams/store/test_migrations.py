@@ -14,10 +14,11 @@ import duckdb
 import pytest
 
 from learners.snapshots import build_snapshot, read_trajectories
+from ratchet_client.crash_points import VARIABLE
+from ratchet_client.events import OutcomeEvent
+from ratchet_client.messages import assistant, user
+from streams.branch_events import BranchRequest
 from streams.errors import StoreError
-from streams.events import BranchRequest, OutcomeEvent
-from streams.messages import assistant, user
-from streams.runtime.crash_points import VARIABLE
 from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.migrations import SCHEMA

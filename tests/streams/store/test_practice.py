@@ -9,7 +9,7 @@ import pytest
 
 from learners.snapshots import build_snapshot, read_episodes, read_principals, read_trajectories
 from learners.trajectories import INSTRUCTED, LESSON, REFLECTED, Rationale
-from streams.events import Advice, RetractionEvent
+from ratchet_client.events import Advice, RetractionEvent
 from streams.store.client import StoreClient
 from streams.store.episodes import newest_episodes
 from streams.store.queries.canary import CANARY_EPISODES

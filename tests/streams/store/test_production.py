@@ -1,6 +1,6 @@
 """Counts for operators: how adapters did in production, how far episodes come, and why not further."""
 
-from streams.events import OutcomeEvent, StepEvent
+from ratchet_client.events import OutcomeEvent, StepEvent
 from streams.store.reasons import DROP_REASONS, EPISODE_REASONS, OTHER, by_kind, labels
 from streams.store.status import status
 from streams.store.writer import Store

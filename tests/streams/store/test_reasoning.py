@@ -6,12 +6,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.events import EVENT, STEPS, Message, OutcomeEvent, RecordedStep, StepEvent
+from ratchet_client.events import EVENT, Message, OutcomeEvent, StepEvent
+from ratchet_client.messages import as_json, assistant, user
+from streams.branch_events import STEPS, RecordedStep
 from streams.intake.admission import Admission, AdmissionSettings, flag
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
-from streams.messages import as_json, assistant, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.client import StoreClient

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 from kafka import KafkaConsumer
 
+from ratchet_client.events import EVENT, RetractionEvent
+from ratchet_client.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.errors import RetractionError, StoreError
-from streams.events import EVENT, RetractionEvent
 from streams.kafka.records import Received
 from streams.kafka.refusals import RefusedEvent
 from streams.kafka.settings import KafkaSettings
-from streams.kafka.signatures import SIGNATURE_HEADER, verify
 from streams.store.client import StoreClient
 from streams.store.decoded import Decoded
 from streams.store.retraction import retract

@@ -4,21 +4,13 @@ from typing import Any
 
 import pytest
 
+from ratchet_client.events import Actor, Event, RetractionEvent, StepEvent
+from ratchet_client.ids import content_id
+from ratchet_client.messages import as_json
+from streams.branch_events import Failure, RecordedStep, Recovery, RecoveryResult
 from streams.errors import StoreError
-from streams.events import (
-    Actor,
-    Event,
-    Failure,
-    RecordedStep,
-    Recovery,
-    RecoveryResult,
-    RetractionEvent,
-    StepEvent,
-)
-from streams.ids import content_id
 from streams.kafka.records import Outgoing
 from streams.kafka.refusals import RefusedEvent, Unreadable
-from streams.messages import as_json
 from streams.store.database import arrow_table
 from streams.store.rows import Batch
 from streams.store.tables import TABLES

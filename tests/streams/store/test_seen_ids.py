@@ -3,7 +3,7 @@
 import duckdb
 import pyarrow as pa
 
-from streams.ids import uuid7
+from ratchet_client.ids import uuid7
 from streams.store.seen_ids import EpisodeStarts, SeenIds
 
 

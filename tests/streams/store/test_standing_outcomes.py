@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams.events import OutcomeEvent
-from streams.messages import user
+from ratchet_client.events import OutcomeEvent
+from ratchet_client.messages import user
 from streams.store.queries.status import NOT_TRUSTED_BY_REASON
 from streams.store.queries.trust import FAILED_AS_OF, TRUSTED_AS_OF, UNTRUSTED_NOW, decisions
 from streams.store.settings import StoreSettings

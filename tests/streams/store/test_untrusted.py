@@ -7,8 +7,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from streams.events import OutcomeEvent, StepEvent
-from streams.messages import user
+from ratchet_client.events import OutcomeEvent, StepEvent
+from ratchet_client.messages import user
 from streams.store.settings import StoreSettings
 from streams.store.status import status
 from streams.store.writer import Store

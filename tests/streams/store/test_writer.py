@@ -9,10 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ratchet_client.events import RetractionEvent
 from streams.errors import StoreError
-from streams.events import (
-    RetractionEvent,
-)
 from streams.kafka.refusals import Unreadable
 from streams.store.settings import StoreSettings
 from streams.store.status import status

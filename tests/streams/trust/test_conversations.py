@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from streams.events import Actor, Event, OutcomeEvent, StepEvent, Task
+from ratchet_client.events import Actor, Event, OutcomeEvent, StepEvent, Task
+from ratchet_client.messages import Message, Messages, Tools, assistant, call, same_conversation, tool_result, user
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
-from streams.messages import Message, Messages, Tools, assistant, call, same_conversation, tool_result, user
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.store.status import status

@@ -8,10 +8,10 @@ from daemon.config import Settings
 from evaluation.settings import GateSettings, GoldenSettings
 from learners.snapshots import write_snapshot
 from learners.trajectories import Trajectory
+from ratchet_client.ids import content_id
+from ratchet_client.messages import assistant, user
+from streams.branch_events import RecordedStep
 from streams.errors import TrainingError
-from streams.events import RecordedStep
-from streams.ids import content_id
-from streams.messages import assistant, user
 from streams.trust.holdout import HoldoutSettings, Split
 
 HOLDOUT = HoldoutSettings(selection=0.3, confirmation=0.1)

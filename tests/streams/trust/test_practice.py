@@ -5,7 +5,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.events import Task, family
+from ratchet_client.events import Task, family
 from streams.trust.holdout import HoldoutSettings, Split
 from streams.trust.practice import may_be_practised, practisable
 

@@ -2,6 +2,8 @@ import random
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant
 from streams.environments.environment import (
     Canonicalises,
     Environment,
@@ -14,8 +16,6 @@ from streams.environments.environment import (
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.textworld_express import TextWorldExpress
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import Message, assistant
 from streams.sandboxes.session import ReferenceTrajectory, ReplaySession
 from tests.streams.environments.openenv.openenv_servers import SNAPSHOTS, settings
 

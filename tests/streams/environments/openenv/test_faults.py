@@ -11,12 +11,12 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Origin
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant
 from streams.environments.environment import TaskSource
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import assistant
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import SESSIONS, reference, settings, stopped
 from tests.waiting import until

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant
 from streams.environments.environment import (
     Canonicalises,
     Environment,
@@ -20,8 +22,6 @@ from streams.environments.environment import (
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.errors import SandboxError
-from streams.events import Task
-from streams.messages import assistant
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import reference, settings, started, stopped
 

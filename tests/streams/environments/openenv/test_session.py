@@ -11,6 +11,8 @@ import pytest
 import uvicorn
 from websockets.sync.client import connect
 
+from ratchet_client.events import Task
+from ratchet_client.messages import Message, assistant, call
 from streams.environments.environment import (
     Canonicalises,
     Capabilities,
@@ -25,8 +27,6 @@ from streams.environments.openenv.server import OpenEnvServer, ServerSettings
 from streams.environments.openenv.settings import OpenEnvSettings
 from streams.environments.tool_definitions import Tool
 from streams.errors import DivergedError, SandboxError
-from streams.events import Task
-from streams.messages import Message, assistant, call
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.processes import free_port
 

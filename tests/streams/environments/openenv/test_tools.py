@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.events import Task
+from ratchet_client.messages import assistant, call, tool_result, user
 from streams.environments.bfcl.environment import BFCL
 from streams.environments.environment import Canonicalises, Snapshots, TaskSource
 from streams.environments.openenv.environment import OpenEnv
 from streams.environments.openenv.protocol import CapabilitiesData, TextObservationData
 from streams.environments.tool_definitions import Tool
-from streams.events import Task
-from streams.messages import assistant, call, tool_result, user
 from streams.runtime.processes import free_port
 from tests.streams.environments.openenv.openenv_servers import reference, settings, started, stopped
 

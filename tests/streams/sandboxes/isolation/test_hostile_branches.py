@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.messages import assistant, call
 from streams.branching.restored_episode import restored
-from streams.messages import assistant, call
 from streams.sandboxes.isolation.settings import Isolation, Limits
 from streams.sandboxes.pool import SandboxPool
 from tests.builders.branch_requests import played

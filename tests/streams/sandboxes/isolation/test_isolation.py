@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_client.errors import ConfigurationError
 from streams.environments.environment import Network
-from streams.errors import ConfigurationError, SandboxError
+from streams.errors import SandboxError
 from streams.sandboxes.isolation import landlock
 from streams.sandboxes.isolation.home import make_home, remove_home
 from streams.sandboxes.isolation.landlock import Unconfined
