@@ -27,7 +27,7 @@ from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TO
 from streams.errors import SupervisorError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.unread import keep_unread, publish_kept
-from streams.runtime.processes import is_free
+from streams.runtime.processes import OPENMP_WAITING, is_free
 from streams.runtime.tls import context_for
 
 log = structlog.get_logger()
@@ -263,8 +263,7 @@ def inference_service(settings: Settings, base: Path) -> Service:
 def _service(
     settings: Settings, name: str, command: tuple[str, ...], health: str | None, tokens: Mapping[str, str] | None = None
 ) -> Service:
-    # Idle threads that spin would take the cores from the processes beside them.
-    own = settings.to_environment() | {"OMP_WAIT_POLICY": "PASSIVE"} | dict(tokens or {})
+    own = settings.to_environment() | dict(tokens or {})
     # What was resolved stands: a variable for one key would win over the section it is part of.
     inherited = {variable: value for variable, value in os.environ.items() if not variable.upper().startswith(PREFIX)}
-    return Service(name, command, health, inherited | own, settings.home / "logs" / f"{name}.log")
+    return Service(name, command, health, OPENMP_WAITING | inherited | own, settings.home / "logs" / f"{name}.log")

@@ -17,6 +17,7 @@ from learners.settings import CHECKPOINT, Progress, TrainingJob
 from streams.errors import TrainingError
 from streams.runtime.files import write_atomically
 from streams.runtime.json_lines import locked
+from streams.runtime.processes import OPENMP_WAITING
 
 _STDERR_LINES = 20
 _LOCK = "lock"
@@ -89,8 +90,7 @@ def _unlocked(folder: Path) -> list[Path]:
 async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | None) -> None:
     document = job.output / JOB
     write_atomically(document, job.model_dump_json(indent=2).encode())
-    # Idle threads that spin would take the cores from whatever serves beside the training.
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(job.settings.threads)}
+    environment = OPENMP_WAITING | os.environ | {"OMP_NUM_THREADS": str(job.settings.threads)}
     process = await asyncio.create_subprocess_exec(
         *_command(job, document),
         stdin=asyncio.subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from daemon.inference.settings import InferenceSettings
 from ratchet_client.errors import RatchetError
 from streams.runtime.logs import LogSettings, log_to_stderr, tell_end
 from streams.runtime.private_home import keep_files_private
-from streams.runtime.processes import die_with_parent
+from streams.runtime.processes import OPENMP_WAITING, die_with_parent
 
 
 def main() -> int:
@@ -28,9 +28,8 @@ def main() -> int:
         print(f"--{option}: {first['msg']}", file=sys.stderr)
         return 2
     log_to_stderr(LogSettings(format=settings.log_format, level=settings.log_level))
-    # Threads that spin while they wait take the cores from the learner and the sandboxes. Torch reads this when it
-    # is imported, and so it is not imported before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Torch reads them when it is imported, and so it is not imported before.
+    os.environ.update(OPENMP_WAITING | os.environ)
     from transformers.utils import logging as transformers_logging
 
     from daemon.inference.server import serve
