@@ -34,7 +34,7 @@ def _full(seed: int) -> DemoPlan:
         held_out=96,
         out_of_domain=16,
         unseen=48,
-        first_cycle=(Stage(objective="world_model", updates=5), Stage(objective="imitation", updates=100)),
+        first_cycle=(Stage(objective="imitation", updates=60),),
         practice=practising(tasks=6, samples=4, most_seconds=60, updates=20),
     )
 
@@ -48,7 +48,7 @@ def _quick(seed: int) -> DemoPlan:
         held_out=12,
         out_of_domain=0,
         unseen=0,
-        first_cycle=(Stage(objective="world_model", updates=2), Stage(objective="imitation", updates=18)),
+        first_cycle=(Stage(objective="imitation", updates=18),),
         practice=practising(tasks=4, samples=2, most_seconds=60, updates=4),
         alpha=QUICK_ALPHA,
         unproven=QUICK_UNPROVEN,
