@@ -134,8 +134,12 @@ class PracticeSettings(FrozenModel):
         default=(practised_stage(60),),
         description="Stages of a cycle that is due for practice alone; the learner's own where there are none.",
     )
+    # Left out where there is none: ids are made of these documents, and are those of before there was one.
     learning_rate: float | None = Field(
-        default=None, gt=0, description="Learning rate of such a cycle; the learner's own where it is not set."
+        default=None,
+        gt=0,
+        description="Learning rate of such a cycle; the learner's own where it is not set.",
+        exclude_if=lambda rate: rate is None,
     )
 
     @model_validator(mode="after")
