@@ -15,7 +15,8 @@ export interface EpisodeLabels {
 /**
  * The headers of the calls of one episode, for `headers` of a call or `defaultHeaders` of the openai SDK.
  *
- * Never throws: a value that no header can hold, which is one that is not printable ASCII, is left out with a warning.
+ * Never throws: a value that no header can hold, which is one that is not printable ASCII or
+ * is longer than 512 characters, is left out with a warning.
  */
 export function episodeHeaders(labels?: EpisodeLabels): Record<string, string>;
 

@@ -8,7 +8,8 @@ const PRINTABLE_ASCII = /^[ -~]*$/;
 const PASSING = new Set([429, 502, 503, 504]);
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 2000;
-const LONGEST_FOREIGN_TEXT = 500;
+const LONGEST_LABEL = 512;
+const LONGEST_MESSAGE = 500;
 
 /** @type {typeof import("./index.js").episodeHeaders} */
 export function episodeHeaders({ capture = true, ...labels } = {}) {
@@ -18,8 +19,9 @@ export function episodeHeaders({ capture = true, ...labels } = {}) {
   const headers = {};
   for (const [name, value] of Object.entries({ ...values, capture: capture ? undefined : "off" })) {
     const text = String(value ?? "").trim();
-    if (!PRINTABLE_ASCII.test(text)) {
-      console.warn(`ratchet: the header ${PREFIX}${name} is left out: its value is not printable ASCII`);
+    if (!PRINTABLE_ASCII.test(text) || text.length > LONGEST_LABEL) {
+      const remedy = `its value is not printable ASCII of at most ${LONGEST_LABEL} characters`;
+      console.warn(`ratchet: the header ${PREFIX}${name} is left out: ${remedy}`);
     } else if (text) {
       headers[PREFIX + name] = text;
     }
@@ -47,11 +49,12 @@ export async function sendFeedback(baseUrl, verdict, options = {}) {
   let feedbackId = "";
   try {
     const { feedbackId: given, ...said } = verdict;
+    if (typeof said.score === "number" && !Number.isFinite(said.score)) throw invalid("its score is not a number");
     feedbackId = given ?? crypto.randomUUID();
     const body = JSON.stringify({ ...said, feedback_id: feedbackId });
-    return { feedbackId, ...(await posted(feedbackUrl(baseUrl), body, options)) };
+    return { feedbackId, ...(await posted(feedbackUrl(baseUrl), feedbackId, body, options)) };
   } catch (thrown) {
-    const error = thrown instanceof FeedbackError ? thrown : invalid(/** @type {Error} */ (thrown).name);
+    const error = thrown instanceof FeedbackError ? thrown : invalid(thrown instanceof Error ? thrown.name : "an argument");
     console.warn(`ratchet: feedback was not taken: ${error.message}`);
     return { feedbackId, error };
   }
@@ -73,10 +76,11 @@ function feedbackUrl(baseUrl) {
 
 /**
  * @param {string} url
+ * @param {string} feedbackId
  * @param {string} body
  * @param {import("./index.js").FeedbackOptions} options
  */
-async function posted(url, body, { token, timeoutMs = 5000, attempts = 3 }) {
+async function posted(url, feedbackId, body, { token, timeoutMs = 5000, attempts = 3 }) {
   /** @type {Record<string, string>} */
   const headers = { "content-type": "application/json" };
   if (token) {
@@ -90,7 +94,7 @@ async function posted(url, body, { token, timeoutMs = 5000, attempts = 3 }) {
     try {
       const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
       const text = await response.text();
-      if (!PASSING.has(response.status)) return read(response, text, url);
+      if (!PASSING.has(response.status)) return read(response, text, url, feedbackId);
       failure = refusal(response, text, url);
       const wished = response.headers.get("retry-after") ?? "";
       if (/^\d+$/.test(wished)) pauseMs = 1000 * Number(wished);
@@ -98,7 +102,7 @@ async function posted(url, body, { token, timeoutMs = 5000, attempts = 3 }) {
       if (error instanceof FeedbackError) throw error;
       failure = new FeedbackError(`${url} did not answer: ${reasonOf(error)}; is the gateway running?`);
     }
-    if (attempt >= attempts) throw failure;
+    if (!(attempt < attempts)) throw failure; // NaN, too, is no further attempt
     await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, LONGEST_PAUSE_MS)));
   }
 }
@@ -109,14 +113,14 @@ function reasonOf(error) {
   return cause instanceof Error ? `${message}: ${cause.message}` : message;
 }
 
-/** @param {Response} response @param {string} text @param {string} url */
-function read(response, text, url) {
+/** @param {Response} response @param {string} text @param {string} url @param {string} feedbackId */
+function read(response, text, url, feedbackId) {
   if (!response.ok) throw refusal(response, text, url);
   const said = parsed(text);
-  if (typeof said?.feedback_id !== "string") {
+  if (said?.feedback_id !== feedbackId || typeof said.success !== "boolean" || typeof said.score !== "number") {
     throw new FeedbackError(`${url} answered ${response.status}, and not as a gateway does`, response.status);
   }
-  return { success: Boolean(said.success), score: Number(said.score) };
+  return { success: said.success, score: said.score };
 }
 
 /** @param {Response} response @param {string} text @param {string} url */
@@ -126,8 +130,8 @@ function refusal(response, text, url) {
     const place = response.headers.get("location") ?? "another address";
     return new FeedbackError(`${url} redirected to ${place}; name that address if you trust it`, status);
   }
-  const message = parsed(text)?.error?.message ?? text.slice(0, LONGEST_FOREIGN_TEXT);
-  return new FeedbackError(`${url} refused with ${status}: ${message}`, status);
+  const message = String(parsed(text)?.error?.message ?? text).slice(0, LONGEST_MESSAGE);
+  return new FeedbackError(`${url} refused with ${status}: ${message.replace(/\p{Cc}/gu, " ")}`, status);
 }
 
 /** @param {string} text */

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
@@ -57,6 +58,26 @@ def test_a_value_that_no_header_can_hold_is_left_out_and_not_logged(
     assert "x-ratchet-task is left out" in caplog.text
     assert value not in caplog.text
     httpx.Request("GET", "http://127.0.0.1", headers=headers)
+
+
+def test_a_value_that_cannot_be_read_or_is_too_long_is_left_out_and_breaks_no_call() -> None:
+    assert episode_headers(episode="e-1", task="t" * 513, seed=10**5000) == {"x-ratchet-episode": "e-1"}
+
+
+def test_a_generator_that_collects_may_be_closed_by_another_task() -> None:
+    async def collecting() -> AsyncGenerator[None]:
+        with collected_receipts():
+            yield
+
+    async def begin(generator: AsyncGenerator[None]) -> None:
+        await anext(generator)
+
+    async def both() -> None:
+        generator = collecting()
+        await asyncio.create_task(begin(generator))
+        await generator.aclose()
+
+    asyncio.run(both())
 
 
 def test_a_receipt_is_read_from_a_response_or_from_its_headers() -> None:

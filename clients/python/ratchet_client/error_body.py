@@ -2,16 +2,19 @@
 
 import json
 
-_LONGEST_FOREIGN_TEXT = 500
+_LONGEST = 500
 
 
 def error_message(body: bytes) -> str:
-    """The message in the body of an error, which is OpenAI's, or the beginning of whatever else a server answered.
+    """The message in the body of an error, which is OpenAI's, or whatever else a server answered.
+
+    It has 500 characters at most, and escapes for those that would end or hide a line of a log.
 
     >>> error_message(b'{"error": {"message": "not here"}}'), error_message(b"Bad Gateway")
     ('not here', 'Bad Gateway')
     """
     try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:_LONGEST_FOREIGN_TEXT]
+        said = str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = body.decode(errors="replace")
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in said[:_LONGEST])

@@ -5,7 +5,7 @@ They are in a header, which each SDK shows in its own way. Where it shows none, 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -44,7 +44,9 @@ def collected_receipts() -> Iterator[list[str]]:
     try:
         yield receipts
     finally:
-        _COLLECTED.reset(token)
+        # A generator that another task closes ends in that one's context, in which nothing was set.
+        with suppress(ValueError):
+            _COLLECTED.reset(token)
 
 
 def note_receipt(response: HasHeaders) -> None:

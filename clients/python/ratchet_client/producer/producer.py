@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
-from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from ratchet_client.errors import ConfigurationError, SpoolError
+from ratchet_client.errors import SpoolError
 from ratchet_client.events import Actor, Event, Message, OutcomeEvent, RetractionEvent, StepEvent, Task
 from ratchet_client.ids import uuid7
 from ratchet_client.kafka.security import KafkaSecurity
@@ -24,6 +23,7 @@ from ratchet_client.messages import MESSAGE, MESSAGES, TOOLS, user
 from ratchet_client.producer.backlog import Backlog
 from ratchet_client.producer.delivery import Delivery
 from ratchet_client.producer.sender import Sender
+from ratchet_client.producer.settings import Compression, ProducerSettings
 from ratchet_client.producer.spool import Spool
 from ratchet_client.producer.spool_file import Entry
 
@@ -39,12 +39,10 @@ class Dumpable(Protocol):
 
 # A message, the JSON object that an OpenAI client sends and gets, or the SDK's own object.
 Said: TypeAlias = Message | Mapping[str, object] | Dumpable
-Compression = Literal["gzip", "lz4", "snappy", "zstd"]
 # Where a message is of a type that is not known.
 _NO_OBJECT = frozenset({"model_type", "model_attributes_type", "tuple_type"})
 _REMEDY = "; a message is a JSON object, such as an SDK's `.model_dump(exclude_none=True)`, and several are a list"
 _Value = TypeVar("_Value")
-_CODECS = {"gzip": has_gzip, "lz4": has_lz4, "snappy": has_snappy, "zstd": has_zstd}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,26 +167,25 @@ class Producer:
         `spool` is a folder for this cluster's topic; any number of processes may share it. Without one, events wait in
         memory only. What a killed process left there is sent by the next producer that starts with it. `key` signs
         every event with HMAC-SHA256; `security` is TLS and SASL, none by default. `close` waits for the cluster no
-        longer than `flush_timeout_s`. `compression` is the codec of what goes to the cluster, none by default. Raises
-        `ConfigurationError` for `durable` without a `spool` and for a codec that is not installed, and nothing later.
+        longer than `flush_timeout_s`. `compression` is the codec of what goes to the cluster, none by default.
+
+        Raises `ConfigurationError` for arguments that are wrong, `durable` without a `spool` and a codec that is not
+        installed, and nothing later.
         """
-        if durable and spool is None:
-            raise ConfigurationError("a durable producer needs a folder: Producer(..., spool=Path(...))")
-        if compression is not None and not _CODECS[compression]():
-            packages = "lz4 python-snappy zstandard"
-            raise ConfigurationError(f"the codec {compression} is not installed: run `pip install {packages}`")
-        self._compression = compression
-        self._agent = agent
-        self._principal = principal
-        self._bootstrap = bootstrap
-        self._security = security or KafkaSecurity()
-        self._topic = topic
-        self._spool = spool
-        self._durable = durable
-        self._key = key
-        self._memory_bytes = memory_bytes
-        self._spool_bytes = spool_bytes
-        self._flush_timeout_s = flush_timeout_s
+        self._settings = ProducerSettings.of(
+            bootstrap=bootstrap,
+            agent=agent,
+            principal=principal,
+            topic=topic,
+            spool=spool,
+            durable=durable,
+            key=key,
+            security=security or KafkaSecurity(),
+            memory_bytes=memory_bytes,
+            spool_bytes=spool_bytes,
+            flush_timeout_s=flush_timeout_s,
+            compression=compression,
+        )
         self._begin()
         _PRODUCERS.add(self)
 
@@ -203,7 +200,7 @@ class Producer:
 
     def episode(self, task: Task, actor: Actor, episode_id: str | None = None) -> Episode:
         """A new episode, with a fresh id unless it continues one that has begun elsewhere."""
-        return Episode(self._record, self._agent, self._principal, task, actor, episode_id or uuid7())
+        return Episode(self._record, self._settings.agent, self._settings.principal, task, actor, episode_id or uuid7())
 
     def publish(self, event: Event) -> bool:
         """Take the event for publishing. Never raises and never waits for the cluster.
@@ -218,14 +215,14 @@ class Producer:
     def close(self) -> None:
         """Send what is left, for `flush_timeout_s` at most, and spool the rest. Events after it are dropped."""
         if not self._sender.stopping:
-            self._sender.stop(self._flush_timeout_s)
+            self._sender.stop(self._settings.flush_timeout_s)
 
     def _begin(self) -> None:
         """Set the state of a new producer, or of a forked child."""
-        spool = Spool(self._spool, self._spool_bytes) if self._spool else None
-        self._backlog = Backlog(self._memory_bytes, spool)
-        delivery = Delivery(self._bootstrap, self._security, self._topic, self._compression)
-        self._sender = Sender(self._agent, self._backlog, delivery)
+        own = self._settings
+        self._backlog = Backlog(own.memory_bytes, Spool(own.spool, own.spool_bytes) if own.spool else None)
+        delivery = Delivery(own.bootstrap, own.security, own.topic, own.compression)
+        self._sender = Sender(own.agent, self._backlog, delivery)
 
     def _continue_in_child(self) -> None:
         self._sender.leave_to_parent()
@@ -237,15 +234,16 @@ class Producer:
             value = event.to_json()
             key = (event.principal if isinstance(event, RetractionEvent) else event.episode_id).encode()
         # An agent may hand over anything at all, and is not to be told of it.
-        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - an object of its own may raise any
             return self._drop(f"they are not valid: {_without_content(error)}")
         if len(value) > MAX_EVENT_BYTES:
             return self._drop(f"they are larger than {MAX_EVENT_BYTES} bytes")
         if self._sender.stopping:
             return self._drop("the producer is closed")
-        entry = Entry(key, value, sign(self._key, value).encode() if self._key else b"")
+        own = self._settings
+        entry = Entry(key, value, sign(own.key, value).encode() if own.key else b"")
         try:
-            kept = self._backlog.put_on_disk(entry) if self._durable else self._backlog.put(entry)
+            kept = self._backlog.put_on_disk(entry) if own.durable else self._backlog.put(entry)
         except SpoolError as error:
             return self._drop(f"the spool failed: {error}")
         self._sender.wake()
