@@ -104,9 +104,10 @@ class Arena:
             raise
         finally:
             await self.pool.end_groups(*(side.group for side in sides))
-        for side in sides:
-            self.account.add(side.played())
-        return [side.played() for side in sides]
+        played = [side.played() for side in sides]
+        for each in played:
+            self.account.add(each)
+        return played
 
     @cached_property
     def conditions(self) -> str:

@@ -43,7 +43,7 @@ class DemoPlan:
     """Amounts. `held_out` and `out_of_domain` bound the tasks that are played there, `unseen` those in the end.
 
     `learning_rate` is of the first cycle: after 36 updates on 48 demonstrations the embedded model solved 39 of 96
-    tickets of the support desk with it, and 4 with the default. A cycle that goes on from there has that of `practice`.
+    tickets of the support desk with it, and 4 with the default. A later cycle has that of `practice`.
 
     Before the second cycle what serves practises a round; the cycle has the stages of `practice`, less what has nothing
     to learn from. `alpha` is the error probability of each gate. An installation has no last gate and spends less at

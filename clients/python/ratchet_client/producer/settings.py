@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from kafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from ratchet_client.errors import ConfigurationError
+from ratchet_client.feedback_request import fault_of
 from ratchet_client.kafka.security import KafkaSecurity
 from ratchet_client.settings import FrozenModel
 
@@ -38,7 +38,7 @@ class ProducerSettings(FrozenModel):
             return cls.model_validate(arguments)
         except ValidationError as error:
             faults = error.errors(include_input=False, include_url=False)
-            raise ConfigurationError(f"Producer(...) cannot be made: {'; '.join(map(_told, faults))}") from None
+            raise ConfigurationError(f"Producer(...) cannot be made: {'; '.join(map(fault_of, faults))}") from None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -48,8 +48,3 @@ class ProducerSettings(FrozenModel):
             packages = "lz4 python-snappy zstandard"
             raise ValueError(f"the codec {self.compression} is not installed: run `pip install {packages}`")
         return self
-
-
-def _told(fault: ErrorDetails) -> str:
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else fault["msg"].removeprefix("Value error, ")
