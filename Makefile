@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/demo-ready
 READY := $(VENV)/ready
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# uv where it is there, pip where not (`make demo UV=` is without uv).
+UV ?= $(shell command -v uv)
+INSTALL = $(call install_into,$(VENV))
+install_into = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 # vLLM's build for CPUs, for `make test-vllm` alone.
 VLLM := .venv-vllm
 # Two processes, each with whole files; with three on two cores, limits that are watched act late. For one test and a
@@ -62,8 +65,8 @@ vllm: $(VLLM)/ready
 
 $(VLLM)/ready: requirements-vllm.lock tests/vllm/patch_cpu_lora.py
 	$(PYTHON) -m venv --clear $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements-vllm.lock torch==2.13.0
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-vllm.lock
+	$(call install_into,$(VLLM)) --constraint requirements-vllm.lock torch==2.13.0
+	$(call install_into,$(VLLM)) --no-deps --requirement requirements-vllm.lock
 	$(VLLM)/bin/python tests/vllm/patch_cpu_lora.py
 	touch $(VLLM)/ready
 
