@@ -6,6 +6,7 @@ starts as variables of the same kind.
 
 import os
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -277,7 +278,9 @@ def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
             continue
         field = settings.model_fields.get(name)
         if field is None or (key and not isinstance(field.default, BaseModel)):
+            near = [] if field is not None else get_close_matches(name, settings.model_fields, 1)
+            meant = f" (did you mean {PREFIX}{near[0].upper()}?)" if near else ""
             raise ConfigurationError(
-                f"the variable {variable} is not a setting: correct or unset it; there are "
+                f"the variable {variable} is not a setting{meant}: correct or unset it; there are "
                 + ", ".join(PREFIX + known.upper() for known in settings.model_fields)
             )

@@ -131,6 +131,7 @@ def page(
         groups=tuple(parts.settings.groups),
         visit=visit,
         csrf=parts.sessions.csrf(visit.session),
+        has_tokens=any(parts.access.closes(role) for role in AccessRole),
         may_operate=parts.may(request, AccessRole.OPERATE),
         may_read=parts.may(request, AccessRole.READ),
         **values,

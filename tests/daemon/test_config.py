@@ -65,7 +65,13 @@ def test_a_file_that_is_not_toml_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize("variable", ["RATCHET_KAFKA_BOOTSTRAP", "RATCHET_SEDE", "RATCHET_SEED__VALUE", "ratchet_sede"])
 def test_an_unknown_variable_is_refused_by_its_name(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(ConfigurationError, match=f"the variable {variable} is not a setting: .*RATCHET_KAFKA"):
+    with pytest.raises(ConfigurationError, match=f"the variable {variable} is not a setting.*: .*RATCHET_KAFKA"):
+        Settings.load()
+
+
+def test_a_misspelt_variable_is_told_the_one_that_is_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_STOR__PATH", "store.duckdb")
+    with pytest.raises(ConfigurationError, match=r"STOR__PATH is not a setting \(did you mean RATCHET_STORE\?\)"):
         Settings.load()
 
 

@@ -235,3 +235,7 @@ async def test_without_a_store_the_page_of_episodes_comes_and_says_so(console: C
     page = await console.page("/pages/episodes")
     assert "The list is missing" in words(page)
     assert "wait=30" in links(page, "/pages/episodes?")[-1]
+
+
+async def test_a_page_offers_no_sign_in_where_there_are_no_tokens(console: Console) -> None:
+    assert links(await console.page("/"), "/pages/sign-in") == []
