@@ -91,13 +91,12 @@ def slot_attention(
         mask = part.mask if sliding_window is None else part.windowed.get(sliding_window, part.mask)
         if sums is not None and part.start:
             heads_out, part_sums = _flash(folded, keys[slots, :, seen], values[slots, :, seen], mask, scaling)
-            sums[span] = part_sums.reshape(part.rows, heads)
+            sums[span] = _by_token(part_sums.reshape(part.rows, key_heads, groups, part.tokens))
         else:
             heads_out = functional.scaled_dot_product_attention(
                 folded, keys[slots, :, seen], values[slots, :, seen], attn_mask=mask, scale=scaling
             )
-        unfolded = heads_out.reshape(part.rows, key_heads, groups, part.tokens, size).permute(0, 3, 1, 2, 4)
-        mixed[span] = unfolded.reshape(-1, heads, size)
+        mixed[span] = _by_token(heads_out.reshape(part.rows, key_heads, groups, part.tokens, size))
     for prefix in slot_batch.plan.shared:
         assert sums is not None
         slots, seen = slice(prefix.slot, prefix.slot + 1), slice(prefix.length)
@@ -108,6 +107,12 @@ def slot_attention(
         of_prefix = heads_out.reshape(heads, -1, size).transpose(0, 1).float()
         mixed[prefix.rows] = mixed[prefix.rows].float().lerp(of_prefix, share).to(mixed.dtype)
     return mixed[None], None
+
+
+def _by_token(folded: torch.Tensor) -> torch.Tensor:
+    """Bring (slots, key heads, groups, tokens, ...) into the order of the pass: (slots * tokens, heads, ...)."""
+    slots, key_heads, groups, tokens = folded.shape[:4]
+    return folded.movedim(3, 1).reshape(slots * tokens, key_heads * groups, *folded.shape[4:])
 
 
 def _flash(

@@ -47,6 +47,8 @@ class Load:
     prefilled: int
     reused: int
     decoded: int
+    drafted: int
+    accepted: int
     active: int
     waiting: int
 
@@ -119,6 +121,8 @@ class Engine:
                 prefilled=done.prefilled,
                 reused=done.reused,
                 decoded=done.decoded,
+                drafted=done.drafted,
+                accepted=done.accepted,
                 active=sum(runner.active_count for runner in runners),
                 waiting=len(self._arrived) + sum(runner.waiting_count for runner in runners),
             )

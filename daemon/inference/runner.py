@@ -1,21 +1,23 @@
 """Batches the sequences of one loaded model. The engine's thread calls `step` as long as there is work.
 
-A step is one forward pass: one token of every reply under way and as many prompt tokens as the budget allows.
+A step is one forward pass: one token of every reply under way, with a draft of those behind it where there are few, and
+as many prompt tokens as the budget allows.
 """
 
 import itertools
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from daemon.inference.attention import SlotBatch, SlotStorage
+from daemon.inference.drafting import draft, draft_length
 from daemon.inference.sampling import draw_tokens, likeliest, log_probabilities
 from daemon.inference.segments import NewTokens, plan_attention
 from daemon.inference.sequence import Sequence
-from daemon.inference.slots import SlotTable
+from daemon.inference.slots import SlotTable, Tokens
 from learners.architecture import attention_windows
 from learners.output_head import OutputHead
 
@@ -25,22 +27,32 @@ _SCORED_AT_ONCE = 256
 
 @dataclass(slots=True)
 class Counters:
-    """Tokens of a model since it was loaded: computed of prompts, reused of prompts, drawn for replies."""
+    """Tokens of a model since it was loaded: computed of prompts, reused of prompts, drawn for replies, and of drafts.
+
+    `accepted` ones of those `drafted` were drawn, and needed no pass of their own.
+    """
 
     prefilled: int = 0
     reused: int = 0
     decoded: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     def __add__(self, other: "Counters") -> "Counters":
-        return Counters(self.prefilled + other.prefilled, self.reused + other.reused, self.decoded + other.decoded)
+        return Counters(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The tokens that one sequence gets computed in this step."""
+    """The tokens that one sequence gets computed in this step: `known` ones, and a draft of those behind them."""
 
     sequence: Sequence
-    tokens: int
+    known: int
+    draft: Tokens
+
+    @property
+    def count(self) -> int:
+        return self.known + len(self.draft)
 
 
 class Runner:
@@ -140,25 +152,36 @@ class Runner:
     def _pieces(self) -> list[_Piece]:
         """Every reply under way, and prompts in the order of their arrival up to the budget; ordered by slot."""
         budget = self._budget
+        replies = sum(not sequence.prefilling for sequence in self._active)
         pieces = []
         for sequence in self._active:
             if not sequence.prefilling:
-                pieces.append(_Piece(sequence, 1))
+                pieces.append(_Piece(sequence, 1, self._drafted(sequence, draft_length(replies))))
             elif budget > 0:
                 tokens = min(len(sequence.prompt) - sequence.computed, budget)
                 budget -= tokens
-                pieces.append(_Piece(sequence, tokens))
+                pieces.append(_Piece(sequence, tokens, sequence.prompt[:0]))
         return sorted(pieces, key=lambda piece: piece.sequence.slot)
+
+    def _drafted(self, sequence: Sequence, most: int) -> Tokens:
+        assert sequence.sampling is not None
+        # The last token of a reply is never computed itself.
+        left = sequence.sampling.max_tokens - len(sequence.drawn) - 1
+        drafted = draft(self._table.tokens(sequence.slot), min(most, left))
+        self.counters.drafted += len(drafted)
+        return drafted
 
     def _forward(self, pieces: list[_Piece]) -> torch.Tensor:
         """The last hidden states of all new tokens, (tokens, size); stores their keys and values."""
-        tokens = np.concatenate([piece.sequence.pending[: piece.tokens] for piece in pieces])
-        slots = np.repeat([piece.sequence.slot for piece in pieces], [piece.tokens for piece in pieces])
+        tokens = np.concatenate(
+            [part for piece in pieces for part in (piece.sequence.pending[: piece.known], piece.draft)]
+        )
+        slots = np.repeat([piece.sequence.slot for piece in pieces], [piece.count for piece in pieces])
         positions = np.concatenate(
-            [np.arange(piece.sequence.computed, piece.sequence.computed + piece.tokens) for piece in pieces]
+            [np.arange(piece.sequence.computed, piece.sequence.computed + piece.count) for piece in pieces]
         )
         place = torch.from_numpy(positions)
-        new = [NewTokens(piece.sequence.slot, piece.sequence.computed, piece.tokens) for piece in pieces]
+        new = [NewTokens(piece.sequence.slot, piece.sequence.computed, piece.count) for piece in pieces]
         plan = plan_attention(new, self._table, groups=self._groups, dtype=self._dtype, windows=self._windows)
         batch = SlotBatch(self._storage, torch.from_numpy(slots), place, plan)
         hidden: torch.Tensor = self._model.base_model(
@@ -166,8 +189,8 @@ class Runner:
         ).last_hidden_state[0]
         for piece in pieces:
             sequence = piece.sequence
-            self.counters.prefilled += piece.tokens if sequence.prefilling else 0
-            sequence.computed += piece.tokens
+            self.counters.prefilled += piece.known if sequence.prefilling else 0
+            sequence.computed += piece.known
             self._table.computed(sequence.slot, sequence.computed)
         return hidden
 
@@ -180,11 +203,11 @@ class Runner:
         states: list[int] = []
         end = 0
         for piece in pieces:
-            end += piece.tokens
+            end += piece.count
             sequence = piece.sequence
             if sequence.scored_from is not None:
                 # The state of a token predicts the one behind it; the last state of the prompt predicts nothing known.
-                first = max(sequence.scored_from, sequence.computed - piece.tokens + 1)
+                first = max(sequence.scored_from, sequence.computed - piece.known + 1)
                 for position in range(first, min(sequence.computed + 1, len(sequence.prompt))):
                     wanted.append(sequence)
                     tokens.append(int(sequence.prompt[position]))
@@ -198,20 +221,29 @@ class Runner:
                 sequence.prompt_logprobs.append(value)
 
     def _draw(self, pieces: list[_Piece], hidden: torch.Tensor) -> None:
-        ends = np.cumsum([piece.tokens for piece in pieces])
-        ready = [
-            (piece.sequence, int(end) - 1)
-            for piece, end in zip(pieces, ends, strict=True)
-            if piece.sequence.sampling is not None and not piece.sequence.prefilling
-        ]
-        if not ready:
+        """Draw the next token of each reply, and those behind it for as long as the ones before are as drafted."""
+        drawing: list[tuple[_Piece, int]] = []
+        rows: list[int] = []
+        end = 0
+        for piece in pieces:
+            end += piece.count
+            if piece.sequence.sampling is not None and not piece.sequence.prefilling:
+                drawing.append((piece, len(rows)))
+                rows += range(end - 1 - len(piece.draft), end)
+        if not rows:
             return
-        sequences = [sequence for sequence, _ in ready]
-        logits = self._logits(hidden[[last for _, last in ready]])
+        logits = self._logits(hidden[rows])
+        ahead = 0
+        while drawing:
+            self._draw_one_each([piece.sequence for piece, _ in drawing], logits[[row + ahead for _, row in drawing]])
+            drawing = [(piece, row) for piece, row in drawing if self._accepts(piece, ahead)]
+            ahead += 1
+
+    def _draw_one_each(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         tokens = draw_tokens(_steered(logits, sequences), [sequence.draw for sequence in sequences])
         wanted = any(sequence.logprobs for sequence in sequences)
         logprobs = log_probabilities(logits, tokens) if wanted else [0.0] * len(tokens)
-        self.counters.decoded += len(ready)
+        self.counters.decoded += len(sequences)
         for row, (sequence, token, logprob) in enumerate(zip(sequences, tokens, logprobs, strict=True)):
             sequence.take(
                 token,
@@ -220,6 +252,16 @@ class Runner:
             )
             if sequence.finish_reason is None:
                 self._table.append(sequence.slot, token)
+
+    def _accepts(self, piece: _Piece, ahead: int) -> bool:
+        """Return whether the token just drawn is the drafted one, whose keys and values are there already."""
+        sequence = piece.sequence
+        if sequence.finish_reason is not None or ahead == len(piece.draft) or sequence.drawn[-1] != piece.draft[ahead]:
+            return False
+        sequence.computed += 1
+        self._table.computed(sequence.slot, sequence.computed)
+        self.counters.accepted += 1
+        return True
 
 
 def _steered(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:

@@ -184,10 +184,13 @@ class ModelList(FrozenModel):
 
 
 class Stats(FrozenModel):
-    """Tokens since the start (of prompts computed and reused, of replies drawn) and replies under way or waiting."""
+    """Tokens since the start (of prompts computed and reused, of replies drawn, drafted, and drawn as drafted), and
+    replies under way or waiting."""
 
     prefilled: int
     reused: int
     decoded: int
+    drafted: int
+    accepted: int
     active: int
     waiting: int

@@ -9,7 +9,11 @@ from itertools import accumulate
 
 import torch
 
+from daemon.inference.drafting import LONGEST_DRAFT
 from daemon.inference.slots import SlotTable
+
+# What a reply gets in one pass: the token that was drawn last, and a draft.
+_FEW = 1 + LONGEST_DRAFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,9 @@ def plan_attention(
     starts: dict[int, int] = {}
     shared = []
     if not windows:
-        for prefix in table.shared_prefixes([item.slot for item in new if item.count == 1]):
-            rows = torch.tensor([offsets[slot] for slot in prefix.slots])
+        counts = {item.slot: item.count for item in new if item.count <= _FEW}
+        for prefix in table.shared_prefixes(counts):
+            rows = torch.tensor([offsets[slot] + at for slot in prefix.slots for at in range(counts[slot])])
             shared.append(SharedPrefix(rows, prefix.slots[0], prefix.length))
             starts |= dict.fromkeys(prefix.slots, prefix.length)
     segments = tuple(
@@ -117,16 +122,16 @@ def _segment(
 
 
 def _runs(new: Sequence[NewTokens], starts: dict[int, int]) -> list[list[NewTokens]]:
-    """Single tokens of neighbouring slots together, unless they begin elsewhere; all other sequences alone.
+    """Equally few tokens of neighbouring slots together, unless they begin elsewhere; all other sequences alone.
 
-    Only single tokens are joined: the mask of a longer run would be as large as the products that it saves.
+    Only few tokens are joined: the mask of a longer run would be as large as the products that it saves.
     """
     runs: list[list[NewTokens]] = []
     for item in new:
         last = runs[-1][-1] if runs else None
         joins = (
             last is not None
-            and item.count == last.count == 1
+            and item.count == last.count <= _FEW
             and item.slot == last.slot + 1
             and starts.get(item.slot) == starts.get(last.slot)
         )

@@ -98,6 +98,10 @@ class SlotTable:
                 found.append(SharedTokens(tuple(group), length))
         return found
 
+    def tokens(self, slot: int) -> Tokens:
+        """The tokens of the sequence in `slot`: its prompt and what it has drawn."""
+        return self._tokens[slot, : self._planned[slot]]
+
     def append(self, slot: int, token: int) -> None:
         """Plan one more token, which the sequence in `slot` has just drawn."""
         self._tokens[slot, self._planned[slot]] = token

@@ -115,11 +115,49 @@ def test_chats_with_a_common_prompt_attend_over_it_together_and_reply_as_if_alon
     replies = generate(engine, prompts)
     assert [list(reply.tokens) for reply in replies] == [greedy(reference, prompt, 12) for prompt in prompts]
     together = max(plans, key=lambda plan: sum(len(prefix.rows) for prefix in plan.shared))
-    assert sorted(len(prefix.rows) for prefix in together.shared) == [5, 6]
+    assert len(together.shared) == 2
+    assert sum(part.rows for part in together.segments if part.start) == 11
     alone = [generate(engine, [prompt])[0] for prompt in prompts]
     assert not plans[-1].shared
     for reply, other in zip(replies, alone, strict=True):
         assert reply.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_replies_that_repeat_themselves_are_drafted_and_are_those_of_generate(
+    engine: Engine, reference: PreTrainedModel, count: int
+) -> None:
+    # An untrained model ends in a loop.
+    prompts = [encode(engine, 200 + seed, seed=seed) for seed in range(count)]
+    before = engine.load()
+    replies = generate(engine, prompts, max_tokens=80)
+    expected = [greedy(reference, prompt, 80) for prompt in prompts]
+    assert [list(reply.tokens) for reply in replies] == expected
+    for prompt, reply in zip(prompts, replies, strict=True):
+        with torch.inference_mode():
+            logits = reference(torch.tensor([[*prompt, *reply.tokens]])).logits[0].log_softmax(-1)
+        computed = [float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(reply.tokens)]
+        assert reply.logprobs == pytest.approx(computed, abs=1e-4)
+    after = engine.load()
+    assert after.decoded - before.decoded == sum(map(len, expected))
+    assert after.drafted - before.drafted >= after.accepted - before.accepted > 10 * count
+
+
+def test_a_draft_changes_no_seeded_reply_and_ends_where_the_reply_ends(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [encode(engine, 60, seed=seed) * 2 for seed in range(3)]
+    # So cold that it repeats itself, and draws nonetheless.
+    sampling: dict[str, Any] = {"temperature": 0.05, "seed": 3, "max_tokens": 50}
+    drafted = generate(engine, prompts, **sampling)
+    assert engine.load().accepted > 0
+    monkeypatch.setattr("daemon.inference.runner.draft_length", lambda replies: 0)
+    plain = generate(engine, prompts, **sampling)
+    assert [reply.tokens for reply in drafted] == [reply.tokens for reply in plain]
+    stop = plain[0].text[8:14]
+    monkeypatch.undo()
+    (stopped,) = generate(engine, prompts[:1], stop=(stop,), **sampling)
+    assert (stopped.finish_reason, stopped.text) == ("stop", plain[0].text[: plain[0].text.index(stop)])
 
 
 def test_a_continued_chat_reuses_its_keys_and_replies_as_if_it_had_not(
