@@ -8,23 +8,24 @@ import sys
 from pathlib import Path
 
 from daemon.lifecycle import State
-from daemon.registry import Mark, Registry
 from daemon.schemas import CycleReport
 from evaluation.gate import Evaluation, decide
+from streams.events import Message, RecordedStep
+from streams.otlp.state import AssemblyState
+from streams.recorder import redaction_key
+from streams.settings import StoreSettings
+from tests.otlp_spans import game
+from tests.streams.episodes import HOLDOUT, KAFKA, episode, records, result, task
+from tests.trained import entered
+
+from daemon.registry import Mark, Registry
 from evaluation.report import GateReport
 from evaluation.rollouts import Rollout
 from evaluation.settings import GateSettings
 from learners.snapshots import write_snapshot
 from learners.trajectories import Branch, Trajectory
-from streams.events import Message, RecordedStep
 from streams.otlp.settings import OtlpSettings
-from streams.otlp.state import AssemblyState
-from streams.recorder import redaction_key
-from streams.settings import StoreSettings
 from streams.store import Store
-from tests.otlp_spans import game
-from tests.streams.episodes import HOLDOUT, KAFKA, episode, records, result, task
-from tests.trained import entered
 
 folder = Path(sys.argv[1])
 home = folder / "home"
@@ -70,7 +71,9 @@ for number, (weights, before, after) in enumerate((("first", 2, 12), ("second", 
     registry.enter(adapter, State.TRAINED, "learner", "cycle")
     registry.enter(adapter, State.EVALUATING, "learner", "cycle")
     decision = decide(played(before), played(after), gate)
-    evaluation = Evaluation(champion, registry.name(adapter, "learner", "gate"), played(before), played(after), decision)
+    evaluation = Evaluation(
+        champion, registry.name(adapter, "learner", "gate"), played(before), played(after), decision
+    )
     GateReport.of(evaluation, gate).write(home / "adapters" / adapter)
     registry.enter(adapter, State.APPROVED, "learner", decision.reason)
     told = {"champion_success": before / 40, "candidate_success": after / 40, "p_value": decision.p_better}

@@ -1,4 +1,4 @@
-"""Write a home as commits b371f88 and 134dece do: messages as actions, several gates, and from the second on signatures.
+"""Write a home as commits b371f88 and 134dece do: messages as actions, several gates; the second one signs adapters.
 
 The process ends without closing its databases. Run in a checkout of the commit as
 `PYTHONPATH=. python write_2026_11_28.py FOLDER`; see the README beside it.
