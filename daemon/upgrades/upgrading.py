@@ -97,10 +97,12 @@ async def upgrade(source: Source, backup: Path | None, say: Say) -> UpgradeRepor
             f"an erasure of {source.home} waits, and a backup would keep what is to be erased: start the record role, "
             "which carries it out, then upgrade"
         )
-    if begun is None or _is_outdated(begun, formats, source):
+    backed_up = begun is not None and begun.backup.exists()
+    if begun is None or (backed_up and _is_outdated(begun, formats, source)):
+        backed_up = False
         begun = Begun(backup=(backup or _beside(source.home)).absolute(), formats=formats, newest=_newest(source))
         write_atomically(source.home / _BEGUN, begun.model_dump_json(indent=1).encode() + b"\n")
-    if not begun.backup.exists():
+    if not backed_up:
         say(f"backing the home up to {begun.backup}")
         try:
             await create_backup(source, begun.backup, say)
@@ -149,6 +151,8 @@ def _readable(source: Source) -> tuple[Format, ...]:
 
 
 def _end(home: Path) -> None:
+    for torn in home.glob(f".{_BEGUN}.*"):
+        torn.unlink()
     (home / _BEGUN).unlink()
     sync_folder(home)
 
@@ -158,13 +162,9 @@ def _to_change(formats: tuple[Format, ...]) -> list[str]:
 
 
 def _is_outdated(begun: Begun, formats: tuple[Format, ...], source: Source) -> bool:
-    """Return whether an older version went on working on the home after the backup: it could, as nothing had changed.
-
-    Where there is no backup yet, none can be outdated.
-    """
-    if formats != begun.formats or not begun.backup.exists():
-        return False
-    return _newest(source) != begun.newest or not still_holds(begun.backup, source)
+    """Return whether an older version went on working on the home after the backup: it could, as nothing had changed."""
+    unchanged = formats == begun.formats
+    return unchanged and (_newest(source) != begun.newest or not still_holds(begun.backup, source))
 
 
 def _newest(source: Source) -> int:
