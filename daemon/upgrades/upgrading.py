@@ -162,7 +162,7 @@ def _to_change(formats: tuple[Format, ...]) -> list[str]:
 
 
 def _is_outdated(begun: Begun, formats: tuple[Format, ...], source: Source) -> bool:
-    """Return whether an older version went on working on the home after the backup: it could, as nothing had changed."""
+    """Return whether an older version worked on the home after the backup, which it can while nothing is changed."""
     unchanged = formats == begun.formats
     return unchanged and (_newest(source) != begun.newest or not still_holds(begun.backup, source))
 

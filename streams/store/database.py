@@ -54,7 +54,7 @@ class Database:
                     connection.close()
                     raise StoreError(
                         f"the store {path} was made by another version: its table {name} has the columns "
-                        f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
+                        f"{', '.join(found)}; install that version again, or restore a backup from before it"
                     )
             fill_columns(connection)
             # DDL in the write-ahead log is what DuckDB recovers worst.
