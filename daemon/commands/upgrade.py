@@ -25,7 +25,7 @@ def upgrade(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the home to the formats of this version. Ratchet must not run. The home as it was is backed up first.
+    """Bring the home of an earlier version to this one, with a backup of it before. Ratchet must not run.
 
     What was killed is taken up where it was when the command is given again.
     """

@@ -4,6 +4,7 @@ Files that are named by their content or chained by hashes are never rewritten: 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +13,7 @@ from daemon.backups.creating import Source
 from daemon.registry.registry import AUDIT_FILE, REFS_FILE, Registry
 from daemon.registry.task_uses import TASK_USES_FILE, TaskUses
 from evaluation.report import GATE_FILE, GateReport
-from learners.adapters import AdapterStore
+from learners.adapters import AdapterManifest, adapter_digest
 from learners.snapshots import SnapshotManifest
 from ratchet_client.settings import FrozenModel
 from streams import schema_versions
@@ -119,12 +120,17 @@ def _read(name: str, paths: Iterator[Path], read: Callable[[Path], object]) -> F
 
 
 def _adapter(manifest: Path) -> None:
-    """Raise `ValidationError` for a manifest that is as its adapter's name says, and has what this version lacks."""
-    adapters = AdapterStore(manifest.parents[1])
+    """Raise `ValidationError` for a manifest that cannot be read though it is as the adapter's name says.
+
+    One that is damaged is named by `ratchet verify`, and never loaded.
+    """
+    folder = manifest.parent
     try:
-        adapters.manifest(manifest.parent.name)
-    except TrainingError:
-        return  # it is damaged
+        AdapterManifest.model_validate_json(manifest.read_bytes())
+    except ValidationError:
+        with suppress(OSError):
+            if adapter_digest(folder) == folder.name:
+                raise
 
 
 def _audit(path: Path) -> None:

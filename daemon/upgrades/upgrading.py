@@ -4,6 +4,8 @@ What is done is written down in a file of the home before it begins, and each st
 `ratchet run` refuses a home with that file: what would be stored meanwhile would not be in the backup.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from ratchet_client.syncing import sync_folder
 from streams.assembly.tables import open_tables, version_of
 from streams.errors import UpgradeError
 from streams.runtime.files import write_atomically
+from streams.runtime.json_lines import locked
 from streams.store.database import Database
 from streams.store.inspection import format_of
 
-# Hidden, so that no backup has it.
-_BEGUN = ".upgrade.json"
+# Hidden, so that no backup has them.
+_BEGUN, _LOCK = ".upgrade.json", ".upgrade.lock"
 
 
 class UpgradeReport(FrozenModel):
@@ -88,15 +91,31 @@ async def upgrade(source: Source, backup: Path | None, say: Say) -> UpgradeRepor
     call goes on. Raises `UpgradeError` where Ratchet runs, an erasure waits or something cannot be read, and then
     changes nothing; `BackupError`; and `StoreError` where a database cannot be brought to its new tables.
     """
-    formats, begun = _readable(source), begun_in(source.home)
-    if begun is None and not _to_change(formats):
+    formats = _readable(source)
+    if begun_in(source.home) is None and not _to_change(formats):
         return UpgradeReport(home=source.home, formats=formats, done=True)
-    refuse_in_use(source)
     if is_asked_for(source.home):
         raise UpgradeError(
             f"an erasure of {source.home} waits, and a backup would keep what is to be erased: start the record role, "
             "which carries it out, then upgrade"
         )
+    refuse_in_use(source)
+    with _alone(source.home):
+        return await _carried_out(source, formats, backup, say)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(home / _LOCK, wait=False))
+        except BlockingIOError as error:
+            raise UpgradeError(f"another upgrade of {home} is under way: wait for its end") from error
+        yield
+
+
+async def _carried_out(source: Source, formats: tuple[Format, ...], backup: Path | None, say: Say) -> UpgradeReport:
+    begun = begun_in(source.home)
     backed_up = begun is not None and begun.backup.exists()
     if begun is None or (backed_up and _is_outdated(begun, formats, source)):
         backed_up = False
