@@ -4,6 +4,7 @@ What is done is written down in a file of the home before it begins, and each st
 `ratchet run` refuses a home with that file: what would be stored meanwhile would not be in the backup.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -145,7 +146,13 @@ def _change(source: Source, say: Say) -> None:
     if version_of(source.assembly) is not None:
         say("bringing the assembler's file to its new tables")
         reach(CrashPoint.UPGRADE_STEP_BEFORE)
-        open_tables(source.assembly).close()
+        try:
+            open_tables(source.assembly).close()
+        except sqlite3.Error as error:
+            raise UpgradeError(
+                f"{source.assembly} could not be brought to its new tables: {error}; run `ratchet upgrade` again, or "
+                "restore the backup"
+            ) from error
     left = _to_change(formats_of(source))
     if left:
         raise UpgradeError(

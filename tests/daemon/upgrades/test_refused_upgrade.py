@@ -61,14 +61,14 @@ def held_by(role: str, home: Path) -> Iterator[None]:
 def newer(home: Path, what: str) -> str:
     """Make something of the home that a newer version wrote; what the refusal says of it."""
     if what in ("store", "columns", "tables"):
-        statement, told = {
+        statement, refused = {
             "store": ("INSERT INTO schema_version VALUES (3)", "schema 3"),
             "columns": ("ALTER TABLE events ADD COLUMN mood VARCHAR", "what is new: events.mood"),
             "tables": ("CREATE TABLE moods (mood VARCHAR)", "what is new: moods"),
         }[what]
         with duckdb.connect(str(home / "store.duckdb")) as connection:
             connection.execute(statement)
-        return told
+        return refused
     if what == "assembly":
         with sqlite3.connect(home / "assembly.sqlite") as assembly:
             assembly.execute("PRAGMA user_version = 2")
@@ -90,8 +90,8 @@ def newer(home: Path, what: str) -> str:
         return "mood"
     log = Registry(home).audit
     last = log.read()[-1]
-    entry = {"actor": "anna", "action": "praised", "subject": "base", "reason": "well done", "previous": last.hash}
-    entry |= {"sequence": last.sequence + 1, "at": last.at.isoformat()}
+    entry: dict[str, object] = {"actor": "anna", "action": "praised", "subject": "base", "reason": "well done"}
+    entry |= {"sequence": last.sequence + 1, "at": last.at.isoformat(), "previous": last.hash}
     canonical = json.dumps(entry, sort_keys=True, separators=(",", ":"))
     with log.path.open("a") as file:
         file.write(json.dumps(entry | {"hash": sha256(canonical.encode()).hexdigest()}, sort_keys=True) + "\n")

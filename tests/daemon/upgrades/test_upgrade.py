@@ -27,7 +27,7 @@ from streams.runtime.tally import Tally
 from streams.store.api import build_api
 from streams.store.client import StoreClient
 from streams.store.episodes import episode_report, newest_episodes
-from streams.store.export import look_back, newest
+from streams.store.export import Origin, look_back, newest
 from streams.store.inspection import StoreFormat, format_of
 from streams.store.writer import Store
 from tests.builders.episodes import HOLDOUT, KAFKA
@@ -165,7 +165,7 @@ async def test_the_stores_queries_work_on_what_was_stored_before(day: str, tmp_p
             assert listed == {"e0": "trusted", "e1": "trusted", "e2": "failed"}
             report = await episode_report(client, "e0")
             assert [step.action for step in report.steps] == ["go 0", "go 1"]
-            rows = (await newest(client, await look_back(client, None, "branch"), 10)).to_pylist()
+            rows = (await newest(client, await look_back(client, None, Origin.BRANCH), 10)).to_pylist()
             assert "jump" in {json.loads(row["action"])["content"] for row in rows}
             snapshot = await build_snapshot(client, HOLDOUT, tmp_path / "snapshots")
     store.close()
