@@ -44,10 +44,7 @@ POINTS = {
 ALL = [f"{point}@{time}" for point, times in POINTS.items() for time in range(1, times + 1)]
 FOR_EACH_CHANGE = ("upgrade.step:before@2", "store.migration:after@1")
 CRASHES = [
-    pytest.param(each, marks=() if each in FOR_EACH_CHANGE else pytest.mark.slow)
-    if not each.startswith("backup.step") or each in ("backup.step:before@1", f"backup.step:before@{LAST_OF_BACKUP}")
-    else pytest.param(each, marks=pytest.mark.nightly)
-    for each in ALL
+    pytest.param(each, marks=pytest.mark.slow if each in FOR_EACH_CHANGE else pytest.mark.nightly) for each in ALL
 ]
 
 
@@ -95,6 +92,7 @@ def test_no_step_comes_after_those_at_which_it_is_killed(tmp_path: Path) -> None
         assert run(home, f"{point}@{times + 1}") == 0, point
 
 
+@pytest.mark.slow
 def test_a_backup_that_an_older_version_went_on_after_is_taken_again(tmp_path: Path) -> None:
     home = home_of("2026-11-21", tmp_path)
     assert run(home, "upgrade.step:before@1") == -signal.SIGKILL
