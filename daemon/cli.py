@@ -58,6 +58,10 @@ COMMANDS = {
         "Check the audit log, refs, adapters and their signatures, gate reports, snapshots and keys. Works offline.",
     ),
     "backup": LazyCommand("daemon.commands.backup:backup", "Copies of all that Ratchet keeps, and homes of them."),
+    "upgrade": LazyCommand(
+        "daemon.commands.upgrade:upgrade",
+        "Bring the home of an earlier version to this one, with a backup of it before. Ratchet must not run.",
+    ),
     "doctor": LazyCommand(
         "daemon.commands.doctor:doctor",
         "Check that Ratchet can run here and, where it runs, that what it needs arrives.",

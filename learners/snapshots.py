@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from learners.assembly import assemble, stored_branch
 from learners.base_model import file_sha256
@@ -25,6 +26,7 @@ from ratchet_client.crash_points import CrashPoint, reach
 from ratchet_client.ids import content_id
 from ratchet_client.messages import MESSAGES, as_json, assistant, user
 from ratchet_client.settings import FrozenModel
+from streams import schema_versions
 from streams.branch_events import STEPS
 from streams.errors import TrainingError
 from streams.runtime.files import move_into_place, new_folder
@@ -35,7 +37,6 @@ from streams.trust.holdout import HoldoutSettings, Split
 _EPISODES = "episodes.parquet"
 _BRANCHES = "branches.parquet"
 _MANIFEST = "manifest.json"
-_SCHEMA = 4
 
 _EPISODE_SCHEMA = pa.schema(
     [
@@ -162,7 +163,7 @@ def write_snapshot(
         files = {name: file_sha256(scratch / name) for name in (_EPISODES, _BRANCHES)}
         settings = holdout_id(holdout)
         manifest = SnapshotManifest(
-            schema_version=_SCHEMA,
+            schema_version=schema_versions.SNAPSHOTS,
             snapshot_id=content_id(str(as_of), str(retracted_as_of), settings, *files.values()),
             as_of=as_of,
             retracted_as_of=retracted_as_of,
@@ -267,6 +268,16 @@ def _check_files(folder: Path) -> SnapshotManifest:
         changed = [name for name, digest in manifest.files.items() if file_sha256(folder / name) != digest]
     except FileNotFoundError as error:
         raise TrainingError(f"the snapshot in {folder} is incomplete: {error.filename} is missing") from error
+    except ValidationError as error:
+        raise TrainingError(
+            f"{folder / _MANIFEST} cannot be read: it was changed, or a newer version wrote it; restore it from a "
+            "backup, or install that version"
+        ) from error
+    if manifest.schema_version > schema_versions.SNAPSHOTS:
+        raise TrainingError(
+            f"the snapshot in {folder} has schema {manifest.schema_version}, and this version of Ratchet knows schemas "
+            f"up to {schema_versions.SNAPSHOTS}: install the newer version that made it"
+        )
     if changed:
         raise TrainingError(f"{folder / changed[0]} has changed since the snapshot was made: build it again")
     return manifest

@@ -38,6 +38,7 @@ RatchetError
 ├── AuditError                  the audit log
 ├── BackupError                 `ratchet backup`
 ├── ErasureError                `ratchet forget --erase`
+├── UpgradeError                `ratchet upgrade`
 ├── UnknownAdapterError         the name of an adapter
 ├── ControlError                the client of the control API
 └── SupervisorError             processes of `ratchet run`
@@ -198,6 +199,10 @@ class BackupError(RatchetError):
 
 class ErasureError(RatchetError):
     """What was to be erased is not, or not yet."""
+
+
+class UpgradeError(RatchetError):
+    """A home cannot be brought to the formats of this version, or is not yet."""
 
 
 class UnknownAdapterError(RatchetError):

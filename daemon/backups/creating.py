@@ -2,7 +2,8 @@
 
 The store is read through the record role, as of one sequence and with the offsets of that sequence; without a record
 role, from its file. The audit log and the refs are copied under the log's lock, and all that they speak of after them:
-what they name is on disk before they name it.
+what they name is on disk before they name it. `ratchet upgrade` has the databases' own files copied instead, of
+whatever version they are.
 """
 
 import os
@@ -14,11 +15,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.backups.manifest import HOME, MANIFEST, SETTINGS, STORE, BackedUpFile, BackupManifest, check_backup, copied
+from daemon.backups.manifest import (
+    HOME,
+    MANIFEST,
+    SETTINGS,
+    STORE,
+    STORE_FILE,
+    BackedUpFile,
+    BackupManifest,
+    check_backup,
+    copied,
+)
 from daemon.registry.maintenance import maintenance
 from daemon.registry.registry import AUDIT_FILE, REFS_FILE, Registry
 from daemon.registry.verifying import verify
 from ratchet_client.crash_points import CrashPoint, reach
+from streams.assembly.tables import file_of
 from streams.errors import BackupError, StoreError
 from streams.kafka.operator_key import OPERATOR_KEY_FILE
 from streams.redaction.key import KEY_FILE
@@ -41,13 +53,26 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The home to back up. `settings` is the JSON of what was set, `store_url` where the record role answers."""
+    """The home to back up. `settings` is the JSON of what was set, `store_url` where the record role answers.
+
+    With `as_files` the databases' files are copied as they are, of whatever version; nothing may have them open.
+    """
 
     home: Path
     store: StoreSettings
     assembly: Path
     store_url: str
     settings: str
+    as_files: bool = False
+
+    def database_files(self) -> Iterator[tuple[Path, str]]:
+        """The databases' files that there are, and their names in a backup."""
+        assembly = file_of(self.assembly)
+        for path, name in ((self.store.path, STORE_FILE), (assembly, assembly.name)):
+            for suffix in ("", ".wal", "-wal", "-shm"):
+                file = path.with_name(f"{path.name}{suffix}")
+                if file.is_file():
+                    yield file, f"{HOME}/{name}{suffix}"
 
 
 @dataclass(slots=True)
@@ -112,9 +137,15 @@ def _new(to: Path, home: Path) -> Path:
 async def _fill(source: Source, scratch: Path, say: Say) -> BackupManifest:
     files, created_at = _Files(scratch), datetime.now(UTC)
     (scratch / HOME).mkdir()
-    # Before the store: a conversation that becomes events meanwhile is in both, and its events are known by their ids.
-    _assembly(source.assembly, files)
-    store = await _store(source, scratch, files, say)
+    store = None
+    if source.as_files:
+        say("copying the databases")
+        for path, name in source.database_files():
+            files.take(path, name)
+    else:
+        # Before the store: a conversation that becomes events meanwhile is in both, and its events are known by ids.
+        _assembly(source.assembly, files)
+        store = await _store(source, scratch, files, say)
     say("copying the home")
     _home(source, files)
     (scratch / SETTINGS).write_text(source.settings)
@@ -162,19 +193,41 @@ def _home(source: Source, files: _Files) -> None:
                 for name in (REFS_FILE, AUDIT_FILE):
                     files.take(one / name, str(place / name))
     files.left_out |= {name: why for name, why in _LEFT_OUT.items() if (home / name).exists()}
-    for path in _paths(home, source):
-        name = f"{HOME}/{path.relative_to(home)}"
+    for path, name in _paths(source):
         if name not in files.files:
             files.take(path, name)
-    for name in (OPERATOR_KEY_FILE, KEY_FILE):
-        for path in (source.store.path.parent / name, checksum_path(source.store.path.parent / name)):
-            if f"{HOME}/{path.name}" not in files.files:
-                files.take(path, f"{HOME}/{path.name}")
 
 
-def _paths(home: Path, source: Source) -> Iterator[Path]:
-    """The files of the home but for databases, temporary ones and what is left out."""
-    databases = (source.store.path.resolve(), source.assembly.resolve())
+def still_holds(folder: Path, source: Source) -> bool:
+    """Return whether `folder` is a whole backup that has the home's files as they are now, but for the databases."""
+    try:
+        told = check_backup(folder).files
+    except BackupError:
+        return False
+    for path, name in _paths(source):
+        with path.open("rb") as file:
+            if told.get(name) != copied(file):
+                return False
+    return True
+
+
+def _paths(source: Source) -> Iterator[tuple[Path, str]]:
+    """The files of the home, and keys beside the store, with their names in a backup.
+
+    Databases, temporary files and what is left out are not among them.
+    """
+    home, beside = source.home, source.store.path.parent
+    for path in _in_home(source):
+        yield path, f"{HOME}/{path.relative_to(home)}"
+    for key in (beside / OPERATOR_KEY_FILE, beside / KEY_FILE):
+        for path in (key, checksum_path(key)):
+            if path.is_file() and not (home / path.name).exists():
+                yield path, f"{HOME}/{path.name}"
+
+
+def _in_home(source: Source) -> Iterator[Path]:
+    home = source.home
+    databases = (source.store.path.resolve(), source.assembly.resolve(), file_of(source.assembly).resolve())
     homes = {*homes_in(home)}
     for place, folders, names in os.walk(home):
         top = Path(place) in homes

@@ -15,7 +15,8 @@ from streams.errors import BackupError
 from streams.store.copies import StoreCopy, check_copy
 
 MANIFEST, SETTINGS, STORE, HOME = "manifest.json", "settings.json", "store", "home"
-FORMAT = 1
+STORE_FILE = "store.duckdb"
+"""The name of the store's file in a home that is made of a backup."""
 _CHUNK = 2**20
 
 
@@ -33,7 +34,7 @@ class BackupManifest(FrozenModel):
     name, as they were when the backup was taken.
     """
 
-    format: int = FORMAT
+    format: int = schema_versions.BACKUPS
     version: str = Field(default_factory=lambda: version("ratchetd"))
     events_schema: int = schema_versions.EVENTS
     created_at: AwareDatetime
@@ -70,9 +71,10 @@ def check_backup(folder: Path) -> BackupManifest:
         raise BackupError(
             f"{path} cannot be read: {error}; take another backup, or install the version of it"
         ) from error
-    if manifest.format > FORMAT:
+    if manifest.format > schema_versions.BACKUPS:
         raise BackupError(
-            f"{folder} is of format {manifest.format}, and this version knows {FORMAT}: install a newer one"
+            f"{folder} is of format {manifest.format}, and this version knows formats up to {schema_versions.BACKUPS}: "
+            "install a newer one"
         )
     problems = [*_differing(folder, manifest)]
     if problems:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from daemon.backups.manifest import HOME, STORE, BackupManifest, check_backup, copied
+from daemon.backups.manifest import HOME, STORE, STORE_FILE, BackupManifest, check_backup, copied
 from daemon.registry.verifying import verify
 from ratchet_client.crash_points import CrashPoint, reach
 from ratchet_client.settings import FrozenModel
@@ -14,7 +14,6 @@ from streams.store.copies import make_store
 from streams.store.database import Database
 from streams.store.settings import StoreSettings
 
-STORE_FILE = "store.duckdb"
 Say = Callable[[str], None]
 
 

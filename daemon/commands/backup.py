@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from daemon.backups.creating import Source, create_backup
-from daemon.backups.manifest import BackupManifest, check_backup
+from daemon.backups.manifest import HOME, STORE_FILE, BackupManifest, check_backup
 from daemon.backups.restoring import restore_backup
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
@@ -94,7 +94,10 @@ def _print(folder: Path, manifest: BackupManifest, as_json: bool) -> None:
         print_json(manifest.model_dump_json())
         return
     size = sum(file.size for file in manifest.files.values())
-    as_of = "no store" if manifest.store is None else f"the store as of sequence {manifest.store.as_of}"
+    if manifest.store is not None:
+        as_of = f"the store as of sequence {manifest.store.as_of}"
+    else:
+        as_of = "the store's file as it was" if f"{HOME}/{STORE_FILE}" in manifest.files else "no store"
     typer.echo(
         f"{folder}: {len(manifest.files)} files, {size} bytes, {as_of}, {manifest.created_at:%Y-%m-%d %H:%M} UTC"
     )

@@ -16,6 +16,7 @@ from daemon.console import Narrator
 from daemon.learning.domain import RECORDED, SET, UNSET, check_domain, is_judged
 from daemon.roles import RUN, Role, access_of
 from daemon.supervisor import Supervisor, starts_engine
+from daemon.upgrades.upgrading import refuse_begun
 from learners.base_model import is_to_be_converted, resolve_base
 from streams.runtime.private_home import secure
 from streams.runtime.processes import die_with_parent, stop_on_signals
@@ -37,6 +38,7 @@ def run(
     settings = Settings.load(config)
     log_as(settings.log)
     secure(settings.home)
+    refuse_begun(settings.home)
     if {Role.BRANCH, Role.LEARN}.intersection(chosen):
         check_permissions(settings)
     if len(chosen) == 1:

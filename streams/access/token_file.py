@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ratchet_client.errors import ConfigurationError
 from ratchet_client.settings import FrozenModel
+from streams import schema_versions
 from streams.access.tokens import AccessRole, Caller, RowFilter, Token, digest, new_token, token_id
 from streams.runtime.files import write_atomically
 
@@ -21,7 +22,7 @@ _MODE = 0o600
 class _Content(FrozenModel):
     """The tokens, and the SHA-256 of their JSON; empty where an older version, or a person, wrote the file."""
 
-    version: int = 1
+    version: int = Field(default=schema_versions.TOKENS, le=schema_versions.TOKENS)
     tokens: tuple[Token, ...] = ()
     checksum: str = ""
 

@@ -23,6 +23,7 @@ from streams.assembly.assembly import Assembled
 from streams.assembly.chains import Place
 from streams.assembly.readings import Readings
 from streams.assembly.settings import AssemblySettings
+from streams.assembly.tables import open_tables
 from streams.calls.chat import Chat
 from streams.calls.faces import Earlier
 from streams.calls.records import CapturedCall
@@ -30,27 +31,6 @@ from streams.errors import StoreError
 from streams.kafka.records import Outgoing
 from streams.runtime.json_lines import locked
 
-# `traces.kind` is a `Kind`. A captured call, and feedback, is a trace of its own. Feedback whose call has not come is
-# in the unit of its receipt, which is not open.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS records (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, trace TEXT NOT NULL, span TEXT NOT NULL,
-    value BLOB, episode TEXT
-);
-CREATE INDEX IF NOT EXISTS records_of_trace ON records(trace);
-CREATE TABLE IF NOT EXISTS traces (
-    trace TEXT PRIMARY KEY, unit TEXT NOT NULL, name TEXT NOT NULL, kind INTEGER NOT NULL,
-    rooted INTEGER NOT NULL, open INTEGER NOT NULL, bytes INTEGER NOT NULL, last REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS traces_of_unit ON traces(unit);
-CREATE INDEX IF NOT EXISTS open_traces ON traces(unit) WHERE open;
-CREATE INDEX IF NOT EXISTS traces_by_name ON traces(name);
-CREATE TABLE IF NOT EXISTS outbox (
-    number INTEGER PRIMARY KEY, topic TEXT NOT NULL, key BLOB, value BLOB, headers TEXT NOT NULL
-);
-"""
-# The file's name when the otlp role assembled spans.
-_OLDER = "otlp.sqlite"
 _ONE_ROLE = "only one assemble role may have it open"
 # The silence after which a unit is complete.
 _LIMIT = """CASE max(kind)
@@ -281,33 +261,11 @@ class AssemblyState:
 
 def _opened(path: Path, now: float) -> sqlite3.Connection:
     try:
-        older = path.with_name(_OLDER)
-        if older.is_file() and not path.exists():
-            _take_over(older, path)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        # What was said leaves the file when its events are decided on.
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.executescript(_SCHEMA + index.SCHEMA)
+        connection = open_tables(path)
         connection.execute("UPDATE traces SET last = ? WHERE open", (now,))
     except sqlite3.Error as error:
         raise StoreError(f"cannot open {path}: {error}; {_ONE_ROLE}") from error
     return connection
-
-
-def _take_over(older: Path, path: Path) -> None:
-    """Bring the file of a version in which the otlp role assembled spans to this one's name and tables."""
-    connection = sqlite3.connect(older, isolation_level=None, timeout=5)
-    try:
-        if any(row[1] == "conversation" for row in connection.execute("PRAGMA table_info(traces)")):
-            connection.execute("ALTER TABLE traces RENAME COLUMN conversation TO kind")
-        # All of it is in the one file then.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.execute("PRAGMA journal_mode = DELETE")
-    finally:
-        connection.close()
-    older.rename(path)
 
 
 def _headers(text: str) -> tuple[tuple[str, bytes], ...]:

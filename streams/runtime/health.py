@@ -82,8 +82,7 @@ def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
 
     @app.get("/version")
     async def version_of_ratchet() -> Version:
-        schemas = {"events": schema_versions.EVENTS, "store": schema_versions.STORE}
-        return Version(version=version("ratchetd"), schemas=schemas)
+        return Version(version=version("ratchetd"), schemas=schema_versions.VERSIONS)
 
 
 def health_app(role: str, checks: Mapping[str, Check]) -> FastAPI:

@@ -33,12 +33,12 @@ class Database:
         self.connection = connection
 
     @classmethod
-    def open(cls, path: Path, memory: str) -> Self:
+    def open(cls, path: Path, memory: str, *, keep_copy: bool = True) -> Self:
         """Open or create the file; `memory` is DuckDB's limit, such as 1GB.
 
-        A file of an older schema is copied and brought to this one; one of this schema gets the columns that its tables
-        lack, empty. Raises `StoreError` when it is damaged, cannot be written, is open in another process, or was made
-        by a version of Ratchet that is newer or named columns otherwise.
+        A file of an older schema is copied, unless the caller has a copy, and brought to this one; one of this schema
+        gets the columns that its tables lack, empty. Raises `StoreError` when it is damaged, cannot be written, is open
+        in another process, or was made by a version of Ratchet that is newer or named columns otherwise.
         """
         _refuse_unwritable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,14 +47,14 @@ class Database:
             connection = duckdb.connect(str(path), config=limits)
             schema = schema_of(connection)
             if schema != SCHEMA:
-                connection = _brought_to_schema(connection, path, limits, schema)
+                connection = _brought_to_schema(connection, path, limits, schema, keep_copy)
             for name, columns in TABLES.items():
                 found = create_table(connection, name, columns)
                 if found != columns.names:
                     connection.close()
                     raise StoreError(
                         f"the store {path} was made by another version: its table {name} has the columns "
-                        f"{', '.join(found)}; move the file away, and the log is read again from its beginning"
+                        f"{', '.join(found)}; install that version again, or restore a backup from before it"
                     )
             fill_columns(connection)
             # DDL in the write-ahead log is what DuckDB recovers worst.
@@ -201,12 +201,12 @@ def _refuse_unwritable(path: Path) -> None:
 
 
 def _brought_to_schema(
-    connection: duckdb.DuckDBPyConnection, path: Path, limits: Limits, schema: int | None
+    connection: duckdb.DuckDBPyConnection, path: Path, limits: Limits, schema: int | None, keep_copy: bool
 ) -> duckdb.DuckDBPyConnection:
-    """A connection to the file with tables of `SCHEMA`; one that was older has a copy beside it."""
+    """A connection to the file with tables of `SCHEMA`; with `keep_copy`, one that was older has a copy beside it."""
     try:
         refuse_newer(schema, f"the store {path}")
-        if schema is not None:
+        if schema is not None and keep_copy:
             # What is copied must not miss what waits in the write-ahead log.
             connection.execute("CHECKPOINT")
             connection.close()

@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from daemon.backups.creating import Source, create_backup
-from daemon.backups.restoring import STORE_FILE, restore_backup
+from daemon.backups.manifest import STORE_FILE
+from daemon.backups.restoring import restore_backup
 from daemon.registry.verifying import verify
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import end_offsets

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from daemon.backups.creating import Source, create_backup
-from daemon.backups.manifest import BackupManifest
-from daemon.backups.restoring import STORE_FILE, restore_backup
+from daemon.backups.manifest import STORE_FILE, BackupManifest
+from daemon.backups.restoring import restore_backup
 from ratchet_client.events import StepEvent
 from streams.calls.records import CapturedCall
 from streams.kafka.publisher import Publisher

@@ -54,6 +54,7 @@ class CrashPoint(StrEnum):
     CYCLE_AFTER = "trial.cycle:after"
     BACKUP_STEP_BEFORE = "backup.step:before"
     ERASURE_STEP_BEFORE = "erasure.step:before"
+    UPGRADE_STEP_BEFORE = "upgrade.step:before"
 
 
 def reach(point: CrashPoint) -> None:

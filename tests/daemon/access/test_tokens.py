@@ -127,3 +127,10 @@ def test_a_role_gets_the_token_of_the_run_that_it_is_of_and_any_other_that_of_th
     monkeypatch.setenv(INTERNAL_VARIABLE, "of the run")
     monkeypatch.setenv(INTERNAL_ROLES_VARIABLE, "record,serve")
     assert (own_token("record"), own_token("assemble")) == ("of the run", "of the shell")
+
+
+def test_tokens_that_a_newer_version_wrote_let_nobody_in(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path)
+    file.path.write_text('{"version": 2, "tokens": []}')
+    with pytest.raises(ConfigurationError, match=r"cannot be read: version: .* less than or equal to 1"):
+        file.read()

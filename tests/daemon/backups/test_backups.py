@@ -15,8 +15,8 @@ import duckdb
 import pytest
 
 from daemon.backups.creating import Source, create_backup
-from daemon.backups.manifest import MANIFEST, BackupManifest, check_backup
-from daemon.backups.restoring import STORE_FILE, restore_backup
+from daemon.backups.manifest import MANIFEST, STORE_FILE, BackupManifest, check_backup
+from daemon.backups.restoring import restore_backup
 from daemon.registry.registry import Registry
 from daemon.registry.verifying import verify
 from ratchet_client.crash_points import VARIABLE

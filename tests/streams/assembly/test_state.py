@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from ratchet_client.events import StepEvent
+from streams import schema_versions
 from streams.assembly.assembler import Assembler
 from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
+from streams.assembly.tables import version_of
 from streams.errors import StoreError
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
@@ -185,6 +187,28 @@ def test_the_file_of_an_older_version_is_taken_over_with_what_is_open_in_it(sett
     assert close_all(state, settings, 5 + SETTLE) == [TRACE] * 3
     state.close()
     assert not older.exists()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(
+    state: AssemblyState, settings: AssemblySettings
+) -> None:
+    state.close()
+    with sqlite3.connect(settings.path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    before = settings.path.read_bytes()
+    with pytest.raises(StoreError, match="has version 2, and this version of Ratchet knows versions up to 1: a newer"):
+        AssemblyState.open(settings, 0)
+    assert settings.path.read_bytes() == before
+    assert version_of(settings.path) == 2
+
+
+def test_the_version_of_a_file_is_told_while_what_was_written_last_waits_beside_it(
+    state: AssemblyState, settings: AssemblySettings
+) -> None:
+    state.add(game(), now=0)
+    assert settings.path.with_name("assembly.sqlite-wal").stat().st_size > 0
+    assert version_of(settings.path) == schema_versions.ASSEMBLY
 
 
 def test_a_second_process_cannot_open_the_file(state: AssemblyState, settings: AssemblySettings) -> None:
