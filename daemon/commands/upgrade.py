@@ -27,7 +27,7 @@ def upgrade(
 ) -> None:
     """Bring the home of an earlier version to this one, with a backup of it before. Ratchet must not run.
 
-    What was killed is taken up where it was when the command is given again.
+    Killed at any point, the same command goes on and ends the same.
     """
     settings = Settings.load(config)
     source = Source(
