@@ -37,4 +37,5 @@ def print_report(report: ConformanceReport, console: Console) -> None:
         told = {"tried": check.tried, "expected": check.expected, "came": check.seen, "to do": check.remedy}
         for name, text in told.items():
             if text:
-                console.print(f"  {name:<9}{plain(text)}", soft_wrap=True, highlight=False)
+                lines = f"\n{'':11}".join(map(plain, text.split("\n")))
+                console.print(f"  {name:<9}{lines}", soft_wrap=True, highlight=False)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ratchet_client.events import Task
 from ratchet_client.messages import Message, assistant
 from streams.environments.environment import Network, Restore
-from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError
+from streams.errors import BrokenPromiseError, DivergedError, SandboxError, StepTimeoutError
 from streams.sandboxes import promises, task_conformance, tool_conformance
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.promises import NO_ACTIONS, Check, NotTried, Promise
@@ -23,6 +23,7 @@ from streams.sandboxes.walks import Walk, answered, compare, compare_each, falsi
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
 _NONSENSE = ("", _NOT_AN_ACTION, "[{", "\x00", "a" * 10_000)
 _NOT_PLAYED = NotTried(f"no task could be played: {promises.PLAYING.name!r} says why")
+_ONE_SANDBOX = "Without more, set branching.sandboxes to 1."
 _NOT_RESTORED = NotTried("no way of restoring is declared", "Declare one: without it nothing can be branched.")
 
 _Ask: TypeAlias = Callable[[], Awaitable[str | NotTried]]
@@ -131,8 +132,7 @@ class Suite:
         if not self.description.capabilities.deterministic:
             return NotTried("not declared", "Declare it, if it is so: states can then be restored by replay.")
         for walk in self._walks:
-            # The pool gives the second session another process than the one in which the walk was played alone.
-            async with self._together(2) as (_, session):
+            async with self._elsewhere() as session:
                 observations = [await session.reset(walk.task)]
                 fingerprints = [await session.fingerprint()]
                 for action in walk.actions:
@@ -190,13 +190,14 @@ class Suite:
 
     async def _restore(self, walk: Walk, way: Restore, most: int) -> int:
         async with self.pool.session() as session:
-            followed = await session.follow(walk.task, walk.actions, walk.messages, way)
-            if followed.divergence:
-                raise BrokenPromiseError(followed.divergence, f"{path(walk.task, walk.actions)} (played once more)")
+            await self._follow(session, walk, way)
             for _ in range(most):
                 step = self.generator.randrange(walk.states)
-                await session.restore(step)
                 where = f"{path(walk.task, walk.actions[:step])}; restored by {way}"
+                try:
+                    await session.restore(step)
+                except DivergedError as error:
+                    raise BrokenPromiseError(str(error), where) from error
                 compare(walk.fingerprints[step], await session.fingerprint(), f"{where}, the fingerprint")
                 # From there it must go on as it did.
                 for number in range(step, min(step + 2, len(walk.actions))):
@@ -204,13 +205,21 @@ class Suite:
                     compare(walk.shown[number + 1], shown(await session.step(walk.actions[number])), where)
         return most
 
+    async def _follow(self, session: SandboxSession, walk: Walk, way: Restore | None = None) -> None:
+        followed = await session.follow(walk.task, walk.actions, walk.messages, way)
+        if followed.divergence:
+            raise BrokenPromiseError(
+                f"after {len(followed.states)} of {walk.states} observations: {followed.divergence}",
+                f"{path(walk.task, walk.actions)} (played once more)",
+            )
+
     async def _branches(self) -> str | NotTried:
         if not self._ways:
             return _NOT_RESTORED
         tried = 0
         for walk in self._walks:
             async with self.pool.session() as session:
-                await session.follow(walk.task, walk.actions, walk.messages)
+                await self._follow(session, walk)
                 step = self.generator.randrange(walk.states)
                 actions = [*dict.fromkeys(walk.actions), assistant(_NOT_AN_ACTION)]
                 forwards = [shown(answer) for answer in await session.branch(step, actions)]
@@ -225,6 +234,8 @@ class Suite:
 
     async def _sessions(self) -> str | NotTried:
         walks = self._walks[:4]
+        if self._remote and (refused := await self._second_refused()):
+            return refused
         async with self._together(len(walks)) as sessions:
             seen = [[shown(await session.reset(walk.task))] for session, walk in zip(sessions, walks, strict=True)]
             for number in range(self.length):
@@ -291,6 +302,29 @@ class Suite:
     def _of_actions(self, seen: str) -> str | NotTried:
         """What was seen, unless no walk has any actions: then it says little."""
         return seen if any(walk.actions for walk in self._walks) else NO_ACTIONS
+
+    @property
+    def _remote(self) -> bool:
+        return self.description.capabilities.network is Network.REMOTE
+
+    async def _second_refused(self) -> NotTried | None:
+        """Servers may hold a single session; that is enough for a single sandbox."""
+        async with self.pool.session():
+            try:
+                async with self.pool.session():
+                    return None
+            except SandboxError as error:
+                return NotTried(f"a second session cannot be opened: {error}", _ONE_SANDBOX)
+
+    @asynccontextmanager
+    async def _elsewhere(self) -> AsyncIterator[SandboxSession]:
+        """A session in another process than the one in which the trajectories were played alone."""
+        if self._remote:  # its processes are all of one server
+            async with self.pool.session() as session:
+                yield session
+        else:
+            async with self._together(2) as (_, session):
+                yield session
 
     @asynccontextmanager
     async def _together(self, number: int) -> AsyncIterator[list[SandboxSession]]:

@@ -71,7 +71,7 @@ PLAYING = Promise(
 )
 DETERMINISM = Promise(
     "the same actions lead to the same states",
-    "Each trajectory is played again in another process.",
+    "Each trajectory is played again, in another process (of a server: in another session).",
     "The same observations and fingerprints.",
     "Take time from the task or leave it out of observations, seed random numbers by the task's seed, take ids from "
     "the state, and sort what has no order; or declare the environment not deterministic.",
