@@ -23,7 +23,7 @@ from streams.sandboxes.walks import Walk, answered, compare, compare_each, falsi
 _NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
 _NONSENSE = ("", _NOT_AN_ACTION, "[{", "\x00", "a" * 10_000)
 _NOT_PLAYED = NotTried(f"no task could be played: {promises.PLAYING.name!r} says why")
-_ONE_SANDBOX = "Without more, set branching.sandboxes to 1."
+_ONE_SANDBOX = "One session is enough for branching.sandboxes = 1, the default."
 _NOT_RESTORED = NotTried("no way of restoring is declared", "Declare one: without it nothing can be branched.")
 
 _Ask: TypeAlias = Callable[[], Awaitable[str | NotTried]]

@@ -49,7 +49,7 @@ class _CalledData(Data):
 
 
 def mapped_reset(task: Task, settings: OpenEnvSettings) -> dict[str, JsonValue]:
-    """The parameters of the reset to `task`. Raises `SandboxError` for an id that is none or names the reserved fold."""
+    """The parameters of the reset. Raises `SandboxError` for a task's id that is none or names the reserved fold."""
     if settings.task_field:
         return {settings.task_field: task.task_id, "seed": task.seed}
     try:
@@ -122,7 +122,7 @@ def _messages(data: ObservationData, field: str) -> Messages:
         return (user(_as_text({name: value for name, value in data.observation.items() if name != "metadata"})),)
     said = _field(data.observation, field)
     try:
-        return _MESSAGES.validate_python(said) if isinstance(said, list) and said else (user(_as_text(said)),)
+        return _MESSAGES.validate_python(said) if isinstance(said, list) else (user(_as_text(said)),)
     except ValidationError:
         return (user(_as_text(said)),)
 
