@@ -97,6 +97,8 @@ def test_recorded_episodes_are_replayed_and_where_they_part_is_told(
     assert {'- "number": 9', '+ "number": 1'} <= set(parted["diff"])
     shown = CliRunner().invoke(app, ["environment", "replay", "--limit", "2"])
     assert "1 of 2 episodes of toolbox are reproduced exactly" in shown.stdout
+    assert "1 part after add_todo" in shown.stdout
+    assert "parts after action 1 of 2: add_todo(" in " ".join(shown.stdout.split())
     unknown = CliRunner().invoke(app, ["environment", "replay", "--environment", "bfcl"])
     assert "there are those of: toolbox (3)" in str(unknown.exception)
 
