@@ -1,5 +1,7 @@
 """The report of `ratchet environment check`: a table of promises, and for each broken one what its author needs."""
 
+from collections.abc import Iterable, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -32,10 +34,19 @@ def print_report(report: ConformanceReport, console: Console) -> None:
             check.name, kept, "below" if check.kept is False else plain(f"{check.seen}. {check.remedy}".strip(". "))
         )
     console.print(table)
-    for check in report.broken:
-        console.print(f"\n[bold]{plain(check.name)}[/bold]")
+    for checks in _by_what_came(report.broken):
+        console.print("\n" + "\n".join(f"[bold]{plain(check.name)}[/bold]" for check in checks))
+        check = checks[0]
         told = {"tried": check.tried, "expected": check.expected, "came": check.seen, "to do": check.remedy}
         for name, text in told.items():
             if text:
                 lines = f"\n{'':11}".join(map(plain, text.split("\n")))
                 console.print(f"  {name:<9}{lines}", soft_wrap=True, highlight=False)
+
+
+def _by_what_came(broken: Sequence[Check]) -> Iterable[list[Check]]:
+    """One error may break many promises, as where no server answers: it is told once, for the first of them."""
+    groups: dict[str, list[Check]] = {}
+    for check in broken:
+        groups.setdefault(check.seen, []).append(check)
+    return groups.values()

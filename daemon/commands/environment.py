@@ -98,7 +98,7 @@ def check_environment(
     if report.broken:
         raise SandboxError(
             f"the environment {name!r} breaks {len(report.broken)} of {len(report.checks)} promises, first: "
-            f"{report.broken[0].name}: {report.broken[0].seen}"
+            f"{report.broken[0].name}: {report.broken[0].seen.splitlines()[0]}"
         )
 
 

@@ -113,6 +113,15 @@ def test_a_broken_promise_comes_with_the_actions_the_expectation_and_a_remedy(
         assert part in told
 
 
+def test_one_error_that_breaks_several_promises_is_told_once(serve: Callable[..., Check], actions: str) -> None:
+    report, _ = reported(serve("draw")("--actions", actions, "--json"))
+    for check in report["checks"]:
+        check.update(kept=False, seen="no server answers")
+    console = Console(record=True, width=160)
+    print_report(ConformanceReport.model_validate(report), console)
+    assert console.export_text().count("no server answers") == 1
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [
