@@ -233,7 +233,8 @@ class Suite:
         return self._of_actions(f"{tried} branches in both orders")
 
     async def _sessions(self) -> str | NotTried:
-        walks = [*self._walks, *self._walks[:1]][:4]  # of a single task two sessions, which could share as well
+        most = 2 if self._remote else 4  # servers may hold few
+        walks = [*self._walks, *self._walks][: max(2, min(most, len(self._walks)))]
         if self._remote and (refused := await self._second_refused()):
             return refused
         async with self._together(len(walks)) as sessions:

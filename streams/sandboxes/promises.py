@@ -90,7 +90,7 @@ BRANCHES = Promise(
 )
 SESSIONS = Promise(
     "sessions share no state",
-    "Up to four trajectories are played in turns, each in a session of its own.",
+    "Two to four trajectories are played in turns, each in a session of its own.",
     "What each showed when it was played alone.",
     "Keep state in the session, not in the class, the module or a shared file or database; let a server hold several "
     "sessions.",
