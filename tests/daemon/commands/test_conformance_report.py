@@ -27,10 +27,15 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     """Start a server of `plain_openenv.py`, and return what checks it by the command."""
     running = []
 
-    def begin(*command: str) -> Check:
+    def begin(*command: str, deterministic: bool = True) -> Check:
         port = free_port()
         running.append(started([str(PLAIN), command[0], str(port), *command[1:]], port))
-        settings = {"action_field": "letter", "text_field": "message", "deterministic": True, "side_effects": False}
+        settings = {
+            "action_field": "letter",
+            "text_field": "message",
+            "deterministic": deterministic,
+            "side_effects": False,
+        }
         of_it = {"openenv": {"url": f"ws://127.0.0.1:{port}/ws", **settings}}
         monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
         monkeypatch.setenv("RATCHET_BRANCHING__ENVIRONMENTS", json.dumps(of_it))
@@ -111,6 +116,15 @@ def test_a_broken_promise_comes_with_the_actions_the_expectation_and_a_remedy(
         "to do    Take time",
     ):
         assert part in told
+
+
+def test_a_server_that_is_not_called_deterministic_is_not_held_to_it(serve: Callable[..., Check], actions: str) -> None:
+    done = serve("draw", deterministic=False)("--actions", actions, "--json")
+    assert done.exit_code == 0, (done.output, done.exception)
+    _, checks = reported(done)
+    assert checks["sessions share no state"]["seen"] == "it is not declared deterministic"
+    assert checks["branches share no state"]["seen"] == "no way of restoring is declared"
+    assert checks["what is not an action is answered"]["kept"]
 
 
 def test_one_error_that_breaks_several_promises_is_told_once(serve: Callable[..., Check], actions: str) -> None:
