@@ -13,15 +13,14 @@ from typing import TypeAlias
 from ratchet_client.events import Task
 from ratchet_client.messages import Message, assistant
 from streams.environments.environment import Network, Restore
-from streams.errors import BrokenPromiseError, DivergedError, SandboxError, StepTimeoutError
-from streams.sandboxes import promises, task_conformance, tool_conformance
+from streams.errors import BrokenPromiseError, SandboxError, StepTimeoutError
+from streams.sandboxes import promises, restore_conformance, task_conformance, tool_conformance
 from streams.sandboxes.pool import SandboxPool, SandboxSession
 from streams.sandboxes.promises import NO_ACTIONS, Check, NotTried, Promise
 from streams.sandboxes.protocol import Description
-from streams.sandboxes.walks import Walk, answered, compare, compare_each, falsified, path, shown, spelled, wander
+from streams.sandboxes.walks import NOT_AN_ACTION, Walk, answered, compare, compare_each, path, shown, spelled, wander
 
-_NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
-_NONSENSE = ("", _NOT_AN_ACTION, "[{", "\x00", "a" * 10_000)
+_NONSENSE = ("", NOT_AN_ACTION, "[{", "\x00", "a" * 10_000)
 _NOT_PLAYED = NotTried(f"no task could be played: {promises.PLAYING.name!r} says why")
 _ONE_SANDBOX = "One session is enough for branching.sandboxes = 1, the default."
 _NOT_DETERMINISTIC = NotTried(
@@ -180,60 +179,23 @@ class Suite:
 
     def _restores_by(self, way: Restore) -> _Ask:
         async def check() -> str | NotTried:
-            restored = 0
-            while restored < self.restores:
-                for walk in self._walks:
-                    restored += await self._restore(walk, way, min(self.restores - restored, walk.states))
-            return self._of_actions(f"{restored} states brought back, 0 mismatches")
+            seen = await restore_conformance.restores(self.pool, self._walks, self.generator, way, self.restores)
+            return self._of_actions(seen)
 
         return check
 
     async def _generated_tasks(self) -> str | NotTried:
         return await task_conformance.generated_tasks(self.pool, self.description.games, self.tasks)
 
-    async def _restore(self, walk: Walk, way: Restore, most: int) -> int:
-        async with self.pool.session() as session:
-            await self._follow(session, walk, way)
-            for _ in range(most):
-                step = self.generator.randrange(walk.states)
-                where = f"{path(walk.task, walk.actions[:step])}; restored by {way}"
-                try:
-                    await session.restore(step)
-                except DivergedError as error:
-                    raise BrokenPromiseError(str(error), where) from error
-                compare(walk.fingerprints[step], await session.fingerprint(), f"{where}, the fingerprint")
-                # From there it must go on as it did.
-                for number in range(step, min(step + 2, len(walk.actions))):
-                    where += f", then {spelled(walk.actions[number])}"
-                    compare(walk.shown[number + 1], shown(await session.step(walk.actions[number])), where)
-        return most
-
-    async def _follow(self, session: SandboxSession, walk: Walk, way: Restore | None = None) -> None:
-        followed = await session.follow(walk.task, walk.actions, walk.messages, way)
-        if followed.divergence:
-            raise BrokenPromiseError(
-                f"after {len(followed.states)} of {walk.states} observations: {followed.divergence}",
-                f"{path(walk.task, walk.actions)} (played once more)",
-            )
-
     async def _branches(self) -> str | NotTried:
         if not self._ways:
             return _NOT_RESTORED
-        tried = 0
-        for walk in self._walks:
-            async with self.pool.session() as session:
-                await self._follow(session, walk)
-                step = self.generator.randrange(walk.states)
-                actions = [*dict.fromkeys(walk.actions), assistant(_NOT_AN_ACTION)]
-                forwards = [shown(answer) for answer in await session.branch(step, actions)]
-                backwards = [shown(answer) for answer in await session.branch(step, actions[::-1])][::-1]
-            for action, one, other in zip(actions, forwards, backwards, strict=True):
-                where = (
-                    f"{path(walk.task, walk.actions[:step])}; branched to {spelled(action)} in two orders of branches"
-                )
-                compare(one, other, where)
-            tried += len(actions)
-        return self._of_actions(f"{tried} branches in both orders")
+        return self._of_actions(await restore_conformance.branches(self.pool, self._walks, self.generator))
+
+    async def _divergence(self) -> str | NotTried:
+        if not self._ways:
+            return _NOT_RESTORED
+        return await restore_conformance.divergence(self.pool, self._walks, self.generator)
 
     async def _sessions(self) -> str | NotTried:
         if not self._deterministic:
@@ -251,23 +213,6 @@ class Suite:
         for walk, so_far in zip(walks, seen, strict=True):
             compare_each(walk.shown, so_far, walk.task, walk.actions, "played beside others")
         return self._of_actions(f"{len(walks)} sessions in turns")
-
-    async def _divergence(self) -> str | NotTried:
-        if not self._ways:
-            return _NOT_RESTORED
-        caught = 0
-        for walk in self._walks:
-            step = self.generator.randrange(walk.states)
-            wrong = [*walk.messages[:step], falsified(walk.messages[step]), *walk.messages[step + 1 :]]
-            async with self.pool.session() as session:
-                followed = await session.follow(walk.task, walk.actions, wrong)
-            if not followed.divergence or len(followed.states) != step:
-                seen = followed.divergence or "no divergence"
-                raise BrokenPromiseError(
-                    seen, f"{path(walk.task, walk.actions[:step])}; its last observation falsified"
-                )
-            caught += 1
-        return f"{caught} of {caught} wrong recordings"
 
     async def _nonsense(self) -> str:
         async with self.pool.session() as session:

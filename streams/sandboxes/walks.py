@@ -12,6 +12,8 @@ from streams.environments.tool_call_mutations import mutations, texts_of
 from streams.errors import BrokenPromiseError, SandboxError, ToolCallError
 from streams.sandboxes.pool import SandboxSession
 
+NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
+
 _LONGEST = 120
 _EXCERPT = 300
 _BEFORE = 60
