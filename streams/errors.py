@@ -137,7 +137,17 @@ class ServerRefusedError(SandboxError):
 
 
 class BrokenPromiseError(SandboxError):
-    """An environment broke its contract or the promises of its capabilities."""
+    """An environment broke its contract or the promises of its capabilities.
+
+    `seen` is what it did. `tried` are the actions that led to it and `expected` what should have come instead; both
+    are empty where `seen` says it all.
+    """
+
+    def __init__(self, seen: str, tried: str = "", expected: str = "") -> None:
+        super().__init__(seen)
+        self.seen = seen
+        self.tried = tried
+        self.expected = expected
 
 
 class PolicyError(RatchetError):

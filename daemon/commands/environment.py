@@ -1,27 +1,27 @@
 """`ratchet environment list | new | check | replay | demonstrate`: sandboxes, and whether they keep their promises."""
 
 import random
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from daemon.commands.conformance_report import ConformanceReport, print_report
 from daemon.commands.demonstrating import demonstrate
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.commands.replay import replay_episodes
 from daemon.config import Settings
-from daemon.console import Narrator, plain, print_json
+from daemon.console import Narrator, print_json
 from ratchet_client.errors import ConfigurationError
 from ratchet_client.events import Task
-from ratchet_client.settings import FrozenModel
 from streams.environments.registry import registered_environments
 from streams.environments.toolbox.definition import DEFINITION
 from streams.environments.toolbox.scaffold import write_toolbox
+from streams.environments.written_actions import WrittenTask, as_messages, read_tasks
 from streams.errors import SandboxError
-from streams.sandboxes.conformance import Check, Suite
+from streams.sandboxes.conformance import Suite
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
 from streams.sandboxes.protocol import Description
 from streams.sandboxes.settings import SandboxSettings
@@ -29,19 +29,6 @@ from streams.sandboxes.settings import SandboxSettings
 TOOLBOX = "toolbox"
 
 environment = typer.Typer(name="environment", no_args_is_help=True, help="Where alternatives run.")
-
-
-class ConformanceReport(FrozenModel):
-    """The JSON of `ratchet environment check --json`."""
-
-    environment: str
-    description: Description
-    tasks: int
-    checks: tuple[Check, ...]
-
-    @property
-    def broken(self) -> list[Check]:
-        return [check for check in self.checks if not check.kept]
 
 
 @environment.command("list")
@@ -85,23 +72,33 @@ def check_environment(
     task: Annotated[
         list[str] | None, typer.Option(help="The id of a task, for an environment without its own.")
     ] = None,
+    actions: Annotated[
+        Path | None,
+        typer.Option(
+            help='Tasks and the actions to play in them, as JSON lines: {"task_id": …, "seed": …, "actions": […]}.'
+        ),
+    ] = None,
     restores: Annotated[int, typer.Option(min=1, help="How many states each way of restoring brings back.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the tasks and of the steps aside.")] = 0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the conformance suite on an environment, in real sandbox processes. Exits with 1 if a promise is broken."""
+    """Run the conformance suite on an environment, in real sandbox processes. Exits with 1 if a promise is broken.
+
+    For each promise that is broken it tells the actions that led there, what was expected, what came, and what to do.
+    """
     settings = Settings.load(config)
     name, sandboxes = _named(settings.branching, name)
-    report = run_async(_check(sandboxes, name, game, fold or settings.domain.fold, tasks, task or [], restores, seed))
+    written = read_tasks(actions) if actions else tuple(WrittenTask(task_id=each, actions=()) for each in task or [])
+    report = run_async(_check(sandboxes, name, game, fold or settings.domain.fold, tasks, written, restores, seed))
     if as_json:
         print_json(report.model_dump_json())
     else:
-        Console().print(_table(report))
+        print_report(report, Console())
     if report.broken:
         raise SandboxError(
             f"the environment {name!r} breaks {len(report.broken)} of {len(report.checks)} promises, first: "
-            f"{report.broken[0].name}: {report.broken[0].seen}"
+            f"{report.broken[0].name}: {report.broken[0].seen.splitlines()[0]}"
         )
 
 
@@ -123,26 +120,39 @@ def _named(settings: SandboxSettings, name: str) -> tuple[str, SandboxSettings]:
 
 
 async def _check(
-    settings: SandboxSettings, name: str, game: str, fold: str, most: int, ids: list[str], restores: int, seed: int
+    settings: SandboxSettings,
+    name: str,
+    game: str,
+    fold: str,
+    most: int,
+    written: Sequence[WrittenTask],
+    restores: int,
+    seed: int,
 ) -> ConformanceReport:
     generator = random.Random(seed)
     with Narrator() as narrator:
         async with sandbox_pool(name, settings, size=2) as pool:
             description = await pool.describe()
-            chosen = [Task(environment=name, task_id=task_id) for task_id in ids]
+            chosen = [Task(environment=name, task_id=task.task_id, seed=task.seed) for task in written]
+            plans = {task.task_id: as_messages(task.actions, task.task_id) for task in written if task.actions}
             if not chosen:
                 chosen = await _tasks(pool, description, game, fold, most, generator)
-            suite = Suite(pool, description, chosen, restores, generator)
+            suite = Suite(pool, description, chosen, restores, generator, plans=plans)
             checks = await suite.run(lambda check, done, total: narrator.advance("checks", done, total, check))
             narrator.advance("checks", len(checks), len(checks))
-    return ConformanceReport(environment=name, description=description, tasks=len(chosen), checks=tuple(checks))
+    return ConformanceReport(
+        environment=name, description=description, tasks=len(chosen), checks=tuple(checks), played=suite.played
+    )
 
 
 async def _tasks(
     pool: SandboxPool, description: Description, game: str, fold: str, most: int, generator: random.Random
 ) -> list[Task]:
     if not description.games:
-        raise typer.BadParameter("the environment brings no tasks of its own: name some", param_hint="--task")
+        raise typer.BadParameter(
+            "the environment brings no tasks of its own: name some with the actions to play, or their ids by --task",
+            param_hint="--actions",
+        )
     if game and game not in description.games:
         raise typer.BadParameter(f"it has {', '.join(description.games)}", param_hint="--suite")
     games = [game] if game else generator.sample(description.games, min(most, len(description.games)))
@@ -152,16 +162,3 @@ async def _tasks(
         listed = await pool.tasks(each, fold)
         chosen += generator.sample(listed, min(share, len(listed)))
     return chosen
-
-
-def _table(report: ConformanceReport) -> Table:
-    table = Table("promise", "kept", "seen", title=f"{report.environment}: {report.tasks} tasks")
-    broken = Counter(check.seen for check in report.broken)
-    for check in report.checks:
-        count = 0 if check.kept else broken.pop(check.seen, 0)
-        if check.kept or count == 1:
-            table.add_row(check.name, "yes" if check.kept else "[red]no[/red]", plain(check.seen))
-        elif count:
-            same = [each.name for each in report.broken if each.seen == check.seen]
-            table.add_row("\n".join(same), "[red]no[/red]", plain(f"{count} times: {check.seen}"))
-    return table

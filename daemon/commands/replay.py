@@ -55,8 +55,8 @@ def replay_episodes(
 ) -> None:
     """Restore recorded episodes in the sandbox, as branching does, and say how many it reproduces exactly.
 
-    For each of the others it says where it parts from the recording: the step, and a diff of what was recorded and what
-    the sandbox shows. Ratchet must be running, for its store is asked.
+    For each of the others it says where it parts from the recording: the action, and a diff of what was recorded after
+    it and what the sandbox shows. Ratchet must be running, for its store is asked.
     """
     settings = Settings.load(config)
     name = environment or settings.domain.environment
@@ -140,17 +140,30 @@ def _print(report: ReplayReport) -> None:
     reasons = Counter(each.reason for each in report.parted if not each.diff)
     shown = list({each.reason: each for each in reversed(report.parted) if not each.diff}.values())[::-1]
     shown += [each for each in report.parted if each.diff]
+    for action, count in Counter(_kind(each.action) for each in report.parted if each.action).most_common():
+        console.print(f"{count} part after {plain(action)}", highlight=False)
     for each in shown[:_SHOWN]:
-        where = (
-            "at the start" if each.parts_at == -1 else "" if each.parts_at is None else f"after action {each.parts_at}"
-        )
         console.print(
-            f"\n[bold]{plain(each.episode_id)}[/bold], task {plain(each.task_id)}: parts {where or 'at once'}"
+            f"\n[bold]{plain(each.episode_id)}[/bold], task {plain(each.task_id)}: parts {plain(_where(each))}"
         )
-        count = 1 if each.diff else reasons[each.reason]
-        console.print(plain(each.reason if count == 1 else f"{count} times: {each.reason}"), style="dim")
+        if not each.diff:
+            count = reasons[each.reason]
+            console.print(plain(each.reason if count == 1 else f"{count} times: {each.reason}"), style="dim")
         for line in each.diff:
             colour = {"+": "green", "-": "red"}.get(line[:1], "")
             console.print(plain(line), style=colour or None, soft_wrap=True)
     if len(shown) > _SHOWN:
         console.print(f"\n… and {len(shown) - _SHOWN} more; --json has all")
+
+
+def _kind(action: str) -> str:
+    """The tool that an action calls first."""
+    return "a text" if action.startswith(("'", '"')) else action.partition("(")[0]
+
+
+def _where(parted: Replayed) -> str:
+    if parted.parts_at is None:
+        return "at once"
+    if parted.parts_at == -1:
+        return "at the start"
+    return f"after action {parted.parts_at + 1} of {parted.steps}: {parted.action}"

@@ -16,6 +16,7 @@ from streams.branching.restored_episode import RestoredEpisode, restored
 from streams.errors import SandboxError
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.walks import spelled
 
 _MOST_LINES = 40
 _MOST_CHARACTERS = 300
@@ -25,7 +26,8 @@ class Replayed(FrozenModel):
     """One episode. `reproduced` of its `steps` actions were answered in the sandbox as they were in production.
 
     Where they were not all, `parts_at` is the number of the first that was not, or -1 if the episode already begins
-    otherwise; None where the sandbox did not answer at all. `diff` is from what was recorded to what the sandbox shows.
+    otherwise; None where the sandbox did not answer at all. `action` is that action in one line, and `diff` is from
+    what was recorded after it to what the sandbox shows.
     `success` is the sandbox's verdict after the last action, None where it did not come to that.
     """
 
@@ -35,6 +37,7 @@ class Replayed(FrozenModel):
     reproduced: int
     exact: bool
     parts_at: int | None = None
+    action: str = ""
     reason: str = ""
     diff: tuple[str, ...] = ()
     success: bool | None = None
@@ -43,6 +46,12 @@ class Replayed(FrozenModel):
 async def replay(request: BranchRequest, pool: SandboxPool, redactor: Redactor | None = None) -> Replayed:
     """Walk through the episode in the sandbox as far as it agrees; `redactor` is that of its recording."""
     steps = len(request.steps)
+
+    def parted(last: int, reason: str, shown: Messages, success: bool | None = None) -> Replayed:
+        """The answer to action number `last` is not what was recorded."""
+        step = request.steps[last]
+        told = {"action": spelled(step.action), "diff": difference(step.observation, shown)}
+        return result(last, parts_at=last, reason=reason, success=success, **told)
 
     def result(reproduced: int, **found: object) -> Replayed:
         said = {"episode_id": request.episode_id, "task_id": request.task.task_id, "steps": steps}
@@ -59,12 +68,10 @@ async def replay(request: BranchRequest, pool: SandboxPool, redactor: Redactor |
             shown, success = await _taken(episode, last)
             recorded = request.steps[last].observation
             if states < steps:
-                reason = episode.followed.divergence
-                return result(last, parts_at=last, reason=reason, diff=difference(recorded, shown))
+                return parted(last, episode.followed.divergence, shown)
             # Agents do not record what came after their last words, if anything did.
             if recorded and not same_conversation(recorded, shown):
-                reason = "the sandbox answers the last action otherwise"
-                return result(last, parts_at=last, reason=reason, diff=difference(recorded, shown), success=success)
+                return parted(last, "the sandbox answers the last action otherwise", shown, success)
             return result(steps, exact=True, success=success)
     except SandboxError as error:
         return result(0, reason=str(error))

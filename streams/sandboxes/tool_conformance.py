@@ -1,4 +1,4 @@
-"""The part of the contract that environments with tools keep besides; `conformance.py` asks it of their walks.
+"""The part of the contract that is about tools and calls; `conformance.py` asks it of the trajectories that it played.
 
 Every function raises `BrokenPromiseError` with what it saw.
 """
@@ -12,9 +12,56 @@ from streams.environments.environment import Observation
 from streams.environments.harness import ChatHarness
 from streams.environments.tool_definitions import Tool, usable
 from streams.errors import BrokenPromiseError, ToolCallError
+from streams.sandboxes.pool import SandboxPool
+from streams.sandboxes.promises import NO_ACTIONS, NotTried
+from streams.sandboxes.walks import Walk, answered, path, spelled
 
 _UNKNOWN_TOOL = "no_tool_of_any_environment"
 _BROKEN_ARGUMENTS = '{"broken'
+
+
+def definitions(walks: Sequence[Walk], harness: ChatHarness) -> str | NotTried:
+    """The tools that are offered on the way, as models are given them."""
+    most = 0
+    for walk in walks:
+        for observation in walk.observations:
+            check_definitions(observation.tools or (), harness)
+            most = max(most, len(observation.tools or ()))
+    return f"{most} tools at most" if most else NotTried("it offers no tools")
+
+
+async def answers(pool: SandboxPool, walks: Sequence[Walk]) -> str | NotTried:
+    """The answers to the calls that were made, and to the first of each walk made twice in one message."""
+    told = 0
+    for walk in walks:
+        check_opening(walk.observations[0])
+        for number, action in enumerate(walk.actions):
+            check_answers(action, walk.observations[number + 1], path(walk.task, walk.actions[: number + 1]))
+            told += len(action.calls)
+        if calling := next((action for action in walk.actions if action.calls), None):
+            both = side_by_side(calling)
+            async with pool.session() as session:
+                await session.reset(walk.task)
+                tried = path(walk.task, [both])
+                check_answers(both, await answered(session, both, tried), tried)
+            told += len(both.calls)
+    if told:
+        return f"{told} calls"
+    return NotTried("no calls were made") if any(walk.actions for walk in walks) else NO_ACTIONS
+
+
+async def impossible_calls(pool: SandboxPool, walk: Walk) -> str | NotTried:
+    """Calls of the task of `walk` that nothing can be made of."""
+    tools = walk.observations[0].tools
+    if not tools:
+        return NotTried("it offers no tools at first")
+    actions = impossible_actions(tools)
+    async with pool.session() as session:
+        await session.reset(walk.task)
+        for number, action in enumerate(actions):
+            tried = path(walk.task, actions[: number + 1])
+            check_refused(action, await answered(session, action, tried), tried)
+    return f"{len(actions)} answers"
 
 
 def check_definitions(tools: Tools, harness: ChatHarness) -> None:
@@ -37,31 +84,29 @@ def check_opening(first: Observation) -> None:
         raise BrokenPromiseError(f"a reset gives messages, none of which is a tool's, and not {_outline(first)}")
 
 
-def check_answers(action: Message, answer: Observation) -> None:
+def check_answers(action: Message, answer: Observation, tried: str) -> None:
     """Every call has one answer, a tool's message with its id. These come before anything else that is said."""
     roles = [message.role for message in answer.messages]
     if "tool" in roles[roles.count("tool") :]:
-        raise BrokenPromiseError(f"after {_spelled(action)} a tool answers behind something else: {_outline(answer)}")
+        raise BrokenPromiseError(f"a tool answers behind something else: {_outline(answer)}", tried)
     wanted = Counter(call.id for call in action.calls)
     given = Counter(message.tool_call_id or "" for message in answer.messages if message.role == "tool")
     if wanted != given:
-        raise BrokenPromiseError(
-            f"each call of {_spelled(action)} is to be answered once, by its id, and the answers are {_outline(answer)}"
-        )
+        raise BrokenPromiseError(_outline(answer), tried, f"one answer to each of the ids {sorted(wanted)}")
 
 
 def check_own_ids(action: Message) -> None:
     """The calls of a demonstrated action have ids by which answers can be told apart."""
     ids = [call.id for call in action.calls]
     if "" in ids or len(set(ids)) < len(ids):
-        raise BrokenPromiseError(f"the calls of a demonstration have no ids of their own: {_spelled(action)}")
+        raise BrokenPromiseError(f"the calls have the ids {ids}", f"the demonstrated action {spelled(action)}")
 
 
-def check_refused(action: Message, answer: Observation) -> None:
+def check_refused(action: Message, answer: Observation, tried: str) -> None:
     """A call that nothing can be made of is answered as such."""
-    check_answers(action, answer)
+    check_answers(action, answer, tried)
     if answer.understood:
-        raise BrokenPromiseError(f"it says that it has understood {_spelled(action)}")
+        raise BrokenPromiseError(f"it says that it has understood; its answer is {_outline(answer)}", tried)
 
 
 def impossible_actions(tools: Tools) -> Sequence[Message]:
@@ -79,11 +124,6 @@ def side_by_side(action: Message) -> Message:
     """The calls of an action twice in one message."""
     again = [ToolCall(id=f"{call.id}_again", function=call.function) for call in action.calls]
     return assistant(None, *action.calls, *again)
-
-
-def _spelled(action: Message) -> str:
-    called = [(call.id, call.function and call.function.name) for call in action.calls]
-    return f"the calls {called}" if called else f"the text {action.text[:100]!r}"
 
 
 def _outline(answer: Observation) -> str:

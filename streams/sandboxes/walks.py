@@ -1,4 +1,4 @@
-"""Trajectories that the conformance suite plays: an environment's demonstrations, with steps aside."""
+"""Trajectories that the conformance suite plays, with steps aside, and comparisons that tell where they differ."""
 
 import json
 import random
@@ -9,8 +9,15 @@ from ratchet_client.events import Task
 from ratchet_client.messages import Message, Messages, Tools, assistant, user
 from streams.environments.environment import Observation
 from streams.environments.tool_call_mutations import mutations, texts_of
-from streams.errors import BrokenPromiseError, ToolCallError
+from streams.errors import BrokenPromiseError, SandboxError, ToolCallError
 from streams.sandboxes.pool import SandboxSession
+
+NOT_AN_ACTION = "\u2014 no action of any environment \u2014"
+
+_LONGEST = 120
+_EXCERPT = 300
+_BEFORE = 60
+_DOTS = "\u2026"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,14 @@ class Walk:
 
 
 async def wander(
-    session: SandboxSession, task: Task, demonstration: Sequence[Message], most: int, generator: random.Random
+    session: SandboxSession, task: Task, plan: Sequence[Message], most: int, generator: random.Random
 ) -> Walk:
-    """Play `task` for at most `most` steps, half of them aside where there are actions other than the demonstrated."""
-    plan = list(demonstration)
-    observations: list[Observation] = [await session.reset(task)]
+    """Play `task` for at most `most` steps, half of them aside where there are actions other than the planned.
+
+    Raises `BrokenPromiseError` with the actions that led there where a step is not answered.
+    """
+    left = list(plan)
+    observations: list[Observation] = [await _begun(session, task)]
     fingerprints = [await session.fingerprint()]
     actions: list[Message] = []
     tools: Tools = ()
@@ -48,14 +58,29 @@ async def wander(
     while len(actions) < most and not observations[-1].done:
         tools = tools if observations[-1].tools is None else observations[-1].tools
         said += observations[-1].messages
-        aside = await _aside(session, plan, tools, texts_of(said), generator)
-        action = plan.pop(0) if plan and (aside is None or generator.random() < 0.5) else aside
+        aside = await _aside(session, left, tools, texts_of(said), generator)
+        action = left.pop(0) if left and (aside is None or generator.random() < 0.5) else aside
         if action is None:
             break
-        observations.append(await session.step(action))
-        fingerprints.append(await session.fingerprint())
         actions.append(action)
+        observations.append(await answered(session, action, path(task, actions)))
+        fingerprints.append(await session.fingerprint())
     return Walk(task, tuple(actions), tuple(observations), tuple(fingerprints))
+
+
+async def _begun(session: SandboxSession, task: Task) -> Observation:
+    try:
+        return await session.reset(task)
+    except SandboxError as error:
+        raise BrokenPromiseError(str(error), path(task, ())) from error
+
+
+async def answered(session: SandboxSession, action: Message, tried: str) -> Observation:
+    """The answer to one action. Raises `BrokenPromiseError` with `tried` where there is none."""
+    try:
+        return await session.step(action)
+    except SandboxError as error:
+        raise BrokenPromiseError(str(error), tried, "An answer to the last action.") from error
 
 
 async def _aside(
@@ -87,8 +112,42 @@ def falsified(messages: Messages) -> Messages:
     return (*before, last.model_copy(update={"content": f"{last.text} And then it rains."}))
 
 
-def compare(expected: Sequence[str], seen: Sequence[str], what: str) -> None:
-    """Raises `BrokenPromiseError` at the first difference."""
+def compare(expected: str, seen: str, tried: str) -> None:
+    """Raises `BrokenPromiseError` with the places at which both begin to differ."""
+    if expected != seen:
+        first = next((at for at, pair in enumerate(zip(expected, seen, strict=False)) if pair[0] != pair[1]), None)
+        begin = max(0, (min(len(expected), len(seen)) if first is None else first) - _BEFORE)
+        raise BrokenPromiseError(_excerpt(seen, begin), tried, _excerpt(expected, begin))
+
+
+def compare_each(
+    expected: Sequence[str], seen: Sequence[str], task: Task, actions: Sequence[Message], what: str
+) -> None:
+    """Compare what came after the reset and after each of `actions`; tells the way to the first difference."""
     for number, (wanted, got) in enumerate(zip(expected, seen, strict=True)):
-        if wanted != got:
-            raise BrokenPromiseError(f"{what}: number {number} was {wanted[:200]!r} and then {got[:200]!r}")
+        compare(wanted, got, f"{path(task, actions[:number])} ({what})")
+
+
+def path(task: Task, actions: Sequence[Message]) -> str:
+    """The way to a state, for people.
+
+    >>> path(Task(environment="desk", task_id="desk/1"), [assistant("Hello.")])
+    "task desk/1: reset, then 'Hello.'"
+    """
+    return f"task {task.task_id}: reset" + "".join(f", then {spelled(action)}" for action in actions)
+
+
+def spelled(action: Message) -> str:
+    """An action in one line: its calls, or else its text."""
+    calls = [f"{call.function.name}({_cut(call.function.arguments)})" for call in action.calls if call.function]
+    return " and ".join(calls) if calls else repr(_cut(action.text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}{_DOTS}"
+
+
+def _excerpt(text: str, begin: int) -> str:
+    """At most `_EXCERPT` characters from `begin` on; dots stand for what is left out."""
+    cut = text[begin : begin + _EXCERPT]
+    return repr(f"{_DOTS if begin else ''}{cut}{_DOTS if begin + _EXCERPT < len(text) else ''}")

@@ -117,9 +117,9 @@ class Connection:
 
 def _refusal(kind: str, error: ErrorData) -> ServerRefusedError:
     details = "; ".join(f"{'.'.join(map(str, detail.loc))}: {detail.msg}" for detail in error.errors)
-    said = ": ".join(part for part in (error.message, details) if part)
+    said = ": ".join(part for part in (error.message.rstrip("."), details) if part)
     if error.code == ErrorCode.CAPACITY_REACHED:
-        said += ". Let the server hold more sessions, or run fewer sandboxes"
+        said += ". Let the server hold more sessions (max_concurrent_envs of create_app), or run fewer sandboxes"
     return ServerRefusedError(error.code, f"the OpenEnv server refused {kind}: {said} ({error.code or 'no code'})")
 
 

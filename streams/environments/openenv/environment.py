@@ -36,9 +36,11 @@ from streams.environments.openenv.protocol import (
 )
 from streams.environments.openenv.reading import (
     LIST_TOOLS,
+    RESERVED_FOLD,
     call_action,
     mapped_action,
     mapped_observation,
+    mapped_reset,
     mapped_result,
     mapped_score,
     mapped_tools,
@@ -103,8 +105,8 @@ class OpenEnv:
     def reset(self, task: Task) -> Observation:
         _refuse_reserved(*task.task_id.split("/")[1:2])
         self._observed, self._history = None, ""
-        field = "task_id" if self._extended else self._settings.task_field
-        first = self._observe("reset", {field: task.task_id, "seed": task.seed})
+        asked: dict[str, JsonValue] = {"task_id": task.task_id, "seed": task.seed}
+        first = self._observe("reset", asked if self._extended else mapped_reset(task, self._settings))
         return replace(first, tools=self._listed_tools()) if self._calls_tools else first
 
     def step(self, action: Message) -> Observation:
@@ -263,8 +265,8 @@ def _message(action: Message) -> dict[str, JsonValue]:
 
 def _refuse_reserved(*folds: str) -> None:
     # A server that others wrote may not know that this fold is unowned to play.
-    if "test" in folds:
-        raise SandboxError("the fold 'test' is reserved. Use train or dev.")
+    if RESERVED_FOLD in folds:
+        raise SandboxError(f"the fold {RESERVED_FOLD!r} is reserved. Use train or dev.")
 
 
 def _not_understood(action: Message, reason: str, before: Observation) -> Observation:

@@ -7,7 +7,8 @@ import json
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from ratchet_client.messages import Tools
+from ratchet_client.events import Observed, Task
+from ratchet_client.messages import Messages, Tools, user
 from streams.environments.environment import Observation
 from streams.environments.openenv.protocol import Data, ObservationData
 from streams.environments.openenv.settings import OpenEnvSettings
@@ -16,6 +17,10 @@ from streams.environments.tool_definitions import Tool
 from streams.errors import SandboxError
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+_MESSAGES: TypeAdapter[Messages] = TypeAdapter(Observed)
+
+RESERVED_FOLD = "test"
 
 LIST_TOOLS: dict[str, JsonValue] = {"type": "list_tools"}
 
@@ -41,6 +46,22 @@ class _CallError(Data):
 class _CalledData(Data):
     result: JsonValue = None
     error: _CallError | None = None
+
+
+def mapped_reset(task: Task, settings: OpenEnvSettings) -> dict[str, JsonValue]:
+    """The parameters of the reset. Raises `SandboxError` for a task's id that is none or names the reserved fold."""
+    if settings.task_field:
+        return {settings.task_field: task.task_id, "seed": task.seed}
+    try:
+        named = _OBJECT.validate_json(task.task_id)
+    except ValidationError as error:
+        raise SandboxError(
+            f"the task {task.task_id[:100]!r} is not a JSON object of the reset's parameters, as the settings' empty "
+            "task_field says. Name the parameter that takes the id, or write the parameters as the task's id."
+        ) from error
+    if RESERVED_FOLD in named.values():
+        raise SandboxError(f"the fold {RESERVED_FOLD!r} is reserved, and the task's id names it. Use another.")
+    return {"seed": task.seed, **named}
 
 
 def mapped_action(text: str, settings: OpenEnvSettings) -> dict[str, JsonValue] | None:
@@ -86,7 +107,7 @@ def mapped_result(data: ObservationData) -> tuple[str, bool]:
 def mapped_observation(data: ObservationData, score: float, settings: OpenEnvSettings) -> Observation:
     """`score` is the score so far. Raises `SandboxError` for an observation without the settings' `text_field`."""
     score = mapped_score(data, score, settings)
-    return Observation.said(_text(data, settings.text_field), score, data.done, success=score >= 1.0)
+    return Observation(_messages(data, settings.text_field), score, data.done, success=score >= 1.0)
 
 
 def mapped_score(data: ObservationData, score: float, settings: OpenEnvSettings) -> float:
@@ -95,15 +116,28 @@ def mapped_score(data: ObservationData, score: float, settings: OpenEnvSettings)
     return min(1.0, max(0.0, score + earned if settings.reward == "gain" else earned))
 
 
-def _text(data: ObservationData, field: str) -> str:
+def _messages(data: ObservationData, field: str) -> Messages:
+    """What the policy reads of an observation: the messages that `field` is, or its text as a user's message."""
     if not field:
-        return _as_text({name: value for name, value in data.observation.items() if name != "metadata"})
-    if field not in data.observation:
-        raise SandboxError(
-            f"the OpenEnv server's observation has no field {field!r}, but {sorted(data.observation)}. "
-            "Correct the settings' text_field."
-        )
-    return _as_text(data.observation[field])
+        return (user(_as_text({name: value for name, value in data.observation.items() if name != "metadata"})),)
+    said = _field(data.observation, field)
+    try:
+        return _MESSAGES.validate_python(said) if isinstance(said, list) else (user(_as_text(said)),)
+    except ValidationError:
+        return (user(_as_text(said)),)
+
+
+def _field(observation: dict[str, JsonValue], field: str) -> JsonValue:
+    found: JsonValue = observation
+    for name in field.split("."):
+        if not isinstance(found, dict) or name not in found:
+            there = sorted(found) if isinstance(found, dict) else _as_text(found)[:100]
+            raise SandboxError(
+                f"the OpenEnv server's observation has no field {field!r}: where {name!r} should be, it has {there}. "
+                "Correct the settings' text_field."
+            )
+        found = found[name]
+    return found
 
 
 def _part(part: JsonValue) -> str:

@@ -29,7 +29,10 @@ class OpenEnvSettings(FrozenModel):
         default=True, description="Whether an action may change anything outside of the server's own session."
     )
     harness: ChatHarness = Field(default=ChatHarness(), description="How its states are rendered for the policy.")
-    task_field: str = Field(default="task_id", description="The parameter of a reset that takes the task's id.")
+    task_field: str = Field(
+        default="task_id",
+        description="The parameter of a reset that takes the task's id; empty: the id is the parameters, in JSON.",
+    )
     action_field: str = Field(
         default="", description="The field of the action that takes the text; empty: the text is the action, in JSON."
     )
@@ -37,7 +40,9 @@ class OpenEnvSettings(FrozenModel):
         default=False, description="Whether its tools are called, by OpenEnv's own actions list_tools and call_tool."
     )
     text_field: str = Field(
-        default="", description="The field of the observation that is the text; empty: all of it, in JSON."
+        default="",
+        description="The field of the observation that is the text or the chat messages, with dots for fields of "
+        "fields; empty: all of it, in JSON.",
     )
     reward: Literal["gain", "score"] = Field(
         default="gain", description="Whether a reward adds to the score so far, or is the score so far."

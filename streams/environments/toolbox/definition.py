@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 from ratchet_client.events import Identity
 from ratchet_client.messages import Message, Messages, Record, assistant, user
 from ratchet_client.settings import FrozenModel
-from streams.environments.tool_calls import Call, calling
+from streams.environments.written_actions import WrittenAction, as_messages
 from streams.errors import SandboxError
 from streams.task_ids import task_of
 
@@ -28,16 +28,6 @@ Command: TypeAlias = Annotated[tuple[str, ...], Field(min_length=1)]
 FunctionName: TypeAlias = Annotated[str, Field(pattern=r"^\w+:\w+$")]
 Program: TypeAlias = Command | FunctionName
 """A command line, or a function as `module:function`, of a file beside `toolbox.toml`."""
-
-
-class DemonstratedCall(Record):
-    """A call of a tool in a demonstration."""
-
-    name: str
-    arguments: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-DemonstratedAction: TypeAlias = str | DemonstratedCall | tuple[DemonstratedCall, ...] | Message
 
 
 class ToolboxTask(Record):
@@ -56,7 +46,7 @@ class ToolboxTask(Record):
     setup: Command | str | None = None
     data: JsonValue = None
     now: str = ""
-    demonstration: tuple[DemonstratedAction, ...] | None = None
+    demonstration: tuple[WrittenAction, ...] | None = None
     solvable: bool = True
 
     @model_validator(mode="after")
@@ -74,13 +64,6 @@ class ToolboxTask(Record):
             raise ValueError("an opening is a text, or messages of the roles system, developer and user")
         return opening
 
-    @field_validator("demonstration")
-    @classmethod
-    def _acts(cls, demonstration: tuple[DemonstratedAction, ...] | None) -> tuple[DemonstratedAction, ...] | None:
-        if any(isinstance(each, Message) and each.role != "assistant" for each in demonstration or ()):
-            raise ValueError("a demonstration has the assistant's messages only; the tools answer by themselves")
-        return demonstration
-
     @property
     def first_messages(self) -> Messages:
         return (user(self.opening),) if isinstance(self.opening, str) else self.opening
@@ -89,18 +72,8 @@ class ToolboxTask(Record):
         """The demonstration as actions, which end with a text to the user. Raises `SandboxError` if there is none."""
         if self.demonstration is None:
             raise SandboxError(f"the task {self.task_id!r} has no demonstration. Write one into {TASKS}.")
-        actions = [self._action(place, each) for place, each in enumerate(self.demonstration)]
+        actions = as_messages(self.demonstration, self.task_id)
         return actions if actions and not actions[-1].calls else [*actions, assistant(_FINISHED)]
-
-    def _action(self, place: int, action: DemonstratedAction) -> Message:
-        match action:
-            case str():
-                return assistant(action)
-            case Message():
-                return action
-            case DemonstratedCall():
-                action = (action,)
-        return calling([Call(each.name, each.arguments) for each in action], f"{self.task_id} {place}")
 
 
 class ToolboxFile(FrozenModel):

@@ -1,7 +1,10 @@
-"""OpenEnv's own code in a process of its own: `serve PORT` is its server with a tiny game, `play URL …` its client.
+"""OpenEnv's own code in a process of its own: `serve PORT SESSIONS` is its server with a tiny game, `play URL …` its
+client.
 
 `sell PORT` is its server with a till whose actions are calls of tools: it answers OpenEnv's `list_tools` and
-`call_tool`, as an environment of the Model Context Protocol does.
+`call_tool`, as an environment of the Model Context Protocol does. `pose PORT` has questions as what OpenEnv's importers
+make of others' environments: a split and an index name them, and the prompt is messages in the metadata. `draw PORT` is
+a lottery that takes neither task nor seed.
 
 Its import wants packages for MCP, which nothing here uses; where they are missing, empty modules stand in for them.
 """
@@ -107,6 +110,34 @@ class Till(Environment[Action, Observation, State]):  # type: ignore[misc]  # th
         return State()
 
 
+class Quiz(Till):
+    """Questions by their split and index."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(
+        self,
+        seed: int | None = None,
+        episode_id: str | None = None,
+        split: str = "",
+        index: int | None = None,
+        **other: Any,
+    ) -> Observation:
+        if split != "train" or index is None:
+            raise ValueError("split and index must be provided together")
+        prompt = [{"role": "system", "content": "Add."}, {"role": "user", "content": f"{index} and {index}?"}]
+        self._sum = 0
+        return Observation(metadata={"prompt": prompt})
+
+
+class Lottery(Lock):
+    """Another lock at each reset."""
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **other: Any) -> Heard:
+        super().reset(seed=None)
+        return Heard(message=f"Lock {random.random()}.")
+
+
 def _failed(name: str, kind: str, message: str) -> CallToolObservation:
     return CallToolObservation(tool_name=name, error=ToolError(error_type=kind, message=message))
 
@@ -118,11 +149,26 @@ def play(url: str, task_id: str, actions: list[str]) -> None:
         print(json.dumps({"said": said, "state": client.state()}))
 
 
+def served(
+    environment: type[Environment[Any, Any, State]],
+    action: type[Action],
+    observation: type[Observation],
+    port: str,
+    sessions: int = 2,
+) -> None:
+    application = create_app(environment, action, observation, max_concurrent_envs=sessions)
+    uvicorn.run(application, port=int(port), log_level="error")
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["serve", port]:
-            uvicorn.run(create_app(Lock, Guess, Heard, max_concurrent_envs=2), port=int(port), log_level="warning")
+        case ["serve", port, sessions]:
+            served(Lock, Guess, Heard, port, int(sessions))
+        case ["draw", port]:
+            served(Lottery, Guess, Heard, port)
         case ["sell", port]:
-            uvicorn.run(create_app(Till, Action, Observation, max_concurrent_envs=2), port=int(port), log_level="error")
+            served(Till, Action, Observation, port)
+        case ["pose", port]:
+            served(Quiz, Action, Observation, port)
         case ["play", url, task_id, *actions]:
             play(url, task_id, actions)

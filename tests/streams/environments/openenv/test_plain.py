@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet_client.events import Task
-from ratchet_client.messages import assistant
+from ratchet_client.messages import assistant, call
 from streams.environments.environment import (
     Canonicalises,
     Environment,
@@ -41,7 +41,7 @@ def port() -> Iterator[int]:
 def plain_port() -> Iterator[int]:
     """Where OpenEnv's own server serves a game of its own."""
     chosen = free_port()
-    process = started([str(PLAIN), "serve", str(chosen)], chosen)
+    process = started([str(PLAIN), "serve", str(chosen), "2"], chosen)
     yield chosen
     stopped(process)
 
@@ -114,3 +114,43 @@ def test_an_action_that_openenvs_own_server_cannot_read_is_answered(plain_port: 
     with pytest.raises(SandboxError, match="no field 'text'"):
         wrong.reset(Task(environment="openenv", task_id="the door"))
     wrong.close()
+
+
+@pytest.fixture
+def quiz() -> Iterator[OpenEnv]:
+    """A session of an environment such as OpenEnv's importers make of others'."""
+    port = free_port()
+    process = started([str(PLAIN), "pose", str(port)], port)
+    session = OpenEnv(settings(port, task_field="", text_field="metadata.prompt", tools=True))
+    yield session
+    session.close()
+    stopped(process)
+
+
+def test_a_task_is_named_by_several_parameters_of_the_reset_and_begins_with_the_messages_of_a_field(
+    quiz: OpenEnv,
+) -> None:
+    first = quiz.reset(Task(environment="openenv", task_id='{"split": "train", "index": 5}'))
+    assert [(message.role, message.text) for message in first.messages] == [("system", "Add."), ("user", "5 and 5?")]
+    answer = quiz.step(assistant(None, call("add", '{"amount": 10}', "c1")))
+    assert answer.text == "The sum is 10."
+
+
+@pytest.mark.parametrize(
+    ("task_id", "said"),
+    [
+        ("train/5", "not a JSON object of the reset's parameters"),
+        ('{"split": "test", "index": 5}', "reserved"),
+        ('{"split": "train"}', "split and index must be provided together"),
+    ],
+)
+def test_parameters_that_name_no_task_are_refused(quiz: OpenEnv, task_id: str, said: str) -> None:
+    with pytest.raises(SandboxError, match=said):
+        quiz.reset(Task(environment="openenv", task_id=task_id))
+
+
+def test_a_field_that_is_missing_is_told_with_those_that_are_there(plain_port: int) -> None:
+    session = OpenEnv(settings(plain_port, text_field="message.text"))
+    with pytest.raises(SandboxError, match=r"no field 'message\.text': where 'text' should be, it has A lock"):
+        session.reset(Task(environment="openenv", task_id="door"))
+    session.close()
