@@ -75,12 +75,13 @@ def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConne
     data = f"{settings.data}/"
     connection = _with_extensions(settings, memory)
     try:
-        connection.execute(
-            f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake "
-            f"(DATA_PATH {_quoted(data)}, META_SECRET catalog)"
-        )
         _attach_turns(connection, settings)
         with turn(connection):
+            # The first one to attach it makes the catalog, which two at once cannot.
+            connection.execute(
+                f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake "
+                f"(DATA_PATH {_quoted(data)}, META_SECRET catalog)"
+            )
             _make_tables(connection, data)
         connection.begin()
         for name in TABLES:

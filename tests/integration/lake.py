@@ -12,6 +12,7 @@ from streams.kafka.records import Received
 from streams.store.decoded import Decoded
 from streams.store.ducklake import Lake, connect
 from streams.store.settings import LakeSettings
+from streams.store.tables import TABLES
 from streams.store.writer import Appended, Store, utc_now
 from streams.trust.holdout import HoldoutSettings
 from streams.trust.settings import QuotaSettings
@@ -59,6 +60,20 @@ def position(connection: duckdb.DuckDBPyConnection, partition: int) -> int:
 
 def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
     return connection.execute(sql).fetchall()
+
+
+def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether no sequence is used twice, and each commit's are above those of the commits before it."""
+    ((newest,),) = rows(connection, "SELECT max(snapshot_id) FROM lake.snapshots()")
+    numbered = " UNION ALL ".join(
+        f"SELECT snapshot_id, sequence FROM lake.table_changes('{name}', 0, {newest})"
+        for name, schema in TABLES.items()
+        if "sequence" in schema.names
+    )
+    found = rows(connection, f"SELECT snapshot_id, sequence FROM ({numbered}) ORDER BY sequence")
+    sequences = [sequence for _, sequence in found]
+    commits = [snapshot for snapshot, _ in found]
+    return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.old_stores import SCHEMA_1
 from tests.builders.stored import requests
-from tests.integration.lake import REPEATED, TOPIC, append, position, records, rows
+from tests.integration.lake import REPEATED, TOPIC, append, numbered_in_order_of_commits, position, records, rows
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -100,20 +100,6 @@ def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repea
     assert rows(reader, "SELECT count(DISTINCT event_id) FROM events") == [(4 * end * (REPEATED - 1) // REPEATED,)]
     assert (count(reader, "gaps"), count(reader, "dead_letters")) == (0, 0)
     assert numbered_in_order_of_commits(reader)
-
-
-def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether no sequence is used twice, and each commit's are above those of the commits before it."""
-    ((newest,),) = rows(connection, "SELECT max(snapshot_id) FROM lake.snapshots()")
-    numbered = " UNION ALL ".join(
-        f"SELECT snapshot_id, sequence FROM lake.table_changes('{name}', 0, {newest})"
-        for name, schema in TABLES.items()
-        if "sequence" in schema.names
-    )
-    found = rows(connection, f"SELECT snapshot_id, sequence FROM ({numbered}) ORDER BY sequence")
-    sequences = [sequence for _, sequence in found]
-    commits = [snapshot for snapshot, _ in found]
-    return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
 @pytest.mark.slow
