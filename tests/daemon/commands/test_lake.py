@@ -125,7 +125,7 @@ def test_status_episodes_and_exports_as_of_a_sequence_are_those_of_any_store(
     target = tmp_path / "file.parquet"
     with served(build_api(stored), lifespan="off") as url:
         monkeypatch.setenv("RATCHET_STORE__PORT", url.rpartition(":")[2])
-        counted = StoreStatus.model_validate_json(httpx.get(f"{url}/status").content)
+        counted = StoreStatus.model_validate_json(httpx.get(f"{url}/status", timeout=60).content)
         assert (counted.events, counted.transitions) == ({"outcome": 2, "step": 4}, {"branch": 1, "production": 4})
         for command in (
             ("episodes", "list"),

@@ -214,7 +214,7 @@ def test_queries_over_a_lake_reach_neither_its_catalog_nor_its_maintenance(store
     ):
         with pytest.raises(StoreError, match="name tables of the store alone"):
             store.query(sql)
-    named = "WITH Mine AS (FROM events AT (VERSION => 2)) SELECT count(*) FROM mine, lake.events, range(2)"
+    named = "WITH Mine AS (FROM lake.events AT (VERSION => 2)) SELECT count(*) FROM mine, lake.events, range(2)"
     assert column(store, named) == [0]
     assert column(store, "SELECT count(*) FROM lake.main.events AS e, unnest([1, 2])") == [6]
 
