@@ -90,6 +90,8 @@ def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConne
         connection.commit()
         connection.execute("USE lake")
         connection.execute("SET python_enable_replacements = false")
+        # It writes ids of episodes into statements for the catalog, which one with a NUL in it would break off.
+        connection.execute("SET disabled_optimizers = 'join_filter_pushdown'")
         connection.execute(f"SET allowed_directories = [{_quoted(data)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")

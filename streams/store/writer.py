@@ -183,7 +183,6 @@ class Store:
         `read` is `positions` from before `ends` was asked for, if records may have been stored meanwhile.
         """
         read = self.positions() if read is None else read
-
         with self._lock:
             if self._to_adopt(cluster_id, ends, read) is None:
                 return

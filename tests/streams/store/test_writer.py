@@ -16,7 +16,7 @@ from streams.store.settings import Backend, StoreSettings
 from streams.store.status import status
 from streams.store.writer import Appended, Store
 from tests.builders.episodes import HOLDOUT, KAFKA, episode
-from tests.builders.stored import branches, column, raw, records, result
+from tests.builders.stored import branches, column, raw, records, requests, result
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -28,6 +28,15 @@ def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(sto
     ]
     assert column(store, "SELECT success FROM outcomes") == [True]
     assert store.positions() == {(KAFKA.events_topic, 0): 3}
+
+
+def test_an_id_may_have_any_character(store: Store) -> None:
+    odd = "NUL \x00 and ' and \N{GRINNING FACE}"
+    assert store.append(records(episode(odd))) == Appended(stored=3, trusted=1)
+    assert store.append(records(episode(odd), partition=1)) == Appended(duplicates=3)
+    store.append([result(branches(odd))])
+    assert [request.episode_id for request in requests(store)] == [odd]
+    assert column(store, "SELECT principal FROM transitions WHERE origin = 'branch'") == [odd]
 
 
 def test_records_below_the_watermark_are_dropped(store: Store) -> None:
