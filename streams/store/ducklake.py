@@ -27,7 +27,7 @@ from streams.store.tables import TABLES
 _WRITING = int.from_bytes(b"ratchet")
 _DRAINING = int.from_bytes(b"outbox")
 
-_REMEDY = "is its PostgreSQL running?"
+_REMEDY = "look whether its PostgreSQL runs, and whether [store.lake] is that of the other record roles"
 
 
 class Lake(Database):
