@@ -25,7 +25,11 @@ class LakeQuery(RunningQuery):
         """As that of every query. Raises `StoreError` also for one that names anything else than the store's tables."""
         with query_failures():
             (told,) = self._cursor.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchall()[0]
-        refuse_foreign(json.loads(told))
+        try:
+            statements = json.loads(told)
+        except RecursionError as error:
+            raise StoreError("the query is nested too deeply: write it as several, or with WITH") from error
+        refuse_foreign(statements)
         return super().start(sql, parameters)
 
 
@@ -44,10 +48,14 @@ def refuse_foreign(statements: dict[str, Any]) -> None:
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:
     """All objects within a JSON value."""
-    if isinstance(value, dict):
-        yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _nodes(each)
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            yield each
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
 
 
 def _is_harmless(function: dict[str, Any]) -> bool:
@@ -56,8 +64,8 @@ def _is_harmless(function: dict[str, Any]) -> bool:
 
 def _is_stored(table: dict[str, Any], named: set[str]) -> bool:
     """Return whether it is a table of the store, or one that the query itself named."""
-    name = table["table_name"].lower()
+    name, within = table["table_name"].lower(), (table["catalog_name"], table["schema_name"])
     if name in TABLES:
-        return (table["catalog_name"], table["schema_name"]) in (("", ""), ("", "lake"), ("lake", "main"))
+        return within in (("", ""), ("", "lake"), ("lake", "main"))
     # A name of the system's would mean its view wherever the query's own is not seen.
-    return name in named and not name.startswith(("duckdb_", "pg_", "pragma_", "sqlite_"))
+    return name in named and within == ("", "") and not name.startswith(("duckdb_", "pg_", "pragma_", "sqlite_"))

@@ -220,9 +220,12 @@ def test_queries_over_a_lake_reach_neither_its_catalog_nor_its_maintenance(store
         "WITH a AS (WITH duckdb_databases AS (SELECT 1) FROM duckdb_databases) FROM a, duckdb_databases",
         "SELECT * FROM turns.pg_catalog.pg_authid",
         "FROM __ducklake_metadata_lake.ducklake_snapshot",
+        "WITH ducklake_snapshot AS (SELECT 1) FROM __ducklake_metadata_lake.ducklake_snapshot",
     ):
         with pytest.raises(StoreError, match="name tables of the store alone"):
             store.query(sql)
+    with pytest.raises(StoreError, match="nested too deeply"):
+        store.query(f"SELECT {'abs(' * 500}1{')' * 500}")
     named = "WITH Mine AS (FROM lake.events AT (VERSION => 2)) SELECT count(*) FROM mine, lake.events, range(2)"
     assert column(store, named) == [0]
     assert column(store, "SELECT count(*) FROM lake.main.events AS e, unnest([1, 2])") == [6]
