@@ -21,7 +21,7 @@ from streams.kafka.topics import create_topics
 from streams.policy.client import PolicyClient
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
-from streams.store.settings import StoreSettings
+from streams.store.settings import LakeSettings, StoreSettings
 from streams.store.writer import Store
 from tests.builders.base_models import write_tiny_llama
 from tests.builders.episodes import HOLDOUT, KAFKA
@@ -29,6 +29,7 @@ from tests.builders.stored import ServedStore
 from tests.builders.topics import with_own_topics
 from tests.installed import faulty_package
 from tests.locked import locked
+from tests.postgres import Postgres, running_postgres
 from tests.served import served
 from tests.waiting import until
 
@@ -119,6 +120,18 @@ def served_store(tmp_path: Path) -> Iterator[ServedStore]:
     with served(build_api(store), lifespan="off") as url:
         yield ServedStore(store, url)
     store.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def lake(postgres: Postgres, tmp_path: Path) -> LakeSettings:
+    """A lake of this test's own, which is not made yet."""
+    return LakeSettings(catalog=postgres.database(), data=tmp_path / "lake")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Taking a backup of a home while Ratchet runs, or while it does not. `ratchet backup create` calls it.
 
 The store is read through the record role, as of one sequence and with the offsets of that sequence; without a record
-role, from its file. The audit log and the refs are copied under the log's lock, and all that they speak of after them:
-what they name is on disk before they name it. `ratchet upgrade` has the databases' own files copied instead, of
-whatever version they are.
+role, from its file or lake. The audit log and the refs are copied under the log's lock, and all that they speak of
+after them: what they name is on disk before they name it. `ratchet upgrade` has the databases' own files copied
+instead, of whatever version they are.
 """
 
 import os
@@ -35,9 +35,9 @@ from streams.errors import BackupError, StoreError
 from streams.kafka.operator_key import OPERATOR_KEY_FILE
 from streams.redaction.key import KEY_FILE
 from streams.runtime.files import checksum_path, move_into_place
+from streams.store.backends import open_database
 from streams.store.client import StoreClient
 from streams.store.copies import Read, StoreCopy, copy_store, reading_in, reading_through
-from streams.store.database import Database
 from streams.store.settings import StoreSettings
 from streams.trust.groups import homes_in
 
@@ -169,12 +169,11 @@ async def _store(source: Source, scratch: Path, files: _Files, say: Say) -> Stor
         try:
             await client.status()
         except StoreError:
-            if not source.store.path.exists():
+            if not source.store.is_lake and not source.store.path.exists():
                 files.left_out["store"] = "there is none yet"
                 return None
-            say("the record role does not answer: reading the store's file")
-            database = Database.open(source.store.path, source.store.memory)
-            with closing(database):
+            say("the record role does not answer: reading the store itself")
+            with closing(open_database(source.store)) as database:
                 found = await copy(reading_in(database))
         else:
             found = await copy(reading_through(client, arriving))

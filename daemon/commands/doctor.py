@@ -25,9 +25,11 @@ from daemon.registry.task_uses import account_summary
 from learners.base_model import find_base
 from ratchet_client.errors import BrokerError, ConfigurationError, RatchetError
 from ratchet_client.settings import FrozenModel
+from streams.errors import StoreError
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED
 from streams.kafka.retention import check_retention, retention_of
 from streams.kafka.topics import cluster_id
+from streams.store.ducklake import check_lake
 from streams.trust.holdout import Split
 
 
@@ -171,6 +173,19 @@ def check_home(settings: Settings) -> Diagnosis:
     return Diagnosis(name="home", status=Health.OK, message=f"{settings.home} can be written to")
 
 
+def check_store(settings: Settings) -> Diagnosis:
+    """The lake can be written to, where the store is one."""
+    name, store = "store", settings.store
+    if not store.is_lake:
+        return Diagnosis(name=name, status=Health.OK, message=f"it is the file {store.path}")
+    try:
+        check_lake(store.lake)
+    except (ConfigurationError, StoreError) as error:
+        remedy = "correct [store.lake]; docs/scale.md says what a lake needs"
+        return Diagnosis(name=name, status=Health.ERROR, message=str(error), remedy=remedy)
+    return Diagnosis(name=name, status=Health.OK, message=f"the lake in {store.lake.data} can be written to")
+
+
 def check_sandboxes(settings: Settings) -> Diagnosis:
     """Sandboxes may read and reach what they need, and nothing that is secret."""
     name = "sandboxes"
@@ -238,6 +253,7 @@ CHECKS: tuple[Callable[[Settings], Diagnosis], ...] = (
     check_authentication,
     check_base_model,
     check_home,
+    check_store,
     check_sandboxes,
     check_gate,
     check_holdout,

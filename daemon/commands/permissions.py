@@ -42,8 +42,10 @@ def _check_paths(settings: Settings, paths: tuple[Path, ...], key: str) -> None:
 
 
 def _private(settings: Settings) -> dict[str, Path]:
+    lake = settings.store.lake.data
     return {
         "Ratchet's home folder, with its tokens and keys": settings.home,
         "the store": settings.store.path,
+        **({} if lake is None else {"the lake": lake}),
         "the assembler's database": settings.assembly.path,
     }

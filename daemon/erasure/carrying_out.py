@@ -17,6 +17,7 @@ from daemon.erasure.request import (
     keep_plan,
     kept_plan,
     pending,
+    refuse_lake,
 )
 from daemon.registry.erasing import in_use, record_erasure
 from daemon.registry.maintenance import maintenance
@@ -46,6 +47,7 @@ def carry_out(home: Path, store: StoreSettings) -> ErasureReport | None:
     request = pending(home)
     if request is None:
         return None
+    refuse_lake(store)
     with maintenance(home):
         begun = kept_plan(home, request)
         plan = begun or _plan(home, store, request)

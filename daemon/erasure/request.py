@@ -11,6 +11,7 @@ from ratchet_client.settings import FrozenModel
 from streams.errors import ErasureError
 from streams.runtime.files import write_atomically
 from streams.store.erasure import Retained, StoreErased
+from streams.store.settings import StoreSettings
 
 _REQUEST, _PLAN, _DONE = "erasure.json", "erasure-plan.json", "erasures"
 
@@ -44,6 +45,15 @@ class ErasureReport(FrozenModel):
     erasure: Erasure
     in_use: tuple[str, ...]
     retained: tuple[Retained, ...]
+
+
+def refuse_lake(store: StoreSettings) -> None:
+    """Raise `ErasureError` for a store that is a lake: its files are not written anew yet, and others write to it."""
+    if store.is_lake:
+        raise ErasureError(
+            "nothing is erased: the store is a lake (store.backend), and rows of a lake cannot be erased yet. Revoke "
+            "the principal's consent, by `ratchet forget` without --erase: nothing is learned from its data then"
+        )
 
 
 def ask(home: Path, request: ErasureRequest) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import faust
 import structlog
@@ -52,11 +53,17 @@ def build_processor(
     async def drain_outbox() -> None:
         # One at a time: the outbox has one cursor, and the order of messages matters.
         async with publishing:
-            while pending := await asyncio.to_thread(store.pending, OUTBOX_BATCH):
-                reach(CrashPoint.OUTBOX_PUBLISH_BEFORE)
-                await publish(app, [entry.message for entry in pending])
-                reach(CrashPoint.OUTBOX_PUBLISH_AFTER)
-                await asyncio.to_thread(store.published, pending[-1].sequence)
+            if not await asyncio.to_thread(store.pending, 1):
+                return
+            async with _in_thread(store.draining()):
+                await drain()
+
+    async def drain() -> None:
+        while pending := await asyncio.to_thread(store.pending, OUTBOX_BATCH):
+            reach(CrashPoint.OUTBOX_PUBLISH_BEFORE)
+            await publish(app, [entry.message for entry in pending])
+            reach(CrashPoint.OUTBOX_PUBLISH_AFTER)
+            await asyncio.to_thread(store.published, pending[-1].sequence)
 
     def record(topic: str, decode: Callable[[Received], Decoded]) -> None:
         async def decode_all(records: list[Received]) -> list[Decoded]:
@@ -105,7 +112,19 @@ def build_processor(
     return app
 
 
+@asynccontextmanager
+async def _in_thread(manager: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """A context whose entering and leaving wait for another process."""
+    await asyncio.to_thread(manager.__enter__)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
 def _adopt_log(store: Store, kafka: KafkaSettings) -> Mapping[tuple[str, int], int]:
+    # Another process may have read until now what is assigned to this one.
+    store.catch_up()
     read = store.positions()
     ends = {
         (topic, partition): offset

@@ -1,4 +1,7 @@
-"""The record role: one process that consumes the log, owns the store, and answers questions about it over HTTP."""
+"""The record role: a process that consumes the log, writes the store, and answers questions about it over HTTP.
+
+One alone writes a DuckDB file; of several over a lake each has its partitions of the log.
+"""
 
 import asyncio
 import gc
@@ -83,7 +86,7 @@ async def _serve(
 ) -> None:
     queries = LimitedQueries(store, settings)
     checks = {"log": reachable(kafka.bootstrap), "worker": works(processor)}
-    path = settings.path
+    path = None if settings.is_lake else settings.path
     api = build_api(store, queries, authenticated=authenticated, checks=checks, path=path, access=access)
     server = HttpServer(
         uvicorn.Config(api, log_level="warning", lifespan="off", timeout_graceful_shutdown=_LAST_SECONDS),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -27,7 +27,12 @@ Row: TypeAlias = Mapping[str, object]
 
 
 class Database:
-    """One connection that has the tables. It does not lock: the store's writers take turns."""
+    """One connection that has the tables. It does not lock: the store's writers take turns.
+
+    `shared` says that other processes write to the tables too, as to those of a lake.
+    """
+
+    shared: ClassVar[bool] = False
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
@@ -88,6 +93,11 @@ class Database:
             reach(CrashPoint.COMMIT_AFTER)
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(f"could not {purpose}: {error}; nothing of it was kept") from error
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Hold it while the outbox is published: one process at a time does."""
+        yield
 
     def insert(self, tables: Mapping[str, Sequence[Row]]) -> None:
         """Append the rows of each table. Raises `StoreError` for a row that has not exactly its table's columns."""
@@ -150,7 +160,7 @@ class RunningQuery:
         statement, for a parameter too many or too few, and when DuckDB refuses it.
         """
         given = dict(parameters or {})
-        with _failures():
+        with query_failures():
             statements = self._cursor.extract_statements(sql)
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise StoreError("the query API takes exactly one SELECT statement")
@@ -163,14 +173,14 @@ class RunningQuery:
 
     def next_rows(self) -> pa.RecordBatch | None:
         """The next rows, `ROWS_AT_ONCE` at most; None after the last. Raises `StoreError` when the query fails."""
-        with _failures():
+        with query_failures():
             return next(self._reader, None) if self._reader is not None else None
 
     def all_rows(self) -> pa.Table:
         """The rest of the rows. Raises `StoreError` when the query fails."""
         if self._reader is None:
             raise StoreError("the query was not started: call start first")
-        with _failures():
+        with query_failures():
             return self._reader.read_all()
 
     def interrupt(self) -> None:
@@ -183,7 +193,8 @@ class RunningQuery:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def query_failures() -> Iterator[None]:
+    """Raise `StoreError` for what DuckDB refuses or fails in."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # a reader's failures are OSErrors

@@ -1,66 +1,97 @@
 """The store's tables in DuckLake: Parquet files, their catalog in PostgreSQL, and writers on several machines.
 
-`docs/scale.md` says when and how. Needs the wheels duckdb-extension-ducklake and duckdb-extension-postgres-scanner.
+`docs/scale.md` says when and how. Needs the extra `lake`: the wheels duckdb-extension-ducklake and
+duckdb-extension-postgres-scanner.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import duckdb
-from pydantic import Field
 
 from ratchet_client.errors import ConfigurationError
-from ratchet_client.settings import FrozenModel
 from streams.errors import StoreError
-from streams.store.database import create_table
+from streams.store.database import Database, Parameters, RunningQuery, create_table
+from streams.store.lake_queries import LakeQuery
 from streams.store.migrations import SCHEMA, fill_columns, migrate, refuse_newer, schema_of
+from streams.store.positions import SEQUENCE
+from streams.store.queries.writer import next_sequence
+from streams.store.settings import LakeSettings
 from streams.store.tables import TABLES
 
-_LOCK = int.from_bytes(b"ratchet")
+# Numbers of advisory locks, which are those of the catalog's database.
+_WRITING = int.from_bytes(b"ratchet")
+_DRAINING = int.from_bytes(b"outbox")
+
+_REMEDY = "look whether its PostgreSQL runs, and whether [store.lake] is that of the other record roles"
 
 
-class LakeSettings(FrozenModel):
-    """Settings of the lake. Every writer has the same settings."""
+class Lake(Database):
+    """The tables in a lake, for one of its writers. Each transaction is a turn of its own."""
 
-    catalog: str = Field(description="The PostgreSQL database of the catalog, as libpq has it: dbname=… host=… user=…")
-    data: str = Field(description="Where the Parquet files are: a folder that every writer and reader sees.")
-    memory: str = Field(default="1GB", description="DuckDB's memory limit.")
-    turn_s: int = Field(default=60, ge=1, description="Longest time, in seconds, to wait for a turn, and to have one.")
+    shared: ClassVar[bool] = True
+
+    @classmethod
+    def attach(cls, settings: LakeSettings, memory: str) -> Self:
+        """Attach the lake, and make it where it is missing; `memory` is DuckDB's limit.
+
+        A lake of an older schema is brought to this one: DuckLake keeps its snapshots from before. Raises
+        `ConfigurationError` when an extension is missing, `StoreError` when the lake cannot be reached or is of a newer
+        version of Ratchet.
+        """
+        return cls(connect(settings, memory))
+
+    def close(self) -> None:
+        self.connection.close()
+
+    @contextmanager
+    def transaction(self, purpose: str) -> Iterator[None]:
+        """As that of every database, in a turn. Raises `StoreError` also when there is none to be had."""
+        with turn(self.connection), super().transaction(purpose):
+            yield
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        with turn(self.connection, _DRAINING):
+            yield
+
+    def rows(self, sql: str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
+        """All rows of a query. Raises `StoreError` when the lake cannot be read."""
+        try:
+            return super().rows(sql, parameters)
+        except duckdb.Error as error:
+            raise StoreError(f"the lake cannot be read: {error}; {_REMEDY}") from error
+
+    def begin_query(self) -> RunningQuery:
+        return LakeQuery(self.connection.cursor())
 
 
-def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
-    """A connection for a `Store`, with the lake attached and its tables made.
-
-    A lake of an older schema is brought to this one: DuckLake keeps its snapshots from before. Raises
-    `ConfigurationError` when an extension is missing, `StoreError` when the lake cannot be reached or is of a newer
-    version of Ratchet.
-    """
-    connection = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": settings.memory})
-    data = settings.data.rstrip("/") + "/"
-    limits = f"-c lock_timeout={settings.turn_s}s -c idle_in_transaction_session_timeout={settings.turn_s}s"
-    turns = f"{settings.catalog} options='{limits}'"
+def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConnection:
+    """A connection with the lake attached and its tables made. Raises as `Lake.attach` does."""
+    data = f"{settings.data}/"
+    connection = _with_extensions(settings, memory)
     try:
-        for extension in ("ducklake", "postgres_scanner"):
-            connection.execute(f"LOAD {_quoted(str(_extension(extension)))}")
-        connection.execute(
-            f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake (DATA_PATH {_quoted(data)})"
-        )
-        connection.execute(f"ATTACH {_quoted(turns)} AS turns (TYPE postgres)")
+        _attach_turns(connection, settings)
         with turn(connection):
-            schema = schema_of(connection, "lake")
-            refuse_newer(schema, f"the lake in {data}")
-            if schema != SCHEMA:
-                migrate(connection, schema, "lake")
-            for name, schema in TABLES.items():
-                create_table(connection, name, schema, "lake.")
-            fill_columns(connection, "lake")
+            # The first one to attach it makes the catalog, which two at once cannot.
+            connection.execute(
+                f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake "
+                f"(DATA_PATH {_quoted(data)}, META_SECRET catalog)"
+            )
+            _make_tables(connection, data)
+        connection.begin()
         for name in TABLES:
             # Cursors begin in the in-memory database, whatever this connection uses.
             connection.execute(f"CREATE VIEW {name} AS FROM lake.{name}")
+        connection.commit()
         connection.execute("USE lake")
         connection.execute("SET python_enable_replacements = false")
+        # It writes ids of episodes into statements for the catalog, which one with a NUL in it would break off.
+        connection.execute("SET disabled_optimizers = 'join_filter_pushdown'")
         connection.execute(f"SET allowed_directories = [{_quoted(data)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -69,12 +100,34 @@ def connect(settings: LakeSettings) -> duckdb.DuckDBPyConnection:
         raise
     except duckdb.Error as error:
         connection.close()
-        raise StoreError(f"cannot open the lake in {data}: {error}; is its PostgreSQL running?") from error
+        raise StoreError(f"cannot open the lake in {data}: {error}; {_REMEDY}") from error
     return connection
 
 
+def check_lake(settings: LakeSettings) -> None:
+    """Look whether a record role could write to the lake, and change nothing.
+
+    Raises `ConfigurationError` when an extension is missing or the folder of the data cannot be written to, and
+    `StoreError` when the catalog's database cannot be reached.
+    """
+    folder = Path(f"{settings.data}")
+    place = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
+    if not os.access(place, os.W_OK):
+        raise ConfigurationError(
+            f"the data of the lake cannot be written to {folder}: {place} is not writable for this process; give it "
+            "the right to, or set store.lake.data to a folder that it can write"
+        )
+    with _with_extensions(settings, "100MB") as connection:
+        try:
+            _attach_turns(connection, settings)
+        except duckdb.Error as error:
+            raise StoreError(f"the catalog of the lake cannot be reached: {error}; {_REMEDY}") from error
+        with turn(connection):
+            pass
+
+
 @contextmanager
-def turn(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def turn(connection: duckdb.DuckDBPyConnection, lock: int = _WRITING) -> Iterator[None]:
     """Wait for this writer's turn. What is committed in turns has sequences in the order of the commits.
 
     DuckLake lets concurrent inserts pass, so two writers that looked up the last sequence would both use the next one.
@@ -84,7 +137,7 @@ def turn(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     cursor = connection.cursor()
     try:
         cursor.begin()
-        cursor.execute(f"FROM postgres_query('turns', 'SELECT 1 FROM pg_advisory_xact_lock({_LOCK})')").fetchall()
+        cursor.execute(f"FROM postgres_query('turns', 'SELECT 1 FROM pg_advisory_xact_lock({lock})')").fetchall()
     except duckdb.Error as error:
         cursor.close()
         raise StoreError(f"no turn to write in the lake: {error}; is another writer stuck?") from error
@@ -99,12 +152,56 @@ def turn(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
             cursor.close()
 
 
+def _with_extensions(settings: LakeSettings, memory: str) -> duckdb.DuckDBPyConnection:
+    """A connection with the extensions and the catalog's password, and nothing attached."""
+    connection = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": memory})
+    try:
+        for extension in ("ducklake", "postgres_scanner"):
+            connection.execute(f"LOAD {_quoted(str(_extension(extension)))}")
+        password = settings.password.get_secret_value()
+        options = f", PASSWORD {_quoted(password)}" if password else ""
+        connection.execute(f"CREATE SECRET catalog (TYPE postgres{options})")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _attach_turns(connection: duckdb.DuckDBPyConnection, settings: LakeSettings) -> None:
+    limits = f"-c lock_timeout={settings.turn_s}s -c idle_in_transaction_session_timeout={settings.turn_s}s"
+    turns = f"{settings.catalog} options='{limits}'"
+    connection.execute(f"ATTACH {_quoted(turns)} AS turns (TYPE postgres, SECRET catalog)")
+
+
+def _make_tables(connection: duckdb.DuckDBPyConnection, data: str) -> None:
+    """Make the tables in the lake, or bring them to this schema. It must be this writer's turn."""
+    schema = schema_of(connection, "lake")
+    refuse_newer(schema, f"the lake in {data}")
+    if schema != SCHEMA:
+        migrate(connection, schema, "lake")
+    connection.begin()
+    try:
+        for name, columns in TABLES.items():
+            create_table(connection, name, columns, "lake.")
+        fill_columns(connection, "lake")
+        topic, partition = SEQUENCE
+        if not connection.execute("SELECT 1 FROM lake.offsets WHERE topic = $topic", {"topic": topic}).fetchall():
+            numbered = f"SELECT $topic, $partition, sequence FROM ({next_sequence('lake.')})"
+            connection.execute(f"INSERT INTO lake.offsets {numbered}", {"topic": topic, "partition": partition})
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
 def _extension(name: str) -> Path:
     package = f"duckdb_extension_{name}"
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        wheel = package.replace("_", "-")
-        raise ConfigurationError(f"the lake needs {wheel}: pip install '{wheel}=={duckdb.__version__}'")
+        raise ConfigurationError(
+            f"the backend ducklake needs {package.replace('_', '-')}=={duckdb.__version__}: install the extra `lake`, "
+            "pip install 'ratchetd[lake]'"
+        )
     # `INSTALL` would ask the internet for what is already here.
     return Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
 

@@ -14,6 +14,8 @@ log = structlog.get_logger()
 Partition: TypeAlias = tuple[str, int]
 
 OUTBOX = ("outbox", 0)
+# Where several processes write: the sequence that the next row gets.
+SEQUENCE = ("sequence", 0)
 
 
 class Positions:
@@ -57,6 +59,11 @@ class Positions:
         self._next[partition] = received.offset + 1
         self._begun.add(partition)
         return True
+
+    def reread(self, stored: Mapping[Partition, int]) -> None:
+        """Take over what the database has by now. Call it before anything of a transaction."""
+        self.stored = stored
+        self._next = dict(stored)
 
     def restart(self, partitions: Iterable[Partition]) -> None:
         """Read partitions from their beginning."""

@@ -1,16 +1,55 @@
 """Settings of the store; the record role takes them."""
 
+from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from ratchet_client.settings import FrozenModel
+from ratchet_client.settings import FrozenModel, Secret
+
+
+class Backend(StrEnum):
+    """Where the tables are: in a file that one record role writes, or in a lake that several write."""
+
+    DUCKDB = "duckdb"
+    DUCKLAKE = "ducklake"
+
+
+class LakeSettings(FrozenModel):
+    """Settings of the lake. Every record role has the same."""
+
+    catalog: str = Field(
+        default="", description="The PostgreSQL database of the catalog, as libpq has it: dbname=… host=… user=…"
+    )
+    password: Secret = Field(
+        default=SecretStr(""), description="The user's password there; empty: what libpq finds, as in ~/.pgpass."
+    )
+    data: Path | None = Field(
+        default=None, description="Folder of the Parquet files: every record role sees it under this very path."
+    )
+    turn_s: int = Field(default=60, ge=1, description="Longest time, in seconds, to wait for a turn, and to have one.")
+
+    @field_validator("catalog")
+    @classmethod
+    def _has_no_password(cls, catalog: str) -> str:
+        if "://" in catalog or "password" in catalog:
+            # It is told in errors, and to every client that may query.
+            raise ValueError("write it as dbname=… host=… user=…, and the password as lake.password")
+        return catalog
 
 
 class StoreSettings(FrozenModel):
-    """The DuckDB file and the HTTP interface of the process that writes it."""
+    """Where the store is, and the HTTP interface of the process that writes it."""
 
-    path: Path = Field(default=Path(".ratchet/store.duckdb"), description="The DuckDB file; one process writes it.")
+    backend: Backend = Field(
+        default=Backend.DUCKDB, description="duckdb: one file, one record role. ducklake: a lake, several record roles."
+    )
+    path: Path = Field(
+        default=Path(".ratchet/store.duckdb"),
+        description="The DuckDB file; one process writes it. The keys of the record role are beside it in any case.",
+    )
+    lake: LakeSettings = Field(default=LakeSettings(), description="The lake, where the backend is ducklake.")
     host: str = Field(default="127.0.0.1", description="Where the query API listens; off loopback it needs tokens.")
     port: int = Field(default=8401, ge=0, le=65535, description="Port of the query API.")
     batch: int = Field(default=1000, ge=1, description="Most records that are fetched at once.")
@@ -23,3 +62,13 @@ class StoreSettings(FrozenModel):
         default=16 * 2**30, ge=1, description="Most bytes of the answer of a query of the query API, as Arrow has them."
     )
     queries: int = Field(default=4, ge=1, description="Queries of the query API that run at once; more wait a little.")
+
+    @model_validator(mode="after")
+    def _a_lake_is_named(self) -> Self:
+        if self.is_lake and not (self.lake.catalog and self.lake.data):
+            raise ValueError("the backend ducklake needs lake.catalog and lake.data: set both")
+        return self
+
+    @property
+    def is_lake(self) -> bool:
+        return self.backend is Backend.DUCKLAKE

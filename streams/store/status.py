@@ -134,6 +134,7 @@ def most_frequent(reasons: Mapping[str, int]) -> dict[str, int]:
 
 def status(store: "Store", authenticated: bool | None = None) -> StoreStatus:
     """Count. Each number is exact for a moment, and the moments differ by milliseconds."""
+    store.catch_up()
     failures = _by_name(store, FAILURES_BY_KIND)
     positions: dict[str, dict[int, int]] = {}
     for (topic, partition), offset in sorted(store.positions().items()):

@@ -185,6 +185,7 @@ TABLES: dict[str, pa.Schema] = {
     "outbox": _schema(**_SEQUENCE, topic=pa.string(), key=pa.binary(), value=pa.binary()),
     # The clusters that were read, one after the other.
     "logs": _schema(**_SEQUENCE, cluster_id=pa.string()),
-    # What comes next: of each partition, and (topic 'outbox') of the outbox by sequence.
+    # What comes next: of each partition, (topic 'outbox') of the outbox by sequence and, where several processes write,
+    # (topic 'sequence') of all rows.
     "offsets": _schema(topic=pa.string(), partition=pa.int32(), next=pa.int64()),
 }

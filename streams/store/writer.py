@@ -1,31 +1,30 @@
-"""The one DuckDB file, and its only writer: the record role.
+"""The store and its writer, the record role: the only one of a DuckDB file, one of several of a lake.
 
 One transaction takes a batch of records and everything that follows from it, offsets included, so that an at-least-once
 log is stored exactly once, and a crash between the store and the broker loses nothing.
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Self, TypeGuard
+from typing import Self
 
 import pyarrow as pa
 import structlog
 
-from ratchet_client.events import Event, OutcomeEvent, RetractionEvent, StepEvent
-from streams.branch_events import BranchRequest, BranchResult, RecoveryResult
+from streams.branch_events import BranchRequest
 from streams.kafka.records import Outgoing
-from streams.kafka.refusals import REFUSED
 from streams.kafka.settings import KafkaSettings
+from streams.store.backends import open_database
 from streams.store.database import Database, Parameters, RunningQuery
-from streams.store.decoded import RESULTS, Decoded
+from streams.store.decoded import Decoded
 from streams.store.judge import Judge
 from streams.store.memory import Memory
 from streams.store.metrics import write_seconds
-from streams.store.positions import OUTBOX
+from streams.store.new_records import NewRecords
+from streams.store.positions import OUTBOX, SEQUENCE, Partition
 from streams.store.practice import PracticeJudge
 from streams.store.queries.writer import (
     ADD_OFFSET,
@@ -33,16 +32,13 @@ from streams.store.queries.writer import (
     ENVIRONMENTS_WITHOUT_SANDBOX,
     LAST_CLUSTER,
     OUTBOX_FROM,
-    PRINCIPALS_OF_WANTED,
     REQUESTS_WITHOUT_SANDBOX,
     SET_OFFSET,
     UNANSWERED_REQUESTS,
-    WANTED_STORED_IDS,
 )
 from streams.store.rows import Batch
 from streams.store.settings import StoreSettings
 from streams.trust.holdout import HoldoutSettings
-from streams.trust.practice import is_practice
 from streams.trust.rules import BY_SETTINGS, MODEL_JUDGE, TrustSettings, asked_again
 from streams.trust.settings import QuotaSettings
 
@@ -95,6 +91,7 @@ class Store:
         self._lock = threading.Lock()
         self._memory = Memory(database, quota, clock)
         self._judge = Judge(database, self._memory, holdout, trust, kafka.branches_topic, clock)
+        self._records = NewRecords(database, self._memory)
         self._practice = PracticeJudge(database, self._memory, holdout)
         self._judge_again(trust)
 
@@ -108,11 +105,12 @@ class Store:
         clock: Callable[[], datetime] = utc_now,
         trust: TrustSettings = TrustSettings(),  # noqa: B008 - frozen
     ) -> Self:
-        """Open or create the file; `clock` gives UTC without a zone.
+        """Open or create the file or the lake; `clock` gives UTC without a zone.
 
-        Raises `StoreError` when it is damaged, another process has it open, or another version of Ratchet made it.
+        Raises `StoreError` when it is damaged, another process has the file open, the lake cannot be reached, or
+        another version of Ratchet made it; `ConfigurationError` when an extension for the lake is missing.
         """
-        database = Database.open(settings.path, settings.memory)
+        database = open_database(settings)
         return cls(database, holdout, kafka, quota or QuotaSettings(), clock, trust)
 
     def close(self) -> None:
@@ -136,7 +134,7 @@ class Store:
             self._transaction(f"store {len(records)} records") as batch,
         ):
             fresh = [record for record in records if self._memory.positions.passes(record.received, batch)]
-            ended, practised = self._take(batch, fresh)
+            ended, practised = self._records.take(batch, fresh)
             self._database.insert(batch.take_rows())
             self._judge.judge(batch, ended)
             self._practice.judge(batch, practised)
@@ -154,18 +152,27 @@ class Store:
         """Return whether the record at that position is not below the watermark."""
         return offset >= self._memory.positions.stored.get((topic, partition), 0)
 
+    def catch_up(self) -> None:
+        """Bring `sequence` and `positions` up to date with what other processes committed, where others write too.
+
+        Transactions do it by themselves. Raises `StoreError` when the lake cannot be reached.
+        """
+        if self._database.shared:
+            with self._lock:
+                self._memory.catch_up()
+
     @property
     def sequence(self) -> int:
         """The sequence of the latest row."""
         return self._memory.sequence - 1
 
-    def positions(self) -> Mapping[tuple[str, int], int]:
+    def positions(self) -> Mapping[Partition, int]:
         """Per (topic, partition), the offset to read next."""
         stored = self._memory.positions.stored
         return {partition: offset for partition, offset in stored.items() if partition != OUTBOX}
 
     def adopt_log(
-        self, cluster_id: str, ends: Mapping[tuple[str, int], int], read: Mapping[tuple[str, int], int] | None = None
+        self, cluster_id: str, ends: Mapping[Partition, int], read: Mapping[Partition, int] | None = None
     ) -> None:
         """Say which log is about to be read, and where its partitions end. Call it whenever reading begins.
 
@@ -177,19 +184,38 @@ class Store:
         """
         read = self.positions() if read is None else read
         with self._lock:
-            last = self._database.rows(LAST_CLUSTER)
-            replaced = bool(last) and last[0]["cluster_id"] != cluster_id
-            stale = [partition for partition, offset in read.items() if replaced or offset > ends.get(partition, 0)]
-            if not stale and last and not replaced:
+            if self._to_adopt(cluster_id, ends, read) is None:
                 return
-            if stale:
-                log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
             with self._transaction("adopt the log") as batch:
+                # Another process may have adopted it meanwhile.
+                found = self._to_adopt(cluster_id, ends, read)
+                if found is None:
+                    return
+                replaced, stale = found
+                if stale:
+                    log.warning("reading the log from its beginning", cluster=cluster_id, partitions=len(stale))
                 batch.add("logs", cluster_id=cluster_id)
                 if replaced:
                     for request in self._database.rows(UNANSWERED_REQUESTS, {"topic": self._kafka.branches_topic}):
                         batch.outgoing(Outgoing(**request))
                 self._memory.positions.restart(stale)
+
+    def _to_adopt(
+        self, cluster_id: str, ends: Mapping[Partition, int], read: Mapping[Partition, int]
+    ) -> tuple[bool, list[Partition]] | None:
+        """Whether the log replaces another one, and its partitions to read from their beginning; None if all is known.
+
+        The lock must be held.
+        """
+        last = self._database.rows(LAST_CLUSTER)
+        replaced = bool(last) and last[0]["cluster_id"] != cluster_id
+        stored = self._memory.positions.stored
+        stale = [
+            partition
+            for partition, offset in read.items()
+            if replaced or min(offset, stored.get(partition, 0)) > ends.get(partition, 0)
+        ]
+        return (replaced, stale) if stale or replaced or not last else None
 
     def ask_again(self, has_sandbox: Callable[[str], bool]) -> int:
         """Ask again for the episodes that no sandbox could be opened for, where an environment has one by now.
@@ -220,10 +246,18 @@ class Store:
 
     def pending(self, limit: int) -> list[OutboxEntry]:
         """The oldest messages of the outbox that are not marked as published."""
+        self.catch_up()
         with self._lock:
             start = self._memory.positions.stored.get(OUTBOX, 0)
             rows = self._database.rows(OUTBOX_FROM, {"start": start, "limit": limit})
         return [OutboxEntry(row.pop("sequence"), Outgoing(**row)) for row in rows]
+
+    def draining(self) -> AbstractContextManager[None]:
+        """Hold it from `pending` to `published`: where several processes write, one at a time publishes.
+
+        Raises `StoreError` when that one takes too long.
+        """
+        return self._database.draining()
 
     def published(self, up_to: int) -> None:
         """Mark the outbox as published up to and with the message of sequence `up_to`."""
@@ -247,57 +281,18 @@ class Store:
 
         Raises `StoreError`, which names the purpose, when DuckDB fails.
         """
-        batch = Batch(self._memory.sequence)
         try:
             with self._database.transaction(purpose):
+                if self._database.shared:
+                    self._memory.catch_up()
+                batch = Batch(self._memory.sequence)
                 yield batch
                 self._database.insert(batch.take_rows())
-                self._write_positions()
+                self._write_positions(batch)
         except BaseException:
             self._memory.rollback()
             raise
         self._memory.commit(batch.sequence)
-
-    def _take(self, batch: Batch, records: Sequence[Decoded]) -> tuple[list[str], list[OutcomeEvent]]:
-        """Add what new records say to the batch.
-
-        Returns the episodes that may have come to their end, and the outcomes of practice.
-        """
-        known = self._known_ids(records)
-        principals = self._principals(records)
-        redactions: Counter[str] = Counter()
-        ended: dict[str, None] = {}
-        practised: list[OutcomeEvent] = []
-        for record in records:
-            content = record.content
-            if isinstance(content, REFUSED):
-                batch.refused(record.received, content)
-            elif content.event_id in known:
-                batch.duplicate(record.received, content.event_id)
-            elif not isinstance(content, RetractionEvent) and self._memory.erased.covers(content):
-                known.add(content.event_id)
-                self._memory.ids.note(content.event_id)
-                batch.erased(record.received, content.event_id, content.episode_id)
-            else:
-                known.add(content.event_id)
-                self._memory.note(content, batch.sequence)
-                batch.content(record, content, principals)
-                if not isinstance(content, RESULTS) and is_practice(content):
-                    practised += [content] if isinstance(content, OutcomeEvent) else []
-                    continue
-                if record.redactions:
-                    redactions.update(record.redactions)
-                if self._may_end(content):
-                    ended[content.episode_id] = None
-        for kind, count in redactions.items():
-            batch.add("redactions", kind=kind, count=count)
-        return list(ended), practised
-
-    def _may_end(self, content: Event | BranchResult | RecoveryResult) -> TypeGuard[StepEvent | OutcomeEvent]:
-        """Return whether the event may decide on its episode. Steps and outcomes may be of different producers."""
-        if isinstance(content, StepEvent):
-            return content.done or content.episode_id in self._memory.judged
-        return isinstance(content, OutcomeEvent)
 
     def _judge_again(self, trust: TrustSettings) -> None:
         """Judge the episodes on which an older version or other settings may have decided otherwise."""
@@ -308,27 +303,12 @@ class Store:
             with self._lock, self._transaction(f"judge {len(some)} episodes again") as batch:
                 self._judge.judge(batch, some)
 
-    def _known_ids(self, records: Sequence[Decoded]) -> set[str]:
-        """The ids of records that are stored already."""
-        ids = self._memory.ids.possible(
-            record.content.event_id for record in records if not isinstance(record.content, REFUSED)
-        )
-        if not ids:
-            return set()
-        return {row["event_id"] for row in self._database.rows_of(ids, WANTED_STORED_IDS)}
-
-    def _principals(self, records: Sequence[Decoded]) -> dict[str, str]:
-        """The principals of the episodes that results are about."""
-        episodes = {record.content.episode_id for record in records if isinstance(record.content, RESULTS)}
-        if not episodes:
-            return {}
-        rows = self._database.rows_of(
-            list(episodes), PRINCIPALS_OF_WANTED, {"start": self._memory.starts.before(episodes)}
-        )
-        return {row["episode_id"]: row["principal"] for row in rows}
-
-    def _write_positions(self) -> None:
+    def _write_positions(self, batch: Batch) -> None:
         positions = self._memory.positions
         for (topic, partition), offset in positions.changed():
             statement = SET_OFFSET if (topic, partition) in positions.stored else ADD_OFFSET
             self._database.execute(statement, {"topic": topic, "partition": partition, "next": offset})
+        if self._database.shared and batch.sequence != self._memory.sequence:
+            # Of two transactions that set it, neither having seen the other, the lake refuses the later one.
+            topic, partition = SEQUENCE
+            self._database.execute(SET_OFFSET, {"topic": topic, "partition": partition, "next": batch.sequence})

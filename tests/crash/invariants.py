@@ -1,6 +1,6 @@
 """What must hold of the store: each rule is a SELECT that finds the rows that break it.
 
-They are asked of the live writer, of a copy of the file as a kill left it, and of the file in the end.
+They are asked of the live writer, of a copy of the file as a kill left it, and of the file or the lake in the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,8 @@ from pathlib import Path
 import duckdb
 
 from streams.kafka.settings import KafkaSettings
+from streams.store.ducklake import connect
+from streams.store.settings import LakeSettings
 from streams.store.tables import TABLES
 from tests.crash.ledger import Acknowledged
 
@@ -128,6 +130,12 @@ def lost(ask: Ask, acknowledged: Acknowledged) -> list[str]:
         *sorted(acknowledged.events - stored),
         *(f"malformed {partition}/{offset}" for partition, offset in sorted(acknowledged.malformed - noted)),
     ]
+
+
+def broken_in_lake(lake: LakeSettings, rules: Sequence[Rule], kafka: KafkaSettings) -> list[str]:
+    """Ask of the lake itself."""
+    with connect(lake) as connection:
+        return broken(lambda sql: connection.execute(sql).fetchall(), rules, kafka)
 
 
 def broken_in_file(path: Path, rules: Sequence[Rule], kafka: KafkaSettings) -> list[str]:

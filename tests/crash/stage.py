@@ -1,4 +1,4 @@
-"""One writer, its branch workers and loads on a real cluster, and the questions that say whether they are well."""
+"""Writers, branch workers and loads on a real cluster, and the questions that say whether they are well."""
 
 import asyncio
 import signal
@@ -23,10 +23,10 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
-from streams.store.settings import StoreSettings
+from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.trust.holdout import HoldoutSettings, Split
 from streams.trust.settings import QuotaSettings
-from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, lost
+from tests.crash.invariants import ALWAYS, DRAINED, broken, broken_in_file, broken_in_lake, lost
 from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording
 from tests.crash.victims import Victim
@@ -76,12 +76,13 @@ class Stage:
     store: StoreSettings
     stop: Path
     recorder: Victim
+    other_recorders: tuple[Victim, ...]
     branchers: tuple[Victim, ...]
     loads: dict[Victim, Ledger]
 
     @property
     def victims(self) -> tuple[Victim, ...]:
-        return (self.recorder, *self.branchers, *self.loads)
+        return (self.recorder, *self.other_recorders, *self.branchers, *self.loads)
 
     def acknowledged(self) -> Acknowledged:
         """What all loads were told by now that it is kept."""
@@ -139,15 +140,19 @@ class Stage:
         return all(read.get(partition, 0) == end for partition, end in end_offsets(self.kafka.bootstrap, topic).items())
 
     def findings(self) -> list[str]:
-        """What the stored rows, the file and the topics break once all is drained. Ends the writer."""
+        """What the stored rows, the file and the topics break once all is drained. Ends the writers."""
         found = [
             *broken(self.ask, (*ALWAYS, *DRAINED), self.kafka),
             *(f"lost: {what}" for what in lost(self.ask, self.acknowledged())),
             *self._unpublished(),
         ]
-        if self.recorder.end(signal.SIGTERM) != 0:
-            found.append(f"the writer did not end well: {self.recorder.last_words()}")
-        return [*found, *broken_in_file(self.store.path, (*ALWAYS, *DRAINED), self.kafka)]
+        for writer in (self.recorder, *self.other_recorders):
+            if writer.end(signal.SIGTERM) != 0:
+                found.append(f"the writer did not end well: {writer.last_words()}")
+        rules = (*ALWAYS, *DRAINED)
+        if self.store.is_lake:
+            return [*found, *broken_in_lake(self.store.lake, rules, self.kafka)]
+        return [*found, *broken_in_file(self.store.path, rules, self.kafka)]
 
     def _unpublished(self) -> Iterator[str]:
         """What the tables say was published, and the topics do not have. Either may be there twice."""
@@ -186,18 +191,35 @@ def on_stage(
     workers: int = 1,
     batches: int | None = None,
     pause_s: float = 0.0,
+    lake: LakeSettings | None = None,
 ) -> Iterator[Stage]:
-    """Topics, and processes that are not started yet. All of them are killed in the end."""
+    """Topics, and processes that are not started yet. All of them are killed in the end.
+
+    With a `lake` there are two writers.
+    """
     create_topics(kafka)
     recorded = folder / "recordings.json"
     recorded.write_bytes(RECORDINGS.dump_json(tuple(recordings)))
     stop = folder / "stop"
-    store = StoreSettings(path=folder / "store.duckdb", port=free_port(), batch=200, batch_s=0.1)
+    store = StoreSettings(
+        backend=Backend.DUCKDB if lake is None else Backend.DUCKLAKE,
+        path=folder / "store.duckdb",
+        lake=lake or LakeSettings(),
+        port=free_port(),
+        batch=200,
+        batch_s=0.1,
+    )
     # There is no policy, so failed episodes are resumed by one listed action.
     branching = BranchingSettings(samples=0, alternatives=2, recovery=RecoverySettings(attempts=1, steps=1))
-    roles = RoleSettings(
-        kafka=kafka, store=store, holdout=HOLDOUT, admission=UNLIMITED, branching=branching
-    ).model_dump_json()
+
+    def roles(port: int) -> str:
+        own = store.model_copy(update={"port": port})
+        return RoleSettings(
+            kafka=kafka, store=own, holdout=HOLDOUT, admission=UNLIMITED, branching=branching
+        ).model_dump_json()
+
+    def recorder(name: str, port: int) -> Victim:
+        return Victim(name, "tests.roles", ("record", roles(port)), folder / f"{name}.log")
 
     def load(name: str) -> tuple[Victim, Ledger]:
         ledger = Ledger(folder / f"{name}.ledger")
@@ -218,9 +240,10 @@ def on_stage(
         kafka=kafka,
         store=store,
         stop=stop,
-        recorder=Victim("recorder", "tests.roles", ("record", roles), folder / "recorder.log"),
+        recorder=recorder("recorder", store.port),
+        other_recorders=() if lake is None else (recorder("recorder-1", free_port()),),
         branchers=tuple(
-            Victim(f"brancher-{n}", "tests.roles", ("branch", roles), folder / f"brancher-{n}.log")
+            Victim(f"brancher-{n}", "tests.roles", ("branch", roles(store.port)), folder / f"brancher-{n}.log")
             for n in range(workers)
         ),
         loads=dict(map(load, loads)),

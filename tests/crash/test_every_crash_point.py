@@ -14,6 +14,7 @@ from ratchet_client.crash_points import VARIABLE, CrashPoint
 from ratchet_client.ids import uuid7
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
+from streams.store.settings import LakeSettings
 from tests.crash.load import Recording
 from tests.crash.stage import AGENTS, LIBRARY, LOADS, on_stage, played
 from tests.crash.test_champion import CHAMPION
@@ -115,6 +116,30 @@ def test_a_process_killed_at_a_crash_point_loses_and_duplicates_nothing(
             doomed.start(place)
             stage.wait_until(f"{place} is reached", lambda: doomed.status == -signal.SIGKILL, REACHED_WITHIN_S)
         doomed.start()
+        stage.wait_until("everything is stored and branched", stage.drained)
+        assert stage.findings() == []
+
+
+def cases_of_a_lake() -> Iterator[object]:
+    """Those of a writer, but for the opening of a file."""
+    for place in RECORDER:
+        if not place.startswith("store.checkpoint"):
+            yield pytest.param(place, marks=pytest.mark.slow if place in FOR_EACH_CHANGE else pytest.mark.nightly)
+
+
+@pytest.mark.parametrize("place", cases_of_a_lake())
+def test_a_writer_of_a_lake_killed_at_a_crash_point_loses_and_duplicates_nothing_beside_another(
+    place: str, kafka: KafkaSettings, recordings: tuple[Recording, ...], lake: LakeSettings, tmp_path: Path
+) -> None:
+    with on_stage(kafka, tmp_path, recordings, loads=(AGENTS,), pause_s=1.0, lake=lake) as stage:
+        # They publish until it is reached, since the other writer may store all that there is.
+        stage.recorder.start(place)
+        for victim in stage.victims:
+            if victim is not stage.recorder:
+                victim.start()
+        stage.wait_until(f"{place} is reached", lambda: stage.recorder.status == -signal.SIGKILL, REACHED_WITHIN_S)
+        stage.recorder.start()
+        stage.stop.touch()
         stage.wait_until("everything is stored and branched", stage.drained)
         assert stage.findings() == []
 

@@ -1,42 +1,33 @@
 """The store's tables in DuckLake on a real PostgreSQL, written by several processes, one of which is killed."""
 
 import os
-import pwd
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
-from streams.branch_events import BranchRequest
 from streams.errors import StoreError
-from streams.runtime.processes import die_with_parent, free_port
-from streams.store.database import Database
-from streams.store.ducklake import LakeSettings, connect, turn
-from streams.store.status import status
+from streams.runtime.processes import die_with_parent
+from streams.store.ducklake import Lake, connect, turn
+from streams.store.settings import LakeSettings
 from streams.store.tables import TABLES
 from streams.store.writer import Store, utc_now
-from streams.trust.holdout import Split
 from streams.trust.settings import QuotaSettings
-from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
+from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.old_stores import SCHEMA_1
-from tests.builders.stored import Log, requests
-from tests.integration.lake import REPEATED, TOPIC, append, position, records, rows
+from tests.builders.stored import requests
+from tests.integration.lake import REPEATED, TOPIC, append, numbered_in_order_of_commits, position, records, rows
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 30.0
 HOLDER = """
 import sys
-from streams.store.ducklake import LakeSettings, connect, turn
+from streams.store.ducklake import connect, turn
+from streams.store.settings import LakeSettings
 
 with turn(connect(LakeSettings.model_validate_json(sys.argv[1]))):
     print("mine", flush=True)
@@ -46,82 +37,6 @@ with turn(connect(LakeSettings.model_validate_json(sys.argv[1]))):
 
 def count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(rows(connection, f"SELECT count(*) FROM {table}")[0][0])
-
-
-@dataclass(frozen=True, slots=True)
-class Postgres:
-    """A running server."""
-
-    programs: Path
-    port: int
-
-    def database(self) -> str:
-        """A new database, as a libpq connection string."""
-        name = f"lake_{time.time_ns()}"
-        self.run("createdb", name)
-        return f"host=127.0.0.1 port={self.port} user=ratchet dbname={name}"
-
-    def run(self, program: str, *arguments: str) -> None:
-        at = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "ratchet")
-        subprocess.run([str(self.programs / program), *at, *arguments], check=True, capture_output=True)
-
-    def ready(self) -> bool:
-        try:
-            self.run("pg_isready")
-        except subprocess.CalledProcessError:
-            return False
-        return True
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL of the tests' own on loopback."""
-    initdb = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
-    if initdb is None:
-        pytest.skip("no PostgreSQL is installed: put its initdb on PATH to run this test")
-    server, parent = Postgres(Path(initdb).resolve().parent, free_port()), os.getpid()
-    identity: dict[str, Any] = {}
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
-    if os.geteuid() == 0:
-        # PostgreSQL refuses to run as root.
-        account = next((found for found in pwd.getpwall() if found.pw_name in ("postgres", "nobody")), None)
-        if account is None:
-            pytest.skip("PostgreSQL does not run as root: add a user postgres to run this test")
-        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    settle = [initdb, "-D", str(folder / "data"), "-U", "ratchet", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
-    subprocess.run(settle, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)
-    process = subprocess.Popen(
-        [
-            str(server.programs / "postgres"),
-            "-D",
-            str(folder / "data"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(server.port),
-            "-k",
-            "",
-        ],
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        preexec_fn=lambda: die_with_parent(parent),
-        **identity,
-    )
-    until(lambda: process.poll() is not None or server.ready(), "PostgreSQL starts", within_s=START_TIMEOUT_S)
-    assert process.poll() is None, "PostgreSQL did not start"
-    yield server
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def lake(postgres: Postgres, tmp_path: Path) -> LakeSettings:
-    """An empty lake of this test's own."""
-    for extension in ("duckdb_extension_ducklake", "duckdb_extension_postgres_scanner"):
-        pytest.importorskip(extension, reason="no DuckLake: pip install 'ratchetd[lake]' to run this test")
-    return LakeSettings(catalog=postgres.database(), data=str(tmp_path / "lake"))
 
 
 @pytest.fixture
@@ -171,7 +86,9 @@ def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repea
     steady.finish()
     killed.finish()
 
-    assert rows(reader, "SELECT partition, next FROM offsets ORDER BY partition") == [(p, end) for p in range(4)]
+    assert rows(reader, f"SELECT partition, next FROM offsets WHERE topic = '{TOPIC}' ORDER BY partition") == [
+        (p, end) for p in range(4)
+    ]
     for partition in range(4):
         told = f"WHERE partition = {partition}"
         taken = rows(
@@ -183,20 +100,6 @@ def test_several_writers_lose_and_duplicate_nothing_although_one_is_killed_repea
     assert rows(reader, "SELECT count(DISTINCT event_id) FROM events") == [(4 * end * (REPEATED - 1) // REPEATED,)]
     assert (count(reader, "gaps"), count(reader, "dead_letters")) == (0, 0)
     assert numbered_in_order_of_commits(reader)
-
-
-def numbered_in_order_of_commits(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether no sequence is used twice, and each commit's are above those of the commits before it."""
-    ((newest,),) = rows(connection, "SELECT max(snapshot_id) FROM lake.snapshots()")
-    numbered = " UNION ALL ".join(
-        f"SELECT snapshot_id, sequence FROM lake.table_changes('{name}', 0, {newest})"
-        for name, schema in TABLES.items()
-        if "sequence" in schema.names
-    )
-    found = rows(connection, f"SELECT snapshot_id, sequence FROM ({numbered}) ORDER BY sequence")
-    sequences = [sequence for _, sequence in found]
-    commits = [snapshot for snapshot, _ in found]
-    return len(set(sequences)) == len(sequences) and commits == sorted(commits)
 
 
 @pytest.mark.slow
@@ -219,9 +122,8 @@ def test_a_lake_of_an_older_version_is_brought_to_messages_and_one_of_a_newer_is
     with connect(lake) as connection:
         texts = "SELECT action->>'content' FROM transitions WHERE episode_id = 'a-trusted' ORDER BY sequence"
         assert rows(connection, texts) == [("go 0",), ("go 1",), ("jump",), ('say "hi"',)]
-        with turn(connection):
-            store = Store(Database(connection), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
-            assert [request.steps[0].action.text[:4] for request in requests(store)] == ["open", "go 0"]
+        store = Store(Lake(connection), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
+        assert [request.steps[0].action.text[:4] for request in requests(store)] == ["open", "go 0"]
         connection.execute("INSERT INTO lake.schema_version VALUES (3)")
     with pytest.raises(StoreError, match=r"the lake in .* has schema 3, and this version of Ratchet knows"):
         connect(lake)
@@ -260,13 +162,13 @@ def test_without_turns_a_concurrent_commit_is_refused_whole_and_can_be_tried_aga
     with connect(lake) as other:
         for partition, connection in enumerate((reader, other)):
             connection.begin()
-            connection.execute(f"UPDATE offsets SET next = 11 WHERE partition = {partition}")
+            connection.execute(f"UPDATE offsets SET next = 11 WHERE topic = '{TOPIC}' AND partition = {partition}")
             connection.execute("INSERT INTO gaps VALUES (?, ?, 0, 0, 0)", [1000 + partition, TOPIC])
         reader.commit()
         with pytest.raises(duckdb.TransactionException, match="conflict"):
             other.commit()
     assert rows(reader, "SELECT sequence FROM gaps") == [(1000,)]
-    assert rows(reader, "SELECT next FROM offsets ORDER BY partition") == [(11,), (10,)]
+    assert rows(reader, f"SELECT next FROM offsets WHERE topic = '{TOPIC}' ORDER BY partition") == [(11,), (10,)]
 
 
 def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
@@ -298,26 +200,6 @@ def test_a_reader_sees_one_snapshot_and_can_read_any_earlier_one(
         reader.commit()
     assert (count(reader, "events"), position(reader, 0)) == (27, 30)
     assert rows(reader, f"SELECT count(*), max(sequence) FROM events AT (VERSION => {version})") == [(9, last)]
-    assert rows(reader, f"SELECT next FROM offsets AT (VERSION => {version})") == [(9,)]
+    assert rows(reader, f"SELECT next FROM offsets AT (VERSION => {version}) WHERE topic = '{TOPIC}'") == [(9,)]
     assert reader.execute("SELECT count(*) FROM events AT (TIMESTAMP => ?)", [at]).fetchall() == [(9,)]
     assert rows(reader, f"SELECT count(*) FROM events WHERE sequence <= {last}") == [(9,)]
-
-
-@pytest.mark.slow
-def test_everything_that_a_store_does_works_on_the_lake(reader: duckdb.DuckDBPyConnection) -> None:
-    store = Store(Database(reader), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
-    store.adopt_log("cluster", {})
-    log = Log(store)
-    train, selection = TASKS[Split.TRAIN][0], TASKS[Split.SELECTION][0]
-    log.publish(*episode("a", train), *episode("b", selection))
-    log.branched("a", train)
-    (pending,) = store.pending(10)
-    assert BranchRequest.model_validate_json(pending.message.value or b"").episode_id == "a"
-    store.published(pending.sequence)
-    counted = status(store)
-    assert counted.events == {"outcome": 2, "step": 4}
-    assert counted.transitions == {"branch": 1, "production": 4}
-    assert counted.trusted == {"selection": 1, "train": 1}
-    assert counted.outbox_pending == 0
-    assert store.query("SELECT count(*) AS n FROM transitions").column("n").to_pylist() == [5]
-    assert Store(Database(reader), HOLDOUT, KAFKA, QuotaSettings(), utc_now).sequence == store.sequence

@@ -1,4 +1,4 @@
-"""A store on a real file, and a task of a real environment."""
+"""A store on a real file, or in a real lake, and a task of a real environment."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,22 +6,34 @@ from pathlib import Path
 import pytest
 
 from ratchet_client.events import Task
-from streams.store.settings import StoreSettings
+from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.store.writer import Store
 from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA
 
 
 @pytest.fixture
-def open_store_with(tmp_path: Path) -> Iterator[Callable[[QuotaSettings], Store]]:
-    """Opens the same file each time, after closing it; half of all tasks are held out."""
+def backend() -> Backend:
+    """What the stores of `open_store` are in; the tests of the store itself have it both ways."""
+    return Backend.DUCKDB
+
+
+@pytest.fixture
+def store_settings(backend: Backend, request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
+    """A store of this test's own, which is not made yet."""
+    lake = request.getfixturevalue("lake") if backend is Backend.DUCKLAKE else LakeSettings()
+    return StoreSettings(backend=backend, path=tmp_path / "store.duckdb", lake=lake)
+
+
+@pytest.fixture
+def open_store_with(store_settings: StoreSettings) -> Iterator[Callable[[QuotaSettings], Store]]:
+    """Opens the same store each time, after closing it; half of all tasks are held out."""
     opened: list[Store] = []
 
     def open_again(quota: QuotaSettings) -> Store:
         if opened:
             opened.pop().close()
-        settings = StoreSettings(path=tmp_path / "store.duckdb")
-        opened.append(Store.open(settings, HOLDOUT, KAFKA, quota))
+        opened.append(Store.open(store_settings, HOLDOUT, KAFKA, quota))
         return opened[0]
 
     yield open_again

@@ -25,7 +25,9 @@ LATEST_SEQUENCE = """
     )
 """
 
-OFFSETS_OF_PARTITIONS = "SELECT topic, partition, next FROM offsets WHERE topic <> 'outbox' ORDER BY ALL"
+OFFSETS_OF_PARTITIONS = """
+    SELECT topic, partition, next FROM offsets WHERE topic NOT IN ('outbox', 'sequence') ORDER BY ALL
+"""
 
 
 def among_older(trajectory: str) -> str:

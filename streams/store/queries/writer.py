@@ -25,6 +25,8 @@ def _newest(table: str, columns: str) -> str:
 NEXT_SEQUENCE = next_sequence()
 
 OFFSETS = "SELECT topic, partition, next FROM offsets"
+# Without the sequence, which a store has there that several processes write.
+POSITIONS = f"{OFFSETS} WHERE topic <> 'sequence'"
 ADD_OFFSET = "INSERT INTO offsets (topic, partition, next) VALUES ($topic, $partition, $next)"
 SET_OFFSET = "UPDATE offsets SET next = $next WHERE topic = $topic AND partition = $partition"
 
@@ -42,7 +44,20 @@ WANTED_STORED_IDS = f"SELECT event_id FROM ({STORED_IDS}) WHERE event_id IN (FRO
 STORED_EPISODES = "SELECT DISTINCT episode_id FROM events WHERE kind <> 'retraction'"
 
 RECENTLY_TRUSTED = """
-    SELECT principal, likeness, trusted_at FROM trusted WHERE trusted_at > $since ORDER BY sequence
+    SELECT principal, likeness, trusted_at FROM trusted
+    WHERE trusted_at > $since AND sequence < $before
+    ORDER BY sequence
+"""
+
+# What the store remembers of the rows of a range of sequences. `kind` is that of an event, or the table's name.
+REMEMBERED_OF_RANGE = """
+    WITH remembered AS (
+        SELECT sequence, kind, event_id, episode_id FROM events
+        UNION ALL BY NAME SELECT sequence, 'branches' AS kind, result_id AS event_id FROM branches
+        UNION ALL BY NAME SELECT sequence, 'recovery_attempts' AS kind, result_id AS event_id FROM recovery_attempts
+        UNION ALL BY NAME SELECT sequence, 'trusted' AS kind, principal, likeness, trusted_at FROM trusted
+    )
+    FROM remembered WHERE sequence BETWEEN $first AND $last ORDER BY sequence
 """
 
 # Episodes with an outcome: steps of theirs that come later are looked at.

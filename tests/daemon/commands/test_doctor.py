@@ -51,6 +51,7 @@ def test_a_sound_installation_has_no_warning_and_nothing_is_made(
         "authentication",
         "base model",
         "home",
+        "store",
         "sandboxes",
         "domain",
         "held-out tasks",
@@ -81,7 +82,7 @@ def test_each_fault_is_an_error_with_a_remedy_and_exits_with_one(
     done, checks = asked()
     assert done.exit_code == 1
     assert isinstance(done.exception, RatchetError)
-    assert "3 of 9 checks failed" in str(done.exception)
+    assert "3 of 10 checks failed" in str(done.exception)
     for name in ("kafka", "base model", "home"):
         assert checks[name]["status"] == "error"
         assert checks[name]["remedy"]

@@ -12,11 +12,11 @@ import pytest
 from ratchet_client.events import RetractionEvent
 from streams.errors import StoreError
 from streams.kafka.refusals import Unreadable
-from streams.store.settings import StoreSettings
+from streams.store.settings import Backend, StoreSettings
 from streams.store.status import status
 from streams.store.writer import Appended, Store
 from tests.builders.episodes import HOLDOUT, KAFKA, episode
-from tests.builders.stored import branches, column, raw, records, result
+from tests.builders.stored import branches, column, raw, records, requests, result
 
 
 def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(store: Store) -> None:
@@ -28,6 +28,15 @@ def test_an_episode_is_stored_with_its_steps_its_verdict_and_the_next_offset(sto
     ]
     assert column(store, "SELECT success FROM outcomes") == [True]
     assert store.positions() == {(KAFKA.events_topic, 0): 3}
+
+
+def test_an_id_may_have_any_character(store: Store) -> None:
+    odd = "NUL \x00 and ' and \N{GRINNING FACE}"
+    assert store.append(records(episode(odd))) == Appended(stored=3, trusted=1)
+    assert store.append(records(episode(odd), partition=1)) == Appended(duplicates=3)
+    store.append([result(branches(odd))])
+    assert [request.episode_id for request in requests(store)] == [odd]
+    assert column(store, "SELECT principal FROM transitions WHERE origin = 'branch'") == [odd]
 
 
 def test_records_below_the_watermark_are_dropped(store: Store) -> None:
@@ -71,24 +80,25 @@ def test_an_offset_gap_that_remains_after_reopening_is_accepted(open_store: Call
     assert status(store).gaps == 2
 
 
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [
-        (b"{not json", "Invalid JSON"),
-        (b"\xff\xfe", "Invalid JSON"),
-        (None, "no value"),
-        (b'{"schema":3,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
-        (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
-        (b'{"schema":1,"kind":"surprise"}', "no such kind"),
-        (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
-    ],
+UNREADABLE: tuple[tuple[bytes | None, str], ...] = (
+    (b"{not json", "Invalid JSON"),
+    (b"\xff\xfe", "Invalid JSON"),
+    (None, "no value"),
+    (b'{"schema":3,"kind":"retraction","principal":"p","reason":"r"}', "schema"),
+    (b'{"schema":1,"kind":"retraction","principal":"p","reason":"r","resaon":"r"}', "retraction.(unknown)"),
+    (b'{"schema":1,"kind":"surprise"}', "no such kind"),
+    (episode("a")[0].to_json().replace(b'"seed":', b'"seed":9999999999999999999'), "seed"),
 )
-def test_an_unreadable_record_is_noted_without_its_content(store: Store, value: bytes | None, error: str) -> None:
-    decoded = raw(value)
-    assert store.append([decoded]) == Appended(dead_letters=1)
-    assert isinstance(decoded.content, Unreadable)
-    assert column(store, "SELECT error FROM dead_letters") == [decoded.content.error]
-    assert error in decoded.content.error
+
+
+def test_an_unreadable_record_is_noted_without_its_content(store: Store) -> None:
+    decoded = [raw(value, offset) for offset, (value, _) in enumerate(UNREADABLE)]
+    assert store.append(decoded) == Appended(dead_letters=len(UNREADABLE))
+    noted = column(store, "SELECT error FROM dead_letters ORDER BY sequence")
+    for record, told, (_, error) in zip(decoded, noted, UNREADABLE, strict=True):
+        assert isinstance(record.content, Unreadable)
+        assert told == record.content.error
+        assert error in told
     assert store.pending(10) == []
 
 
@@ -177,9 +187,8 @@ def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_tha
     assert store.positions() == {(KAFKA.events_topic, 0): 3}
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
+def test_queries_can_only_read_and_only_tables_of_the_store(store: Store) -> None:
+    for sql in (
         "DELETE FROM events",
         "INSERT INTO outcomes SELECT * FROM outcomes",
         "CREATE TABLE mine AS SELECT 1",
@@ -192,13 +201,37 @@ def test_what_is_stored_while_the_ends_are_asked_for_does_not_pass_for_a_log_tha
         "CHECKPOINT",
         "SELEC 1",
         "",
-    ],
-)
-def test_queries_can_only_read_and_only_tables_of_the_store(store: Store, sql: str) -> None:
-    with pytest.raises(StoreError):
-        store.query(sql)
+    ):
+        with pytest.raises(StoreError):
+            store.query(sql)
 
 
+@pytest.mark.parametrize("backend", [Backend.DUCKLAKE])
+@pytest.mark.slow
+def test_queries_over_a_lake_reach_neither_its_catalog_nor_its_maintenance(store: Store) -> None:
+    store.append(records(episode("a")))
+    for sql in (
+        "FROM postgres_execute('turns', 'CREATE TABLE mine (i int)')",
+        "SELECT (SELECT count(*) FROM postgres_query('turns', 'SELECT 1'))",
+        "FROM query('FROM postgres_query(''turns'', ''SELECT 1'')')",
+        "FROM lake.snapshots()",
+        "FROM ducklake_expire_snapshots('lake', older_than => now())",
+        "FROM duckdb_databases()",
+        "WITH a AS (WITH duckdb_databases AS (SELECT 1) FROM duckdb_databases) FROM a, duckdb_databases",
+        "SELECT * FROM turns.pg_catalog.pg_authid",
+        "FROM __ducklake_metadata_lake.ducklake_snapshot",
+        "WITH ducklake_snapshot AS (SELECT 1) FROM __ducklake_metadata_lake.ducklake_snapshot",
+    ):
+        with pytest.raises(StoreError, match="name tables of the store alone"):
+            store.query(sql)
+    with pytest.raises(StoreError, match="nested too deeply"):
+        store.query(f"SELECT {'abs(' * 500}1{')' * 500}")
+    named = "WITH Mine AS (FROM lake.events AT (VERSION => 2)) SELECT count(*) FROM mine, lake.events, range(2)"
+    assert column(store, named) == [0]
+    assert column(store, "SELECT count(*) FROM lake.main.events AS e, unnest([1, 2])") == [6]
+
+
+@pytest.mark.parametrize("backend", [Backend.DUCKDB])
 def test_a_second_process_cannot_open_the_file(store: Store, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from streams.trust.holdout import HoldoutSettings\n"
