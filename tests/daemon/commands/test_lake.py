@@ -8,7 +8,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from daemon.backups.restoring import STORE_FILE
+from daemon.backups.manifest import STORE_FILE
 from daemon.cli import app
 from ratchet_client.errors import ConfigurationError
 from streams.errors import ErasureError, StoreError
