@@ -87,6 +87,8 @@ def check_environment(
 
     For each promise that is broken it tells the actions that led there, what was expected, what came, and what to do.
     """
+    if task and actions:
+        raise typer.BadParameter("a file of actions names its tasks itself: give one of both", param_hint="--task")
     settings = Settings.load(config)
     name, sandboxes = _named(settings.branching, name)
     written = read_tasks(actions) if actions else tuple(WrittenTask(task_id=each, actions=()) for each in task or [])

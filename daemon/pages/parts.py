@@ -24,7 +24,7 @@ from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
 
 T = TypeVar("T")
 
-STORE_PATIENCE_S = 1.0
+STORE_PATIENCE_S = 3.0
 LONGEST_PATIENCE_S = 30.0
 NOBODY = "console without a token"
 _VISIT = "ratchet.visit"

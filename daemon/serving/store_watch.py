@@ -17,7 +17,8 @@ from streams.store.status import StoreStatus
 
 log = structlog.get_logger()
 
-PATIENCE_S = 1.0
+# A store in a lake takes about a second for its status.
+PATIENCE_S = 3.0
 
 
 @dataclass(slots=True)

@@ -27,13 +27,24 @@ from streams.store.tables import TABLES
 _WRITING = int.from_bytes(b"ratchet")
 _DRAINING = int.from_bytes(b"outbox")
 
-_REMEDY = "look whether its PostgreSQL runs, and whether [store.lake] is that of the other record roles"
+_REMEDY = (
+    "look whether its PostgreSQL runs, whether [store.lake] is that of the other record roles, and whether "
+    "RATCHET_STORE__LAKE__PASSWORD or libpq's own file has the password"
+)
+# In the folder of the data from the first attachment on: a folder without it is that of a share that is not mounted.
+_MARK = "ratchet-lake"
+_IS_CATALOG = "FROM postgres_query('turns', 'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL')"
+_DATA_PATH = "FROM postgres_query('turns', 'SELECT value FROM ducklake_metadata WHERE key = ''data_path''')"
 
 
 class Lake(Database):
     """The tables in a lake, for one of its writers. Each transaction is a turn of its own."""
 
     shared: ClassVar[bool] = True
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+        super().__init__(connection)
+        self._folder = folder
 
     @classmethod
     def attach(cls, settings: LakeSettings, memory: str) -> Self:
@@ -43,14 +54,18 @@ class Lake(Database):
         `ConfigurationError` when an extension is missing, `StoreError` when the lake cannot be reached or is of a newer
         version of Ratchet.
         """
-        return cls(connect(settings, memory))
+        return cls(connect(settings, memory), folder_of(settings))
 
     def close(self) -> None:
         self.connection.close()
 
     @contextmanager
     def transaction(self, purpose: str) -> Iterator[None]:
-        """As that of every database, in a turn. Raises `StoreError` also when there is none to be had."""
+        """As that of every database, in a turn. Raises `StoreError` also when there is none to be had.
+
+        Nothing is written where the folder is not that of the lake any more.
+        """
+        _refuse_unmounted(self._folder)
         with turn(self.connection), super().transaction(purpose):
             yield
 
@@ -72,17 +87,22 @@ class Lake(Database):
 
 def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConnection:
     """A connection with the lake attached and its tables made. Raises as `Lake.attach` does."""
-    data = f"{settings.data}/"
+    folder = folder_of(settings)
+    data = f"{folder}/"
     connection = _with_extensions(settings, memory)
     try:
         _attach_turns(connection, settings)
         with turn(connection):
+            is_new = not _is_there(connection, folder)
             # The first one to attach it makes the catalog, which two at once cannot.
             connection.execute(
                 f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake "
                 f"(DATA_PATH {_quoted(data)}, META_SECRET catalog)"
             )
             _make_tables(connection, data)
+            if is_new:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / _MARK).write_text("The folder of a store of Ratchet, whose catalog is in PostgreSQL.\n")
         connection.begin()
         for name in TABLES:
             # Cursors begin in the in-memory database, whatever this connection uses.
@@ -95,22 +115,29 @@ def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConne
         connection.execute(f"SET allowed_directories = [{_quoted(data)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-    except StoreError:
+    except (StoreError, ConfigurationError):
         connection.close()
         raise
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         connection.close()
         raise StoreError(f"cannot open the lake in {data}: {error}; {_REMEDY}") from error
     return connection
 
 
+def folder_of(settings: LakeSettings) -> Path:
+    """The folder of the Parquet files. Raises `ConfigurationError` where the settings name none."""
+    if settings.data is None:
+        raise ConfigurationError("the backend ducklake needs store.lake.data: set it to a folder")
+    return settings.data
+
+
 def check_lake(settings: LakeSettings) -> None:
     """Look whether a record role could write to the lake, and change nothing.
 
-    Raises `ConfigurationError` when an extension is missing or the folder of the data cannot be written to, and
-    `StoreError` when the catalog's database cannot be reached.
+    Raises `ConfigurationError` when an extension is missing, or the folder of the data cannot be written to or is not
+    that of the catalog, and `StoreError` when the catalog's database cannot be reached or the folder is not mounted.
     """
-    folder = Path(f"{settings.data}")
+    folder = folder_of(settings)
     place = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
     if not os.access(place, os.W_OK):
         raise ConfigurationError(
@@ -123,7 +150,33 @@ def check_lake(settings: LakeSettings) -> None:
         except duckdb.Error as error:
             raise StoreError(f"the catalog of the lake cannot be reached: {error}; {_REMEDY}") from error
         with turn(connection):
-            pass
+            _is_there(connection, folder)
+
+
+def _is_there(connection: duckdb.DuckDBPyConnection, folder: Path) -> bool:
+    """Return whether the catalog has a lake already, which must be the one in `folder`.
+
+    Raises `ConfigurationError` where it is in another one, `StoreError` where `folder` lacks what was written to it.
+    """
+    (is_catalog,) = connection.execute(_IS_CATALOG).fetchall()[0]
+    if not is_catalog:
+        return False
+    ((path,),) = connection.execute(_DATA_PATH).fetchall()
+    if path != f"{folder}/":
+        raise ConfigurationError(
+            f"the catalog is that of a lake in {path}, and store.lake.data is {folder}: set it to that folder, or "
+            "name an empty database for a new lake"
+        )
+    _refuse_unmounted(folder)
+    return True
+
+
+def _refuse_unmounted(folder: Path) -> None:
+    if not (folder / _MARK).exists():
+        raise StoreError(
+            f"{folder} is not the folder that the lake was made in, for it has no {_MARK}: look whether the share is "
+            "mounted; nothing was written to it"
+        )
 
 
 @contextmanager
@@ -140,7 +193,9 @@ def turn(connection: duckdb.DuckDBPyConnection, lock: int = _WRITING) -> Iterato
         cursor.execute(f"FROM postgres_query('turns', 'SELECT 1 FROM pg_advisory_xact_lock({lock})')").fetchall()
     except duckdb.Error as error:
         cursor.close()
-        raise StoreError(f"no turn to write in the lake: {error}; is another writer stuck?") from error
+        raise StoreError(
+            f"no turn to write in the lake: {error}; is another writer stuck, or its PostgreSQL away?"
+        ) from error
     try:
         yield
     finally:

@@ -38,6 +38,13 @@ class LakeSettings(FrozenModel):
             raise ValueError("write it as dbname=… host=… user=…, and the password as lake.password")
         return catalog
 
+    @field_validator("data")
+    @classmethod
+    def _is_a_whole_path(cls, data: Path | None) -> Path | None:
+        if data is not None and not data.is_absolute():
+            raise ValueError("write the whole path of a folder, which object storage is not")
+        return data
+
 
 class StoreSettings(FrozenModel):
     """Where the store is, and the HTTP interface of the process that writes it."""

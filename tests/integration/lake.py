@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -38,7 +39,8 @@ def records(partition: int, start: int, end: int) -> list[Decoded]:
 
 def writer(connection: duckdb.DuckDBPyConnection) -> Store:
     """A store that is one of several on the lake."""
-    return Store(Lake(connection), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now)
+    ((allowed,),) = connection.execute("SELECT current_setting('allowed_directories')").fetchall()
+    return Store(Lake(connection, Path(allowed[0])), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now)
 
 
 def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:

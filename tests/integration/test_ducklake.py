@@ -11,7 +11,7 @@ import pytest
 
 from streams.errors import StoreError
 from streams.runtime.processes import die_with_parent
-from streams.store.ducklake import Lake, connect, turn
+from streams.store.ducklake import Lake, connect, folder_of, turn
 from streams.store.settings import LakeSettings
 from streams.store.tables import TABLES
 from streams.store.writer import Store, utc_now
@@ -122,7 +122,7 @@ def test_a_lake_of_an_older_version_is_brought_to_messages_and_one_of_a_newer_is
     with connect(lake) as connection:
         texts = "SELECT action->>'content' FROM transitions WHERE episode_id = 'a-trusted' ORDER BY sequence"
         assert rows(connection, texts) == [("go 0",), ("go 1",), ("jump",), ('say "hi"',)]
-        store = Store(Lake(connection), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
+        store = Store(Lake(connection, folder_of(lake)), HOLDOUT, KAFKA, QuotaSettings(), utc_now)
         assert [request.steps[0].action.text[:4] for request in requests(store)] == ["open", "go 0"]
         connection.execute("INSERT INTO lake.schema_version VALUES (3)")
     with pytest.raises(StoreError, match=r"the lake in .* has schema 3, and this version of Ratchet knows"):

@@ -70,6 +70,37 @@ def test_a_password_in_the_catalog_is_refused_and_not_repeated(catalog: str, mon
     assert "secret" not in str(refused.exception)
 
 
+@pytest.mark.parametrize("data", ["lake", "s3://bucket/lake"])
+def test_a_lake_that_is_no_whole_path_of_a_folder_is_refused(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_STORE__LAKE__DATA", data)
+    assert "write the whole path of a folder" in str(ratchet("check-config").exception)
+
+
+def test_nothing_is_written_to_the_folder_of_a_share_that_is_not_mounted(stored: Store, lake: LakeSettings) -> None:
+    assert lake.data is not None
+    mounted = lake.data.rename(lake.data.with_name("mounted"))
+    with pytest.raises(StoreError, match="look whether the share is mounted"):
+        Log(stored).publish(*episode("c", TASKS[next(iter(TASKS))][0]))
+    lake.data.mkdir()
+    with pytest.raises(StoreError, match="look whether the share is mounted"):
+        Store.open(StoreSettings(backend=Backend.DUCKLAKE, lake=lake), HOLDOUT, KAFKA)
+    assert "look whether the share is mounted" in str(ratchet("check-config").exception)
+    assert list(lake.data.iterdir()) == []
+    lake.data.rmdir()
+    mounted.rename(lake.data)
+    assert ratchet("check-config").exit_code == 0
+    assert stored.query("SELECT count(DISTINCT episode_id) AS n FROM events")["n"].to_pylist() == [2]
+
+
+def test_a_folder_that_is_not_that_of_the_catalog_is_refused(
+    stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_STORE__LAKE__DATA", str(tmp_path / "other"))
+    refused = ratchet("check-config")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "the catalog is that of a lake in" in str(refused.exception)
+
+
 def test_a_lake_that_cannot_be_reached_is_told_before_anything_runs() -> None:
     pytest.importorskip("duckdb_extension_postgres_scanner")
     checked = ratchet("check-config")
