@@ -104,7 +104,7 @@ COMMANDS = {
     ),
     "check-config": LazyCommand(
         "daemon.commands.check_config:check_config",
-        "Read the configuration as `run` would, print it, and check that sandboxes and gates can do their work.",
+        "Read the configuration as `run` would, print it, and check that lake, sandboxes and gates can do their work.",
     ),
     "anchor": LazyCommand(
         "daemon.commands.anchor:anchor",

@@ -71,7 +71,7 @@ LIBRARY_AGENTS = [
 FOR_EACH_CHANGE = {"store.commit:after@2", "producer.send:after"}
 FILE = ["file.rename:before", "file.rename:after"]
 # tests/daemon kills at each of their steps.
-MAINTENANCE = ["backup.step:before", "erasure.step:before"]
+MAINTENANCE = ["backup.step:before", "erasure.step:before", "upgrade.step:before"]
 SNAPSHOT = ["snapshot.rename:before", "snapshot.rename:after"]
 
 
