@@ -21,6 +21,18 @@ backup = typer.Typer(name="backup", no_args_is_help=True, help="Copies of all th
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")]
 
 
+def source_of(settings: Settings, config: Path | None, *, as_files: bool = False) -> Source:
+    """The home of the settings that were read from `config`, as backups and upgrades take it."""
+    return Source(
+        home=settings.home,
+        store=settings.store,
+        assembly=settings.assembly.path,
+        store_url=settings.store_url,
+        settings=Settings.read(config).model_dump_json(indent=1, exclude_unset=True, context=REVEAL) + "\n",
+        as_files=as_files,
+    )
+
+
 @backup.command()
 def create(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder. It is as secret as the home.")],
@@ -37,13 +49,7 @@ def create(
     """
     settings = Settings.load(config)
     narrator = Narrator()
-    source = Source(
-        home=settings.home,
-        store=settings.store,
-        assembly=settings.assembly.path,
-        store_url=settings.store_url,
-        settings=Settings.read(config).model_dump_json(indent=1, exclude_unset=True, context=REVEAL) + "\n",
-    )
+    source = source_of(settings, config)
 
     async def take() -> BackupManifest:
         if not as_is and await _runs(settings):

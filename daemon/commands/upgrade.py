@@ -7,14 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from daemon.backups.creating import Source
+from daemon.commands.backup import source_of
 from daemon.commands.options import ConfigOption, JsonOption, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, plain, print_json
 from daemon.upgrades.formats import Format
 from daemon.upgrades.upgrading import UpgradeReport, planned
 from daemon.upgrades.upgrading import upgrade as upgrade_home
-from ratchet_client.settings import REVEAL
 
 
 def upgrade(
@@ -29,15 +28,7 @@ def upgrade(
 
     Killed at any point, the same command goes on and ends the same.
     """
-    settings = Settings.load(config)
-    source = Source(
-        home=settings.home,
-        store=settings.store,
-        assembly=settings.assembly.path,
-        store_url=settings.store_url,
-        settings=Settings.read(config).model_dump_json(indent=1, exclude_unset=True, context=REVEAL) + "\n",
-        as_files=True,
-    )
+    source = source_of(Settings.load(config), config, as_files=True)
     report = planned(source) if dry_run else run_async(upgrade_home(source, backup, Narrator().say))
     if as_json:
         print_json(report.model_dump_json())

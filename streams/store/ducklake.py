@@ -93,16 +93,16 @@ def connect(settings: LakeSettings, memory: str = "1GB") -> duckdb.DuckDBPyConne
     try:
         _attach_turns(connection, settings)
         with turn(connection):
-            is_new = not _is_there(connection, folder)
+            if not _is_there(connection, folder):
+                # Before there is a catalog: killed in between, the next one to attach it makes both.
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / _MARK).write_text("The folder of a store of Ratchet, whose catalog is in PostgreSQL.\n")
             # The first one to attach it makes the catalog, which two at once cannot.
             connection.execute(
                 f"ATTACH {_quoted('ducklake:postgres:' + settings.catalog)} AS lake "
                 f"(DATA_PATH {_quoted(data)}, META_SECRET catalog)"
             )
             _make_tables(connection, data)
-            if is_new:
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / _MARK).write_text("The folder of a store of Ratchet, whose catalog is in PostgreSQL.\n")
         connection.begin()
         for name in TABLES:
             # Cursors begin in the in-memory database, whatever this connection uses.
