@@ -92,6 +92,20 @@ def test_nothing_is_written_to_the_folder_of_a_share_that_is_not_mounted(stored:
     assert stored.query("SELECT count(DISTINCT episode_id) AS n FROM events")["n"].to_pylist() == [2]
 
 
+def test_a_role_that_dies_while_it_makes_a_lake_locks_nobody_out(
+    lake: LakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise StoreError("killed")
+
+    settings = StoreSettings(backend=Backend.DUCKLAKE, lake=lake)
+    with monkeypatch.context() as broken:
+        broken.setattr("streams.store.ducklake._make_tables", dies)
+        with pytest.raises(StoreError, match="killed"):
+            Store.open(settings, HOLDOUT, KAFKA)
+    Store.open(settings, HOLDOUT, KAFKA).close()
+
+
 def test_a_folder_that_is_not_that_of_the_catalog_is_refused(
     stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
