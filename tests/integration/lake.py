@@ -39,8 +39,8 @@ def records(partition: int, start: int, end: int) -> list[Decoded]:
 
 def writer(connection: duckdb.DuckDBPyConnection) -> Store:
     """A store that is one of several on the lake."""
-    ((allowed,),) = connection.execute("SELECT current_setting('allowed_directories')").fetchall()
-    return Store(Lake(connection, Path(allowed[0])), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now)
+    ((folder,),) = rows(connection, "SELECT data_path FROM ducklake_settings('lake')")
+    return Store(Lake(connection, Path(folder)), HoldoutSettings(), KAFKA, QuotaSettings(), utc_now)
 
 
 def append(connection: duckdb.DuckDBPyConnection, batch: list[Decoded]) -> Appended:
