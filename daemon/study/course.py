@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from daemon.learning.learnable import learnable_stages
 from daemon.study.plan import Cell, Data, Phase, StudyDomain, Variant
-from daemon.study.results import Measurement
+from daemon.study.results import OUT_OF_DOMAIN, Measurement
 from daemon.study.workshop import BASE, PlayedTask, Workshop
 from learners.reflections.records import with_rationales
 from learners.settings import LearnerSettings, Progress, Stage
@@ -44,7 +44,7 @@ class Course:
     async def learn(self, variant: Variant, measure: bool) -> Learned:
         """Go through the variant's phases; the domains learned so far are played where a phase, and `measure`, say so.
 
-        In the end all domains but the cell's own, which is the caller's to play, are measured.
+        In the end all but the held-out tasks of the cell's own domain, which are the caller's to play, are measured.
         """
         learned = Learned()
         last = max(number for number, phase in enumerate(variant.course) if phase.train)
@@ -109,6 +109,12 @@ class Course:
         learned.updates += updates
 
     async def _measure(self, number: int, is_last: bool, learned: Learned) -> None:
+        def note(domain: str, played: Sequence[PlayedTask]) -> None:
+            solved = {task.task_id: task.success for task in played}
+            learned.measured.append(
+                Measurement(phase=number, domain=domain, practised=learned.practised, solved=solved)
+            )
+
         for name in learned.sets:
             is_own = name == self.cell.data.name
             if is_own and is_last:
@@ -118,8 +124,11 @@ class Course:
                 if is_own
                 else await self._play(learned.adapter, self.cell.visits[name])
             )
-            solved = {task.task_id: task.success for task in played}
-            learned.measured.append(Measurement(phase=number, domain=name, practised=learned.practised, solved=solved))
+            note(name, played)
+        if self.cell.out_of_domain_tasks:
+            own = self.cell.data.domain
+            tasks = (await self.workshop.laboratory(own)).out_of_domain[: self.cell.out_of_domain_tasks]
+            note(OUT_OF_DOMAIN, await self.workshop.played(learned.adapter, own, tasks))
 
     async def _play(self, adapter: str, domain: StudyDomain) -> tuple[PlayedTask, ...]:
         tasks = (await self.workshop.laboratory(domain)).held_out[: self.cell.held_out_tasks]

@@ -36,7 +36,10 @@ from streams.trust.holdout import Split
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """`train` and `held_out` are the domain's tasks by split; `home` is a folder that is gone in the end."""
+    """`train` and `held_out` are the domain's tasks by split, `out_of_domain` those of its other fold.
+
+    `home` is a folder that is gone in the end.
+    """
 
     settings: Settings
     base: Path
@@ -45,6 +48,7 @@ class Laboratory:
     policy: PolicyClient
     train: tuple[Task, ...]
     held_out: tuple[Task, ...]
+    out_of_domain: tuple[Task, ...]
     narrator: Narrator
 
     async def teach(
@@ -179,12 +183,14 @@ async def laboratory_with(server: ModelServer, narrator: Narrator, given: Settin
     branching = server.settings.branching.model_copy(update=environments)
     settings = server.settings.model_copy(update={"domain": domain, "branching": branching})
     async with sandbox_pool(domain.environment, branching, size=1) as pool:
-        tasks = (await domain_tasks(domain, pool)).tasks
+        found = await domain_tasks(domain, pool)
         train, held_out = (
-            tuple(task for task in tasks if settings.holdout.split(task.task_id) is split)
+            tuple(task for task in found.tasks if settings.holdout.split(task.task_id) is split)
             for split in (Split.TRAIN, Split.SELECTION)
         )
-        yield Laboratory(settings, server.base, server.home, pool, server.policy, train, held_out, narrator)
+        yield Laboratory(
+            settings, server.base, server.home, pool, server.policy, train, held_out, found.out_of_domain, narrator
+        )
 
 
 @asynccontextmanager

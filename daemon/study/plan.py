@@ -116,6 +116,9 @@ class StudyPlan(FrozenModel):
         description="Equal updates as the stages say, or scaled to the tokens that the baseline reads.",
     )
     held_out_tasks: int = Field(default=160, ge=1)
+    out_of_domain_tasks: int = Field(
+        default=0, ge=0, description="Tasks of the domain's `out_of_domain_fold`, played at each measurement."
+    )
     validation_tasks: int = Field(default=60, ge=1, description="Train tasks by which an arm's variant is chosen.")
     model: str = Field(default=EMBEDDED, description="The base model, as `model` in `ratchet.toml`.")
     lora: LoraSettings = LoraSettings(layers=15)
@@ -172,6 +175,7 @@ class StudyPlan(FrozenModel):
                     visits={other: self.domains[other] for other in arm.visits},
                     budget="updates" if name == self.baseline else budget,
                     held_out_tasks=self.held_out_tasks,
+                    out_of_domain_tasks=self.out_of_domain_tasks,
                     validation_tasks=self.validation_tasks,
                     model=self.model,
                     lora=self.lora,
@@ -212,6 +216,7 @@ class Cell(FrozenModel):
     lora: LoraSettings
     max_length: int
     played: StudyDomain | None = None
+    out_of_domain_tasks: int = 0
     visits: dict[str, StudyDomain] = Field(default={})
 
     @property

@@ -7,6 +7,8 @@ from daemon.study.plan import StudyPlan
 from daemon.study.plots import draw
 from daemon.study.results import CellResult, Difference, differences
 from daemon.study.retention import CurvePoint, Retention, practice_curves, retention
+from daemon.study.verdicts import Judged, judged_courses
+from evaluation.settings import GateSettings
 from streams.runtime.files import write_atomically
 
 
@@ -23,6 +25,8 @@ def write_report(plan: StudyPlan, results: Sequence[CellResult], page: Path) -> 
         parts.append(_retention_table(kept))
     if curves:
         parts.append(_curve_table(curves))
+    if courses := judged_courses(results, GateSettings()):
+        parts.append(_gate_table(courses))
     parts += [_remarks(results), *(f"![{path.stem.replace('-', ' ')}]({path.name})\n" for path in plots)]
     write_atomically(page, "\n".join(part for part in parts if part).encode())
     return [page, *plots]
@@ -75,6 +79,28 @@ def _curve_table(curves: Mapping[tuple[str, str], Sequence[CurvePoint]]) -> str:
         told = ", ".join(f"{point.practised:.0f}: {point.success:.3f}" for point in points)
         lines.append(f"| {domain} | {arm} | {told} |")
     return "\n".join(lines) + "\n"
+
+
+def _gate_table(courses: Sequence[tuple[CellResult, Sequence[Judged]]]) -> str:
+    lines = [
+        "Gates: what the gate `improvement` would have said of each adapter against the last one promoted, by these",
+        "tasks, with how many only the one and only the other solved. The first adapter is not judged. Success out of",
+        "domain is in brackets.",
+        "",
+        "| domain | arm | seed | after each training |",
+        "|---|---|---|---|",
+    ]
+    for result, course in courses:
+        data = result.cell.data
+        told = "; ".join(map(_judged, course))
+        lines.append(f"| {data.name} | {result.cell.arm_name} | {data.seed} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _judged(each: Judged) -> str:
+    outside = "" if each.out_of_domain is None else f" ({each.out_of_domain:.3f})"
+    gate = "" if each.verdict is None else f" {each.verdict.value} {each.wins}:{each.losses} of {each.tasks}"
+    return f"{each.success:.3f}{outside}{gate}"
 
 
 def _remarks(results: Sequence[CellResult]) -> str:

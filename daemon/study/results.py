@@ -16,11 +16,14 @@ from ratchet_client.errors import ConfigurationError
 from ratchet_client.settings import FrozenModel
 from streams.runtime.files import write_atomically
 
+# The name under which the tasks of the domain's `out_of_domain_fold` are measured.
+OUT_OF_DOMAIN = "out of domain"
+
 
 class Measurement(FrozenModel):
     """The play of the adapter after the phase number `phase`, when `practised` episodes had been played for practice.
 
-    `domain` is the domain whose held-out tasks were played, by the plan's name.
+    `domain` is the domain whose held-out tasks were played, by the plan's name, or `OUT_OF_DOMAIN`.
     """
 
     phase: int

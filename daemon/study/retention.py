@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
-from daemon.study.results import CellResult, Measurement, paired_interval
+from daemon.study.results import OUT_OF_DOMAIN, CellResult, Measurement, paired_interval
 from ratchet_client.settings import FrozenModel
 
 
@@ -73,7 +73,9 @@ def _retention(group: Sequence[CellResult]) -> Retention:
         for task in before.solved.keys() & result.solved.keys():
             by_task[task].append(result.solved[task] - before.solved[task])
     interval, cell = paired_interval(by_task), group[0].cell
-    elsewhere = [[each for each in result.measured if each.domain != cell.data.name] for result in group]
+    elsewhere = [
+        [each for each in result.measured if each.domain not in (cell.data.name, OUT_OF_DOMAIN)] for result in group
+    ]
     return Retention(
         domain=cell.data.name,
         arm=cell.arm_name,

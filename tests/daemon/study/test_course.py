@@ -11,6 +11,7 @@ from daemon.console import Narrator
 from daemon.study.course import Course, Learned, teachable
 from daemon.study.laboratory import ModelServer
 from daemon.study.plan import Cell, StudyPlan
+from daemon.study.results import OUT_OF_DOMAIN
 from daemon.study.workshop import BASE, Workshop
 from learners.reflections.records import read_reflections
 from learners.settings import Stage
@@ -74,7 +75,8 @@ async def test_an_adapter_practises_and_goes_on_from_there_and_what_arms_share_i
     workshop: Workshop, tmp_path: Path
 ) -> None:
     more = {"train": [{"objective": "grpo", "updates": 1}, {"objective": "imitation", "updates": 2}]}
-    arms = cells(plan(start=[START], practised=[START, PRACTISE, more]))
+    both = plan(start=[START], practised=[START, PRACTISE, more])
+    arms = cells(both.model_copy(update={"out_of_domain_tasks": 1}))
     start = await learn(workshop, arms["start"])
     assert [update.objective for update in start.updates] == ["imitation"]
     first, rollouts = made(tmp_path, "adapters"), made(tmp_path, "rollouts")
@@ -88,8 +90,11 @@ async def test_an_adapter_practises_and_goes_on_from_there_and_what_arms_share_i
     # A model of random weights solves nothing, and a group without spread is nothing for GRPO.
     assert practised.skipped == ["grpo"]
     assert [update.objective for update in practised.updates] == ["imitation"] * 3
-    (measured,) = practised.measured
+    measured, *outside = practised.measured
     assert (measured.phase, measured.domain, measured.practised, len(measured.solved)) == (0, "desk", 0, 2)
+    assert [(each.phase, each.domain, len(each.solved)) for each in outside] == [
+        (phase, OUT_OF_DOMAIN, 1) for phase in (0, 2)
+    ]
 
     demonstrations, episodes = map(workshop.trajectories, practised.sets["desk"])
     assert len(demonstrations) == 3
