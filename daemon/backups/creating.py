@@ -104,7 +104,7 @@ class _Files:
 async def create_backup(source: Source, to: Path, say: Say) -> BackupManifest:
     """Write a backup into the new folder `to`. It has that name only when it is whole.
 
-    Raises `BackupError` where `to` exists, and what goes wrong with the store as `StoreError`.
+    Raises `BackupError` where `to` exists or is inside of the home, and what goes wrong with the store as `StoreError`.
     """
     to = _new(to, source.home)
     scratch = to.with_name(f".{to.name}.partial")
@@ -131,6 +131,8 @@ def _new(to: Path, home: Path) -> Path:
         raise BackupError(f"{to} exists already: name a new folder")
     if not home.is_dir():
         raise BackupError(f"the home {home} does not exist: name it by RATCHET_HOME or --config")
+    if to.resolve().is_relative_to(home.resolve()):
+        raise BackupError(f"{to} is inside of the home {home}, and would be lost with it: name a folder elsewhere")
     return to.absolute()
 
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from daemon.pages.sessions import Sessions
 from daemon.registry.registry import Registry
 from daemon.serving.control_client import ControlClient
+from daemon.serving.store_watch import PATIENCE_S
 from learners.adapters import AdapterStore
 from ratchet_client.error_body import error_message
 from ratchet_client.errors import RatchetError
@@ -24,7 +25,6 @@ from streams.trust.groups import DEFAULT_GROUP, AdapterSettings, home_of
 
 T = TypeVar("T")
 
-STORE_PATIENCE_S = 3.0
 LONGEST_PATIENCE_S = 30.0
 NOBODY = "console without a token"
 _VISIT = "ratchet.visit"
@@ -116,7 +116,7 @@ async def within(request: Request, asked: Awaitable[T]) -> tuple[T | None, str]:
     try:
         patience = min(float(request.query_params.get("wait", "")), LONGEST_PATIENCE_S)
     except ValueError:
-        patience = STORE_PATIENCE_S
+        patience = PATIENCE_S
     try:
         async with asyncio.timeout(patience):
             return await asked, ""

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ratchet_client.crash_points import CrashPoint, reach
 from streams.errors import StoreError
 from streams.store.migrations import SCHEMA, copy_beside, fill_columns, migrate, refuse_newer, schema_of
+from streams.store.opening import remedy
 from streams.store.tables import SQL_TYPES, TABLES
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -70,7 +71,7 @@ class Database:
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
         except duckdb.Error as error:
-            raise StoreError(f"cannot open the store {path}: {error}; only one process may have it open") from error
+            raise StoreError(f"cannot open the store {path}: {error}{remedy(error)}") from error
         return cls(connection)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import duckdb
 from ratchet_client.settings import FrozenModel
 from streams.errors import StoreError
 from streams.store.migrations import SCHEMA, schema_of
+from streams.store.opening import remedy
 from streams.store.tables import TABLES
 
 _COLUMNS = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
@@ -45,9 +46,7 @@ def format_of(path: Path) -> StoreFormat | None:
             numbered = [table for table, column in rows if column == "sequence"]
             newest = max((_newest(connection, table) for table in numbered), default=0)
     except duckdb.Error as error:
-        raise StoreError(
-            f"cannot read the store {path}: {error}; stop Ratchet, since only one process may have it open"
-        ) from error
+        raise StoreError(f"cannot read the store {path}: {error}{remedy(error)}") from error
     if version is None:
         return None
     if version != SCHEMA:

@@ -177,6 +177,9 @@ def test_nothing_is_restored_over_what_is_there_and_no_backup_is_replaced(home: 
         restore_backup(tmp_path / "backup", home, say)
     with pytest.raises(BackupError, match="exists already"):
         create(source_of(home), tmp_path / "backup", say)
+    with pytest.raises(BackupError, match="is inside of the home"):
+        create(source_of(home), home / "backups" / "first", say)
+    assert not (home / "backups").exists()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 from ratchet_client.events import RetractionEvent
 from streams.errors import StoreError
 from streams.kafka.refusals import Unreadable
+from streams.store.inspection import format_of
 from streams.store.settings import Backend, StoreSettings
 from streams.store.status import status
 from streams.store.writer import Appended, Store
@@ -240,4 +241,13 @@ def test_a_second_process_cannot_open_the_file(store: Store, tmp_path: Path) -> 
         "Store.open(StoreSettings(path=Path(sys.argv[1])), HoldoutSettings(), KafkaSettings())"
     )
     second = subprocess.run([sys.executable, "-c", script, tmp_path / "store.duckdb"], capture_output=True, text=True)
-    assert "only one process may have it open" in second.stderr
+    assert "since only one may have it open" in second.stderr
+
+
+def test_a_damaged_file_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.duckdb"
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreError, match="the file is damaged: restore a backup"):
+        Store.open(StoreSettings(path=path), HOLDOUT, KAFKA)
+    with pytest.raises(StoreError, match="the file is damaged: restore a backup"):
+        format_of(path)

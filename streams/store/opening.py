@@ -1,0 +1,23 @@
+"""What to do about a store's file that DuckDB does not open."""
+
+import duckdb
+
+_DAMAGED = ("not a valid", "orrupt", "checksum")
+
+
+def remedy(error: duckdb.Error) -> str:
+    """A clause for the end of a message, with a leading semicolon; empty where DuckDB's own words must do.
+
+    >>> remedy(duckdb.IOException('Could not set lock on file "store.duckdb"'))
+    '; stop the other process, since only one may have it open'
+    >>> remedy(duckdb.IOException('The file "store.duckdb" exists, but it is not a valid DuckDB database file!'))
+    '; the file is damaged: restore a backup (`ratchet backup restore`)'
+    >>> remedy(duckdb.IOException("Permission denied"))
+    ''
+    """
+    told = str(error)
+    if "lock" in told:
+        return "; stop the other process, since only one may have it open"
+    if isinstance(error, duckdb.SerializationException) or any(word in told for word in _DAMAGED):
+        return "; the file is damaged: restore a backup (`ratchet backup restore`)"
+    return ""
