@@ -137,6 +137,7 @@ async def _check(
             description = await pool.describe()
             chosen = [Task(environment=name, task_id=task.task_id, seed=task.seed) for task in written]
             plans = {task.task_id: as_messages(task.actions, task.task_id) for task in written if task.actions}
+            await _begin(pool, chosen)
             if not chosen:
                 chosen = await _tasks(pool, description, game, fold, most, generator)
             suite = Suite(pool, description, chosen, restores, generator, plans=plans)
@@ -145,6 +146,18 @@ async def _check(
     return ConformanceReport(
         environment=name, description=description, tasks=len(chosen), checks=tuple(checks), played=suite.played
     )
+
+
+async def _begin(pool: SandboxPool, named: Sequence[Task]) -> None:
+    """Raise `ConfigurationError` for a task, of those that the user named, that the environment does not know."""
+    for task in named:
+        async with pool.session() as session:
+            try:
+                await session.reset(task)
+            except SandboxError as error:
+                raise ConfigurationError(
+                    f"the task {task.task_id!r} cannot be begun: {error}; correct its id"
+                ) from error
 
 
 async def _tasks(

@@ -150,3 +150,12 @@ def test_a_file_of_actions_that_is_wrong_is_refused_with_its_line(tmp_path: Path
     done = CliRunner().invoke(app, command)
     assert isinstance(done.exception, ConfigurationError)
     assert said in str(done.exception)
+
+
+def test_a_task_that_the_environment_does_not_know_is_refused_before_anything_is_checked() -> None:
+    done = CliRunner().invoke(
+        app, ["environment", "check", "examples/helpdesk", "--task", "helpdesk/nowhere/1", "--json"]
+    )
+    assert isinstance(done.exception, ConfigurationError)
+    assert "the task 'helpdesk/nowhere/1' cannot be begun" in str(done.exception)
+    assert "{" not in done.stdout
