@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from ratchet_client.errors import ConfigurationError
 from ratchet_client.settings import FrozenModel
 from streams import schema_versions
+from streams.runtime.http_client import reason_of
 from streams.runtime.http_server import HttpServer, listen
 from streams.runtime.metrics import process_registry
 from streams.runtime.tls import TlsSettings, context_for
@@ -141,7 +142,7 @@ def answers(url: str) -> Check:
             async with httpx.AsyncClient(verify=context, timeout=2 * PATIENCE_S) as http:
                 response = await http.get(url)
         except httpx.HTTPError as error:
-            return f"{url} did not answer: {error!r}"
+            return f"{url} did not answer: {reason_of(error)}"
         return "" if response.is_success else f"{url} answered {response.status_code}: {response.text[:500]}"
 
     return check

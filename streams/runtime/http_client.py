@@ -74,7 +74,7 @@ class HttpClient:
             return await self._http.request(method, path, json=body, timeout=timeout)
         except httpx.HTTPError as error:
             raise self.error(
-                f"{self.server} at {self.base_url} did not answer {path}: {error!r}; {self.remedy}"
+                f"{self.server} at {self.base_url} did not answer {path}: {reason_of(error)}; {self.remedy}"
             ) from error
 
     def refusal(self, path: str, response: httpx.Response) -> RatchetError:
@@ -89,6 +89,17 @@ class HttpClient:
     def error_of(self, body: bytes) -> type[RatchetError]:
         """The kind of error that the server means by `body`, where the subclass tells several apart."""
         return self.error
+
+
+def reason_of(error: httpx.HTTPError) -> str:
+    """What went wrong, in words.
+
+    >>> reason_of(httpx.ReadTimeout("")), reason_of(httpx.ConnectError("All connection attempts failed"))
+    ('no answer in time', 'All connection attempts failed')
+    """
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return str(error) or type(error).__name__
 
 
 def found_nobody(error: BaseException) -> bool:
