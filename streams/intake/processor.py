@@ -9,6 +9,7 @@ import faust
 import structlog
 
 from ratchet_client.crash_points import CrashPoint, reach
+from streams.errors import StoreError
 from streams.intake.pipeline import Intake
 from streams.kafka.records import Received
 from streams.kafka.refusals import dead_letter_record
@@ -104,11 +105,21 @@ def build_processor(
         await asyncio.to_thread(store.ask_again, has_sandbox)
         await drain_outbox()
 
+    async def merge_files() -> None:
+        try:
+            merged = await asyncio.to_thread(store.merge_files)
+        except StoreError as error:
+            log.warning("small files stay until the next time", error=str(error))
+        else:
+            log.debug("merged small files", files=merged)
+
     record(kafka.events_topic, intake.event)
     record(kafka.transitions_topic, intake.result)
     # What a crash left between a commit and its publication goes out before anything else happens.
     app.task(drain_outbox)
     app.task(ask_again)
+    if settings.is_lake:
+        app.timer(settings.lake.merge_s)(merge_files)
     return app
 
 

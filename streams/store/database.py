@@ -100,6 +100,10 @@ class Database:
         """Hold it while the outbox is published: one process at a time does."""
         yield
 
+    def merge_files(self) -> int:
+        """Merge small files of the tables, where these are in many; how many there are less."""
+        return 0
+
     def insert(self, tables: Mapping[str, Sequence[Row]]) -> None:
         """Append the rows of each table. Raises `StoreError` for a row that has not exactly its table's columns."""
         for name, rows in tables.items():

@@ -33,6 +33,9 @@ _REMEDY = (
 )
 # In the folder of the data from the first attachment on: a folder without it is that of a share that is not mounted.
 _MARK = "ratchet-lake"
+# A file of 16 MB is large enough to be read well, and is not written once more. So many files take a few seconds.
+_MERGE = "CALL ducklake_merge_adjacent_files('lake', max_file_size => 16777216, max_compacted_files => 500)"
+_REMOVE_MERGED = "CALL ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL 1 HOUR)"
 _IS_CATALOG = "FROM postgres_query('turns', 'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL')"
 _DATA_PATH = "FROM postgres_query('turns', 'SELECT value FROM ducklake_metadata WHERE key = ''data_path''')"
 
@@ -73,6 +76,21 @@ class Lake(Database):
     def draining(self) -> Iterator[None]:
         with turn(self.connection, _DRAINING):
             yield
+
+    def merge_files(self) -> int:
+        """Merge small Parquet files of a table into larger ones, in a turn.
+
+        Returns how many files there are less. Earlier snapshots can still be read. Merged files are removed an hour
+        later, when no query reads them any more.
+        Raises `StoreError`.
+        """
+        try:
+            with turn(self.connection):
+                merged = self.connection.execute(_MERGE).fetchall()
+                self.connection.execute(_REMOVE_MERGED)
+        except duckdb.Error as error:
+            raise StoreError(f"the files of the lake cannot be merged: {error}; {_REMEDY}") from error
+        return sum(before - after for *_, before, after in merged)
 
     def rows(self, sql: str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
         """All rows of a query. Raises `StoreError` when the lake cannot be read."""

@@ -29,6 +29,7 @@ class LakeSettings(FrozenModel):
         default=None, description="Folder of the Parquet files: every record role sees it under this very path."
     )
     turn_s: int = Field(default=60, ge=1, description="Longest time, in seconds, to wait for a turn, and to have one.")
+    merge_s: float = Field(default=60.0, gt=0, description="How often, in seconds, small Parquet files are merged.")
 
     @field_validator("catalog")
     @classmethod

@@ -264,6 +264,11 @@ class Store:
         with self._lock, self._transaction("mark the outbox as published"):
             self._memory.positions.published(up_to)
 
+    def merge_files(self) -> int:
+        """Merge small files of a lake; how many there are less. Raises `StoreError`; what is stored stays as it was."""
+        with self._lock:
+            return self._database.merge_files()
+
     def query(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
         """The rows of one SELECT, with a value for each `$name` in it.
 

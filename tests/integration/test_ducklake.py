@@ -19,7 +19,16 @@ from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, KAFKA
 from tests.builders.old_stores import SCHEMA_1
 from tests.builders.stored import requests
-from tests.integration.lake import REPEATED, TOPIC, append, numbered_in_order_of_commits, position, records, rows
+from tests.integration.lake import (
+    REPEATED,
+    TOPIC,
+    append,
+    numbered_in_order_of_commits,
+    position,
+    records,
+    rows,
+    writer,
+)
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +192,29 @@ def test_without_turns_concurrent_inserts_pass_and_take_the_same_sequences(
         reader.commit()
         other.commit()
     assert rows(reader, "SELECT sequence FROM gaps") == [(last + 1,), (last + 1,)]
+
+
+def test_small_files_are_merged_and_earlier_snapshots_stay(
+    lake: LakeSettings, reader: duckdb.DuckDBPyConnection
+) -> None:
+    store = writer(reader)
+    for start in (0, 20, 40, 60):
+        store.append(records(0, start, start + 20))
+    ((version,),) = rows(reader, "SELECT max(snapshot_id) - 2 FROM lake.snapshots()")
+    earlier = f"SELECT count(*), max(sequence) FROM events AT (VERSION => {version})"
+    before, whole = rows(reader, earlier), rows(reader, "FROM events ORDER BY sequence")
+    ((files,),) = rows(reader, "SELECT count(*) FROM ducklake_list_files('lake', 'events')")
+    assert files == 4
+    with connect(lake) as other:
+        assert writer(other).merge_files() >= 3
+        append(other, records(1, 0, 20))
+    assert rows(reader, "SELECT count(*) FROM ducklake_list_files('lake', 'events')") == [(2,)]
+    assert rows(reader, earlier) == before
+    assert rows(reader, "FROM events ORDER BY sequence")[: len(whole)] == whole
+    assert append(reader, records(0, 70, 90)).replayed == 10
+    assert numbered_in_order_of_commits(reader)
+    # A query that began before may still read them.
+    assert len([*folder_of(lake).rglob("events/*.parquet")]) == 6
 
 
 @pytest.mark.slow
