@@ -55,6 +55,7 @@ def test_a_benchmark_that_fails_does_not_keep_the_others_from_running(monkeypatc
 
 def test_a_benchmark_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(check, "_END_S", 1.0)
     with pytest.raises(RuntimeError, match="did not end"):
         figures_of(BENCHMARKS["command_line"], lambda passed: None)
 
