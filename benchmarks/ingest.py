@@ -78,8 +78,11 @@ def tool_calls(step: int) -> dict[str, Any]:
     return {"messages": before, "action": action, "observation": observation, "tools": TOOLS}
 
 
-def records(events: int, step_of: Callable[[int], dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of `events` steps of about 1 kB, with tool calls 1 to 4 kB; an episode has `STEPS`."""
+def produce(kafka: KafkaSettings, events: int, step_of: Callable[[int], dict[str, Any]]) -> float:
+    """Publish `events` steps of about 1 kB, with tool calls 1 to 4 kB; returns the seconds it took."""
+    began = time.perf_counter()
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20)
+    sent = []
     for number in range(events):
         name = f"episode-{number // STEPS}"
         event = StepEvent(
@@ -91,22 +94,11 @@ def records(events: int, step_of: Callable[[int], dict[str, Any]]) -> Iterator[t
             actor=Actor(kind="expert"),
             **step_of(number % STEPS),
         )
-        yield name.encode(), event.to_json()
-
-
-def produce(kafka: KafkaSettings, events: int, step_of: Callable[[int], dict[str, Any]]) -> float:
-    """Publish so many steps; returns the seconds it took."""
-    began = time.perf_counter()
-    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=20)
-    sent = []
-    for key, value in records(events, step_of):
-        sent.append(producer.send(kafka.events_topic, key=key, value=value))
-        if len(sent) == _IN_FLIGHT:
+        sent.append(producer.send(kafka.events_topic, key=name.encode(), value=event.to_json()))
+        if len(sent) == _IN_FLIGHT or number + 1 == events:
             for each in sent:
                 each.get(_SEND_TIMEOUT_S)
             sent.clear()
-    for each in sent:
-        each.get(_SEND_TIMEOUT_S)
     producer.close()
     return time.perf_counter() - began
 

@@ -1,10 +1,11 @@
 """Events and states per second of one and of several record roles and branch workers, from a backlog.
 
-`python -m benchmarks.scaling [--kind KIND …] [--workers N …] [--partitions N …] [--events N] [--states N] [--json]`
-starts them as processes over the embedded broker, record roles over a lake also with a PostgreSQL of their own, which
-must be installed. A record role over a DuckDB file is always one. Each stores events of 0.9 kB, or branches
-TextWorldExpress without a policy, one sandbox a worker. The processes join their group first; then they are stopped
-for as long as the backlog is published, evenly to all partitions, and go on together.
+`python -m benchmarks.scaling [--kind KIND …] [--workers N …] [--partitions N …] [--events N] [--states N] [--keep]
+[--json]` starts them as processes over the embedded broker, record roles over a lake also with a PostgreSQL of their
+own, which must be installed. A record role over a DuckDB file is always one. They store episodes of ten steps and an
+outcome, all of which become trusted and are asked to be branched; branch workers branch TextWorldExpress without a
+policy, one sandbox each. The backlog is on all partitions evenly before they start, and what they do is counted from
+when all of them work.
 
 The limits are those of `benchmarks.ingest` and `benchmarks.branching`: one bare consumer that inserts as many rows,
 and the plain loop times the processors. `ratio` is the least of the points' rates by theirs. Beside each rate is the
@@ -15,14 +16,15 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -32,29 +34,31 @@ from kafka import KafkaProducer
 
 from benchmarks.branching import operations, plain, record, verified
 from benchmarks.core_seconds import CoreSeconds
-from benchmarks.ingest import STEPS, bare, records, text
-from benchmarks.scaling_points import BROKER, OTHERS, POSTGRES, Kind, Point, Points, markdown
+from benchmarks.ingest import bare
+from benchmarks.scaling_points import BROKER, NAMES, OTHERS, POINTS, POSTGRES, Kind, Point, Points, markdown
 from ratchet_client.ids import uuid7
 from streams.branch_events import BranchRequest
-from streams.branching.role import ROLE as BRANCH_ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import load_environment
 from streams.errors import StoreError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
+from streams.runtime.files import write_atomically
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from streams.store.settings import Backend, LakeSettings, StoreSettings
+from tests.builders.episodes import HOLDOUT, episode
 from tests.builders.topics import with_own_topics
-from tests.integration.branch_workers import has_members, workers_of
+from tests.integration.branch_workers import workers_of
 from tests.integration.record_roles import RecordRole
+from tests.integration.recording import UNLIMITED, pairs
 from tests.postgres import Postgres, running_postgres
-from tests.waiting import eventually
 
 BRANCHING = BranchingSettings(samples=0)
 ENVIRONMENT = "textworld_express"
-JOIN_S = 180.0
+STEPS = 10
+LEAST_COUNTED = 1 / 3
 MOST_S = 900.0
 _LOOK_S = 0.5
 _SEND_TIMEOUT_S = 60
@@ -65,6 +69,15 @@ Backlog = Sequence[tuple[bytes, bytes]]
 def say(text: str) -> None:
     """Tell how far it is."""
     print(text, file=sys.stderr, flush=True)
+
+
+def episodes(events: int) -> list[tuple[bytes, bytes]]:
+    """Key and value of so many events or a few more: whole episodes, of principals of their own."""
+    found = list[tuple[bytes, bytes]]()
+    while len(found) < events:
+        name = f"episode-{len(found)}"
+        found += [(key.encode(), value) for key, value in pairs(episode(name, steps=STEPS))]
+    return found
 
 
 def publish(kafka: KafkaSettings, topic: str, backlog: Backlog, in_a_row: int) -> None:
@@ -79,32 +92,23 @@ def publish(kafka: KafkaSettings, topic: str, backlog: Backlog, in_a_row: int) -
     producer.close()
 
 
-@contextmanager
-def stopped(processes: Sequence[int]) -> Iterator[None]:
-    """These processes stand still meanwhile."""
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-
-
 async def until_done(
     done: Callable[[], Awaitable[int]], all_work: Callable[[], bool], total: int, processes: Mapping[str, int]
 ) -> tuple[int, CoreSeconds]:
     """How many of `total` were done, and what it took, from when all processes worked until the end.
 
-    Raises `AssertionError` where that takes longer than `MOST_S`.
+    Raises `AssertionError` where that takes longer than `MOST_S`, or too little of it was left when all worked.
     """
-    deadline, began, before = time.monotonic() + MOST_S, None, 0
-    while (now := await done()) < total:
+    deadline, began, before, now = time.monotonic() + MOST_S, None, 0, 0
+    while now < total:
         assert time.monotonic() < deadline, f"{now} of {total} were done within {MOST_S:.0f} s"
-        if began is None and now and all_work():
-            began, before = CoreSeconds.of(processes), now
+        with suppress(*_NOT_YET):  # a role that is busy may refuse to answer
+            now = await done()
+            if began is None and now and all_work():
+                began, before = CoreSeconds.of(processes), now
         await asyncio.sleep(_LOOK_S)
-    assert began is not None, "the backlog was done before all processes worked: give it more"
+    assert began is not None, "all was done before all processes worked: give more"
+    assert total - before >= total * LEAST_COUNTED, f"{before} of {total} were done before all worked: give more"
     return total - before, CoreSeconds.of(processes).since(began)
 
 
@@ -119,19 +123,14 @@ async def record_point(kind: Kind, postgres: Postgres | None, workers: int, part
         if postgres is not None:
             lake = LakeSettings(catalog=postgres.database(), data=folder / "lake")
             store = StoreSettings(backend=Backend.DUCKLAKE, lake=lake)
-        roles = [RecordRole(kafka, store, folder / "home") for _ in range(workers)]
+        publish(kafka, kafka.events_topic, backlog, STEPS + 1)
+        roles = [RecordRole(kafka, store, folder / "home", UNLIMITED, HOLDOUT) for _ in range(workers)]
         for role in roles:
             stack.callback(role.kill)
             role.start()
+        processes = {f"role-{number}": role.process.pid for number, role in enumerate(roles)}
+        before = list[tuple[int, float]]()
         async with StoreClient(roles[0].url) as client:
-            await eventually(
-                lambda: has_members(kafka, "record", workers), "all join", within_s=JOIN_S, errors=_NOT_YET
-            )
-            await eventually(lambda: [role.written() for role in roles], "all answer", errors=_NOT_YET)
-            processes = {f"role-{number}": role.process.pid for number, role in enumerate(roles)}
-            with stopped(list(processes.values())):
-                publish(kafka, kafka.events_topic, backlog, STEPS)
-            before = [role.written() for role in roles]
 
             async def stored() -> int:
                 rows = await client.query(
@@ -140,11 +139,8 @@ async def record_point(kind: Kind, postgres: Postgres | None, workers: int, part
                 return int(rows["n"].to_pylist()[0] or 0)
 
             def all_work() -> bool:
-                nonlocal before
-                now = [role.written() for role in roles]
-                working = all(new[0] > old[0] for new, old in zip(now, before, strict=True))
-                before = now if working else before
-                return working
+                before[:] = [role.written() for role in roles]
+                return all(batches for batches, _ in before)
 
             counted, used = await until_done(stored, all_work, len(backlog), _with_servers(processes, broker, postgres))
             after = [role.written() for role in roles]
@@ -170,8 +166,11 @@ async def branch_requests() -> tuple[list[BranchRequest], float]:
     return requests, len(results) / seconds * len(os.sched_getaffinity(0))
 
 
-async def branch_point(workers: int, partitions: int, requests: Sequence[BranchRequest], states: int) -> Point:
-    """Branch workers that work `states` states off."""
+async def branch_point(
+    workers: int, partitions: int, recorded: tuple[Sequence[BranchRequest], float], states: int
+) -> Point:
+    """Branch workers that work `states` states off; `recorded` is what `branch_requests` gave."""
+    requests, limit = recorded
     backlog, total = list[tuple[bytes, bytes]](), 0
     while total < states:
         request = requests[len(backlog) % len(requests)]
@@ -184,11 +183,9 @@ async def branch_point(workers: int, partitions: int, requests: Sequence[BranchR
         kafka = with_own_topics(KafkaSettings(bootstrap=broker.bootstrap, partitions=partitions))
         create_topics(kafka)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        publish(kafka, kafka.branches_topic, backlog, 1)
         started = stack.enter_context(workers_of(kafka, BRANCHING, folder, workers))
-        await eventually(lambda: has_members(kafka, BRANCH_ROLE, workers), "all join", within_s=JOIN_S, errors=_NOT_YET)
         processes = {f"worker-{number}": worker.process.pid for number, worker in enumerate(started)}
-        with stopped(list(processes.values())):
-            publish(kafka, kafka.branches_topic, backlog, 1)
 
         async def branched() -> int:
             ends = await asyncio.to_thread(end_offsets, kafka.bootstrap, kafka.transitions_topic)
@@ -200,7 +197,7 @@ async def branch_point(workers: int, partitions: int, requests: Sequence[BranchR
             total,
             _with_servers(processes, broker, None),
         )
-    return _point(Kind.BRANCH, workers, partitions, counted, used)
+    return _point(Kind.BRANCH, workers, partitions, counted, used).model_copy(update={"bare_per_s": round(limit, 1)})
 
 
 def _with_servers(processes: Mapping[str, int], broker: EmbeddedBroker, postgres: Postgres | None) -> dict[str, int]:
@@ -225,38 +222,36 @@ def _point(kind: Kind, workers: int, partitions: int, counted: int, used: CoreSe
 
 
 def measure(options: argparse.Namespace) -> Iterator[Point]:
-    """The chosen points, one after the other; what they share is made once."""
-    grid = [(workers, partitions) for workers in options.workers for partitions in options.partitions]
+    """The chosen points, one after the other; what they share is made once. One that fails is told, and left out."""
+    grid = [(many, over) for many in options.workers for over in options.partitions if many <= over]
     with ExitStack() as stack:
+        measuring = list[Callable[[], Coroutine[Any, Any, Point]]]()
         if {Kind.FILE, Kind.LAKE}.intersection(options.kind):
             say(f"making {options.events} events")
-            backlog = list(records(options.events, text))
+            backlog = episodes(options.events)
         if Kind.FILE in options.kind:
-            for partitions in options.partitions:
-                yield _told(asyncio.run(record_point(Kind.FILE, None, 1, partitions, backlog)))
+            measuring += [partial(record_point, Kind.FILE, None, 1, over, backlog) for over in options.partitions]
         if Kind.LAKE in options.kind:
             try:
                 postgres = stack.enter_context(running_postgres())
             except pytest.skip.Exception as reason:
                 say(f"nothing is measured over a lake: {reason}")
             else:
-                for workers, partitions in grid:
-                    if workers <= partitions:
-                        measuring = record_point(Kind.LAKE, postgres, workers, partitions, backlog)
-                        yield _told(asyncio.run(measuring))
+                measuring += [partial(record_point, Kind.LAKE, postgres, *each, backlog) for each in grid]
         if Kind.BRANCH in options.kind:
             say("recording episodes to branch, and running the plain loop over them")
-            requests, limit = asyncio.run(branch_requests())
-            for workers, partitions in grid:
-                if workers <= partitions:
-                    point = asyncio.run(branch_point(workers, partitions, requests, options.states))
-                    yield _told(point.model_copy(update={"bare_per_s": round(limit, 1)}))
-
-
-def _told(point: Point) -> Point:
-    many = f"{point.workers} over {point.partitions} partitions"
-    say(f"{point.kind}, {many}: {point.per_s:,.0f}/s over {point.seconds:.0f} s, limit {point.bare_per_s:,.0f}")
-    return point
+            recorded = asyncio.run(branch_requests())
+            measuring += [partial(branch_point, *each, recorded, options.states) for each in grid]
+        for number, each in enumerate(measuring):
+            try:
+                point = asyncio.run(each())
+            except AssertionError as error:
+                say(f"{number + 1} of {len(measuring)}: not measured: {error}")
+            else:
+                many = f"{NAMES[point.kind]}, {point.workers} over {point.partitions} partitions"
+                took = f"{point.per_s:,.0f}/s over {point.seconds:.0f} s"
+                say(f"{number + 1} of {len(measuring)}: {many}: {took}, limit {point.bare_per_s:,.0f}")
+                yield point
 
 
 def main() -> None:
@@ -266,6 +261,7 @@ def main() -> None:
     parser.add_argument("--partitions", nargs="+", type=int, default=[4, 8, 16], help="of each topic")
     parser.add_argument("--events", type=int, default=60_000, help="the backlog of record roles")
     parser.add_argument("--states", type=int, default=15_000, help="the backlog of branch workers")
+    parser.add_argument("--keep", action="store_true", help=f"keep the points in {POINTS.name}, for the model")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args()
     load = round(os.getloadavg()[0], 2)
@@ -273,9 +269,11 @@ def main() -> None:
     if not points:
         parser.error("nothing was measured: choose another --kind, --workers or --partitions")
     ratio = min(point.per_s / point.bare_per_s for point in points if point.bare_per_s)
+    seen = Points(seen=date.today().isoformat(), load=load, ratio=round(ratio, 3), points=points)
+    if options.keep:
+        write_atomically(POINTS, seen.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
     print(markdown(points))
     if options.json:
-        seen = Points(seen=date.today().isoformat(), load=load, ratio=round(ratio, 3), points=points)
         print(json.dumps(seen.model_dump(mode="json")))
 
 

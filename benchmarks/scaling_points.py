@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 
 from ratchet_client.settings import FrozenModel
 
+POINTS = Path(__file__).with_name("scaling.json")
+"""Points that are kept: the figures of `benchmarks.capacity`, and the table of `docs/scale.md`."""
 BROKER, POSTGRES, OTHERS = "broker", "postgres", "others"
 
 
@@ -102,14 +105,14 @@ def markdown(points: Sequence[Point]) -> str:
         capacity = point.cores * point.seconds
         busy = f"{sum(point.core_s.values()) / capacity:.0%}, {point.of_others / capacity:.0%}"
         cells = (
-            f"{_NAMES[point.kind]} | {point.workers} | {point.partitions} | {point.per_s:,.0f} | {speed_up} | {limit}",
+            f"{NAMES[point.kind]} | {point.workers} | {point.partitions} | {point.per_s:,.0f} | {speed_up} | {limit}",
             f"{us[0]} | {us[1]} | {us[2]} | {batch} | {busy}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-_NAMES = {
+NAMES = {
     Kind.FILE: "record role, DuckDB file",
     Kind.LAKE: "record roles, lake",
     Kind.BRANCH: "branch workers",
