@@ -28,6 +28,7 @@ ASSUMED = {
     "utilisation": "share of its capacity that anything is to be busy at the peak",
     "event_bytes": "bytes of an event as it is sent",
     "replication": "copies of each record in Kafka",
+    "samples": "replies of the policy at a state; 0 asks none",
     "parameters": "parameters of the model",
     "prompt_tokens": "tokens of a state",
     "reply_tokens": "tokens of a reply",
@@ -46,7 +47,9 @@ def plans_table(plans: Sequence[Plan]) -> str:
     rows = {
         "records/s at the peak, results of branching among them": [f"{each.records:,.1f}" for each in plans],
         "states/s at the peak": [f"{each.states:,.1f}" for each in plans],
-        "store": [f"{each.stores} of {NAMES[each.store]}" for each in plans],
+        "store": [
+            f"{'a' if each.stores == 1 else each.stores} {each.store}{'s' if each.stores > 1 else ''}" for each in plans
+        ],
         "record roles, branch workers": [f"{each.record_roles}, {each.branch_workers}" for each in plans],
         "partitions of a topic": [str(each.partitions) for each in plans],
         "cores": [str(each.cores) for each in plans],
@@ -81,7 +84,9 @@ def _minutes(minutes: float | None) -> str:
 
 
 def _size(gigabytes: float) -> str:
-    return f"{gigabytes / 1000:,.1f} TB" if gigabytes >= 1000 else f"{gigabytes:,.2g} GB"
+    if gigabytes >= 1000:
+        return f"{gigabytes / 1000:,.1f} TB"
+    return f"{gigabytes:,.0f} GB" if gigabytes >= 10 else f"{gigabytes:.2g} GB"
 
 
 def main() -> None:

@@ -31,11 +31,13 @@ _LOOK_S = 5.0
 class Plan:
     """What a load needs, and what the simulation says of it.
 
-    Rates are per second at the busiest hour, `records` with the results of branching. `stores` are installations with a
-    share of the agents each, more than one where one store cannot write all; roles and workers are of all of them.
-    `lag_…` are how many waited when the outage ended; `caught_up_…_min` minutes from then, None where not within a day.
-    `…_wait_s` is the mean wait of the whole time that was simulated. `freshness_min` is from when an episode is trusted
-    until the cycle that learns from it ends: half the wait for the next, and the cycle. Costs are of a month.
+    Rates are per second at the busiest moment, `records` with the results of branching. `stores` are installations with
+    a share of the agents each, more than one where one store cannot write all; roles and workers are of all of them.
+    `learning_gpus` are those of cycles, in the mean; the others are the policy's. `freshness_min` is from when an
+    episode is trusted until the cycle that learns from it ends, in the mean. `kafka_gb` are held at once,
+    `store_gb_month` come on top each month. `lag_…` are how many waited when the outage ended, of states at most after
+    it; `caught_up_…_min` are minutes from then, None where not within a day. `outage_wait_s` is the mean time until an
+    event was stored, over all that was simulated. `cost` is of a month.
     """
 
     episodes_per_day: float
@@ -49,6 +51,7 @@ class Plan:
     partitions: int
     cores: int
     gpus: int
+    learning_gpus: float
     gpu_hours_per_day: float
     cycles_per_day: float
     cycle_min: float
@@ -97,7 +100,7 @@ def plan(episodes: float, costs: Mapping[Kind, StoreCosts], branch: BranchCosts,
     cycle_s = assumed.cycle_gpu_s
     cycles = min(episodes * assumed.trusted / MIN_NEW_EPISODES, DAY_S / cycle_s) if episodes else 0.0
     learning = cycles * cycle_s / DAY_S
-    gpus = math.ceil(states * assumed.state_gpu_s / use + learning)
+    gpus = max(1, math.ceil(states * assumed.state_gpu_s / use + learning))
     daily = episodes * (assumed.steps + 1 + assumed.trusted * assumed.steps)
     kafka_gb = daily * assumed.event_bytes * RETENTION_DAYS * assumed.replication / 1e9
     store_gb = daily * MONTH_DAYS * STORE_BYTES_PER_EVENT / 1e9
@@ -114,6 +117,7 @@ def plan(episodes: float, costs: Mapping[Kind, StoreCosts], branch: BranchCosts,
         partitions=2 ** math.ceil(math.log2(max(4, 2 * max(roles, workers) / stores))),
         cores=cores,
         gpus=gpus,
+        learning_gpus=learning,
         gpu_hours_per_day=(episodes * assumed.trusted * assumed.steps * assumed.state_gpu_s + cycles * cycle_s) / 3600,
         cycles_per_day=cycles,
         cycle_min=cycle_s / 60,
@@ -147,6 +151,7 @@ def after_outage(planned: Plan, store: StoreCosts, branch: BranchCosts, assumed:
         branch_workers=planned.branch_workers // planned.stores,
         states_per_event=assumed.trusted * assumed.steps / (assumed.steps + 1),
         trusted_per_event=assumed.trusted / (assumed.steps + 1),
+        policy_s=assumed.state_gpu_s / (planned.gpus - planned.learning_gpus) / share,
         cycle_s=assumed.cycle_gpu_s,
         min_new=MIN_NEW_EPISODES,
     )

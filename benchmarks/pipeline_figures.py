@@ -4,6 +4,7 @@
 that it is from; what nothing measured stands under `Assumptions`, and nowhere else.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,6 @@ UPDATES = 160
 """Updates of a cycle: the default of `learner.stages`, `docs/learning.md`."""
 MIN_NEW_EPISODES = 50
 """Trusted episodes that start a cycle: the default of `learner.min_new_episodes`, `docs/learning.md`."""
-SAMPLES = 6
-"""Replies of the policy at a state: the default of `branching.samples`, `docs/branching.md`."""
 RETENTION_DAYS = 7
 """Days that Kafka keeps records: the default of `kafka.raw_retention_h`, `docs/operating.md`."""
 
@@ -86,6 +85,8 @@ class Assumptions:
     """Of an event as it is sent; that of `docs/privacy.md`, "What it costs"."""
     replication: int = 3
     """Copies of each record in Kafka."""
+    samples: int = 6
+    """Replies of the policy at a state: the default of `branching.samples`. 0 asks no policy."""
     parameters: float = 8e9
     """Of the model."""
     prompt_tokens: int = 600
@@ -120,7 +121,9 @@ class Assumptions:
     @property
     def state_gpu_s(self) -> float:
         """GPU seconds of the policy's replies at one state."""
-        return self.prompt_tokens / self.prefill_per_s + SAMPLES * self.reply_tokens / self.decoded_per_s
+        if not self.samples:
+            return 0.0
+        return self.prompt_tokens / self.prefill_per_s + self.samples * self.reply_tokens / self.decoded_per_s
 
     @property
     def cycle_gpu_s(self) -> float:
@@ -148,7 +151,7 @@ def store_costs(points: Sequence[Point], kind: Kind) -> StoreCosts:
         transaction_s=min(fixed, written / transactions),
         postgres_s=sum(point.of_postgres for point in alone) / transactions,
         broker_s=sum(point.of_broker for point in alone) / events,
-        batch=round(events / transactions),
+        batch=math.ceil(events / transactions),
     )
 
 

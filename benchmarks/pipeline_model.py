@@ -25,9 +25,10 @@ _BUNDLE_S = 0.5
 class Layout:
     """What is run, and what its work costs; without record roles, or branch workers, there need be no costs of theirs.
 
-    `cores` may be less than the machine has where others use some of it. An event that agents sent makes
-    `states_per_event` states to branch, and of each comes a result, one more record to store. A cycle takes `cycle_s`;
-    0 is no learner. It begins when `min_new` trusted episodes came, of which an event is `trusted_per_event`.
+    `cores` may be less than the machine has where others use some of it. The GPUs of the policy together take
+    `policy_s` for the replies at a state. An event that agents sent makes `states_per_event` states to branch, and of
+    each comes a result, one more record to store. A cycle takes `cycle_s`; 0 is no learner. It begins when `min_new`
+    trusted episodes came, of which an event is `trusted_per_event`.
     """
 
     store: StoreCosts | None
@@ -37,6 +38,7 @@ class Layout:
     record_roles: int = 1
     branch_workers: int = 0
     sandboxes: int = 1
+    policy_s: float = 0.0
     states_per_event: float = 0.0
     trusted_per_event: float = 0.0
     cycle_s: float = 0.0
@@ -146,6 +148,7 @@ class Pipeline:
         self._cores = simpy.Resource(environment, max(1, -int(-layout.cores // 1)))
         self._speed = layout.cores / self._cores.capacity
         self._turn = simpy.Resource(environment)
+        self._policy = simpy.Resource(environment)
         self._owed_states = 0.0
         self.recorded = _Shares(environment, layout.record_roles, layout.partitions)
         self.to_branch = _Shares(environment, layout.branch_workers, layout.partitions)
@@ -156,8 +159,9 @@ class Pipeline:
                 environment.process(self._record_role(backlog, layout.store))
         if layout.branch is not None:
             for backlog in self.to_branch.backlogs:
-                restored: simpy.Store = simpy.Store(environment, layout.sandboxes)
-                environment.process(self._branch_worker(backlog, restored, layout.branch))
+                asked, restored = (simpy.Store(environment, layout.sandboxes) for _ in range(2))
+                environment.process(self._branch_worker(backlog, asked, layout.branch))
+                environment.process(self._ask(asked, restored))
                 for _ in range(layout.sandboxes):
                     environment.process(self._sandbox(restored, layout.branch))
         self._enough = environment.event()
@@ -228,7 +232,7 @@ class Pipeline:
         if not self._enough.triggered:
             self._enough.succeed()
 
-    def _branch_worker(self, backlog: Backlog, restored: simpy.Store, costs: BranchCosts) -> Steps:
+    def _branch_worker(self, backlog: Backlog, asked: simpy.Store, costs: BranchCosts) -> Steps:
         most = max(1, int(_BUNDLE_S / max(costs.role_s, costs.sandbox_s)))
         while True:
             yield backlog.some()
@@ -238,6 +242,16 @@ class Pipeline:
             self.tally.branching += count
             self.environment.process(self._use(count * costs.broker_s, "broker"))
             yield from self._use(count * costs.role_s, "branch")
+            yield asked.put(chunks)
+
+    def _ask(self, asked: simpy.Store, restored: simpy.Store) -> Steps:
+        while True:
+            chunks: list[Chunk] = yield asked.get()
+            if self._layout.policy_s:
+                with self._policy.request() as turn:
+                    yield turn
+                    count = sum(chunk.count for chunk in chunks)
+                    yield self.environment.timeout(count * self._layout.policy_s)
             yield restored.put(chunks)
 
     def _sandbox(self, restored: simpy.Store, costs: BranchCosts) -> Steps:

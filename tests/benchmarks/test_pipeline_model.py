@@ -72,6 +72,13 @@ def test_twice_the_workers_halve_the_time_to_catch_up_until_the_cores_are_all_bu
     assert caught_up_s(8, cores=2) == pytest.approx(caught_up_s(4, cores=2), rel=0.05)
 
 
+def test_a_policy_that_is_slower_than_the_workers_limits_them() -> None:
+    layout = Layout(None, BRANCH, 16, partitions=16, branch_workers=8, policy_s=0.01)
+    pipeline = Pipeline(layout, (), [(0.0, 4_000)])
+    pipeline.run()
+    assert 4_000 / pipeline.environment.now == pytest.approx(100, rel=0.05)
+
+
 def test_half_a_core_that_others_left_does_half_the_work() -> None:
     def seconds(cores: float) -> float:
         pipeline = Pipeline(Layout(ONE_BY_ONE, None, cores, partitions=1), [(0.0, 50)])
