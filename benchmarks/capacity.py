@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from benchmarks.capacity_plan import Plan, after_outage, plan
 from benchmarks.model_error import modelled_per_s, relative_error
 from benchmarks.pipeline_figures import Assumptions, branch_costs, store_costs
@@ -106,16 +108,24 @@ def main() -> None:
         name = f"--{each.name.replace('_', '-')}"
         assumptions.add_argument(name, type=type(each.default), default=each.default, help=ASSUMED[each.name])
     options = parser.parse_args()
-    points = Points.model_validate_json(options.points.read_bytes()).points
+    try:
+        points = Points.model_validate_json(options.points.read_bytes()).points
+    except (OSError, ValidationError) as error:
+        parser.error(
+            f"the points cannot be read: {error}. Run `python -m benchmarks.scaling --keep`, or name a file of it"
+        )
     errors = errors_table(points)
     print(errors)
     plans = []
     if not options.check:
         assumed = Assumptions(**{each.name: getattr(options, each.name) for each in fields(Assumptions)})
-        costs, branch = {kind: store_costs(points, kind) for kind in (Kind.FILE, Kind.LAKE)}, branch_costs(points)
-        for episodes in options.episodes:
-            planned = plan(episodes, costs, branch, assumed)
-            plans.append(after_outage(planned, costs[planned.store], branch, assumed, options.outage_h * HOUR_S))
+        try:
+            costs, branch = {kind: store_costs(points, kind) for kind in (Kind.FILE, Kind.LAKE)}, branch_costs(points)
+            for episodes in options.episodes:
+                planned = plan(episodes, costs, branch, assumed)
+                plans.append(after_outage(planned, costs[planned.store], branch, assumed, options.outage_h * HOUR_S))
+        except (LookupError, ValueError) as error:
+            parser.error(str(error))
         print()
         print(plans_table(plans))
     if options.json:

@@ -67,7 +67,12 @@ class Plan:
 
 
 def day(per_day: float, peak: float, begin: float, end: float, slice_s: float = 1.0) -> Iterator[tuple[float, int]]:
-    """Arrivals between two moments of days whose busiest is noon: the mean times 1 + (peak - 1) cos."""
+    """Arrivals between two moments of days whose busiest is noon: the mean times 1 + (peak - 1) cos.
+
+    Raises `ValueError` for a peak that is not from 1 to 2: the load of the night would be negative.
+    """
+    if not 1 <= peak <= 2:
+        raise ValueError(f"a peak of {peak} times the mean is not a curve of this form: give one from 1 to 2")
 
     def until(at: float) -> int:
         turn = 2 * math.pi / DAY_S
@@ -151,7 +156,7 @@ def after_outage(planned: Plan, store: StoreCosts, branch: BranchCosts, assumed:
         branch_workers=planned.branch_workers // planned.stores,
         states_per_event=assumed.trusted * assumed.steps / (assumed.steps + 1),
         trusted_per_event=assumed.trusted / (assumed.steps + 1),
-        policy_s=assumed.state_gpu_s / (planned.gpus - planned.learning_gpus) / share,
+        policy_s=assumed.samples and assumed.state_gpu_s / (planned.gpus - planned.learning_gpus) / share,
         cycle_s=assumed.cycle_gpu_s,
         min_new=MIN_NEW_EPISODES,
     )

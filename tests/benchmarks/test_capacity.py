@@ -59,7 +59,10 @@ def test_an_outage_leaves_what_came_meanwhile_and_is_made_up_for() -> None:
 
 
 def test_without_replies_of_the_policy_the_gpus_only_learn() -> None:
-    assert planned(1e6, Assumptions(samples=0)).gpus == 1
+    without = Assumptions(samples=0)
+    each = planned(2e5, without)
+    assert each.gpus == 1
+    assert after_outage(each, FILE, BRANCH, without, 600.0).caught_up_states_min is not None
     assert planned(1e6).gpus > 1
 
 
