@@ -114,20 +114,18 @@ def main() -> None:
         parser.error(
             f"the points cannot be read: {error}. Run `python -m benchmarks.scaling --keep`, or name a file of it"
         )
-    errors = errors_table(points)
-    print(errors)
+    assumed = Assumptions(**{each.name: getattr(options, each.name) for each in fields(Assumptions)})
     plans = []
-    if not options.check:
-        assumed = Assumptions(**{each.name: getattr(options, each.name) for each in fields(Assumptions)})
-        try:
-            costs, branch = {kind: store_costs(points, kind) for kind in (Kind.FILE, Kind.LAKE)}, branch_costs(points)
-            for episodes in options.episodes:
-                planned = plan(episodes, costs, branch, assumed)
-                plans.append(after_outage(planned, costs[planned.store], branch, assumed, options.outage_h * HOUR_S))
-        except (LookupError, ValueError) as error:
-            parser.error(str(error))
-        print()
-        print(plans_table(plans))
+    try:
+        print(errors_table(points))
+        costs, branch = {kind: store_costs(points, kind) for kind in (Kind.FILE, Kind.LAKE)}, branch_costs(points)
+        for episodes in () if options.check else options.episodes:
+            planned = plan(episodes, costs, branch, assumed)
+            plans.append(after_outage(planned, costs[planned.store], branch, assumed, options.outage_h * HOUR_S))
+    except (LookupError, ValueError) as error:
+        parser.error(str(error))
+    if plans:
+        print(f"\n{plans_table(plans)}")
     if options.json:
         off = [
             {

@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--kind", nargs="+", type=Kind, choices=list(Kind), default=list(Kind))
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="record roles, and branch workers")
     parser.add_argument("--partitions", nargs="+", type=int, default=[4, 8, 16], help="of each topic")
-    parser.add_argument("--events", type=int, default=60_000, help="the backlog of record roles")
+    parser.add_argument("--events", type=int, default=120_000, help="the backlog of record roles")
     parser.add_argument("--states", type=int, default=15_000, help="the backlog of branch workers")
     parser.add_argument("--keep", action="store_true", help=f"keep the points in {POINTS.name}, for the model")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
