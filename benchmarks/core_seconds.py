@@ -28,9 +28,10 @@ class CoreSeconds:
         groups = {}
         for name, pid in processes.items():
             process = psutil.Process(pid)
-            groups[name] = _own(process)
-            if children := process.children(recursive=True):
-                groups[f"{name}/children"] = sum(map(_own, children))
+            own, ended = _used(process)
+            groups[name] = own
+            if started := ended + sum(sum(_used(child)) for child in process.children(recursive=True)):
+                groups[f"{name}/children"] = started
         times = psutil.cpu_times()
         return cls(time.monotonic(), groups, sum(getattr(times, field) for field in _BUSY))
 
@@ -45,9 +46,9 @@ class CoreSeconds:
         return max(0.0, self.machine - sum(self.groups.values()))
 
 
-def _own(process: psutil.Process) -> float:
-    """What it used itself; 0 where it has ended meanwhile."""
+def _used(process: psutil.Process) -> tuple[float, float]:
+    """What it used itself, and what those used that it started and that have ended; nothing where it has ended."""
     with suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
-        return float(times.user + times.system)
-    return 0.0
+        return float(times.user + times.system), float(times.children_user + times.children_system)
+    return 0.0, 0.0
