@@ -79,7 +79,9 @@ BENCHMARKS = {
     "training": Benchmark("training", ("--updates", "3")),
     "inference": Benchmark("inference"),
     "canary": Benchmark("canary", better=None),
+    "capacity": Benchmark("capacity", better=None),
     "gate_power": Benchmark("gate_power", better=None),
+    "scaling": Benchmark("scaling", ("--partitions", "8"), better=None),
 }
 
 

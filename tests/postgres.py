@@ -29,6 +29,7 @@ class Postgres:
 
     programs: Path
     port: int
+    pid: int
 
     def database(self) -> str:
         """A new database, as a libpq connection string."""
@@ -56,7 +57,7 @@ def running_postgres() -> Iterator[Postgres]:
     initdb = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
     if initdb is None:
         pytest.skip("no PostgreSQL is installed: put its initdb on PATH to run this test")
-    server, parent = Postgres(Path(initdb).resolve().parent, free_port()), os.getpid()
+    programs, port, parent = Path(initdb).resolve().parent, free_port(), os.getpid()
     identity: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
     if os.geteuid() == 0:
@@ -68,8 +69,8 @@ def running_postgres() -> Iterator[Postgres]:
         os.chown(folder, account.pw_uid, account.pw_gid)
     settle = [initdb, "-D", str(folder / "data"), "-U", "ratchet", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
     subprocess.run(settle, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)
-    listen = ("-h", "127.0.0.1", "-p", str(server.port), "-k", "")
-    command = [str(server.programs / "postgres"), "-D", str(folder / "data"), *listen]
+    listen = ("-h", "127.0.0.1", "-p", str(port), "-k", "")
+    command = [str(programs / "postgres"), "-D", str(folder / "data"), *listen]
     process = subprocess.Popen(
         [*command, *(word for setting in _FORGETFUL for word in ("-c", setting))],
         stderr=subprocess.DEVNULL,
@@ -77,6 +78,7 @@ def running_postgres() -> Iterator[Postgres]:
         preexec_fn=lambda: die_with_parent(parent),
         **identity,
     )
+    server = Postgres(programs, port, process.pid)
     until(lambda: process.poll() is not None or server.ready(), "PostgreSQL starts", within_s=START_TIMEOUT_S)
     assert process.poll() is None, "PostgreSQL did not start"
     yield server

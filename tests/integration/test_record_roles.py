@@ -1,27 +1,23 @@
 """Several record roles, started as a user starts them, over one lake; one of them is killed and another one joins."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from daemon.config import PREFIX, Settings
 from streams.errors import StoreError
 from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
-from streams.runtime.processes import die_with_parent, free_port
 from streams.store.client import StoreClient
 from streams.store.ducklake import connect
 from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, episode
 from tests.integration.lake import numbered_in_order_of_commits, rows
-from tests.integration.recording import ROOT, caught_up, publisher, read_all
+from tests.integration.record_roles import RecordRole
+from tests.integration.recording import caught_up, publisher, read_all
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -34,51 +30,14 @@ TRUSTED_AT_MOST = 15
 QUOTA = QuotaSettings(per_principal=TRUSTED_AT_MOST, near_duplicates=10**6)
 
 
-class RecordRole:
-    """`ratchet run --roles record`, with a port of its own."""
-
-    def __init__(self, kafka: KafkaSettings, lake: LakeSettings, home: Path) -> None:
-        port = free_port()
-        store = StoreSettings(backend=Backend.DUCKLAKE, lake=lake, port=port, batch=50, batch_s=0.1)
-        admission = AdmissionSettings(quota=QUOTA)
-        settings = Settings(home=home, kafka=kafka, store=store, admission=admission, holdout=HOLDOUT).settled()
-        self.url = settings.store_url
-        self._log = home.with_name(f"record-{port}.log")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        self._environment = inherited | settings.to_environment()
-
-    def start(self) -> None:
-        parent = os.getpid()
-        with self._log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli", "run", "--roles", "record"],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=output,
-                stderr=output,
-                preexec_fn=lambda: die_with_parent(parent),
-            )
-
-    def writes(self) -> bool:
-        """Whether it has stored a batch. Raises `httpx.HTTPError` while it does not answer."""
-        assert self.process.poll() is None, self._log.read_text()[-3000:]
-        (line,) = (
-            line
-            for line in httpx.get(f"{self.url}/metrics").text.splitlines()
-            if line.startswith("ratchet_store_write_seconds_count")
-        )
-        return float(line.split()[-1]) > 0
-
-
 @pytest.fixture
 def roles(kafka: KafkaSettings, lake: LakeSettings, tmp_path: Path) -> Iterator[list[RecordRole]]:
     """Three record roles of one home, none of which is started."""
-    found = [RecordRole(kafka, lake, tmp_path / "home") for _ in range(3)]
+    store = StoreSettings(backend=Backend.DUCKLAKE, lake=lake, batch=50, batch_s=0.1)
+    found = [RecordRole(kafka, store, tmp_path / "home", AdmissionSettings(quota=QUOTA), HOLDOUT) for _ in range(3)]
     yield found
     for role in found:
-        if hasattr(role, "process"):
-            role.process.kill()
-            role.process.wait()
+        role.kill()
 
 
 @pytest.fixture
@@ -118,7 +77,7 @@ async def test_several_record_roles_write_one_lake_although_one_is_killed(
                     return False
                 publish(kafka.events_topic, wave(waves))
                 waves += 1
-                return all(writer.writes() for writer in writers)
+                return all(writer.written()[0] for writer in writers)
 
             first.start()
             second.start()

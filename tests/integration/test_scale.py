@@ -1,17 +1,9 @@
 """One stream of many partitions, branched by several worker processes: nothing left out, nothing twice, work shared."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from ratchet_client.events import Actor, OutcomeEvent, StepEvent
@@ -20,12 +12,11 @@ from streams.branching.role import ROLE
 from streams.branching.settings import BranchingSettings
 from streams.environments.harness import ChatHarness
 from streams.kafka.settings import KafkaSettings
-from streams.runtime.processes import die_with_parent
 from streams.sandboxes.pool import SandboxPool
 from streams.store.client import StoreClient
 from tests.builders.episodes import task
-from tests.integration.recording import ROOT, answers, caught_up, pairs, publisher, recorder_of
-from tests.roles import RoleSettings
+from tests.integration.branch_workers import Worker, has_members, workers_of
+from tests.integration.recording import answers, caught_up, pairs, publisher, recorder_of
 from tests.waiting import eventually
 
 PARTITIONS = 8
@@ -33,42 +24,6 @@ STEPS = 2
 TASK = task()
 # No model is needed: the alternatives are valid actions.
 BRANCHING = BranchingSettings(samples=0, alternatives=1, episodes=2)
-
-
-class Worker:
-    """The branch role as a process, and what it says it did."""
-
-    def __init__(self, kafka: KafkaSettings, told: Path) -> None:
-        self._told = told
-        parent, settings = os.getpid(), RoleSettings(kafka=kafka, branching=BRANCHING)
-        with told.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.roles", "branch", settings.model_dump_json()],
-                cwd=ROOT,
-                stdout=output,
-                preexec_fn=lambda: die_with_parent(parent),
-            )
-
-    def episodes(self) -> list[str]:
-        """The episodes that it branched."""
-        told = [json.loads(line) for line in self._told.read_text().splitlines() if line.startswith("{")]
-        return [line["episode"] for line in told if line["event"] == "episode branched"]
-
-
-@contextmanager
-def workers_of(kafka: KafkaSettings, folder: Path, count: int) -> Iterator[list[Worker]]:
-    """So many workers; more may be added to the list."""
-    workers = [Worker(kafka, folder / f"worker-{number}.log") for number in range(count)]
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            worker.process.send_signal(signal.SIGTERM)
-        for worker in workers:
-            try:
-                worker.process.wait(30)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
 
 
 async def recorded() -> list[StepEvent]:
@@ -105,18 +60,6 @@ def episode(name: str, steps: list[StepEvent]) -> list[tuple[str, bytes]]:
     return pairs([*renamed, verdict])
 
 
-async def has_members(kafka: KafkaSettings, count: int) -> bool:
-    """Whether the group of the branch workers is settled and has so many members."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    try:
-        (answer,) = await admin.describe_consumer_groups([f"{kafka.group_prefix}-{ROLE}"])
-        ((_, _, state, _, _, members, *_),) = answer.groups
-    finally:
-        await admin.close()
-    return state == "Stable" and len(members) == count
-
-
 @pytest.mark.nightly
 async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
     kafka: KafkaSettings, tmp_path: Path
@@ -125,7 +68,7 @@ async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
     steps = await recorded()
     with (
         recorder_of(kafka, tmp_path) as recorder,
-        workers_of(kafka, tmp_path, 3) as workers,
+        workers_of(kafka, BRANCHING, tmp_path, 3) as workers,
         publisher(kafka) as publish,
     ):
         recorder.start()
@@ -138,14 +81,14 @@ async def test_branch_workers_share_the_work_and_one_that_joins_takes_its_part(
                 )
 
             await eventually(lambda: answers(client))
-            await eventually(lambda: has_members(kafka, 3), errors=(KafkaError,))
+            await eventually(lambda: has_members(kafka, ROLE, 3), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(24) for pair in episode(f"first-{number}", steps)])
             await eventually(lambda: all_branched(24))
             assert all(worker.episodes() for worker in workers)
 
             publish(kafka.events_topic, [pair for number in range(8) for pair in episode(f"during-{number}", steps)])
-            workers.append(Worker(kafka, tmp_path / "worker-3.log"))
-            await eventually(lambda: has_members(kafka, 4), errors=(KafkaError,))
+            workers.append(Worker(kafka, BRANCHING, tmp_path / "worker-3.log"))
+            await eventually(lambda: has_members(kafka, ROLE, 4), errors=(KafkaError,))
             publish(kafka.events_topic, [pair for number in range(16) for pair in episode(f"then-{number}", steps)])
             await eventually(lambda: all_branched(48))
             assert workers[-1].episodes()
