@@ -25,7 +25,7 @@ _LOOK_EVERY_S = 1.0
 def sole_learner(home: Path) -> Iterator[None]:
     """Keep other learners from `home` meanwhile.
 
-    Raises `LearnerRunsError`, which names the other's process id, where one works there.
+    Raises `LearnerRunsError`, which names the other's process id and machine, where one works there.
     """
     path = home / LEARNER_LOCK
     with ExitStack() as stack:
@@ -37,7 +37,7 @@ def sole_learner(home: Path) -> Iterator[None]:
                 f"another learner works in {home}, with the process id {other}: wait for its end, or stop it"
             ) from error
         file.truncate(0)
-        file.write(f"{os.getpid()}\n".encode())
+        file.write(f"{os.getpid()} on {os.uname().nodename}\n".encode())
         yield
 
 
