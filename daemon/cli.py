@@ -1,7 +1,7 @@
 """The command line: `ratchet demo | run | status | history | why | approve | reject | rollback | restore | …`.
 
-Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do. It is a
-function, or a group of them, in a file of `daemon/commands/` that is imported when it is called.
+Each command exits 0 on success, 2 on wrong usage, 1 otherwise with one line on stderr that says what to do; `cycle` has
+two more. It is a function, or a group of them, in a file of `daemon/commands/` that is imported when it is called.
 """
 
 import os
@@ -24,6 +24,10 @@ COMMANDS = {
     "run": LazyCommand(
         "daemon.commands.run:run",
         "Run Ratchet, or some of its roles: one in this process, several in a process each, restarted if they die.",
+    ),
+    "cycle": LazyCommand(
+        "daemon.commands.cycle:cycle",
+        "Run one cycle of the learn role, or finish the one that was broken off, and end. Nothing where none is due.",
     ),
     "status": LazyCommand(
         "daemon.commands.status:status",

@@ -14,6 +14,7 @@ from daemon.erasure.carrying_out import carry_out
 from daemon.erasure.request import is_asked_for
 from daemon.learning import role as learn_role
 from daemon.learning.domain import holdout_of
+from daemon.learning.sole import learner_in_turn
 from daemon.pages.site import add_pages
 from daemon.registry.learner_status import LearnerPhase, learner_report
 from daemon.serving import role as serve_role
@@ -174,8 +175,13 @@ async def learn(settings: Settings) -> None:
         "store": answers(f"{settings.store_url}/readyz"),
         "gateway": answers(f"{settings.control_url}/healthz"),
     }
-    async with health_interface(settings, Role.LEARN, settings.health.learn_port, checks):
-        await learn_role.serve(settings, stop_on_signals())
+    stop = stop_on_signals()
+    async with (
+        health_interface(settings, Role.LEARN, settings.health.learn_port, checks),
+        learner_in_turn(settings.home, stop) as has_turn,
+    ):
+        if has_turn:
+            await learn_role.serve(settings, stop)
 
 
 async def assemble(settings: Settings) -> None:

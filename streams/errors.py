@@ -41,6 +41,8 @@ RatchetError
 ├── UpgradeError                `ratchet upgrade`
 ├── UnknownAdapterError         the name of an adapter
 ├── ControlError                the client of the control API
+├── LearnerRunsError            a second learner in one home
+├── CycleInterruptedError       `ratchet cycle`
 └── SupervisorError             processes of `ratchet run`
 """
 
@@ -213,6 +215,14 @@ class ErasureError(RatchetError):
 
 class UpgradeError(RatchetError):
     """A home cannot be brought to the formats of this version, or is not yet."""
+
+
+class LearnerRunsError(RatchetError):
+    """Another learner works in the home."""
+
+
+class CycleInterruptedError(RatchetError):
+    """A signal came before a cycle had ended; the next one goes on from there."""
 
 
 class UnknownAdapterError(RatchetError):

@@ -155,7 +155,7 @@ def _gateway(found: Running, settings: Settings) -> Diagnosis:
 def _learner(settings: Settings) -> Diagnosis:
     name, report = "learner", learner_report(settings.home, ())
     message = learner_told(report)
-    if not report.running:
+    if not report.running and not report.is_finished:
         remedy = "start the role learn; logs/learn.log says why it ended"
         return Diagnosis(name=name, status=Health.WARNING, message=message, remedy=remedy)
     if report.status is not None and report.status.phase is LearnerPhase.PAUSED:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from daemon.learning.cycle import run_cycle
 from daemon.learning.domain import RECORDED, SET, UNSET, is_judged
 from daemon.learning.due import Cause, news_since
 from daemon.learning.forgetting import mark_exposed
-from daemon.learning.learned import Extent, LearnedFrom, broken_off, enter_unrecorded
+from daemon.learning.learned import Extent, LearnedFrom, broken_off
+from daemon.learning.leftovers import tidy_up, unload_leftovers
 from daemon.learning.loop import ACTOR, Loop, Note, Phase, open_loop
 from daemon.learning.practice import Practice
 from daemon.learning.resuming import resume, unfinished
@@ -28,7 +29,6 @@ from daemon.registry.canaries import running_canary
 from daemon.registry.learner_status import LearnerPhase, LearnerStatus
 from daemon.serving.control_client import ControlClient
 from learners.base_model import resolve_base
-from learners.training import interrupted, remove_leftovers
 from ratchet_client.errors import RatchetError
 from streams.store.queries.retractions import LATEST_RETRACTION
 from streams.store.queries.trust import LATEST_WITHDRAWAL
@@ -36,8 +36,7 @@ from streams.trust.groups import DEFAULT_GROUP
 
 log = structlog.get_logger()
 
-_POLL_S = 5.0
-_PROGRESS_EVERY_S = 10.0
+_POLL_S, _PROGRESS_EVERY_S = 5.0, 10.0
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -66,6 +65,18 @@ async def _learn(settings: Settings, stop: asyncio.Event, tellings: Tellings) ->
     if not settings.domain.environment:
         log.warning(RECORDED)
     stopped = asyncio.create_task(stop.wait())
+    async with open_learners(settings, tellings) as learners:
+        learning = asyncio.create_task(take_turns(learners))
+        await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if learning.done():
+            await learning
+        learning.cancel()
+        await asyncio.gather(learning, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_learners(settings: Settings, tellings: Tellings) -> AsyncIterator[Sequence["Learner"]]:
+    """The learners of the default group and of all others, over the parts that they share."""
     base = await asyncio.to_thread(resolve_base, settings.model, settings.home)
     await asyncio.to_thread(check_template, base, embedded=not settings.engine.named)
     async with AsyncExitStack() as opened:
@@ -74,12 +85,7 @@ async def _learn(settings: Settings, stop: asyncio.Event, tellings: Tellings) ->
         for name in settings.adapters.groups:
             control = await opened.enter_async_context(ControlClient(settings.control_url, group=name))
             learners.append(Learner(loop.of_group(name, control), tellings.of[name], tellings.earlier[name]))
-        learning = asyncio.create_task(take_turns(learners))
-        await asyncio.wait((learning, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if learning.done():
-            await learning
-        learning.cancel()
-        await asyncio.gather(learning, return_exceptions=True)
+        yield learners
 
 
 async def take_turns(learners: "Sequence[Learner]") -> None:
@@ -108,6 +114,7 @@ class Learner:
 
     def __init__(self, loop: Loop, telling: Telling | None = None, earlier: LearnerStatus | None = None) -> None:
         self._loop = loop
+        self.registry = loop.registry
         self._telling = telling or Telling(loop.settings.home)
         self._learned = LearnedFrom(loop.adapters)
         self._attempts = Attempts(_POLL_S)
@@ -125,8 +132,9 @@ class Learner:
 
     async def begin(self) -> None:
         """See to what an earlier learner left."""
-        await self._unload_leftovers()
-        self._tidy_up()
+        await unload_leftovers(self._loop)
+        tidy_up(self._loop)
+        self._pause_after_failures()
 
     async def turn(self, is_any_due: Callable[[], Awaitable[bool]]) -> None:
         """Run a cycle, or go on with one, if that is due; practise a round if it is not, until one of others is."""
@@ -140,7 +148,12 @@ class Learner:
         except RatchetError as error:
             # What serves is untouched.
             log.error("the cycle failed", error=str(error))
-            self._tell_failure(error)
+            self.tell_failure(error)
+
+    @property
+    def status(self) -> LearnerStatus:
+        """What it told last."""
+        return self._telling.status
 
     def close(self) -> None:
         """End what practice has open."""
@@ -241,14 +254,8 @@ class Learner:
         learned, given_up = await asyncio.to_thread(self._learned.extent), self._attempts.given_up
         return Extent(max(learned.as_of, given_up.as_of), max(learned.retracted_as_of, given_up.retracted_as_of))
 
-    def _tidy_up(self) -> None:
-        """See to what a learner left behind that died, or was stopped, while it trained."""
-        home = self._loop.settings.home
-        to_go_on_from = {job.job_id for job in interrupted(home / "training")}
-        for left in remove_leftovers(home / "training", to_go_on_from):
-            log.info("what a training that did not end left behind is removed", folder=left)
-        if unfinished(self._loop.registry.audit.read()) is None:
-            enter_unrecorded(self._loop.registry, self._loop.adapters, home / "snapshots", ACTOR)
+    def _pause_after_failures(self) -> None:
+        """Count the failures of an earlier learner, and its death while it trained as one more."""
         earlier = self._earlier
         if earlier is None:
             return
@@ -256,7 +263,7 @@ class Learner:
         died = earlier.phase is LearnerPhase.TRAINING
         failures = earlier.failures + died
         if failures:
-            tried = broken_off(home / "snapshots", self._learned.extent())
+            tried = broken_off(self._loop.settings.home / "snapshots", self._learned.extent())
             self._attempts.failed(
                 "the learner died while it trained" if died else earlier.error,
                 None if tried is None else Extent().with_snapshot(tried),
@@ -278,7 +285,8 @@ class Learner:
                 remedy="`ratchet episodes list` says why episodes are not learned from",
             )
 
-    def _tell_failure(self, error: RatchetError) -> None:
+    def tell_failure(self, error: RatchetError) -> None:
+        """Tell that a cycle failed, and until when the next attempt waits."""
         pause_s = self._attempts.pause_s() or max(_POLL_S, self._resumptions.left_s)
         until = datetime.now(UTC) + timedelta(seconds=pause_s)
         self._telling.tell(LearnerPhase.PAUSED, until=until, error=str(error), failures=self._attempts.failures)
@@ -304,7 +312,7 @@ class Learner:
         self._telling.tell(LearnerPhase.GATE)
         number = self._resumptions.count(counted)
         log.info("a trial is resumed", adapter=left.subject, state=left.state, time=number)
-        await self._unload_leftovers()
+        await unload_leftovers(self._loop)
         await resume(self._loop, left, self._tell)
         return True
 
@@ -334,13 +342,6 @@ class Learner:
 
     async def _latest(self, query: str) -> int:
         return int((await self._loop.store.query(query))["sequence"][0].as_py())
-
-    async def _unload_leftovers(self) -> None:
-        """A learner that died during a gate left its candidate loaded."""
-        given = self._loop.registry.names_given_by(ACTOR)
-        for model in await self._loop.policy.models():
-            if model.name in given:
-                await self._loop.policy.unload_adapter(model.name)
 
     def _tell(self, phase: Phase, done: int, total: int, note: Note) -> None:
         self._telling.advanced(phase, done, total, note, self._attempts.failures)

@@ -28,14 +28,23 @@ class Tellings:
         for telling in self.of.values():
             telling.tell(LearnerPhase.OFF)
 
+    def finish(self) -> None:
+        """Say that the one cycle that was asked for has ended, or that none was due."""
+        self._stop_beating()
+        for telling in self.of.values():
+            telling.tell(LearnerPhase.FINISHED)
+
     def end(self, reason: str) -> None:
         """Say that the learner stops, because of an error where there is a `reason`.
 
         The next one pauses then before it tries again; after an orderly stop it does not.
         """
-        for task in self._beating:
-            task.cancel()
+        self._stop_beating()
         for telling in self.of.values():
             died = telling.status.phase is LearnerPhase.TRAINING
             failures = telling.status.failures + died if reason else 0
             telling.tell(LearnerPhase.STOPPED, error=reason, failures=failures)
+
+    def _stop_beating(self) -> None:
+        for task in self._beating:
+            task.cancel()

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from daemon.registry.audit import AuditEntry
 
 LEARNER_FILE = "learner.json"
+LEARNER_LOCK = "learn.lock"
+"""The file that the one learner of a home has locked."""
 LONGEST_SILENCE_S = 60.0
 """A learner that has not written for so long is taken for dead; building a snapshot keeps it from writing."""
 
 
 class LearnerPhase(StrEnum):
-    """The activity of the learner. `OFF` is one without a domain, which learns nothing."""
+    """The activity of the learner. `OFF` is one without a domain, which learns nothing.
+
+    `FINISHED` is one that ran the one cycle that it was asked for, if one was due, and ended as it should.
+    """
 
     STARTING = "starting"
     OFF = "off"
@@ -37,6 +42,7 @@ class LearnerPhase(StrEnum):
     OUT_OF_DOMAIN = "out_of_domain"
     PAUSED = "paused"
     STOPPED = "stopped"
+    FINISHED = "finished"
 
 
 class LearnerStatus(FrozenModel):
@@ -79,22 +85,32 @@ class LearnerReport(FrozenModel):
     status: LearnerStatus | None = None
     last_cycle: LastCycle | None = None
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last one that ran was asked for one cycle, and ended as it should."""
+        return self.status is not None and self.status.phase is LearnerPhase.FINISHED
+
 
 def learner_report(home: Path, entries: Sequence["AuditEntry"]) -> LearnerReport:
     """The report on the learner of `home`, whose audit log has `entries`."""
     status = read_learner_status(home)
     silent = None if status is None else datetime.now(UTC) - status.beat_at
-    last = next((entry for entry in reversed(entries) if entry.cycle is not None), None)
     return LearnerReport(
         running=status is not None
-        and status.phase is not LearnerPhase.STOPPED
+        and status.phase not in (LearnerPhase.STOPPED, LearnerPhase.FINISHED)
         and silent is not None
         and silent < timedelta(seconds=LONGEST_SILENCE_S),
         status=status,
-        last_cycle=None
-        if last is None or last.cycle is None
-        else LastCycle(at=last.at, adapter=last.subject, verdict=last.cycle.verdict, reason=last.cycle.reason),
+        last_cycle=last_cycle(entries),
     )
+
+
+def last_cycle(entries: Sequence["AuditEntry"]) -> LastCycle | None:
+    """The cycle that ended last by an audit log of these `entries`; None where none did."""
+    last = next((entry for entry in reversed(entries) if entry.cycle is not None), None)
+    if last is None or last.cycle is None:
+        return None
+    return LastCycle(at=last.at, adapter=last.subject, verdict=last.cycle.verdict, reason=last.cycle.reason)
 
 
 def read_learner_status(home: Path) -> LearnerStatus | None:

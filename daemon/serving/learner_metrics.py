@@ -16,8 +16,9 @@ def learner_metrics(report: LearnerReport) -> Iterator[Metric]:
     """The metrics that `report` gives. What belongs to a phase is absent in the others, and where no learner runs."""
     yield GaugeMetricFamily(
         "ratchet_learner_up",
-        "1 if the learner lives; it is taken for dead after 60 s of silence.",
-        value=float(report.running),
+        "1 if the learner lives, or ended the one cycle that it was asked for; it is taken for dead after 60 s of "
+        "silence.",
+        value=float(report.running or report.is_finished),
     )
     status = report.status
     if status is not None:

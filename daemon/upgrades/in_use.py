@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from daemon.backups.creating import Source
-from daemon.registry.learner_status import learner_report
+from daemon.registry.learner_status import LEARNER_LOCK, learner_report
 from daemon.serving.sole import LOCK_FILE
 from streams.assembly.tables import file_of
 from streams.errors import UpgradeError
@@ -24,7 +24,7 @@ def refuse_in_use(source: Source) -> None:
     in_use = {
         "serve": _is_locked(source.home / LOCK_FILE),
         "assemble": _is_locked(assembly.with_name(f"{assembly.name}.lock")) or _is_owned(file_of(assembly)),
-        "learn": any(learner_report(home, ()).running for home in homes),
+        "learn": _is_locked(source.home / LEARNER_LOCK) or any(learner_report(home, ()).running for home in homes),
     }
     used = [role for role, is_used in in_use.items() if is_used]
     if used:

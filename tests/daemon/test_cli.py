@@ -18,7 +18,7 @@ from streams.runtime.processes import free_port
 
 COMMANDS = (
     *("demo", "run", "status", "history", "why", "rollback", "forget", "transitions", "export", "dead-letters"),
-    *("check-config", "doctor", "approve", "reject", "restore", "hold", "resume", "verify"),
+    *("check-config", "doctor", "approve", "reject", "restore", "hold", "resume", "verify", "cycle"),
 )
 
 

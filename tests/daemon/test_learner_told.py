@@ -215,6 +215,8 @@ def test_the_metrics_have_the_phase_and_what_belongs_to_it() -> None:
     assert "ratchet_learner_up 0.0" in dead
     assert "phase" not in dead
     assert "ratchet_learner_up 0.0" in exposed(LearnerReport(running=False))
+    # It was asked for one cycle, and need not live on.
+    assert "ratchet_learner_up 1.0" in exposed(LearnerReport(running=False, status=status(LearnerPhase.FINISHED)))
 
 
 async def test_the_learn_role_tells_that_it_learns_nothing_and_why_it_ended(tmp_path: Path) -> None:

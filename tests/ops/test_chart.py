@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
+from daemon.commands.cycle import INTERRUPTED, LEARNER_RUNS
 from daemon.roles import Role
 from tests.ops.deployed import HOME, OPS, TOKEN, USER, health_port, host_of, run, secret_variables, settings_of, tool
 
 CHART = OPS / "helm" / "ratchet"
 VALUES = sorted((OPS / "helm" / "ci").glob("*.yaml"))
+BY_JOB = OPS / "helm" / "ci" / "roles-job.yaml"
 by_values = pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 Rendered = dict[str, Any]
 
@@ -29,12 +32,20 @@ def _pods(rendered: list[Rendered]) -> Iterator[Rendered]:
             yield found["spec"]["template"]["spec"]
 
 
+def _jobs(rendered: list[Rendered]) -> Iterator[Rendered]:
+    for found in rendered:
+        if found["kind"] == "CronJob":
+            yield found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
 def _ours(pod: Rendered) -> list[Rendered]:
     containers = [*pod.get("initContainers", ()), *pod["containers"]]
     return [container for container in containers if container["image"].startswith("ratchet")]
 
 
 def _roles(container: Rendered) -> list[Role]:
+    if container["args"][0] == "cycle":
+        return [Role.LEARN]
     return [Role(name) for name in container["args"][2].split(",")]
 
 
@@ -74,7 +85,8 @@ def test_every_container_starts_with_settings_and_answers_where_its_probes_ask(
 
 @by_values
 def test_no_container_has_more_than_it_needs(values: Path) -> None:
-    for pod in _pods(_render("-f", values)):
+    rendered = _render("-f", values)
+    for pod in (*_pods(rendered), *_jobs(rendered)):
         assert pod["automountServiceAccountToken"] is False
         # Of a service called `ratchet` Kubernetes would make variables such as RATCHET_PORT, which no process takes.
         assert pod["enableServiceLinks"] is False
@@ -101,6 +113,74 @@ def test_a_learner_gets_its_gpu_and_the_image_with_torch() -> None:
     limits = {container["name"]: container["resources"]["limits"] for container in _ours(roles)}
     assert limits["learn"]["nvidia.com/gpu"] == 1
     assert not any("nvidia.com/gpu" in each for name, each in limits.items() if name != "learn")
+
+
+def test_a_job_runs_one_cycle_where_the_roles_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = _render("-f", BY_JOB)
+    (roles,), (pod,) = _pods(rendered), _jobs(rendered)
+    assert "learn" not in {container["name"] for container in roles["containers"]}
+    (learner,) = pod["containers"]
+    assert learner["args"] == ["cycle", "--config", "/etc/ratchet/ratchet.toml"]
+    variables = {each["name"]: each.get("value", "") for each in learner["env"]}
+    settings = settings_of(variables, tmp_path, monkeypatch)
+    # The Services, and the server that the roles' own containers reach by loopback.
+    assert (settings.store_url, settings.control_url) == ("http://ratchet-roles:8401", "http://ratchet:8420")
+    assert settings.serving.inference_url == "http://ratchet-roles:8000"
+    services = {found["metadata"]["name"] for found in rendered if found["kind"] == "Service"}
+    assert {"ratchet", "ratchet-roles"} == services
+    policies = {found["metadata"]["name"]: found["spec"] for found in rendered if found["kind"] == "NetworkPolicy"}
+    ports = [{"protocol": "TCP", "port": port} for port in (8401, 8420, 8000)]
+    assert ports in [each["ports"] for each in policies["ratchet"]["ingress"]]
+    assert ports in [each["ports"] for each in policies["ratchet-learn"]["egress"]]
+    home = {"name": "ratchet-home", "persistentVolumeClaim": {"claimName": "ratchet-home"}}
+    assert home in pod["volumes"]
+    assert home in roles["volumes"]
+
+
+def test_one_job_at_a_time_is_tried_again_after_a_crash_and_not_for_another_learner() -> None:
+    (cron,) = [found["spec"] for found in _render("-f", BY_JOB) if found["kind"] == "CronJob"]
+    assert cron["concurrencyPolicy"] == "Forbid"
+    job = cron["jobTemplate"]["spec"]
+    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (4, "Never")
+    failing, ignored = job["podFailurePolicy"]["rules"]
+    assert failing["onExitCodes"]["values"] == [2, LEARNER_RUNS]
+    assert INTERRUPTED not in failing["onExitCodes"]["values"]
+    assert (ignored["action"], ignored["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert cron["jobTemplate"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert job["template"]["metadata"]["labels"]["team"] == "support"
+
+
+def test_a_job_is_on_the_node_of_the_roles_unless_the_home_is_for_many() -> None:
+    once = ("--set", "persistence.accessModes={ReadWriteOnce}", "--set", "roles.learn.job.sameNode=true")
+    rendered = _render("-f", BY_JOB, *once)
+    (pod,) = _jobs(rendered)
+    (rule,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    (roles,) = [found for found in rendered if found["kind"] == "StatefulSet"]
+    assert rule["labelSelector"]["matchLabels"].items() <= roles["spec"]["template"]["metadata"]["labels"].items()
+    (elsewhere,) = _jobs(_render("-f", BY_JOB))
+    assert "affinity" not in elsewhere
+    assert elsewhere["nodeSelector"] == {"accelerator": "nvidia"}
+
+
+@pytest.mark.parametrize("mode", ["role", "job"])
+def test_several_gpus_have_a_training_process_each(mode: str, tmp_path: Path) -> None:
+    rendered = _render("-f", BY_JOB, "--set", f"roles.learn.mode={mode}")
+    (pod,) = _pods(rendered) if mode == "role" else _jobs(rendered)
+    (learner,) = [container for container in pod["containers"] if container["name"] == "learn"]
+    assert learner["resources"]["limits"]["nvidia.com/gpu"] == 4
+    variables = {each["name"]: each.get("value") for each in learner["env"]}
+    file = Path(str(variables["RATCHET_LEARNER__ACCELERATE"]))
+    mounts = {mount["mountPath"]: mount["name"] for mount in learner["volumeMounts"]}
+    assert "/dev/shm" in mounts
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mounts[str(file.parent)]]
+    (named,) = [found for found in rendered if found["kind"] == "ConfigMap"]
+    assert volume["configMap"]["name"] == named["metadata"]["name"]
+    (tmp_path / file.name).write_text(named["data"][file.name])
+    read = load_config_from_file(str(tmp_path / file.name))
+    assert (str(read.distributed_type.value), read.num_processes, read.num_machines) == ("MULTI_GPU", 4, 1)
+    one = _render("-f", BY_JOB, "--set", f"roles.learn.mode={mode},roles.learn.gpu.count=1")
+    assert "ConfigMap" not in {found["kind"] for found in one}
 
 
 def test_a_chart_of_an_agent_takes_the_sidecar_into_its_own_pod(tmp_path: Path) -> None:
@@ -157,10 +237,23 @@ def test_a_secret_cannot_be_given_as_a_value(variable: str) -> None:
         ("roles.learn.enabled=true", "the folder of the engine's base model"),
         ("engine.url=vllm:8000", "does not match pattern"),
         ("roles.learner=true", "additional properties"),
+        ("roles.learn.mode=cron", "value must be one of"),
     ],
 )
 def test_values_that_cannot_work_are_refused_with_a_reason(flag: str, reason: str) -> None:
     assert reason in _refused("-f", OPS / "helm" / "ci" / "roles.yaml", "--set", flag)
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("persistence.accessModes={ReadWriteOnce}", "needs a home with the access mode ReadWriteMany"),
+        ("persistence.accessModes={ReadWriteOncePod}", "which ReadWriteOncePod does not allow"),
+        ("roles.learn.job.schedule=nightly", "does not match pattern"),
+    ],
+)
+def test_a_job_that_could_not_have_the_home_is_refused_with_a_reason(flag: str, reason: str) -> None:
+    assert reason in _refused("-f", BY_JOB, "--set", flag)
 
 
 def _refused(*flags: str | Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.erasure.request import ErasureReport, ErasureRequest, finish
 from daemon.registry.instance import instance_of
-from daemon.registry.learner_status import LEARNER_FILE
+from daemon.registry.learner_status import LEARNER_FILE, LEARNER_LOCK
 from daemon.registry.schemas import Erasure
 from daemon.registry.verifying import verify
 from daemon.supervisor import UNREAD_FILE
@@ -66,7 +66,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "converted.json").write_text(json.dumps({"digest": base_digest(base)}))
     (home / "logs").mkdir()
     (home / "logs" / "record.log").write_text("a line\n")
-    for name in (LEARNER_FILE, UNREAD_FILE, "aa.json", "serve.lock"):
+    for name in (LEARNER_FILE, UNREAD_FILE, "aa.json", "serve.lock", LEARNER_LOCK):
         (home / name).write_text("{}\n")
     return home
 

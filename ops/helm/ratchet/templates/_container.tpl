@@ -70,7 +70,11 @@ readOnlyRootFilesystem: true
 - run
 - --roles
 - {{ .roles | quote }}
-{{- if .root.Values.config.existingSecret }}
+{{- include "ratchet.configFile" .root }}
+{{- end }}
+
+{{- define "ratchet.configFile" -}}
+{{- if .Values.config.existingSecret }}
 - --config
 - /etc/ratchet/ratchet.toml
 {{- end }}
