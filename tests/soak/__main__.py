@@ -24,7 +24,7 @@ from tests.installed import faulty_package
 from tests.soak.cluster import KafkaCluster
 from tests.soak.faults import Kind, drawn
 from tests.soak.plot import draw
-from tests.soak.processes import Samples
+from tests.soak.processes import Samples, adopt_orphans
 from tests.soak.report import SoakReport
 from tests.soak.soak import Interrupted, Soak
 from tests.soak.surroundings import Surroundings, surround
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument(
         "--kafka",
         type=Path,
-        default=os.environ.get("KAFKA_HOME"),
+        default=os.environ.get("KAFKA_HOME") or None,
         help="an unpacked Apache Kafka, of which three nodes are started ($KAFKA_HOME); without it the embedded broker",
     )
     parser.add_argument("--pause", type=float, default=12.0, help="seconds between a producer's batches (%(default)s)")
@@ -151,6 +151,7 @@ def main() -> int:
     if out.exists() and any(out.iterdir()):
         parser.error(f"{out} is not empty: name a new folder")
     out.mkdir(parents=True, exist_ok=True)
+    adopt_orphans()
     surroundings = surround(out / "home", out, options.disk_mib)
     if not options.kafka:
         surroundings.missing[Kind.NODE] = "there is one broker: name an Apache Kafka with --kafka"

@@ -33,6 +33,11 @@ class KafkaCluster:
     def bootstrap(self) -> str:
         return ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
 
+    @property
+    def pids(self) -> set[int]:
+        """The ids of the processes that were started last."""
+        return {process.pid for process in self._processes if process is not None}
+
     def pid(self, node: int) -> int | None:
         process = self._processes[node]
         return process.pid if process is not None and process.poll() is None else None

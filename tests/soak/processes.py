@@ -1,8 +1,12 @@
 """The processes of a running Ratchet by their names, and what each takes of memory and handles over time."""
 
+import ctypes
+import os
+import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -17,6 +21,7 @@ MEASURED = (*(role.value for role in Role if role is not Role.OTLP), ENGINE, BRO
 _ROOT, _OTHER = "demo", "other"
 _EVERY_S = 2.0
 _MIB = 2**20
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def processes_of(supervisor: int) -> dict[str, list[psutil.Process]]:
@@ -36,6 +41,26 @@ def processes_of(supervisor: int) -> dict[str, list[psutil.Process]]:
                 names[process.pid] = name_of(process.cmdline(), parent)
                 if names[process.pid] != parent:
                     found[names[process.pid]].append(process)
+    return found
+
+
+def adopt_orphans() -> None:
+    """Have what outlives its parent become a child of this process, so that it can be found. Only on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def orphans(own: Collection[int]) -> list[psutil.Process]:
+    """The children of this process that it did not start, which are those in `own`. What has ended is taken away."""
+    found = []
+    for process in psutil.Process().children():
+        if process.pid in own:
+            continue
+        with suppress(psutil.NoSuchProcess, ChildProcessError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(process.pid, os.WNOHANG)
+            else:
+                found.append(process)
     return found
 
 

@@ -29,6 +29,7 @@ from tests.soak.report import (
 from tests.soak.system import System
 
 RECOVERS_WITHIN_S = 300.0
+_ORPHANS_END_WITHIN_S = 20.0
 _POLL_S = 0.3
 _ERRORS = (httpx.HTTPError, BrokerError, OSError)
 
@@ -183,6 +184,9 @@ class Soak:
         self._hold("nothing is doubled", self._always(), self.system.ask)
         status = self.system.end()
         self._note("ratchet run ends well", status == 0, f"status {status}")
+        self._patiently(lambda: not self.system.orphans(), _ORPHANS_END_WITHIN_S)
+        left = [" ".join(process.cmdline())[:200] for process in self.system.orphans()]
+        self._note("no process is left behind", not left, "; ".join(left))
         self._look_at_file(rules)
         wrong = self.system.verified()
         self._note("ratchet verify finds nothing", not wrong, "; ".join(wrong))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pyarrow as pa
 
 from daemon.config import DomainSettings, EngineSettings, HealthSettings, Settings
@@ -31,6 +32,7 @@ from tests.soak.accounts import Calls
 from tests.soak.agents import AgentSettings
 from tests.soak.cluster import NODES, KafkaCluster
 from tests.soak.faults import ROLES
+from tests.soak.processes import orphans
 from tests.soak.surroundings import Surroundings
 
 MODEL, RECORDED = "model", "recordings.json"
@@ -44,6 +46,7 @@ _PRACTICE = PracticeSettings(
     min_new_episodes=4,
     stages=(Stage(objective="rejection_sampling", updates=20, trajectories=4),),
 )
+_REAP_EVERY_S = 10.0
 _ASK_TIMEOUT_S, _PROBE_TIMEOUT_S = 60.0, 5.0
 
 
@@ -102,6 +105,7 @@ class System:
     _stored: set[str] = field(default_factory=set)
     _since: int = 0
     _ended: float | None = None
+    _reap_at: float = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -158,8 +162,18 @@ class System:
             stop=self.stop_file,
         )
         self._agents = Victim("agents", "tests.soak.agents", (agents.model_dump_json(),), self.folder / "agents.log")
-        for victim in (*self._loads, self._agents):
+        for victim in self._victims:
             victim.start()
+
+    @property
+    def _victims(self) -> tuple[Victim, ...]:
+        return (*self._loads, *([self._agents] if self._agents else []))
+
+    def orphans(self) -> list[psutil.Process]:
+        """What was started by something that has ended, and has not ended itself."""
+        nodes = self.cluster.pids if self.cluster is not None else set()
+        run = {self._process.pid} if self._process is not None else set()
+        return orphans({*run, *nodes, *(victim.pid for victim in self._victims if victim.pid is not None)})
 
     def revive(self) -> None:
         """Start again what ended, as whoever looks after the machine would."""
@@ -169,12 +183,16 @@ class System:
                 self.start()
         if self.cluster is not None:
             self.cluster.revive()
-        for victim in (*self._loads, *([self._agents] if self._agents else [])):
+        for victim in self._victims:
             victim.revive()
+        if time.monotonic() > self._reap_at:
+            # What ended among them would otherwise stay in the table of processes.
+            self.orphans()
+            self._reap_at = time.monotonic() + _REAP_EVERY_S
 
     @property
     def load_ended(self) -> bool:
-        return all(victim.status == 0 for victim in (*self._loads, *([self._agents] if self._agents else [])))
+        return all(victim.status == 0 for victim in self._victims)
 
     def acknowledged(self) -> Acknowledged:
         """What producers were told by now that it is kept."""
@@ -222,22 +240,25 @@ class System:
         """Tell `ratchet run` to end, and wait; returns its exit status. What does not end is killed."""
         if self._process is None:
             return 0
-        self._process.send_signal(signal.SIGTERM)
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(within_s)
+            return process.wait(within_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            process.kill()
+            return process.wait()
 
     def kill(self) -> None:
         """End everything at once."""
-        for victim in (*self._loads, *([self._agents] if self._agents else [])):
+        for victim in self._victims:
             victim.end(signal.SIGKILL)
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         if self.cluster is not None:
             self.cluster.kill()
+        for process in self.orphans():
+            process.kill()
 
     def verified(self) -> list[str]:
         """What `ratchet verify` finds wrong with the home."""
