@@ -21,8 +21,8 @@ class _Frozen(BaseModel):
 class FaultRecord(_Frozen):
     """A fault: when it began, in seconds of the soak, and how long it lasted.
 
-    `answers_s` are the seconds from its end until the gateway and the store answered again, and `stored_s` until all
-    that had been acknowledged by its end was stored. None where that did not come in time.
+    `answers_s` are the seconds from its end until the gateway, the store and all roles answered again, and `stored_s`
+    until all that had been acknowledged by its end was stored. None where that did not come in time.
     """
 
     at_s: float
@@ -139,8 +139,8 @@ class SoakReport(_Frozen):
                 ),
                 *(["", *(f"Left out: {kind}, since {why}" for kind, why in self.left_out.items())]),
                 "",
-                "Seconds run from the end of a fault: until the gateway and the store answer, and until all that was "
-                "acknowledged by then is stored.",
+                "Seconds run from the end of a fault: until the gateway, the store and all roles answer, and until all "
+                "that was acknowledged by then is stored.",
                 "",
                 "## Memory and handles",
                 "",

@@ -226,14 +226,22 @@ class System:
         return frozenset(self._stored)
 
     def answers(self) -> bool:
-        """Whether an agent gets a reply from the gateway, and the store answers; neither is recorded."""
-        said = {"model": str(self.settings.serving.alias), "max_tokens": 1}
+        """Whether an agent gets a reply from the gateway, the store answers, and so does every other role.
+
+        Nothing of it is recorded.
+        """
+        settings = self.settings
+        said = {"model": str(settings.serving.alias), "max_tokens": 1}
         body = said | {"messages": [{"role": "user", "content": "Are you there?"}]}
+        others = (f"http://{settings.health.host}:{settings.health.branch_port}", settings.assembly_url)
+        others = (*others, f"http://{settings.health.host}:{settings.health.learn_port}")
         with suppress(httpx.HTTPError), httpx.Client(timeout=_PROBE_TIMEOUT_S) as http:
-            url = f"{self.settings.control_url}/v1/chat/completions"
-            replied = http.post(url, json=body, headers={"x-ratchet-capture": "off"}).is_success
-            sql = {"sql": "SELECT 1"}
-            return replied and http.post(f"{self.settings.store_url}/query", json=sql).is_success
+            url = f"{settings.control_url}/v1/chat/completions"
+            return (
+                http.post(url, json=body, headers={"x-ratchet-capture": "off"}).is_success
+                and http.post(f"{settings.store_url}/query", json={"sql": "SELECT 1"}).is_success
+                and all(http.get(f"{other}/healthz").is_success for other in others)
+            )
         return False
 
     def end(self, within_s: float = 60.0) -> int:
