@@ -73,11 +73,10 @@ class Series:
 
 
 class Samples:
-    """Samples the processes below `supervisor`, whose process id may change, and `others`, by name, in a thread."""
+    """Samples the processes below `supervisor`, whose process id may change, in a thread."""
 
     def __init__(self) -> None:
         self.supervisor: int | None = None
-        self.others: dict[str, int | None] = {}
         self.series: dict[str, dict[tuple[int, float], Series]] = defaultdict(dict)
         self._began = time.monotonic()
         self._over = threading.Event()
@@ -95,15 +94,10 @@ class Samples:
             self._sample()
 
     def _sample(self) -> None:
-        found = {name: processes[:1] for name, processes in processes_of(self.supervisor or 0).items()}
-        for name, pid in self.others.items():
-            with suppress(psutil.NoSuchProcess):
-                found[name] = [psutil.Process(pid)] if pid is not None else []
+        found = processes_of(self.supervisor or 0)
         at = round(time.monotonic() - self._began, 1)
-        for name, processes in found.items():
-            if name not in MEASURED and name not in self.others:
-                continue
-            for process in processes:
+        for name in MEASURED:
+            for process in found.get(name, [])[:1]:
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     life = self.series[name].setdefault((process.pid, process.create_time()), Series())
                     rss, handles = process.memory_info().rss / _MIB, process.num_fds()

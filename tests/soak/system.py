@@ -233,8 +233,9 @@ class System:
         settings = self.settings
         said = {"model": str(settings.serving.alias), "max_tokens": 1}
         body = said | {"messages": [{"role": "user", "content": "Are you there?"}]}
-        others = (f"http://{settings.health.host}:{settings.health.branch_port}", settings.assembly_url)
-        others = (*others, f"http://{settings.health.host}:{settings.health.learn_port}")
+        health = settings.health
+        others = [f"http://{health.host}:{port}" for port in (health.branch_port, health.learn_port)]
+        others.append(settings.assembly_url)
         with suppress(httpx.HTTPError), httpx.Client(timeout=_PROBE_TIMEOUT_S) as http:
             url = f"{settings.control_url}/v1/chat/completions"
             return (
