@@ -100,7 +100,7 @@ def soak(options: argparse.Namespace, out: Path, surroundings: Surroundings) -> 
             flatness=flatness,
             findings=tuple(at_work.findings),
         )
-        draw(out / PICTURE, lives, at_work.faults)
+        draw(out / PICTURE, lives, at_work.faults, at_work.began)
         shutil.copytree(settings.home / "logs", out / "logs", dirs_exist_ok=True)
     (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
     (out / PAGE).write_text(report.markdown(PICTURE))

@@ -18,8 +18,9 @@ from ratchet_client.headers import episode_headers
 from ratchet_client.ids import content_id, uuid7
 from ratchet_client.settings import FrozenModel
 
-ENVIRONMENT = "soak"
-"""Of which there is no sandbox."""
+ENVIRONMENT, SUITE = "faulty_lottery", "lottery"
+"""Those of the gates, which are played only where agents are at work. No sandbox brings back the states of a chat."""
+_TASKS = 150
 TOOL = {
     "type": "function",
     "function": {
@@ -65,7 +66,8 @@ class Seat:
 
     async def _chat(self) -> None:
         name = uuid7()
-        headers = episode_headers(environment=ENVIRONMENT, principal="soak/agents", agent="soak")
+        task = f"{SUITE}/train/{random.randrange(_TASKS)}"
+        headers = episode_headers(environment=ENVIRONMENT, task=task, principal="soak/agents", agent="soak")
         messages: list[Document] = [
             {"role": "system", "content": "You keep orders."},
             {"role": "user", "content": f"Where is order {name}?"},

@@ -13,8 +13,11 @@ from tests.soak.report import FaultRecord
 Lives = Mapping[str, Sequence[Series]]
 
 
-def draw(path: Path, lives: Lives, faults: Sequence[FaultRecord]) -> None:
-    """Write the plot; each process has a colour, each of its lives a line, and each fault a bar."""
+def draw(path: Path, lives: Lives, faults: Sequence[FaultRecord], began: float) -> None:
+    """Write the plot; each process has a colour, each of its lives a line, and each fault a bar.
+
+    Faults are told from `began` on, in the monotonic seconds of the samples; minutes on the axis are from there, too.
+    """
     figure = Figure(figsize=(12, 8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     parts: tuple[tuple[Axes, str, Callable[[Series], Sequence[Point]]], ...] = (
@@ -26,7 +29,7 @@ def draw(path: Path, lives: Lives, faults: Sequence[FaultRecord]) -> None:
             for first, series in enumerate(each):
                 points = points_of(series)
                 axes.plot(
-                    [at / 60 for at, _ in points],
+                    [(at - began) / 60 for at, _ in points],
                     [value for _, value in points],
                     color=f"C{number}",
                     linewidth=1,

@@ -66,7 +66,7 @@ def orphans(own: Collection[int]) -> list[psutil.Process]:
 
 @dataclass(slots=True)
 class Series:
-    """Of one process from its start to its end: (seconds of the soak, MiB resident) and (seconds, handles)."""
+    """Of one process from its start to its end: (monotonic seconds, MiB resident) and (seconds, handles)."""
 
     rss: list[Point] = field(default_factory=list)
     handles: list[Point] = field(default_factory=list)
@@ -78,7 +78,6 @@ class Samples:
     def __init__(self) -> None:
         self.supervisor: int | None = None
         self.series: dict[str, dict[tuple[int, float], Series]] = defaultdict(dict)
-        self._began = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="samples", daemon=True)
 
@@ -95,7 +94,7 @@ class Samples:
 
     def _sample(self) -> None:
         found = processes_of(self.supervisor or 0)
-        at = round(time.monotonic() - self._began, 1)
+        at = round(time.monotonic(), 1)
         for name in MEASURED:
             for process in found.get(name, [])[:1]:
                 with suppress(psutil.NoSuchProcess, psutil.AccessDenied):

@@ -29,7 +29,7 @@ from tests.crash.load import LoadSettings
 from tests.crash.stage import UNLIMITED
 from tests.crash.victims import ROOT, Victim
 from tests.soak.accounts import Calls
-from tests.soak.agents import AgentSettings
+from tests.soak.agents import ENVIRONMENT, SUITE, AgentSettings
 from tests.soak.cluster import NODES, KafkaCluster
 from tests.soak.faults import ROLES
 from tests.soak.processes import orphans
@@ -75,7 +75,7 @@ def settings_of(home: Path, model: Path, cluster: KafkaCluster | None) -> Settin
         ),
         health=HealthSettings(branch_port=free_port(), learn_port=free_port()),
         gate=GateSettings(gates=("improvement",), min_tasks=30, spending="constant"),
-        domain=DomainSettings(environment="faulty_lottery", suite="lottery", out_of_domain_tasks=0),
+        domain=DomainSettings(environment=ENVIRONMENT, suite=SUITE, out_of_domain_tasks=0),
         learner=LearnerSettings(
             lora=LoraSettings(rank=8, alpha=16),
             learning_rate=2e-2,
