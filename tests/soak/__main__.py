@@ -53,16 +53,16 @@ def soak(options: argparse.Namespace, out: Path, surroundings: Surroundings) -> 
     )
     cluster = KafkaCluster(options.kafka, out / "kafka") if options.kafka else None
     settings = settings_of(out / "home", out / MODEL, cluster)
+    samples, system = Samples(), System(settings, out, surroundings, cluster)
+    at_work = Soak(system, samples, options.seed, tell)
+
+    def interrupt(*_: object) -> None:
+        at_work.interrupted = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     tell("starting Ratchet")
-    samples = Samples()
-    with faulty_package(), running(System(settings, out, surroundings, cluster)) as system:
-        at_work = Soak(system, samples, options.seed, tell)
-
-        def interrupt(*_: object) -> None:
-            at_work.interrupted = True
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, interrupt)
+    with faulty_package(), running(system):
         interrupted = False
         samples.start()
         try:
@@ -158,7 +158,11 @@ def main() -> int:
     for kind, why in surroundings.missing.items():
         tell(f"left out: {kind}, since {why}")
     tell(f"seed {options.seed}")
-    report = soak(options, out, surroundings)
+    try:
+        report = soak(options, out, surroundings)
+    except KeyboardInterrupt:
+        tell("interrupted before anything ran")
+        return 130
     tell(f"{'well' if report.well else 'NOT well'}; the report is {out / PAGE}")
     if options.json:
         print(report.model_dump_json(indent=2))

@@ -1,5 +1,6 @@
 """A soak: the whole system under load, one fault after the other, and the account of it in the end."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,7 +85,7 @@ class Soak:
         at, before = self.elapsed, self._before(fault)
         detail = self._inflict(fault)
         if detail is None:
-            self.tell(f"{fault.name}: there is nothing to strike at the moment")
+            self.tell(f"{fault.name}: nothing was struck")
             return
         released, ended = time.monotonic(), time.time()
         acknowledged, calls = self.system.acknowledged(), self.system.calls()
@@ -147,8 +148,12 @@ class Soak:
                     self.calm(fault.lasts_s)
                 return f"node {node + 1}"
             case _:
-                with self.system.surroundings.during(fault):
-                    self.calm(fault.lasts_s)
+                try:
+                    with self.system.surroundings.during(fault):
+                        self.calm(fault.lasts_s)
+                except subprocess.CalledProcessError as error:
+                    self.tell(f"{fault.name} was not possible: {error.stderr.decode().strip()}")
+                    return None
                 return f"by {fault.size} s" if fault.kind is Kind.CLOCK else ""
 
     def _signal(self, process: psutil.Process, fault: Fault) -> str | None:

@@ -17,7 +17,14 @@ def started(out: Path, minutes: float, log: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "tests.soak", "--minutes", str(minutes), "--seed", "1", "--out", str(out)]
     environment = {name: value for name, value in os.environ.items() if name != "KAFKA_HOME"}
     with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=output)
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stderr=output,
+            # What a shell runs in the background ignores it, and so would the soak.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
 
 @pytest.mark.nightly
