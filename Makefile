@@ -14,7 +14,7 @@ VLLM := .venv-vllm
 # debugger: .venv/bin/python -m pytest PATH::TEST -x --pdb
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-nightly test-vllm vllm lint bench bench-check clean lock
+.PHONY: demo test test-slow test-nightly test-vllm soak vllm lint bench bench-check clean lock
 
 demo: $(DEMO_READY)
 	$(BIN)/ratchet demo $(ARGS)
@@ -31,6 +31,12 @@ test-nightly: $(READY)
 
 test-vllm: $(READY) $(VLLM)/ready
 	$(BIN)/python -m pytest -m vllm $(ARGS)
+
+# Everything at once under faults, MINUTES long; `docs/durability.md` says what it does.
+MINUTES ?= 60
+SOAK ?= .ratchet/soak-$(shell date +%Y%m%dT%H%M%S)
+soak: $(READY)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --out $(SOAK) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -82,6 +82,7 @@ class AssemblyState:
         self._settings = settings
         self._lock = threading.Lock()
         self._readings = Readings()
+        self._latest = 0.0
 
     @classmethod
     def open(cls, settings: AssemblySettings, now: float) -> Self:
@@ -107,6 +108,7 @@ class AssemblyState:
     def add(self, records: Sequence[Assembled], now: float) -> int:
         """Keep the records, durably when this returns. Returns how many were here before."""
         repeated = 0
+        self._latest = max(self._latest, now)
         with self._transaction("keep records") as connection:
             for record in records:
                 value = record.to_json()
@@ -122,7 +124,14 @@ class AssemblyState:
         return repeated
 
     def due(self, now: float) -> list[Unit]:
-        """The units that are complete at `now`, the longest silent first; at most a hundred."""
+        """The units that are complete at `now`, the longest silent first; at most a hundred.
+
+        Where the clock was set back, silence that began later begins now: nobody waits until the clock is there again.
+        """
+        if now < self._latest:
+            with self._transaction("begin silences again") as connection:
+                connection.execute("UPDATE traces SET last = ? WHERE open AND last > ?", (now, now))
+        self._latest = now
         limits = {**self._limits(), "now": now, "bytes": self._settings.max_open_bytes}
         with self._errors_explained("look for complete traces"), self._lock:
             return [Unit(*row) for row in self._connection.execute(_DUE, limits)]

@@ -47,6 +47,11 @@ class Victim:
         """Its exit status, or None while it runs or when it was never started."""
         return self._process.poll() if self._process else None
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that was started last."""
+        return self._process.pid if self._process else None
+
     def end(self, number: signal.Signals, within_s: float = 60.0) -> int:
         """Send it the signal and wait until it is gone; returns the exit status."""
         if self._process is None:

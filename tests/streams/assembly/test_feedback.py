@@ -106,6 +106,16 @@ def test_what_is_open_settles_by_its_own_idle_limit(desk: Desk) -> None:
     assert desk.state.settling(desk.now) == (0, 0)
 
 
+def test_what_came_before_the_clock_was_set_back_settles_from_then_on(desk: Desk) -> None:
+    settings = AssemblySettings()
+    desk.now += DAY
+    desk.take(call([SYSTEM, user("a")], "b"))
+    desk.now -= DAY
+    assert desk.due() == []
+    assert desk.state.settling(desk.now) == (settings.call_idle_s, settings.call_idle_s)
+    assert len(desk.take(wait=settings.call_idle_s)) == 1
+
+
 def test_feedback_on_an_episode_by_its_id_judges_it_open_closed_or_known_to_others(desk: Desk) -> None:
     calls = conversation("hello", TURNS, episode="e", principal="ann")
     events = desk.take(*calls, feedback("e"), wait=SETTLE)
