@@ -146,8 +146,8 @@ class Learner:
                 elif self._practice.is_wanted():
                     await self.practise(is_any_due)
         except RatchetError as error:
-            # What serves is untouched.
-            log.error("the cycle failed", error=str(error))
+            if str(error) != self.status.error:  # what serves is untouched, and one error is logged once
+                log.error("the cycle failed", error=str(error))
             self.tell_failure(error)
 
     @property

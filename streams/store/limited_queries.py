@@ -120,6 +120,10 @@ class LimitedQueries:
         """
         if self._stopped.is_set() or (self._turns.locked() and self._waiting >= MOST_WAITING):
             raise self._busy()
+        if not self._turns.locked():
+            await self._turns.acquire()  # without waiting
+            self.running += 1
+            return
         self._waiting += 1
         turn = asyncio.ensure_future(self._turns.acquire())
         try:

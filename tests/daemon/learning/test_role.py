@@ -12,12 +12,13 @@ from daemon.learning.loop import ACTOR, Loop
 from daemon.learning.resumptions import resumptions_path
 from daemon.learning.role import Learner, take_turns
 from daemon.learning.trials import planted_canaries
+from daemon.registry.learner_status import LearnerPhase
 from daemon.registry.lifecycle import State
 from learners.canaries import draw_canaries
 from learners.settings import LearnerSettings, LoraSettings, Stage
 from learners.snapshots import build_snapshot, write_snapshot
 from ratchet_client.events import OutcomeEvent, RetractionEvent
-from streams.errors import ControlError
+from streams.errors import ControlError, StoreError
 from streams.policy.client import PolicyClient
 from streams.trust.holdout import Split
 from tests.builders.episodes import HOLDOUT, TASKS, episode
@@ -197,3 +198,21 @@ async def test_without_a_sandbox_a_candidate_is_trained_without_a_world_model(
     )
     candidate = await train_candidate(loop, quick, snapshot, lambda *_: None)
     assert [stage.objective for stage in loop.adapters.manifest(candidate).settings.stages] == ["imitation"]
+
+
+async def test_an_error_that_comes_again_is_logged_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = Learner(loop)
+    said = iter(["the store is away", "the store is away", "the disk is full"])
+
+    async def fail() -> None:
+        raise StoreError(next(said))
+
+    async def never() -> bool:
+        return False
+
+    monkeypatch.setattr(learner, "mark_exposed", fail)
+    with structlog.testing.capture_logs() as entries:
+        for _ in range(3):
+            await learner.turn(never)
+    assert [entry["error"] for entry in entries] == ["the store is away", "the disk is full"]
+    assert learner.status.phase is LearnerPhase.PAUSED
