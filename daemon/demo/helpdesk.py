@@ -50,7 +50,7 @@ def _full(seed: int) -> DemoPlan:
         held_out=64,
         out_of_domain=12,
         unseen=40,
-        first_cycle=(Stage(objective="imitation", updates=72),),
+        first_cycle=(Stage(objective="imitation", updates=36),),
         practice=practising(tasks=6, samples=4, most_seconds=45, updates=16),
     )
 
