@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.runtime.processes import die_with_parent
 from tests.crash.victims import ROOT
 from tests.waiting import until
 
@@ -16,15 +17,15 @@ from tests.waiting import until
 def started(out: Path, minutes: float, log: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "tests.soak", "--minutes", str(minutes), "--seed", "1", "--out", str(out)]
     environment = {name: value for name, value in os.environ.items() if name != "KAFKA_HOME"}
+    parent = os.getpid()
+
+    def begin() -> None:
+        die_with_parent(parent)
+        # What a shell runs in the background ignores it, and so would the soak.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stderr=output,
-            # What a shell runs in the background ignores it, and so would the soak.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=output, preexec_fn=begin)
 
 
 @pytest.mark.nightly
