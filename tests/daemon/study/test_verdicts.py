@@ -47,7 +47,7 @@ def result(cell: Cell, *courses: dict[str, bool], outside: bool) -> CellResult:
         variant=0,
         updates=4,
         tokens=100,
-        losses={},
+        losses={"imitation": (1.0, 0.5)},
         seconds=1.0,
         measured=tuple(measured),
     )
