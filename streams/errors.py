@@ -222,7 +222,7 @@ class LearnerRunsError(RatchetError):
 
 
 class CycleInterruptedError(RatchetError):
-    """A signal came before a cycle had ended; the next one goes on from there."""
+    """A signal came before a cycle had ended; the next call resumes it."""
 
 
 class UnknownAdapterError(RatchetError):

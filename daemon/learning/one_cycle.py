@@ -69,7 +69,7 @@ async def _until(stop: asyncio.Event, settings: Settings, tellings: Tellings) ->
         for task in (turns, stopped):
             task.cancel()
         await asyncio.gather(turns, stopped, return_exceptions=True)
-    raise CycleInterruptedError("interrupted before the end: the next `ratchet cycle` goes on from there")
+    raise CycleInterruptedError("interrupted before the end: the next `ratchet cycle` resumes it")
 
 
 async def _turns(settings: Settings, tellings: Tellings) -> tuple[OneCycle, ...]:

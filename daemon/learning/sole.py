@@ -1,7 +1,6 @@
 """The lock that lets one learner work in a home: two would learn from the same, and use held-out tasks up twice.
 
-The learn role waits for its turn, `ratchet cycle` does not. The kernel drops the lock of a process that ends in any
-way.
+The learn role waits for its turn, `ratchet cycle` does not.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ import structlog
 
 from daemon.registry.learner_status import LEARNER_LOCK
 from streams.errors import LearnerRunsError
-from streams.runtime.json_lines import locked
+from streams.runtime.sole_holder import sole_holder
 
 log = structlog.get_logger()
 
@@ -27,17 +26,13 @@ def sole_learner(home: Path) -> Iterator[None]:
 
     Raises `LearnerRunsError`, which names the other's process id and machine, where one works there.
     """
-    path = home / LEARNER_LOCK
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(locked(path, wait=False))
-        except BlockingIOError as error:
-            other = path.read_text().strip() or "unknown"
-            raise LearnerRunsError(
-                f"another learner works in {home}, with the process id {other}: wait for its end, or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}\n".encode())
+
+    def refusal(other: str) -> LearnerRunsError:
+        return LearnerRunsError(
+            f"another learner works in {home}, with the process id {other}: wait for its end, or stop it"
+        )
+
+    with sole_holder(home / LEARNER_LOCK, f"{os.getpid()} on {os.uname().nodename}", refusal):
         yield
 
 

@@ -43,10 +43,9 @@ def judged_courses(results: Iterable[CellResult], settings: GateSettings) -> lis
     for result in results:
         course = own_course(result)
         if len(course) > 1 and not result.cell.visits:
-            outside = {each.phase: each.success for each in result.measured if each.domain == OUT_OF_DOMAIN}
-            # The last training is the result, which is not numbered by its phase.
-            others = [outside.get(each.phase) for each in course[:-1]] + [outside.get(max(outside, default=0))]
-            found.append((result, _judge(course, others, settings)))
+            # Played at every measurement, or at none.
+            outside = [each.success for each in result.measured if each.domain == OUT_OF_DOMAIN]
+            found.append((result, _judge(course, outside or [None] * len(course), settings)))
     return found
 
 

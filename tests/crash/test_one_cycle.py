@@ -1,4 +1,4 @@
-"""`ratchet cycle` that is killed changes nothing that serves, and the next one goes on from there to the end."""
+"""`ratchet cycle` that is killed changes nothing that serves, and the next one resumes it and ends it."""
 
 import asyncio
 import json

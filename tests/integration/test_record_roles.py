@@ -11,7 +11,7 @@ from streams.intake.admission import AdmissionSettings
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from streams.store.client import StoreClient
-from streams.store.ducklake import connect
+from streams.store.ducklake import connect, folder_of
 from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.trust.settings import QuotaSettings
 from tests.builders.episodes import HOLDOUT, episode
@@ -33,7 +33,8 @@ QUOTA = QuotaSettings(per_principal=TRUSTED_AT_MOST, near_duplicates=10**6)
 @pytest.fixture
 def roles(kafka: KafkaSettings, lake: LakeSettings, tmp_path: Path) -> Iterator[list[RecordRole]]:
     """Three record roles of one home, none of which is started."""
-    store = StoreSettings(backend=Backend.DUCKLAKE, lake=lake, batch=50, batch_s=0.1)
+    merging = lake.model_copy(update={"merge_s": 1.0})
+    store = StoreSettings(backend=Backend.DUCKLAKE, lake=merging, batch=50, batch_s=0.1)
     found = [RecordRole(kafka, store, tmp_path / "home", AdmissionSettings(quota=QUOTA), HOLDOUT) for _ in range(3)]
     yield found
     for role in found:
@@ -103,6 +104,9 @@ async def test_several_record_roles_write_one_lake_although_one_is_killed(
             (partition, offset) for partition in sorted(ends) for offset in range(ends[partition])
         ]
         assert numbered_in_order_of_commits(store)
+        # Small files were merged, and are kept for queries that began before.
+        ((files,),) = rows(store, "SELECT count(*) FROM ducklake_list_files('lake', 'events')")
+        assert files < len([*folder_of(lake).rglob("events/*.parquet")])
         trusted = rows(store, "SELECT principal, episode_id FROM trusted")
         assert sum(principal == ONE for principal, _ in trusted) == TRUSTED_AT_MOST
         refused = rows(store, "SELECT episode_id FROM flags WHERE reason LIKE 'quota: %'")

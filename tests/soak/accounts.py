@@ -54,7 +54,6 @@ class Excused:
     """
 
     events: set[str] = field(default_factory=set)
-    malformed: set[tuple[int, int]] = field(default_factory=set)
     kills: list[float] = field(default_factory=list)
 
     def excuses(self, answer: Answer) -> bool:

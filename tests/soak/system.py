@@ -176,7 +176,7 @@ class System:
         return orphans({*run, *nodes, *(victim.pid for victim in self._victims if victim.pid is not None)})
 
     def revive(self) -> None:
-        """Start again what ended, as whoever looks after the machine would."""
+        """Start again what ended, as an operator would."""
         if self._process is not None and self._process.poll() is not None:
             self._ended = self._ended or time.monotonic()
             if time.monotonic() - self._ended > 1.0:
