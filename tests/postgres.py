@@ -37,9 +37,14 @@ class Postgres:
         self.run("createdb", name)
         return f"host=127.0.0.1 port={self.port} user=ratchet dbname={name}"
 
-    def run(self, program: str, *arguments: str) -> None:
+    def dump(self, database: str) -> str:
+        """All rows of a database that `database` made, as statements."""
+        return self.run("pg_dump", "--inserts", database.rpartition("dbname=")[2])
+
+    def run(self, program: str, *arguments: str) -> str:
         at = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "ratchet")
-        subprocess.run([str(self.programs / program), *at, *arguments], check=True, capture_output=True)
+        command = [str(self.programs / program), *at, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def ready(self) -> bool:
         try:

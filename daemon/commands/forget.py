@@ -12,7 +12,6 @@ from daemon.commands.options import ConfigOption, JsonOption, find_kafka, operat
 from daemon.commands.why import exposure_table
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
-from daemon.erasure.request import refuse_lake
 from daemon.learning import forgetting
 from daemon.learning.forgetting import ForgetReport
 from daemon.registry.registry import Registry
@@ -61,9 +60,6 @@ def forget(
         return
     if bool(principal) == bool(episode) or (episode and not erase):
         raise typer.BadParameter("name the principal that revokes consent, or episodes to --erase")
-    if erase:
-        # Before consent is revoked: what was asked for would be half done.
-        refuse_lake(settings.store)
     report = run_async(_forget(settings, principal, reason)) if principal else None
     done = None
     if erase:

@@ -14,10 +14,10 @@ from daemon.erasure.request import (
     ErasureReport,
     ErasureRequest,
     finish,
+    is_asked_for,
     keep_plan,
     kept_plan,
     pending,
-    refuse_lake,
 )
 from daemon.registry.erasing import in_use, record_erasure
 from daemon.registry.maintenance import maintenance
@@ -27,8 +27,8 @@ from learners.adapters import AdapterStore
 from learners.provenance import Provenance
 from ratchet_client.crash_points import CrashPoint, reach
 from ratchet_client.syncing import sync_folder
-from streams.store import erasure as store_erasure
-from streams.store.erasure import StoreErased
+from streams.store.backends import erasure_of
+from streams.store.rewriting import StoreErased
 from streams.store.settings import StoreSettings
 from streams.trust.groups import FOLDER, homes_in
 
@@ -40,23 +40,17 @@ _BY_DIGEST = ("adapters/", "snapshots/", "trials/", "training/")
 
 
 def carry_out(home: Path, store: StoreSettings) -> ErasureReport | None:
-    """Carry out the erasure that was asked for, if one was; nothing may have the store open.
+    """Carry out the erasure that was asked for, if one was; nothing may have the store's file open.
 
-    Raises `ErasureError` or `StoreError`. Then, and after a kill, the next call goes on with it.
+    Other writers of a lake go on. Raises `ErasureError` or `StoreError`. Then, and after a kill, the next call goes on with it.
     """
-    request = pending(home)
-    if request is None:
+    if not is_asked_for(home):
         return None
-    refuse_lake(store)
     with maintenance(home):
-        begun = kept_plan(home, request)
-        plan = begun or _plan(home, store, request)
-        if store.path.exists():
-            if not store_erasure.is_erased(store, request.erasure_id):
-                if begun is not None:  # a kill may have left half a file
-                    store_erasure.prepare(store, request.erasure_id, request.principal, request.episodes)
-                store_erasure.swap(store)
-            store_erasure.remove_copies(store)
+        request = pending(home)
+        if request is None:  # another record role of this home, of several over a lake, has done it
+            return None
+        plan = _erase_from_store(home, store, request) or kept_plan(home, request) or _plan(home, request, None)
         reach(CrashPoint.ERASURE_STEP_BEFORE)
         erasure = _erasure(plan)
         for one in homes_in(home):
@@ -81,11 +75,21 @@ def exposed_adapters(home: Path, principal: str | None, trajectories: tuple[str,
     return tuple(sorted(found | {exposure.adapter for _, exposure in of_episodes}))
 
 
-def _plan(home: Path, store: StoreSettings, request: ErasureRequest) -> ErasurePlan:
-    """Decide what is removed, and write that down; the new file of the store is beside it then."""
-    told = StoreErased(rows={}, episodes=request.episodes, recoveries=(), retained=())
-    if store.path.exists() and not store_erasure.is_erased(store, request.erasure_id):
-        told = store_erasure.prepare(store, request.erasure_id, request.principal, request.episodes)
+def _erase_from_store(home: Path, store: StoreSettings, request: ErasureRequest) -> ErasurePlan | None:
+    """Erase from the store what it still has; returns the plan of it, None where that was done before."""
+    plan, erasure = None, erasure_of(store)
+    if erasure is None:
+        return None
+    if not erasure.is_done(request.erasure_id):
+        with erasure.erasing(request) as told:
+            plan = _plan(home, request, told)
+    erasure.clean_up()
+    return plan
+
+
+def _plan(home: Path, request: ErasureRequest, told: StoreErased | None) -> ErasurePlan:
+    """Decide what is removed from the home, and write that down; `told` is what the store had of it."""
+    told = told or StoreErased(rows={}, episodes=request.episodes, recoveries=(), retained=())
     trajectories = (*told.episodes, *told.recoveries)
     removed, kept, paths = list[str](), list[str](), list[Path]()
     for one in homes_in(home):

@@ -10,18 +10,15 @@ from ratchet_client.ids import uuid7
 from ratchet_client.settings import FrozenModel
 from streams.errors import ErasureError
 from streams.runtime.files import write_atomically
-from streams.store.erasure import Retained, StoreErased
-from streams.store.settings import StoreSettings
+from streams.store.rewriting import ErasedSubject, Retained, StoreErased
 
 _REQUEST, _PLAN, _DONE = "erasure.json", "erasure-plan.json", "erasures"
 
 
-class ErasureRequest(FrozenModel):
-    """The subject of an erasure: a principal, whose consent is revoked, or single episodes."""
+class ErasureRequest(ErasedSubject):
+    """Who asked for the erasure of a principal, whose consent is revoked, or of single episodes, and when."""
 
     erasure_id: str = Field(default_factory=uuid7)
-    principal: str | None = None
-    episodes: tuple[str, ...] = ()
     actor: str
     asked_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
@@ -45,15 +42,6 @@ class ErasureReport(FrozenModel):
     erasure: Erasure
     in_use: tuple[str, ...]
     retained: tuple[Retained, ...]
-
-
-def refuse_lake(store: StoreSettings) -> None:
-    """Raise `ErasureError` for a store that is a lake: its files are not written anew yet, and others write to it."""
-    if store.is_lake:
-        raise ErasureError(
-            "nothing is erased: the store is a lake (store.backend), and rows of a lake cannot be erased yet. Revoke "
-            "the principal's consent, by `ratchet forget` without --erase: nothing is learned from its data then"
-        )
 
 
 def ask(home: Path, request: ErasureRequest) -> None:

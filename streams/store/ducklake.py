@@ -36,6 +36,12 @@ _MARK = "ratchet-lake"
 # A file of 16 MB is large enough to be read well, and is not written once more. So many files take a few seconds.
 _MERGE = "CALL ducklake_merge_adjacent_files('lake', max_file_size => 16777216, max_compacted_files => 500)"
 _REMOVE_MERGED = "CALL ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL 1 HOUR)"
+# What no snapshot but the last one has: in the catalog, in files, and in files that no commit came to name.
+_REMOVE_HISTORY = (
+    "CALL ducklake_expire_snapshots('lake', older_than => now())",
+    "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)",
+    "CALL ducklake_delete_orphaned_files('lake', cleanup_all => true)",
+)
 _IS_CATALOG = "FROM postgres_query('turns', 'SELECT to_regclass(''ducklake_metadata'') IS NOT NULL')"
 _DATA_PATH = "FROM postgres_query('turns', 'SELECT value FROM ducklake_metadata WHERE key = ''data_path''')"
 
@@ -91,6 +97,19 @@ class Lake(Database):
         except duckdb.Error as error:
             raise StoreError(f"the files of the lake cannot be merged: {error}; {_REMEDY}") from error
         return sum(before - after for *_, before, after in merged)
+
+    def remove_history(self) -> None:
+        """Remove all snapshots but the last one, and at once the files that only they have.
+
+        A query that reads one of these files fails. Raises `StoreError`.
+        """
+        _refuse_unmounted(self._folder)
+        try:
+            with turn(self.connection):
+                for statement in _REMOVE_HISTORY:
+                    self.connection.execute(statement).fetchall()
+        except duckdb.Error as error:
+            raise StoreError(f"earlier snapshots of the lake cannot be removed: {error}; {_REMEDY}") from error
 
     def rows(self, sql: str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
         """All rows of a query. Raises `StoreError` when the lake cannot be read."""

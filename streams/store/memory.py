@@ -70,6 +70,10 @@ class Memory:
     def _note_row(self, row: Mapping[str, Any]) -> None:
         """Note a row that another process committed."""
         kind, episode = row["kind"], row["episode_id"]
+        if kind == "erased":
+            # What it noted has the sequences of what was there before.
+            self.erased = Erased(self._database.rows(ERASED))
+            return
         if row["event_id"] is not None:
             self.ids.note(row["event_id"])
         if kind == "trusted":

@@ -56,6 +56,7 @@ REMEMBERED_OF_RANGE = """
         UNION ALL BY NAME SELECT sequence, 'branches' AS kind, result_id AS event_id FROM branches
         UNION ALL BY NAME SELECT sequence, 'recovery_attempts' AS kind, result_id AS event_id FROM recovery_attempts
         UNION ALL BY NAME SELECT sequence, 'trusted' AS kind, principal, likeness, trusted_at FROM trusted
+        UNION ALL BY NAME SELECT sequence, 'erased' AS kind FROM erased
     )
     FROM remembered WHERE sequence BETWEEN $first AND $last ORDER BY sequence
 """

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from daemon.backups.manifest import STORE_FILE
 from daemon.cli import app
 from ratchet_client.errors import ConfigurationError
-from streams.errors import ErasureError, StoreError
+from streams.errors import StoreError
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
 from streams.store.settings import Backend, LakeSettings, StoreSettings
@@ -124,12 +124,6 @@ def test_a_lake_that_cannot_be_reached_is_told_before_anything_runs() -> None:
     (told,) = (json.loads(line) for line in ratchet("doctor", "--json").stdout.splitlines() if line.startswith("{"))
     (store,) = (check for check in told["checks"] if check["name"] == "store")
     assert (store["status"], "docs/scale.md" in store["remedy"]) == ("error", True)
-
-
-def test_an_erasure_in_a_lake_is_refused_before_consent_is_revoked() -> None:
-    refused = ratchet("forget", "--principal", "tenant/ann", "--erase")
-    assert isinstance(refused.exception, ErasureError)
-    assert "nothing is erased: the store is a lake" in str(refused.exception)
 
 
 @pytest.mark.slow
