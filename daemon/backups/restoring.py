@@ -12,7 +12,8 @@ from streams.errors import BackupError
 from streams.runtime.files import move_into_place
 from streams.store.copies import make_store
 from streams.store.database import Database
-from streams.store.settings import StoreSettings
+from streams.store.lake_filling import fill_lake
+from streams.store.settings import LakeSettings, StoreSettings
 
 Say = Callable[[str], None]
 
@@ -25,14 +26,16 @@ class Restored(FrozenModel):
     findings: tuple[str, ...]
 
 
-def restore_backup(folder: Path, home: Path, say: Say) -> Restored:
+def restore_backup(folder: Path, home: Path, say: Say, lake: LakeSettings | None = None) -> Restored:
     """Make the new folder `home` of a whole backup. It has that name only when all is in it.
 
-    Raises `BackupError` where `home` has something in it, or the backup is not whole, and `StoreError`.
+    With `lake` the store's rows go there, and `home` has no file of it. Raises `BackupError` where `home` has something
+    in it, or the backup is not whole, and `StoreError`, also where the lake has rows already.
     """
     home = home.absolute()
     if home.exists() and (not home.is_dir() or any(home.iterdir())):
         raise BackupError(f"{home} is not empty: name a new folder; nothing is restored over what is there")
+    memory = StoreSettings().memory
     say("checking the backup")
     manifest = check_backup(folder)
     scratch = home.with_name(f".{home.name}.partial")
@@ -47,7 +50,10 @@ def restore_backup(folder: Path, home: Path, say: Say) -> Restored:
         if manifest.store is not None:
             say("making the store")
             make_store(folder / STORE, manifest.store, scratch / STORE_FILE)
-            Database.open(scratch / STORE_FILE, StoreSettings().memory).close()
+            Database.open(scratch / STORE_FILE, memory).close()
+        if lake is not None:
+            say(f"filling the lake in {lake.data}")
+            _fill(lake, scratch / STORE_FILE, memory)
         findings = {finding.path for finding in verify(scratch).findings} - set(manifest.findings)
         reach(CrashPoint.BACKUP_STEP_BEFORE)
         move_into_place(scratch, home)
@@ -58,6 +64,16 @@ def restore_backup(folder: Path, home: Path, say: Say) -> Restored:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Restored(home=home, backup=manifest, findings=tuple(sorted(findings)))
+
+
+def _fill(lake: LakeSettings, file: Path, memory: str) -> None:
+    """Move the store from its file to the lake."""
+    if not file.exists():
+        raise BackupError("the backup has no store: restore it without --into-lake")
+    Database.open(file, memory).close()  # brings it to the newest schema
+    fill_lake(file, lake, memory)
+    for each in file.parent.glob(f"{file.name}*"):
+        each.unlink()
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:

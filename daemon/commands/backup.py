@@ -11,6 +11,7 @@ from daemon.backups.restoring import restore_backup
 from daemon.commands.options import ConfigOption, JsonOption, find_kafka, run_async
 from daemon.config import Settings
 from daemon.console import Narrator, print_json
+from ratchet_client.errors import ConfigurationError
 from ratchet_client.settings import REVEAL
 from streams.errors import StoreError
 from streams.store.arrival import has_arrived
@@ -71,14 +72,23 @@ def verify(folder: FolderArgument, as_json: JsonOption = False) -> None:
 def restore(
     folder: FolderArgument,
     home: Annotated[Path, typer.Option("--home", help="A new folder, or one that is empty: the home that is made.")],
+    into_lake: Annotated[
+        bool, typer.Option("--into-lake", help="Put the store into the new lake of [store.lake], and not into a file.")
+    ] = False,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a home of a backup. Nothing is restored over what is there; nothing need be running."""
-    restored = restore_backup(folder, home, Narrator().say)
+    lake = Settings.load(config).store.lake if into_lake else None
+    if lake is not None and not (lake.catalog and lake.data):
+        raise ConfigurationError("--into-lake needs store.lake.catalog and store.lake.data: set both")
+    restored = restore_backup(folder, home, Narrator().say, lake)
     if as_json:
         print_json(restored.model_dump_json())
     else:
         typer.echo(f"{restored.home} holds the backup of {restored.backup.created_at:%Y-%m-%d %H:%M} UTC")
+        if lake is not None:
+            typer.echo(f'its store is in the lake in {lake.data}: run it with store.backend = "ducklake"')
         typer.echo(f"what had been set then is in {folder / 'settings.json'}; run with RATCHET_HOME={restored.home}")
         for name in restored.findings:
             typer.echo(f"{name} is not what it was: see `ratchet verify`")

@@ -42,7 +42,8 @@ _BY_DIGEST = ("adapters/", "snapshots/", "trials/", "training/")
 def carry_out(home: Path, store: StoreSettings) -> ErasureReport | None:
     """Carry out the erasure that was asked for, if one was; nothing may have the store's file open.
 
-    Other writers of a lake go on. Raises `ErasureError` or `StoreError`. Then, and after a kill, the next call goes on with it.
+    Other writers of a lake go on. Raises `ErasureError` or `StoreError`. Then, and after a kill, the next call goes on
+    with it.
     """
     if not is_asked_for(home):
         return None

@@ -1,9 +1,9 @@
 """The database that the settings choose, and erasures from it."""
 
-from streams.store.erasure import FileErasure
-from streams.store.lake_erasure import LakeErasure
 from streams.store.database import Database
 from streams.store.ducklake import Lake
+from streams.store.erasure import FileErasure
+from streams.store.lake_erasure import LakeErasure
 from streams.store.settings import StoreSettings
 
 

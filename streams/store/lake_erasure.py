@@ -7,8 +7,6 @@ catalog. So the tables are written again in one transaction, and all earlier sna
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-import duckdb
-
 from streams.errors import ErasureError, StoreError
 from streams.store.ducklake import Lake
 from streams.store.positions import SEQUENCE
@@ -18,8 +16,6 @@ from streams.store.rewriting import ErasedSubject, Rewriting, StoreErased
 from streams.store.settings import StoreSettings
 
 _SUFFIX = "_without_erased"
-# Every table is written in one turn; the other writers' limit is for a batch.
-_LONGEST_TURN_S = 24 * 3600
 
 
 class LakeErasure:
@@ -58,8 +54,7 @@ class LakeErasure:
             lake.remove_history()
 
     def _attached(self) -> Lake:
-        patient = self._settings.lake.model_copy(update={"turn_s": _LONGEST_TURN_S})
-        return Lake.attach(patient, self._settings.memory)
+        return Lake.attach(self._settings.lake.for_a_long_turn(), self._settings.memory)
 
 
 def _erase(lake: Lake, rewriting: Rewriting, subject: ErasedSubject) -> StoreErased:

@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ratchet_client.settings import FrozenModel, Secret
 
+_LONG_TURN_S = 24 * 3600
+
 
 class Backend(StrEnum):
     """Where the tables are: in a file that one record role writes, or in a lake that several write."""
@@ -45,6 +47,10 @@ class LakeSettings(FrozenModel):
         if data is not None and not data.is_absolute():
             raise ValueError("write the whole path of a folder, which object storage is not")
         return data
+
+    def for_a_long_turn(self) -> Self:
+        """These settings for one that writes every table in a turn; `turn_s` is for a batch."""
+        return self.model_copy(update={"turn_s": _LONG_TURN_S})
 
 
 class StoreSettings(FrozenModel):

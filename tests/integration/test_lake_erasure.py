@@ -47,7 +47,7 @@ def settings(lake: LakeSettings) -> StoreSettings:
 
 @pytest.fixture
 def store(settings: StoreSettings) -> Iterator[Store]:
-    """A writer that goes on: LEAVES and another one have an episode each, with branches, in files and in the catalog."""
+    """A writer that goes on: LEAVES and another one have episodes with branches, in files and in the catalog."""
     store = Store.open(settings, HOLDOUT, KAFKA)
     log, tasks = Log(store), TASKS[Split.TRAIN]
     log.publish(*episode("stays", tasks[0], action="say hello"))
@@ -116,7 +116,9 @@ def test_nothing_is_left_in_files_and_catalog_and_another_writer_goes_on(
     lake = settings.lake
     before, sequence = contents(lake), store.sequence
     told = "\n".join(holding(lake, postgres))
-    assert [each for each in (".parquet", "file_column_stats", "table_column_stats", "inlined_data") if each not in told] == []
+    assert [
+        each for each in (".parquet", "file_column_stats", "table_column_stats", "inlined_data") if each not in told
+    ] == []
     request = ask_for(home)
     report = carry_out(home, settings)
     check(before, lake, postgres)

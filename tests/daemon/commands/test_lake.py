@@ -19,7 +19,8 @@ from streams.store.status import StoreStatus
 from streams.store.tables import TABLES
 from streams.store.writer import Store
 from tests.builders.episodes import HOLDOUT, KAFKA, TASKS, episode
-from tests.builders.stored import Log
+from tests.builders.stored import Log, records
+from tests.postgres import Postgres
 from tests.served import served
 
 WITH_SEQUENCE = [name for name, schema in TABLES.items() if "sequence" in schema.names]
@@ -154,6 +155,50 @@ def test_a_backup_of_a_lake_is_restored_as_a_file(
     restored = Store.open(StoreSettings(path=tmp_path / "new" / STORE_FILE), HOLDOUT, KAFKA)
     assert (restored.sequence, restored.positions()) == (stored.sequence, stored.positions())
     restored.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", Backend)
+def test_a_backup_is_restored_into_a_new_lake_and_into_no_other(
+    backend: Backend,
+    stored: Store,
+    lake: LakeSettings,
+    postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = stored
+    if backend is Backend.DUCKDB:
+        monkeypatch.setenv("RATCHET_STORE__BACKEND", backend)
+        store = Store.open(StoreSettings(path=tmp_path / "home" / STORE_FILE), HOLDOUT, KAFKA)
+        Log(store).publish(*episode("a", TASKS[next(iter(TASKS))][0]))
+    before = {name: store.query(f"FROM {name}").to_pylist() for name in WITH_SEQUENCE}
+    sequence, positions = store.sequence, store.positions()
+    store.close()
+    assert ratchet("backup", "create", str(tmp_path / "backup")).exit_code == 0
+
+    into = ("backup", "restore", str(tmp_path / "backup"), "--into-lake", "--home")
+    refused = ratchet(*into, str(tmp_path / "refused"))
+    assert isinstance(refused.exception, StoreError)
+    assert "has rows already" in str(refused.exception)
+    assert not (tmp_path / "refused").exists()
+
+    new = LakeSettings(catalog=postgres.database(), data=tmp_path / "new-lake")
+    monkeypatch.setenv("RATCHET_STORE__LAKE__CATALOG", new.catalog)
+    monkeypatch.setenv("RATCHET_STORE__LAKE__DATA", str(new.data))
+    restored = ratchet(*into, str(tmp_path / "new"))
+    assert restored.exit_code == 0, restored.exception
+    assert "run it with store.backend" in restored.output
+    assert not (tmp_path / "new" / STORE_FILE).exists()
+    filled = Store.open(StoreSettings(backend=Backend.DUCKLAKE, lake=new), HOLDOUT, KAFKA)
+    assert {name: filled.query(f"FROM {name} ORDER BY sequence").to_pylist() for name in WITH_SEQUENCE} == {
+        name: sorted(rows, key=lambda row: row["sequence"]) for name, rows in before.items()
+    }
+    assert (filled.sequence, filled.positions()) == (sequence, positions)
+    # It goes on where the other ended.
+    appended = filled.append(records(episode("comes"), positions[(KAFKA.events_topic, 0)]))
+    assert (appended.stored, appended.trusted) == (len(episode("comes")), 1)
+    filled.close()
 
 
 @pytest.mark.slow
