@@ -7,6 +7,9 @@ Check each row when faust-streaming, mode-streaming or aiokafka get another vers
 |---|---|---|
 | `BundlingConsumer.getmany` | Faust spends more time on one message than Ratchet on one record, so a fetch becomes \
 one message for each partition | `test_what_one_fetch_brings_is_handled_at_once` |
+| `BundlingConsumer._wait_next_records` | while all that waits is of partitions whose buffers are full, Faust sleeps a \
+second, and while others are empty it waits a second for them, however soon a buffer has room | \
+`test_reading_goes_on_as_soon_as_a_full_buffer_has_room` |
 | `BundlingConsumer._following` | a rebalance discards what was fetched, and reading goes on behind it | \
 `test_discarded_records_are_fetched_again` in `test_reading_on.py` |
 | `BundlingConsumer._new_offset` | Faust reckons with single offsets: it commits a few of those that a message stands \
@@ -45,6 +48,9 @@ from streams.kafka.batches import StandIn
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.stall_watchdog import Unread, Watchdog, unread_records
+
+# While a buffer is full. It is emptied in the time that a few records take.
+_LOOK_AGAIN_S = 0.01
 
 Positions = Callable[[], Awaitable[Mapping[tuple[str, int], int]]]
 
@@ -89,6 +95,15 @@ class BundlingConsumer(Consumer):
         self._fetched_again: dict[TP, int] = {}
         # Per partition, where the offsets begin that go with the next record, and whether the log lacks any of them.
         self._pending: dict[TP, tuple[int, bool]] = {}
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 - the signature is Faust's
+        if not self._buffered_partitions:
+            return await super()._wait_next_records(timeout)
+        while self._buffered_partitions and not self._get_active_partitions() and self.flow_active:
+            if self.should_stop:
+                return {}, None
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return await super()._wait_next_records(_LOOK_AGAIN_S)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109 - the signature is Faust's
         fetched, _ = await self._wait_next_records(timeout)

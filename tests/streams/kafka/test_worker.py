@@ -172,6 +172,31 @@ async def test_what_one_fetch_brings_is_handled_at_once(kafka: KafkaSettings) ->
     assert max(map(len, collect.batches)) > 2
 
 
+async def test_reading_goes_on_as_soon_as_a_full_buffer_has_room(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler is slower than reading, so that what was read waits until no more may."""
+    collect, full, slept = Collect(until=RECORDS), [False], list[float]()
+    app = build_app("test", kafka, bundle=1)
+
+    async def slowly(records: list[Received]) -> None:
+        await asyncio.sleep(0.02)
+        full.append(bool(cast(BundlingConsumer, app.consumer)._buffered_partitions))
+        await collect(records)
+
+    async def sleep(consumer: BundlingConsumer, seconds: float) -> None:
+        if collect.values:  # before that it has no partition yet
+            slept.append(seconds)
+        await asyncio.sleep(seconds)
+
+    monkeypatch.setattr(BundlingConsumer, "sleep", sleep)
+    consume_each(app, kafka.events_topic, slowly, 2)
+    async with asyncio.timeout(60):
+        await run(app, collect.stop)
+    assert any(full)
+    assert 1 not in slept  # as Faust does then
+
+
 class NotUnicode(str):
     """A header name that goes out as bytes that are not UTF-8."""
 
