@@ -16,16 +16,17 @@ from streams.access.access import Access
 from streams.intake.admission import AUTHENTICATE, UNAUTHENTICATED, Admission, AdmissionSettings
 from streams.intake.pipeline import Intake
 from streams.intake.processor import build_processor
-from streams.kafka.operator_key import make_operator_key
+from streams.kafka.operator_key import OPERATOR_KEY_FILE, make_operator_key
 from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics
 from streams.kafka.worker import run, works
-from streams.redaction.key import redaction_key
+from streams.redaction.key import KEY_FILE, redaction_key
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
 from streams.runtime.health import reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
+from streams.store.lake_keys import agree_on_keys
 from streams.store.limited_queries import LimitedQueries
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
@@ -69,6 +70,9 @@ async def serve(
     intake = Intake(Admission(admission, operators, holdout), Redactor(redaction, key))
     store = await asyncio.to_thread(Store.open, settings, holdout, kafka, admission.quota, trust=trust)
     try:
+        if settings.is_lake:
+            keys = {KEY_FILE: key, OPERATOR_KEY_FILE: operators}
+            await asyncio.to_thread(agree_on_keys, settings.lake, keys)
         processor = build_processor(store, intake, kafka, settings, has_sandbox)
         await _serve(store, processor, settings, admission.authenticates, kafka, stop, access)
     finally:
