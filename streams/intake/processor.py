@@ -105,9 +105,9 @@ def build_processor(
         await asyncio.to_thread(store.ask_again, has_sandbox)
         await drain_outbox()
 
-    async def merge_files() -> None:
+    async def tidy() -> None:
         try:
-            merged = await asyncio.to_thread(store.merge_files)
+            merged = await asyncio.to_thread(store.tidy, settings.lake.keep_days)
         except StoreError as error:
             log.warning("small files stay until the next time", error=str(error))
         else:
@@ -119,7 +119,7 @@ def build_processor(
     app.task(drain_outbox)
     app.task(ask_again)
     if settings.is_lake:
-        app.timer(settings.lake.merge_s)(merge_files)
+        app.timer(settings.lake.merge_s)(tidy)
     return app
 
 

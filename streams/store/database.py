@@ -100,8 +100,11 @@ class Database:
         """Hold it while the outbox is published: one process at a time does."""
         yield
 
-    def merge_files(self) -> int:
-        """Merge small files of the tables, where these are in many; how many there are less."""
+    def tidy(self, keep_days: float) -> int:
+        """Merge small files of the tables, where these are in many, and forget snapshots older than `keep_days`.
+
+        Returns how many files there are less.
+        """
         return 0
 
     def insert(self, tables: Mapping[str, Sequence[Row]]) -> None:

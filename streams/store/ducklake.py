@@ -35,7 +35,7 @@ _REMEDY = (
 _MARK = "ratchet-lake"
 # A file of 16 MB is large enough to be read well, and is not written once more. So many files take a few seconds.
 _MERGE = "CALL ducklake_merge_adjacent_files('lake', max_file_size => 16777216, max_compacted_files => 500)"
-_REMOVE_MERGED = "CALL ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL 1 HOUR)"
+_REMOVE_UNREAD = "CALL ducklake_cleanup_old_files('lake', older_than => now() - INTERVAL 1 HOUR)"
 # What no snapshot but the last one has: in the catalog, in files, and in files that no commit came to name.
 _REMOVE_HISTORY = (
     "CALL ducklake_expire_snapshots('lake', older_than => now())",
@@ -83,19 +83,19 @@ class Lake(Database):
         with turn(self.connection, _DRAINING):
             yield
 
-    def merge_files(self) -> int:
-        """Merge small Parquet files of a table into larger ones, in a turn.
+    def tidy(self, keep_days: float) -> int:
+        """In a turn, merge small Parquet files of each table, and forget snapshots older than `keep_days`.
 
-        Returns how many files there are less. Earlier snapshots can still be read. Merged files are removed an hour
-        later, when no query reads them any more.
-        Raises `StoreError`.
+        Returns how many files were merged away. What is left of both is removed an hour later, when no query reads it
+        any more. Raises `StoreError`.
         """
         try:
             with turn(self.connection):
                 merged = self.connection.execute(_MERGE).fetchall()
-                self.connection.execute(_REMOVE_MERGED)
+                self.connection.execute(_forget_before(keep_days))
+                self.connection.execute(_REMOVE_UNREAD)
         except duckdb.Error as error:
-            raise StoreError(f"the files of the lake cannot be merged: {error}; {_REMEDY}") from error
+            raise StoreError(f"the files of the lake cannot be tidied up: {error}; {_REMEDY}") from error
         return sum(before - after for *_, before, after in merged)
 
     def remove_history(self) -> None:
@@ -296,6 +296,10 @@ def _extension(name: str) -> Path:
         )
     # `INSTALL` would ask the internet for what is already here.
     return Path(spec.origin).parent / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+
+
+def _forget_before(days: float) -> str:
+    return f"CALL ducklake_expire_snapshots('lake', older_than => now() - INTERVAL '{round(days * 86_400)} seconds')"
 
 
 def _quoted(text: str) -> str:

@@ -32,6 +32,9 @@ class LakeSettings(FrozenModel):
     )
     turn_s: int = Field(default=60, ge=1, description="Longest time, in seconds, to wait for a turn, and to have one.")
     merge_s: float = Field(default=60.0, gt=0, description="How often, in seconds, small Parquet files are merged.")
+    keep_days: float = Field(
+        default=30.0, gt=0, description="How long earlier snapshots can be read, by AT in queries, in days."
+    )
 
     @field_validator("catalog")
     @classmethod

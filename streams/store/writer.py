@@ -264,10 +264,13 @@ class Store:
         with self._lock, self._transaction("mark the outbox as published"):
             self._memory.positions.published(up_to)
 
-    def merge_files(self) -> int:
-        """Merge small files of a lake; how many there are less. Raises `StoreError`; what is stored stays as it was."""
+    def tidy(self, keep_days: float) -> int:
+        """Merge small files of a lake, and forget snapshots older than `keep_days`; how many files there are less.
+
+        Raises `StoreError`; what is stored stays as it was.
+        """
         with self._lock:
-            return self._database.merge_files()
+            return self._database.tidy(keep_days)
 
     def query(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
         """The rows of one SELECT, with a value for each `$name` in it.

@@ -206,7 +206,7 @@ def test_small_files_are_merged_and_earlier_snapshots_stay(
     ((files,),) = rows(reader, "SELECT count(*) FROM ducklake_list_files('lake', 'events')")
     assert files == 4
     with connect(lake) as other:
-        assert writer(other).merge_files() >= 3
+        assert writer(other).tidy(keep_days=1) >= 3
         append(other, records(1, 0, 20))
     assert rows(reader, "SELECT count(*) FROM ducklake_list_files('lake', 'events')") == [(2,)]
     assert rows(reader, earlier) == before
@@ -215,6 +215,20 @@ def test_small_files_are_merged_and_earlier_snapshots_stay(
     assert numbered_in_order_of_commits(reader)
     # A query that began before may still read them.
     assert len([*folder_of(lake).rglob("events/*.parquet")]) == 6
+
+
+def test_snapshots_are_forgotten_after_their_time(lake: LakeSettings, reader: duckdb.DuckDBPyConnection) -> None:
+    store = writer(reader)
+    store.append(records(0, 0, 20))
+    ((version,),) = rows(reader, "SELECT max(snapshot_id) FROM lake.snapshots()")
+    earlier = f"SELECT count(*) FROM events AT (VERSION => {version})"
+    store.append(records(0, 20, 40))
+    store.tidy(keep_days=1)
+    assert rows(reader, earlier) == [(18,)]
+    until(lambda: store.tidy(keep_days=1e-5) >= 0 and len(rows(reader, "FROM lake.snapshots()")) == 1)
+    with pytest.raises(duckdb.Error, match="No snapshot"):
+        rows(reader, earlier)
+    assert rows(reader, "SELECT count(*) FROM events") == [(36,)]
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def store(settings: StoreSettings) -> Iterator[Store]:
     log.publish(*(event for number in range(12) for event in of_leaves(f"leaves-{number}")))
     log.branched("leaves-0", tasks[1])
     log.recovered("leaves-1", tasks[1], 0)
-    store.merge_files()
+    store.tidy(30)
     log.publish(*of_leaves("leaves-late"), RetractionEvent(principal=LEAVES, reason="asked"))
     yield store
     store.close()
