@@ -96,10 +96,9 @@ class Soak:
             self.excused.events |= {verdict for verdict, _ in calls.verdicts if verdict not in before}
         if fault.kind is Kind.KILL and fault.target in ("serve", SUPERVISOR, BROKER):
             self.excused.kills.append(ended)
+        recorded = calls.recorded_before(ended - fault.lasts_s)
         expected = set(acknowledged.events) | {
-            each.event
-            for each in calls.answers
-            if each.event in calls.recorded_before(ended - fault.lasts_s) and not self.excused.excuses(each)
+            each.event for each in calls.answers if each.event in recorded and not self.excused.excuses(each)
         }
         expected -= self.excused.events
         answers = self.wait(self.system.answers)
