@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
+import duckdb
 import pyarrow as pa
 import structlog
 
 from streams.branch_events import BranchRequest
+from streams.errors import StoreError
 from streams.kafka.records import Outgoing
 from streams.kafka.settings import KafkaSettings
 from streams.store.backends import open_database
@@ -111,7 +113,12 @@ class Store:
         another version of Ratchet made it; `ConfigurationError` when an extension for the lake is missing.
         """
         database = open_database(settings)
-        return cls(database, holdout, kafka, quota or QuotaSettings(), clock, trust)
+        try:
+            return cls(database, holdout, kafka, quota or QuotaSettings(), clock, trust)
+        except duckdb.Error as error:
+            database.connection.close()
+            place = settings.lake.data if settings.is_lake else settings.path
+            raise StoreError(f"the store in {place} cannot be read: {error}; restore a backup of it") from error
 
     def close(self) -> None:
         """Write everything into the file proper and close it."""

@@ -14,6 +14,7 @@ from ratchet_client.errors import ConfigurationError
 from streams.errors import StoreError
 from streams.runtime.processes import free_port
 from streams.store.api import build_api
+from streams.store.ducklake import folder_of
 from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.store.status import StoreStatus
 from streams.store.tables import TABLES
@@ -91,6 +92,15 @@ def test_nothing_is_written_to_the_folder_of_a_share_that_is_not_mounted(stored:
     mounted.rename(lake.data)
     assert ratchet("check-config").exit_code == 0
     assert stored.query("SELECT count(DISTINCT episode_id) AS n FROM events")["n"].to_pylist() == [2]
+
+
+def test_a_lake_that_lacks_a_file_is_told_as_such(lake: LakeSettings, stored: Store) -> None:
+    Log(stored).publish(*(event for name in "cdefgh" for event in episode(name, TASKS[next(iter(TASKS))][0])))
+    stored.close()
+    for file in folder_of(lake).rglob("events/*.parquet"):
+        file.unlink()
+    with pytest.raises(StoreError, match=r"cannot be read: .*\.parquet"):
+        Store.open(StoreSettings(backend=Backend.DUCKLAKE, lake=lake), HOLDOUT, KAFKA)
 
 
 def test_a_role_that_dies_while_it_makes_a_lake_locks_nobody_out(
