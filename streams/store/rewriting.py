@@ -64,7 +64,7 @@ class Rewriting:
     erased: str
 
     def decide(self, subject: ErasedSubject) -> None:
-        """Find the episodes that are erased. Do it before all else, outside of a lake's transaction."""
+        """Find the episodes that are erased. Call it before `write`."""
         self.connection.execute("SET VARIABLE principal = $principal", {"principal": subject.principal})
         self._rows(gone(self.old), {"principal": subject.principal, "episodes": list(subject.episodes)})
 
