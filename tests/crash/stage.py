@@ -9,6 +9,7 @@ from functools import reduce
 from itertools import islice
 from pathlib import Path
 
+import duckdb
 import httpx
 import pyarrow as pa
 from kafka import KafkaConsumer
@@ -23,6 +24,7 @@ from streams.kafka.settings import KafkaSettings
 from streams.kafka.topics import create_topics, end_offsets
 from streams.runtime.processes import free_port
 from streams.sandboxes.pool import SandboxPool
+from streams.store.ducklake import connect
 from streams.store.settings import Backend, LakeSettings, StoreSettings
 from streams.trust.holdout import HoldoutSettings, Split
 from streams.trust.settings import QuotaSettings
@@ -81,8 +83,17 @@ class Stage:
     loads: dict[Victim, Ledger]
 
     @property
+    def recorders(self) -> tuple[Victim, ...]:
+        """The writers. Questions go to the first one."""
+        return (self.recorder, *self.other_recorders)
+
+    @property
     def victims(self) -> tuple[Victim, ...]:
-        return (self.recorder, *self.other_recorders, *self.branchers, *self.loads)
+        return (*self.recorders, *self.branchers, *self.loads)
+
+    def opened(self) -> duckdb.DuckDBPyConnection:
+        """The store itself. No process may have its file open."""
+        return connect(self.store.lake) if self.store.is_lake else duckdb.connect(str(self.store.path))
 
     def acknowledged(self) -> Acknowledged:
         """What all loads were told by now that it is kept."""
@@ -146,7 +157,7 @@ class Stage:
             *(f"lost: {what}" for what in lost(self.ask, self.acknowledged())),
             *self._unpublished(),
         ]
-        for writer in (self.recorder, *self.other_recorders):
+        for writer in self.recorders:
             if writer.end(signal.SIGTERM) != 0:
                 found.append(f"the writer did not end well: {writer.last_words()}")
         rules = (*ALWAYS, *DRAINED)

@@ -1,8 +1,8 @@
-"""A storm of random kills under load: `python -m tests.crash.storm --kills 200`.
+"""A storm of random kills under load: `python -m tests.crash.storm --kills 200 [--lake]`.
 
 The writer, the branch workers, the publishing agents and Apache Kafka itself are killed by SIGKILL at random instants,
-most of them when all is well again, one in five before. Ends with status 1 when anything was lost, doubled or did not
-come back.
+most of them when all is well again, one in five before. With `--lake` the store is one, with two writers and a
+PostgreSQL of its own. Ends with status 1 when anything was lost, doubled or did not come back.
 """
 
 import argparse
@@ -14,18 +14,22 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 
 import duckdb
+import pytest
 from pydantic import BaseModel, ConfigDict
 
 from ratchet_client.ids import uuid7
 from streams.kafka.settings import KafkaSettings
+from streams.store.settings import LakeSettings
 from tests.crash.invariants import ALWAYS, broken, broken_in_file, lost
 from tests.crash.stage import AGENTS, LIBRARY, NotConvergedError, Stage, on_stage, played
 from tests.crash.victims import Victim
 from tests.kafka_node import KafkaNode
+from tests.postgres import running_postgres
 
 SESSION_TIMEOUT_S = 6.0  # the shortest that Apache Kafka allows by default
 KAFKA = "kafka"
@@ -155,7 +159,7 @@ class Storm:
             return
         victim = self._victim(target)
         victim.end(signal.SIGKILL)
-        if victim is not self._stage.recorder:
+        if victim is not self._stage.recorder or self._stage.store.is_lake:
             victim.start()
             return
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
@@ -164,8 +168,9 @@ class Storm:
             self._inspect(copy)
 
     def _victim(self, target: str) -> Victim:
-        if target == "brancher":
-            return self._random.choice(self._stage.branchers)
+        several = {"brancher": self._stage.branchers, "recorder": self._stage.recorders}
+        if target in several:
+            return self._random.choice(several[target])
         return next(victim for victim in self._stage.victims if victim.name == target)
 
     def _copy(self, folder: Path) -> Path:
@@ -198,11 +203,12 @@ class Storm:
     def _report(self) -> StormReport:
         stage = self._stage
         acknowledged = stage.acknowledged()
-        stage.recorder.end(signal.SIGKILL)
-        with duckdb.connect(str(stage.store.path)) as file:
+        for writer in stage.recorders:
+            writer.end(signal.SIGKILL)
+        with stage.opened() as store:
 
             def ask(sql: str) -> list[tuple[object, ...]]:
-                return file.execute(sql).fetchall()
+                return store.execute(sql).fetchall()
 
             def count(sql: str) -> int:
                 return int(str(ask(f"SELECT {sql}")[0][0]))
@@ -228,26 +234,33 @@ class Storm:
             )
 
 
-def storm(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> StormReport:
-    """Set a stage on a fresh Apache Kafka node in `folder`, and let the storm loose on it."""
+def storm(folder: Path, kills: int, seed: int, tell: Callable[[str], None], lake: bool = False) -> StormReport:
+    """Set a stage on a fresh Apache Kafka node in `folder`, and let the storm loose on it.
+
+    With `lake` its store is in a new lake, and PostgreSQL must be installed.
+    """
     tell(f"seed {seed}")
-    recordings = played()
-    node = KafkaNode(folder / "kafka")
-    node.start()
-    try:
+    with ExitStack() as stack:
+        settings = None
+        if lake:
+            catalog = stack.enter_context(running_postgres()).database()
+            settings = LakeSettings(catalog=catalog, data=folder.absolute() / "lake")
+        recordings = played()
+        node = KafkaNode(folder / "kafka")
+        stack.callback(node.kill)
+        node.start()
         kafka = KafkaSettings(
             bootstrap=node.bootstrap, session_timeout_s=SESSION_TIMEOUT_S, partitions=4, group_prefix=uuid7()
         )
-        with on_stage(kafka, folder, recordings, workers=2, pause_s=0.3) as stage:
-            return Storm(stage, node, seed, folder).run(kills, tell)
-    finally:
-        node.kill()
+        stage = stack.enter_context(on_stage(kafka, folder, recordings, workers=2, pause_s=0.3, lake=settings))
+        return Storm(stage, node, seed, folder).run(kills, tell)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="what is killed when; by default another each time")
+    parser.add_argument("--lake", action="store_true", help="over a lake, which two record roles write")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--folder", type=Path, help="keep the store and all logs here")
     arguments = parser.parse_args()
@@ -255,7 +268,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        report = storm(folder, arguments.kills, seed, lambda line: print(line, flush=True))
+        try:
+            report = storm(folder, arguments.kills, seed, lambda line: print(line, flush=True), arguments.lake)
+        except pytest.skip.Exception as missing:
+            parser.error(str(missing))
     text = report.model_dump_json(indent=2)
     print(text)
     if arguments.json:
