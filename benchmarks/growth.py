@@ -19,6 +19,7 @@ from ratchet_client.ids import uuid7
 from streams.intake.role import collect_rarely
 from streams.kafka.records import Received
 from streams.kafka.settings import KafkaSettings
+from streams.runtime.arenas import share_arenas
 from streams.store.decoded import Decoded
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=MILLION, help="a multiple of 50,000")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    share_arenas()
     collect_rarely()
     with tempfile.TemporaryDirectory() as folder:
         kafka, path = KafkaSettings(), Path(folder) / "store.duckdb"

@@ -37,6 +37,7 @@ from streams.kafka.topics import create_topics, end_offsets
 from streams.kafka.worker import run
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.arenas import share_arenas
 from streams.store.settings import StoreSettings
 from streams.store.writer import Store
 from streams.trust.holdout import HoldoutSettings
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--bootstrap", default="", help="a cluster to use instead of the embedded broker")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    share_arenas()
     collect_rarely()
     with cluster(options.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
         kafka = KafkaSettings(bootstrap=bootstrap, events_topic=f"{uuid7()}.events")

@@ -23,6 +23,7 @@ from streams.kafka.worker import run, works
 from streams.redaction.key import KEY_FILE, redaction_key
 from streams.redaction.redactor import Redactor
 from streams.redaction.settings import RedactionSettings
+from streams.runtime.arenas import share_arenas
 from streams.runtime.health import reachable
 from streams.runtime.http_server import HttpServer, listen
 from streams.store.api import build_api
@@ -61,6 +62,7 @@ async def serve(
     """
     access = access or Access(settings.host, "store.host")
     access.begin()
+    share_arenas()
     collect_rarely()
     if not admission.authenticates:
         log.warning("events are not authenticated", risk=UNAUTHENTICATED, remedy=AUTHENTICATE)
