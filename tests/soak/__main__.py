@@ -10,6 +10,7 @@ all the same; a second one ends the wait for what is under way. Ends with status
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.crash.victims import ROOT
@@ -30,7 +32,7 @@ from tests.soak.soak import Interrupted, Soak
 from tests.soak.surroundings import Surroundings, surround
 from tests.soak.system import MODEL, RECORDED, System, running, settings_of
 
-REPORT, PAGE, PICTURE = "report.json", "report.md", "resources.svg"
+REPORT, PAGE, PICTURE, SAMPLES = "report.json", "report.md", "resources.svg", "samples.json"
 _CALM_SHARE = 0.25
 _STARTS_WITHIN_S = 300.0
 _WARM_UP_S = 120.0
@@ -101,6 +103,8 @@ def soak(options: argparse.Namespace, out: Path, surroundings: Surroundings) -> 
             findings=tuple(at_work.findings),
         )
         draw(out / PICTURE, lives, at_work.faults, at_work.began)
+        told = {name: [asdict(series) for series in each] for name, each in lives.items()}
+        (out / SAMPLES).write_text(json.dumps(told) + "\n")
         shutil.copytree(settings.home / "logs", out / "logs", dirs_exist_ok=True)
     (out / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
     (out / PAGE).write_text(report.markdown(PICTURE))

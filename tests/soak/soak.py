@@ -189,7 +189,7 @@ class Soak:
         status = self.system.end()
         self._note("ratchet run ends well", status == 0, f"status {status}")
         self._patiently(lambda: not self.system.orphans(), _ORPHANS_END_WITHIN_S)
-        left = [" ".join(process.cmdline())[:200] for process in self.system.orphans()]
+        left = [_described(process) for process in self.system.orphans()]
         self._note("no process is left behind", not left, "; ".join(left))
         self._look_at_file(rules)
         wrong = self.system.verified()
@@ -254,3 +254,11 @@ class Soak:
     def _note(self, what: str, holds: bool, detail: str = "") -> None:
         self.findings.append(Finding(what=what, holds=holds, detail="" if holds else detail))
         self.tell(f"{what}: {'yes' if holds else f'NO: {detail}'}")
+
+
+def _described(process: psutil.Process) -> str:
+    """A process, by its number, its state, and the ends of its command line."""
+    with suppress(psutil.NoSuchProcess):
+        command = " ".join(process.cmdline())
+        return f"{process.pid} {process.status()}: {command[:80]} … {command[-120:]}"
+    return f"{process.pid}, which has ended since"
