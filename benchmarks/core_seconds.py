@@ -15,7 +15,7 @@ _BUSY = ("user", "nice", "system", "irq", "softirq")
 class CoreSeconds:
     """Processor time in seconds since each process began: of named groups, and of the whole machine.
 
-    `at` is the moment on the monotonic clock, in seconds. `machine` is all that was not idle, whoever ran it.
+    `at` is the moment on the monotonic clock, in seconds. `machine` is the busy time of all programs together.
     """
 
     at: float

@@ -50,10 +50,11 @@ def restore_backup(folder: Path, home: Path, say: Say, lake: LakeSettings | None
         if manifest.store is not None:
             say("making the store")
             make_store(folder / STORE, manifest.store, scratch / STORE_FILE)
-            Database.open(scratch / STORE_FILE, memory).close()
         if lake is not None:
             say(f"filling the lake in {lake.data}")
             _fill(lake, scratch / STORE_FILE, memory)
+        elif manifest.store is not None:
+            Database.open(scratch / STORE_FILE, memory).close()
         findings = {finding.path for finding in verify(scratch).findings} - set(manifest.findings)
         reach(CrashPoint.BACKUP_STEP_BEFORE)
         move_into_place(scratch, home)

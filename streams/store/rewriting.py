@@ -80,7 +80,7 @@ class Rewriting:
         wrong = [name for name in self.tables if not self._holds(name)]
         if wrong:
             raise ErasureError(
-                f"the store that was written anew has not exactly the rows that stay in {', '.join(wrong)}; the store "
+                f"the rewritten store does not have exactly the rows that stay in {', '.join(wrong)}; the store "
                 "is as it was. It is tried again when the record role starts"
             )
         self._note(subject, sequence)

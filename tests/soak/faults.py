@@ -55,7 +55,7 @@ class Fault:
 
 
 def drawn(seed: int, kinds: Collection[Kind], targets: Collection[str] = KILLED) -> Iterator[Fault]:
-    """Faults without end: rounds in random order, in each of which every kind comes once for every target.
+    """An endless sequence of faults: rounds in random order, in each of which every kind comes once for every target.
 
     Raises `ValueError` where there is nothing to draw from.
 
