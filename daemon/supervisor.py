@@ -27,7 +27,8 @@ from streams.access.tokens import INTERNAL_ROLES_VARIABLE, INTERNAL_VARIABLE, TO
 from streams.errors import SupervisorError
 from streams.kafka.broker import EmbeddedBroker
 from streams.kafka.unread import keep_unread, publish_kept
-from streams.runtime.processes import OPENMP_WAITING, is_free
+from streams.runtime.computing import COMPUTE_VARIABLES
+from streams.runtime.processes import is_free
 from streams.runtime.tls import context_for
 
 log = structlog.get_logger()
@@ -266,4 +267,4 @@ def _service(
     own = settings.to_environment() | dict(tokens or {})
     # What was resolved stands: a variable for one key would win over the section it is part of.
     inherited = {variable: value for variable, value in os.environ.items() if not variable.upper().startswith(PREFIX)}
-    return Service(name, command, health, OPENMP_WAITING | inherited | own, settings.home / "logs" / f"{name}.log")
+    return Service(name, command, health, COMPUTE_VARIABLES | inherited | own, settings.home / "logs" / f"{name}.log")

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from learners.settings import CHECKPOINT, Progress, TrainingJob
 from streams.errors import TrainingError
+from streams.runtime.computing import COMPUTE_VARIABLES
 from streams.runtime.files import write_atomically
 from streams.runtime.json_lines import locked
-from streams.runtime.processes import OPENMP_WAITING
 
 _STDERR_LINES = 20
 _LOCK = "lock"
@@ -90,7 +90,7 @@ def _unlocked(folder: Path) -> list[Path]:
 async def _train(job: TrainingJob, on_progress: Callable[[Progress], None] | None) -> None:
     document = job.output / JOB
     write_atomically(document, job.model_dump_json(indent=2).encode())
-    environment = OPENMP_WAITING | os.environ | {"OMP_NUM_THREADS": str(job.settings.threads)}
+    environment = COMPUTE_VARIABLES | os.environ | {"OMP_NUM_THREADS": str(job.settings.threads)}
     process = await asyncio.create_subprocess_exec(
         *_command(job, document),
         stdin=asyncio.subprocess.DEVNULL,

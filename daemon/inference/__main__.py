@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from daemon.inference.settings import InferenceSettings
 from ratchet_client.errors import RatchetError
+from streams.runtime.computing import COMPUTE_VARIABLES
 from streams.runtime.logs import LogSettings, log_to_stderr, tell_end
 from streams.runtime.private_home import keep_files_private
-from streams.runtime.processes import OPENMP_WAITING, die_with_parent
+from streams.runtime.processes import die_with_parent
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
         return 2
     log_to_stderr(LogSettings(format=settings.log_format, level=settings.log_level))
     # Torch reads them when it is imported, and so it is not imported before.
-    os.environ.update(OPENMP_WAITING | os.environ)
+    os.environ.update(COMPUTE_VARIABLES | os.environ)
     from transformers.utils import logging as transformers_logging
 
     from daemon.inference.server import serve

@@ -8,11 +8,6 @@ import socket
 import sys
 from pathlib import Path
 
-# Variables for processes that compute with OpenMP. A thread that waits for others spins shortly and then sleeps. By
-# default it spins for so long that, with one other process at work on the same cores, a step of the engine takes four
-# times as long; without any spinning, an idle machine takes 1.4 times as long. libgomp, which Torch comes with, obeys
-# the second variable, other libraries the first.
-OPENMP_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 _PR_SET_PDEATHSIG = 1
 # Found beforehand: between fork and exec a lock of the dynamic linker may be held by a thread that the child has not.
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
