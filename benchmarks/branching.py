@@ -165,13 +165,15 @@ async def record(pool: SandboxPool) -> list[BranchRequest]:
 async def verified(
     requests: Sequence[BranchRequest], pool: SandboxPool, settings: BranchingSettings
 ) -> list[BranchResult]:
-    """Branch all requests, a batch of episodes at a time, as the branch role does."""
-    results: list[BranchResult] = []
-    for start in range(0, len(requests), settings.episodes):
-        batch = requests[start : start + settings.episodes]
-        worked = await asyncio.gather(*(branch(request, pool, Silence(), Uniform(), settings) for request in batch))
-        results.extend(result for each in worked for result in each)
-    return results
+    """Branch all requests, as many episodes at once as the branch role does: as one ends, the next begins."""
+    window = asyncio.Semaphore(settings.episodes)
+
+    async def one(request: BranchRequest) -> tuple[BranchResult, ...]:
+        async with window:
+            return await branch(request, pool, Silence(), Uniform(), settings)
+
+    worked = await asyncio.gather(*map(one, requests))
+    return [result for each in worked for result in each]
 
 
 def operations(

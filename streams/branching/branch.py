@@ -178,7 +178,8 @@ class _Branching:
     async def run(self) -> list[_Branched]:
         """Branch in rounds: each state gets some of what is left, until it brings nothing new or all is spent."""
         weights = self.selector.weigh(await situations(self.suggestions, self.selector))
-        states = [await self._begin(step) for step in range(len(weights))]
+        keys = await self.suggestions.keys([step.action for step in self.request.steps[: len(weights)]])
+        states = list(map(self._begin, range(len(weights)), keys))
         left = self.settings.branches_per_episode or len(states) * self.settings.alternatives
         while left > 0 and (open_states := [state for state in states if not state.over]):
             grants = allocate([weights[state.step] for state in open_states], left, self._round_most)
@@ -193,12 +194,12 @@ class _Branching:
     def _round_most(self) -> int:
         return self.settings.round if self.settings.adaptive else self.settings.alternatives
 
-    async def _begin(self, step: int) -> _Branched:
-        recorded = self.request.steps[step]
+    def _begin(self, step: int, recorded: str) -> _Branched:
+        """The state before action number `step`; `recorded` is the key of that action."""
         return _Branched(
             step=step,
-            seen={"", *await self.suggestions.keys([recorded.action])},
-            answers={_said(recorded.observation)},
+            seen={"", recorded},
+            answers={_said(self.request.steps[step].observation)},
             errors_left=round(self.settings.invalid_share * self.settings.alternatives),
         )
 

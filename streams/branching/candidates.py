@@ -70,7 +70,7 @@ class Suggestions:
 
     async def keys(self, actions: Sequence[Message]) -> tuple[str, ...]:
         """The canonical key of each action, one for all its spellings."""
-        if self.description.canonicalises:
+        if actions and self.description.canonicalises:
             return await self.episode.canonical(actions)
         return tuple(canonical(action) for action in actions)
 

@@ -50,12 +50,14 @@ def mutations(trusted: Message, tools: Tools, context: str, generator: random.Ra
     generator.shuffle(kinds)
     origin = f"mutation of {[call.id for call in trusted.calls]}"
     found: dict[tuple[str, ...], Message] = {}
+    unchanged = _effect(calls, schemas)
     for attempt in range(_TRIES * most if kinds else 0):
         changed = kinds[attempt % len(kinds)]()
-        valid = all(call.name in known and known[call.name].takes(call.arguments) for call in changed)
         effect = _effect(changed, schemas)
-        if valid and effect != _effect(calls, schemas):
-            found.setdefault(effect, calling(changed, origin) if changed else assistant(_TO_THE_USER))
+        if effect == unchanged or effect in found:
+            continue
+        if all(call.name in known and known[call.name].takes(call.arguments) for call in changed):
+            found[effect] = calling(changed, origin) if changed else assistant(_TO_THE_USER)
         if len(found) == most:
             break
     return tuple(found.values())

@@ -17,6 +17,7 @@ from ratchet_client.messages import call as tool_call
 from streams.errors import ToolCallError
 
 _ID_LENGTH = 16
+_COMPACT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _canonical(call: ToolCall) -> str:
 
 
 def _compact(value: JsonValue) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _COMPACT.encode(value)
 
 
 def _refuse(name: str) -> NoReturn:

@@ -67,15 +67,9 @@ class Simulation:
         """The tool's answer, errors of its own included. The call's arguments are valid."""
         api = next(api for name, api in self._apis.items() if call.name in documented(name))
         try:
-            result = getattr(api, call.name)(**deepcopy(dict(call.arguments)))
+            return _told(getattr(api, call.name)(**deepcopy(dict(call.arguments))))
         except Exception as error:  # noqa: BLE001 - whatever a simulated tool raises is its answer, as in the wheel
             return {"error": f"Error during execution: {error}"}
-        try:
-            # A later call may change what this one returned.
-            copy: JsonValue = json.loads(_SET.sub(_in_order, json.dumps(result)))
-        except (TypeError, ValueError):
-            return str(result)
-        return copy
 
     def copy(self) -> "Simulation":
         """One in the same state that shares nothing with this one."""
@@ -86,6 +80,15 @@ class Simulation:
         """All of the APIs' state as text. Equal texts are equal states, aliases and random generators included."""
         with _refusing_depth():
             return json.dumps(_shape(self._apis, {}))
+
+
+def _told(result: Any) -> JsonValue:
+    """A copy of what a tool returned, which a later call may change. Raises `ValueError` for too long a number."""
+    try:
+        copy: JsonValue = json.loads(_SET.sub(_in_order, json.dumps(result)))
+    except (TypeError, ValueError):
+        return str(result)
+    return copy
 
 
 def accepts(scenario: Scenario, turns: Sequence[Steps]) -> bool:

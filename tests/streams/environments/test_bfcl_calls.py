@@ -126,6 +126,13 @@ def test_an_error_of_a_tool_is_a_result_like_any_other() -> None:
     assert answer.text == """{"error": "cd: 'nowhere': No such file or directory"}"""
 
 
+def test_a_result_that_cannot_be_written_is_an_error_of_the_tool() -> None:
+    session = BFCL()
+    session.reset(Task(environment="bfcl", task_id="multi_turn/train/42~base"))
+    answer = session.step(call("power", base=10, exponent=5000))
+    assert "Error during execution: Exceeds the limit" in answer.text
+
+
 def test_ids_and_spellings_of_calls_lead_to_the_same_state() -> None:
     session = BFCL()
     spelled = (
