@@ -9,7 +9,8 @@ Check each row when faust-streaming, mode-streaming or aiokafka get another vers
 one message for each partition | `test_what_one_fetch_brings_is_handled_at_once` |
 | `BundlingConsumer._wait_next_records` | while all that waits is of partitions whose buffers are full, Faust sleeps a \
 second, and while others are empty it waits a second for them, however soon a buffer has room | \
-`test_reading_goes_on_as_soon_as_a_full_buffer_has_room` |
+`test_reading_goes_on_as_soon_as_a_full_buffer_has_room`, \
+`test_a_full_buffer_is_not_forgotten_over_an_empty_partition` |
 | `BundlingConsumer._following` | a rebalance discards what was fetched, and reading goes on behind it | \
 `test_discarded_records_are_fetched_again` in `test_reading_on.py` |
 | `BundlingConsumer._new_offset` | Faust reckons with single offsets: it commits a few of those that a message stands \

@@ -9,6 +9,7 @@ from typing import cast
 import faust
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from faust.transport.drivers.aiokafka import Consumer
 from kafka import KafkaProducer
 from mode.threads import ServiceThread, WorkerThread
 
@@ -195,6 +196,32 @@ async def test_reading_goes_on_as_soon_as_a_full_buffer_has_room(
         await run(app, collect.stop)
     assert any(full)
     assert 1 not in slept  # as Faust does then
+
+
+async def test_a_full_buffer_is_not_forgotten_over_an_empty_partition(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One partition has been read to its end while the other's buffer is full: its records are not waited for long."""
+    collect, waits = Collect(until=RECORDS), list[float]()
+    app = build_app("test", kafka, bundle=1)
+    waiting = Consumer._wait_next_records
+
+    async def slowly(records: list[Received]) -> None:
+        if records[0].partition == 0:
+            await asyncio.sleep(0.02)
+        await collect(records)
+
+    async def wait(consumer: BundlingConsumer, timeout: float) -> object:  # noqa: ASYNC109 - the signature is Faust's
+        if consumer._buffered_partitions:
+            waits.append(timeout)
+        return await waiting(consumer, timeout)
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", wait)
+    consume_each(app, kafka.events_topic, slowly, 1)
+    async with asyncio.timeout(60):
+        await run(app, collect.stop)
+    assert waits
+    assert max(waits) < 1  # as Faust does then
 
 
 class NotUnicode(str):
