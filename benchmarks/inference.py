@@ -3,20 +3,22 @@
     python -m benchmarks.inference [--model FOLDER] [--adapter FOLDER] [--chats 64] [--turns 1] [--tokens 32]
         [--prefix 0] [--peer NAME=URL ...] [--json]
 
-All get the same chats and draw the same number of tokens greedily, one after the other. Ours and `generate` run in this
-process on the same threads; servers are asked over HTTP. With `--prefix` the chats share a system prompt of so many
-words, as those of one agent do. With several turns each chat goes on with its reply and a new observation: servers keep
-what they have computed, `generate` cannot. A peer is any server with OpenAI's API that takes `ignore_eos`, such as
-vLLM's and llama.cpp's, started beforehand with the same model on as many threads; its first model is asked, or that of
-NAME=URL=MODEL.
+All get the same chats and draw the same number of tokens greedily, one after the other. `generate` runs in this
+process; ours is started on as many threads, and servers are asked over HTTP. With `--prefix` the chats share a system
+prompt of so many words, as those of one agent do. With several turns each chat goes on with its reply and a new
+observation: servers keep what they have computed, `generate` cannot. A peer is any server with OpenAI's API that takes
+`ignore_eos`, such as vLLM's and llama.cpp's, started beforehand with the same model on as many threads; its first model
+is asked, or that of NAME=URL=MODEL.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
-import threading
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,18 +27,17 @@ from pathlib import Path
 
 import httpx
 import torch
-import uvicorn
 from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from daemon.config import Settings
-from daemon.inference.engine import Engine
-from daemon.inference.server import create_app
-from daemon.inference.settings import InferenceSettings
 from learners.base_model import resolve_base
+from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED
 from ratchet_client.messages import Message
+from streams.runtime.computing import COMPUTE_VARIABLES
+from streams.runtime.processes import free_port
 
 WORDS = (
     "you see a kitchen table an oak drawer the fridge is closed take key from shelf there is nothing of interest here "
@@ -154,21 +155,6 @@ def _render(tokenizer: PreTrainedTokenizerFast, chat: list[Message]) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-@contextlib.contextmanager
-def serving(engine: Engine) -> Iterator[str]:
-    """The server in a thread of this process, on a free port; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(engine), port=0, log_config=None, backlog=2048))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @dataclass(frozen=True, slots=True)
 class Amounts:
     """`prefix` is in words, `tokens` are drawn for each reply."""
@@ -189,18 +175,44 @@ class Amounts:
         return script
 
 
+@contextlib.contextmanager
+def serving(folder: Path, adapter: Path | None, amounts: Amounts) -> Iterator[Peer]:
+    """Our server as the supervisor starts it, with the adapter loaded if there is one."""
+    port = free_port()
+    command = (
+        *(sys.executable, "-m", "daemon.inference", "--model", str(folder), "--port", str(port)),
+        *("--threads", str(amounts.threads), "--slots", str(max(amounts.chats, 2))),
+    )
+    peer = Peer(_OURS, f"http://127.0.0.1:{port}", "base" if adapter is None else "adapter")
+    with subprocess.Popen(command, env=COMPUTE_VARIABLES | os.environ, stderr=subprocess.DEVNULL) as process:
+        try:
+            _await_health(peer.url, process)
+            if adapter is not None:
+                loading = {"lora_name": peer.model, "lora_path": str(adapter)}
+                httpx.post(f"{peer.url}/v1/load_lora_adapter", json=loading, timeout=None).raise_for_status()
+            yield peer
+        finally:
+            process.terminate()
+
+
+def _await_health(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health").is_success:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"our server ended with status {process.returncode}")
+
+
 def measure(folder: Path, adapter: Path | None, amounts: Amounts, peers: Sequence[Peer]) -> Result:
     """The best of the repeats on each side, since other processes only ever make a run slower."""
     torch.set_num_threads(amounts.threads)
     dtype = compute_dtype("auto")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    engine = Engine(InferenceSettings(model=folder, threads=amounts.threads, slots=max(amounts.chats, 2)))
-    tokens, tokenizer = amounts.tokens, engine.tokenizer
+    tokens, tokenizer = amounts.tokens, ChatTokenizer(folder).tokenizer
     seconds: dict[str, float] = defaultdict(lambda: float("inf"))
-    with serving(engine) as address:
-        if adapter is not None:
-            engine.load_adapter("adapter", adapter)
-        servers = [Peer(_OURS, address, "base" if adapter is None else "adapter"), *peers]
+    with serving(folder, adapter, amounts) as ours:
+        servers = [ours, *peers]
         for repeat in range(amounts.repeats):
             script = amounts.script(repeat)
             for server in servers:
