@@ -61,7 +61,7 @@ class Engine:
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
-        torch.set_num_threads(1)  # see `stepping.py`
+        torch.set_num_threads(1)  # the engine's own thread alone has more: `stepping.py` says why
         self._settings = settings
         self._dtype = compute_dtype(settings.dtype)
         model = load_weights(settings.model, None, self._dtype)
@@ -164,7 +164,7 @@ class Engine:
                     400, "name_used", f"the name {name!r} is or was in use, and a name is never used twice"
                 )
             self._names_used.add(name)
-        torch.set_num_threads(1)  # see `stepping.py`
+        torch.set_num_threads(1)  # as above
         try:
             with self._loading:
                 model = load_weights(self._settings.model, folder, self._dtype)
