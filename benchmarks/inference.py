@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -36,7 +35,6 @@ from learners.chat import ChatTokenizer
 from learners.precision import compute_dtype
 from learners.settings import EMBEDDED
 from ratchet_client.messages import Message
-from streams.runtime.computing import COMPUTE_VARIABLES
 from streams.runtime.processes import free_port
 
 WORDS = (
@@ -184,7 +182,7 @@ def serving(folder: Path, adapter: Path | None, amounts: Amounts) -> Iterator[Pe
         *("--threads", str(amounts.threads), "--slots", str(max(amounts.chats, 2))),
     )
     peer = Peer(_OURS, f"http://127.0.0.1:{port}", "base" if adapter is None else "adapter")
-    with subprocess.Popen(command, env=COMPUTE_VARIABLES | os.environ, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             _await_health(peer.url, process)
             if adapter is not None:

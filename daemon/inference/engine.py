@@ -61,10 +61,9 @@ class Engine:
     """
 
     def __init__(self, settings: InferenceSettings) -> None:
-        torch.set_num_threads(1)  # the engine's own thread alone has more: `stepping.py` says why
         self._settings = settings
         self._dtype = compute_dtype(settings.dtype)
-        model = load_weights(settings.model, None, self._dtype)
+        model = self._weights(None)
         self.chat = ChatTokenizer(settings.model)
         self.tokenizer = self.chat.tokenizer
         self.vocabulary = int(model.config.get_text_config().vocab_size)
@@ -164,10 +163,9 @@ class Engine:
                     400, "name_used", f"the name {name!r} is or was in use, and a name is never used twice"
                 )
             self._names_used.add(name)
-        torch.set_num_threads(1)  # as above
         try:
             with self._loading:
-                model = load_weights(self._settings.model, folder, self._dtype)
+                model = self._weights(folder)
         except BaseException as error:
             with self._changed:
                 self._names_used.discard(name)  # nothing was ever served under it
@@ -199,6 +197,10 @@ class Engine:
             del self._models[name]
             self._unloaded += model.runner.counters
             self._closing.remove(name)
+
+    def _weights(self, adapter: Path | None) -> PreTrainedModel:
+        torch.set_num_threads(1)  # here and from now on in this thread: the engine's own alone has more (`stepping.py`)
+        return load_weights(self._settings.model, adapter, self._dtype)
 
     def _runner(self, model: PreTrainedModel) -> Runner:
         return Runner(

@@ -55,7 +55,7 @@ class Fault:
 
 
 def drawn(seed: int, kinds: Collection[Kind], targets: Collection[str] = KILLED) -> Iterator[Fault]:
-    """An endless sequence of faults: rounds in random order, in each of which every kind comes once for every target.
+    """An infinite iterator of faults: rounds in random order, in each of which every kind comes once for every target.
 
     Raises `ValueError` where there is nothing to draw from.
 

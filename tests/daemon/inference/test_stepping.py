@@ -1,13 +1,17 @@
 """Which threads compute for the runners of an engine, and with how many each."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
 
+from daemon.inference.engine import Engine
 from daemon.inference.runner import Runner
+from daemon.inference.settings import InferenceSettings
 from daemon.inference.stepping import Stepping
 
 
@@ -54,3 +58,18 @@ def test_all_runners_have_ended_when_one_has_failed(stepping: Stepping, failing:
     with pytest.raises(RuntimeError, match="out of memory"):
         step(stepping, *runners)
     assert [len(runner.threads) for runner in runners] == [1, 1]
+
+
+def test_threads_that_load_weights_compute_alone_from_then_on(tiny_base: Path, tiny_adapter: Path) -> None:
+    def left_with(load: Callable[[], None]) -> int:
+        torch.set_num_threads(2)
+        load()
+        return torch.get_num_threads()
+
+    engines: list[Engine] = []
+    settings = InferenceSettings(model=tiny_base, threads=2, dtype="float32")
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(left_with, lambda: engines.append(Engine(settings))).result() == 1
+        (engine,) = engines
+        assert another.submit(left_with, lambda: engine.load_adapter("ratchet-1", tiny_adapter)).result() == 1
+    torch.set_num_threads(1)  # also what threads begin with that have not computed yet
