@@ -68,8 +68,29 @@ class SandboxProcess:
     ) -> Self:
         """Start a process isolated by `tier`. It works while it has a permit of `at_work`, which others share.
 
-        Raises `SandboxError` when it does not live.
+        Cancelled, it leaves no process. Raises `SandboxError` when the process does not live.
         """
+        starting = asyncio.create_task(cls._started(start, network, tier, limits, monitor, at_work, readable))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Cancelled half-way, asyncio kills the first process alone and waits for pipes that those below it hold.
+            await asyncio.wait({starting})
+            if starting.exception() is None:
+                await starting.result().kill("its start was cancelled")
+            raise
+
+    @classmethod
+    async def _started(
+        cls,
+        start: Start,
+        network: Network,
+        tier: Tier,
+        limits: Limits,
+        monitor: ResourceMonitor,
+        at_work: asyncio.Semaphore,
+        readable: tuple[Path, ...],
+    ) -> Self:
         missing = [str(path) for path in readable if not path.exists()]
         if missing:
             raise SandboxError(
