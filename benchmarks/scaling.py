@@ -261,18 +261,18 @@ def main() -> None:
     parser.add_argument("--partitions", nargs="+", type=int, default=[4, 8, 16], help="of each topic")
     parser.add_argument("--events", type=int, default=120_000, help="the backlog of record roles")
     parser.add_argument("--states", type=int, default=15_000, help="the backlog of branch workers")
-    parser.add_argument("--keep", action="store_true", help=f"keep the points in {POINTS.name}, for the model")
+    parser.add_argument("--keep", action="store_true", help=f"write them into {POINTS.name}, for the model")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args()
     load = round(os.getloadavg()[0], 2)
     points = tuple(measure(options))
     if not points:
         parser.error("nothing was measured: choose another --kind, --workers or --partitions")
-    ratio = min(point.per_s / point.bare_per_s for point in points if point.bare_per_s)
-    seen = Points(seen=date.today().isoformat(), load=load, ratio=round(ratio, 3), points=points)
+    seen = Points.of(points, date.today().isoformat(), load)
     if options.keep:
-        write_atomically(POINTS, seen.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
-    print(markdown(points))
+        kept = seen.over(Points.model_validate_json(POINTS.read_bytes())) if POINTS.exists() else seen
+        write_atomically(POINTS, kept.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
+    print(markdown(seen.points))
     if options.json:
         print(json.dumps(seen.model_dump(mode="json")))
 

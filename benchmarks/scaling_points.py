@@ -1,6 +1,6 @@
 """Measured points of `benchmarks.scaling`: what was run, how fast it was, and where the processors' time went."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -72,12 +72,28 @@ class Point(FrozenModel):
 
 
 class Points(FrozenModel):
-    """All points of one run. `load` is the average of the minute before it began; `seen` is the day."""
+    """Points of one run or of several, by kind, partitions and processes.
+
+    `seen` is the day of the last run, and `load` the average of the minute before it began. `ratio` is the least of the
+    points' rates by their limits.
+    """
 
     seen: str
     load: float
     ratio: float
     points: tuple[Point, ...]
+
+    @classmethod
+    def of(cls, points: Iterable[Point], seen: str, load: float) -> "Points":
+        """Those of one run."""
+        points = tuple(sorted(points, key=_key))
+        ratio = min((point.per_s / point.bare_per_s for point in points if point.bare_per_s), default=0.0)
+        return cls(seen=seen, load=load, ratio=round(ratio, 3), points=points)
+
+    def over(self, earlier: "Points") -> "Points":
+        """These, and those of `earlier` that were not measured again."""
+        points = {_key(point): point for point in (*earlier.points, *self.points)}
+        return Points.of(points.values(), self.seen, self.load)
 
 
 def _is_role(name: str) -> bool:
@@ -94,7 +110,7 @@ def markdown(points: Sequence[Point]) -> str:
     head = "| what | processes | partitions | per s | speed-up | of the limit | us of the roles | of sandboxes |"
     lines = [f"{head} of broker, PostgreSQL | batch | busy, others' |", "|---" * 11 + "|"]
     for point in points:
-        alone = next((each for each in points if _key(each) == (point.kind, point.partitions, 1)), None)
+        alone = next((each for each in points if _key(each) == (*_key(point)[:2], 1)), None)
         speed_up = f"{point.per_s / alone.per_s:.2f}" if alone else ""
         limit = f"{point.per_s / point.bare_per_s:.2f}" if point.bare_per_s else ""
         us = [
@@ -119,5 +135,5 @@ NAMES = {
 }
 
 
-def _key(point: Point) -> tuple[Kind, int, int]:
-    return point.kind, point.partitions, point.workers
+def _key(point: Point) -> tuple[int, int, int]:
+    return list(Kind).index(point.kind), point.partitions, point.workers

@@ -5,6 +5,7 @@ Those down to `FeedbackError` are in `ratchet_client.errors`, the others here.
 RatchetError
 ├── ConfigurationError          a setting or a part of the installation
 ├── BrokerError                 the Kafka cluster
+├── NewerRecordError            a record of a newer version of Ratchet
 ├── SpoolError                  the producer's spool
 ├── FeedbackError               the client of the gateway's feedback
 ├── StoreError                  the DuckDB file and the query API
@@ -53,6 +54,10 @@ from ratchet_client.errors import RatchetError
 
 class StoreError(RatchetError):
     """The DuckDB file cannot be opened, or what it holds contradicts the log."""
+
+
+class NewerRecordError(RatchetError):
+    """A role of a newer version wrote a record, and waits for this one to be upgraded."""
 
 
 class UnknownEpisodeError(StoreError):

@@ -11,6 +11,8 @@ from ratchet_client.events import SCHEMA_VERSION
 
 EVENTS: Final = SCHEMA_VERSION
 """Events, and the branch requests and results of Ratchet's own roles: `schema` of each record."""
+CALLS: Final = 1
+"""Captured calls, feedback, spans and log records that wait to be assembled: `schema` of each record, 1 left out."""
 STORE: Final = 2
 """The store's tables: the table `schema_version`."""
 ASSEMBLY: Final = 1
@@ -24,6 +26,7 @@ BACKUPS: Final = 1
 
 VERSIONS: Final = {
     "events": EVENTS,
+    "calls": CALLS,
     "store": STORE,
     "assembly": ASSEMBLY,
     "snapshots": SNAPSHOTS,

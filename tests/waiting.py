@@ -6,7 +6,7 @@ from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-_POLL_S = 0.02
+POLL_S = 0.02
 
 Errors = tuple[type[Exception], ...]
 
@@ -16,6 +16,7 @@ def until(
     what: str | Callable[[], str] = "the condition holds",
     *,
     within_s: float = 60.0,
+    every_s: float = POLL_S,
     errors: Errors = (),
 ) -> None:
     """Return when `holds` gives something true. One of `errors`, raised by it, means not yet.
@@ -28,7 +29,7 @@ def until(
             if holds():
                 return
         _check(deadline, what, within_s)
-        time.sleep(_POLL_S)
+        time.sleep(every_s)
 
 
 async def eventually(
@@ -46,7 +47,7 @@ async def eventually(
             if await found if inspect.isawaitable(found) else found:
                 return
         _check(deadline, what, within_s)
-        await sleep(_POLL_S)
+        await sleep(POLL_S)
 
 
 def _check(deadline: float, what: str | Callable[[], str], within_s: float) -> None:

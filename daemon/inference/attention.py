@@ -83,20 +83,19 @@ def slot_attention(
     mixed = query.new_empty((total, heads, size))
     sums = torch.empty((total, heads)) if slot_batch.plan.shared else None
     for part in slot_batch.plan.segments:
-        span = slice(part.offset, part.offset + part.rows * part.tokens)
         slots = slice(part.first_slot, part.first_slot + part.rows)
         seen = slice(part.start, part.length)
-        folded = query[0, :, span].reshape(key_heads, groups, part.rows, part.tokens, size)
+        folded = query[0, :, part.places].reshape(key_heads, groups, part.rows, part.tokens, size)
         folded = folded.permute(2, 0, 1, 3, 4).reshape(part.rows, key_heads, groups * part.tokens, size)
         mask = part.mask if sliding_window is None else part.windowed.get(sliding_window, part.mask)
         if sums is not None and part.start:
             heads_out, part_sums = _flash(folded, keys[slots, :, seen], values[slots, :, seen], mask, scaling)
-            sums[span] = _by_token(part_sums.reshape(part.rows, key_heads, groups, part.tokens))
+            sums[part.places] = _by_token(part_sums.reshape(part.rows, key_heads, groups, part.tokens))
         else:
             heads_out = functional.scaled_dot_product_attention(
                 folded, keys[slots, :, seen], values[slots, :, seen], attn_mask=mask, scale=scaling
             )
-        mixed[span] = _by_token(heads_out.reshape(part.rows, key_heads, groups, part.tokens, size))
+        mixed[part.places] = _by_token(heads_out.reshape(part.rows, key_heads, groups, part.tokens, size))
     for prefix in slot_batch.plan.shared:
         assert sums is not None
         slots, seen = slice(prefix.slot, prefix.slot + 1), slice(prefix.length)

@@ -42,12 +42,13 @@ class SharedPrefix:
 
 @dataclass(frozen=True, slots=True)
 class SlotSegment:
-    """A run of neighbouring slots that each get the same number of new tokens.
+    """A run of neighbouring slots that are attended over at once.
 
     Attributes:
-        offset: where the first of the new tokens lies among all of this pass; they are ordered by slot.
+        places: of the queries among all new tokens of the pass, `tokens` of each slot. A slot that gets fewer has its
+            last one several times, with the same result each time.
         first_slot, rows: the slots are `first_slot` to `first_slot + rows - 1`.
-        tokens: new tokens of each slot.
+        tokens: the most new tokens that one of them gets.
         start: tokens that lie in a shared prefix, and are not attended over here.
         length: tokens of the longest slot, the new ones and those before `start` included.
         mask: additive, of shape (rows, 1, query heads per key head * tokens, length - start); None lets everything
@@ -55,7 +56,7 @@ class SlotSegment:
         windowed: the mask of layers that attend over the last positions only, by their number.
     """
 
-    offset: int
+    places: slice | torch.Tensor
     first_slot: int
     rows: int
     tokens: int
@@ -67,7 +68,7 @@ class SlotSegment:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
-    """The segments hold every new token of a pass once; those with a `start` each lie in one of `shared` too."""
+    """Every new token of a pass is in one of the segments; those with a `start` each lie in one of `shared` too."""
 
     segments: tuple[SlotSegment, ...]
     shared: tuple[SharedPrefix, ...]
@@ -106,23 +107,28 @@ def plan_attention(
 def _segment(
     run: Sequence[NewTokens], offset: int, start: int, groups: int, dtype: torch.dtype, windows: Iterable[int]
 ) -> SlotSegment:
-    """The segment of a run, with its masks."""
-    before, tokens = [item.before for item in run], run[0].count
-    length = max(before) + tokens
+    """The segment of a run, whose new tokens lie at `offset` among those of the pass, with its masks."""
+    before = torch.tensor([item.before for item in run])
+    counts = torch.tensor([item.count for item in run])
+    tokens, length = int(counts.max()), int((before + counts).max())
+    at = torch.arange(tokens).minimum(counts[:, None] - 1)
+    equal = len(run) * tokens == int(counts.sum())
+    first = offset + counts.cumsum(0) - counts
+    places = slice(offset, offset + len(run) * tokens) if equal else (first[:, None] + at).flatten()
 
     def mask(window: int) -> torch.Tensor:
-        last_seen = torch.tensor(before)[:, None, None] + torch.arange(tokens)[None, :, None]
+        last_seen = (before[:, None] + at)[:, :, None]
         column = torch.arange(start, length)[None, None, :]
         hidden = (column > last_seen) | (column <= last_seen - window)
         return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None].repeat(1, 1, groups, 1)
 
-    whole = mask(length) if tokens > 1 or min(before) != max(before) else None
+    whole = mask(length) if tokens > 1 or int(before.min()) != int(before.max()) else None
     windowed = {window: mask(window) for window in windows if length > window}
-    return SlotSegment(offset, run[0].slot, len(run), tokens, start, length, whole, windowed)
+    return SlotSegment(places, run[0].slot, len(run), tokens, start, length, whole, windowed)
 
 
 def _runs(new: Sequence[NewTokens], starts: dict[int, int]) -> list[list[NewTokens]]:
-    """Equally few tokens of neighbouring slots together, unless they begin elsewhere; all other sequences alone.
+    """Few tokens of neighbouring slots together, unless they begin elsewhere; all other sequences alone.
 
     Only few tokens are joined: the mask of a longer run would be as large as the products that it saves.
     """
@@ -131,7 +137,7 @@ def _runs(new: Sequence[NewTokens], starts: dict[int, int]) -> list[list[NewToke
         last = runs[-1][-1] if runs else None
         joins = (
             last is not None
-            and item.count == last.count <= _FEW
+            and max(item.count, last.count) <= _FEW
             and item.slot == last.slot + 1
             and starts.get(item.slot) == starts.get(last.slot)
         )

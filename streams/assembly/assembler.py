@@ -19,6 +19,7 @@ from streams.assembly.state import AssemblyState, Unit
 from streams.assembly.status import AssemblyStatus
 from streams.assembly.traces import CallTraces
 from streams.calls.records import ANY_CALL_RECORD, CapturedCall
+from streams.kafka.newer_records import refuse_newer
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
@@ -26,6 +27,7 @@ from streams.kafka.worker import build_app, consume, publish
 from streams.otlp.records import ANY_RECORD
 from streams.runtime import tracing
 from streams.runtime.tally import Tally
+from streams.schema_versions import CALLS
 
 log = structlog.get_logger()
 
@@ -79,7 +81,10 @@ class Assembler:
         return app
 
     def keep(self, batch: list[Received]) -> list[Outgoing]:
-        """Make a batch durable; returns a dead-letter record for each record that neither receiver wrote."""
+        """Make a batch durable; returns a dead-letter record for each record that neither receiver wrote.
+
+        Raises `NewerRecordError`; nothing of the batch is kept then.
+        """
         began_ns = time.time_ns()
         records: list[Assembled] = []
         dead: list[Outgoing] = []
@@ -92,6 +97,7 @@ class Assembler:
             try:
                 record = self._read(received)
             except ValidationError as error:
+                refuse_newer(received, CALLS)
                 reason = Unreadable(f"no record of the topic {received.topic}: {error.error_count()} fields are wrong")
                 dead.append(dead_letter_record(received, reason, self.kafka.dead_letters_topic))
                 continue

@@ -25,6 +25,7 @@ from streams.branching.selectors.selector import Selector
 from streams.branching.settings import BranchingSettings
 from streams.environments.registry import registered_environments
 from streams.errors import UnjudgeableError
+from streams.kafka.newer_records import refuse_newer
 from streams.kafka.records import Outgoing, Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
 from streams.kafka.settings import KafkaSettings
@@ -34,6 +35,7 @@ from streams.policy.client import PolicyClient
 from streams.policy.served import Policy, ServedPolicy
 from streams.redaction.redactor import Redactor
 from streams.sandboxes.pool import SandboxPool, sandbox_pool
+from streams.schema_versions import EVENTS
 
 log = structlog.get_logger()
 
@@ -108,12 +110,16 @@ async def serve(
 
 
 async def work(received: Received, kafka: KafkaSettings, context: BranchContext) -> list[Outgoing]:
-    """The messages to publish for one record: the results of its episode, or a dead-letter record."""
+    """The messages to publish for one record: the results of its episode, or a dead-letter record.
+
+    Raises `NewerRecordError`.
+    """
     if received.unreadable is not None:
         return [dead_letter_record(received, Unreadable(received.unreadable), kafka.dead_letters_topic)]
     try:
         request = BranchRequest.model_validate_json(received.value or b"")
     except ValidationError as error:
+        refuse_newer(received, EVENTS)
         reason = f"{received.topic}: no branch request, {error.error_count()} fields are wrong"
         log.error("unreadable branch request", partition=received.partition, offset=received.offset)
         return [dead_letter_record(received, Unreadable(reason), kafka.dead_letters_topic)]

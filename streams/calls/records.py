@@ -7,11 +7,12 @@ reaches the partition, and so the worker, that has the call.
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, model_validator
 
 from ratchet_client.events import Identity, Name, Seed, StateReference
 from ratchet_client.ids import content_id, uuid7
 from ratchet_client.messages import Record
+from streams.schema_versions import CALLS
 
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 _KEY_LENGTH = 16
@@ -59,7 +60,15 @@ class CallLabels(Record):
     state: StateReference | None = None
 
 
-class CapturedCall(Record):
+class Captured(Record):
+    """What waits to be assembled: on `ratchet.calls`, and by the OTLP receiver on `ratchet.spans`."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema", exclude_if=lambda schema: schema == 1)] = CALLS
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class CapturedCall(Captured):
     """One call: the request's body and the reply's, as text, as they went over the wire.
 
     `request` names the alias as its model, `served` is the adapter that answered. A streamed reply is the text of its
@@ -88,7 +97,7 @@ class CapturedCall(Record):
         return content_id("call", self.receipt)
 
 
-class Feedback(Record):
+class Feedback(Captured):
     """A verdict on a call or an episode, as somebody posted it to `/v1/feedback`.
 
     One of `receipt` and `episode` says what it is on. A later one by the same verifier replaces an earlier one.

@@ -7,8 +7,10 @@ from pydantic import ValidationError
 from ratchet_client.events import EVENT, Actor, OutcomeEvent, RetractionEvent, StepEvent, Task
 from ratchet_client.messages import ContentPart, FunctionCall, Message, ToolCall
 from streams.branch_events import RESULT, Alternative, BranchResult, Failure, RecordedStep, Recovery, RecoveryResult
+from streams.kafka.newer_records import refuse_newer
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable
+from streams.schema_versions import EVENTS
 from streams.store.decoded import Decoded
 
 MAX_ERROR_CHARACTERS = 500
@@ -45,7 +47,7 @@ def decode_event(received: Received) -> Decoded:
 
 
 def decode_result(received: Received) -> Decoded:
-    """Read a record of the transitions topic."""
+    """Read a record of the transitions topic. Raises `NewerRecordError`."""
     if received.unreadable is not None:
         return Decoded(received, Unreadable(received.unreadable))
     if received.value is None:
@@ -53,6 +55,7 @@ def decode_result(received: Received) -> Decoded:
     try:
         return Decoded(received, RESULT.validate_json(received.value))
     except ValidationError as error:
+        refuse_newer(received, EVENTS)
         return Decoded(received, _explain(error))
 
 

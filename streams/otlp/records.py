@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue, TypeAdapter
 
 from ratchet_client.ids import content_id
 from ratchet_client.messages import Record
+from streams.calls.records import Captured
 
 Attributes: TypeAlias = dict[str, JsonValue]
 Nanoseconds: TypeAlias = Annotated[int, Field(ge=0, lt=2**64)]
@@ -26,7 +27,7 @@ class SpanEvent(Record):
     attributes: Attributes = Field(default_factory=dict)
 
 
-class Telemetry(Record):
+class Telemetry(Captured):
     """The fields that spans and log records share. Ids are lower-case hex, times Unix nanoseconds.
 
     `principal` is the one that the sender's token belongs to, None where no tokens are configured.

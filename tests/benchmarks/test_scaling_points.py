@@ -75,6 +75,13 @@ def test_the_table_tells_the_speed_up_over_one_process_and_where_the_time_went()
     assert "| 1.00 |" in first
 
 
+def test_a_point_that_is_measured_again_takes_the_place_of_the_earlier_one() -> None:
+    earlier = Points.of([lake(2, 8.0), lake(1, 10.0), BRANCH], "2026-11-30", 0.1)
+    both = Points.of([lake(2, 5.0)], "2026-12-01", 0.2).over(earlier)
+    assert both == Points.of([lake(1, 10.0), lake(2, 5.0), BRANCH], "2026-12-01", 0.2)
+    assert (earlier.ratio, both.ratio) == (0.05, 0.05)
+
+
 def test_the_points_that_are_kept_have_one_process_of_each_kind() -> None:
     kept = Points.model_validate_json(POINTS.read_bytes()).points
     assert {point.kind for point in kept if point.workers == 1} == set(Kind)

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,7 @@ from tests.crash.ledger import Acknowledged, Ledger
 from tests.crash.load import RECORDINGS, LoadSettings, Recording
 from tests.crash.victims import Victim
 from tests.roles import RoleSettings
-from tests.waiting import until
+from tests.waiting import POLL_S, until
 
 HOLDOUT = HoldoutSettings()
 AGENTS, LIBRARY = LOADS = ("agents", "library")
@@ -41,6 +41,8 @@ ENVIRONMENT = "textworld_express"
 # The load says the same again and again, which must not be mistaken for a flood here.
 UNLIMITED = AdmissionSettings(quota=QuotaSettings(per_principal=10**9, near_duplicates=10**9))
 CONVERGES_WITHIN_S = 180.0
+# Each question, and each transaction, takes a good part of a second of a processor.
+_ASKED_OF_A_LAKE_EVERY_S = 0.5
 
 
 class NotConvergedError(AssertionError):
@@ -81,6 +83,8 @@ class Stage:
     other_recorders: tuple[Victim, ...]
     branchers: tuple[Victim, ...]
     loads: dict[Victim, Ledger]
+    _seen: set[str] = field(default_factory=set)
+    _seen_until: int = 0
 
     @property
     def recorders(self) -> tuple[Victim, ...]:
@@ -118,20 +122,27 @@ class Stage:
             return holds()
 
         try:
-            until(holds_when_all_are_revived, what, within_s=within_s, errors=(httpx.HTTPError, BrokerError))
+            until(
+                holds_when_all_are_revived,
+                what,
+                within_s=within_s,
+                every_s=_ASKED_OF_A_LAKE_EVERY_S if self.store.is_lake else POLL_S,
+                errors=(httpx.HTTPError, BrokerError),
+            )
         except AssertionError as error:
             words = (f"--- {victim.name} ({victim.status}):\n{victim.last_words()}" for victim in self.victims)
             raise NotConvergedError("\n".join((str(error), *words))) from None
 
     def stores(self, events: frozenset[str]) -> Callable[[], bool]:
-        """A condition: all of `events` are stored. It asks only for what was stored since it asked last."""
-        missing, since = set(events), 0
+        """A condition: all of `events` were stored. It asks only for what was stored since any asked last."""
+        missing = events - self._seen
 
         def holds() -> bool:
-            nonlocal since
-            rows = self.ask(f"SELECT event_id, sequence FROM events WHERE sequence > {since}")
-            missing.difference_update(str(row[0]) for row in rows)
-            since = max((int(str(row[1])) for row in rows), default=since)
+            nonlocal missing
+            rows = self.ask(f"SELECT event_id, sequence FROM events WHERE sequence > {self._seen_until}")
+            self._seen_until = max((int(str(row[1])) for row in rows), default=self._seen_until)
+            self._seen.update(str(row[0]) for row in rows)
+            missing -= self._seen
             return not missing
 
         return holds
@@ -218,7 +229,7 @@ def on_stage(
         lake=lake or LakeSettings(),
         port=free_port(),
         batch=200,
-        batch_s=0.1,
+        batch_s=0.1 if lake is None else 1.0,
     )
     # There is no policy, so failed episodes are resumed by one listed action.
     branching = BranchingSettings(samples=0, alternatives=2, recovery=RecoverySettings(attempts=1, steps=1))

@@ -1,11 +1,12 @@
 """A storm of random kills under load: `python -m tests.crash.storm --kills 200 [--lake]`.
 
 The writer, the branch workers, the publishing agents and Apache Kafka itself are killed by SIGKILL at random instants,
-most of them when all is well again, one in five before. With `--lake` the store is one, with two writers and a
-PostgreSQL of its own. Ends with status 1 when anything was lost, doubled or did not come back.
+most of them when all is well again, one in five before (`--again`). With `--lake` the store is one, with two writers
+and a PostgreSQL of its own. Ends with status 1 when anything was lost, doubled or did not come back.
 """
 
 import argparse
+import math
 import random
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -33,10 +35,11 @@ from tests.postgres import running_postgres
 
 SESSION_TIMEOUT_S = 6.0  # the shortest that Apache Kafka allows by default
 KAFKA = "kafka"
+PAUSE_S = 0.3
 # Kafka takes longest to come back, so it dies least often.
 WEIGHTS = {"recorder": 9, "brancher": 5, AGENTS: 2, LIBRARY: 2, KAFKA: 2}
+AGAIN = 0.2
 _LONGEST_CALM_S = 3.0
-_AGAIN_BEFORE_ALL_IS_WELL = 0.2
 
 
 class Convergence(BaseModel):
@@ -75,14 +78,31 @@ class StormReport(BaseModel):
     findings: tuple[str, ...]
 
 
+class StormPlan(BaseModel):
+    """How often is killed, what with the `seed`, and for how many minutes at most.
+
+    `again` is the share of kills that come before the last one is overcome, and `pause_s` how long an agent waits after
+    a batch. With `lake` the store is in a new lake, and PostgreSQL must be installed.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kills: int
+    seed: int
+    again: float = AGAIN
+    minutes: float = math.inf
+    pause_s: float = PAUSE_S
+    lake: bool = False
+
+
 class Storm:
     """Kills what is on the stage, and watches it come back."""
 
-    def __init__(self, stage: Stage, node: KafkaNode, seed: int, scratch: Path) -> None:
+    def __init__(self, stage: Stage, node: KafkaNode, plan: StormPlan, scratch: Path) -> None:
         self._stage = stage
         self._node = node
-        self._random = random.Random(seed)
-        self._seed = seed
+        self._plan = plan
+        self._random = random.Random(plan.seed)
         self._scratch = scratch
         self._took: defaultdict[str, list[float]] = defaultdict(list)
         self._findings: list[str] = []
@@ -90,13 +110,16 @@ class Storm:
         self._kills: Counter[str] = Counter()
         self._began = time.monotonic()
 
-    def run(self, kills: int, tell: Callable[[str], None]) -> StormReport:
-        """Kill so often, then let everything drain and check it once more."""
+    def run(self, tell: Callable[[str], None]) -> StormReport:
+        """Kill as planned, then let everything drain and check it once more."""
+        kills = self._plan.kills
         for victim in self._stage.victims:
             victim.start()
         try:
             self._stage.wait_until("the first events are stored", lambda: bool(self._stage.ask("FROM trusted LIMIT 1")))
             for blow in self._blows(kills):
+                if time.monotonic() - self._began > self._plan.minutes * 60:
+                    break
                 self._calm()
                 took = self._strike(blow)
                 self._took[blow[0] if len(blow) == 1 else "several"].append(took)
@@ -116,7 +139,7 @@ class Storm:
         self._random.shuffle(targets)
         blows: list[list[str]] = []
         for target in targets:
-            if blows and self._random.random() < _AGAIN_BEFORE_ALL_IS_WELL:
+            if blows and self._random.random() < self._plan.again:
                 blows[-1].append(target)
             else:
                 blows.append([target])
@@ -214,7 +237,7 @@ class Storm:
                 return int(str(ask(f"SELECT {sql}")[0][0]))
 
             return StormReport(
-                seed=self._seed,
+                seed=self._plan.seed,
                 kills=dict(sorted(self._kills.items())),
                 convergence={
                     target: Convergence(blows=len(took), mean_s=round(fmean(took), 1), longest_s=round(max(took), 1))
@@ -234,15 +257,12 @@ class Storm:
             )
 
 
-def storm(folder: Path, kills: int, seed: int, tell: Callable[[str], None], lake: bool = False) -> StormReport:
-    """Set a stage on a fresh Apache Kafka node in `folder`, and let the storm loose on it.
-
-    With `lake` its store is in a new lake, and PostgreSQL must be installed.
-    """
-    tell(f"seed {seed}")
+def storm(folder: Path, plan: StormPlan, tell: Callable[[str], None]) -> StormReport:
+    """Set a stage on a fresh Apache Kafka node in `folder`, and let the storm loose on it."""
+    tell(f"seed {plan.seed}")
     with ExitStack() as stack:
         settings = None
-        if lake:
+        if plan.lake:
             catalog = stack.enter_context(running_postgres()).database()
             settings = LakeSettings(catalog=catalog, data=folder.absolute() / "lake")
         recordings = played()
@@ -252,8 +272,8 @@ def storm(folder: Path, kills: int, seed: int, tell: Callable[[str], None], lake
         kafka = KafkaSettings(
             bootstrap=node.bootstrap, session_timeout_s=SESSION_TIMEOUT_S, partitions=4, group_prefix=uuid7()
         )
-        stage = stack.enter_context(on_stage(kafka, folder, recordings, workers=2, pause_s=0.3, lake=settings))
-        return Storm(stage, node, seed, folder).run(kills, tell)
+        stage = stack.enter_context(on_stage(kafka, folder, recordings, workers=2, pause_s=plan.pause_s, lake=settings))
+        return Storm(stage, node, plan, folder).run(tell)
 
 
 def main() -> None:
@@ -261,15 +281,35 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="what is killed when; by default another each time")
     parser.add_argument("--lake", action="store_true", help="over a lake, which two record roles write")
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE_S,
+        metavar="SECONDS",
+        help="of an agent after a batch; more on a slow machine",
+    )
+    parser.add_argument(
+        "--again", type=float, default=AGAIN, metavar="SHARE", help="of kills before the last one is overcome"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no kill begins after them, however many are left"
+    )
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--folder", type=Path, help="keep the store and all logs here")
     arguments = parser.parse_args()
-    seed = random.randrange(2**32) if arguments.seed is None else arguments.seed
+    plan = StormPlan(
+        kills=arguments.kills,
+        seed=random.randrange(2**32) if arguments.seed is None else arguments.seed,
+        again=arguments.again,
+        minutes=arguments.minutes,
+        pause_s=arguments.pause,
+        lake=arguments.lake,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            report = storm(folder, arguments.kills, seed, lambda line: print(line, flush=True), arguments.lake)
+            report = storm(folder, plan, partial(print, flush=True))
         except pytest.skip.Exception as missing:
             parser.error(str(missing))
     text = report.model_dump_json(indent=2)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.storm import storm
+from tests.crash.storm import StormPlan, storm
 
 KILLS = int(os.environ.get("RATCHET_CRASH_KILLS", "12"))
 
 
 @pytest.mark.nightly
 def test_random_kills_under_load_lose_and_duplicate_nothing(tmp_path: Path) -> None:
-    report = storm(tmp_path, KILLS, seed=random.randrange(2**32), tell=print)
+    report = storm(tmp_path, StormPlan(kills=KILLS, seed=random.randrange(2**32)), tell=print)
     assert report.findings == ()
     assert (sum(report.kills.values()), report.lost, report.doubled) == (KILLS, 0, 0)
     assert report.acknowledged > 0

@@ -19,22 +19,28 @@ from tests.roles import RoleSettings
 
 
 class Worker:
-    """The branch role as a process, and what it says it did."""
+    """The branch role of the code in `root` as a process, and what it says it did."""
 
-    def __init__(self, kafka: KafkaSettings, branching: BranchingSettings, told: Path) -> None:
+    def __init__(self, kafka: KafkaSettings, branching: BranchingSettings, told: Path, root: Path = ROOT) -> None:
         self._told = told
         parent, settings = os.getpid(), RoleSettings(kafka=kafka, branching=branching)
         with told.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.roles", "branch", settings.model_dump_json()],
-                cwd=ROOT,
+                cwd=root,
                 stdout=output,
+                stderr=output,
                 preexec_fn=lambda: die_with_parent(parent),
             )
 
+    @property
+    def log(self) -> str:
+        """All that it wrote."""
+        return self._told.read_text()
+
     def episodes(self) -> list[str]:
         """The episodes that it branched."""
-        told = [json.loads(line) for line in self._told.read_text().splitlines() if line.startswith("{")]
+        told = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         return [line["episode"] for line in told if line["event"] == "episode branched"]
 
 

@@ -42,13 +42,19 @@ class Recorder:
         self._settings = RoleSettings(kafka=kafka, store=self.store, holdout=holdout, admission=UNLIMITED)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, root: Path = ROOT) -> None:
+        """Start that of the code in `root`."""
         parent = os.getpid()
         command = [sys.executable, "-m", "tests.roles", "record", self._settings.model_dump_json()]
         with open(self._log or os.devnull, "ab") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=lambda: die_with_parent(parent)
+                command, cwd=root, stdout=output, stderr=output, preexec_fn=lambda: die_with_parent(parent)
             )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
 
     def end(self, number: signal.Signals) -> int:
         """Send the signal; returns the exit status."""

@@ -1,5 +1,6 @@
 """Spans on a real disk: kept once, complete when silent, and forgotten once their events are decided on."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from streams.assembly.settings import AssemblySettings
 from streams.assembly.state import AssemblyState
 from streams.assembly.status import AssemblyStatus
 from streams.assembly.tables import version_of
-from streams.errors import StoreError
+from streams.errors import NewerRecordError, StoreError
 from streams.intake.admission import Admission, AdmissionSettings
 from streams.intake.decoding import decode_event
 from streams.kafka.records import Received
@@ -228,6 +229,14 @@ def test_what_the_intake_did_not_write_becomes_a_dead_letter(
     assert (letter.topic, letter.value) == (kafka.dead_letters_topic, value)
     assert dict(letter.headers)["ratchet-offset"] == b"7"
     assert assembler.tally.status.unreadable == 1
+
+
+def test_a_span_of_a_newer_version_waits_for_the_upgrade(state: AssemblyState, settings: AssemblySettings) -> None:
+    assembler = Assembler(state, KafkaSettings(), settings, {}, Tally(AssemblyStatus()))
+    newer = json.dumps(json.loads(span(1).to_json()) | {"schema": 2, "kind": "client"}).encode()
+    with pytest.raises(NewerRecordError, match=r"ratchet\.spans/0/7 has schema 2"):
+        assembler.keep([Received(KafkaSettings().spans_topic, 0, 7, b"k", newer)])
+    assert not state.due(SETTLE)
 
 
 def test_only_spans_sent_with_a_token_become_signed_events(state: AssemblyState, settings: AssemblySettings) -> None:

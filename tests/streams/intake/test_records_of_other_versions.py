@@ -1,4 +1,4 @@
-"""Records that earlier versions published are read; those of a newer one are refused, and not lost."""
+"""Records that earlier versions published are read; those of a newer one are refused or wait, and are not lost."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from ratchet_client.events import OutcomeEvent, StepEvent
 from streams.branch_events import BranchRequest, BranchResult, RecoveryResult
+from streams.errors import NewerRecordError
 from streams.intake.decoding import decode_event, decode_result
 from streams.kafka.records import Received
 from streams.kafka.refusals import Unreadable, dead_letter_record
@@ -62,7 +63,8 @@ def test_a_field_that_a_newer_version_added_is_refused_though_the_schema_is_know
     assert reason == "step.task.(unknown): Extra inputs are not permitted"
 
 
-def test_a_branch_result_of_a_newer_schema_is_refused_by_its_schema(tmp_path: Path) -> None:
+def test_a_branch_result_of_a_newer_schema_waits_for_the_upgrade(tmp_path: Path) -> None:
     value = next(value for topic, value in records_of(DAYS[-1], tmp_path) if topic == KAFKA.transitions_topic)
     fields = json.loads(value) | {"schema": 3}
-    assert "schema" in refused(decode_result(received(KAFKA.transitions_topic, json.dumps(fields).encode())))
+    with pytest.raises(NewerRecordError, match=r"/0/7 has schema 3"):
+        decode_result(received(KAFKA.transitions_topic, json.dumps(fields).encode()))
