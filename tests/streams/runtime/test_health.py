@@ -79,7 +79,15 @@ async def test_the_version_is_that_of_the_package_and_of_its_formats() -> None:
     async with listening() as client:
         told = Version.model_validate((await client.get("/version")).json())
     assert told.version == version("ratchetd")
-    assert told.schemas == {"events": 2, "store": SCHEMA, "assembly": 1, "snapshots": 4, "tokens": 1, "backups": 1}
+    assert told.schemas == {
+        "events": 2,
+        "calls": 1,
+        "store": SCHEMA,
+        "assembly": 1,
+        "snapshots": 4,
+        "tokens": 1,
+        "backups": 1,
+    }
 
 
 async def test_a_role_goes_on_where_the_port_of_its_health_is_taken() -> None:
