@@ -5,7 +5,7 @@ read for its schema's number waits in the log until the role is upgraded. Agents
 a number proves nothing there.
 """
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 from streams.errors import NewerRecordError
 from streams.kafka.records import Received
@@ -14,7 +14,7 @@ from streams.kafka.records import Received
 class _Numbered(BaseModel):
     """Of a record nothing but its schema."""
 
-    schema_version: int = Field(alias="schema")
+    schema_version: StrictInt = Field(alias="schema")
 
 
 def refuse_newer(received: Received, known: int) -> None:
@@ -27,5 +27,6 @@ def refuse_newer(received: Received, known: int) -> None:
         place = f"{received.topic}/{received.partition}/{received.offset}"
         raise NewerRecordError(
             f"the record {place} has schema {schema}, and this version reads {known} at most: upgrade this role to the"
-            " version of the role that wrote it. Until then the record and those after it wait in the log"
+            " version of the role that wrote it. Until then what this role reads waits in the log. If no role of Ratchet"
+            " wrote it, delete the records up to it with kafka-delete-records"
         )
