@@ -27,6 +27,6 @@ def refuse_newer(received: Received, known: int) -> None:
         place = f"{received.topic}/{received.partition}/{received.offset}"
         raise NewerRecordError(
             f"the record {place} has schema {schema}, and this version reads {known} at most: upgrade this role to the"
-            " version of the role that wrote it. Until then what this role reads waits in the log. If no role of Ratchet"
-            " wrote it, delete the records up to it with kafka-delete-records"
+            " version of the role that wrote it. Until then what this role reads waits in the log. If no role wrote it,"
+            " delete the records up to it with kafka-delete-records"
         )
