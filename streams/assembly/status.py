@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from ratchet_client.settings import Answer
+from ratchet_client.messages import Record
 
 
-class AssemblyStatus(Answer):
+class AssemblyStatus(Record):
     """Spans, log records, captured calls and feedback that were read, and the events that were made of them.
 
     `open` is how many traces and conversations are not complete yet, `open_s` how many seconds the oldest of them has

@@ -61,7 +61,10 @@ class CallLabels(Record):
 
 
 class Captured(Record):
-    """What waits to be assembled: on `ratchet.calls`, and by the OTLP receiver on `ratchet.spans`."""
+    """What waits to be assembled: on `ratchet.calls`, and by the OTLP receiver on `ratchet.spans`.
+
+    A record without a number is of schema 1, also once there is a second one.
+    """
 
     schema_version: Annotated[Literal[1], Field(alias="schema", exclude_if=lambda schema: schema == 1)] = CALLS
 

@@ -77,8 +77,9 @@ class LogRecord(Telemetry):
 
     @property
     def record_id(self) -> str:
-        """Log records have no id: the same content at the same instant is the same record."""
-        return content_id("otlp-log", self.principal or "", self.to_json().decode())
+        """Log records have no id: the same content at the same instant is the same record, whatever its schema."""
+        content = self.model_copy(update={"schema_version": 1}).to_json().decode()
+        return content_id("otlp-log", self.principal or "", content)
 
 
 AnyRecord: TypeAlias = Annotated[Span | LogRecord, Field(discriminator="record")]

@@ -1,9 +1,9 @@
 """The counters of the otlp role, as its `/status` shows them. All figures are since the start of the process."""
 
-from ratchet_client.settings import Answer
+from ratchet_client.messages import Record
 
 
-class OtlpStatus(Answer):
+class OtlpStatus(Record):
     """Spans and log records on their way in."""
 
     accepted: int = 0

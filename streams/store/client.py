@@ -64,4 +64,5 @@ class StoreClient(HttpClient):
 
     async def status(self) -> StoreStatus:
         response = await self._call("GET", "/status")
-        return StoreStatus.model_validate_json(response.content)
+        # A newer role's may have more.
+        return StoreStatus.model_validate_json(response.content, extra="ignore")

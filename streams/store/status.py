@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ratchet_client.settings import Answer
+from ratchet_client.settings import FrozenModel
 from streams.store.queries.episodes import AGREEMENT_OF_MODELS, DROPPED_BY_REASON, EPISODES_BY_STATE
 from streams.store.queries.practice import PRACTICE_BY_BUCKET, PRACTICE_COUNTS
 from streams.store.queries.production import FUNNEL, PRODUCTION_BY_ADAPTER
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MOST_REASONS = 20
 
 
-class BranchCounts(Answer):
+class BranchCounts(FrozenModel):
     """States and alternatives. A dropped state could not be restored as it was recorded."""
 
     states: int = Field(description="States that branch workers reported on.")
@@ -41,7 +41,7 @@ class BranchCounts(Answer):
     deaths: int = Field(default=0, description="Alternatives that their sandbox died of.")
 
 
-class RecoveryCounts(Answer):
+class RecoveryCounts(FrozenModel):
     """Counts of failed episodes. A dropped one could not be resumed."""
 
     episodes: int = Field(default=0, description="Failed episodes that branch workers reported on.")
@@ -51,7 +51,7 @@ class RecoveryCounts(Answer):
     recoveries: int = Field(default=0, description="Verified successes that came of them.")
 
 
-class PracticeCounts(Answer):
+class PracticeCounts(FrozenModel):
     """Counts of the episodes that Ratchet played itself between cycles; no other count has them."""
 
     episodes: int = Field(default=0, description="Practice episodes that ended, less those played with advice.")
@@ -73,14 +73,14 @@ class PracticeCounts(Answer):
         return f"{self.successes} of {self.episodes} episodes succeeded; tasks: {tasks}"
 
 
-class ProductionCounts(Answer):
+class ProductionCounts(FrozenModel):
     """Judged episodes of production that one adapter answered alone."""
 
     episodes: int
     successes: int
 
 
-class StoreStatus(Answer):
+class StoreStatus(FrozenModel):
     """Counts as of `sequence`. `positions` has, per topic and partition, the offset to be read next."""
 
     sequence: int

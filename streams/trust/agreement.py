@@ -4,12 +4,12 @@ from math import sqrt
 
 from pydantic import Field
 
-from ratchet_client.settings import Answer
+from ratchet_client.settings import FrozenModel
 
 _Z = 1.959963984540054  # of 95%
 
 
-class Agreement(Answer):
+class Agreement(FrozenModel):
     """Counts of episodes by what the judge and the verified outcomes say, and the figures that follow from them."""
 
     both_success: int = 0

@@ -24,12 +24,6 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Answer(FrozenModel):
-    """What a role answers to another over HTTP: one of an older version leaves out what a newer one has added."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
 def _masked_unless_revealed(secret: SecretStr, info: SerializationInfo) -> str:
     return secret.get_secret_value() if info.context == REVEAL else str(secret)
 
