@@ -264,13 +264,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help=f"write them into {POINTS.name}, for the model")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args()
+    earlier = Points.model_validate_json(POINTS.read_bytes()) if options.keep and POINTS.exists() else None
     load = round(os.getloadavg()[0], 2)
     points = tuple(measure(options))
     if not points:
         parser.error("nothing was measured: choose another --kind, --workers or --partitions")
     seen = Points.of(points, date.today().isoformat(), load)
     if options.keep:
-        kept = seen.over(Points.model_validate_json(POINTS.read_bytes())) if POINTS.exists() else seen
+        kept = seen if earlier is None else seen.over(earlier)
         write_atomically(POINTS, kept.model_dump_json(indent=2).encode() + b"\n", mode=0o644)
     print(markdown(seen.points))
     if options.json:

@@ -147,6 +147,12 @@ class Stage:
 
         return holds
 
+    def vanished(self) -> list[str]:
+        """What is wrong where events that were seen in the store are not there any more."""
+        ((stored,),) = self.ask(f"SELECT count(*) FROM events WHERE sequence <= {self._seen_until}")
+        seen = len(self._seen)
+        return [] if stored == seen else [f"{seen} events were seen up to {self._seen_until}, and {stored} are there"]
+
     def drained(self) -> bool:
         """Whether the loads are done, all they published is stored, and all that follows from it too."""
         return (

@@ -168,6 +168,7 @@ class Storm:
             ),
         )
         self._stage.wait_until(f"all is stored after {names}", self._stage.stores(mark.events))
+        self._findings += (f"after {names}: {found}" for found in self._stage.vanished())
         sequence = int(str(self._stage.ask("SELECT max(sequence) FROM trusted")[0][0]))
         self._stage.wait_until(f"all is branched after {names}", lambda: self._branched(sequence))
         took = time.monotonic() - struck
